@@ -1,0 +1,50 @@
+"""Tabwright: neural networks for tables.
+
+The names below are loaded when they are first used (PEP 562), so that importing this package
+loads neither torch nor scikit-learn.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ai.ml.frameworks.pytorch.estimators import (
+        TabularClassifier,
+        TabularRegressor,
+        distill,
+        load_model,
+    )
+    from ai.ml.frameworks.pytorch.serialization import ArtifactError
+    from ai.ml.frameworks.pytorch.tables import TableError
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "TabularClassifier": "estimators",
+    "TabularRegressor": "estimators",
+    "load_model": "estimators",
+    "distill": "estimators",
+    "ArtifactError": "serialization",
+    "TableError": "tables",
+}
+
+__all__ = [
+    "ArtifactError",
+    "TableError",
+    "TabularClassifier",
+    "TabularRegressor",
+    "distill",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])
