@@ -1,0 +1,221 @@
+"""What a training mode optimises: loss, its gradient in the logits, and the weights of rows.
+
+An `Objective` holds the targets and row weights of one set of rows on the training device. The
+loop asks it for the gradient of a batch's loss with respect to the stacked logits of all members,
+and it keeps the running loss on the device, so that a step never waits for the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["Objective", "class_weight_vector", "row_weights"]
+
+
+def row_weights(
+    codes: np.ndarray | None,
+    sample_weight: np.ndarray | None,
+    class_weights: np.ndarray | None,
+    n_rows: int,
+) -> np.ndarray | None:
+    """Product of sample and class weights, per row.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_rows,), int64, or None
+        Class codes; None in regression.
+    sample_weight : ndarray of shape (n_rows,), float64, or None
+    class_weights : ndarray of shape (n_classes,), float64, or None
+    n_rows : int
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), float64, or None
+        None where every row counts the same.
+    """
+    if sample_weight is None and class_weights is None:
+        return None
+    weights = np.ones(n_rows) if sample_weight is None else sample_weight.astype(np.float64)
+    if class_weights is not None and codes is not None:
+        weights = weights * class_weights[codes]
+    return weights
+
+
+def class_weight_vector(
+    codes: np.ndarray, n_classes: int, sample_weight: np.ndarray | None = None
+) -> np.ndarray:
+    """The contract's inverse-frequency weights on weighted counts.
+
+    With integer sample weights this equals `models.compute_class_weights` on rows repeated that
+    many times: total / (n_classes * max(count, 1)).
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_rows,), int64
+        Class codes in 0..n_classes-1.
+    n_classes : int
+    sample_weight : ndarray of shape (n_rows,), float64, or None
+
+    Returns
+    -------
+    ndarray of shape (n_classes,), float64
+    """
+    counts = np.bincount(codes, weights=sample_weight, minlength=n_classes).astype(np.float64)
+    # The clamp at one row is the contract's for classes without a row; a class whose rows weigh
+    # less than one row in all keeps its own count, or scaling all weights would change the result.
+    clamped = np.where(counts > 0, counts, 1.0)
+    weights: np.ndarray = counts.sum() / (n_classes * clamped)
+    return weights
+
+
+@dataclass
+class Objective:
+    """Targets and weights of one set of rows, and the loss over them.
+
+    Parameters
+    ----------
+    targets : Tensor
+        Class codes of shape (n_rows,), int64, or standardised regression targets of shape
+        (n_rows, 1), float32.
+    weights : Tensor of shape (n_rows,), float32, or None
+        Row weights, scaled here to mean 1 over the set, so that the scale of the weights does
+        not change the step size.
+    soft_targets : Tensor or None
+        What a teacher says of the same rows: class probabilities of shape (n_rows, n_classes) or
+        predictions of shape (n_rows, 1), in the units of `targets`.
+    teacher_weight : float
+        Weight of the soft part, in [0, 1]; the hard part has the rest.
+    temperature : float
+        Temperature of the soft part (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural
+        Network", 2015, section 2); its gradient is scaled by the temperature's square, as there.
+    """
+
+    targets: Tensor
+    weights: Tensor | None = None
+    soft_targets: Tensor | None = None
+    teacher_weight: float = 0.0
+    temperature: float = 1.0
+    _loss_sum: Tensor | None = field(default=None, repr=False)
+    _row_count: int = field(default=0, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.weights is not None:
+            self.weights = self.weights / self.weights.mean()
+        if self.soft_targets is not None and self.is_classification and self.temperature != 1.0:
+            self.soft_targets = torch.softmax(
+                self.soft_targets.clamp_min(1e-12).log() / self.temperature, dim=-1
+            )
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether the targets are class codes."""
+        return not self.targets.is_floating_point()
+
+    def gradient(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Gradient of the batch's mean loss in the logits; adds the loss to the running sum.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n_members, batch, output_dim)
+        rows : Tensor of shape (batch,), int64
+            Which rows of the set the batch holds.
+
+        Returns
+        -------
+        Tensor of shape (n_members, batch, output_dim)
+            Gradient of each member's own mean loss: the members do not see one another.
+        """
+        losses, gradient = self._losses_and_gradient(logits, rows)
+        weights = None if self.weights is None else self.weights.index_select(0, rows)
+        if weights is not None:
+            losses *= weights
+            gradient *= weights[:, None]
+        self._loss_sum = losses.sum(1) + (0.0 if self._loss_sum is None else self._loss_sum)
+        self._row_count += rows.shape[0]
+        return gradient.div_(rows.shape[0])
+
+    def _losses_and_gradient(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        targets = self.targets.index_select(0, rows)
+        soft = None if self.soft_targets is None else self.soft_targets.index_select(0, rows)
+        share = 0.0 if soft is None else self.teacher_weight
+        if not self.is_classification:
+            # Mixing the two squared errors has the gradient of one squared error on the mixture.
+            goal = targets if soft is None else torch.lerp(targets, soft, share)
+            error = logits - goal
+            return error.squeeze(-1).square(), error.mul_(2.0)
+        index = targets.expand(logits.shape[0], -1).unsqueeze(-1)
+        log_proba = functional.log_softmax(logits, dim=-1)
+        losses = log_proba.gather(-1, index).squeeze(-1).neg_()
+        gradient = log_proba.exp_()
+        gradient.scatter_add_(-1, index, gradient.new_full((), -1.0).expand(index.shape))
+        if soft is None or share == 0.0:
+            return losses, gradient
+        cooled = functional.log_softmax(logits / self.temperature, dim=-1)
+        soft_losses = (cooled * soft).sum(-1).neg_() * self.temperature**2
+        soft_gradient = cooled.exp_().sub_(soft).mul_(self.temperature)
+        return torch.lerp(losses, soft_losses, share), torch.lerp(gradient, soft_gradient, share)
+
+    def criterion(self, rows: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """The same loss as a criterion for `models.compute_loss`, by autograd.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (batch,), int64
+
+        Returns
+        -------
+        Callable
+            Takes logits of shape (batch, output_dim) and the batch's targets.
+        """
+
+        def loss(logits: Tensor, targets: Tensor) -> Tensor:
+            soft = None if self.soft_targets is None else self.soft_targets[rows]
+            share = 0.0 if soft is None else self.teacher_weight
+            if self.is_classification:
+                losses = functional.cross_entropy(logits, targets, reduction="none")
+            else:
+                losses = (logits - targets).squeeze(-1).square()
+            if soft is not None and self.is_classification:
+                cooled = functional.log_softmax(logits / self.temperature, dim=-1)
+                losses = (1 - share) * losses - share * self.temperature**2 * (cooled * soft).sum(1)
+            elif soft is not None:
+                losses = (logits - torch.lerp(targets, soft, share)).squeeze(-1).square()
+            return (losses if self.weights is None else losses * self.weights[rows]).mean()
+
+        return loss
+
+    def take_running_loss(self) -> Tensor:
+        """Mean training loss per member since the last call, shape (n_members,); starts anew."""
+        if self._loss_sum is None:
+            raise RuntimeError("no batch was seen since the last call")
+        mean = self._loss_sum / self._row_count
+        self._loss_sum, self._row_count = None, 0
+        return mean
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """Weighted mean loss on the hard targets of all rows, per member, in float64.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n_members, n_rows, output_dim)
+
+        Returns
+        -------
+        Tensor of shape (n_members,), float64
+            Cross-entropy in nats, or squared error in standardised units.
+        """
+        logits = logits.double()
+        if self.is_classification:
+            index = self.targets.expand(logits.shape[0], -1).unsqueeze(-1)
+            losses = -functional.log_softmax(logits, dim=-1).gather(-1, index).squeeze(-1)
+        else:
+            losses = (logits - self.targets.double()).squeeze(-1).square()
+        if self.weights is None:
+            return losses.mean(1)
+        return losses @ self.weights.double() / self.weights.double().sum()

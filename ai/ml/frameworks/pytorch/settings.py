@@ -1,0 +1,266 @@
+"""Settings of one fit: what the caller asked for, what the rules made of it, what the file records.
+
+Here live `FitSettings`, its joint checks, the rules that fill in what was left to the table, and
+which training mode fits which task. What the settings do lives in the rooms that read them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from ai.ml.frameworks.pytorch.serialization import ArtifactError
+
+if TYPE_CHECKING:
+    from ai.ml.frameworks.pytorch.models import TrainingMode
+    from ai.ml.frameworks.pytorch.serialization import Reader
+
+Task = Literal["classification", "regression"]
+CalibrationName = Literal["auto", "temperature", "logistic", "vector", "structured", "isotonic"]
+NumericEncoding = Literal[
+    "auto", "standard", "robust", "quantile_normal", "quantile_ple", "tree_ple"
+]
+Device = Literal["auto", "cpu", "cuda"]
+
+# The six values of `models.TrainingMode`, repeated here because importing that module loads
+# torch; a test holds the two equal.
+TRAINING_MODES: tuple[TrainingMode, ...] = (
+    "mlp_dense",
+    "linear_glm_baseline",
+    "tabresnet",
+    "imbalance_aware",
+    "calibrated_classifier",
+    "tree_teacher_distillation",
+)
+_CLASSIFICATION_ONLY = frozenset({"imbalance_aware", "calibrated_classifier"})
+
+
+def modes_for(task: Task) -> tuple[TrainingMode, ...]:
+    """The training modes that fit a task, in the contract's order."""
+    if task == "classification":
+        return TRAINING_MODES
+    return tuple(mode for mode in TRAINING_MODES if mode not in _CLASSIFICATION_ONLY)
+
+
+def _require(ok: bool, rule: str, value: object) -> None:
+    if not ok:
+        raise ValueError(f"{rule}; got {value!r}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Everything that decides how a model is fitted, apart from the data.
+
+    A field that is None where its type allows it, other than `patience`, `calibration` and
+    `teacher_weight`, is left to a rule of the table's size: see `resolved`.
+
+    Parameters
+    ----------
+    task : {"classification", "regression"}
+        What the target is.
+    training_mode : TrainingMode
+        One of the contract's six modes.
+    hidden_dim : int or None
+        Width of the hidden layers.
+    num_hidden_layers : int or None
+        Number of hidden layers (`MLP`) or residual blocks (`TabResNet`); below 1 means 1.
+    dropout : float
+        Share of activations dropped while training, in [0, 1).
+    n_members : int
+        Networks trained at once and averaged in probability space.
+    max_epochs : int or None
+        Passes over the training rows at the most; also the length of the schedule.
+    patience : int or None
+        Epochs without a better validation loss before a member stops; None: no early stopping.
+    batch_size : int or None
+        Rows per step.
+    learning_rate : float
+        Peak step size of AdamW.
+    weight_decay : float
+        Decoupled weight decay on the weights of linear layers (not on biases and norms).
+    validation_fraction : float
+        Share of the rows set aside to choose the epoch and to calibrate, in (0, 1).
+    numeric_encoding : NumericEncoding
+        How numeric columns become network inputs.
+    hide_rate : float
+        Share of known category levels shown as "unknown" while training, in [0, 1).
+    calibration : CalibrationName or None
+        Post-hoc calibration of a classifier; None turns it off.
+    teacher_weight : float or None
+        Weight of the teacher's soft labels in distillation, in [0, 1]; None: chosen on the
+        validation rows.
+    teacher_temperature : float
+        Temperature of the soft labels in distillation, above 0.
+    random_state : int
+        Seed of every random stream.
+    device : {"auto", "cpu", "cuda"}
+        Where the networks train; "auto" is CUDA where there is one.
+    """
+
+    task: Task
+    training_mode: TrainingMode = "mlp_dense"
+    hidden_dim: int | None = None
+    num_hidden_layers: int | None = None
+    dropout: float = 0.1
+    n_members: int = 4
+    max_epochs: int | None = None
+    patience: int | None = 16
+    batch_size: int | None = None
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    validation_fraction: float = 0.2
+    numeric_encoding: NumericEncoding = "auto"
+    hide_rate: float = 0.02
+    calibration: CalibrationName | None = "auto"
+    teacher_weight: float | None = None
+    teacher_temperature: float = 1.0
+    random_state: int = 0
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.task in get_args(Task),
+            "task must be 'classification' or 'regression'",
+            self.task,
+        )
+        _require(
+            self.training_mode in TRAINING_MODES,
+            f"training_mode must be one of {', '.join(TRAINING_MODES)}",
+            self.training_mode,
+        )
+        if self.training_mode not in modes_for(self.task):
+            raise ValueError(
+                f"training_mode {self.training_mode!r} does not fit a {self.task} task; "
+                f"those that do: {', '.join(modes_for(self.task))}"
+            )
+        for name in ("hidden_dim", "max_epochs", "batch_size"):
+            value = getattr(self, name)
+            _require(
+                value is None or (_is_integer(value) and value >= 1),
+                f"{name} must be an integer of at least 1, or None",
+                value,
+            )
+        _require(
+            self.num_hidden_layers is None or _is_integer(self.num_hidden_layers),
+            "num_hidden_layers must be an integer or None",
+            self.num_hidden_layers,
+        )
+        _require(
+            self.patience is None or (_is_integer(self.patience) and self.patience >= 1),
+            "patience must be an integer of at least 1, or None for no early stopping",
+            self.patience,
+        )
+        _require(
+            _is_integer(self.n_members) and 1 <= self.n_members <= 1024,
+            "n_members must be an integer from 1 to 1024",
+            self.n_members,
+        )
+        for name in ("dropout", "hide_rate"):
+            value = getattr(self, name)
+            _require(
+                _is_number(value) and 0 <= value < 1, f"{name} must be in [0, 1)", value
+            )
+        _require(
+            _is_number(self.learning_rate) and self.learning_rate > 0,
+            "learning_rate must be a number above 0",
+            self.learning_rate,
+        )
+        _require(
+            _is_number(self.weight_decay) and self.weight_decay >= 0,
+            "weight_decay must be a number of at least 0",
+            self.weight_decay,
+        )
+        _require(
+            _is_number(self.validation_fraction) and 0 < self.validation_fraction < 1,
+            "validation_fraction must be a number above 0 and below 1",
+            self.validation_fraction,
+        )
+        _require(
+            self.numeric_encoding in get_args(NumericEncoding),
+            f"numeric_encoding must be one of {', '.join(get_args(NumericEncoding))}",
+            self.numeric_encoding,
+        )
+        _require(
+            self.calibration is None or self.calibration in get_args(CalibrationName),
+            f"calibration must be None or one of {', '.join(get_args(CalibrationName))}",
+            self.calibration,
+        )
+        _require(
+            self.teacher_weight is None
+            or (_is_number(self.teacher_weight) and 0 <= self.teacher_weight <= 1),
+            "teacher_weight must be a number in [0, 1], or None",
+            self.teacher_weight,
+        )
+        _require(
+            _is_number(self.teacher_temperature) and self.teacher_temperature > 0,
+            "teacher_temperature must be a number above 0",
+            self.teacher_temperature,
+        )
+        _require(
+            _is_integer(self.random_state) and 0 <= self.random_state < 2**63,
+            "random_state must be an integer from 0 to 2**63 - 1",
+            self.random_state,
+        )
+        _require(
+            self.device in get_args(Device),
+            "device must be 'auto', 'cpu' or 'cuda'",
+            self.device,
+        )
+
+    def resolved(self, *, n_rows: int) -> FitSettings:
+        """Fill in what was left to the table.
+
+        Parameters
+        ----------
+        n_rows : int
+            Training rows.
+
+        Returns
+        -------
+        FitSettings
+            The same settings with `hidden_dim`, `num_hidden_layers`, `max_epochs` and
+            `batch_size` set. `docs/performance.md` has the study behind each rule.
+        """
+        small = n_rows < 5_000
+        return replace(
+            self,
+            hidden_dim=self.hidden_dim or 256,
+            num_hidden_layers=3 if self.num_hidden_layers is None else self.num_hidden_layers,
+            max_epochs=self.max_epochs or (80 if small else 40),
+            batch_size=self.batch_size or (64 if n_rows < 1_500 else 128 if small else 256),
+        )
+
+    def to_document(self) -> dict[str, Any]:
+        """The settings as plain JSON-able data."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_document(cls, document: Reader) -> FitSettings:
+        """Read the settings back; every rule of the constructor holds for a file's values too."""
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            values[field.name] = _read_field(document, field.name, str(field.type))
+        document.done()
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ArtifactError(f"settings: {error}") from None
+
+
+def _read_field(document: Reader, name: str, annotation: str) -> object:
+    if "None" in annotation and not document.optional(name):
+        return None
+    if annotation.startswith("int"):
+        return document.integer(name)
+    if annotation.startswith("float"):
+        return document.number(name)
+    return document.text(name)
