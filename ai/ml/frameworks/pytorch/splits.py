@@ -1,0 +1,336 @@
+"""Which rows train, which rows validate: stratified, grouped, by time, by a stable hash.
+
+Nothing here reads a table. A split is made of row numbers and depends only on its arguments, so
+the same call gives the same rows on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    IntArray = NDArray[np.int64]
+
+
+def split_rows(
+    n_rows: int,
+    *,
+    fraction: float,
+    codes: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    time: ArrayLike | None = None,
+    random_state: int,
+) -> tuple[IntArray, IntArray]:
+    """Split rows into training and validation rows.
+
+    Every class of `codes` keeps at least one training row. Groups never straddle the split. With
+    `time`, validation rows are strictly later than every training row.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of rows, at least 2.
+    fraction : float
+        Wanted share of validation rows, in (0, 1). What classes, groups and ties in time allow
+        can differ from it.
+    codes : array-like of shape (n_rows,), int, optional
+        Class of each row. Validation rows then hold the classes in the proportions of all rows.
+        A class with a single row stays in training.
+    groups : array-like of shape (n_rows,), optional
+        Group of each row, numbers or strings without missing values. Not together with `time`.
+    time : array-like of shape (n_rows,), optional
+        Numbers or datetimes without missing values. Rows of equal time stay on one side. Where a
+        class first appears after the wanted boundary, the boundary moves behind it.
+    random_state : int
+        Seed; not used with `time`.
+
+    Returns
+    -------
+    train, validation : ndarray of int64
+        Sorted row numbers; together they hold every row once. `validation` is empty only without
+        `groups` and `time`, where every class has a single row.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 2 rows; `fraction` outside (0, 1); arrays of another length or with missing
+        values; groups or times from which no validation rows can be taken.
+    """
+    if n_rows < 2:
+        raise ValueError(
+            "at least 2 rows are needed, one to train and one to validate; "
+            f"got n_samples={n_rows}; give more rows"
+        )
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"fraction must be above 0 and below 1; got {fraction!r}")
+    if groups is not None and time is not None:
+        raise ValueError("groups and time cannot both decide the split; give one of them")
+    class_of = _dense_codes(codes, n_rows, "codes")
+    n_wanted = min(max(round(fraction * n_rows), 1), n_rows - 1)
+    if time is not None:
+        chosen = _latest(_checked_time(time, n_rows), class_of, n_wanted)
+    elif groups is not None:
+        group_of = _dense_codes(groups, n_rows, "groups")
+        chosen = _some_groups(group_of, class_of, fraction, np.random.default_rng(random_state))
+    else:
+        chosen = _stratified(class_of, n_wanted, np.random.default_rng(random_state))
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def fold_rows(
+    n_rows: int,
+    n_folds: int,
+    codes: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    *,
+    random_state: int,
+) -> IntArray:
+    """Assign every row to one of `n_folds` folds of nearly equal size, for out-of-fold work.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of rows.
+    n_folds : int
+        Number of folds, from 2 to `n_rows` (with `groups`: to the number of groups).
+    codes : array-like of shape (n_rows,), int, optional
+        Class of each row; each class is spread evenly. A class of two or more rows is never
+        wholly in one fold, unless it lies in a single group.
+    groups : array-like of shape (n_rows,), optional
+        Group of each row; groups never straddle folds.
+    random_state : int
+        Seed.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), int64
+        The fold of each row, 0 to `n_folds` - 1. No fold is empty.
+
+    Raises
+    ------
+    ValueError
+        `n_folds` out of range; arrays of another length or with missing values.
+    """
+    class_of = _dense_codes(codes, n_rows, "codes")
+    group_of = None if groups is None else _dense_codes(groups, n_rows, "groups")
+    n_units = n_rows if group_of is None else int(group_of.max()) + 1
+    if not 2 <= n_folds <= n_units:
+        unit = "rows" if group_of is None else "groups"
+        raise ValueError(f"n_folds must be from 2 to the {n_units} {unit}; got {n_folds!r}")
+    rng = np.random.default_rng(random_state)
+    if group_of is None:
+        # Classes one after the other, dealt like cards: every fold's share of every class, and
+        # its size, is off by one row at the most.
+        dealt = rng.permutation(n_rows)
+        dealt = dealt[np.argsort(class_of[dealt], kind="stable")]
+        folds = np.empty(n_rows, dtype=np.int64)
+        folds[dealt] = np.arange(n_rows) % n_folds
+        return folds
+    return _fold_of_group(group_of, class_of, n_folds, rng)[group_of]
+
+
+def stable_row_hash(seed: int, file_name: str, row_numbers: ArrayLike) -> NDArray[np.uint64]:
+    """Hash row numbers so that a row's split never changes with the library or the machine.
+
+    SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014,
+    figure 17) from a start given by BLAKE2b of the seed and the file's name.
+
+    Parameters
+    ----------
+    seed : int
+        Any integer.
+    file_name : str
+        The file the rows come from, so that equal row numbers of two files differ.
+    row_numbers : array-like of shape (n,), int
+        Row numbers in the file, from 0.
+
+    Returns
+    -------
+    ndarray of shape (n,), uint64
+    """
+    digest = hashlib.blake2b(f"{seed}\0{file_name}".encode(), digest_size=8).digest()
+    start = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
+    state = start + (np.asarray(row_numbers).astype(np.uint64) + np.uint64(1)) * np.uint64(
+        0x9E3779B97F4A7C15
+    )
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return cast("NDArray[np.uint64]", state ^ (state >> np.uint64(31)))
+
+
+def split_by_hash(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+    """Mark the rows whose hash falls in the lowest `fraction` of all hashes.
+
+    A larger fraction keeps every row that a smaller one marked.
+
+    Parameters
+    ----------
+    hashes : ndarray of shape (n,), uint64
+        From `stable_row_hash`.
+    fraction : float
+        Expected share of marked rows, in (0, 1).
+
+    Returns
+    -------
+    ndarray of shape (n,), bool
+    """
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"fraction must be above 0 and below 1; got {fraction!r}")
+    return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53 < fraction
+
+
+def _dense_codes(values: ArrayLike | None, n_rows: int, name: str) -> IntArray:
+    """Number the distinct values of an array 0, 1, ...; all 0 for None."""
+    if values is None:
+        return np.zeros(n_rows, dtype=np.int64)
+    array = np.asarray(values)
+    _check_length(array, n_rows, name)
+    _refuse_missing(array, name)
+    if array.dtype == object:
+        # Python objects of several types do not sort; their order of appearance will do.
+        numbers: dict[Any, int] = {}
+        return np.array([numbers.setdefault(v, len(numbers)) for v in array], dtype=np.int64)
+    return np.unique(array, return_inverse=True)[1].astype(np.int64)
+
+
+def _checked_time(time: ArrayLike, n_rows: int) -> NDArray[Any]:
+    array = np.asarray(time)
+    _check_length(array, n_rows, "time")
+    if array.dtype.kind not in "iufMm":
+        raise ValueError(
+            f"time must hold numbers or datetimes; got dtype {array.dtype}; convert it first"
+        )
+    _refuse_missing(array, "time")
+    return array
+
+
+def _check_length(array: NDArray[Any], n_rows: int, name: str) -> None:
+    if array.shape != (n_rows,):
+        raise ValueError(f"{name} must have shape ({n_rows},), one value a row; got {array.shape}")
+
+
+def _refuse_missing(array: NDArray[Any], name: str) -> None:
+    if array.dtype.kind == "M" or array.dtype.kind == "m":
+        missing = np.isnat(array)
+    elif array.dtype.kind == "f":
+        missing = np.isnan(array)
+    elif array.dtype == object:
+        missing = np.array([v is None or v != v for v in array], dtype=bool)
+    else:
+        return
+    if missing.any():
+        raise ValueError(
+            f"{name} must have no missing values; got {int(missing.sum())}, the first in row "
+            f"{int(missing.argmax())}; fill or drop them"
+        )
+
+
+def _stratified(class_of: IntArray, n_wanted: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    counts = np.bincount(class_of)
+    quota = counts * (n_wanted / len(class_of))
+    taken = np.floor(quota).astype(np.int64)
+    # Largest remainder; equal remainders in random order, so that no class is favoured.
+    order = rng.permutation(len(counts))
+    order = order[np.argsort((taken - quota)[order], kind="stable")]
+    taken[order[: n_wanted - int(taken.sum())]] += 1
+    taken = np.minimum(taken, counts - 1)
+    if not taken.any() and counts.max() > 1:
+        taken[counts.argmax()] = 1
+    shuffled = rng.permutation(len(class_of))
+    shuffled = shuffled[np.argsort(class_of[shuffled], kind="stable")]
+    first = np.cumsum(counts) - counts
+    rank = np.arange(len(class_of)) - np.repeat(first, counts)
+    chosen = np.zeros(len(class_of), dtype=bool)
+    chosen[shuffled[rank < np.repeat(taken, counts)]] = True
+    return chosen
+
+
+def _latest(time: NDArray[Any], class_of: IntArray, n_wanted: int) -> NDArray[np.bool_]:
+    values, when = np.unique(time, return_inverse=True)
+    if len(values) < 2:
+        raise ValueError(
+            f"time must hold at least 2 different values to split by; got {len(values)}; "
+            "split without time"
+        )
+    n_later = np.cumsum(np.bincount(when)[::-1])[::-1]
+    first_seen = np.full(int(class_of.max()) + 1, len(values))
+    np.minimum.at(first_seen, class_of, when)
+    # From the last: of two equally good boundaries the later one keeps more training rows.
+    boundary = np.arange(len(values) - 1, int(first_seen.max()), -1)
+    if len(boundary) == 0:
+        raise ValueError(
+            f"every class needs a training row before the validation rows; class "
+            f"{int(first_seen.argmax())} first appears at the last time, {values[-1]!s}; "
+            "drop its rows or split without time"
+        )
+    best = boundary[np.abs(n_later[boundary] - n_wanted).argmin()]
+    return cast("NDArray[np.bool_]", when >= best)
+
+
+def _class_counts(group_of: IntArray, class_of: IntArray) -> NDArray[np.float64]:
+    counts = np.zeros((int(group_of.max()) + 1, int(class_of.max()) + 1))
+    np.add.at(counts, (group_of, class_of), 1.0)
+    return counts
+
+
+def _some_groups(
+    group_of: IntArray, class_of: IntArray, fraction: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    counts = _class_counts(group_of, class_of)
+    if len(counts) < 2:
+        raise ValueError("groups must hold at least 2 different groups to split; got 1")
+    total = counts.sum(axis=0)
+    missing = fraction * total
+    spare = total - 1.0
+    chosen = np.zeros(len(counts), dtype=bool)
+
+    def excess(group: int) -> float:
+        # Change of the class-weighted squared distance to the wanted counts.
+        return float((counts[group] * (counts[group] - 2.0 * missing) / total).sum())
+
+    order = rng.permutation(len(counts))
+    # First what fits without overshooting any class, then what still brings the counts nearer.
+    for overshoot in (False, True):
+        for group in order[~chosen[order]]:
+            fits = excess(group) < 0.0 if overshoot else (counts[group] <= missing).all()
+            if fits and (counts[group] <= spare).all():
+                chosen[group] = True
+                missing = missing - counts[group]
+                spare = spare - counts[group]
+    if not chosen.any():
+        allowed = [int(group) for group in order if (counts[group] <= spare).all()]
+        if not allowed:
+            raise ValueError(
+                "no group can be set aside: each holds all the rows of some class, and every "
+                "class needs a training row; give validation rows of your own"
+            )
+        chosen[min(allowed, key=excess)] = True
+    return chosen[group_of]
+
+
+def _fold_of_group(
+    group_of: IntArray, class_of: IntArray, n_folds: int, rng: np.random.Generator
+) -> IntArray:
+    counts = _class_counts(group_of, class_of)
+    share = counts / counts.sum(axis=0)
+    held = np.zeros((n_folds, counts.shape[1]))
+    n_groups = np.zeros(n_folds, dtype=np.int64)
+    fold_of = np.empty(len(counts), dtype=np.int64)
+    # Large groups first, each to the fold that holds least of its classes.
+    order = rng.permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    for position, group in enumerate(order):
+        load = held @ share[group]
+        n_empty = int((n_groups == 0).sum())
+        if n_empty >= len(order) - position:
+            load = np.where(n_groups == 0, load, np.inf)
+        fold = int(np.lexsort((n_groups, held.sum(axis=1), load))[0])
+        fold_of[group] = fold
+        held[fold] += share[group]
+        n_groups[fold] += 1
+    return fold_of
