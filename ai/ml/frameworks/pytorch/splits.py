@@ -319,18 +319,13 @@ def _fold_of_group(
     counts = _class_counts(group_of, class_of)
     share = counts / counts.sum(axis=0)
     held = np.zeros((n_folds, counts.shape[1]))
-    n_groups = np.zeros(n_folds, dtype=np.int64)
     fold_of = np.empty(len(counts), dtype=np.int64)
     # Large groups first, each to the fold that holds least of its classes.
     order = rng.permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    for position, group in enumerate(order):
+    for group in order:
         load = held @ share[group]
-        n_empty = int((n_groups == 0).sum())
-        if n_empty >= len(order) - position:
-            load = np.where(n_groups == 0, load, np.inf)
-        fold = int(np.lexsort((n_groups, held.sum(axis=1), load))[0])
+        fold = int(np.lexsort((held.sum(axis=1), load))[0])
         fold_of[group] = fold
         held[fold] += share[group]
-        n_groups[fold] += 1
     return fold_of
