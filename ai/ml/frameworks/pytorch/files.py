@@ -1,0 +1,133 @@
+"""Files on disk: written whole or not at all.
+
+`write_atomically` is how everything that Tabwright saves reaches the disk: models, checkpoints,
+exports, reports and predictions. What the bytes mean is not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+
+__all__ = ["write_atomically"]
+
+_BINARY = getattr(os, "O_BINARY", 0)
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than the limit for files here",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "writing in this folder is not permitted",
+    errno.EPERM: "writing in this folder is not permitted",
+    errno.ENOENT: "the folder does not exist: create it first",
+    errno.ENOTDIR: "a part of its path is no folder",
+    errno.EISDIR: "it is a folder: name a file in it",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ELOOP: "its symbolic links go round in circles",
+    errno.EIO: "the disk reports an error",
+}
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
+    """Write a file so that a crash at any moment leaves the old one or the new one, whole.
+
+    The bytes go to a temporary file in the same folder and to the disk itself (fsync), the
+    temporary file takes the name (rename), and then the folder goes to the disk too. A file that
+    was there keeps its permissions; a new one gets those of the process (umask). A symbolic link
+    stays, and the file it points to is replaced. After a power cut or SIGKILL a file
+    ``.tabwright-*.tmp`` may stay behind in the folder; it is safe to delete.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to write.
+    data : bytes-like
+        The whole content.
+
+    Raises
+    ------
+    OSError
+        The subclass that fits its `errno` (`PermissionError`, `FileNotFoundError`,
+        `IsADirectoryError`, ...), with the reason in words. The old file is untouched, unless
+        the message says that the new one is in place.
+    """
+    shown = os.fspath(path)
+    target = os.path.realpath(shown)
+    try:
+        mode, owner = _existing(target)
+        temporary = os.path.join(os.path.dirname(target), f".tabwright-{os.urandom(8).hex()}.tmp")
+        _write_temporary(temporary, memoryview(data).cast("B"), mode, owner)
+        try:
+            os.replace(temporary, target)
+        except BaseException:
+            _remove(temporary)
+            raise
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        message = f"cannot save: {reason}; nothing was changed"
+        raise OSError(error.errno or errno.EIO, message, shown) from error
+    _sync_folder(os.path.dirname(target), shown)
+
+
+def _existing(target: str) -> tuple[int | None, tuple[int, int] | None]:
+    """Permissions and owner of the file to replace, if there is one."""
+    try:
+        status = os.stat(target)
+    except FileNotFoundError:
+        return None, None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return stat.S_IMODE(status.st_mode) & 0o777, (status.st_uid, status.st_gid)
+
+
+def _write_temporary(
+    temporary: str, data: memoryview, mode: int | None, owner: tuple[int, int] | None
+) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY | _CLOEXEC
+    # Bytes that replace a private file are private from the first one on.
+    handle = os.open(temporary, flags, 0o666 if mode is None else 0o600)
+    try:
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(handle, data[written : written + 2**30])
+            if mode is not None and owner is not None and hasattr(os, "fchmod"):
+                if owner != (os.geteuid(), os.getegid()):
+                    with contextlib.suppress(PermissionError):
+                        os.fchown(handle, *owner)
+                os.fchmod(handle, mode)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _remove(temporary: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(temporary)
+
+
+def _sync_folder(folder: str, shown: str) -> None:
+    if os.name == "nt":
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _CLOEXEC)
+    except PermissionError:
+        # A folder one may write but not list: the rename is done, its timing is the system's.
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems cannot sync a folder, and say so with these.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            message = "the new file is in place, but the disk did not confirm it"
+            raise OSError(error.errno, message, shown) from error
+    finally:
+        os.close(handle)
