@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         distill,
         load_model,
     )
-    from ai.ml.frameworks.pytorch.serialization import ArtifactError
+    from ai.ml.frameworks.pytorch.schema import ArtifactError
     from ai.ml.frameworks.pytorch.tables import TableError
 
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ _HOME = {
     "TabularRegressor": "estimators",
     "load_model": "estimators",
     "distill": "estimators",
-    "ArtifactError": "serialization",
+    "ArtifactError": "schema",
     "TableError": "tables",
 }
 

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 
 
-
-
 class ReferenceMembers:
     """Networks trained side by side by autograd.
 

@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ai.ml.frameworks.pytorch.serialization import ArtifactError
+from ai.ml.frameworks.pytorch.schema import ArtifactError
 
 if TYPE_CHECKING:
     from ai.ml.frameworks.pytorch.models import TrainingMode
-    from ai.ml.frameworks.pytorch.serialization import Reader
+    from ai.ml.frameworks.pytorch.schema import Reader
 
 Task = Literal["classification", "regression"]
 CalibrationName = Literal["auto", "temperature", "logistic", "vector", "structured", "isotonic"]
@@ -75,7 +75,7 @@ class FitSettings:
         Number of hidden layers (`MLP`) or residual blocks (`TabResNet`); below 1 means 1.
     dropout : float
         Share of activations dropped while training, in [0, 1).
-    n_members : int
+    n_members : int or None
         Networks trained at once and averaged in probability space.
     max_epochs : int or None
         Passes over the training rows at the most; also the length of the schedule.
@@ -111,7 +111,7 @@ class FitSettings:
     hidden_dim: int | None = None
     num_hidden_layers: int | None = None
     dropout: float = 0.1
-    n_members: int = 4
+    n_members: int | None = None
     max_epochs: int | None = None
     patience: int | None = 16
     batch_size: int | None = None
@@ -160,15 +160,13 @@ class FitSettings:
             self.patience,
         )
         _require(
-            _is_integer(self.n_members) and 1 <= self.n_members <= 1024,
-            "n_members must be an integer from 1 to 1024",
+            self.n_members is None or (_is_integer(self.n_members) and 1 <= self.n_members <= 1024),
+            "n_members must be an integer from 1 to 1024, or None",
             self.n_members,
         )
         for name in ("dropout", "hide_rate"):
             value = getattr(self, name)
-            _require(
-                _is_number(value) and 0 <= value < 1, f"{name} must be in [0, 1)", value
-            )
+            _require(_is_number(value) and 0 <= value < 1, f"{name} must be in [0, 1)", value)
         _require(
             _is_number(self.learning_rate) and self.learning_rate > 0,
             "learning_rate must be a number above 0",
@@ -227,14 +225,18 @@ class FitSettings:
         Returns
         -------
         FitSettings
-            The same settings with `hidden_dim`, `num_hidden_layers`, `max_epochs` and
+            The same settings with `hidden_dim`, `num_hidden_layers`, `n_members`, `max_epochs` and
             `batch_size` set. `docs/performance.md` has the study behind each rule.
         """
         small = n_rows < 5_000
+        # A distilled student is meant to be moved: one compact network.
+        student = self.training_mode == "tree_teacher_distillation"
+        depth = 2 if student else 3
         return replace(
             self,
-            hidden_dim=self.hidden_dim or 256,
-            num_hidden_layers=3 if self.num_hidden_layers is None else self.num_hidden_layers,
+            hidden_dim=self.hidden_dim or (128 if student else 256),
+            num_hidden_layers=depth if self.num_hidden_layers is None else self.num_hidden_layers,
+            n_members=self.n_members or (1 if student else 4),
             max_epochs=self.max_epochs or (80 if small else 40),
             batch_size=self.batch_size or (64 if n_rows < 1_500 else 128 if small else 256),
         )

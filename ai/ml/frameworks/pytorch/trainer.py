@@ -90,7 +90,9 @@ class Inputs:
         codes = self._codes.index_select(0, rows)
         if self._hidable is not None:
             chance = torch.rand(codes.shape, generator=generator, device=codes.device)
-            hidden = (chance < self._hide_rate) & self._hidable & (codes > TableEncoder.unknown_code)
+            hidden = (
+                (chance < self._hide_rate) & self._hidable & (codes > TableEncoder.unknown_code)
+            )
             codes = codes.masked_fill(hidden, TableEncoder.unknown_code)
         return self._expand(self._numeric.index_select(0, rows), codes)
 
@@ -176,7 +178,10 @@ def learning_rate_at(progress: float, peak: float) -> float:
     peak : float
     """
     return (
-        peak * min(1.0, (progress + 1e-3) / _WARMUP_SHARE) * 0.5 * (1 + math.cos(math.pi * progress))
+        peak
+        * min(1.0, (progress + 1e-3) / _WARMUP_SHARE)
+        * 0.5
+        * (1 + math.cos(math.pi * progress))
     )
 
 
@@ -271,7 +276,9 @@ def train(
     if stopped == "non-finite":
         advice = "try a lower learning_rate (a tenth), or look for extreme values in the target"
         if not history:
-            raise FloatingPointError(f"the training loss is not finite in the first epoch; {advice}")
+            raise FloatingPointError(
+                f"the training loss is not finite in the first epoch; {advice}"
+            )
         warnings.warn(
             f"the loss became non-finite in epoch {len(history) + 1}; the best epoch before it is "
             f"kept; {advice}",

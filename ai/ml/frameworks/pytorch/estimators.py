@@ -1,0 +1,470 @@
+"""The scikit-learn face: `TabularClassifier`, `TabularRegressor`, `load_model`.
+
+An estimator stores its parameters, checks what it is given in `fit` the way scikit-learn does, and
+hands everything else to `pipeline.fit_table` and `predictor.Predictor`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from torch import nn
+
+from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted, member_modules
+from ai.ml.frameworks.pytorch.models import TrainingMode
+from ai.ml.frameworks.pytorch.pipeline import ClassWeight, LabelledRows, Prior, fit_table
+from ai.ml.frameworks.pytorch.predictor import Predictor
+from ai.ml.frameworks.pytorch.settings import (
+    CalibrationName,
+    Device,
+    FitSettings,
+    NumericEncoding,
+    Task,
+)
+from ai.ml.frameworks.pytorch.tables import (
+    Role,
+    as_frame,
+    encode_labels,
+    labels_to_codes,
+    regression_target,
+)
+from ai.ml.frameworks.pytorch.trainer import Epoch
+
+__all__ = ["TabularClassifier", "TabularRegressor", "load_model"]
+
+EvalSet = tuple[Any, Any] | tuple[Any, Any, Any] | None
+
+
+class _TabularEstimator(BaseEstimator):  # type: ignore[misc]
+    """What the classifier and the regressor share."""
+
+    _task: Task
+    model_: FittedModel
+    settings_: FitSettings
+    n_features_in_: int
+
+    def _settings(self) -> FitSettings:
+        parameters = self.get_params(deep=False)
+        values = {f.name: parameters[f.name] for f in fields(FitSettings) if f.name in parameters}
+        seed = parameters["random_state"]
+        if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
+            seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
+        values["random_state"] = int(seed)
+        return FitSettings(task=self._task, **{k: _plain(v) for k, v in values.items()})
+
+    def _frame(self, X: object) -> tuple[pl.DataFrame, bool]:
+        return as_frame(X, estimator=type(self).__name__)
+
+    def _checked_weight(self, sample_weight: object, X: pl.DataFrame) -> np.ndarray | None:
+        if sample_weight is None:
+            return None
+        weight: np.ndarray = _check_sample_weight(
+            sample_weight, np.empty((len(X), 1)), dtype=np.float64, ensure_non_negative=True
+        )
+        return weight
+
+    def _rows(self, X: object, target: np.ndarray, sample_weight: object) -> LabelledRows:
+        frame, _ = self._frame(X)
+        if len(frame) != len(target):
+            raise ValueError(
+                f"X and y must have the same number of rows; got {len(frame)} and {len(target)}"
+            )
+        return LabelledRows(frame, target, self._checked_weight(sample_weight, frame))
+
+    def _remember(self, model: FittedModel) -> None:
+        self.model_ = model
+        self.settings_ = model.settings
+        self._predictor = Predictor(model)
+        self.n_features_in_ = model.encoder.n_features_in_
+        if model.encoder.named:
+            self.feature_names_in_ = np.asarray(model.encoder.feature_names_in_, dtype=object)
+
+    @property
+    def members_(self) -> list[nn.Module]:
+        """The members as `models.py` modules, in eval mode."""
+        check_is_fitted(self, "model_")
+        return member_modules(self.model_)
+
+    @property
+    def history_(self) -> list[dict[str, float]]:
+        """One dict of numbers per epoch."""
+        check_is_fitted(self, "model_")
+        return [dict(epoch) for epoch in self.model_.history]
+
+    def _checked_frame(self, X: object) -> pl.DataFrame:
+        check_is_fitted(self, "model_")
+        frame, named = self._frame(X)
+        if not named and frame.width != self.n_features_in_:
+            raise ValueError(
+                f"X has {frame.width} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+        if not named and self.model_.encoder.named:
+            # An array has no names of its own: its columns are taken in the order of the fit.
+            frame = frame.rename(
+                dict(zip(frame.columns, self.model_.encoder.feature_names_in_, strict=True))
+            )
+        return frame
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as one `.safetensors` file, which `load_model` reads.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; an old file of that name stays whole.
+        """
+        check_is_fitted(self, "model_")
+        self.model_.save(path)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as the Python number it is (grids of parameters hold such)."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _eval_parts(eval_set: EvalSet) -> tuple[Any, Any, Any]:
+    if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
+        raise ValueError(
+            "eval_set must be a tuple (X, y) or (X, y, sample_weight); "
+            f"got {type(eval_set).__name__}"
+        )
+    X, y, weight = (*eval_set, None)[:3]
+    return X, y, weight
+
+
+class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[misc]
+    """A neural network classifier for tables.
+
+    Parameters
+    ----------
+    training_mode : TrainingMode, default="mlp_dense"
+        One of the six modes of the models contract.
+    hidden_dim, num_hidden_layers : int or None, default=None
+        Width and number of hidden layers; None: by a rule, see `settings_` after `fit`.
+    dropout : float, default=0.1
+        Share of activations dropped while training, in [0, 1).
+    n_members : int or None, default=None
+        Networks trained together and averaged.
+    max_epochs : int or None, default=None
+        Passes over the training rows at the most.
+    patience : int or None, default=16
+        Epochs without improvement before a member stops; None: no early stopping.
+    batch_size : int or None, default=None
+        Rows per step.
+    learning_rate : float, default=2e-3
+    weight_decay : float, default=0.05
+    validation_fraction : float, default=0.2
+        Share of the rows that chooses the epoch and fits the calibrator.
+    class_weight : "balanced", dict or None, default=None
+    prior : "training", "balanced" or array of shape (n_classes,), default="training"
+        The class prior under which `imbalance_aware` gives probabilities.
+    calibration : str or None, default="auto"
+        "auto", "temperature", "logistic", "vector", "structured", "isotonic", or None for none.
+    numeric_encoding : str, default="auto"
+        How numeric columns become network inputs.
+    hide_rate : float, default=0.02
+        Share of known category levels shown as unknown while training.
+    teacher_weight : float or None, default=None
+        Weight of the teacher's labels in distillation; None: chosen on validation rows.
+    teacher_temperature : float, default=1.0
+    roles : dict of str to role, optional
+        Overrides the inferred roles of columns.
+    device : {"auto", "cpu", "cuda"}, default="auto"
+    random_state : int, RandomState or None, default=None
+    verbose : int, default=0
+        1 prints a line per epoch.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only where the table had column names.
+    members_ : list of nn.Module
+    history_ : list of dict
+    settings_ : FitSettings
+        With every default resolved.
+    model_ : FittedModel
+    """
+
+    _task: Task = "classification"
+
+    def __init__(
+        self,
+        training_mode: TrainingMode = "mlp_dense",
+        *,
+        hidden_dim: int | None = None,
+        num_hidden_layers: int | None = None,
+        dropout: float = 0.1,
+        n_members: int | None = None,
+        max_epochs: int | None = None,
+        patience: int | None = 16,
+        batch_size: int | None = None,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 0.05,
+        validation_fraction: float = 0.2,
+        class_weight: ClassWeight = None,
+        prior: Prior = "training",
+        calibration: CalibrationName | None = "auto",
+        numeric_encoding: NumericEncoding = "auto",
+        hide_rate: float = 0.02,
+        teacher: object = None,
+        teacher_weight: float | None = None,
+        teacher_temperature: float = 1.0,
+        roles: Mapping[str, Role] | None = None,
+        device: Device = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.training_mode = training_mode
+        self.hidden_dim = hidden_dim
+        self.num_hidden_layers = num_hidden_layers
+        self.dropout = dropout
+        self.n_members = n_members
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
+        self.prior = prior
+        self.calibration = calibration
+        self.numeric_encoding = numeric_encoding
+        self.hide_rate = hide_rate
+        self.teacher = teacher
+        self.teacher_weight = teacher_weight
+        self.teacher_temperature = teacher_temperature
+        self.roles = roles
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        eval_set: EvalSet = None,
+        *,
+        groups: Any = None,
+        time: Any = None,
+    ) -> Self:
+        """Fit to a table.
+
+        Parameters
+        ----------
+        X : frame or array of shape (n_rows, n_columns)
+            polars, pandas, pyarrow, NumPy, or a list of dicts; strings, missing values and dates
+            as they are.
+        y : array of shape (n_rows,)
+            Strings, integers, booleans or integral floats; no nulls.
+        sample_weight : array of shape (n_rows,), optional
+            Not negative; rows of weight 0 count as absent.
+        eval_set : tuple (X, y) or (X, y, sample_weight), optional
+            Rows that choose the epoch and fit the calibrator, in place of an internal split.
+        groups, time : array of shape (n_rows,), optional
+            Groups never straddle the internal split; its validation rows are strictly later.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter, the labels or the weights break a rule.
+        TableError
+            If the table does.
+        """
+        frame, named = self._frame(X)
+        labels = encode_labels(_column(y, type(self).__name__))
+        validation = None
+        if eval_set is not None:
+            eval_X, eval_y, eval_weight = _eval_parts(eval_set)
+            codes = labels_to_codes(_column(eval_y, "eval_set"), labels.classes)
+            validation = self._rows(eval_X, codes, eval_weight)
+        model = fit_table(
+            self._rows(frame, labels.codes, sample_weight),
+            self._settings(),
+            classes=labels.classes,
+            validation=validation,
+            groups=_optional_column(groups),
+            time=_optional_column(time),
+            named=named,
+            roles=self.roles,
+            class_weight=self.class_weight,
+            prior=self.prior,
+            on_epoch=_printer(self.verbose),
+        )
+        self._remember(model)
+        return self
+
+    def _remember(self, model: FittedModel) -> None:
+        super()._remember(model)
+        assert model.classes is not None
+        self.classes_ = model.classes
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities, float64 of shape (n_rows, n_classes), columns as in `classes_`."""
+        return self._predictor.predict_proba(self._checked_frame(X))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels of shape (n_rows,), in the dtype they had in `fit`."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
+    """A neural network regressor for tables.
+
+    Parameters and attributes are those of `TabularClassifier`, less what only a classifier has
+    (`class_weight`, `prior`, `calibration`, `classes_`).
+    """
+
+    _task: Task = "regression"
+
+    def __init__(
+        self,
+        training_mode: TrainingMode = "mlp_dense",
+        *,
+        hidden_dim: int | None = None,
+        num_hidden_layers: int | None = None,
+        dropout: float = 0.1,
+        n_members: int | None = None,
+        max_epochs: int | None = None,
+        patience: int | None = 16,
+        batch_size: int | None = None,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 0.05,
+        validation_fraction: float = 0.2,
+        numeric_encoding: NumericEncoding = "auto",
+        hide_rate: float = 0.02,
+        teacher: object = None,
+        teacher_weight: float | None = None,
+        roles: Mapping[str, Role] | None = None,
+        device: Device = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.training_mode = training_mode
+        self.hidden_dim = hidden_dim
+        self.num_hidden_layers = num_hidden_layers
+        self.dropout = dropout
+        self.n_members = n_members
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.validation_fraction = validation_fraction
+        self.numeric_encoding = numeric_encoding
+        self.hide_rate = hide_rate
+        self.teacher = teacher
+        self.teacher_weight = teacher_weight
+        self.roles = roles
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        eval_set: EvalSet = None,
+        *,
+        groups: Any = None,
+        time: Any = None,
+    ) -> Self:
+        """Fit to a table; arguments as in `TabularClassifier.fit`, with a numeric `y`."""
+        frame, named = self._frame(X)
+        target = regression_target(_column(y, type(self).__name__))
+        validation = None
+        if eval_set is not None:
+            eval_X, eval_y, eval_weight = _eval_parts(eval_set)
+            validation = self._rows(
+                eval_X, regression_target(_column(eval_y, "eval_set")), eval_weight
+            )
+        model = fit_table(
+            self._rows(frame, target, sample_weight),
+            self._settings(),
+            validation=validation,
+            groups=_optional_column(groups),
+            time=_optional_column(time),
+            named=named,
+            roles=self.roles,
+            on_epoch=_printer(self.verbose),
+        )
+        self._remember(model)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predictions in the target's own units, float64 of shape (n_rows,)."""
+        return self._predictor.predict_values(self._checked_frame(X))
+
+
+def load_model(path: str | os.PathLike[str]) -> TabularClassifier | TabularRegressor:
+    """Read a model file and give the fitted estimator, ready to predict.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is not a whole and valid model.
+    """
+    return estimator_of(load_fitted(path))
+
+
+def estimator_of(model: FittedModel) -> TabularClassifier | TabularRegressor:
+    """A fitted estimator around a fitted model."""
+    kind = TabularClassifier if model.settings.task == "classification" else TabularRegressor
+    known = kind().get_params(deep=False)
+    values = model.settings.to_document()
+    estimator: TabularClassifier | TabularRegressor = kind(
+        **{name: value for name, value in values.items() if name in known}
+    )
+    if isinstance(estimator, TabularClassifier) and model.prior is not None:
+        estimator.prior = model.prior
+    estimator._remember(model)
+    return estimator
+
+
+def _column(y: Any, owner: str) -> Any:
+    if y is None:
+        raise ValueError(f"{owner} requires y to be passed, but the target y is None")
+    if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
+        return column_or_1d(y, warn=True)
+    return y
+
+
+def _optional_column(values: Any) -> np.ndarray | None:
+    return None if values is None else np.asarray(values)
+
+
+def _printer(verbose: int) -> Callable[[Epoch], None] | None:
+    if not verbose:
+        return None
+
+    def show(epoch: Epoch) -> None:
+        print(
+            f"epoch {epoch.epoch}: train {epoch.train_loss:.4f}, "
+            f"validation {epoch.validation_loss:.4f}, best {epoch.best_loss:.4f}, "
+            f"{epoch.seconds:.1f} s"
+        )
+
+    return show

@@ -1,0 +1,414 @@
+"""`fit_table`: the one way from a table and a target to a `FittedModel`.
+
+The estimators and the command line are two faces of this function; neither has a second
+implementation of any of its steps.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+import ai.ml.frameworks.pytorch as tabwright
+from ai.ml.frameworks.pytorch.calibration import fit_calibrator
+from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
+from ai.ml.frameworks.pytorch.fitted import Architecture, FittedModel, TargetScale
+from ai.ml.frameworks.pytorch.members import StackedMembers
+from ai.ml.frameworks.pytorch.metrics import score_classification, score_regression
+from ai.ml.frameworks.pytorch.models import build_model
+from ai.ml.frameworks.pytorch.objectives import Objective, class_weight_vector, row_weights
+from ai.ml.frameworks.pytorch.predictor import Predictor
+from ai.ml.frameworks.pytorch.reference import ReferenceMembers
+from ai.ml.frameworks.pytorch.settings import FitSettings
+from ai.ml.frameworks.pytorch.splits import split_rows
+from ai.ml.frameworks.pytorch.tables import Role, TableProfile, profile_table
+from ai.ml.frameworks.pytorch.trainer import Epoch, Inputs, Members, Trained, train
+
+__all__ = ["ClassWeight", "LabelledRows", "Prior", "fit_table"]
+
+ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
+Prior = Literal["training", "balanced"] | np.ndarray
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Rows of a table with what is to be predicted.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        Feature columns; others are ignored.
+    target : ndarray of shape (n_rows,)
+        Class codes, int64, in the order of the sorted labels; or float64 in regression.
+    weight : ndarray of shape (n_rows,), float64, or None
+    """
+
+    frame: pl.DataFrame
+    target: np.ndarray
+    weight: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def take(self, index: np.ndarray) -> LabelledRows:
+        """The rows of the given numbers."""
+        weight = None if self.weight is None else self.weight[index]
+        return LabelledRows(self.frame[index], self.target[index], weight)
+
+    def with_positive_weight(self) -> tuple[LabelledRows, np.ndarray | None]:
+        """These rows less those of weight zero, and the numbers of the rows kept."""
+        if self.weight is None:
+            return self, None
+        if not np.isfinite(self.weight).all() or (self.weight < 0).any():
+            worst = self.weight[~(np.isfinite(self.weight) & (self.weight >= 0))][0]
+            raise ValueError(
+                f"sample_weight must be finite and not negative; got {worst}; "
+                "leave rows out by giving them weight 0"
+            )
+        keep = np.flatnonzero(self.weight > 0)
+        if keep.size == 0:
+            raise ValueError("sample_weight must be above 0 for at least one row; all are 0")
+        if keep.size == len(self):
+            return self, None
+        return self.take(keep), keep
+
+
+def fit_table(
+    rows: LabelledRows,
+    settings: FitSettings,
+    *,
+    classes: np.ndarray | None = None,
+    validation: LabelledRows | None = None,
+    groups: np.ndarray | None = None,
+    time: np.ndarray | None = None,
+    named: bool = True,
+    roles: Mapping[str, Role] | None = None,
+    class_weight: ClassWeight = None,
+    prior: Prior = "training",
+    target_name: str | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> FittedModel:
+    """Fit a model to a table.
+
+    Parameters
+    ----------
+    rows : LabelledRows
+    settings : FitSettings
+        Fields left to the table are resolved here.
+    classes : ndarray of shape (n_classes,) or None
+        The labels that the codes stand for; None in regression.
+    validation : LabelledRows, optional
+        Rows that choose the epoch and fit the calibrator; without them `validation_fraction` of
+        `rows` is set aside.
+    groups, time : ndarray of shape (n_rows,), optional
+        Rows of one group stay on one side of the split; validation rows are strictly later.
+    named : bool, default=True
+        Whether the columns have names of their own (a frame) or not (an array).
+    roles : mapping of str to Role, optional
+        Overrides the inferred roles of columns.
+    class_weight : "balanced", mapping of label to weight, or None
+        Refused by `imbalance_aware`, which has weights of its own.
+    prior : "training", "balanced" or ndarray of shape (n_classes,)
+        The class prior under which `imbalance_aware` answers.
+    target_name : str, optional
+        For the model's card; a column of this name is not taken for a forgotten feature.
+    on_epoch : callable, optional
+        Called with each `Epoch`.
+
+    Returns
+    -------
+    FittedModel
+
+    Raises
+    ------
+    ValueError
+        If the settings do not fit the task or the rows.
+    TableError
+        If the table has no usable column, or a column is not what it should be.
+    """
+    if settings.training_mode == "imbalance_aware" and class_weight is not None:
+        raise ValueError(
+            "imbalance_aware computes its own class weights and takes no class_weight; got "
+            f"{class_weight!r}; use training_mode='mlp_dense' to choose them"
+        )
+    if classes is not None and len(classes) < 2:
+        raise ValueError(
+            f"a classifier needs at least 2 classes; got 1 class ({classes[0]!r}); "
+            "check the target column, or the filter that made the table"
+        )
+    rows, kept = rows.with_positive_weight()
+    if kept is not None:
+        groups = None if groups is None else groups[kept]
+        time = None if time is None else time[kept]
+    if validation is not None:
+        validation, _ = validation.with_positive_weight()
+    profile = profile_table(rows.frame, named=named, roles=roles)
+    if validation is None:
+        train_index, validation_index = split_rows(
+            len(rows),
+            fraction=settings.validation_fraction,
+            codes=None if classes is None else rows.target,
+            groups=groups,
+            time=time,
+            random_state=settings.random_state,
+        )
+        validation = rows.take(validation_index)
+        rows = rows.take(train_index)
+    settings = settings.resolved(n_rows=len(rows))
+    encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)
+    compact = encoder.fit_transform(
+        rows.frame,
+        profile,
+        target=rows.target,
+        task=settings.task,
+        sample_weight=rows.weight,
+        random_state=settings.random_state,
+        target_name=target_name,
+    )
+    validation_compact = encoder.transform(validation.frame)
+    targets = _Targets.of(rows, settings, classes, class_weight, prior)
+    trained = _train_members(
+        settings, encoder, (compact, rows), (validation_compact, validation), targets, on_epoch
+    )
+    model = FittedModel(
+        settings=settings,
+        encoder=encoder,
+        architecture=Architecture.of(
+            trained.modules[0], input_dim=encoder.input_dim, output_dim=targets.output_dim
+        ),
+        members=tuple(_arrays(module) for module in trained.modules),
+        classes=classes,
+        target=targets.scale,
+        class_prior=targets.class_prior,
+        class_weights=targets.class_weights,
+        prior=targets.prior,
+        best_epochs=trained.best_epochs,
+        history=tuple(_finite(asdict(epoch)) for epoch in trained.history),
+        card=_card(profile, len(rows), len(validation), target_name, trained.stopped),
+    )
+    return _with_scores(model, validation_compact, validation)
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """What the mode makes of the targets, from the training rows alone."""
+
+    output_dim: int
+    scale: TargetScale | None
+    class_prior: np.ndarray | None
+    class_weights: np.ndarray | None
+    prior: np.ndarray | None
+
+    @classmethod
+    def of(
+        cls,
+        rows: LabelledRows,
+        settings: FitSettings,
+        classes: np.ndarray | None,
+        class_weight: ClassWeight,
+        prior: Prior,
+    ) -> _Targets:
+        if classes is None:
+            return cls(1, TargetScale.fit(rows.target, rows.weight), None, None, None)
+        n_classes = len(classes)
+        counts = np.bincount(rows.target, weights=rows.weight, minlength=n_classes)
+        weights = None
+        if settings.training_mode == "imbalance_aware" or isinstance(class_weight, str):
+            if isinstance(class_weight, str) and class_weight != "balanced":
+                raise ValueError(
+                    "class_weight must be None, 'balanced' or a mapping of label to weight; "
+                    f"got {class_weight!r}"
+                )
+            weights = class_weight_vector(rows.target, n_classes, rows.weight)
+        elif class_weight is not None:
+            weights = _weights_by_label(class_weight, classes)
+        return cls(
+            output_dim=n_classes,
+            scale=None,
+            class_prior=counts / counts.sum(),
+            class_weights=weights,
+            prior=_check_prior(prior, n_classes, settings),
+        )
+
+    def on(
+        self, rows: LabelledRows, device: torch.device, *, with_weights: bool = True
+    ) -> Objective:
+        """The objective over a set of rows."""
+        codes = None if self.scale else rows.target
+        weights = (
+            row_weights(codes, rows.weight, self.class_weights, len(rows)) if with_weights else None
+        )
+        target = rows.target if self.scale is None else self.scale.standardise(rows.target)
+        return Objective(
+            targets=torch.from_numpy(np.ascontiguousarray(target)).to(device),
+            weights=None
+            if weights is None
+            else torch.from_numpy(weights.astype(np.float32)).to(device),
+        )
+
+
+def _weights_by_label(class_weight: Mapping[Any, float], classes: np.ndarray) -> np.ndarray:
+    known = classes.tolist()
+    unknown = [label for label in class_weight if label not in known]
+    if unknown:
+        raise ValueError(
+            f"class_weight names {unknown[0]!r}, which is not a label of the target; "
+            f"the labels are {known[:10]}"
+        )
+    weights = np.array([float(class_weight.get(label, 1.0)) for label in known])
+    if not np.isfinite(weights).all() or (weights <= 0).any():
+        raise ValueError(
+            f"class_weight must hold finite numbers above 0; got {dict(class_weight)!r}"
+        )
+    return weights
+
+
+def _check_prior(prior: Prior, n_classes: int, settings: FitSettings) -> np.ndarray | None:
+    if isinstance(prior, str):
+        if prior not in ("training", "balanced"):
+            raise ValueError(
+                f"prior must be 'training', 'balanced' or an array of {n_classes} shares; "
+                f"got {prior!r}"
+            )
+        if settings.training_mode != "imbalance_aware" or prior == "training":
+            return None
+        return np.full(n_classes, 1.0 / n_classes)
+    shares = np.asarray(prior, dtype=np.float64)
+    if shares.shape != (n_classes,) or not np.isfinite(shares).all() or (shares <= 0).any():
+        raise ValueError(
+            f"prior must hold {n_classes} finite shares above 0, in the order of classes_; "
+            f"got {prior!r}"
+        )
+    if settings.training_mode != "imbalance_aware":
+        raise ValueError(
+            "prior is an argument of training_mode='imbalance_aware'; the mode is "
+            f"{settings.training_mode!r}"
+        )
+    return shares / shares.sum()
+
+
+def _train_members(
+    settings: FitSettings,
+    encoder: TableEncoder,
+    training: tuple[Compact, LabelledRows],
+    validation: tuple[Compact, LabelledRows],
+    targets: _Targets,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> Trained:
+    device = _device(settings)
+    hidden_dim, depth, n_members = (
+        settings.hidden_dim,
+        settings.num_hidden_layers,
+        settings.n_members,
+    )
+    if hidden_dim is None or depth is None or n_members is None:
+        raise ValueError("settings must be resolved before training; call settings.resolved(...)")
+    modules, seeds = [], []
+    for member in range(n_members):
+        # The stream depends on the member's index, never on how many members there are.
+        seed = int(np.random.SeedSequence([settings.random_state, member]).generate_state(1)[0])
+        seeds.append(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            modules.append(
+                build_model(
+                    encoder.input_dim,
+                    targets.output_dim,
+                    settings.training_mode,
+                    hidden_dim,
+                    depth,
+                    settings.dropout,
+                ).to(device)
+            )
+    compact, rows = training
+    validation_compact, validation_rows = validation
+    validation_objective = targets.on(validation_rows, device)
+    return train(
+        StackedMembers(modules, seeds=seeds),
+        Inputs(encoder, compact, device, settings.hide_rate),
+        targets.on(rows, device),
+        (Inputs(encoder, validation_compact, device), validation_objective.loss)
+        if len(validation_rows)
+        else None,
+        settings,
+        on_epoch,
+    )
+
+
+def _device(settings: FitSettings) -> torch.device:
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda' needs a CUDA device, and there is none; use device='auto'")
+    return torch.device(settings.device)
+
+
+def _arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.cpu().numpy().copy() for name, value in module.state_dict().items()}
+
+
+def _with_scores(model: FittedModel, compact: Compact, validation: LabelledRows) -> FittedModel:
+    """Calibrate on the validation rows where the mode does, and score them."""
+    if not len(validation):
+        return model
+    predictor = Predictor(model)
+    output = predictor.network(compact)
+    if model.classes is None:
+        scores = score_regression(validation.target, output, validation.weight)
+        return replace(model, metrics={"validation": scores})
+    settings = model.settings
+    if settings.calibration is not None and settings.training_mode != "imbalance_aware":
+        kind = settings.calibration
+        if kind == "auto" and settings.training_mode != "calibrated_classifier":
+            kind = "temperature"
+        fit = fit_calibrator(
+            output,
+            validation.target,
+            kind=kind,
+            sample_weight=row_weights(
+                validation.target, validation.weight, model.class_weights, len(validation)
+            ),
+            random_state=settings.random_state,
+        )
+        model = replace(
+            model,
+            calibrator=fit.calibrator,
+            card={**model.card, "calibration": fit.message},
+        )
+        predictor = Predictor(model)
+    proba = predictor.calibrated(output)
+    scores = score_classification(validation.target, proba, validation.weight)
+    return replace(model, metrics={"validation": scores})
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
+
+
+def _card(
+    profile: TableProfile, n_train: int, n_validation: int, target_name: str | None, stopped: str
+) -> dict[str, Any]:
+    import sklearn
+
+    return {
+        "target": target_name,
+        "n_training_rows": n_train,
+        "n_validation_rows": n_validation,
+        "columns": [asdict(column) for column in profile.columns],
+        "stopped": stopped,
+        "versions": {
+            "tabwright": tabwright.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "polars": pl.__version__,
+            "scikit-learn": sklearn.__version__,
+        },
+    }
