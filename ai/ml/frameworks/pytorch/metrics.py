@@ -1,0 +1,606 @@
+"""The scores that Tabwright reports, with sample weights and bootstrap intervals.
+
+Every score is written once, as a function of a matrix of row weights, one line a resample, so that
+a value and its bootstrap interval come from the same code. scikit-learn has most of the values but
+neither the intervals nor all of the weights; the tests hold each value to scikit-learn's. Rules
+that turn probabilities into decisions live in `decisions.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
+    # (resamples, rows) weights -> (resamples,) values, NaN where undefined
+    Metric = Callable[[FloatArray], FloatArray]
+    # (resamples, rows) weights -> the weights of events and of other rows at each distinct score,
+    # from the highest score down, each (resamples, distinct scores)
+    Ranked = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+
+_MAX_BINS = 15
+_ROWS_PER_BIN = 10
+_CHUNK_WEIGHTS = 2_000_000
+
+
+def score_classification(
+    codes: ArrayLike,
+    proba: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    predicted: ArrayLike | None = None,
+    wanted_precision: float = 0.9,
+) -> dict[str, float]:
+    """Score class probabilities.
+
+    Parameters
+    ----------
+    codes : array-like of shape (n,), int
+        True classes, 0 to C - 1.
+    proba : array-like of shape (n, C), float64
+        Probabilities; rows sum to 1.
+    sample_weight : array-like of shape (n,), optional
+        Weights of the rows; a weight of 2 equals a row twice.
+    predicted : array-like of shape (n,), int, optional
+        Predicted classes; by default the most probable ones.
+    wanted_precision : float
+        The precision of `recall_at_precision`, in (0, 1].
+
+    Returns
+    -------
+    dict of str to float
+        `log_loss` (nats); `accuracy`; `balanced_accuracy`, the mean recall of the classes in the
+        rows; `brier`, halved for two classes as scikit-learn does; `ece` and
+        `rms_calibration_error`, of class 1 for two classes, else of the most probable class, and
+        for more than two classes `classwise_ece`, see `calibration_error`; `auc` and
+        `average_precision`, one class against the rest, averaged over the classes for more than
+        two; for two classes `recall_at_precision`, the highest recall of any threshold with the
+        wanted precision, 0 if there is none. A score that the rows leave undefined (`auc` with a
+        single class) is left out.
+
+    Raises
+    ------
+    ValueError
+        Wrong shapes, values out of range, no row of positive weight.
+    """
+    y, p, weight = _checked_classification(codes, proba, sample_weight)
+    metrics = _classification_metrics(y, p, weight, predicted, wanted_precision)
+    return _values(metrics, weight)
+
+
+def classification_intervals(
+    codes: ArrayLike,
+    proba: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    predicted: ArrayLike | None = None,
+    wanted_precision: float = 0.9,
+    coverage: float = 0.95,
+    n_resamples: int = 1000,
+    random_state: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals of the scores of `score_classification`.
+
+    Percentile bootstrap over rows (Efron and Tibshirani, "An Introduction to the Bootstrap",
+    1993, section 13.3); the bins of the calibration errors stay those of the given rows, and
+    resamples that leave a score undefined do not count for it. Both calibration errors are
+    absolute values of noise near 0, so their intervals can lie above a perfect model's value.
+
+    Parameters
+    ----------
+    codes, proba, sample_weight, predicted, wanted_precision
+        As in `score_classification`.
+    coverage : float
+        Wanted coverage of each interval, in (0, 1).
+    n_resamples : int
+        Number of resamples, at least 1.
+    random_state : int
+        Seed.
+
+    Returns
+    -------
+    dict of str to (low, high)
+        The keys of `score_classification`.
+    """
+    y, p, weight = _checked_classification(codes, proba, sample_weight)
+    metrics = _classification_metrics(y, p, weight, predicted, wanted_precision)
+    return _intervals(metrics, weight, coverage, n_resamples, random_state)
+
+
+def score_regression(
+    y: ArrayLike, prediction: ArrayLike, sample_weight: ArrayLike | None = None
+) -> dict[str, float]:
+    """Score predicted values.
+
+    Parameters
+    ----------
+    y, prediction : array-like of shape (n,), float64
+        True and predicted values.
+    sample_weight : array-like of shape (n,), optional
+        Weights of the rows; a weight of 2 equals a row twice.
+
+    Returns
+    -------
+    dict of str to float
+        `rmse` and `mae` in the target's unit, and `r2`, left out where the target is constant.
+
+    Raises
+    ------
+    ValueError
+        Wrong shapes, values that are not finite, no row of positive weight.
+    """
+    target, value, weight = _checked_regression(y, prediction, sample_weight)
+    return _values(_regression_metrics(target, value), weight)
+
+
+def regression_intervals(
+    y: ArrayLike,
+    prediction: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    coverage: float = 0.95,
+    n_resamples: int = 1000,
+    random_state: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals of the scores of `score_regression`; see `classification_intervals`."""
+    target, value, weight = _checked_regression(y, prediction, sample_weight)
+    metrics = _regression_metrics(target, value)
+    return _intervals(metrics, weight, coverage, n_resamples, random_state)
+
+
+def score_class_prior(
+    codes: ArrayLike, class_prior: ArrayLike, sample_weight: ArrayLike | None = None
+) -> dict[str, float]:
+    """Scores of the trivial model that gives every row the training classes' shares.
+
+    Parameters
+    ----------
+    codes : array-like of shape (n,), int
+        True classes.
+    class_prior : array-like of shape (C,)
+        Shares of the classes among the training rows.
+    sample_weight : array-like of shape (n,), optional
+        Weights of the rows.
+    """
+    prior = np.asarray(class_prior, dtype=np.float64)
+    return score_classification(codes, np.tile(prior, (np.size(codes), 1)), sample_weight)
+
+
+def score_constant(
+    y: ArrayLike, value: float, sample_weight: ArrayLike | None = None
+) -> dict[str, float]:
+    """Scores of the trivial model that predicts `value`, the training mean, for every row."""
+    return score_regression(y, np.full(np.size(y), float(value)), sample_weight)
+
+
+def log_loss(codes: ArrayLike, proba: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    """Mean negative log of the true class's probability, in nats.
+
+    Parameters
+    ----------
+    codes : array-like of shape (n,), int
+        True classes, 0 to C - 1; not every class needs a row.
+    proba : array-like of shape (n, C)
+        Probabilities; those below float64's epsilon count as epsilon, as in scikit-learn.
+    sample_weight : array-like of shape (n,), optional
+        Weights of the rows.
+    """
+    y, p, weight = _checked_classification(codes, proba, sample_weight)
+    return float(np.average(row_log_loss(y, p), weights=weight))
+
+
+def row_log_loss(codes: NDArray[np.integer], proba: FloatArray) -> FloatArray:
+    """Negative log of the true class's probability for each row, shape (n,); unchecked."""
+    chosen = proba[np.arange(len(codes)), codes]
+    return cast("FloatArray", -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0)))
+
+
+class ReliabilityBins(NamedTuple):
+    """Rows in bins of equal mass, each array of shape (bins,), float64.
+
+    Parameters
+    ----------
+    mean_probability : ndarray
+        Mean predicted probability of the event.
+    frequency : ndarray
+        Share of rows in which the event happened.
+    mass : ndarray
+        Sum of the rows' weights: their number without weights.
+    """
+
+    mean_probability: FloatArray
+    frequency: FloatArray
+    mass: FloatArray
+
+
+def reliability_bins(
+    event: ArrayLike,
+    probability: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    n_bins: int | None = None,
+) -> ReliabilityBins:
+    """Group rows by predicted probability into bins of equal mass.
+
+    Parameters
+    ----------
+    event : array-like of shape (n,), bool
+        Whether the event happened.
+    probability : array-like of shape (n,)
+        Its predicted probability. Equal probabilities share a bin.
+    sample_weight : array-like of shape (n,), optional
+        Weights of the rows.
+    n_bins : int, optional
+        Number of bins at the most; by default one for each 10 rows, at most 15.
+    """
+    p = np.asarray(probability, dtype=np.float64)
+    weight = _checked_weight(sample_weight, len(p))
+    mass, total, hits = _binned(np.asarray(event, dtype=bool), p, weight, n_bins)(weight[None])
+    return ReliabilityBins(total[0] / mass[0], hits[0] / mass[0], mass[0])
+
+
+def calibration_error(
+    codes: ArrayLike,
+    proba: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    classwise: bool = False,
+    squared: bool = False,
+    debias: bool = True,
+    n_bins: int | None = None,
+) -> float:
+    """Calibration error over bins of equal mass.
+
+    Equal-mass bins are less biased than bins of equal width (Roelofs, Cain, Shlens and Mozer,
+    "Mitigating Bias in Calibration Error Estimation", 2022). Even a perfect model has differences
+    between frequency and probability in every bin; `debias` subtracts what is expected of them
+    (Kumar, Liang and Ma, "Verified Uncertainty Calibration", 2019): the variance of each bin's
+    frequency from the squared error (section 4), and from the absolute error, as their published
+    code does by simulation, the mean excess of a normal with that variance, here in closed form.
+    A negative remainder counts as 0.
+
+    Parameters
+    ----------
+    codes : array-like of shape (n,), int
+        True classes, 0 to C - 1.
+    proba : array-like of shape (n, C)
+        Probabilities.
+    sample_weight : array-like of shape (n,), optional
+        Weights of the rows; a weight of 2 equals a row twice. For the number of rows behind a
+        bin's frequency, weights with a mean below 1 are scaled to a mean of 1.
+    classwise : bool
+        Average over all classes (Kull et al., "Beyond temperature scaling", 2019) instead of
+        judging class 1 of two, or the most probable class of more.
+    squared : bool
+        Root of the mean squared difference instead of the mean absolute one.
+    debias : bool
+        Subtract the expected error of a perfect model.
+    n_bins : int, optional
+        Number of bins at the most; by default one for each 10 rows, at most 15.
+    """
+    y, p, weight = _checked_classification(codes, proba, sample_weight)
+    metric = _calibration_metric(
+        y, p, weight, classwise=classwise, squared=squared, debias=debias, n_bins=n_bins
+    )
+    return float(metric(weight[None])[0])
+
+
+def _classification_metrics(
+    codes: IntArray,
+    proba: FloatArray,
+    weight: FloatArray,
+    predicted: ArrayLike | None,
+    wanted_precision: float,
+) -> dict[str, Metric]:
+    if not 0.0 < wanted_precision <= 1.0:
+        raise ValueError(f"wanted_precision must be in (0, 1]; got {wanted_precision!r}")
+    n_rows, n_classes = proba.shape
+    label = proba.argmax(axis=1) if predicted is None else np.asarray(predicted)
+    if label.shape != (n_rows,):
+        raise ValueError(f"predicted must have shape ({n_rows},); got {label.shape}")
+    one_hot = np.zeros_like(proba)
+    one_hot[np.arange(n_rows), codes] = 1.0
+    squared = ((proba - one_hot) ** 2).sum(axis=1) / (2.0 if n_classes == 2 else 1.0)
+    classes = [1] if n_classes == 2 else range(n_classes)
+    ranked = [_ranked(codes == c, proba[:, c]) for c in classes]
+    metrics: dict[str, Metric] = {
+        "log_loss": _mean_of(row_log_loss(codes, proba)),
+        "accuracy": _mean_of((label == codes).astype(np.float64)),
+        "balanced_accuracy": _mean_recall(one_hot, label == codes),
+        "brier": _mean_of(squared),
+        "ece": _calibration_metric(codes, proba, weight),
+        "rms_calibration_error": _calibration_metric(codes, proba, weight, squared=True),
+    }
+    if n_classes > 2:
+        metrics["classwise_ece"] = _calibration_metric(codes, proba, weight, classwise=True)
+    metrics["auc"] = _mean_over(ranked, _auc)
+    metrics["average_precision"] = _mean_over(ranked, _average_precision)
+    if n_classes == 2:
+        metrics["recall_at_precision"] = _mean_over(
+            ranked, lambda hits, rest: _recall_at(hits, rest, wanted_precision)
+        )
+    return metrics
+
+
+def _regression_metrics(y: FloatArray, prediction: FloatArray) -> dict[str, Metric]:
+    # Centred first: the variance of large values with a small spread would cancel.
+    centred = y - y.mean()
+    mean_squared = _mean_of((y - prediction) ** 2)
+    mean, mean_of_squares = _mean_of(centred), _mean_of(centred**2)
+
+    def r2(weights: FloatArray) -> FloatArray:
+        variance = mean_of_squares(weights) - mean(weights) ** 2
+        constant = variance <= 1e-14 * float((centred**2).max(initial=0.0))
+        return np.where(
+            constant, np.nan, 1.0 - mean_squared(weights) / np.where(constant, 1.0, variance)
+        )
+
+    return {
+        "rmse": lambda weights: np.sqrt(mean_squared(weights)),
+        "mae": _mean_of(np.abs(y - prediction)),
+        "r2": r2,
+    }
+
+
+def _values(metrics: dict[str, Metric], weight: FloatArray) -> dict[str, float]:
+    values = {name: float(metric(weight[None])[0]) for name, metric in metrics.items()}
+    return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
+def _intervals(
+    metrics: dict[str, Metric],
+    weight: FloatArray,
+    coverage: float,
+    n_resamples: int,
+    random_state: int,
+) -> dict[str, tuple[float, float]]:
+    if not 0.0 < coverage < 1.0:
+        raise ValueError(f"coverage must be above 0 and below 1; got {coverage!r}")
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples must be at least 1; got {n_resamples!r}")
+    rng = np.random.default_rng(random_state)
+    n_rows = len(weight)
+    drawn: dict[str, list[FloatArray]] = {name: [] for name in metrics}
+    chunk = max(1, _CHUNK_WEIGHTS // n_rows)
+    for first in range(0, n_resamples, chunk):
+        weights = np.empty((min(chunk, n_resamples - first), n_rows))
+        for line in weights:
+            line[:] = np.bincount(rng.integers(0, n_rows, n_rows), minlength=n_rows)
+        weights *= weight
+        # A resample without any weight left says nothing.
+        weights = weights[weights.sum(axis=1) > 0.0]
+        for name, metric in metrics.items():
+            drawn[name].append(metric(weights))
+    tail = (1.0 - coverage) / 2.0
+    known = _values(metrics, weight)
+    intervals = {}
+    for name in known:
+        values = np.concatenate(drawn[name])
+        values = values[~np.isnan(values)]
+        if len(values):
+            low, high = np.quantile(values, [tail, 1.0 - tail])
+            intervals[name] = (float(low), float(high))
+    return intervals
+
+
+def _mean_of(row_values: FloatArray) -> Metric:
+    return lambda weights: (weights @ row_values) / weights.sum(axis=1)
+
+
+def _mean_recall(one_hot: FloatArray, correct: NDArray[np.bool_]) -> Metric:
+    def metric(weights: FloatArray) -> FloatArray:
+        mass = weights @ one_hot
+        hits = (weights * correct) @ one_hot
+        recall = np.divide(hits, mass, out=np.zeros_like(hits), where=mass > 0.0)
+        return cast("FloatArray", recall.sum(axis=1) / (mass > 0.0).sum(axis=1))
+
+    return metric
+
+
+def _ranked(event: NDArray[np.bool_], score: FloatArray) -> Ranked:
+    order = np.argsort(-score, kind="stable")
+    starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))
+    hit = event[order].astype(np.float64)
+
+    def ranked(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        ordered = weights[:, order]
+        hits = np.add.reduceat(ordered * hit, starts, axis=1)
+        rest = np.add.reduceat(ordered * (1.0 - hit), starts, axis=1)
+        return hits, rest
+
+    return ranked
+
+
+def _mean_over(
+    ranked: list[Ranked],
+    metric: Callable[[FloatArray, FloatArray], FloatArray],
+) -> Metric:
+    """Average a metric over the classes for which it is defined."""
+
+    def mean(weights: FloatArray) -> FloatArray:
+        values = np.stack([metric(*of_class(weights)) for of_class in ranked])
+        defined = ~np.isnan(values)
+        count = defined.sum(axis=0)
+        total = np.where(defined, values, 0.0).sum(axis=0)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    return mean
+
+
+def _auc(hits: FloatArray, rest: FloatArray) -> FloatArray:
+    # The share of (hit, other) pairs in the right order; ties count one half.
+    pairs = hits.sum(axis=1) * rest.sum(axis=1)
+    above = np.cumsum(hits, axis=1) - 0.5 * hits
+    ordered = (above * rest).sum(axis=1)
+    return np.where(pairs > 0.0, ordered / np.where(pairs > 0.0, pairs, 1.0), np.nan)
+
+
+def _average_precision(hits: FloatArray, rest: FloatArray) -> FloatArray:
+    total = hits.sum(axis=1)
+    above = np.cumsum(hits, axis=1)
+    marked = above + np.cumsum(rest, axis=1)
+    precision = np.divide(above, marked, out=np.zeros_like(above), where=marked > 0.0)
+    area = (hits * precision).sum(axis=1)
+    return np.where(total > 0.0, area / np.where(total > 0.0, total, 1.0), np.nan)
+
+
+def _recall_at(hits: FloatArray, rest: FloatArray, wanted: float) -> FloatArray:
+    total = hits.sum(axis=1)
+    above = np.cumsum(hits, axis=1)
+    marked = above + np.cumsum(rest, axis=1)
+    # Sums of weights carry rounding; a precision of 0.9 must not miss 0.9.
+    reached = above >= wanted * marked * (1.0 - 1e-12)
+    best = np.where(reached, above, 0.0).max(axis=1)
+    return np.where(total > 0.0, best / np.where(total > 0.0, total, 1.0), np.nan)
+
+
+def _binned(
+    event: NDArray[np.bool_], probability: FloatArray, weight: FloatArray, n_bins: int | None
+) -> Callable[[FloatArray], tuple[FloatArray, FloatArray, FloatArray]]:
+    """Bins of equal mass under `weight`, as a function from weights to their sums.
+
+    The function gives, each of shape (resamples, bins): the mass, the sum of probabilities and
+    the sum of events.
+    """
+    if n_bins is None:
+        n_bins = int(np.clip(_count_scale(weight) * weight.sum() / _ROWS_PER_BIN, 1, _MAX_BINS))
+    elif n_bins < 1:
+        raise ValueError(f"n_bins must be at least 1; got {n_bins!r}")
+    values, which = np.unique(probability, return_inverse=True)
+    mass = np.bincount(which, weights=weight, minlength=len(values))
+    middle = np.cumsum(mass) - 0.5 * mass
+    # The nudge keeps rounding from deciding on which side of an edge a middle falls.
+    bin_of_value = np.floor(middle / mass.sum() * n_bins * (1.0 + 1e-12)).astype(np.int64)
+    bin_of = np.unique(np.minimum(bin_of_value, n_bins - 1)[which], return_inverse=True)[1]
+    member = np.zeros((len(bin_of), int(bin_of.max()) + 1))
+    member[np.arange(len(bin_of)), bin_of] = 1.0
+    total, hits = member * probability[:, None], member * event[:, None]
+    return lambda weights: (weights @ member, weights @ total, weights @ hits)
+
+
+def _calibration_metric(
+    codes: IntArray,
+    proba: FloatArray,
+    weight: FloatArray,
+    *,
+    classwise: bool = False,
+    squared: bool = False,
+    debias: bool = True,
+    n_bins: int | None = None,
+) -> Metric:
+    if classwise:
+        events = [(codes == c, proba[:, c]) for c in range(proba.shape[1])]
+    elif proba.shape[1] == 2:
+        events = [(codes == 1, proba[:, 1])]
+    else:
+        events = [(codes == proba.argmax(axis=1), proba.max(axis=1))]
+    used = weight > 0.0
+    binned = [_binned(event[used], p[used], weight[used], n_bins) for event, p in events]
+    scale = _count_scale(weight)
+
+    def metric(weights: FloatArray) -> FloatArray:
+        errors = [
+            _bin_error(*sums(weights[:, used]), scale, squared=squared, debias=debias)
+            for sums in binned
+        ]
+        return cast("FloatArray", np.mean(errors, axis=0))
+
+    return metric
+
+
+def _bin_error(
+    mass: FloatArray,
+    total: FloatArray,
+    hits: FloatArray,
+    scale: float,
+    *,
+    squared: bool,
+    debias: bool,
+) -> FloatArray:
+    share = np.where(mass > 0.0, mass, 1.0)
+    frequency = hits / share
+    gap = np.abs(total / share - frequency)
+    n_rows = np.maximum(scale * mass - 1.0, 1.0)
+    variance = np.clip(frequency * (1.0 - frequency), 0.0, None) / n_rows
+    if squared:
+        error = gap**2 - (variance if debias else 0.0)
+    else:
+        error = 2.0 * gap - _folded_normal_mean(gap, np.sqrt(variance)) if debias else gap
+    mean = np.clip((mass * error).sum(axis=1) / mass.sum(axis=1), 0.0, None)
+    return cast("FloatArray", np.sqrt(mean) if squared else mean)
+
+
+def _folded_normal_mean(mean: FloatArray, deviation: FloatArray) -> FloatArray:
+    """Mean of the absolute value of a normal variable."""
+    ratio = mean / np.where(deviation > 0.0, deviation, 1.0)
+    erf = np.vectorize(math.erf, otypes=[np.float64])(ratio / math.sqrt(2.0))
+    folded = deviation * math.sqrt(2.0 / math.pi) * np.exp(-0.5 * ratio**2) + mean * erf
+    return np.where(deviation > 0.0, folded, mean)
+
+
+def _count_scale(weight: FloatArray) -> float:
+    # Weights count rows (2 is a row twice), but weights that sum to 1 do not mean a single row.
+    return max(1.0, int((weight > 0.0).sum()) / float(weight.sum()))
+
+
+def _checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> FloatArray:
+    if sample_weight is None:
+        weight = np.ones(n_rows)
+    else:
+        weight = np.asarray(sample_weight, dtype=np.float64)
+        if weight.shape != (n_rows,):
+            raise ValueError(f"sample_weight must have shape ({n_rows},); got {weight.shape}")
+        if not np.isfinite(weight).all() or (weight < 0.0).any():
+            raise ValueError(
+                "sample_weight must be finite and not negative; got "
+                f"{weight[~(np.isfinite(weight) & (weight >= 0.0))][0]}"
+            )
+    if not weight.sum() > 0.0:
+        raise ValueError("at least one row of positive weight is needed; got none")
+    return weight
+
+
+def _checked_classification(
+    codes: ArrayLike, proba: ArrayLike, sample_weight: ArrayLike | None
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    y = np.asarray(codes)
+    p = np.asarray(proba, dtype=np.float64)
+    if y.ndim != 1 or y.dtype.kind not in "iu":
+        raise ValueError(
+            f"codes must be a 1-D array of integers; got dtype {y.dtype}, shape {y.shape}"
+        )
+    if p.ndim != 2 or len(p) != len(y) or p.shape[1] < 2:
+        raise ValueError(
+            f"proba must have shape ({len(y)}, classes), at least 2 classes; got {p.shape}"
+        )
+    weight = _checked_weight(sample_weight, len(y))
+    if y.min() < 0 or y.max() >= p.shape[1]:
+        raise ValueError(
+            f"codes must be from 0 to {p.shape[1] - 1}, the columns of proba; "
+            f"got {y.min()} to {y.max()}"
+        )
+    if not ((p >= 0.0) & (p <= 1.0 + 1e-6)).all() or np.abs(p.sum(axis=1) - 1.0).max() > 1e-4:
+        raise ValueError("proba must hold probabilities, each row summing to 1; got others")
+    return y.astype(np.int64), p, weight
+
+
+def _checked_regression(
+    y: ArrayLike, prediction: ArrayLike, sample_weight: ArrayLike | None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    target = np.asarray(y, dtype=np.float64)
+    value = np.asarray(prediction, dtype=np.float64)
+    if target.ndim != 1 or value.shape != target.shape:
+        raise ValueError(
+            f"y and prediction must be 1-D of one length; got {target.shape} and {value.shape}"
+        )
+    if not (np.isfinite(target).all() and np.isfinite(value).all()):
+        raise ValueError("y and prediction must be finite; got missing or infinite values")
+    return target, value, _checked_weight(sample_weight, len(target))
