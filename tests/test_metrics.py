@@ -107,6 +107,7 @@ def test_one_class_in_the_rows() -> None:
     assert score["log_loss"] == pytest.approx(-np.log(p[:, 0]).mean())
     assert "auc" not in score_classification(ones, p)
     assert "auc" not in classification_intervals(ones, p, n_resamples=20)
+    assert score_classification(ones, p, predicted=ones)["balanced_accuracy"] == 1.0
     # Of three classes, those without a row do not count.
     y, p, _ = draw(100, 3, 1)
     y = np.minimum(y, 1)
@@ -147,15 +148,12 @@ def test_reliability_bins_hold_equal_mass_and_keep_ties_together() -> None:
 
 
 def test_plug_in_error_by_hand() -> None:
-    p = np.array([[0.8, 0.2]] * 10 + [[0.4, 0.6]] * 10)
+    p = np.array([[0.9, 0.1]] * 10 + [[0.1, 0.9]] * 10)
     y = np.array([1] * 4 + [0] * 6 + [1] * 6 + [0] * 4)
-    assert calibration_error(y, p, debias=False, n_bins=2) == pytest.approx(0.1)
-    assert calibration_error(y, p, debias=False, n_bins=2, squared=True) == pytest.approx(
-        np.sqrt(0.02)
-    )
+    assert calibration_error(y, p, debias=False, n_bins=2) == pytest.approx(0.3)
     # Kumar et al.: minus f (1 - f) / (n - 1) in each bin
     assert calibration_error(y, p, n_bins=2, squared=True) == pytest.approx(
-        np.sqrt(max(0.0, 0.02 - 0.24 / 9))
+        np.sqrt(0.09 - 0.24 / 9)
     )
     assert calibration_error(y, p, n_bins=2, classwise=True) == pytest.approx(
         calibration_error(y, p, n_bins=2)
@@ -202,6 +200,7 @@ def test_bootstrap_intervals_cover() -> None:
 
 def test_intervals_hold_the_value_and_repeat_with_the_seed() -> None:
     y, p, w = draw(300, 3, 0)
+    y[w == 0] = p[w == 0].argmin(axis=1)
     score = score_classification(y, p, w)
     first = classification_intervals(y, p, w, n_resamples=200, random_state=4)
     assert first == classification_intervals(y, p, w, n_resamples=200, random_state=4)
@@ -209,6 +208,9 @@ def test_intervals_hold_the_value_and_repeat_with_the_seed() -> None:
     assert set(first) == set(score)
     for name in ("log_loss", "accuracy", "auc", "brier", "average_precision"):
         assert first[name][0] < score[name] < first[name][1]
+    without = classification_intervals(y[w > 0], p[w > 0], w[w > 0], n_resamples=400)
+    for name, bounds in classification_intervals(y, p, w, n_resamples=400).items():
+        assert bounds == pytest.approx(without[name], abs=0.03), name
     target, value = p[:, 0], p[:, 0] + 0.1 * p[:, 1]
     intervals = regression_intervals(target, value, w, n_resamples=200)
     for name, number in score_regression(target, value, w).items():
