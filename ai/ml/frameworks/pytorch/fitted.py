@@ -105,14 +105,12 @@ class Architecture:
                     shapes |= _linear(f"blocks.{block}.linear{half}", width, width)
                     shapes |= _norm(f"blocks.{block}.norm{half}", width)
             return shapes | _linear("head", width, self.output_dim)
-        # A block of the flat Sequential is Linear, BatchNorm1d, ReLU and, where asked for, Dropout.
-        stride = 4 if self.dropout > 0 else 3
         fan_in = self.input_dim
-        for layer in range(self.num_hidden_layers):
-            shapes |= _linear(f"net.{layer * stride}", fan_in, width)
-            shapes |= _norm(f"net.{layer * stride + 1}", width)
+        for layer in range(1, self.num_hidden_layers + 1):
+            shapes |= _linear(f"net.linear{layer}", fan_in, width)
+            shapes |= _norm(f"net.norm{layer}", width)
             fan_in = width
-        return shapes | _linear(f"net.{self.num_hidden_layers * stride}", fan_in, self.output_dim)
+        return shapes | _linear("net.head", fan_in, self.output_dim)
 
     @classmethod
     def from_document(cls, document: Reader) -> Architecture:
@@ -399,14 +397,14 @@ def _read_target(document: Reader) -> TargetScale:
 
 
 def _read_epoch(document: Reader) -> dict[str, float]:
-    epoch = {name: document.number(name) for name in document.keys()}
+    epoch = {name: document.number(name) for name in sorted(document.keys())}
     if "epoch" not in epoch:
         raise document.fail("epoch", "the number of the epoch")
     return epoch
 
 
 def _read_metrics(document: Reader) -> dict[str, dict[str, float]]:
-    return {rows: document.mapping_of_numbers(rows) for rows in document.keys()}
+    return {rows: document.mapping_of_numbers(rows) for rows in sorted(document.keys())}
 
 
 def _classes_to_state(classes: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

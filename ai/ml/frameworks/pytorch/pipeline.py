@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import ai.ml.frameworks.pytorch as tabwright
 from ai.ml.frameworks.pytorch.calibration import fit_calibrator
@@ -25,11 +25,10 @@ from ai.ml.frameworks.pytorch.metrics import score_classification, score_regress
 from ai.ml.frameworks.pytorch.models import build_model
 from ai.ml.frameworks.pytorch.objectives import Objective, class_weight_vector, row_weights
 from ai.ml.frameworks.pytorch.predictor import Predictor
-from ai.ml.frameworks.pytorch.reference import ReferenceMembers
 from ai.ml.frameworks.pytorch.settings import FitSettings
 from ai.ml.frameworks.pytorch.splits import split_rows
 from ai.ml.frameworks.pytorch.tables import Role, TableProfile, profile_table
-from ai.ml.frameworks.pytorch.trainer import Epoch, Inputs, Members, Trained, train
+from ai.ml.frameworks.pytorch.trainer import Epoch, Inputs, Trained, train
 
 __all__ = ["ClassWeight", "LabelledRows", "Prior", "fit_table"]
 

@@ -33,6 +33,14 @@ TRAINING_MODES: tuple[TrainingMode, ...] = (
     "calibrated_classifier",
     "tree_teacher_distillation",
 )
+MODE_SUMMARIES: dict[TrainingMode, str] = {
+    "mlp_dense": "the default: strong on most tables",
+    "linear_glm_baseline": "the yardstick: how much does depth buy?",
+    "tabresnet": "a residual network; worth a try on large tables",
+    "imbalance_aware": "rare classes: inverse-frequency weights, a prior of your choice",
+    "calibrated_classifier": "when the probabilities themselves matter",
+    "tree_teacher_distillation": "a small, fast network taught by a tree ensemble",
+}
 _CLASSIFICATION_ONLY = frozenset({"imbalance_aware", "calibrated_classifier"})
 
 
@@ -259,6 +267,8 @@ class FitSettings:
 
 
 def _read_field(document: Reader, name: str, annotation: str) -> object:
+    if name not in document.keys():
+        raise document.fail(name, "given")
     if "None" in annotation and not document.optional(name):
         return None
     if annotation.startswith("int"):

@@ -155,11 +155,12 @@ class Trained:
 
 
 def batch_bounds(n_rows: int, batch_size: int) -> list[tuple[int, int]]:
-    """Start and end of each batch; a last batch below 8 rows joins the one before it.
+    """Start and end of each batch; no batch has fewer than 8 rows while the table has more.
 
-    Batch norm has no variance to learn from in a batch of one row, and a poor one in a few.
+    A last batch below that joins the one before it: batch norm has no variance to learn from in a
+    batch of one row, and a poor one in a few.
     """
-    starts = list(range(0, n_rows, batch_size))
+    starts = list(range(0, n_rows, max(batch_size, _MIN_BATCH)))
     if len(starts) > 1 and n_rows - starts[-1] < _MIN_BATCH:
         starts.pop()
     return list(zip(starts, [*starts[1:], n_rows], strict=True))

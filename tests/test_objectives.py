@@ -1,0 +1,111 @@
+"""Laws of the objectives: the gradient is that of the loss, and weights count rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ai.ml.frameworks.pytorch.models import compute_class_weights
+from ai.ml.frameworks.pytorch.objectives import Objective, class_weight_vector, row_weights
+
+N_ROWS, N_CLASSES, N_MEMBERS = 12, 4, 3
+
+
+def _objective(kind: str, weighted: bool) -> Objective:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(N_ROWS, generator=generator, dtype=torch.float64) + 0.1
+    if kind == "regression":
+        return Objective(
+            torch.randn(N_ROWS, 1, generator=generator, dtype=torch.float64),
+            weights if weighted else None,
+        )
+    targets = torch.randint(0, N_CLASSES, (N_ROWS,), generator=generator)
+    soft = torch.softmax(torch.randn(N_ROWS, N_CLASSES, generator=generator).double(), dim=1)
+    if kind == "distillation":
+        return Objective(targets, weights if weighted else None, soft, 0.7, temperature=2.5)
+    return Objective(targets, weights if weighted else None)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["classification", "regression", "distillation"])
+def test_gradient_is_that_of_the_criterion(kind: str, weighted: bool) -> None:
+    objective = _objective(kind, weighted)
+    width = 1 if kind == "regression" else N_CLASSES
+    logits = torch.randn(N_MEMBERS, 5, width, dtype=torch.float64, requires_grad=True)
+    rows = torch.tensor([0, 3, 4, 7, 11])
+    loss = objective.criterion(rows)
+    total = torch.stack([loss(z, objective.targets[rows]) for z in logits]).sum()
+    (expected,) = torch.autograd.grad(total, logits)
+    torch.testing.assert_close(objective.gradient(logits.detach().clone(), rows), expected)
+
+
+def test_running_loss_is_the_mean_over_all_batches() -> None:
+    objective = _objective("classification", weighted=False)
+    logits = torch.randn(N_MEMBERS, N_ROWS, N_CLASSES, dtype=torch.float64)
+    for rows in (torch.arange(5), torch.arange(5, N_ROWS)):
+        objective.gradient(logits[:, rows].clone(), rows)
+    torch.testing.assert_close(objective.take_running_loss(), objective.loss(logits))
+    with pytest.raises(RuntimeError, match="no batch"):
+        objective.take_running_loss()
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_weight_two_equals_a_row_twice(kind: str) -> None:
+    plain = _objective(kind, weighted=False)
+    logits = torch.randn(1, N_ROWS, plain.targets[None].shape[-1] if kind == "regression" else 4)
+    logits = logits.double()
+    twice = torch.cat([torch.arange(N_ROWS), torch.tensor([2])])
+    weights = torch.ones(N_ROWS, dtype=torch.float64)
+    weights[2] = 2.0
+    weighted = Objective(plain.targets, weights)
+    repeated = Objective(plain.targets[twice])
+    torch.testing.assert_close(weighted.loss(logits), repeated.loss(logits[:, twice]))
+    rows = torch.arange(N_ROWS)
+    gradient = weighted.gradient(logits.clone(), rows)[0]
+    again = repeated.gradient(logits[:, twice].clone(), torch.arange(N_ROWS + 1))[0]
+    summed = torch.zeros_like(gradient).index_add_(0, twice, again)
+    torch.testing.assert_close(gradient, summed)
+
+
+def test_scale_of_the_weights_changes_nothing() -> None:
+    plain = _objective("classification", weighted=False)
+    logits = torch.randn(1, N_ROWS, N_CLASSES, dtype=torch.float64)
+    weights = torch.rand(N_ROWS, dtype=torch.float64) + 0.1
+    rows = torch.arange(N_ROWS)
+    results = [
+        Objective(plain.targets, factor * weights).gradient(logits.clone(), rows)
+        for factor in (1.0, 1000.0)
+    ]
+    torch.testing.assert_close(*results)
+
+
+def test_teacher_alone_is_cross_entropy_with_the_soft_labels() -> None:
+    targets = torch.zeros(6, dtype=torch.int64)
+    soft = torch.softmax(torch.randn(6, 3), dim=1)
+    objective = Objective(targets, None, soft, teacher_weight=1.0)
+    logits = torch.randn(6, 3)
+    rows = torch.arange(6)
+    expected = functional.cross_entropy(logits, soft)
+    torch.testing.assert_close(objective.criterion(rows)(logits, targets), expected)
+
+
+@pytest.mark.parametrize("repeats", [[1, 2, 3, 1, 4, 1], [1, 1, 1, 1, 1, 1]])
+def test_class_weights_on_weighted_counts_equal_the_contract_on_repeated_rows(
+    repeats: list[int],
+) -> None:
+    codes = np.array([0, 0, 1, 2, 2, 2])
+    contract: Tensor = compute_class_weights(
+        torch.from_numpy(np.repeat(codes, repeats)), 4, torch.device("cpu")
+    )
+    ours = class_weight_vector(codes, 4, np.array(repeats, dtype=np.float64))
+    np.testing.assert_allclose(ours, contract.numpy(), rtol=1e-6)
+
+
+def test_row_weights_multiply() -> None:
+    codes = np.array([0, 1, 1])
+    assert row_weights(codes, None, None, 3) is None
+    weights = row_weights(codes, np.array([1.0, 2.0, 3.0]), np.array([10.0, 100.0]), 3)
+    np.testing.assert_array_equal(weights, [10.0, 200.0, 300.0])

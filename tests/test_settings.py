@@ -1,0 +1,93 @@
+"""The settings refuse what cannot be, and a file's settings obey the same rules."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, get_args
+
+import pytest
+
+from ai.ml.frameworks.pytorch.models import TrainingMode
+from ai.ml.frameworks.pytorch.schema import ArtifactError, Reader
+from ai.ml.frameworks.pytorch.settings import (
+    MODE_SUMMARIES,
+    TRAINING_MODES,
+    FitSettings,
+    modes_for,
+)
+
+
+def test_modes_are_those_of_the_contract() -> None:
+    assert get_args(TrainingMode) == TRAINING_MODES
+    assert tuple(MODE_SUMMARIES) == TRAINING_MODES
+
+
+@pytest.mark.parametrize("mode", ["imbalance_aware", "calibrated_classifier"])
+def test_a_mode_that_does_not_fit_the_task_is_refused_with_those_that_do(mode: Any) -> None:
+    with pytest.raises(ValueError, match="does not fit a regression task; those that do: mlp_d"):
+        FitSettings(task="regression", training_mode=mode)
+    assert mode not in modes_for("regression")
+    assert mode in modes_for("classification")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("task", "ranking", "task must be"),
+        ("training_mode", "mlp", "training_mode must be one of mlp_dense"),
+        ("hidden_dim", 0, "hidden_dim must be an integer of at least 1"),
+        ("hidden_dim", 2.5, "hidden_dim must be an integer"),
+        ("num_hidden_layers", 1.5, "num_hidden_layers must be"),
+        ("dropout", 1.0, r"dropout must be in \[0, 1\); got 1.0"),
+        ("dropout", float("nan"), "dropout must be in"),
+        ("n_members", 0, "n_members must be"),
+        ("n_members", True, "n_members must be"),
+        ("max_epochs", -1, "max_epochs must be"),
+        ("patience", 0, "patience must be"),
+        ("batch_size", 0, "batch_size must be"),
+        ("learning_rate", 0.0, "learning_rate must be"),
+        ("learning_rate", float("inf"), "learning_rate must be"),
+        ("weight_decay", -0.1, "weight_decay must be"),
+        ("validation_fraction", 1.0, "validation_fraction must be"),
+        ("numeric_encoding", "magic", "numeric_encoding must be one of auto"),
+        ("calibration", "platt", "calibration must be None or one of auto"),
+        ("teacher_weight", 1.5, "teacher_weight must be"),
+        ("teacher_temperature", 0.0, "teacher_temperature must be"),
+        ("random_state", -1, "random_state must be"),
+        ("device", "tpu", "device must be"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_name(field: str, value: object, rule: str) -> None:
+    values: dict[str, Any] = {"task": "classification", field: value}
+    with pytest.raises(ValueError, match=rule):
+        FitSettings(**values)
+
+
+def test_the_document_gives_the_same_settings_back() -> None:
+    settings = FitSettings(task="regression", hidden_dim=64, patience=None).resolved(n_rows=100)
+    assert FitSettings.from_document(Reader(settings.to_document())) == settings
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(FitSettings)])
+def test_a_document_with_a_field_missing_or_of_a_wrong_type_is_refused(field: str) -> None:
+    document = FitSettings(task="classification").resolved(n_rows=100).to_document()
+    with pytest.raises(ArtifactError):
+        FitSettings.from_document(Reader({**document, field: ["odd"]}))
+    with pytest.raises(ArtifactError):
+        FitSettings.from_document(Reader({k: v for k, v in document.items() if k != field}))
+
+
+def test_an_edited_value_out_of_range_is_refused() -> None:
+    document = FitSettings(task="classification").to_document()
+    with pytest.raises(ArtifactError, match="dropout must be in"):
+        FitSettings.from_document(Reader({**document, "dropout": 2.0}))
+
+
+def test_resolving_fills_in_every_size_and_keeps_what_was_asked() -> None:
+    for n_rows in (10, 10_000, 10_000_000):
+        for mode in TRAINING_MODES:
+            settings = FitSettings(task="classification", training_mode=mode, hidden_dim=7)
+            resolved = settings.resolved(n_rows=n_rows)
+            assert resolved.hidden_dim == 7
+            assert None not in (resolved.num_hidden_layers, resolved.max_epochs)
+            assert None not in (resolved.batch_size, resolved.n_members)

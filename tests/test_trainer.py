@@ -1,0 +1,202 @@
+"""Laws of the training loop, on the reference members and on a table of a few columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ai.ml.frameworks.pytorch.models import build_model
+from ai.ml.frameworks.pytorch.objectives import Objective
+from ai.ml.frameworks.pytorch.reference import ReferenceMembers
+from ai.ml.frameworks.pytorch.settings import FitSettings
+from ai.ml.frameworks.pytorch.trainer import (
+    Epoch,
+    Trained,
+    batch_bounds,
+    learning_rate_at,
+    train,
+)
+
+N_ROWS, INPUT_DIM = 90, 5
+
+
+class Rows:
+    """Plain rows in place of encoded ones."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self.n_rows = len(x)
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return self.x[rows]
+
+    def chunks(self) -> Iterator[Tensor]:
+        yield self.x
+
+
+def _data(seed: int = 0) -> tuple[Rows, Objective]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(N_ROWS, INPUT_DIM, generator=generator)
+    return Rows(x), Objective((x[:, 0] * x[:, 1] > 0).long())
+
+
+def _members(n_members: int = 2, seed: int = 0) -> ReferenceMembers:
+    torch.manual_seed(seed)
+    modules = [build_model(INPUT_DIM, 2, "mlp_dense", 16, 1, 0.1) for _ in range(n_members)]
+    return ReferenceMembers(modules, seeds=range(n_members))
+
+
+def _settings(**values: Any) -> FitSettings:
+    values = {"max_epochs": 6, "batch_size": 32, "learning_rate": 0.01, **values}
+    return FitSettings(task="classification", **values).resolved(n_rows=N_ROWS)
+
+
+def _train(
+    settings: FitSettings,
+    score: Callable[[Tensor], Tensor] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    members: ReferenceMembers | None = None,
+) -> Trained:
+    rows, objective = _data()
+    held_out, held_out_objective = _data(seed=1)
+    return train(
+        members or _members(),
+        rows,
+        objective,
+        (held_out, score or held_out_objective.loss),
+        settings,
+        on_epoch,
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "batch_size", "expected"),
+    [
+        (64, 32, [(0, 32), (32, 64)]),
+        (65, 32, [(0, 32), (32, 65)]),
+        (71, 32, [(0, 32), (32, 71)]),
+        (72, 32, [(0, 32), (32, 64), (64, 72)]),
+        (5, 32, [(0, 5)]),
+        (9, 1, [(0, 9)]),
+        (17, 1, [(0, 8), (8, 17)]),
+    ],
+)
+def test_a_short_last_batch_joins_the_one_before(
+    n_rows: int, batch_size: int, expected: list[tuple[int, int]]
+) -> None:
+    assert batch_bounds(n_rows, batch_size) == expected
+
+
+def test_the_schedule_warms_up_peaks_and_ends_near_zero() -> None:
+    rates = [learning_rate_at(step / 1000, 1.0) for step in range(1000)]
+    peak = rates.index(max(rates))
+    assert 0 < rates[0] < 0.1
+    assert 0.97 < max(rates) <= 1.0
+    assert peak < 30
+    assert rates[-1] < 1e-5
+    assert all(a >= b for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
+
+
+def test_each_member_keeps_its_own_best_epoch() -> None:
+    wanted = [2, 5]
+    epoch = 0
+
+    def score(logits: Tensor) -> Tensor:
+        nonlocal epoch
+        epoch += 1
+        return torch.tensor([abs(epoch - best) + 1.0 for best in wanted], dtype=torch.float64)
+
+    states: list[list[Tensor]] = []
+    members = _members()
+    trained = _train(
+        _settings(patience=None),
+        score,
+        lambda _: states.append([m.state_dict()["net.0.weight"].clone() for m in members.modules()]),
+        members,
+    )
+    assert trained.best_epochs == (2, 5)
+    assert trained.stopped == "schedule"
+    for k, best in enumerate(wanted):
+        torch.testing.assert_close(
+            trained.modules[k].state_dict()["net.0.weight"], states[best - 1][k], rtol=0, atol=0
+        )
+
+
+def test_patience_stops_a_member_and_then_the_run() -> None:
+    epoch = 0
+
+    def score(logits: Tensor) -> Tensor:
+        nonlocal epoch
+        epoch += 1
+        return torch.tensor([1.0 if epoch == 1 else 2.0, 1.0 / min(epoch, 3)], dtype=torch.float64)
+
+    trained = _train(_settings(patience=2, max_epochs=30), score)
+    assert trained.best_epochs == (1, 3)
+    assert trained.stopped == "patience"
+    assert len(trained.history) == 5
+
+
+def test_the_same_call_gives_the_same_bits_and_leaves_the_world_as_it_was() -> None:
+    generator_state = torch.get_rng_state()
+    threads = torch.get_num_threads()
+    first = _train(_settings()).modules
+    torch.set_rng_state(generator_state)
+    second = _train(_settings()).modules
+    assert torch.get_num_threads() == threads
+    for a, b in zip(first, second, strict=True):
+        for name, value in a.state_dict().items():
+            assert torch.equal(value, b.state_dict()[name])
+
+
+def test_training_does_not_touch_the_global_random_stream() -> None:
+    members = _members()
+    before = torch.get_rng_state()
+    _train(_settings(), members=members)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_epoch() -> None:
+    losses = iter([1.0, 0.5, math.nan])
+
+    def score(logits: Tensor) -> Tensor:
+        return torch.full((2,), next(losses), dtype=torch.float64)
+
+    with pytest.warns(RuntimeWarning, match="non-finite in epoch 3; .* lower learning_rate"):
+        trained = _train(_settings(), score)
+    assert trained.stopped == "non-finite"
+    assert trained.best_epochs == (2, 2)
+
+
+def test_a_loss_that_is_never_finite_is_an_error_with_a_way_out() -> None:
+    def score(logits: Tensor) -> Tensor:
+        return torch.full((2,), math.inf, dtype=torch.float64)
+
+    with pytest.raises(FloatingPointError, match="not finite in the first epoch; try a lower"):
+        _train(_settings(), score)
+
+
+def test_an_interrupt_keeps_the_best_so_far() -> None:
+    def interrupt(epoch: Epoch) -> None:
+        if epoch.epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.warns(RuntimeWarning, match="interrupted in epoch"):
+        trained = _train(_settings(), on_epoch=interrupt)
+    assert trained.stopped == "interrupted"
+    assert len(trained.history) == 3
+    assert all(1 <= epoch <= 3 for epoch in trained.best_epochs)
+
+
+def test_training_lowers_the_loss() -> None:
+    trained = _train(_settings(max_epochs=60, patience=None))
+    assert trained.history[-1].train_loss < 0.5 * trained.history[0].train_loss
+
+
+def test_unresolved_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="resolved before training"):
+        _train(FitSettings(task="classification"))
