@@ -34,7 +34,8 @@ def shown(value: object) -> str:
     if isinstance(value, Mapping):
         return f"an object with {len(value)} keys"
     if isinstance(value, list):
-        return f"a list of {len(value)} values"
+        plain = len(value) <= 10 and not any(isinstance(item, Mapping | list) for item in value)
+        return f"[{', '.join(map(shown, value))}]" if plain else f"a list of {len(value)} values"
     text = repr(value[:61] if isinstance(value, str) else value)
     return text if len(text) <= 60 else text[:57] + "..."
 
