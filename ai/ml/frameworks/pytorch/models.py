@@ -482,7 +482,8 @@ def _as_valid_codes(y_train: Tensor, n_classes: int) -> Tensor:
     elif y_train.dtype in (torch.uint16, torch.uint32):
         codes = y_train.to(torch.int64)
     else:
-        codes = y_train.contiguous()
+        codes = y_train
+    codes = codes.contiguous()  # once here, or each of the two reductions copies for itself
     low, high = (int(bound) for bound in torch.aminmax(codes))
     if low < 0 and not wraps:
         raise ValueError(f"y_train must hold no negative label; got {low}")
@@ -518,7 +519,9 @@ def model_hidden_dim(model: nn.Module) -> int:
         128 where there is no `nn.Linear`.
     """
     for layer in _modules_of(model, nn.Linear):
-        return layer.out_features
+        width = _attribute(layer, "out_features")
+        if isinstance(width, int):
+            return width
     return 128
 
 
@@ -561,7 +564,9 @@ def model_dropout(model: nn.Module) -> float:
     if isinstance(model, LinearBaseline):
         return 0.0
     for layer in _modules_of(model, nn.Dropout):
-        return float(layer.p)
+        rate = _attribute(layer, "p")
+        if isinstance(rate, Real):
+            return float(rate)
     return 0.0
 
 
