@@ -159,8 +159,7 @@ def pack(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> by
                 f"tensors[{name!r}] must be one of {_dtype_names()}; got {array.dtype}; "
                 "cast it, or put texts through text_to_array"
             )
-        # ascontiguousarray makes a 0-d array 1-d.
-        arrays[name] = np.ascontiguousarray(array, dtype=little).reshape(array.shape)
+        arrays[name] = np.asarray(array, dtype=little)
     specs: list[_Spec] = []
     start = 0
     for name in sorted(arrays, key=lambda name: (-arrays[name].itemsize, name)):
@@ -289,6 +288,7 @@ def _read(file: FileIO, buffer: bytearray | memoryview, where: str) -> memoryvie
 
 
 def _as_bytes(array: NDArray[Any]) -> memoryview:
+    # reshape copies what does not lie in C order.
     return array.reshape(-1).view(np.uint8).data
 
 
