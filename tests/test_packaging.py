@@ -1,0 +1,110 @@
+"""The wheel: what it holds, and that it works where the source is not."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.rooms import FOLDER, PACKAGE, ROOT
+
+pytestmark = pytest.mark.slow
+
+PREFIX = PACKAGE.replace(".", "/") + "/"
+NOT_SOURCE = shutil.ignore_patterns(
+    ".*_cache", ".git", ".venv", ".hypothesis", "__pycache__", "build", "dist", "demo-output"
+)
+
+
+def run(*words: str | Path, cwd: Path) -> str:
+    """Run a command away from the source tree; what it printed."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        env={**clean, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    shutil.copytree(ROOT, source, ignore=NOT_SOURCE)
+    options = ("--wheel", "--no-isolation", "--outdir", folder / "dist")
+    run(sys.executable, "-m", "build", *options, source, cwd=folder)
+    (built,) = (folder / "dist").glob("tabwright-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts folder of a new environment: the wheel, and the dependencies of this one."""
+    folder = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
+    scripts = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    pip = (sys.executable, "-m", "pip", "--python", scripts / "python")
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
+    # Only now, or pip would see this environment's own tabwright and install nothing.
+    asked = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    purelib = Path(run(scripts / "python", "-c", asked, cwd=folder).strip())
+    dependencies = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
+    (purelib / "dependencies.pth").write_text("\n".join(sorted(dependencies)) + "\n")
+    return scripts
+
+
+def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    written = {PREFIX + path.name for path in FOLDER.iterdir() if path.is_file()}
+    assert held == written
+    assert PREFIX + "py.typed" in held
+    assert all(name.startswith(PREFIX) for name in held)
+
+
+def test_nothing_above_the_package_claims_the_namespace(wheel: Path) -> None:
+    inits = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("__init__.py")]
+    assert inits == [PREFIX + "__init__.py"]
+
+
+def test_wheel_names_its_licence_and_its_command(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    text = archive.read(metadata).decode()
+    assert "\nName: tabwright\n" in text
+    assert "\nLicense-Expression: Apache-2.0\n" in text
+    entry_points = metadata.replace("METADATA", "entry_points.txt")
+    assert f"tabwright = {PACKAGE}.cli:main" in archive.read(entry_points).decode()
+
+
+def test_installed_wheel_works_from_another_directory(installed: Path, tmp_path: Path) -> None:
+    use = (
+        f"import {PACKAGE}.models as models, torch\n"
+        "model = models.build_model(3, 2, 'tabresnet', 4, 1, 0.1).eval()\n"
+        "assert model(torch.zeros(1, 3)).shape == (1, 2)\n"
+        "print(models.__file__)"
+    )
+    origin = Path(run(installed / "python", "-c", use, cwd=tmp_path).strip())
+    assert origin.is_relative_to(installed.parent)
+
+
+def test_installed_command_works_from_another_directory(installed: Path, tmp_path: Path) -> None:
+    printed = run(installed / "tabwright", "--help", cwd=tmp_path)
+    assert "train" in printed
+    assert "predict" in printed
+
+
+def test_namespace_is_shared_with_another_distribution(installed: Path, tmp_path: Path) -> None:
+    sibling = tmp_path / "ai" / "ml" / "frameworks" / "sibling"
+    sibling.mkdir(parents=True)
+    (sibling / "__init__.py").write_text("")
+    use = f"import ai.ml.frameworks.sibling, {PACKAGE}"
+    run(installed / "python", "-c", use, cwd=tmp_path)
