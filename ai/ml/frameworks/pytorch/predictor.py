@@ -1,0 +1,170 @@
+"""Inference: the path that every `predict` takes, without torch.
+
+`Predictor` puts the encoder before the folded networks, and calibration and the class prior, or
+the target's scale, behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ai.ml.frameworks.pytorch.calibration import change_prior, prior_log_ratio
+from ai.ml.frameworks.pytorch.fitted import FittedModel
+from ai.ml.frameworks.pytorch.folded import FoldedNetwork
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ai.ml.frameworks.pytorch.features import Compact
+
+__all__ = ["Predictor"]
+
+# Rows widened at once: 16 bins a column turn a large table into gigabytes.
+_EXPAND_ROWS = 8192
+
+FloatArray = NDArray[np.float64]
+
+
+class Predictor:
+    """A fitted model that predicts, from raw rows or encoded ones.
+
+    Safe to use from several threads and after a fork, and to pickle.
+
+    Parameters
+    ----------
+    model : FittedModel
+    """
+
+    def __init__(self, model: FittedModel) -> None:
+        self.model = model
+        self._network = FoldedNetwork(model.members)
+        self._prior_shift: FloatArray | None = None
+        if model.settings.training_mode == "imbalance_aware" and model.class_prior is not None:
+            self._prior_shift = prior_log_ratio(
+                "training" if model.prior is None else model.prior,
+                class_prior=model.class_prior,
+                class_weights=model.class_weights,
+            )
+
+    def network(self, compact: Compact) -> FloatArray:
+        """What the networks say, before calibration and the change of prior.
+
+        Parameters
+        ----------
+        compact : Compact
+            Rows encoded by the model's encoder. They are widened in blocks: memory stays bounded.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) in regression, float64
+            Probabilities, averaged over the members; in regression the members' mean in the
+            target's own units, clamped to the range of the training targets.
+        """
+        n_rows, encoder = len(compact), self.model.encoder
+        if n_rows <= _EXPAND_ROWS:
+            return self._outputs(encoder.expand(compact))
+        shape = (n_rows,) if self.model.classes is None else (n_rows, self._network.output_dim)
+        out = np.empty(shape)
+        for start in range(0, n_rows, _EXPAND_ROWS):
+            rows = slice(start, start + _EXPAND_ROWS)
+            out[rows] = self._outputs(encoder.expand(compact.take(rows)))
+        return out
+
+    def calibrated(self, proba: FloatArray) -> FloatArray:
+        """Probabilities as users get them, from those of `network`.
+
+        Parameters
+        ----------
+        proba : ndarray of shape (n, n_classes), float64
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), float64
+            Under the prior asked for (`imbalance_aware`) and calibrated.
+        """
+        if self._prior_shift is not None:
+            proba = change_prior(proba, self._prior_shift)
+        if self.model.calibrator is not None:
+            proba = self.model.calibrator.apply(proba)
+        return proba
+
+    def predict_proba(self, frame: pl.DataFrame) -> FloatArray:
+        """Class probabilities of the rows of a table.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+            The columns of training, in any order.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes), float64
+            Columns in the order of the model's classes.
+
+        Raises
+        ------
+        TableError
+            If the columns are not those of training, or a cell does not fit its column.
+        ValueError
+            For a regression model.
+        """
+        if self.model.classes is None:
+            raise ValueError("predict_proba needs a classifier; this is a regression model")
+        return self.calibrated(self.network(self.model.encoder.transform(frame)))
+
+    def predict_values(self, frame: pl.DataFrame) -> FloatArray:
+        """Regression values of the rows of a table.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+            The columns of training, in any order.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,), float64
+
+        Raises
+        ------
+        TableError
+            If the columns are not those of training, or a cell does not fit its column.
+        ValueError
+            For a classifier.
+        """
+        if self.model.classes is not None:
+            raise ValueError("predict_values needs a regression model; this is a classifier")
+        return self.network(self.model.encoder.transform(frame))
+
+    def predict_row(self, row: Mapping[str, Any]) -> FloatArray | float:
+        """One row by the shortest way: no table is built.
+
+        Parameters
+        ----------
+        row : mapping of str to object
+            Cell by column name.
+
+        Returns
+        -------
+        ndarray of shape (n_classes,), float64, or float
+            Probabilities, or the value in regression: those of a table of this row, within 1e-6.
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        outputs = self._outputs(self.model.encoder.encode_row(row))
+        if self.model.classes is None:
+            return float(outputs[0])
+        proba: FloatArray = self.calibrated(outputs)[0]
+        return proba
+
+    def _outputs(self, x: NDArray[np.float32]) -> FloatArray:
+        if self.model.classes is not None:
+            return self._network.probabilities(x)
+        values = self._network.values(x)
+        return values if self.model.target is None else self.model.target.restore(values)
