@@ -1,0 +1,516 @@
+"""What the cells of one column mean: text given its type, a column as numbers, levels, instants.
+
+Reading a file and encoding a frame in memory go through the same rules here, so that a column
+means the same however it arrived. Nothing here knows of files or of whole tables.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+import polars as pl
+
+__all__ = [
+    "MISSING_MARKERS",
+    "TableError",
+    "exact_origin",
+    "read_text",
+    "refuse_nested",
+    "to_booleans",
+    "to_levels",
+    "to_microseconds",
+    "to_numbers",
+]
+
+# Text that stands for a missing cell in any column, spaces around it aside.
+MISSING_MARKERS: Final[tuple[str, ...]] = (
+    "",
+    "?",
+    "NA",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "<NA>",
+    "NaN",
+    "nan",
+    "-nan",
+    "-NaN",
+    "NaT",
+    "NULL",
+    "Null",
+    "null",
+)
+# Text that stands for a missing cell only where every other cell is a number: in a text column
+# "None" or "-" may be a level of its own.
+NUMERIC_MARKERS: Final[tuple[str, ...]] = (
+    "None",
+    "none",
+    "na",
+    "-",
+    "--",
+    ".",
+    "#DIV/0!",
+    "#NUM!",
+    "#REF!",
+    "#VALUE!",
+)
+_SAMPLE_ROWS: Final = 1_000
+_LARGEST_EXACT: Final = 2**53
+_LEADING_ZERO: Final = r"^[+-]?0[0-9]"
+_DIGITS: Final = r"^[+-]?[0-9]+$"
+# Date, then optionally time of day, fraction and offset from UTC: ISO 8601, and its common
+# variants with a space for the T and slashes for the dashes.
+_INSTANT: Final = (
+    r"^([0-9]{4})[-/]([0-9]{2})[-/]([0-9]{2})"
+    r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
+    r" ?(Z|z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?)?)?$"
+)
+_NUMBER_START: Final = r"^(?:[+\-.]?[0-9.]|[+-]?(?i:inf)|(?i:true$|false$))"
+_ALMOST_NUMBER: Final = r"^[-+]?[$€£]?\s*[-+]?\d[\d.,'\s]*\s*[%$€£]?$"
+
+
+class TableError(ValueError):
+    """A table, a column or a cell is not what it has to be; the message names it."""
+
+
+# ---------------------------------------------------------------------------------------------
+# Text to types
+# ---------------------------------------------------------------------------------------------
+
+
+def read_text(series: pl.Series, *, decimal: str = ".") -> tuple[pl.Series, str]:
+    """Give a text column the type that all of its cells have.
+
+    Spaces around a cell go; `MISSING_MARKERS` become null. If every other cell is an integer the
+    column is Int64 (UInt64 where needed), if every one is a number it is Float64, with
+    true/false in any case Boolean, with ISO 8601 dates Date, with ISO 8601 dates and times
+    Datetime (UTC where the cells name an offset). Any other column stays String. So does a column
+    with a number that has a leading zero (`00501` is a code, not 501) or an integer that does not
+    fit 64 bits.
+
+    Parameters
+    ----------
+    series : polars.Series of String
+    decimal : {".", ","}, default="."
+        What separates the fraction of a number.
+
+    Returns
+    -------
+    series : polars.Series
+        Same name and length.
+    note : str
+        What a reader of the table should know: markers read as missing, spaces removed, numbers
+        that were not recognised. Empty where there is nothing to say.
+    """
+    text = series.str.strip_chars()
+    clean = text.set(text.is_in(MISSING_MARKERS), None)
+    typed = _typed(clean, decimal)
+    notes = []
+    lost = series.filter(series.is_not_null() & typed.is_null())
+    lost = lost.filter(lost != "")
+    if lost.len():
+        markers = lost.value_counts(sort=True)[lost.name].head(3)
+        cells = "1 cell" if lost.len() == 1 else f"{lost.len():,} cells"
+        notes.append(f"{cells} read as missing: {', '.join(repr(marker) for marker in markers)}")
+    if typed.dtype.is_numeric():
+        kept = typed.is_not_null()
+        n_spaced = int((text.filter(kept) != series.filter(kept)).sum())
+        if n_spaced:
+            notes.append(f"spaces around {n_spaced:,} numbers ignored")
+    elif typed.dtype == pl.String:
+        hint = _almost_number(clean)
+        if hint is not None:
+            notes.append(f"{hint!r} is not read as a number: write 1234.5, or set decimal=','")
+    return typed, "; ".join(notes)
+
+
+def _typed(text: pl.Series, decimal: str) -> pl.Series:
+    present = text.drop_nulls()
+    if not present.len():
+        return text
+    head = present.head(_SAMPLE_ROWS)
+    # A look at the first rows spares text columns the full scans.
+    if _may_be_numbers(head, decimal):
+        numbers = _as_numbers(text, decimal)
+        if numbers is not None:
+            return numbers
+    if head.str.to_lowercase().is_in(["true", "false"]).all():
+        lower = text.str.to_lowercase()
+        if lower.drop_nulls().is_in(["true", "false"]).all():
+            return lower == "true"
+    if head.str.contains(_INSTANT).all() and present.str.contains(_INSTANT).all():
+        return _as_instants(text)
+    return text
+
+
+def _may_be_numbers(head: pl.Series, decimal: str) -> bool:
+    if decimal != ".":
+        head = head.str.replace(decimal, ".", literal=True)
+    fine = head.cast(pl.Float64, strict=False).is_not_null() | head.is_in(NUMERIC_MARKERS)
+    return bool(fine.all())
+
+
+def _as_numbers(text: pl.Series, decimal: str) -> pl.Series | None:
+    """The column as Int64, UInt64 or Float64, or None where a cell is no number."""
+    text = text.set(text.is_in(NUMERIC_MARKERS), None)
+    n_null = text.null_count()
+    if n_null == text.len() or text.str.contains(_LEADING_ZERO).any():
+        return None
+    whole = text.cast(pl.Int64, strict=False)
+    if whole.null_count() == n_null:
+        return whole
+    if decimal != ".":
+        text = text.str.replace(decimal, ".", literal=True)
+    numbers = text.cast(pl.Float64, strict=False)
+    if numbers.null_count() != n_null:
+        return None
+    if text.filter(whole.is_null() & text.is_not_null()).str.contains(_DIGITS).any():
+        wide = text.cast(pl.UInt64, strict=False)
+        return wide if wide.null_count() == n_null else None
+    return numbers
+
+
+def _as_instants(text: pl.Series) -> pl.Series:
+    """ISO 8601 text as Date or Datetime; unchanged where a cell is no such date (31 June)."""
+    moments = _parse_instants(text)
+    if moments.null_count() != text.null_count():
+        return text
+    present = text.drop_nulls()
+    if bool((present.str.len_chars() == len("2000-01-01")).all()):
+        return moments.dt.date()
+    if present.str.contains(r"(?:[Zz]|UTC|:[0-9.,]+ ?[+-][0-9:]+)$").any():
+        return moments.dt.replace_time_zone("UTC")
+    return moments
+
+
+def _parse_instants(text: pl.Series) -> pl.Series:
+    """ISO 8601 text as naive UTC datetimes in microseconds; null where a cell is none."""
+    part = text.str.extract_groups(_INSTANT).struct.unnest()
+    year, month, day, hour, minute, second, fraction, zone = part.get_columns()
+    clock = [column.fill_null("00") for column in (hour, minute, second)]
+    micros = fraction.fill_null("0").str.pad_end(6, "0").str.slice(0, 6)
+    date = year + "-" + month + "-" + day
+    local = date + "T" + clock[0] + ":" + clock[1] + ":" + clock[2] + "." + micros
+    moments = local.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    digits = zone.str.replace_all(r"[^0-9]", "")
+    minutes = digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0) * 60
+    minutes += digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)
+    sign = zone.str.starts_with("-").fill_null(False).cast(pl.Int64) * -2 + 1
+    offset = (minutes * sign * 60_000_000).cast(pl.Duration("us"))
+    return (moments - offset).alias(text.name)
+
+
+def _almost_number(text: pl.Series) -> str | None:
+    """An example, where all cells look like numbers written for people (1,234 or 12 %)."""
+    head = text.drop_nulls().head(_SAMPLE_ROWS)
+    odd = head.str.contains(_ALMOST_NUMBER) & head.str.contains(r"[,'%$€£\s]")
+    plain = head.cast(pl.Float64, strict=False).is_not_null()
+    if not odd.any() or not (odd | plain).all():
+        return None
+    return str(head.filter(odd)[0])
+
+
+# ---------------------------------------------------------------------------------------------
+# Columns as what they are used for
+# ---------------------------------------------------------------------------------------------
+
+
+def to_numbers(series: pl.Series, *, origin: int | Decimal | None = None) -> pl.Series:
+    """A column as Float64, missing cells as null.
+
+    Parameters
+    ----------
+    series : polars.Series
+        Numbers, booleans, durations and times of day (in seconds), or text that is numbers.
+    origin : int or Decimal, optional
+        Subtracted before the cast, exactly: integers past 2**53 and Decimals that differ stay
+        different near it. See `exact_origin`.
+
+    Returns
+    -------
+    polars.Series of Float64
+        Same name and length; infinities stay, NaN becomes null.
+
+    Raises
+    ------
+    TableError
+        Naming column, row (from 1) and value, if a cell is no number.
+    """
+    refuse_nested(series)
+    name, dtype = series.name, series.dtype
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        series = _number_text(series.cast(pl.String))
+        dtype = series.dtype
+    if dtype == pl.Null:
+        return series.cast(pl.Float64)
+    if dtype == pl.Boolean:
+        series, dtype = series.cast(pl.Int64), pl.Int64()
+    if dtype in (pl.Duration, pl.Time):
+        return (series.cast(pl.Int64) / _units_per_second(dtype)).alias(name)
+    if not dtype.is_numeric():
+        row = int(series.is_not_null().arg_max() or 0)
+        raise TableError(
+            f"column {name!r} must hold numbers; got {str(series[row])!r} ({dtype}) in row "
+            f"{row + 1}; give it another role, or convert it first"
+        )
+    if origin is not None:
+        series = _minus(series, origin)
+    return series.cast(pl.Float64).fill_nan(None).alias(name)
+
+
+def _units_per_second(dtype: pl.DataType) -> int:
+    if isinstance(dtype, pl.Duration):
+        return {"ms": 10**3, "us": 10**6, "ns": 10**9}[dtype.time_unit]
+    return 10**9
+
+
+def _number_text(series: pl.Series) -> pl.Series:
+    text = series.str.strip_chars()
+    text = text.set(text.is_in([*MISSING_MARKERS, *NUMERIC_MARKERS]), None)
+    n_null = text.null_count()
+    for dtype in (pl.Int64, pl.UInt64, pl.Int128, pl.Float64):
+        numbers = text.cast(dtype, strict=False)
+        if numbers.null_count() == n_null:
+            return numbers
+    row = int((numbers.is_null() & text.is_not_null()).arg_max() or 0)
+    raise TableError(
+        f"column {series.name!r} must hold numbers; got {series[row]!r} in row {row + 1}; "
+        "correct the cell, leave it empty if it is missing, or give the column the role 'category'"
+    )
+
+
+def _minus(series: pl.Series, origin: int | Decimal) -> pl.Series:
+    dtype = series.dtype
+    if isinstance(dtype, pl.Decimal):
+        # Powers of ten out of both sides leave integers, whose difference is exact.
+        shift = dtype.scale or 0
+        units = series.cast(pl.String).str.replace(".", "", literal=True).cast(pl.Int128)
+        whole = int(Decimal(origin).scaleb(shift).to_integral_value())
+        return (units - pl.Series([whole], dtype=pl.Int128)).cast(pl.Float64) / float(10**shift)
+    if dtype.is_float() or origin != int(origin):
+        return series.cast(pl.Float64) - float(origin)
+    return series.cast(pl.Int128) - pl.Series([int(origin)], dtype=pl.Int128)
+
+
+def exact_origin(series: pl.Series) -> int | Decimal | None:
+    """Where to put zero so that a column's numbers stay apart in float64, or None if they do.
+
+    Parameters
+    ----------
+    series : polars.Series
+
+    Returns
+    -------
+    int, Decimal or None
+        The lower median of integers of which one is past 2**53, and of Decimals with more than
+        15 digits; None for every other column.
+    """
+    if series.dtype in (pl.String, pl.Categorical, pl.Enum):
+        text = series.cast(pl.String).str.strip_chars()
+        if not text.str.contains(r"^[+-]?[0-9]{16,}$").any():
+            return None
+        series = _number_text(series.cast(pl.String))
+    present, dtype = series.drop_nulls(), series.dtype
+    if not present.len() or not (dtype.is_integer() or isinstance(dtype, pl.Decimal)):
+        return None
+    low, high = present.min(), present.max()
+    if not isinstance(low, int | Decimal) or not isinstance(high, int | Decimal):
+        return None
+    largest = max(abs(low), abs(high))
+    if isinstance(dtype, pl.Decimal):
+        if Decimal(largest).scaleb(dtype.scale or 0) < 10**15:
+            return None
+    elif largest <= _LARGEST_EXACT:
+        return None
+    middle = present.sort()[(present.len() - 1) // 2]
+    return middle if isinstance(middle, int | Decimal) else None
+
+
+def to_levels(series: pl.Series) -> pl.Series:
+    """A column as the names of its levels; missing cells as null.
+
+    A value has one name, whatever type brought it: `1`, `1.0`, `"1"` and `" 1 "` are `1`, true
+    in any case or type is `true`, and an instant is its ISO 8601 form in UTC. A number with a
+    leading zero keeps it, and integers past 64 bits stay the text they are.
+
+    Parameters
+    ----------
+    series : polars.Series
+
+    Returns
+    -------
+    polars.Series of String
+        Same name and length.
+
+    Raises
+    ------
+    TableError
+        If cells are lists, structs, bytes or objects.
+    """
+    dtype = series.dtype
+    refuse_nested(series)
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        return _level_text(series.cast(pl.String))
+    if dtype in (pl.Null, pl.Boolean) or dtype.is_integer():
+        return series.cast(pl.String)
+    if dtype == pl.Float64:
+        return _float_text(series)
+    if dtype.is_float():
+        # The shortest text of a float32 names the same number as a float64 of that text.
+        return _float_text(series.cast(pl.Float32).cast(pl.String).cast(pl.Float64))
+    if dtype.is_decimal():
+        return _level_text(
+            series.cast(pl.String).str.replace(r"(\.[0-9]*?)0+$", "$1").str.strip_suffix(".")
+        )
+    if dtype in (pl.Date, pl.Datetime):
+        return _instant_text(_utc(series))
+    return series.cast(pl.Int64).cast(pl.String)
+
+
+def _level_text(series: pl.Series) -> pl.Series:
+    text = series.str.strip_chars()
+    text = text.set(text.is_in(MISSING_MARKERS), None)
+    special = text.str.contains(_NUMBER_START)
+    if not special.any():
+        return text
+    cells = text.filter(special).unique()
+    names = _cell_names(cells)
+    changed = cells != names
+    if not changed.any():
+        return text
+    return text.replace(cells.filter(changed), names.filter(changed))
+
+
+def _cell_names(cells: pl.Series) -> pl.Series:
+    """The canonical names of text cells that may be numbers, booleans or instants."""
+    number = cells.cast(pl.Float64, strict=False)
+    # Past 64 bits, digits are a name and stay as they are.
+    number = number.set(cells.str.contains(_DIGITS), None)
+    lower = cells.str.to_lowercase()
+    readings = pl.DataFrame(
+        {
+            "cell": cells,
+            "whole": cells.cast(pl.Int64, strict=False).cast(pl.String),
+            "wide": cells.cast(pl.UInt64, strict=False).cast(pl.String),
+            "number": _float_text(number),
+            "truth": lower.set(~lower.is_in(["true", "false"]), None),
+            "instant": _instant_text(_parse_instants(cells)),
+        }
+    )
+    return readings.select(
+        pl.when(pl.col("cell").str.contains(_LEADING_ZERO))
+        .then(pl.coalesce("instant", "cell"))
+        .otherwise(pl.coalesce("whole", "wide", "number", "truth", "instant", "cell"))
+        .alias(cells.name)
+    ).to_series()
+
+
+def _float_text(numbers: pl.Series) -> pl.Series:
+    """Integral floats as integers, others as the shortest text that reads back the same."""
+    integral = numbers.set(numbers != numbers.floor(), None).cast(pl.Int64, strict=False)
+    text = integral.cast(pl.String).alias(numbers.name)
+    rest = numbers.filter(integral.is_null() & numbers.is_not_null() & numbers.is_not_nan())
+    if not rest.len():
+        return text
+    # Python's repr is the same in every version; the text of a polars cast is not.
+    values = rest.unique()
+    names = pl.Series([repr(value) for value in values.to_list()], dtype=pl.String)
+    floats = numbers.replace_strict(values, names, default=None, return_dtype=pl.String)
+    return text.zip_with(integral.is_not_null(), floats).alias(numbers.name)
+
+
+def _instant_text(moments: pl.Series) -> pl.Series:
+    text = moments.dt.strftime("%Y-%m-%dT%H:%M:%S%.6f")
+    return text.str.strip_suffix(".000000").str.strip_suffix("T00:00:00").alias(moments.name)
+
+
+def to_booleans(series: pl.Series) -> pl.Series:
+    """A column as Boolean: booleans, 0 and 1, or text of either; missing cells as null.
+
+    Raises
+    ------
+    TableError
+        Naming column, row (from 1) and value, if a cell is none of these.
+    """
+    if series.dtype in (pl.Boolean, pl.Null):
+        return series.cast(pl.Boolean)
+    levels = to_levels(series)
+    bad = ~levels.is_in(["true", "false", "0", "1"]) & levels.is_not_null()
+    if bad.any():
+        row = int(bad.arg_max() or 0)
+        raise TableError(
+            f"column {series.name!r} must hold true and false (or 1 and 0); got "
+            f"{series[row]!r} in row {row + 1}; give it the role 'category' or correct the cell"
+        )
+    return levels.is_in(["true", "1"]).set(levels.is_null(), None).alias(series.name)
+
+
+def to_microseconds(series: pl.Series, *, column: str | None = None) -> pl.Series:
+    """A column of dates or times as microseconds since 1970-01-01 UTC.
+
+    Parameters
+    ----------
+    series : polars.Series
+        Date, Datetime (without a zone: taken as UTC), or ISO 8601 text.
+    column : str, optional
+        Name for messages; the series' own by default.
+
+    Returns
+    -------
+    polars.Series of Int64
+        Missing cells as null.
+
+    Raises
+    ------
+    TableError
+        Naming column, row (from 1) and value, if a cell is no date or time.
+    """
+    refuse_nested(series)
+    name = series.name if column is None else column
+    if series.dtype == pl.Null:
+        return series.cast(pl.Int64)
+    if series.dtype in (pl.Date, pl.Datetime):
+        return _utc(series).cast(pl.Int64)
+    if series.dtype in (pl.String, pl.Categorical, pl.Enum):
+        text = series.cast(pl.String).str.strip_chars()
+        text = text.set(text.is_in([*MISSING_MARKERS, *NUMERIC_MARKERS]), None)
+        moments = _parse_instants(text)
+        bad = moments.is_null() & text.is_not_null()
+    else:
+        bad = series.is_not_null()
+        moments = pl.Series(series.name, [None] * series.len(), dtype=pl.Datetime("us"))
+    if bad.any():
+        row = int(bad.arg_max() or 0)
+        raise TableError(
+            f"column {name!r} must hold dates or times as YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS; got "
+            f"{series[row]!r} in row {row + 1}; correct the cell or give the column another role"
+        )
+    return moments.cast(pl.Int64)
+
+
+def _utc(series: pl.Series) -> pl.Series:
+    if isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone is not None:
+        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return series.cast(pl.Datetime("us"))
+
+
+def refuse_nested(series: pl.Series) -> None:
+    """Refuse a column whose cells are lists, structs, bytes or Python objects.
+
+    Raises
+    ------
+    TableError
+        Naming column, row (from 1) and value.
+    """
+    dtype = series.dtype
+    if not (dtype.is_nested() or dtype in (pl.Object, pl.Binary)):
+        return
+    row = int(series.is_not_null().arg_max() or 0)
+    value = series[row] if series.len() else None
+    shown = repr(value.to_list() if isinstance(value, pl.Series) else value)
+    raise TableError(
+        f"column {series.name!r} must hold single values (numbers, text, booleans, dates); got "
+        f"{shown if len(shown) <= 80 else shown[:77] + '...'} ({dtype}) in row {row + 1}; "
+        "split it into columns or leave it out"
+    )

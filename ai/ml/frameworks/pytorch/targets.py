@@ -1,0 +1,288 @@
+"""The column to predict: which task it poses, its labels as codes, its values as numbers.
+
+scikit-learn's words are kept where its own checks and its users look for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from ai.ml.frameworks.pytorch.cells import TableError, refuse_nested, to_numbers
+from ai.ml.frameworks.pytorch.frames import as_series
+from ai.ml.frameworks.pytorch.settings import Task
+
+__all__ = ["Labels", "encode_labels", "infer_task", "labels_to_codes", "regression_target"]
+
+_MOST_CLASSES: Final = 20
+_ROWS_PER_CLASS: Final = 5
+_LABEL_RULE: Final = "labels must be strings, integers, booleans or integral floats"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a classification target.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        Distinct labels, sorted as `numpy.unique` sorts them, in the dtype they came in.
+    codes : ndarray of shape (n_rows,), int64
+        Positions in `classes`.
+    """
+
+    classes: np.ndarray
+    codes: np.ndarray
+
+
+def infer_task(target: pl.Series) -> tuple[Task, str]:
+    """Tell classification from regression by the target alone.
+
+    Text, categories and booleans are classes. Numbers with a fraction are a regression target.
+    Whole numbers (of any dtype) are classes if there are at most two distinct ones, or at most
+    20 of them with at least 5 rows each on average; otherwise a regression target.
+
+    Parameters
+    ----------
+    target : polars.Series
+
+    Returns
+    -------
+    task : {"classification", "regression"}
+    reason : str
+        A sentence for people.
+
+    Raises
+    ------
+    TableError
+        If every cell is missing, or the column holds dates or nested cells.
+    """
+    refuse_nested(target)
+    name = target.name
+    if target.dtype.is_float():
+        target = target.fill_nan(None)
+    present = target.drop_nulls()
+    if not present.len():
+        raise TableError(
+            f"the target must have values; every cell of column {name!r} is missing; "
+            "name another target column"
+        )
+    dtype = present.dtype
+    if dtype.is_temporal():
+        raise TableError(
+            f"the target must be labels or numbers; column {name!r} holds {dtype}; "
+            "make a number of it first, e.g. the days since a date"
+        )
+    n_unique = present.n_unique()
+    if dtype == pl.Boolean:
+        return "classification", f"{name!r} holds true and false, so they are classes"
+    if not dtype.is_numeric():
+        return "classification", f"{name!r} holds text ({n_unique} distinct), so they are classes"
+    if not dtype.is_integer() and (present.cast(pl.Float64) % 1 != 0).any():
+        return "regression", f"{name!r} holds numbers with a fraction, so it is a quantity"
+    few = n_unique <= 2 or (
+        n_unique <= _MOST_CLASSES and present.len() >= _ROWS_PER_CLASS * n_unique
+    )
+    count = f"{name!r} holds whole numbers, {n_unique} distinct in {present.len()} rows"
+    if few:
+        return "classification", f"{count}: few, so they are classes"
+    return "regression", f"{count}: many, so it is a quantity"
+
+
+def encode_labels(y: object) -> Labels:
+    """Labels as codes, and the distinct labels as they came.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_rows,) or (n_rows, 1)
+        Strings, integers, booleans or integral floats: NumPy, list, polars, pandas or pyarrow.
+
+    Returns
+    -------
+    Labels
+
+    Raises
+    ------
+    TableError
+        If a label is missing or of another kind, or if there is more than one column of them.
+    """
+    values = _label_array(y, "y")
+    if values.dtype == object or values.dtype.kind == "U":
+        texts = pl.Series(values.astype(object), dtype=pl.String)
+        # UTF-8 bytes sort as code points do, and so as Python and NumPy sort text.
+        names = texts.unique().sort()
+        codes = texts.replace_strict(
+            names, pl.int_range(names.len(), eager=True), return_dtype=pl.Int64
+        )
+        return Labels(
+            np.array(names.to_list(), dtype=values.dtype), codes.to_numpy().astype(np.int64)
+        )
+    classes, inverse = np.unique(values, return_inverse=True)
+    return Labels(classes, inverse.reshape(-1).astype(np.int64))
+
+
+def labels_to_codes(y: object, classes: np.ndarray, *, where: str = "eval_set") -> np.ndarray:
+    """Codes of labels that `encode_labels` has seen.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_rows,) or (n_rows, 1)
+    classes : ndarray of shape (n_classes,)
+        As in `Labels`.
+    where : str, default="eval_set"
+        Where the labels come from, for messages.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), int64
+
+    Raises
+    ------
+    TableError
+        If a label is not in `classes`, is missing, or is of another kind.
+    """
+    values = _label_array(y, where)
+    textual = values.dtype.kind in "OU"
+    if textual != (classes.dtype.kind in "OU"):
+        raise _unseen(values[0].item() if not textual else values[0], classes, where)
+    if textual:
+        known = pl.Series(classes.astype(object), dtype=pl.String)
+        texts = pl.Series(values.astype(object), dtype=pl.String)
+        found = texts.replace_strict(
+            known,
+            pl.int_range(known.len(), eager=True),
+            default=-1,
+            return_dtype=pl.Int64,
+        )
+        codes = found.to_numpy().astype(np.int64)
+    else:
+        codes = np.minimum(np.searchsorted(classes, values), len(classes) - 1).astype(np.int64)
+        codes[classes[codes] != values] = -1
+    if (codes < 0).any():
+        label = values[int((codes < 0).argmax())]
+        raise _unseen(label.item() if isinstance(label, np.generic) else label, classes, where)
+    return codes
+
+
+def regression_target(y: object) -> np.ndarray:
+    """A target as numbers.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_rows,) or (n_rows, 1)
+        Numbers, booleans, or text that is numbers.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), float64
+        Finite.
+
+    Raises
+    ------
+    TableError
+        If a value is missing, infinite or no number, or if there is more than one column.
+    """
+    series = as_series(_one_column(y, "MultiOutputRegressor"), name="y")
+    refuse_nested(series)
+    if series.dtype.is_temporal():
+        raise TableError(
+            f"a regression target must hold numbers; got {series.dtype}; "
+            "make a number of it first, e.g. the days since a date"
+        )
+    values = to_numbers(series)
+    if values.null_count():
+        raise _missing(values.is_null())
+    numbers = values.to_numpy().astype(np.float64)
+    if not np.isfinite(numbers).all():
+        row = int((~np.isfinite(numbers)).argmax())
+        raise TableError(
+            "Input y contains infinity or a value too large for dtype('float64'). A regression "
+            f"target must be finite; got {numbers[row]} in row {row + 1}; drop or cap such rows"
+        )
+    return numbers
+
+
+def _one_column(y: object, wrapper: str) -> Any:
+    if y is None:
+        raise TableError("a target is needed to fit; got None; pass y")
+    if isinstance(y, list | tuple) and y and isinstance(y[0], list | tuple | np.ndarray):
+        y = np.asarray(y, dtype=object)
+    shape: Sequence[int] = getattr(y, "shape", ())
+    if len(shape) < 2:
+        return y
+    if len(shape) == 2 and shape[1] == 1:
+        if isinstance(y, pl.DataFrame):
+            return y.to_series()
+        frame: Any = y
+        return frame.iloc[:, 0] if hasattr(frame, "iloc") else np.asarray(y).reshape(-1)
+    raise TableError(
+        f"y should be a 1d array; got an array of shape {tuple(shape)} instead; for several "
+        f"targets use sklearn.multioutput.{wrapper}, which fits one model for each"
+    )
+
+
+def _label_array(y: object, where: str) -> np.ndarray:
+    """Labels as an array of one kind: bool, integer, integral float, or text."""
+    y = _one_column(y, "MultiOutputClassifier")
+    if type(getattr(y, "dtype", None)).__name__ == "CategoricalDtype" and hasattr(y, "astype"):
+        # pandas: the labels are what the categories are made of.
+        y = y.astype(y.dtype.categories.dtype)
+    if isinstance(y, np.ndarray) and y.dtype.kind in "biufU":
+        values = y
+    elif isinstance(y, list | tuple) and all(isinstance(label, str) for label in y):
+        values = np.asarray(y, dtype=np.str_)
+    else:
+        values = _series_labels(as_series(y, name=where))
+    if not values.size:
+        raise TableError(f"{where} must have labels; got none; check the filter that made them")
+    if values.dtype.kind == "f":
+        if np.isnan(values).any():
+            raise _missing(pl.Series(np.isnan(values)))
+        if not np.isfinite(values).all():
+            raise TableError(
+                "Input y contains infinity or a value too large for dtype('float64'). "
+                f"{_LABEL_RULE}; drop such rows".replace("labels", "Labels", 1)
+            )
+        fractional = values != np.floor(values)
+        if fractional.any():
+            raise TableError(
+                f"Unknown label type: continuous. The {_LABEL_RULE}; got "
+                f"{values[fractional][0]!s}; use TabularRegressor for quantities"
+            )
+    return values
+
+
+def _series_labels(series: pl.Series) -> np.ndarray:
+    refuse_nested(series)
+    if series.null_count():
+        raise _missing(series.is_null())
+    dtype = series.dtype
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        return np.array(series.cast(pl.String).to_list(), dtype=object)
+    if dtype == pl.Boolean or dtype.is_integer() or dtype.is_float():
+        return series.to_numpy()
+    raise TableError(
+        f"Unknown label type: {dtype}. The {_LABEL_RULE}; got {series[0] if len(series) else None}"
+        "; convert them first"
+    )
+
+
+def _missing(missing: pl.Series) -> TableError:
+    row = int(missing.arg_max() or 0)
+    return TableError(
+        f"Input y contains NaN. The target must not be missing; got {int(missing.sum())} missing, "
+        f"the first in row {row + 1}; drop these rows (--drop-null-target on the command line)"
+    )
+
+
+def _unseen(label: object, classes: np.ndarray, where: str) -> TableError:
+    shown = ", ".join(repr(known) for known in classes[:10].tolist())
+    more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
+    return TableError(
+        f"{where} must hold labels that the training rows have ({shown}{more}); got {label!r}; "
+        "leave these rows out, or add rows of this class to the training rows"
+    )
