@@ -328,7 +328,9 @@ def test_linear_mode_looks_at_no_argument_it_does_not_use(
     build_model(5, 2, "linear_glm_baseline", hidden_dim, depth, dropout)
 
 
-@pytest.mark.parametrize("mode", ["mlp", "MLP_DENSE", "", None, 3, ["mlp_dense"], np.array(["a"])])
+@pytest.mark.parametrize(
+    "mode", ["mlp", "MLP_DENSE", "", None, 3, ["mlp_dense"], np.array(["a", "b"])]
+)
 def test_unknown_mode_is_refused_with_the_list_of_the_six(mode: Any) -> None:
     with pytest.raises(ValueError, match="training_mode must be one of") as refusal:
         build_model(5, 2, mode, 8, 2, 0.1)
@@ -574,9 +576,10 @@ def test_labels_of_no_integer_dtype_are_refused(labels: Tensor) -> None:
 
 
 @pytest.mark.parametrize("dtype", [d for d in INTEGER_DTYPES if d.is_signed])
-def test_negative_labels_are_refused(dtype: torch.dtype) -> None:
-    labels = torch.tensor([0, -1, 1, -100, 9]).to(dtype)
-    with pytest.raises(ValueError, match="no negative label; got -100"):
+@pytest.mark.parametrize("lowest", [-1, -100])
+def test_negative_labels_are_refused(dtype: torch.dtype, lowest: int) -> None:
+    labels = torch.tensor([0, lowest, 1, -1, 9]).to(dtype)
+    with pytest.raises(ValueError, match=f"no negative label; got {lowest}$"):
         compute_class_weights(labels, 2, "cpu")
 
 
@@ -663,6 +666,13 @@ def test_dropout_of_a_linear_baseline_is_zero() -> None:
     assert model_dropout(model) == 0.0
     model.stray = nn.Dropout(0.5)
     assert model_dropout(model) == 0.0
+
+
+@pytest.mark.contract("REQ-M22")
+def test_depth_of_a_linear_baseline_is_one_whatever_hangs_on_it() -> None:
+    model = LinearBaseline(9, 4)
+    model.stray = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    assert model_num_hidden_layers(model) == 1
 
 
 @pytest.mark.contract("REQ-M24", "AC-M24")

@@ -67,11 +67,10 @@ def _as_depth(value: Any) -> int:
 
 
 def _as_rate(value: Any) -> float:
-    """The dropout rate in [0, 1): everything at or below 0 becomes 0."""
     rate = float(value) if isinstance(value, Real) else math.nan
     if not rate < 1.0:  # also catches NaN
         raise ValueError(f"dropout must be a number below 1 (0 or less means none); got {value!r}")
-    return max(0.0, rate)
+    return rate
 
 
 def _check_batch(x: Tensor) -> None:
