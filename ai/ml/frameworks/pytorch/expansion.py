@@ -1,0 +1,214 @@
+"""From the compact form of a table to network inputs, in NumPy and in torch, equal.
+
+Here live `Layout`, which says where every input comes from, and its two executors. Both run the
+same float32 operations in the same order, none of them fused, so that they agree bit for bit on
+a CPU. What the numbers of the compact form mean is decided in `encodings.py`, `levels.py` and
+`dates.py`; nothing is fitted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["CycleBlock", "Layout"]
+
+# Multiplied, not divided by 3: torch replaces some divisions by products with the reciprocal.
+_THIRD = float(np.float32(1.0) / np.float32(3.0))
+_BLOCK_ROWS = 2_048
+
+
+@dataclass(frozen=True)
+class CycleBlock:
+    """Code columns that are looked up in one table of sines and cosines.
+
+    Parameters
+    ----------
+    start, stop : int
+        The code columns.
+    table : ndarray of shape (n_codes, width), float32
+        Row 0, for a missing value, is zero.
+    """
+
+    start: int
+    stop: int
+    table: NDArray[np.float32]
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs of the whole block."""
+        return (self.stop - self.start) * int(self.table.shape[1])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the inputs of a network come from, block by block.
+
+    The blocks, in this order: values of numeric columns; bins; missing indicators; cycles of
+    dates; one input per category level.
+
+    Parameters
+    ----------
+    n_numeric : int
+        Numeric columns of the compact form.
+    n_encoded : int
+        How many of them, from the first, go through the numeric encoding; the others are passed
+        on as they are.
+    keep_value : bool
+        Whether the encoded columns are inputs themselves.
+    smooth : bool
+        Whether their values pass the smooth clip x / sqrt(1 + (x / 3)^2) first.
+    bin_source : ndarray of shape (n_bins,), int64
+        Numeric column of each bin.
+    bin_left, bin_inverse : ndarray of shape (n_bins,), float32
+        Left edge and inverse width of each bin.
+    missing : ndarray of shape (n_missing,), int64
+        Numeric columns with an indicator.
+    cycles : tuple of CycleBlock
+    n_categories : int
+        Code columns, from the first, that are one-hot.
+    level_start : ndarray of shape (n_categories,), int64
+        The input of code c is `level_start + c`.
+    level_floor : ndarray of shape (n_categories,), int32
+        Codes below it count as it: 1 where a missing value has no input of its own.
+    input_dim : int
+        All inputs.
+    """
+
+    n_numeric: int
+    n_encoded: int
+    keep_value: bool
+    smooth: bool
+    bin_source: NDArray[np.int64]
+    bin_left: NDArray[np.float32]
+    bin_inverse: NDArray[np.float32]
+    missing: NDArray[np.int64]
+    cycles: tuple[CycleBlock, ...]
+    n_categories: int
+    level_start: NDArray[np.int64]
+    level_floor: NDArray[np.int32]
+    input_dim: int
+
+    @property
+    def first_value(self) -> int:
+        """The first numeric column that is an input itself."""
+        return 0 if self.keep_value else self.n_encoded
+
+    @property
+    def stops(self) -> tuple[int, int, int, int]:
+        """Where the values, the bins, the missing indicators and the cycles end."""
+        values = self.n_numeric - self.first_value
+        bins = values + len(self.bin_source)
+        missing = bins + len(self.missing)
+        return values, bins, missing, missing + sum(block.n_inputs for block in self.cycles)
+
+    def expand(self, numeric: NDArray[np.float32], codes: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Inputs in NumPy.
+
+        Parameters
+        ----------
+        numeric : ndarray of shape (n, n_numeric), float32
+            NaN is missing.
+        codes : ndarray of shape (n, n_codes), int32
+
+        Returns
+        -------
+        ndarray of shape (n, input_dim), float32
+            C-contiguous, finite.
+        """
+        n_rows = len(numeric)
+        out = np.zeros((n_rows, self.input_dim), dtype=np.float32)
+        # Blocks keep the intermediate results within the cache and the memory bounded.
+        for start in range(0, n_rows, _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
+            self._expand_block(numeric[rows], codes[rows], out[rows])
+        return out
+
+    def _expand_block(
+        self, numeric: NDArray[np.float32], codes: NDArray[np.int32], out: NDArray[np.float32]
+    ) -> None:
+        values, bins, missing_stop, _ = self.stops
+        first, encoded = self.first_value, self.n_encoded
+        missing = np.isnan(numeric)
+        filled = np.where(missing, np.float32(0.0), numeric)
+        out[:, :values] = filled[:, first:]
+        if self.smooth and self.keep_value and encoded:
+            clipped = filled[:, :encoded]
+            root = clipped * np.float32(_THIRD)
+            root *= root
+            root += np.float32(1.0)
+            np.sqrt(root, out=root)
+            np.divide(clipped, root, out=out[:, :encoded])
+        if bins > values:
+            # 1 / width can be so large that a far value overflows: to infinity, which clips to 1.
+            with np.errstate(over="ignore"):
+                part = filled[:, self.bin_source]
+                part -= self.bin_left
+                part *= self.bin_inverse
+                np.maximum(part, np.float32(0.0), out=part)
+                np.minimum(part, np.float32(1.0), out=out[:, values:bins])
+        if missing_stop > bins:
+            out[:, bins:missing_stop] = missing[:, self.missing]
+        stop = missing_stop
+        for block in self.cycles:
+            start, stop = stop, stop + block.n_inputs
+            found = block.table[codes[:, block.start : block.stop]]
+            out[:, start:stop] = found.reshape(len(out), -1)
+        if self.n_categories:
+            index = np.maximum(codes[:, : self.n_categories], self.level_floor) + self.level_start
+            index += np.arange(0, out.size, self.input_dim)[:, None]
+            out.reshape(-1)[index] = 1.0
+
+    def torch_expander(self, device: torch.device | str) -> Callable[[Tensor, Tensor], Tensor]:
+        """The same in torch, its tables on `device`: see `TableEncoder.torch_expander`."""
+        import torch
+
+        def put(array: NDArray[Any]) -> Tensor:
+            # A copy: arrays read from a file may be read-only, which torch warns about.
+            return torch.from_numpy(np.array(array)).to(device)
+
+        values, bins, missing_stop, _ = self.stops
+        first, encoded = self.first_value, self.n_encoded
+        bin_source, bin_left = put(self.bin_source), put(self.bin_left)
+        bin_inverse = put(self.bin_inverse)
+        missing_columns = put(self.missing)
+        level_start, level_floor = put(self.level_start), put(self.level_floor)
+        tables = [put(block.table) for block in self.cycles]
+
+        def expand(numeric: Tensor, codes: Tensor) -> Tensor:
+            n_rows = len(numeric)
+            out = torch.zeros((n_rows, self.input_dim), dtype=torch.float32, device=numeric.device)
+            missing = numeric.isnan()
+            filled = numeric.masked_fill(missing, 0.0)
+            out[:, :values] = filled[:, first:]
+            if self.smooth and self.keep_value and encoded:
+                clipped = filled[:, :encoded]
+                root = clipped * _THIRD
+                root.mul_(root).add_(1.0)
+                # torch's float32 square root is not correctly rounded; by way of float64 it is.
+                out[:, :encoded] = clipped / root.double().sqrt_().float()
+            if bins > values:
+                part = filled.index_select(1, bin_source)
+                part.sub_(bin_left).mul_(bin_inverse).clamp_(0.0, 1.0)
+                out[:, values:bins] = part
+            if missing_stop > bins:
+                out[:, bins:missing_stop] = missing.index_select(1, missing_columns)
+            stop = missing_stop
+            for block, table in zip(self.cycles, tables, strict=True):
+                start, stop = stop, stop + block.n_inputs
+                rows = codes[:, block.start : block.stop].long()
+                out[:, start:stop] = table[rows].view(n_rows, -1)
+            if self.n_categories:
+                index = torch.maximum(codes[:, : self.n_categories], level_floor) + level_start
+                out.scatter_(1, index, 1.0)
+            return out
+
+        return expand

@@ -1,0 +1,153 @@
+"""One row, fast: the scalar twin of `TableEncoder.transform`.
+
+Building a frame of one row costs more than encoding it. `RowEncoder` holds one function per column,
+made once; each writes its part of the row's compact form. Cells of plain Python types are
+converted here, with the same float64 operations as the batch path; any other cell goes through
+the batch path as a series of length one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ai.ml.frameworks.pytorch.dates import cycle_codes
+from ai.ml.frameworks.pytorch.encoder_cells import Origin, booleans, moment, numbers, one
+from ai.ml.frameworks.pytorch.levels import FIRST_LEVEL, MISSING, UNKNOWN, CategoryColumn
+from ai.ml.frameworks.pytorch.plan import EncodingPlan
+from ai.ml.frameworks.pytorch.tables import to_levels
+
+__all__ = ["RowEncoder"]
+
+_Step = Callable[[Any, list[float], list[int]], None]
+
+
+class RowEncoder:
+    """The scalar path: one function per column, made once, that fills in a row's compact form.
+
+    A cell of a plain Python type is converted here; any other cell goes through the batch path as
+    a series of length one.
+    """
+
+    def __init__(self, plan: EncodingPlan) -> None:
+        self._plan = plan
+        self._known = frozenset((*plan.names, plan.target_name))
+        self._n_numeric, self._n_codes = plan.layout.n_numeric, plan.n_codes
+        steps: list[tuple[int, _Step]] = []
+        for at, (position, origin) in enumerate(
+            zip(plan.positions("numeric"), plan.origins, strict=True)
+        ):
+            steps.append((position, self._number(at, plan.names[position], origin)))
+        at = len(steps)
+        for date, position in enumerate(plan.positions("datetime")):
+            steps.append((position, self._date(at + date, plan.names[position], date)))
+        at = len(steps)
+        for place, position in enumerate(plan.positions("boolean"), start=at):
+            steps.append((position, _boolean(place, plan.names[position])))
+        at = plan.n_own
+        for j, position in enumerate(plan.positions("category")):
+            category = plan.categories[j]
+            steps.append((position, _category(j, at, plan.names[position], category)))
+            at += 0 if category.statistics is None else category.statistics.shape[1]
+        # In the order of the table, so that the first wrong cell is the one reported.
+        self._steps = [(plan.names[position], step) for position, step in sorted(steps, key=_first)]
+
+    def encode(self, row: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """The compact form of one row: float32 of (1, n_numeric) and int32 of (1, n_codes).
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        numeric = [math.nan] * self._n_numeric
+        codes = [0] * self._n_codes
+        try:
+            for name, step in self._steps:
+                step(row[name], numeric, codes)
+        except KeyError:
+            self._plan.check_names(row)
+            raise
+        if not self._known.issuperset(row):
+            self._plan.check_names(row)
+        return np.array([numeric], dtype=np.float32), np.array([codes], dtype=np.int32)
+
+    def _number(self, at: int, name: str, origin: Origin) -> _Step:
+        encode = self._plan.numbers.scalar(at)
+        exact = origin if isinstance(origin, int) else None
+        plain = origin is None or exact is not None
+
+        def step(value: Any, numeric: list[float], codes: list[int]) -> None:
+            kind = type(value)
+            if kind is float and origin is None:
+                if value == value:
+                    numeric[at] = encode(value)
+            elif kind is int and plain and -(2**63) <= value < 2**63:
+                numeric[at] = encode(float(value if exact is None else value - exact))
+            elif value is not None:
+                number = float(numbers(one(name, value), origin)[0])
+                if number == number:
+                    numeric[at] = encode(number)
+
+        return step
+
+    def _date(self, at: int, name: str, date: int) -> _Step:
+        encode = self._plan.numbers.scalar(at)
+        start = self._plan.date_origins[date]
+        cycles = [(cycle.name, code) for cycle, d, code in self._plan.cycle_columns if d == date]
+
+        def step(value: Any, numeric: list[float], codes: list[int]) -> None:
+            when = moment(name, value)
+            if when is not None:
+                numeric[at] = encode(float(when - start))
+                for cycle, code in cycles:
+                    codes[code] = cycle_codes(cycle, when)
+
+        return step
+
+
+def _boolean(at: int, name: str) -> _Step:
+    def step(value: Any, numeric: list[float], codes: list[int]) -> None:
+        if value is True:
+            numeric[at] = 1.0
+        elif value is False:
+            numeric[at] = -1.0
+        elif value is not None:
+            numeric[at] = float(booleans(one(name, value))[0])
+
+    return step
+
+
+def _category(j: int, at: int, name: str, category: CategoryColumn) -> _Step:
+    table = {level: code for code, level in enumerate(category.levels, start=FIRST_LEVEL)}
+    last = FIRST_LEVEL + category.n_inputs
+    statistics = category.statistics
+    width = 0 if statistics is None else statistics.shape[1]
+
+    def step(value: Any, numeric: list[float], codes: list[int]) -> None:
+        kind = type(value)
+        if kind is str:
+            code = table.get(value)
+        elif value is None:
+            code = MISSING
+        elif kind is bool:
+            code = table.get("true" if value else "false", UNKNOWN)
+        elif kind is int:
+            code = table.get(str(value), UNKNOWN)
+        else:
+            code = None
+        if code is None:
+            code = int(category.codes(to_levels(one(name, value)))[0])
+        codes[j] = code if code < last else UNKNOWN
+        if statistics is not None:
+            numeric[at : at + width] = statistics[code].tolist()
+
+    return step
+
+
+def _first(step: tuple[int, _Step]) -> int:
+    return step[0]
