@@ -109,3 +109,16 @@ def test_row_weights_multiply() -> None:
     assert row_weights(codes, None, None, 3) is None
     weights = row_weights(codes, np.array([1.0, 2.0, 3.0]), np.array([10.0, 100.0]), 3)
     np.testing.assert_array_equal(weights, [10.0, 200.0, 300.0])
+
+
+def test_members_may_weigh_the_teacher_differently() -> None:
+    shared = _objective("distillation", weighted=False)
+    weights = torch.tensor([0.0, 0.3, 1.0])
+    objective = Objective(shared.targets, None, shared.soft_targets, weights)
+    logits = torch.randn(3, N_ROWS, N_CLASSES, dtype=torch.float64, requires_grad=True)
+    rows = torch.arange(N_ROWS)
+    total = torch.stack(
+        [objective.criterion(rows, k)(z, objective.targets) for k, z in enumerate(logits)]
+    ).sum()
+    (expected,) = torch.autograd.grad(total, logits)
+    torch.testing.assert_close(objective.gradient(logits.detach().clone(), rows), expected)

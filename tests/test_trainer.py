@@ -116,14 +116,16 @@ def test_each_member_keeps_its_own_best_epoch() -> None:
     trained = _train(
         _settings(patience=None),
         score,
-        lambda _: states.append([m.state_dict()["net.0.weight"].clone() for m in members.modules()]),
+        lambda _: states.append(
+            [m.state_dict()["net.linear1.weight"].clone() for m in members.modules()]
+        ),
         members,
     )
     assert trained.best_epochs == (2, 5)
     assert trained.stopped == "schedule"
     for k, best in enumerate(wanted):
         torch.testing.assert_close(
-            trained.modules[k].state_dict()["net.0.weight"], states[best - 1][k], rtol=0, atol=0
+            trained.modules[k].state_dict()["net.linear1.weight"], states[best - 1][k], rtol=0, atol=0
         )
 
 

@@ -157,7 +157,8 @@ def predict(
     """
     with _errors():
         from ai.ml.frameworks.pytorch.fitted import load_fitted
-        from ai.ml.frameworks.pytorch.predictor import prediction_frame
+        from ai.ml.frameworks.pytorch.predictor import Predictor
+        from ai.ml.frameworks.pytorch.scoring import prediction_frame
         from ai.ml.frameworks.pytorch.tables import read_table, write_table
 
         fitted = load_fitted(model)
@@ -165,7 +166,7 @@ def predict(
         missing = [name for name in keep or () if name not in frame.columns]
         if missing:
             raise ValueError(f"{table} has no column {missing[0]!r} to keep")
-        predictions = prediction_frame(fitted, frame)
+        predictions = prediction_frame(Predictor(fitted), frame)
         result = frame.select(keep or []).hstack(predictions.get_columns())
         if output is None:
             sys.stdout.write(result.write_csv())
@@ -189,7 +190,8 @@ def evaluate(
     """
     with _errors():
         from ai.ml.frameworks.pytorch.fitted import load_fitted
-        from ai.ml.frameworks.pytorch.predictor import score_frame
+        from ai.ml.frameworks.pytorch.predictor import Predictor
+        from ai.ml.frameworks.pytorch.scoring import score_frame
         from ai.ml.frameworks.pytorch.tables import read_table
 
         fitted = load_fitted(model)
@@ -199,7 +201,7 @@ def evaluate(
         frame = read_table(table)
         if column not in frame.columns:
             raise ValueError(f"{table} has no column {column!r}; --target names the labels")
-        scores = score_frame(fitted, frame, column)
+        scores = score_frame(Predictor(fitted), frame, column)
         if as_json:
             _print_json({"rows": len(frame), "metrics": scores})
         else:

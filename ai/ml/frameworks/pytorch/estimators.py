@@ -323,7 +323,8 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities, float64 of shape (n_rows, n_classes), columns as in `classes_`."""
-        return self._predictor.predict_proba(self._checked_frame(X))
+        frame = self._checked_frame(X)
+        return self._predictor.predict_proba(frame)
 
     def predict(self, X: Any) -> np.ndarray:
         """Labels of shape (n_rows,), in the dtype they had in `fit`."""
@@ -416,7 +417,8 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """Predictions in the target's own units, float64 of shape (n_rows,)."""
-        return self._predictor.predict_values(self._checked_frame(X))
+        frame = self._checked_frame(X)
+        return self._predictor.predict_values(frame)
 
 
 def load_model(path: str | os.PathLike[str]) -> TabularClassifier | TabularRegressor:

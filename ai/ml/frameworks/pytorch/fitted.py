@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ai.ml.frameworks.pytorch.calibration import Calibrator
+from ai.ml.frameworks.pytorch.calibrator import Calibrator
 from ai.ml.frameworks.pytorch.features import TableEncoder
 from ai.ml.frameworks.pytorch.schema import (
     ArtifactError,
@@ -299,9 +299,9 @@ class FittedModel:
             for k in range(reader.integer("n_members", low=1, high=1024))
         )
         classes = target = calibrator = None
-        if reader.optional("classes"):
+        if _is_given(reader, "classes"):
             classes = _classes_from_state(reader.child("classes"), bag)
-        if reader.optional("target"):
+        if _is_given(reader, "target"):
             target = _read_target(reader.child("target"))
         if (classes is None) == (settings.task == "classification") or (target is None) == (
             settings.task == "regression"
@@ -312,7 +312,7 @@ class FittedModel:
             )
         n_classes = 1 if classes is None else len(classes)
         _agree("architecture.output_dim", architecture.output_dim, n_classes, "the labels")
-        if reader.optional("calibrator"):
+        if _is_given(reader, "calibrator"):
             calibrator = Calibrator.from_state(
                 reader.child("calibrator"), bag.scoped("calibrator."), n_classes=n_classes
             )
@@ -365,6 +365,13 @@ def member_modules(model: FittedModel) -> list[nn.Module]:
         )
         modules.append(module.eval())
     return modules
+
+
+def _is_given(document: Reader, key: str) -> bool:
+    """Whether a key holds a value or null; it must be there either way."""
+    if key not in document.keys():  # noqa: SIM118
+        raise document.fail(key, "given, or null")
+    return document.optional(key)
 
 
 def _agree(what: str, value: int, wanted: int, owner: str) -> None:

@@ -89,8 +89,9 @@ class Objective:
     soft_targets : Tensor or None
         What a teacher says of the same rows: class probabilities of shape (n_rows, n_classes) or
         predictions of shape (n_rows, 1), in the units of `targets`.
-    teacher_weight : float
-        Weight of the soft part, in [0, 1]; the hard part has the rest.
+    teacher_weight : Tensor of shape (n_members,) or float
+        Weight of the soft part, in [0, 1]; the hard part has the rest. Members may differ, so
+        that several weights are tried in one run.
     temperature : float
         Temperature of the soft part (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural
         Network", 2015, section 2); its gradient is scaled by the temperature's square, as there.
@@ -99,12 +100,14 @@ class Objective:
     targets: Tensor
     weights: Tensor | None = None
     soft_targets: Tensor | None = None
-    teacher_weight: float = 0.0
+    teacher_weight: Tensor | float = 0.0
     temperature: float = 1.0
+    _shares: Tensor = field(init=False, repr=False)
     _loss_sum: Tensor | None = field(default=None, repr=False)
     _row_count: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
+        self._shares = torch.as_tensor(self.teacher_weight, device=self.targets.device).reshape(-1)
         if self.weights is not None:
             self.weights = self.weights / self.weights.mean()
         if self.soft_targets is not None and self.is_classification and self.temperature != 1.0:
@@ -143,7 +146,7 @@ class Objective:
     def _losses_and_gradient(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         targets = self.targets.index_select(0, rows)
         soft = None if self.soft_targets is None else self.soft_targets.index_select(0, rows)
-        share = 0.0 if soft is None else self.teacher_weight
+        share = self._shares.to(logits).view(-1, 1, 1)
         if not self.is_classification:
             # Mixing the two squared errors has the gradient of one squared error on the mixture.
             goal = targets if soft is None else torch.lerp(targets, soft, share)
@@ -154,19 +157,24 @@ class Objective:
         losses = log_proba.gather(-1, index).squeeze(-1).neg_()
         gradient = log_proba.exp_()
         gradient.scatter_add_(-1, index, gradient.new_full((), -1.0).expand(index.shape))
-        if soft is None or share == 0.0:
+        if soft is None:
             return losses, gradient
         cooled = functional.log_softmax(logits / self.temperature, dim=-1)
         soft_losses = (cooled * soft).sum(-1).neg_() * self.temperature**2
         soft_gradient = cooled.exp_().sub_(soft).mul_(self.temperature)
-        return torch.lerp(losses, soft_losses, share), torch.lerp(gradient, soft_gradient, share)
+        return (
+            torch.lerp(losses, soft_losses, share.squeeze(-1)),
+            torch.lerp(gradient, soft_gradient, share),
+        )
 
-    def criterion(self, rows: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    def criterion(self, rows: Tensor, member: int = 0) -> Callable[[Tensor, Tensor], Tensor]:
         """The same loss as a criterion for `models.compute_loss`, by autograd.
 
         Parameters
         ----------
         rows : Tensor of shape (batch,), int64
+        member : int, default=0
+            Whose teacher weight counts.
 
         Returns
         -------
@@ -176,7 +184,7 @@ class Objective:
 
         def loss(logits: Tensor, targets: Tensor) -> Tensor:
             soft = None if self.soft_targets is None else self.soft_targets[rows]
-            share = 0.0 if soft is None else self.teacher_weight
+            share = self._shares[member % len(self._shares)].to(logits)
             if self.is_classification:
                 losses = functional.cross_entropy(logits, targets, reduction="none")
             else:

@@ -14,17 +14,21 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import ai.ml.frameworks.pytorch as tabwright
-from ai.ml.frameworks.pytorch.calibration import fit_calibrator
+from ai.ml.frameworks.pytorch.calibration import (
+    check_calibration,
+    fit_calibrator,
+    refined_log_loss,
+)
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fitted import Architecture, FittedModel, TargetScale
-from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.metrics import score_classification, score_regression
 from ai.ml.frameworks.pytorch.models import build_model
 from ai.ml.frameworks.pytorch.objectives import Objective, class_weight_vector, row_weights
 from ai.ml.frameworks.pytorch.predictor import Predictor
+from ai.ml.frameworks.pytorch.reference import ReferenceMembers
 from ai.ml.frameworks.pytorch.settings import FitSettings
 from ai.ml.frameworks.pytorch.splits import split_rows
 from ai.ml.frameworks.pytorch.tables import Role, TableProfile, profile_table
@@ -142,6 +146,8 @@ def fit_table(
             f"a classifier needs at least 2 classes; got 1 class ({classes[0]!r}); "
             "check the target column, or the filter that made the table"
         )
+    if classes is not None and settings.calibration is not None:
+        check_calibration(settings.calibration, len(classes))
     rows, kept = rows.with_positive_weight()
     if kept is not None:
         groups = None if groups is None else groups[kept]
@@ -169,6 +175,7 @@ def fit_table(
         task=settings.task,
         sample_weight=rows.weight,
         random_state=settings.random_state,
+        named=named,
         target_name=target_name,
     )
     validation_compact = encoder.transform(validation.frame)
@@ -328,17 +335,36 @@ def _train_members(
             )
     compact, rows = training
     validation_compact, validation_rows = validation
-    validation_objective = targets.on(validation_rows, device)
     return train(
-        StackedMembers(modules, seeds=seeds),
+        ReferenceMembers(modules, seeds=seeds),
         Inputs(encoder, compact, device, settings.hide_rate),
         targets.on(rows, device),
-        (Inputs(encoder, validation_compact, device), validation_objective.loss)
-        if len(validation_rows)
-        else None,
+        (
+            Inputs(encoder, validation_compact, device),
+            _score(settings, targets, validation_rows, device),
+        ),
         settings,
         on_epoch,
     )
+
+
+def _score(
+    settings: FitSettings, targets: _Targets, rows: LabelledRows, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """What chooses the epoch: maps validation logits to one loss per member."""
+    objective = targets.on(rows, device)
+    if settings.training_mode != "calibrated_classifier":
+        return objective.loss
+    weights = row_weights(rows.target, rows.weight, targets.class_weights, len(rows))
+
+    def refined(logits: Tensor) -> Tensor:
+        proba = torch.softmax(logits.double(), dim=-1).cpu().numpy()
+        return torch.tensor(
+            [refined_log_loss(member, rows.target, weights) for member in proba],
+            dtype=torch.float64,
+        )
+
+    return refined
 
 
 def _device(settings: FitSettings) -> torch.device:
@@ -405,7 +431,7 @@ def _card(
         "versions": {
             "tabwright": tabwright.__version__,
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "numpy": np.__version__,
             "polars": pl.__version__,
             "scikit-learn": sklearn.__version__,

@@ -16,9 +16,10 @@ import numpy as np
 import polars as pl
 
 from ai.ml.frameworks.pytorch.fitted import FittedModel
-from ai.ml.frameworks.pytorch.metrics import score_classification, score_regression
+from ai.ml.frameworks.pytorch.metrics import score_class_prior, score_constant
 from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
 from ai.ml.frameworks.pytorch.predictor import Predictor
+from ai.ml.frameworks.pytorch.scoring import score_rows
 from ai.ml.frameworks.pytorch.settings import TRAINING_MODES, FitSettings, Task
 from ai.ml.frameworks.pytorch.splits import split_rows
 from ai.ml.frameworks.pytorch.tables import (
@@ -270,18 +271,10 @@ def _scores(
     model: FittedModel, rows: LabelledRows, test: LabelledRows
 ) -> dict[str, dict[str, float]]:
     """Scores of the model and of the trivial baseline on the held-out rows."""
-    predictor = Predictor(model)
+    scores = score_rows(Predictor(model), test.frame, test.target, test.weight)
     if model.classes is None:
-        mean = np.full(len(test), np.average(rows.target, weights=rows.weight))
-        return {
-            "test": score_regression(
-                test.target, predictor.predict_values(test.frame), test.weight
-            ),
-            "baseline": score_regression(test.target, mean, test.weight),
-        }
+        mean = float(np.average(rows.target, weights=rows.weight))
+        return {"test": scores, "baseline": score_constant(test.target, mean, test.weight)}
     counts = np.bincount(rows.target, weights=rows.weight, minlength=len(model.classes))
-    prior = np.broadcast_to(counts / counts.sum(), (len(test), len(model.classes)))
-    return {
-        "test": score_classification(test.target, predictor.predict_proba(test.frame), test.weight),
-        "baseline": score_classification(test.target, prior, test.weight),
-    }
+    prior = counts / counts.sum()
+    return {"test": scores, "baseline": score_class_prior(test.target, prior, test.weight)}
