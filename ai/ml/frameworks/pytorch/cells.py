@@ -13,8 +13,10 @@ import polars as pl
 
 __all__ = [
     "MISSING_MARKERS",
+    "NUMERIC_MARKERS",
     "TableError",
     "exact_origin",
+    "parse_instants",
     "read_text",
     "refuse_nested",
     "to_booleans",
@@ -173,7 +175,7 @@ def _as_numbers(text: pl.Series, decimal: str) -> pl.Series | None:
 
 def _as_instants(text: pl.Series) -> pl.Series:
     """ISO 8601 text as Date or Datetime; unchanged where a cell is no such date (31 June)."""
-    moments = _parse_instants(text)
+    moments = parse_instants(text)
     if moments.null_count() != text.null_count():
         return text
     present = text.drop_nulls()
@@ -184,7 +186,7 @@ def _as_instants(text: pl.Series) -> pl.Series:
     return moments
 
 
-def _parse_instants(text: pl.Series) -> pl.Series:
+def parse_instants(text: pl.Series) -> pl.Series:
     """ISO 8601 text as naive UTC datetimes in microseconds; null where a cell is none."""
     part = text.str.extract_groups(_INSTANT).struct.unnest()
     year, month, day, hour, minute, second, fraction, zone = part.get_columns()
@@ -317,9 +319,9 @@ def exact_origin(series: pl.Series) -> int | Decimal | None:
     low, high = present.min(), present.max()
     if not isinstance(low, int | Decimal) or not isinstance(high, int | Decimal):
         return None
-    largest = max(abs(low), abs(high))
+    largest = max(abs(Decimal(low)), abs(Decimal(high)))
     if isinstance(dtype, pl.Decimal):
-        if Decimal(largest).scaleb(dtype.scale or 0) < 10**15:
+        if largest.scaleb(dtype.scale or 0) < 10**15:
             return None
     elif largest <= _LARGEST_EXACT:
         return None
@@ -395,7 +397,7 @@ def _cell_names(cells: pl.Series) -> pl.Series:
             "wide": cells.cast(pl.UInt64, strict=False).cast(pl.String),
             "number": _float_text(number),
             "truth": lower.set(~lower.is_in(["true", "false"]), None),
-            "instant": _instant_text(_parse_instants(cells)),
+            "instant": _instant_text(parse_instants(cells)),
         }
     )
     return readings.select(
@@ -475,7 +477,7 @@ def to_microseconds(series: pl.Series, *, column: str | None = None) -> pl.Serie
     if series.dtype in (pl.String, pl.Categorical, pl.Enum):
         text = series.cast(pl.String).str.strip_chars()
         text = text.set(text.is_in([*MISSING_MARKERS, *NUMERIC_MARKERS]), None)
-        moments = _parse_instants(text)
+        moments = parse_instants(text)
         bad = moments.is_null() & text.is_not_null()
     else:
         bad = series.is_not_null()

@@ -1,8 +1,8 @@
 """Tables: reading, checking, column roles, targets. The door to the rooms behind it.
 
 `cells` says what a cell means, `frames` takes tables in memory, `table_files` reads and writes
-files, `roles` says what each column is for, `targets` handles the column to predict. Other rooms
-import from here.
+files (`csv_text` their CSV), `roles` says what each column is for, `targets` handles the column
+to predict. Other rooms import from here.
 """
 
 from ai.ml.frameworks.pytorch.cells import (
@@ -17,6 +17,7 @@ from ai.ml.frameworks.pytorch.cells import (
 from ai.ml.frameworks.pytorch.frames import as_frame, as_series
 from ai.ml.frameworks.pytorch.roles import Column, Role, TableProfile, profile_table
 from ai.ml.frameworks.pytorch.table_files import (
+    CsvFormat,
     escape_formulas,
     iter_tables,
     read_table,
@@ -35,6 +36,7 @@ from ai.ml.frameworks.pytorch.targets import (
 __all__ = [
     "MISSING_MARKERS",
     "Column",
+    "CsvFormat",
     "Labels",
     "Role",
     "TableError",

@@ -225,12 +225,13 @@ def _one_column(y: object, wrapper: str) -> Any:
     )
 
 
-def _label_array(y: object, where: str) -> np.ndarray:
+def _label_array(labels: object, where: str) -> np.ndarray:
     """Labels as an array of one kind: bool, integer, integral float, or text."""
-    y = _one_column(y, "MultiOutputClassifier")
-    if type(getattr(y, "dtype", None)).__name__ == "CategoricalDtype" and hasattr(y, "astype"):
+    y = _one_column(labels, "MultiOutputClassifier")
+    dtype: Any = getattr(y, "dtype", None)
+    if type(dtype).__name__ == "CategoricalDtype":
         # pandas: the labels are what the categories are made of.
-        y = y.astype(y.dtype.categories.dtype)
+        y = np.asarray(y)
     if isinstance(y, np.ndarray) and y.dtype.kind in "biufU":
         values = y
     elif isinstance(y, list | tuple) and all(isinstance(label, str) for label in y):
