@@ -160,8 +160,8 @@ def with_unlabelled_rows(
     augmented : polars.DataFrame
         From `augment_rows`.
     unlabelled : polars.DataFrame or None
-        Has the used columns; others are ignored. Where its dtypes differ, both tables take the
-        dtype that can hold both.
+        Has the used columns; others are ignored. Numbers, texts and dates may be of another
+        dtype: then both tables take one that can hold both.
     profile : TableProfile
 
     Returns
@@ -172,7 +172,7 @@ def with_unlabelled_rows(
     Raises
     ------
     TableError
-        If `unlabelled` lacks a used column, or a column has types that nothing can hold.
+        If `unlabelled` lacks a used column, or holds another kind of cells in one.
     """
     names = [column.name for column in profile.used]
     augmented = augmented.select(names)
@@ -184,13 +184,36 @@ def with_unlabelled_rows(
             f"unlabelled rows must have the columns of the training rows; {lacking[0]!r} is "
             f"missing ({len(lacking)} in all); add it (empty cells are allowed)"
         )
-    try:
-        tables = [augmented, unlabelled.select(names)]
-        return pl.concat(tables, how="vertical_relaxed", rechunk=True)
-    except pl.exceptions.PolarsError as error:
-        raise TableError(
-            f"unlabelled rows must have the types of the training rows: {error}"
-        ) from None
+    for name in names:
+        if not _agree(augmented[name].dtype, unlabelled[name].dtype):
+            raise TableError(
+                "unlabelled rows must have the types of the training rows; column "
+                f"{name!r} holds {augmented[name].dtype} there and {unlabelled[name].dtype} here; "
+                "convert it"
+            )
+    # Enum and Categorical know only some levels: as text both sides keep theirs.
+    texts = [name for name in names if _is_text(augmented[name].dtype)]
+    tables = [
+        table.select(names).cast(dict.fromkeys(texts, pl.String))
+        for table in (augmented, unlabelled)
+    ]
+    return pl.concat(tables, how="vertical_relaxed", rechunk=True)
+
+
+def _is_text(dtype: pl.DataType) -> bool:
+    return dtype in (pl.String, pl.Enum, pl.Categorical)
+
+
+def _agree(one: pl.DataType, other: pl.DataType) -> bool:
+    """Whether a dtype can hold the cells of both without changing what they mean."""
+    pairs = (
+        one == other,
+        other == pl.Null,
+        one.is_numeric() and other.is_numeric(),
+        _is_text(one) and _is_text(other),
+        one in (pl.Date, pl.Datetime) and other in (pl.Date, pl.Datetime),
+    )
+    return any(pairs)
 
 
 # ---------------------------------------------------------------------------------------------
