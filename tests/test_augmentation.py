@@ -293,16 +293,50 @@ def test_chunks_are_seams_that_do_not_show(
     assert share_new(made, frame) > 0.95
 
 
-def test_integers_and_decimals_past_float64_are_kept_whole() -> None:
-    big = [2**62 + k for k in range(30)]
-    fine = [Decimal("12345678901234.567") + Decimal(k) / 1000 for k in range(30)]
-    frame = pl.DataFrame(
-        {"big": big, "fine": pl.Series(fine, dtype=pl.Decimal(30, 3)), "x": np.arange(30.0)}
-    )
-    made = augment_rows(frame, profile_table(frame, named=False), 300, rng=np.random.default_rng(0))
-    assert set(made["big"]) <= set(big)
-    assert made["big"].n_unique() > 20
-    assert made["fine"].n_unique() > 20
+@pytest.mark.parametrize(
+    "column",
+    [
+        pl.Series("a", [2**62 + k for k in range(90)]),
+        pl.Series(
+            "a",
+            [Decimal("12345678901234567.890") + Decimal(k) / 1000 for k in range(90)],
+            dtype=pl.Decimal(30, 3),
+        ),
+    ],
+    ids=["integer", "decimal"],
+)
+def test_values_that_float64_cannot_tell_apart_are_different(column: pl.Series) -> None:
+    frame = pl.DataFrame([column])
+    made = augment_rows(frame, profile_table(frame, named=False), 90, rng=np.random.default_rng(0))
+    assert made["a"].is_in(column.implode()).all()
+    # Had they been equal there would be no neighbour, and every row would come back once.
+    assert made["a"].n_unique() < 80
+    far = [abs(own - column[45]) for own in made["a"]]
+    assert len(set(far)) > 20
+
+
+def test_cells_come_from_one_neighbour_or_from_many() -> None:
+    rng = np.random.default_rng(0)
+    row = np.arange(60)
+    frame = pl.DataFrame({f"c{j}": [f"{k}" for k in rng.permutation(row)] for j in range(12)})
+    origin = {name: {cell: k for k, cell in enumerate(frame[name])} for name in frame.columns}
+    roles: dict[str, Role] = dict.fromkeys(frame.columns, "category")
+    sources = {}
+    for method in AUGMENTATIONS:
+        made = augment_rows(
+            frame,
+            profile_table(frame, roles=roles),
+            120,
+            rng=np.random.default_rng(0),
+            method=method,
+        )
+        sources[method] = [
+            len({origin[name][cell] for name, cell in cells.items()})
+            for cells in made.iter_rows(named=True)
+        ]
+    assert set(sources["munge"]) == {2}
+    assert min(sources["neighbourhood"]) >= 2
+    assert np.mean(sources["neighbourhood"]) > 3
 
 
 def test_generator_goes_on_and_the_global_one_is_left_alone() -> None:

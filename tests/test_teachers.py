@@ -159,6 +159,7 @@ def test_every_kind_honours_weights(kind: TeacherKind) -> None:
     )
     scaled = classify(frame, codes, teacher=kind, sample_weight=weight * 1024.0, n_folds=2)
     np.testing.assert_allclose(scaled.labels, taught.labels, rtol=1e-6)
+    np.testing.assert_allclose(scaled.predict(frame), taught.predict(frame), rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", TEACHER_KINDS)
