@@ -1,0 +1,427 @@
+"""The fast layers: linear → batch norm → ReLU → dropout with a member axis, and its own backward.
+
+Every tensor has a leading member axis. `forward_hidden` and `backward_hidden` work in buffers
+that are allocated once (`HiddenWork`); `linear_bn_relu_dropout` is the same as a differentiable
+function. Dropout draws from a hash of (seed, layer, step, row, column): no generator, no state.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "BATCH_NORM_EPS",
+    "BATCH_NORM_MOMENTUM",
+    "DropoutMask",
+    "HiddenWeights",
+    "HiddenWork",
+    "backward_hidden",
+    "dropout_keys",
+    "forward_hidden",
+    "linear_bn_relu_dropout",
+]
+
+BATCH_NORM_EPS = 1e-5
+BATCH_NORM_MOMENTUM = 0.1
+
+_threshold_backward = torch.ops.aten.threshold_backward.grad_input
+_hardshrink_backward = torch.ops.aten.hardshrink_backward.grad_input
+
+# ---------------------------------------------------------------------------------------------
+# Dropout by a hash
+# ---------------------------------------------------------------------------------------------
+
+_GOLDEN = -7046029254386353131  # 2**64 / golden ratio, odd, as a signed integer
+_MIX_1 = -4658895280553007687
+_MIX_2 = -7723592293110705685
+
+
+def _scramble(z: Tensor) -> Tensor:
+    """The finaliser of SplitMix64: a bijection of 64-bit integers without structure left.
+
+    G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators", 2014,
+    figure 16.
+    """
+    z = (z ^ _shift_right(z, 30)) * _MIX_1
+    z = (z ^ _shift_right(z, 27)) * _MIX_2
+    return z ^ _shift_right(z, 31)
+
+
+def _shift_right(z: Tensor, bits: int) -> Tensor:
+    # torch shifts arithmetically; the mask takes the copies of the sign away.
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def dropout_keys(seeds: Sequence[int], n_layers: int, steps: Tensor) -> Tensor:
+    """What the dropout of each step, layer and member depends on besides the element.
+
+    Parameters
+    ----------
+    seeds : sequence of int
+        One per member, of any size.
+    n_layers : int
+    steps : Tensor of shape (n_steps,), int64
+
+    Returns
+    -------
+    Tensor of shape (n_steps, n_layers, n_members, 2), int32
+        An addend and an odd factor. The keys of a member depend on no other member.
+    """
+    signed = [(seed + 2**63) % 2**64 - 2**63 for seed in seeds]
+    device = steps.device
+    z = _scramble(torch.tensor(signed, dtype=torch.int64, device=device) + _GOLDEN)
+    layers = torch.arange(1, n_layers + 1, device=device)
+    z = _scramble(z + layers[:, None] * _GOLDEN)
+    z = _scramble(z + (steps[:, None, None] + 1) * _GOLDEN)
+    keys = z.unsqueeze(-1).contiguous().view(torch.int32)
+    keys[..., 1] |= 1
+    return keys
+
+
+@functools.lru_cache(maxsize=16)
+def _element_hashes(n_rows: int, n_columns: int, device: torch.device) -> Tensor:
+    index = torch.arange(n_rows * n_columns, device=device)
+    hashed = _scramble((index + 1) * _GOLDEN).view(torch.int32)[::2]
+    return hashed.reshape(1, n_rows, n_columns).contiguous()
+
+
+class DropoutMask:
+    """Zeroes elements at random, by a hash of the element and of the step's key.
+
+    An element's hash is fixed; a step adds its key and multiplies by an odd factor of its own,
+    and the low 31 bits of the product are compared with the rate (multiply-shift hashing:
+    M. Dietzfelbinger et al., "A reliable randomized algorithm for the closest-pair problem",
+    1997, section 2). Two elements, or one element in two steps, layers or members, are dropped
+    independently of each other.
+
+    Parameters
+    ----------
+    rate : float
+        Share of the elements to zero, in [0, 1), kept to 2**-31.
+    shape : tuple of int
+        (n_members, batch, hidden_dim).
+    dtype : torch.dtype
+    device : torch.device
+    """
+
+    def __init__(
+        self, rate: float, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._limit = round(rate * 2**31)
+        self._elements = _element_hashes(shape[1], shape[2], device)
+        self._bits = torch.empty(shape, dtype=torch.int32, device=device)
+        # Non-negative floats are ordered as the integers of the same bits, and `hardshrink`
+        # ignores the sign: one operation compares and zeroes. Not at rates so extreme that the
+        # limit would be a subnormal number or no number.
+        drops_as_float = dtype == torch.float32 and 2**23 < self._limit < 0x7F800000
+        self._floats = self._bits.view(torch.float32) if drops_as_float else None
+        self._limit_as_float = struct.unpack("<f", struct.pack("<i", max(self._limit - 1, 0)))[0]
+
+    def apply_(self, values: Tensor, addend: Tensor, factor: Tensor) -> None:
+        """Zero elements of `values`, of shape (n_members, batch, hidden_dim), in place.
+
+        Parameters
+        ----------
+        values : Tensor of shape (n_members, batch, hidden_dim)
+        addend, factor : Tensor of shape (n_members, 1, 1), int32
+            Of `dropout_keys`.
+        """
+        bits = torch.add(self._elements, addend, out=self._bits).mul_(factor)
+        if self._floats is not None:
+            _hardshrink_backward(values, self._floats, self._limit_as_float, grad_input=values)
+        else:
+            values.masked_fill_((bits & 0x7FFFFFFF) < self._limit, 0.0)
+
+
+# ---------------------------------------------------------------------------------------------
+# A hidden layer
+# ---------------------------------------------------------------------------------------------
+
+
+class HiddenWeights:
+    """What a hidden layer learns, or the gradient of it: views of flat buffers.
+
+    The linear layer's bias is not among them: batch norm takes it away again, so that its
+    gradient is zero; it only shifts the mean that enters the running statistics.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (n_members, hidden_dim, input_dim)
+    norm : Tensor of shape (n_members, 2, hidden_dim)
+        Batch norm's bias and weight, in this order.
+    """
+
+    __slots__ = ("norm", "norm_bias", "norm_weight", "transposed", "weight")
+
+    def __init__(self, weight: Tensor, norm: Tensor) -> None:
+        self.weight, self.transposed = weight, weight.transpose(1, 2)
+        self.norm, self.norm_bias, self.norm_weight = norm, norm[:, :1], norm[:, 1:]
+
+
+class HiddenWork:
+    """Buffers of one hidden layer for one batch size.
+
+    Parameters
+    ----------
+    rate : float
+        Dropout rate, below 1; at or below 0 none.
+    mean, square_sum : Tensor of shape (n_members, 1, hidden_dim)
+        Where the forward pass leaves the batch's mean, without the linear layer's bias, and the
+        sum of squared distances from it.
+    scratch : Tensor of shape (n_members, batch, hidden_dim)
+        Holds nothing between two passes; layers may share it.
+    """
+
+    def __init__(self, rate: float, mean: Tensor, square_sum: Tensor, scratch: Tensor) -> None:
+        n_members, batch, hidden_dim = scratch.shape
+        keep = 1.0 - max(rate, 0.0)
+        self.batch = batch
+        # Kept elements grow by 1 / keep; the factor rides on batch norm's scale and shift.
+        self.growth = 1.0 / keep
+        self.mask = (
+            DropoutMask(rate, (n_members, batch, hidden_dim), scratch.dtype, scratch.device)
+            if rate > 0.0
+            else None
+        )
+        self.mean, self.square_sum, self.scratch = mean, square_sum, scratch
+        self.centred = torch.empty_like(scratch)
+        self.output = torch.empty_like(scratch)
+        self.input_sum: Tensor | None = None
+        self.eps = torch.full_like(mean, BATCH_NORM_EPS * keep**2)
+        pair = scratch.new_empty(n_members, 2, hidden_dim)
+        # The growth, and the growth over the standard deviation: what turns the two sums of the
+        # backward pass into the gradients of batch norm's bias and weight.
+        self.gain = torch.full_like(pair, self.growth)
+        self.gain_of_std = self.gain[:, 1:]
+        self.scale = torch.empty_like(self.eps)
+        self.shift = torch.empty_like(self.eps)
+        self.sums = torch.empty_like(pair)
+        self.sum_of_gradient, self.sum_of_product = self.sums[:, :1], self.sums[:, 1:]
+        self.pull = torch.empty_like(pair)
+        self.pull_of_mean, self.pull_of_std = self.pull[:, :1], self.pull[:, 1:]
+
+
+def forward_hidden(
+    x: Tensor,
+    weights: HiddenWeights,
+    work: HiddenWork,
+    *,
+    x_mean: Tensor | None = None,
+    residual: Tensor | None = None,
+    key: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Linear, batch norm by the batch's own statistics, (+ residual), ReLU, dropout.
+
+    The mean comes off before anything is squared, at no cost: it is the product's bias, since the
+    mean of x Wᵀ is the mean of x times Wᵀ.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n_members, batch, input_dim)
+        Already centred if `x_mean` is given.
+    weights : HiddenWeights
+    work : HiddenWork
+        Holds afterwards what `backward_hidden` needs.
+    x_mean : Tensor of shape (n_members, 1, input_dim), optional
+        What was taken off `x`.
+    residual : Tensor of shape (n_members, batch, hidden_dim), optional
+        Added before the ReLU.
+    key : tuple of two Tensors of shape (n_members, 1, 1), int32
+        Addend and factor of `dropout_keys`; only where there is dropout.
+
+    Returns
+    -------
+    Tensor of shape (n_members, batch, hidden_dim)
+        `work.output`.
+    """
+    if x_mean is not None:
+        torch.bmm(x_mean, weights.transposed, out=work.mean)
+        torch.bmm(x, weights.transposed, out=work.centred)
+    else:
+        if work.input_sum is None:
+            work.input_sum = x.new_empty(x.shape[0], 1, x.shape[2])
+        torch.sum(x, 1, keepdim=True, out=work.input_sum)
+        torch.baddbmm(
+            work.mean,
+            work.input_sum,
+            weights.transposed,
+            beta=0,
+            alpha=1 / work.batch,
+            out=work.mean,
+        )
+        torch.baddbmm(work.mean, x, weights.transposed, beta=-1, out=work.centred)
+    torch.square(work.centred, out=work.scratch)
+    torch.sum(work.scratch, 1, keepdim=True, out=work.square_sum)
+    torch.add(
+        work.eps,
+        work.square_sum,
+        alpha=1 / (work.batch * work.growth**2),
+        out=work.gain_of_std,
+    )
+    work.gain_of_std.rsqrt_()
+    torch.mul(weights.norm_weight, work.gain_of_std, out=work.scale)
+    shift = weights.norm_bias
+    if work.mask is not None:
+        shift = torch.mul(shift, work.growth, out=work.shift)
+    output = torch.addcmul(shift, work.centred, work.scale, out=work.output)
+    if residual is not None:
+        output.add_(residual)
+    output.relu_()
+    if work.mask is not None:
+        if key is None:
+            raise ValueError("a layer with dropout needs a key")
+        work.mask.apply_(output, *key)
+    return output
+
+
+def backward_hidden(
+    gradient: Tensor,
+    x: Tensor,
+    weights: HiddenWeights,
+    work: HiddenWork,
+    gradients: HiddenWeights,
+    *,
+    x_gradient: Tensor | None,
+    accumulate: bool = False,
+) -> None:
+    """Gradients of the layer, after `forward_hidden` on the same `x` and `work`.
+
+    Parameters
+    ----------
+    gradient : Tensor of shape (n_members, batch, hidden_dim)
+        In the layer's output; changed in place to the gradient before ReLU and dropout, which is
+        also that in the residual.
+    x : Tensor of shape (n_members, batch, input_dim)
+    weights : HiddenWeights
+    work : HiddenWork
+    gradients : HiddenWeights
+        Where the gradients go.
+    x_gradient : Tensor of shape (n_members, batch, input_dim) or None
+        Where the gradient in `x` goes; None: not wanted. May be `gradient` itself.
+    accumulate : bool, default=False
+        Add to what `x_gradient` holds.
+    """
+    # An output is positive where the ReLU let it pass and dropout kept it.
+    _threshold_backward(gradient, work.output, 0, grad_input=gradient)
+    torch.sum(gradient, 1, keepdim=True, out=work.sum_of_gradient)
+    torch.mul(gradient, work.centred, out=work.scratch)
+    torch.sum(work.scratch, 1, keepdim=True, out=work.sum_of_product)
+    torch.mul(work.sums, work.gain, out=gradients.norm)
+    # S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3: the gradient loses its mean
+    # and its part along the normalised values.
+    torch.mul(work.scale, -1 / (work.batch * work.growth), out=work.pull_of_mean)
+    torch.mul(work.pull_of_mean, work.gain_of_std, out=work.pull_of_std)
+    work.pull.mul_(gradients.norm)
+    inner = torch.addcmul(
+        work.pull_of_mean,
+        work.centred,
+        work.pull_of_std,
+        value=1 / work.growth,
+        out=work.scratch,
+    )
+    inner.addcmul_(gradient, work.scale)
+    torch.bmm(inner.transpose(1, 2), x, out=gradients.weight)
+    if x_gradient is not None:
+        if accumulate:
+            x_gradient.baddbmm_(inner, weights.weight)
+        else:
+            torch.bmm(inner, weights.weight, out=x_gradient)
+
+
+# ---------------------------------------------------------------------------------------------
+# The same as a differentiable function
+# ---------------------------------------------------------------------------------------------
+
+
+class _LinearBNReLUDropout(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        rate: float,
+        key: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n_members, batch, _ = x.shape
+        mean, square_sum = (x.new_empty(n_members, 1, weight.shape[1]) for _ in range(2))
+        scratch = x.new_empty(n_members, batch, weight.shape[1])
+        ctx.work = HiddenWork(rate, mean, square_sum, scratch)
+        norm = torch.stack([norm_bias, norm_weight], dim=1)
+        ctx.weights = HiddenWeights(weight, norm)
+        ctx.save_for_backward(x, weight)
+        output = forward_hidden(x, ctx.weights, ctx.work, key=key)
+        means, variances = mean[:, 0] + bias, square_sum[:, 0] / (batch - 1)
+        ctx.mark_non_differentiable(means, variances)
+        return output, means, variances
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        gradients = HiddenWeights(torch.empty_like(weight), torch.empty_like(ctx.weights.norm))
+        wants_x = ctx.needs_input_grad[0]
+        x_gradient = torch.empty_like(x) if wants_x else None
+        backward_hidden(
+            output_gradients[0].clone(memory_format=torch.contiguous_format),
+            x,
+            ctx.weights,
+            ctx.work,
+            gradients,
+            x_gradient=x_gradient,
+        )
+        norm_bias, norm_weight = gradients.norm.unbind(1)
+        no_gradient = torch.zeros_like(norm_bias)
+        return x_gradient, gradients.weight, no_gradient, norm_weight, norm_bias, None, None
+
+
+def linear_bn_relu_dropout(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    *,
+    rate: float = 0.0,
+    key: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A hidden layer of several members in training mode, differentiable once.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n_members, batch, input_dim)
+        At least two rows a batch.
+    weight : Tensor of shape (n_members, hidden_dim, input_dim)
+    bias, norm_weight, norm_bias : Tensor of shape (n_members, hidden_dim)
+        The bias has a gradient of exactly zero.
+    rate : float, default=0.0
+        Dropout rate, below 1.
+    key : tuple of two Tensors of shape (n_members, 1, 1), int32
+        Addend and factor of `dropout_keys`; needed where `rate` is above 0.
+
+    Returns
+    -------
+    output : Tensor of shape (n_members, batch, hidden_dim)
+    mean, variance : Tensor of shape (n_members, hidden_dim)
+        Of the batch before normalisation, the variance unbiased: what enters batch norm's
+        running statistics. Without a gradient.
+
+    Raises
+    ------
+    ValueError
+        If the batch has fewer than two rows, or dropout lacks a key.
+    """
+    if x.shape[1] < 2:
+        raise ValueError(f"batch norm needs at least 2 rows in training; got {x.shape[1]}")
+    outputs: tuple[Tensor, Tensor, Tensor] = _LinearBNReLUDropout.apply(  # type: ignore[no-untyped-call]
+        x, weight, bias, norm_weight, norm_bias, rate, key
+    )
+    return outputs
