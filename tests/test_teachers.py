@@ -130,7 +130,8 @@ def test_same_call_gives_the_same_labels(kind: TeacherKind) -> None:
     frame = mixed_table(120)
     codes = mixed_codes(frame)
     first, second = (
-        classify(frame, codes, teacher=kind, random_state=4, n_folds=2) for _ in range(2)
+        classify(frame, codes, teacher=kind, random_state=4, n_folds=2, n_threads=2)
+        for _ in range(2)
     )
     np.testing.assert_array_equal(first.labels, second.labels)
     np.testing.assert_array_equal(first.predict(frame), second.predict(frame))

@@ -252,6 +252,8 @@ class _Forest:
             **self.settings(problem.n_classes),
         )
         model.fit(problem.values, problem.target, sample_weight=problem.weight)
+        # Threads add up the trees in the order in which they finish: the last digit would vary.
+        model.set_params(n_jobs=1)
         return _FittedForest(model, bool(problem.n_classes))
 
 
