@@ -157,11 +157,9 @@ class HiddenWeights:
         Batch norm's bias and weight, in this order.
     """
 
-    __slots__ = ("norm", "norm_bias", "norm_weight", "transposed", "weight")
-
     def __init__(self, weight: Tensor, norm: Tensor) -> None:
-        self.weight, self.transposed = weight, weight.transpose(1, 2)
-        self.norm, self.norm_bias, self.norm_weight = norm, norm[:, :1], norm[:, 1:]
+        self.weight, self.norm = weight, norm
+        self.transposed = weight.transpose(1, 2)
 
 
 class HiddenWork:
@@ -171,40 +169,41 @@ class HiddenWork:
     ----------
     rate : float
         Dropout rate, below 1; at or below 0 none.
-    mean, square_sum : Tensor of shape (n_members, 1, hidden_dim)
-        Where the forward pass leaves the batch's mean, without the linear layer's bias, and the
-        sum of squared distances from it.
+    total, square_sum : Tensor of shape (n_members, 1, hidden_dim)
+        Where the forward pass leaves the batch's sum before normalisation, without the linear
+        layer's bias, and the sum of squared distances from the mean.
     scratch : Tensor of shape (n_members, batch, hidden_dim)
         Holds nothing between two passes; layers may share it.
     """
 
-    def __init__(self, rate: float, mean: Tensor, square_sum: Tensor, scratch: Tensor) -> None:
+    def __init__(self, rate: float, total: Tensor, square_sum: Tensor, scratch: Tensor) -> None:
         n_members, batch, hidden_dim = scratch.shape
         keep = 1.0 - max(rate, 0.0)
         self.batch = batch
         # Kept elements grow by 1 / keep; the factor rides on batch norm's scale and shift.
-        self.growth = 1.0 / keep
         self.mask = (
             DropoutMask(rate, (n_members, batch, hidden_dim), scratch.dtype, scratch.device)
             if rate > 0.0
             else None
         )
-        self.mean, self.square_sum, self.scratch = mean, square_sum, scratch
+        self.total, self.square_sum, self.scratch = total, square_sum, scratch
         self.centred = torch.empty_like(scratch)
         self.output = torch.empty_like(scratch)
-        self.input_sum: Tensor | None = None
-        self.eps = torch.full_like(mean, BATCH_NORM_EPS * keep**2)
+        self.eps = torch.full_like(total, BATCH_NORM_EPS * keep**2)
+        self.share = keep**2 / batch
         pair = scratch.new_empty(n_members, 2, hidden_dim)
-        # The growth, and the growth over the standard deviation: what turns the two sums of the
-        # backward pass into the gradients of batch norm's bias and weight.
-        self.gain = torch.full_like(pair, self.growth)
+        # The growth, and the growth over the standard deviation: what turns batch norm's bias and
+        # weight into shift and scale, and the two sums of the backward pass into gradients.
+        self.gain = torch.full_like(pair, 1.0 / keep)
         self.gain_of_std = self.gain[:, 1:]
-        self.scale = torch.empty_like(self.eps)
-        self.shift = torch.empty_like(self.eps)
+        self.affine = torch.empty_like(pair)
+        self.shift, self.scale = self.affine[:, :1], self.affine[:, 1:]
         self.sums = torch.empty_like(pair)
         self.sum_of_gradient, self.sum_of_product = self.sums[:, :1], self.sums[:, 1:]
         self.pull = torch.empty_like(pair)
         self.pull_of_mean, self.pull_of_std = self.pull[:, :1], self.pull[:, 1:]
+        # A tensor, since a Python number in a product costs more than the product.
+        self.minus_share = scratch.new_tensor(-self.share)
 
 
 def forward_hidden(
@@ -212,24 +211,20 @@ def forward_hidden(
     weights: HiddenWeights,
     work: HiddenWork,
     *,
-    x_mean: Tensor | None = None,
     residual: Tensor | None = None,
     key: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Linear, batch norm by the batch's own statistics, (+ residual), ReLU, dropout.
 
-    The mean comes off before anything is squared, at no cost: it is the product's bias, since the
-    mean of x Wᵀ is the mean of x times Wᵀ.
+    The mean comes off before anything is squared: the difference of two large sums would leave
+    nothing of a small variance in float32.
 
     Parameters
     ----------
     x : Tensor of shape (n_members, batch, input_dim)
-        Already centred if `x_mean` is given.
     weights : HiddenWeights
     work : HiddenWork
         Holds afterwards what `backward_hidden` needs.
-    x_mean : Tensor of shape (n_members, 1, input_dim), optional
-        What was taken off `x`.
     residual : Tensor of shape (n_members, batch, hidden_dim), optional
         Added before the ReLU.
     key : tuple of two Tensors of shape (n_members, 1, 1), int32
@@ -240,42 +235,20 @@ def forward_hidden(
     Tensor of shape (n_members, batch, hidden_dim)
         `work.output`.
     """
-    if x_mean is not None:
-        torch.bmm(x_mean, weights.transposed, out=work.mean)
-        torch.bmm(x, weights.transposed, out=work.centred)
-    else:
-        if work.input_sum is None:
-            work.input_sum = x.new_empty(x.shape[0], 1, x.shape[2])
-        torch.sum(x, 1, keepdim=True, out=work.input_sum)
-        torch.baddbmm(
-            work.mean,
-            work.input_sum,
-            weights.transposed,
-            beta=0,
-            alpha=1 / work.batch,
-            out=work.mean,
-        )
-        torch.baddbmm(work.mean, x, weights.transposed, beta=-1, out=work.centred)
-    torch.square(work.centred, out=work.scratch)
+    centred = torch.bmm(x, weights.transposed, out=work.centred)
+    torch.sum(centred, 1, keepdim=True, out=work.total)
+    centred.add_(work.total, alpha=-1 / work.batch)
+    torch.mul(centred, centred, out=work.scratch)
     torch.sum(work.scratch, 1, keepdim=True, out=work.square_sum)
-    torch.add(
-        work.eps,
-        work.square_sum,
-        alpha=1 / (work.batch * work.growth**2),
-        out=work.gain_of_std,
-    )
-    work.gain_of_std.rsqrt_()
-    torch.mul(weights.norm_weight, work.gain_of_std, out=work.scale)
-    shift = weights.norm_bias
-    if work.mask is not None:
-        shift = torch.mul(shift, work.growth, out=work.shift)
-    output = torch.addcmul(shift, work.centred, work.scale, out=work.output)
+    torch.add(work.eps, work.square_sum, alpha=work.share, out=work.gain_of_std).rsqrt_()
+    torch.mul(weights.norm, work.gain, out=work.affine)
+    output = torch.addcmul(work.shift, centred, work.scale, out=work.output)
     if residual is not None:
         output.add_(residual)
     output.relu_()
     if work.mask is not None:
         if key is None:
-            raise ValueError("a layer with dropout needs a key")
+            raise ValueError("a layer with dropout needs a key; make one with dropout_keys")
         work.mask.apply_(output, *key)
     return output
 
@@ -315,23 +288,16 @@ def backward_hidden(
     torch.mul(work.sums, work.gain, out=gradients.norm)
     # S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3: the gradient loses its mean
     # and its part along the normalised values.
-    torch.mul(work.scale, -1 / (work.batch * work.growth), out=work.pull_of_mean)
-    torch.mul(work.pull_of_mean, work.gain_of_std, out=work.pull_of_std)
-    work.pull.mul_(gradients.norm)
-    inner = torch.addcmul(
-        work.pull_of_mean,
-        work.centred,
-        work.pull_of_std,
-        value=1 / work.growth,
-        out=work.scratch,
-    )
+    torch.mul(gradients.norm, work.gain, out=work.pull).mul_(work.scale).mul_(work.minus_share)
+    inner = torch.addcmul(work.pull_of_mean, work.centred, work.pull_of_std, out=work.scratch)
     inner.addcmul_(gradient, work.scale)
     torch.bmm(inner.transpose(1, 2), x, out=gradients.weight)
-    if x_gradient is not None:
-        if accumulate:
-            x_gradient.baddbmm_(inner, weights.weight)
-        else:
-            torch.bmm(inner, weights.weight, out=x_gradient)
+    if x_gradient is None:
+        return
+    if accumulate:
+        x_gradient.baddbmm_(inner, weights.weight)
+    else:
+        torch.bmm(inner, weights.weight, out=x_gradient)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -352,14 +318,14 @@ class _LinearBNReLUDropout(torch.autograd.Function):
         key: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         n_members, batch, _ = x.shape
-        mean, square_sum = (x.new_empty(n_members, 1, weight.shape[1]) for _ in range(2))
+        total, square_sum = (x.new_empty(n_members, 1, weight.shape[1]) for _ in range(2))
         scratch = x.new_empty(n_members, batch, weight.shape[1])
-        ctx.work = HiddenWork(rate, mean, square_sum, scratch)
+        ctx.work = HiddenWork(rate, total, square_sum, scratch)
         norm = torch.stack([norm_bias, norm_weight], dim=1)
         ctx.weights = HiddenWeights(weight, norm)
         ctx.save_for_backward(x, weight)
         output = forward_hidden(x, ctx.weights, ctx.work, key=key)
-        means, variances = mean[:, 0] + bias, square_sum[:, 0] / (batch - 1)
+        means, variances = total[:, 0] / batch + bias, square_sum[:, 0] / (batch - 1)
         ctx.mark_non_differentiable(means, variances)
         return output, means, variances
 

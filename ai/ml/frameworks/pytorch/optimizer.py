@@ -1,29 +1,27 @@
-"""AdamW over flat segments of memory.
+"""AdamW over a flat buffer.
 
-The parameters of a member lie in two segments, one that weight decay acts on and one that it does
-not, so that a step of all members is two calls, whatever the number of layers.
+All parameters of a member lie in one row of memory, those that weight decay acts on first, so
+that a step is two calls whatever the number of layers and members.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["FlatAdamW", "Segments", "adamw_step"]
+__all__ = ["FlatAdamW", "Rows", "adamw_update"]
 
 
-@dataclass(frozen=True)
-class Segments:
-    """Flat pieces of memory that belong together, one per member in each sequence.
+class Rows(NamedTuple):
+    """Parameters with what belongs to them, of equal shapes place by place.
 
     Parameters
     ----------
-    values, gradients, first_moments, second_moments : list of Tensor, 1-D
-        Parameters, their gradients, and AdamW's two running averages.
+    values, gradients, first_moments, second_moments : list of Tensor
     """
 
     values: list[Tensor]
@@ -31,38 +29,45 @@ class Segments:
     first_moments: list[Tensor]
     second_moments: list[Tensor]
 
-    def take(self, members: Sequence[int]) -> Segments:
-        """The segments of some members."""
-        return Segments(
-            [self.values[k] for k in members],
-            [self.gradients[k] for k in members],
-            [self.first_moments[k] for k in members],
-            [self.second_moments[k] for k in members],
-        )
+    def take(self, places: Sequence[int]) -> Rows:
+        """Some of them."""
+        return Rows(*([tensors[k] for k in places] for tensors in self))
 
 
 class FlatAdamW:
-    """AdamW with decoupled weight decay on some of the segments.
+    """AdamW with decoupled weight decay on the first columns of a buffer.
 
     I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2019, algorithm 2, as
     `torch.optim.AdamW` has it.
 
     Parameters
     ----------
-    decayed, plain : Segments
-        Those that weight decay acts on, and the others; as many members in each.
-    steps : Tensor of shape (n_members,), float32
-        Steps done by each member; counted up in place.
+    parameters, gradients : Tensor of shape (n_members, size)
+        Contiguous; the parameters change in place.
+    n_decayed : int
+        Columns that weight decay acts on, from the left.
     betas : tuple of float, default=(0.9, 0.999)
         Decay rates of the two running averages, each in [0, 1). May be assigned between steps.
     eps : float, default=1e-8
+
+    Attributes
+    ----------
+    first_moments, second_moments : Tensor of shape (n_members, size)
+        Running averages of the gradient and of its square.
+    steps : Tensor of shape (n_members,), float32
+        Steps done by each member.
+
+    Raises
+    ------
+    ValueError
+        If a beta is out of range.
     """
 
     def __init__(
         self,
-        decayed: Segments,
-        plain: Segments,
-        steps: Tensor,
+        parameters: Tensor,
+        gradients: Tensor,
+        n_decayed: int,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -71,8 +76,14 @@ class FlatAdamW:
             raise ValueError(f"betas must be two numbers in [0, 1); got {betas}")
         self.betas = betas
         self.eps = eps
-        self._groups = (decayed, plain)
-        self._steps = steps
+        self.first_moments = torch.zeros_like(parameters)
+        self.second_moments = torch.zeros_like(parameters)
+        self.steps = torch.zeros(len(parameters), dtype=torch.float32, device=parameters.device)
+        self._parameters = parameters
+        self._decayed = parameters[:, :n_decayed]
+        buffers = (parameters, gradients, self.first_moments, self.second_moments)
+        self._rows = Rows(*(list(buffer.unbind(0)) for buffer in buffers))
+        self._row_steps = list(self.steps.unbind(0))
 
     def step(
         self,
@@ -90,87 +101,82 @@ class FlatAdamW:
         members : sequence of int, optional
             Which members move; None: all.
         """
-        chosen = range(len(self._steps)) if members is None else members
-        if not len(chosen):
+        rows, steps = self._rows, self._row_steps
+        if members is not None:
+            rows = rows.take(members)
+            steps = [steps[k] for k in members]
+        if not steps:
             return
-        steps = [self._steps[k] for k in chosen]
-        torch._foreach_add_(steps, 1)
-        for group, decay in zip(self._groups, (weight_decay, 0.0), strict=True):
-            segments = group if members is None else group.take(chosen)
-            adamw_step(segments, steps, learning_rate, decay, self.betas, self.eps)
+        for step in steps:
+            step.add_(1)
+        if weight_decay:
+            kept = 1 - learning_rate * weight_decay
+            if members is None:
+                self._decayed.mul_(kept)
+            else:
+                for k in members:
+                    self._decayed[k].mul_(kept)
+        adamw_update(rows, steps, learning_rate, self.betas, self.eps)
 
 
-def adamw_step(
-    segments: Segments,
+def adamw_update(
+    rows: Rows,
     steps: list[Tensor],
     learning_rate: float | Tensor,
-    weight_decay: float,
     betas: tuple[float, float],
     eps: float,
     *,
     fused: bool | None = None,
 ) -> None:
-    """AdamW's update of parameters and running averages, in place.
+    """AdamW's update without its decay, in place.
 
     Parameters
     ----------
-    segments : Segments
+    rows : Rows
     steps : list of Tensor of shape (), float32
-        Steps done including this one, per segment.
+        Steps done, this one included.
     learning_rate : float or Tensor of shape ()
-    weight_decay : float
     betas : tuple of float
     eps : float
     fused : bool, optional
-        Use torch's fused kernel, which is private; None: where torch has it. Without it the same
-        formula is computed by public operations.
+        Use torch's fused kernel, which is private; None: where this torch has it. Otherwise
+        public operations compute the same.
     """
-    if fused if fused is not None else _HAS_FUSED:
+    if _HAS_FUSED if fused is None else fused:
         torch._fused_adamw_(
-            segments.values,
-            segments.gradients,
-            segments.first_moments,
-            segments.second_moments,
+            rows.values,
+            rows.gradients,
+            rows.first_moments,
+            rows.second_moments,
             [],
             steps,
             lr=learning_rate,
             beta1=betas[0],
             beta2=betas[1],
-            weight_decay=weight_decay,
+            weight_decay=0.0,
             eps=eps,
             amsgrad=False,
             maximize=False,
         )
         return
-    for value, gradient, first, second, step in zip(
-        segments.values,
-        segments.gradients,
-        segments.first_moments,
-        segments.second_moments,
-        steps,
-        strict=True,
-    ):
-        value.mul_(1 - learning_rate * weight_decay)
+    for value, gradient, first, second, step in zip(*rows, steps, strict=True):
         first.lerp_(gradient, 1 - betas[0])
         second.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-        done = step.to(value.dtype)
-        correction = 1 - torch.pow(torch.full_like(done, betas[0]), done)
-        root = torch.sqrt(1 - torch.pow(torch.full_like(done, betas[1]), done))
-        value.sub_(first / (second.sqrt() / root + eps) * (learning_rate / correction))
+        first_weight, second_weight = (1 - torch.pow(beta, step.double()) for beta in betas)
+        root = (second / second_weight.to(second.dtype)).sqrt_().add_(eps)
+        value.sub_((first / root).mul_((learning_rate / first_weight).to(value.dtype)))
 
 
 def _fused_kernel_works() -> bool:
-    """Whether this build of torch has the private kernel, with the meaning that we expect."""
+    """Whether this torch has the private kernel, with the meaning that we expect."""
     if not hasattr(torch, "_fused_adamw_"):
         return False
-    one = [torch.ones(1)]
-    values = [torch.ones(1)]
-    moments = Segments(values, one, [torch.zeros(1)], [torch.zeros(1)])
+    rows = Rows(*([torch.full((1,), value)] for value in (1.0, 2.0, 0.0, 0.0)))
     try:
-        adamw_step(moments, [torch.ones(())], 0.1, 0.5, (0.9, 0.999), 0.0, fused=True)
-    except (TypeError, RuntimeError, NotImplementedError):
+        adamw_update(rows, [torch.ones(())], 0.25, (0.9, 0.999), 0.0, fused=True)
+    except (TypeError, RuntimeError):
         return False
-    return math.isclose(values[0].item(), 1 - 0.1 * 0.5 - 0.1, rel_tol=1e-4)
+    return math.isclose(rows.values[0].item(), 0.75, rel_tol=1e-4)
 
 
 _HAS_FUSED = _fused_kernel_works()
