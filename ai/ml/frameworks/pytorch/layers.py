@@ -70,8 +70,8 @@ def dropout_keys(seeds: Sequence[int], n_layers: int, steps: Tensor) -> Tensor:
 
     Returns
     -------
-    Tensor of shape (n_steps, n_layers, n_members, 2), int32
-        An addend and an odd factor. The keys of a member depend on no other member.
+    Tensor of shape (n_steps, n_layers, n_members), int32
+        Odd factors. Those of a member depend on no other member.
     """
     signed = [(seed + 2**63) % 2**64 - 2**63 for seed in seeds]
     device = steps.device
@@ -79,26 +79,27 @@ def dropout_keys(seeds: Sequence[int], n_layers: int, steps: Tensor) -> Tensor:
     layers = torch.arange(1, n_layers + 1, device=device)
     z = _scramble(z + layers[:, None] * _GOLDEN)
     z = _scramble(z + (steps[:, None, None] + 1) * _GOLDEN)
-    keys = z.unsqueeze(-1).contiguous().view(torch.int32)
-    keys[..., 1] |= 1
-    return keys
+    return _low_half(z) | 1
+
+
+def _low_half(z: Tensor) -> Tensor:
+    return z.unsqueeze(-1).contiguous().view(torch.int32)[..., 0]
 
 
 @functools.lru_cache(maxsize=16)
 def _element_hashes(n_rows: int, n_columns: int, device: torch.device) -> Tensor:
     index = torch.arange(n_rows * n_columns, device=device)
-    hashed = _scramble((index + 1) * _GOLDEN).view(torch.int32)[::2]
-    return hashed.reshape(1, n_rows, n_columns).contiguous()
+    hashed = _low_half(_scramble((index + 1) * _GOLDEN)) | 1
+    return hashed.view(1, n_rows, n_columns)
 
 
 class DropoutMask:
     """Zeroes elements at random, by a hash of the element and of the step's key.
 
-    An element's hash is fixed; a step adds its key and multiplies by an odd factor of its own,
-    and the low 31 bits of the product are compared with the rate (multiply-shift hashing:
-    M. Dietzfelbinger et al., "A reliable randomized algorithm for the closest-pair problem",
-    1997, section 2). Two elements, or one element in two steps, layers or members, are dropped
-    independently of each other.
+    Every element has a fixed random odd number, and every step, layer and member a random odd
+    factor; the low 31 bits of their product are compared with the rate (multiplicative hashing:
+    M. Dietzfelbinger, T. Hagerup, J. Katajainen and M. Penttonen, "A reliable randomized
+    algorithm for the closest-pair problem", 1997, section 2).
 
     Parameters
     ----------
@@ -123,16 +124,16 @@ class DropoutMask:
         self._floats = self._bits.view(torch.float32) if drops_as_float else None
         self._limit_as_float = struct.unpack("<f", struct.pack("<i", max(self._limit - 1, 0)))[0]
 
-    def apply_(self, values: Tensor, addend: Tensor, factor: Tensor) -> None:
+    def apply_(self, values: Tensor, key: Tensor) -> None:
         """Zero elements of `values`, of shape (n_members, batch, hidden_dim), in place.
 
         Parameters
         ----------
         values : Tensor of shape (n_members, batch, hidden_dim)
-        addend, factor : Tensor of shape (n_members, 1, 1), int32
+        key : Tensor of shape (n_members, 1, 1), int32
             Of `dropout_keys`.
         """
-        bits = torch.add(self._elements, addend, out=self._bits).mul_(factor)
+        bits = torch.mul(self._elements, key, out=self._bits)
         if self._floats is not None:
             _hardshrink_backward(values, self._floats, self._limit_as_float, grad_input=values)
         else:
@@ -212,7 +213,7 @@ def forward_hidden(
     work: HiddenWork,
     *,
     residual: Tensor | None = None,
-    key: tuple[Tensor, Tensor] | None = None,
+    key: Tensor | None = None,
 ) -> Tensor:
     """Linear, batch norm by the batch's own statistics, (+ residual), ReLU, dropout.
 
@@ -227,8 +228,8 @@ def forward_hidden(
         Holds afterwards what `backward_hidden` needs.
     residual : Tensor of shape (n_members, batch, hidden_dim), optional
         Added before the ReLU.
-    key : tuple of two Tensors of shape (n_members, 1, 1), int32
-        Addend and factor of `dropout_keys`; only where there is dropout.
+    key : Tensor of shape (n_members, 1, 1), int32
+        Of `dropout_keys`; only where there is dropout.
 
     Returns
     -------
@@ -249,7 +250,7 @@ def forward_hidden(
     if work.mask is not None:
         if key is None:
             raise ValueError("a layer with dropout needs a key; make one with dropout_keys")
-        work.mask.apply_(output, *key)
+        work.mask.apply_(output, key)
     return output
 
 
@@ -315,7 +316,7 @@ class _LinearBNReLUDropout(torch.autograd.Function):
         norm_weight: Tensor,
         norm_bias: Tensor,
         rate: float,
-        key: tuple[Tensor, Tensor] | None,
+        key: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         n_members, batch, _ = x.shape
         total, square_sum = (x.new_empty(n_members, 1, weight.shape[1]) for _ in range(2))
@@ -357,7 +358,7 @@ def linear_bn_relu_dropout(
     norm_bias: Tensor,
     *,
     rate: float = 0.0,
-    key: tuple[Tensor, Tensor] | None = None,
+    key: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A hidden layer of several members in training mode, differentiable once.
 
@@ -370,8 +371,8 @@ def linear_bn_relu_dropout(
         The bias has a gradient of exactly zero.
     rate : float, default=0.0
         Dropout rate, below 1.
-    key : tuple of two Tensors of shape (n_members, 1, 1), int32
-        Addend and factor of `dropout_keys`; needed where `rate` is above 0.
+    key : Tensor of shape (n_members, 1, 1), int32
+        Of `dropout_keys`; needed where `rate` is above 0.
 
     Returns
     -------

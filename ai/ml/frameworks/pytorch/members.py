@@ -308,7 +308,7 @@ class StackedMembers:
             self._n_batches[member] = int(state[f"{layer.norm}.num_batches_tracked"])
 
     def _step_keys(self, step: int) -> Tensor:
-        """Keys of one step, shape (n_layers, n_members, 2); a block of steps is made at once."""
+        """Keys of one step, shape (n_layers, n_members); a block of steps is made at once."""
         start = step - step % _STEPS_PER_BLOCK
         if self._keys is None or self._keys[0] != start:
             steps = torch.arange(start, start + _STEPS_PER_BLOCK, device=self._architecture.device)
@@ -381,7 +381,7 @@ class _Work:
         like = owner._parameters.memory
         self.logits = like.new_zeros(owner.n_members, batch, arch.output_dim)
         self.keys = torch.zeros(
-            len(arch.hidden), owner.n_members, 2, dtype=torch.int32, device=like.device
+            len(arch.hidden), owner.n_members, dtype=torch.int32, device=like.device
         )
         slices = list(_groups(owner._active, _members_together(owner, batch)))
         largest = max((s.stop - s.start for s in slices), default=0)
@@ -399,7 +399,7 @@ class _Group:
         batch = work.logits.shape[1]
         self._hidden = arch.hidden
         self._logits = work.logits[members]
-        self._scratch = scratch[:, :n_members]
+        shared, self._gradient, self._spare = scratch[:, :n_members].unbind(0)
         self._weights, self._head, self._head_bias = self._views(owner._parameters, arch)
         self._gradients, self._head_gradient, self._head_bias_gradient = self._views(
             owner._gradients, arch
@@ -418,12 +418,10 @@ class _Group:
             for piece, n_rows in zip(arch.statistics(), (batch, batch - 1), strict=True):
                 shares.view(piece, everyone).fill_(BATCH_NORM_MOMENTUM / n_rows)
         self._layers = [
-            HiddenWork(
-                layer.rate, totals[:, i : i + 1], square_sums[:, i : i + 1], self._scratch[0]
-            )
+            HiddenWork(layer.rate, totals[:, i : i + 1], square_sums[:, i : i + 1], shared)
             for i, layer in enumerate(arch.hidden)
         ]
-        self._step_keys = [(keys[members, :1, None], keys[members, 1:, None]) for keys in work.keys]
+        self._step_keys = [keys[members, None, None] for keys in work.keys]
 
     def _views(
         self, flat: FlatTensors, arch: Architecture
@@ -457,7 +455,7 @@ class _Group:
         torch.sum(outer, 1, keepdim=True, out=self._head_bias_gradient)
         if not self._layers:
             return
-        _, gradient, spare = self._scratch
+        gradient, spare = self._gradient, self._spare
         torch.bmm(outer, self._head, out=gradient)
         for i in reversed(range(len(self._layers))):
             layer = self._hidden[i]

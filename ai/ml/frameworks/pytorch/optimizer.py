@@ -107,15 +107,14 @@ class FlatAdamW:
             steps = [steps[k] for k in members]
         if not steps:
             return
-        for step in steps:
-            step.add_(1)
-        if weight_decay:
-            kept = 1 - learning_rate * weight_decay
-            if members is None:
-                self._decayed.mul_(kept)
-            else:
-                for k in members:
-                    self._decayed[k].mul_(kept)
+        kept = 1 - learning_rate * weight_decay
+        if members is None:
+            self.steps.add_(1)
+            self._decayed.mul_(kept)
+        else:
+            for k in members:
+                self.steps[k].add_(1)
+                self._decayed[k].mul_(kept)
         adamw_update(rows, steps, learning_rate, self.betas, self.eps)
 
 
