@@ -31,7 +31,6 @@ BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.1
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
-_hardshrink_backward = torch.ops.aten.hardshrink_backward.grad_input
 
 # ---------------------------------------------------------------------------------------------
 # Dropout by a hash
@@ -93,18 +92,33 @@ def _element_hashes(n_rows: int, n_columns: int, device: torch.device) -> Tensor
     return hashed.view(1, n_rows, n_columns)
 
 
+# Patterns of a negative float32 that is a number: -0.0 down to minus infinity.
+_NEGATIVES = 0x7F800001
+
+
+def _limit(rate: float) -> float:
+    """The float32 below or at which lies the given share of all bit patterns, as floats.
+
+    NaN patterns lie nowhere; at most 0.996 of all patterns are numbers.
+    """
+    count = round(rate * 2**32)
+    bits = -(2**31) + _NEGATIVES - count if count <= _NEGATIVES else count - _NEGATIVES - 1
+    limit: float = struct.unpack("<f", struct.pack("<i", bits))[0]
+    return limit
+
+
 class DropoutMask:
     """Zeroes elements at random, by a hash of the element and of the step's key.
 
     Every element has a fixed random odd number, and every step, layer and member a random odd
-    factor; the low 31 bits of their product are compared with the rate (multiplicative hashing:
-    M. Dietzfelbinger, T. Hagerup, J. Katajainen and M. Penttonen, "A reliable randomized
-    algorithm for the closest-pair problem", 1997, section 2).
+    factor; their product modulo 2**32 decides (multiplicative hashing: M. Dietzfelbinger,
+    T. Hagerup, J. Katajainen and M. Penttonen, "A reliable randomized algorithm for the
+    closest-pair problem", 1997, section 2).
 
     Parameters
     ----------
     rate : float
-        Share of the elements to zero, in [0, 1), kept to 2**-31.
+        Share of the elements to zero, in (0, 1), kept to 2**-32.
     shape : tuple of int
         (n_members, batch, hidden_dim).
     dtype : torch.dtype
@@ -114,15 +128,14 @@ class DropoutMask:
     def __init__(
         self, rate: float, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
     ) -> None:
-        self._limit = round(rate * 2**31)
+        self._rate = rate
         self._elements = _element_hashes(shape[1], shape[2], device)
         self._bits = torch.empty(shape, dtype=torch.int32, device=device)
-        # Non-negative floats are ordered as the integers of the same bits, and `hardshrink`
-        # ignores the sign: one operation compares and zeroes. Not at rates so extreme that the
-        # limit would be a subnormal number or no number.
-        drops_as_float = dtype == torch.float32 and 2**23 < self._limit < 0x7F800000
-        self._floats = self._bits.view(torch.float32) if drops_as_float else None
-        self._limit_as_float = struct.unpack("<f", struct.pack("<i", max(self._limit - 1, 0)))[0]
+        # One operation compares floats and zeroes, none does so with integers: the bits are read
+        # as floats, of which `_limit` knows the order.
+        self._floats = self._bits.view(torch.float32)
+        self._limit = _limit(rate) if rate <= 0.99 else None
+        self._in_one = self._limit is not None and dtype == torch.float32
 
     def apply_(self, values: Tensor, key: Tensor) -> None:
         """Zero elements of `values`, of shape (n_members, batch, hidden_dim), in place.
@@ -134,10 +147,12 @@ class DropoutMask:
             Of `dropout_keys`.
         """
         bits = torch.mul(self._elements, key, out=self._bits)
-        if self._floats is not None:
-            _hardshrink_backward(values, self._floats, self._limit_as_float, grad_input=values)
+        if self._in_one:
+            _threshold_backward(values, self._floats, self._limit, grad_input=values)
+        elif self._limit is not None:
+            values.masked_fill_(self._floats <= self._limit, 0.0)
         else:
-            values.masked_fill_((bits & 0x7FFFFFFF) < self._limit, 0.0)
+            values.masked_fill_(bits < round(self._rate * 2**32) - 2**31, 0.0)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +29,16 @@ from ai.ml.frameworks.pytorch.optimizer import FlatAdamW
 
 __all__ = ["StackedMembers"]
 
+_T = TypeVar("_T")
+
 _STEPS_PER_BLOCK = 256
 _EVALUATION_ROWS = 512
 # Members are computed together on a CPU while their hidden values, in elements, stay below this:
 # small operations cost their call, large ones the way to memory.
 _TOGETHER = 2**18
+_VECTOR = 16
+# Hidden values, in elements, that a thread must have of its own to gain more than it waits.
+_WORTH_A_THREAD = 2**16
 
 
 class StackedMembers:
@@ -49,13 +56,19 @@ class StackedMembers:
         One per module: the seed of its dropout. A member's stream depends on nothing else.
     betas : tuple of float, default=(0.9, 0.999)
         AdamW's.
+    n_threads : int, default=1
+        At most so many threads share the members on a CPU, where the work is worth the waiting
+        for each other. The result does not depend on it, bit for bit.
+        Operations should then use one thread each (`torch.set_num_threads(1)`, which the trainer
+        sees to): threads inside an operation gain nothing at these sizes, and spin while they
+        wait.
 
     Raises
     ------
     TypeError
         If the modules are not of one architecture that is known here.
     ValueError
-        If there is no module, or the seeds are not as many.
+        If there is no module, the seeds are not as many, or `n_threads` is below 1.
     """
 
     def __init__(
@@ -64,11 +77,14 @@ class StackedMembers:
         *,
         seeds: Sequence[int],
         betas: tuple[float, float] = (0.9, 0.999),
+        n_threads: int = 1,
     ) -> None:
         if not modules:
             raise ValueError("modules must hold at least one network; got none")
         if len(seeds) != len(modules):
             raise ValueError(f"seeds must be one per module ({len(modules)}); got {len(seeds)}")
+        if n_threads < 1:
+            raise ValueError(f"n_threads must be at least 1; got {n_threads}")
         self._architecture = arch = Architecture.of(modules[0])
         if any(Architecture.of(module) != arch for module in modules):
             raise TypeError("modules must all be of one architecture, shapes, dtype and device")
@@ -87,6 +103,7 @@ class StackedMembers:
         self._n_batches = [0] * n_members
         self._best_n_batches = [0] * n_members
         self._active = [True] * n_members
+        self._threads = _Threads(min(n_threads, n_members) if arch.device.type == "cpu" else 1)
         self._optimizer = FlatAdamW(
             self._parameters.memory,
             self._gradients.memory,
@@ -96,6 +113,7 @@ class StackedMembers:
         for k in range(n_members):
             self._fill(k)
             self.snapshot(k)
+        self._lanes = _lanes(self._active, 1)
         self._work: dict[int, _Work] = {}
         self._keys: tuple[int, Tensor] | None = None
 
@@ -147,14 +165,22 @@ class StackedMembers:
         work = self._work.get(batch)
         if work is None:
             work = self._work[batch] = _Work(self, batch)
+        self._lanes = work.slices
         if arch.has_dropout:
             work.keys.copy_(self._step_keys(step))
         shared = x.unsqueeze(0)
-        for group in work.groups:
-            group.forward(shared)
+
+        def forward(groups: list[_Group]) -> None:
+            for group in groups:
+                group.forward(shared)
+
+        def backward(groups: list[_Group]) -> None:
+            for group in groups:
+                group.backward(shared, gradient)
+
+        self._threads.run(forward, work.lanes)
         gradient = loss_grad(work.logits)
-        for group in work.groups:
-            group.backward(shared, gradient)
+        self._threads.run(backward, work.lanes)
         for k, is_active in enumerate(self._active):
             self._n_batches[k] += is_active
         return work.logits
@@ -167,8 +193,12 @@ class StackedMembers:
         learning_rate : float or Tensor of shape ()
         weight_decay : float
         """
-        members = None if all(self._active) else [k for k, a in enumerate(self._active) if a]
-        self._optimizer.step(learning_rate, weight_decay, members)
+
+        def optimize(lane: list[slice]) -> None:
+            for members in lane:
+                self._optimizer.step(learning_rate, weight_decay, members)
+
+        self._threads.run(optimize, self._lanes)
 
     def set_active(self, active: Sequence[bool]) -> None:
         """Say which members still train; the others stay as they are, and cost nothing."""
@@ -177,6 +207,7 @@ class StackedMembers:
         changed = [bool(value) for value in active]
         if changed != self._active:
             self._active = changed
+            self._lanes = _lanes(changed, 1)
             self._work.clear()
 
     # -- evaluation ---------------------------------------------------------------------------
@@ -194,11 +225,18 @@ class StackedMembers:
         """
         out = x.new_empty(self.n_members, len(x), self._architecture.output_dim)
         rows = _EVALUATION_ROWS if x.device.type == "cpu" else max(1, len(x))
-        for members in _groups([True] * self.n_members, _members_together(self, rows)):
-            layers = self._folded(members)
-            for start in range(0, len(x), rows):
-                block = slice(start, start + rows)
-                self._evaluate(layers, x[block], out[members, block])
+        together = _members_together(self._architecture, self.n_members, rows)
+
+        def evaluate(lane: list[slice]) -> None:
+            for members in _pieces(lane, together):
+                layers = self._folded(members)
+                for start in range(0, len(x), rows):
+                    block = slice(start, start + rows)
+                    self._evaluate(layers, x[block], out[members, block])
+
+        everyone = [True] * self.n_members
+        size = len(x) * self._architecture.hidden_dim
+        self._threads.run(evaluate, self._threads.share(everyone, size))
         return out
 
     def modules(self) -> list[nn.Module]:
@@ -348,29 +386,73 @@ class StackedMembers:
         torch.baddbmm(shift, values, weight, out=out)
 
 
-def _members_together(owner: StackedMembers, batch: int) -> int:
-    """How many members one kernel shall take."""
-    arch = owner._architecture
+class _Threads:
+    """A function applied to several lists at once, the first of them in the calling thread."""
+
+    def __init__(self, n_threads: int) -> None:
+        self.n_threads = n_threads
+        # The threads end with the pool, which ends with its owner; idle ones sleep.
+        self._pool = ThreadPoolExecutor(n_threads - 1) if n_threads > 1 else None
+
+    def share(self, active: Sequence[bool], size: int) -> list[list[slice]]:
+        """The active members by thread, given the hidden values of a member, in elements."""
+        is_worth_it = sum(active) * size >= self.n_threads * _WORTH_A_THREAD
+        return _lanes(active, self.n_threads if is_worth_it else 1)
+
+    def run(self, function: Callable[[list[_T]], None], lanes: Sequence[list[_T]]) -> None:
+        """Return when all are done, even if one raises."""
+        if self._pool is None:
+            for lane in lanes:
+                function(lane)
+            return
+        others = [self._pool.submit(function, lane) for lane in lanes[1:]]
+        try:
+            for lane in lanes[:1]:
+                function(lane)
+        finally:
+            wait(others)
+        for other in others:
+            other.result()
+
+
+def _members_together(arch: Architecture, n_members: int, batch: int) -> int:
+    """How many members one kernel shall take.
+
+    On a CPU a member's values must fill whole vectors: then their bits do not depend on where
+    they lie, and a member computed among others equals the same member alone.
+    """
     if arch.device.type != "cpu":
-        return owner.n_members
+        return n_members
+    if batch * arch.hidden_dim % _VECTOR:
+        return 1
     return max(1, _TOGETHER // (batch * max(arch.hidden_dim, arch.input_dim)))
 
 
-def _groups(active: Sequence[bool], size: int) -> Iterator[slice]:
-    """Runs of active members in pieces of at most `size`, as even as can be."""
-    start = 0
-    while start < len(active):
-        if not active[start]:
-            start += 1
-            continue
-        stop = start
-        while stop < len(active) and active[stop]:
-            stop += 1
-        n_pieces = -(-(stop - start) // size)
-        for piece in range(n_pieces):
-            low, high = (start + (stop - start) * i // n_pieces for i in (piece, piece + 1))
-            yield slice(low, high)
-        start = stop
+def _lanes(active: Sequence[bool], n_threads: int) -> list[list[slice]]:
+    """The active members in about equal shares, each as runs of neighbours."""
+    chosen = [k for k, is_active in enumerate(active) if is_active]
+    lanes = []
+    for thread in range(n_threads):
+        low, high = (len(chosen) * i // n_threads for i in (thread, thread + 1))
+        lane: list[slice] = []
+        for k in chosen[low:high]:
+            if lane and lane[-1].stop == k:
+                lane[-1] = slice(lane[-1].start, k + 1)
+            else:
+                lane.append(slice(k, k + 1))
+        lanes.append(lane)
+    return lanes
+
+
+def _pieces(lane: Sequence[slice], size: int) -> Iterator[slice]:
+    """Runs of members in pieces of at most `size`, as even as can be."""
+    for run in lane:
+        length = run.stop - run.start
+        n_pieces = -(-length // size)
+        for i in range(n_pieces):
+            yield slice(
+                run.start + length * i // n_pieces, run.start + length * (i + 1) // n_pieces
+            )
 
 
 class _Work:
@@ -383,10 +465,14 @@ class _Work:
         self.keys = torch.zeros(
             len(arch.hidden), owner.n_members, dtype=torch.int32, device=like.device
         )
-        slices = list(_groups(owner._active, _members_together(owner, batch)))
-        largest = max((s.stop - s.start for s in slices), default=0)
-        scratch = like.new_empty(3, largest, batch, arch.hidden_dim)
-        self.groups = [_Group(owner, members, self, scratch) for members in slices]
+        together = _members_together(arch, owner.n_members, batch)
+        self.lanes: list[list[_Group]] = []
+        self.slices = owner._threads.share(owner._active, batch * arch.hidden_dim)
+        for lane in self.slices:
+            pieces = list(_pieces(lane, together))
+            largest = max((piece.stop - piece.start for piece in pieces), default=0)
+            scratch = like.new_empty(3, largest, batch, arch.hidden_dim)
+            self.lanes.append([_Group(owner, piece, self, scratch) for piece in pieces])
 
 
 class _Group:

@@ -7,7 +7,6 @@ that a step is two calls whatever the number of layers and members.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,10 +27,6 @@ class Rows(NamedTuple):
     gradients: list[Tensor]
     first_moments: list[Tensor]
     second_moments: list[Tensor]
-
-    def take(self, places: Sequence[int]) -> Rows:
-        """Some of them."""
-        return Rows(*([tensors[k] for k in places] for tensors in self))
 
 
 class FlatAdamW:
@@ -89,7 +84,7 @@ class FlatAdamW:
         self,
         learning_rate: float | Tensor,
         weight_decay: float,
-        members: Sequence[int] | None = None,
+        members: slice = slice(None),  # a slice is immutable
     ) -> None:
         """One step.
 
@@ -98,24 +93,13 @@ class FlatAdamW:
         learning_rate : float or Tensor of shape ()
             A tensor on the device lets a captured CUDA graph follow a schedule.
         weight_decay : float
-        members : sequence of int, optional
-            Which members move; None: all.
+        members : slice, default=all
+            Which members move.
         """
-        rows, steps = self._rows, self._row_steps
-        if members is not None:
-            rows = rows.take(members)
-            steps = [steps[k] for k in members]
-        if not steps:
-            return
-        kept = 1 - learning_rate * weight_decay
-        if members is None:
-            self.steps.add_(1)
-            self._decayed.mul_(kept)
-        else:
-            for k in members:
-                self.steps[k].add_(1)
-                self._decayed[k].mul_(kept)
-        adamw_update(rows, steps, learning_rate, self.betas, self.eps)
+        self.steps[members].add_(1)
+        self._decayed[members].mul_(1 - learning_rate * weight_decay)
+        rows = Rows(*(tensors[members] for tensors in self._rows))
+        adamw_update(rows, self._row_steps[members], learning_rate, self.betas, self.eps)
 
 
 def adamw_update(
