@@ -353,6 +353,17 @@ def test_a_stopped_member_stays_and_the_others_do_not_notice(
         _assert_equal(stopped.modules()[k], running.modules()[k] if is_active else held[k])
 
 
+def test_a_member_stopped_before_the_optimisers_step_does_not_take_it() -> None:
+    members = StackedMembers(_modules(2), seeds=[0, 1])
+    members.forward_backward(_batch(), _cross_entropy_gradient(_codes()), step=0)
+    held = members.modules()
+    members.set_active([False, True])
+    members.optimizer_step(0.01, 0.1)
+    _assert_equal(members.modules()[0], held[0])
+    weights = [m.state_dict()["net.linear1.weight"] for m in (members.modules()[1], held[1])]
+    assert not torch.equal(*weights)
+
+
 def test_a_member_that_goes_on_keeps_its_own_count_of_steps() -> None:
     modules = _modules(2)
     members = StackedMembers(modules, seeds=[0, 1])
