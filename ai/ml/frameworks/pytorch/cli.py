@@ -1,4 +1,4 @@
-"""The command line: `tabwright train`, `predict`, `evaluate`, `inspect`.
+"""The command line: `tabwright train`, `predict`, `evaluate`, `inspect`, `export`.
 
 A thin face of `pipeline.fit_table` and `predictor.Predictor`. Nothing heavy is imported before a
 command needs it: `--help` and `inspect` load no torch.
@@ -230,6 +230,46 @@ def inspect(
             _print_json(document)
             return
         _show_card(fitted, model)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    output: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    check_rows: Annotated[
+        int, typer.Option(min=1, help="Rows on which both are compared first, at the least.")
+    ] = 100_000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write a model as one ONNX graph, from raw columns to predictions.
+
+    Example: tabwright export titanic-mlp_dense.safetensors titanic.onnx
+    """
+    with _errors():
+        from dataclasses import asdict
+
+        from ai.ml.frameworks.pytorch.export import export_onnx, graph_inputs
+        from ai.ml.frameworks.pytorch.fitted import load_fitted
+
+        fitted = load_fitted(model)
+        report = export_onnx(fitted, output, check_rows=check_rows)
+        inputs = graph_inputs(fitted.encoder.plan_)
+        if as_json:
+            _print_json(
+                {
+                    "onnx": str(output),
+                    "inputs": [asdict(column) for column in inputs],
+                    "parity": asdict(report),
+                }
+            )
+            return
+        grid = Table(box=None, pad_edge=False)
+        for heading in ("input", "type", "cells"):
+            grid.add_column(heading)
+        for column in inputs:
+            grid.add_row(Text(column.name), column.dtype, column.describe())
+        _out.print(grid)
+        _out.print(Text(f"wrote {output}; it agrees with the model on {report.describe()}"))
 
 
 @app.command()

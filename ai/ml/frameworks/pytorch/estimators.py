@@ -18,6 +18,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
+from ai.ml.frameworks.pytorch.export import ParityReport, export_onnx
 from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted, member_modules
 from ai.ml.frameworks.pytorch.models import TrainingMode
 from ai.ml.frameworks.pytorch.pipeline import ClassWeight, LabelledRows, Prior, fit_table
@@ -124,6 +125,34 @@ class _TabularEstimator(BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "model_")
         self.model_.save(path)
+
+    def export_onnx(
+        self, path: str | os.PathLike[str], *, check_rows: int = 100_000
+    ) -> ParityReport:
+        """Write the model as one ONNX graph, from raw columns to predictions.
+
+        Parameters
+        ----------
+        path : str or path-like
+        check_rows : int, default=100_000
+            Rows on which the graph is compared with the model before it is written.
+
+        Returns
+        -------
+        ParityReport
+            How well they agree. What the graph's inputs are: see `export.export_onnx`.
+
+        Raises
+        ------
+        ParityError
+            If they do not; no file is left.
+        ImportError
+            If the extra `onnx` is not installed.
+        OSError
+            If it cannot be written.
+        """
+        check_is_fitted(self, "model_")
+        return export_onnx(self.model_, path, check_rows=check_rows)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -328,7 +357,8 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
 
     def predict(self, X: Any) -> np.ndarray:
         """Labels of shape (n_rows,), in the dtype they had in `fit`."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        proba = self.predict_proba(X)
+        return self.classes_[proba.argmax(axis=1)]
 
 
 class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
