@@ -100,8 +100,8 @@ def export_onnx(
     Category text may have one space on either side, the markers of missing cells (NA, NaN, null,
     ?, ...) are missing, an integer level may be written with ``.0`` and a boolean one as true,
     True or TRUE. Any other text is an unknown level; the encoder itself knows more spellings (1.50
-    for 1.5, two spaces, other forms of a date), which `onnx_feed` translates. Decimal columns of
-    more than 15 digits are doubles here, and as exact as doubles are.
+    for 1.5, two spaces, other forms of a date), which `onnx_feed` translates. Columns of Decimals
+    past 15 digits, or of integers past 2**63, are doubles here, and only as exact as doubles are.
 
     The outputs are `label` of shape (rows,), in the type of the labels, and `probabilities`, double
     of shape (rows, n_classes), or in regression `value`, double of shape (rows,). Where a column

@@ -170,11 +170,11 @@ def probe_rows(
         cells[absent] = _missing(column)
         feed[column.name] = cells[:, None]
         series[column.position] = _series(column, cells)
-    if plan.named:
-        frame = pl.DataFrame([series[column.position] for column in inputs])
-    else:
-        nothing = [pl.Series(name, [None] * n_rows) for name in plan.names]
-        frame = pl.DataFrame([series.get(k, empty) for k, empty in enumerate(nothing)])
+    if not plan.named:
+        # By position: the columns that are set aside take up their places.
+        nothing = [pl.Series([None] * n_rows) for _ in plan.names]
+        series = {k: series.get(k, empty) for k, empty in enumerate(nothing)}
+    frame = pl.DataFrame({plan.names[k]: own for k, own in series.items()})
     return ProbeRows(feed, frame)
 
 
