@@ -75,7 +75,8 @@ def export_onnx(
     ------
     ParityError
         If a probability differs by more than 1e-5, or a label although the two highest
-        probabilities differ by more than 2e-5. No file is left.
+        probabilities differ by more than 2e-5, and float32 does not explain it (see
+        `ParityReport`). No file is left.
     ImportError
         If onnx or onnxruntime is missing; the message names the line that installs them.
     OSError

@@ -27,7 +27,6 @@ __all__ = [
     "add_prior",
     "add_probabilities",
     "add_target_scale",
-    "isotonic_functions",
 ]
 
 # A bound on what a float32 network computes; past it the graph computes in float64.
@@ -157,15 +156,11 @@ def add_calibration(graph: Graph, proba: str, calibrator: Calibrator) -> str:
     return _softmax(graph, graph.add("Add", mapped, graph.constant(arrays["bias"][None])))
 
 
-def isotonic_functions(calibrator: Calibrator) -> tuple[list[FloatArray], list[FloatArray]]:
-    """Knots and values of each class's monotone function; of class 1 alone for two classes."""
+def _add_isotonic(graph: Graph, proba: str, calibrator: Calibrator) -> str:
     borders = np.cumsum(calibrator.arrays["lengths"])[:-1].astype(np.int64)
     knots = np.split(calibrator.arrays["inputs"], borders)
-    return knots, np.split(calibrator.arrays["outputs"], borders)
-
-
-def _add_isotonic(graph: Graph, proba: str, calibrator: Calibrator) -> str:
-    knots, values = isotonic_functions(calibrator)
+    values = np.split(calibrator.arrays["outputs"], borders)
+    # Two classes have one function, of class 1; class 0 gets the rest.
     if len(knots) == 1:
         second = piecewise_linear(graph, graph.columns(proba, [1]), knots, values)
         mapped = graph.concat([graph.add("Sub", graph.float64(1.0), second), second])
