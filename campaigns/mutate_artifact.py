@@ -28,11 +28,12 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from ai.ml.frameworks.pytorch.serialization import ArtifactError, pack, unpack
 
@@ -102,6 +103,34 @@ def load_generic(data: bytes) -> Verdict:
     return "accepted"
 
 
+def load_whole(data: bytes) -> Verdict:
+    """Read as a whole model; what is accepted must predict finite numbers."""
+    from ai.ml.frameworks.pytorch.features import Compact
+    from ai.ml.frameworks.pytorch.fitted import FittedModel
+    from ai.ml.frameworks.pytorch.predictor import Predictor
+
+    try:
+        model = FittedModel.from_artifact(*unpack(data, "mutant"))
+    except ArtifactError:
+        return "refused"
+    row = model.encoder.encode_row(dict.fromkeys(model.encoder.feature_names_in_))
+    if row.shape != (1, model.architecture.input_dim) or not np.isfinite(row).all():
+        raise AssertionError("accepted, but the encoder is broken")
+    # A row of missing values reaches every part without a table.
+    missing = model.encoder.transform(_missing_row(model.encoder.feature_names_in_))
+    predictor = Predictor(model)
+    output = predictor.network(Compact(missing.numeric, missing.codes))
+    if model.classes is not None:
+        output = predictor.calibrated(output)
+    if not np.isfinite(output).all():
+        raise AssertionError("accepted, but the predictions are not finite")
+    return "accepted"
+
+
+def _missing_row(names: Sequence[str]) -> pl.DataFrame:
+    return pl.DataFrame({str(name): [None] for name in names})
+
+
 def single_byte_changes(data: bytes, *, step: int = 1) -> Iterator[bytes]:
     """Every place changed to every other value (or every `step`-th of these)."""
     for number in range(0, len(data) * 255, step):
@@ -163,7 +192,9 @@ def doctored(data: bytes, rng: random.Random) -> bytes:
             entries.pop(rng.randrange(len(entries)))
         elif body:
             place = rng.randrange(len(body)) & ~3
-            nasty = rng.choice([b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\xff" * 4, bytes(4)])
+            # NaN, infinity, the largest float32 and its negative, another NaN, zero.
+            words = ("0000c07f", "0000807f", "ffff7f7f", "ffff7fff", "ffffffff", "00000000")
+            nasty = bytes.fromhex(rng.choice(words))
             body[place : place + 4] = nasty[: len(body) - place]
         if "document" not in envelope:
             break
@@ -270,8 +301,6 @@ def main() -> int:
     load: Load = load_generic
     data = small_artifact()
     if arguments.model is not None:
-        from campaigns.load_model import load_whole
-
         load, data = load_whole, arguments.model.read_bytes()
     print(f"original: {len(data)} bytes, {load(data)}")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

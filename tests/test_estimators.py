@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ai.ml.frameworks.pytorch import TabularClassifier, TabularRegressor, load_model
+from ai.ml.frameworks.pytorch.models import TrainingMode
 
 SMALL: dict[str, Any] = {
     "hidden_dim": 16,
@@ -46,7 +47,7 @@ def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["tabresnet", "imbalance_aware", "calibrated_classifier"])
-def test_other_modes_pass_the_checks_whose_path_differs(mode: str) -> None:
+def test_other_modes_pass_the_checks_whose_path_differs(mode: TrainingMode) -> None:
     from sklearn.utils import estimator_checks
 
     estimator = TabularClassifier(mode, **SMALL)
@@ -213,7 +214,7 @@ def test_eval_set_replaces_the_split_and_its_labels_are_checked() -> None:
     with pytest.raises(ValueError, match="maybe"):
         TabularClassifier(**SMALL).fit(frame, y, eval_set=(frame[:1], ["maybe"]))
     with pytest.raises(ValueError, match="eval_set must be a tuple"):
-        TabularClassifier(**SMALL).fit(frame, y, eval_set=frame)
+        TabularClassifier(**SMALL).fit(frame, y, eval_set=frame)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,24 @@ def test_large_logits_may_differ_as_far_as_float32_does() -> None:
     assert not rounding.any()
 
 
+def test_values_may_differ_as_far_as_sums_cancel_in_float32() -> None:
+    fitted = model("linear_glm_baseline", "regression", n_members=1)
+    (state,) = fitted.members
+    frame = table().head(1)
+    row = fitted.encoder.expand(fitted.encoder.transform(frame))[0]
+    i, j = np.argsort(-np.abs(row))[:2]
+    weight = state["linear.weight"].copy()
+    weight[0, [i, j]] += np.float32(1e4) * row[[j, i]] * np.array([1.0, -1.0], dtype=np.float32)
+    rough = replace(fitted, members=({**state, "linear.weight": weight},))
+    for own, error, explained in ((rough, 3e-5, True), (rough, 0.1, False), (fitted, 3e-5, False)):
+        assert own.target is not None
+        wide = replace(own, target=replace(own.target, low=-1e6, high=1e6))
+        predictor = Predictor(wide)
+        found = predictor.predict_values(frame) + error * own.target.scale
+        _, rounding = onnx_parity._value_differences(predictor, frame, found)
+        assert rounding.tolist() == [explained]
+
+
 def test_prior_of_imbalance_aware_is_in_the_graph() -> None:
     fitted = model("imbalance_aware")
     other = replace(fitted, prior=np.array([0.8, 0.1, 0.1]))

@@ -79,11 +79,7 @@ def _fit(mode: str, task: Task) -> FittedModel:
     return fit_table(LabelledRows(frame, codes), settings, classes=np.array(["no", "yes"]))
 
 
-CASES = [
-    (mode, task)
-    for task in ("classification", "regression")
-    for mode in modes_for(task)  # type: ignore[arg-type]
-]
+CASES = [(mode, task) for task in ("classification", "regression") for mode in modes_for(task)]
 
 
 @pytest.mark.parametrize(("mode", "task"), CASES)

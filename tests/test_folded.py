@@ -158,6 +158,13 @@ def test_huge_inputs_give_finite_probabilities(mode: TrainingMode) -> None:
     assert np.isfinite(network.logits(x)).all()
 
 
+def test_weights_that_fold_past_float32_stay_finite() -> None:
+    arrays = {name: value.copy() for name, value in state(member("mlp_dense", 0)).items()}
+    arrays["net.norm1.weight"][:] = 3e38
+    arrays["net.norm1.running_var"][:] = 0.0
+    assert np.isfinite(FoldedNetwork([arrays]).probabilities(rows(5))).all()
+
+
 def test_sure_networks_do_not_overflow() -> None:
     network, _ = build("linear_glm_baseline", 1)
     proba = network.probabilities(rows(20) * np.float32(1e4))

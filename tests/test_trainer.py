@@ -125,7 +125,10 @@ def test_each_member_keeps_its_own_best_epoch() -> None:
     assert trained.stopped == "schedule"
     for k, best in enumerate(wanted):
         torch.testing.assert_close(
-            trained.modules[k].state_dict()["net.linear1.weight"], states[best - 1][k], rtol=0, atol=0
+            trained.modules[k].state_dict()["net.linear1.weight"],
+            states[best - 1][k],
+            rtol=0,
+            atol=0,
         )
 
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from ai.ml.frameworks.pytorch.estimators import (
         TabularClassifier,
         TabularRegressor,
-        distill,
         load_model,
     )
     from ai.ml.frameworks.pytorch.schema import ArtifactError
@@ -23,7 +22,6 @@ _HOME = {
     "TabularClassifier": "estimators",
     "TabularRegressor": "estimators",
     "load_model": "estimators",
-    "distill": "estimators",
     "ArtifactError": "schema",
     "TableError": "tables",
 }
@@ -33,7 +31,6 @@ __all__ = [
     "TableError",
     "TabularClassifier",
     "TabularRegressor",
-    "distill",
     "load_model",
 ]
 

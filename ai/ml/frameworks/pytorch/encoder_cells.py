@@ -48,7 +48,8 @@ def numbers(column: pl.Series, origin: Origin) -> NDArray[np.float64]:
 
 def elapsed(moments: pl.Series, origin: int) -> NDArray[np.float64]:
     """Microseconds since the origin, float64 of shape (n,); NaN is missing."""
-    values: NDArray[np.float64] = (moments - origin).cast(pl.Float64).to_numpy()
+    # float64 is exact to the microsecond for 285 years around 1970, and cannot overflow.
+    values: NDArray[np.float64] = (moments.cast(pl.Float64) - float(origin)).to_numpy()
     return values
 
 

@@ -170,15 +170,14 @@ def fit_numeric(
     scaled = (np.clip(ordered, lower, upper) - centre) * scale
     if encoding == "quantile_normal":
         knots, scores = _normal_knots(scaled)
-    elif encoding in ("quantile_ple", "tree_ple") and high > low and scale > 0:
-        ends = ((np.clip(np.array([low, high]), lower, upper) - centre) * scale).astype(np.float32)
+    elif encoding in ("quantile_ple", "tree_ple") and scale > 0:
         if encoding == "tree_ple" and tree is not None and known is not None:
             plain = ((np.clip(chosen, lower, upper) - centre) * scale).astype(np.float32)
             index = np.flatnonzero(known) if sample is None else sample[known]
             inner = _tree_thresholds(plain, index, tree, n_bins)
         else:
             inner = _quantile_edges(scaled.astype(np.float32), n_bins)
-        edges = _strict_edges(inner, float(ends[0]), float(ends[1]))
+        edges = _strict_edges(inner, *scaled[[0, -1]].astype(np.float32).tolist())
     return NumericFit(centre, scale, lower, upper, edges, knots, scores)
 
 

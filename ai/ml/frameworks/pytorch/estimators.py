@@ -358,7 +358,8 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
     def predict(self, X: Any) -> np.ndarray:
         """Labels of shape (n_rows,), in the dtype they had in `fit`."""
         proba = self.predict_proba(X)
-        return self.classes_[proba.argmax(axis=1)]
+        labels: np.ndarray = self.classes_[proba.argmax(axis=1)]
+        return labels
 
 
 class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -139,6 +140,11 @@ class TableEncoder:
         max_levels: int = 50,
         min_count: int | None = None,
     ) -> None:
+        if numeric_encoding not in get_args(NumericEncoding):
+            raise ValueError(
+                f"numeric_encoding must be one of {', '.join(get_args(NumericEncoding))}; "
+                f"got {numeric_encoding!r}"
+            )
         if n_bins < 2:
             raise ValueError(f"n_bins must be at least 2; got {n_bins}")
         if max_levels < 1:
@@ -275,7 +281,11 @@ class TableEncoder:
             fits.append(fit_numeric(values, sample, encoding, n_bins=n_bins, tree=tree))
         missing.extend(bool(np.isnan(booleans(column)).any()) for column in series["boolean"])
         date_cycles = _varying_cycles(moments)
-        about = StatisticsTarget.of(n_rows, target, task, sample_weight, random_state)
+
+        @cache
+        def about() -> StatisticsTarget:
+            return StatisticsTarget.of(n_rows, target, task, sample_weight, random_state)
+
         n_codes = len(series["category"]) + int(date_cycles.sum())
         codes = np.empty((n_rows, n_codes), dtype=np.int32)
         categories, statistics = self._fit_categories(series["category"], about, codes)
@@ -291,7 +301,7 @@ class TableEncoder:
                 had_missing=np.array(missing, dtype=bool),
                 numbers=NumericColumns.of(fits, encoding, self.keep_value),
                 categories=categories,
-                statistic_names=(*about.names, "log count"),
+                statistic_names=(*about().names, "log count") if statistics else (),
             )
         )
         return codes, statistics
@@ -299,7 +309,7 @@ class TableEncoder:
     def _fit_categories(
         self,
         series: Sequence[pl.Series],
-        about: StatisticsTarget,
+        about: Callable[[], StatisticsTarget],
         codes: NDArray[np.int32],
     ) -> tuple[tuple[CategoryColumn, ...], list[NDArray[np.float32]]]:
         """Fit the category columns and write their codes."""

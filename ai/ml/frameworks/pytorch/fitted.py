@@ -369,7 +369,7 @@ def member_modules(model: FittedModel) -> list[nn.Module]:
 
 def _is_given(document: Reader, key: str) -> bool:
     """Whether a key holds a value or null; it must be there either way."""
-    if key not in document.keys():  # noqa: SIM118
+    if key not in document:
         raise document.fail(key, "given, or null")
     return document.optional(key)
 

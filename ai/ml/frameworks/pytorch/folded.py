@@ -17,6 +17,7 @@ __all__ = ["FoldedNetwork"]
 
 # `nn.BatchNorm1d`'s default, which models.py keeps.
 _EPS = 1e-5
+_LARGEST = float(np.finfo(np.float32).max)
 # Hidden activations of a block should stay in the second-level cache.
 _BLOCK_FLOATS = 2**17
 _LEAST_BLOCK, _MOST_BLOCK = 64, 1024
@@ -317,4 +318,5 @@ def _shared(members: Sequence[State], linear: str, norm: str | None) -> _Affine:
 
 
 def _kept(array: FloatArray) -> NDArray[np.float32]:
-    return np.ascontiguousarray(array, dtype=np.float32)
+    # A batch norm of almost no variance may scale past float32.
+    return np.ascontiguousarray(np.clip(array, -_LARGEST, _LARGEST), dtype=np.float32)

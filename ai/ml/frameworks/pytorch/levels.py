@@ -7,7 +7,7 @@ canonical form of `tables.to_levels`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,7 +159,7 @@ class CategoryColumn:
 
 
 def fit_category(
-    levels: pl.Series, about: StatisticsTarget, *, max_levels: int, min_count: int
+    levels: pl.Series, about: Callable[[], StatisticsTarget], *, max_levels: int, min_count: int
 ) -> tuple[CategoryColumn, NDArray[np.int32], NDArray[np.float32] | None]:
     """Fit one column.
 
@@ -174,7 +174,8 @@ def fit_category(
     ----------
     levels : Series of String
         Training rows, canonical; null is missing.
-    about : StatisticsTarget
+    about : callable
+        Gives the `StatisticsTarget`; called where statistics are needed.
     max_levels, min_count : int
 
     Returns
@@ -199,7 +200,7 @@ def fit_category(
     codes = column.codes(levels)
     if not many:
         return column, codes, None
-    table, own = _statistics(codes, FIRST_LEVEL + len(column.levels), about)
+    table, own = _statistics(codes, FIRST_LEVEL + len(column.levels), about())
     return CategoryColumn(column.levels, frequent, has_missing, table), codes, own
 
 

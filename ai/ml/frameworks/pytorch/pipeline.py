@@ -7,7 +7,7 @@ implementation of any of its steps.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-import ai.ml.frameworks.pytorch as tabwright
+from ai.ml.frameworks.pytorch import __version__
 from ai.ml.frameworks.pytorch.calibration import (
     check_calibration,
     fit_calibrator,
@@ -37,7 +37,7 @@ from ai.ml.frameworks.pytorch.trainer import Epoch, Inputs, Trained, train
 __all__ = ["ClassWeight", "LabelledRows", "Prior", "fit_table"]
 
 ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
-Prior = Literal["training", "balanced"] | np.ndarray
+Prior = Literal["training", "balanced"] | Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,7 @@ def _check_prior(prior: Prior, n_classes: int, settings: FitSettings) -> np.ndar
         if settings.training_mode != "imbalance_aware" or prior == "training":
             return None
         return np.full(n_classes, 1.0 / n_classes)
-    shares = np.asarray(prior, dtype=np.float64)
+    shares: np.ndarray = np.asarray(prior, dtype=np.float64)
     if shares.shape != (n_classes,) or not np.isfinite(shares).all() or (shares <= 0).any():
         raise ValueError(
             f"prior must hold {n_classes} finite shares above 0, in the order of classes_; "
@@ -297,7 +297,8 @@ def _check_prior(prior: Prior, n_classes: int, settings: FitSettings) -> np.ndar
             "prior is an argument of training_mode='imbalance_aware'; the mode is "
             f"{settings.training_mode!r}"
         )
-    return shares / shares.sum()
+    total: float = shares.sum()
+    return shares / total
 
 
 def _train_members(
@@ -429,7 +430,7 @@ def _card(
         "columns": [asdict(column) for column in profile.columns],
         "stopped": stopped,
         "versions": {
-            "tabwright": tabwright.__version__,
+            "tabwright": __version__,
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "numpy": np.__version__,

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.ml.frameworks.pytorch.calibration import change_prior, prior_log_ratio
-from ai.ml.frameworks.pytorch.fitted import FittedModel
+from ai.ml.frameworks.pytorch.calibrator import change_prior, prior_log_ratio
 from ai.ml.frameworks.pytorch.folded import FoldedNetwork
 
 if TYPE_CHECKING:
     import polars as pl
 
     from ai.ml.frameworks.pytorch.features import Compact
+    from ai.ml.frameworks.pytorch.fitted import FittedModel
 
 __all__ = ["Predictor"]
 

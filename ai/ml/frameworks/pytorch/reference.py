@@ -112,7 +112,7 @@ class ReferenceMembers:
 
 
 def _decay_groups(module: nn.Module) -> list[dict[str, list[nn.Parameter]]]:
-    decayed = [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear)]
-    ids = {id(weight) for weight in decayed}
-    plain = [parameter for parameter in module.parameters() if id(parameter) not in ids]
+    weights = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear)}
+    decayed = [value for value in module.parameters() if id(value) in weights]
+    plain = [value for value in module.parameters() if id(value) not in weights]
     return [{"params": decayed}, {"params": plain}]

@@ -19,7 +19,7 @@ from ai.ml.frameworks.pytorch.dates import cycle_codes
 from ai.ml.frameworks.pytorch.encoder_cells import Origin, booleans, moment, numbers, one
 from ai.ml.frameworks.pytorch.levels import FIRST_LEVEL, MISSING, UNKNOWN, CategoryColumn
 from ai.ml.frameworks.pytorch.plan import EncodingPlan
-from ai.ml.frameworks.pytorch.tables import to_levels
+from ai.ml.frameworks.pytorch.tables import MISSING_MARKERS, to_levels
 
 __all__ = ["RowEncoder"]
 
@@ -97,13 +97,13 @@ class RowEncoder:
 
     def _date(self, at: int, name: str, date: int) -> _Step:
         encode = self._plan.numbers.scalar(at)
-        start = self._plan.date_origins[date]
+        start = float(self._plan.date_origins[date])
         cycles = [(cycle.name, code) for cycle, d, code in self._plan.cycle_columns if d == date]
 
         def step(value: Any, numeric: list[float], codes: list[int]) -> None:
             when = moment(name, value)
             if when is not None:
-                numeric[at] = encode(float(when - start))
+                numeric[at] = encode(float(when) - start)
                 for cycle, code in cycles:
                     codes[code] = cycle_codes(cycle, when)
 
@@ -126,27 +126,50 @@ def _category(j: int, at: int, name: str, category: CategoryColumn) -> _Step:
     table = {level: code for code, level in enumerate(category.levels, start=FIRST_LEVEL)}
     last = FIRST_LEVEL + category.n_inputs
     statistics = category.statistics
-    width = 0 if statistics is None else statistics.shape[1]
+    rows: list[list[float]] | None = None
+    width = 0
+    if statistics is not None:
+        rows, width = statistics.tolist(), statistics.shape[1]
 
     def step(value: Any, numeric: list[float], codes: list[int]) -> None:
-        kind = type(value)
-        if kind is str:
-            code = table.get(value)
-        elif value is None:
-            code = MISSING
-        elif kind is bool:
-            code = table.get("true" if value else "false", UNKNOWN)
-        elif kind is int:
-            code = table.get(str(value), UNKNOWN)
-        else:
-            code = None
+        code = _known_code(value, table)
         if code is None:
             code = int(category.codes(to_levels(one(name, value)))[0])
         codes[j] = code if code < last else UNKNOWN
-        if statistics is not None:
-            numeric[at : at + width] = statistics[code].tolist()
+        if rows is not None:
+            numeric[at : at + width] = rows[code]
 
     return step
+
+
+def _known_code(value: Any, table: Mapping[str, int]) -> int | None:
+    """The code of a cell whose level is plain to see, else None.
+
+    The levels of the table are canonical names, so text that is one of them is that level. Any
+    other text is unknown if it begins with a letter that begins no number, boolean or infinity:
+    such text is its own name.
+    """
+    kind = type(value)
+    if kind is str:
+        code = table.get(value)
+        if code is None and value.isascii() and value.isprintable():
+            text = value.strip(" ")
+            code = table.get(text)
+            if code is None:
+                if text in MISSING_MARKERS:
+                    return MISSING
+                if text[0].isalpha() and text[0] not in "iItTfF":
+                    return UNKNOWN
+        return code
+    if value is None:
+        return MISSING
+    if kind is bool:
+        return table.get("true" if value else "false", UNKNOWN)
+    if kind is int:
+        return table.get(str(value), UNKNOWN)
+    if kind is float and value.is_integer() and abs(value) < 2**53:
+        return table.get(str(int(value)), UNKNOWN)
+    return None
 
 
 def _first(step: tuple[int, _Step]) -> int:

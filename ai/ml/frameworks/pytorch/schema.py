@@ -261,6 +261,10 @@ class Reader:
         """Any JSON value, sized only by the caps on the document: for what people alone read."""
         return self._get(key, "given")
 
+    def __contains__(self, key: str) -> bool:
+        """Whether the document has the key, null or not, and nobody has read it yet."""
+        return key in self._unread
+
     def keys(self) -> tuple[str, ...]:
         """The keys nobody has read yet, sorted."""
         return tuple(sorted(self._unread))

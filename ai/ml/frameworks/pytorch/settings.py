@@ -267,7 +267,7 @@ class FitSettings:
 
 
 def _read_field(document: Reader, name: str, annotation: str) -> object:
-    if name not in document.keys():
+    if name not in document:
         raise document.fail(name, "given")
     if "None" in annotation and not document.optional(name):
         return None

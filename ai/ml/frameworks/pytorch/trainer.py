@@ -8,6 +8,7 @@ the members' affair (`members.StackedMembers`, or `reference.ReferenceMembers`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 import warnings
@@ -55,6 +56,17 @@ class Members(Protocol):
     def modules(self) -> list[nn.Module]: ...
 
 
+class Batches(Protocol):
+    """What the loop needs of the rows."""
+
+    @property
+    def n_rows(self) -> int: ...
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor: ...
+
+    def chunks(self) -> Iterator[Tensor]: ...
+
+
 class Inputs:
     """Encoded rows on the training device.
 
@@ -72,7 +84,7 @@ class Inputs:
     def __init__(
         self, encoder: TableEncoder, compact: Compact, device: torch.device, hide_rate: float = 0.0
     ) -> None:
-        self.n_rows = len(compact)
+        self._n_rows = len(compact)
         self._expand = encoder.torch_expander(device)
         self._numeric = torch.from_numpy(compact.numeric).to(device)
         self._codes = torch.from_numpy(compact.codes).to(device)
@@ -82,6 +94,11 @@ class Inputs:
         self._expanded: Tensor | None = None
         if self._hidable is None and self.n_rows * encoder.input_dim * 4 <= _EXPANDED_BYTES:
             self._expanded = self._expand(self._numeric, self._codes)
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return self._n_rows
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Network inputs of the given rows, float32 of shape (len(rows), input_dim)."""
@@ -188,9 +205,9 @@ def learning_rate_at(progress: float, peak: float) -> float:
 
 def train(
     members: Members,
-    inputs: Inputs,
+    inputs: Batches,
     objective: Objective,
-    validation: tuple[Inputs, Callable[[Tensor], Tensor]] | None,
+    validation: tuple[Batches, Callable[[Tensor], Tensor]] | None,
     settings: FitSettings,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Trained:
@@ -199,11 +216,11 @@ def train(
     Parameters
     ----------
     members : Members
-    inputs : Inputs
+    inputs : Batches
         The training rows.
     objective : Objective
         Over the training rows.
-    validation : tuple of (Inputs, callable) or None
+    validation : tuple of (Batches, callable) or None
         The rows that choose the epoch, and what maps their logits, of shape (n_members, n_rows,
         output_dim), to one loss per member. None: every member keeps its last epoch.
     settings : FitSettings
@@ -241,7 +258,7 @@ def train(
                     x = inputs.batch(rows, batch_generator)
                     rate = learning_rate_at(step / n_steps, settings.learning_rate)
                     members.forward_backward(
-                        x, lambda z, rows=rows: objective.gradient(z, rows), step=step
+                        x, functools.partial(objective.gradient, rows=rows), step=step
                     )
                     members.optimizer_step(rate, settings.weight_decay)
                     step += 1
