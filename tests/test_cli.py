@@ -42,8 +42,12 @@ def _run(*words: str, code: int = 0) -> str:
 def test_every_mode_goes_from_a_table_to_predictions(mode: str, tmp_path: Path) -> None:
     table = _table(tmp_path / "table.csv")
     model, out = tmp_path / "model.safetensors", tmp_path / "out.csv"
-    for target, task in (("label", "classification"), ("price", "regression")):
-        words = ("train", str(table), "--target", target, "--mode", mode, "--output", str(model))
+    for target, other, task in (
+        ("label", "price", "classification"),
+        ("price", "label", "regression"),
+    ):
+        named = ("--target", target, "--drop", other, "--mode", mode)
+        words = ("train", str(table), *named, "--output", str(model))
         if mode not in modes_for(task):  # type: ignore[arg-type]
             refusal = _run(*words, *FAST, code=2)
             assert "does not fit" in " ".join(refusal.split())
@@ -52,8 +56,8 @@ def test_every_mode_goes_from_a_table_to_predictions(mode: str, tmp_path: Path) 
         new = tmp_path / "new.csv"
         # Reordered columns, an unseen category, a missing value, a column nobody asked for.
         new.write_text("kind,extra,size\nmauve,1,0.5\nred,2,\n,3,-1e300\n")
-        with pytest.warns(UserWarning, match="extra"):
-            _run("predict", str(model), str(new), "--output", str(out))
+        said = _run("predict", str(model), str(new), "--output", str(out))
+        assert "note: ignored 1 column that the model was not trained on" in said
         predictions = pl.read_csv(out)
         assert len(predictions) == 3
         if task == "classification":
@@ -86,6 +90,8 @@ def test_predict_prints_csv_and_keeps_columns(tmp_path: Path) -> None:
     lines = printed.splitlines()
     assert lines[0] == "size,prediction,probability_n,probability_y"
     assert len(lines) == 151
+    bare = _run("predict", str(model), str(table)).splitlines()
+    assert bare == [line.split(",", 1)[1] for line in lines]
 
 
 def test_inspect_shows_the_card(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -167,7 +168,8 @@ def predict(
         if missing:
             raise ValueError(f"{table} has no column {missing[0]!r} to keep")
         predictions = prediction_frame(Predictor(fitted), frame)
-        result = frame.select(keep or []).hstack(predictions.get_columns())
+        # A selection of no columns has no rows either, so it cannot be the left side of a stack.
+        result = frame.select(keep).hstack(predictions.get_columns()) if keep else predictions
         if output is None:
             sys.stdout.write(result.write_csv())
         else:
@@ -387,9 +389,12 @@ def _epoch_bar(silent: bool) -> Iterator[Any]:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Turn what a user can mend into one readable block and exit code 2."""
+    """Show warnings as notes, and what a user can mend as one readable block (exit code 2)."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.showwarning = _note
+            yield
     except (typer.Exit, typer.Abort):
         raise
     except BrokenPipeError:
@@ -418,6 +423,17 @@ def _errors() -> Iterator[None]:
             )
         )
         raise typer.Exit(1) from None
+
+
+def _note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    _err.print(Text(f"note: {message}", style="yellow"))
 
 
 def main() -> None:
