@@ -15,6 +15,7 @@ import numpy as np
 
 from ai.ml.frameworks.pytorch.calibrator import Calibrator
 from ai.ml.frameworks.pytorch.features import TableEncoder
+from ai.ml.frameworks.pytorch.formats import left_out, may_be_missing
 from ai.ml.frameworks.pytorch.schema import (
     ArtifactError,
     Reader,
@@ -275,6 +276,9 @@ class FittedModel:
             "metrics": {rows: dict(scores) for rows, scores in self.metrics.items()},
             "card": dict(self.card),
         }
+        document = {
+            name: value for name, value in document.items() if not left_out(name, value, None)
+        }
         return document, tensors
 
     @classmethod
@@ -368,8 +372,8 @@ def member_modules(model: FittedModel) -> list[nn.Module]:
 
 
 def _is_given(document: Reader, key: str) -> bool:
-    """Whether a key holds a value or null; it must be there either way."""
-    if key not in document:
+    """Whether a key holds a value or null; only keys later than format 1 may be missing."""
+    if key not in document and not may_be_missing(key):
         raise document.fail(key, "given, or null")
     return document.optional(key)
 

@@ -4,7 +4,8 @@ An artifact is a `.safetensors` file with one metadata key, ``tabwright``, that 
 JSON text: ``{"document": ..., "format": 1, "needs": "0.1.0", "sha256": "..."}``. Arrays are
 tensors, everything else is the document. The digest is that of the whole file with the digest's
 own 64 places set to "0"; it tells damage, not forgery. What the document must hold is not known
-here: `schema.py` has the tools, and each room checks its own part.
+here: `schema.py` has the tools, each room checks its own part, and `formats.py` has the rule by
+which later versions may add to a frozen format.
 
 The header is read by our own code, since the safetensors library accepts what a trusted file must
 not have (duplicate keys, unknown fields, any name); any safetensors reader can open the result.
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from ai.ml.frameworks.pytorch import __version__
 from ai.ml.frameworks.pytorch.files import write_atomically
+from ai.ml.frameworks.pytorch.formats import FORMATS, format_of
 from ai.ml.frameworks.pytorch.schema import (
     ADVICE,
     ArtifactError,
@@ -41,7 +43,6 @@ from ai.ml.frameworks.pytorch.schema import (
 from ai.ml.frameworks.pytorch.strict_json import check_json, dump_json, parse_json
 
 __all__ = [
-    "FORMAT_VERSION",
     "ArtifactError",
     "Reader",
     "TensorBag",
@@ -55,8 +56,6 @@ __all__ = [
     "write_atomically",
 ]
 
-FORMAT_VERSION = 1
-FORMAT_NEEDS = "0.1.0"
 METADATA_KEY = "tabwright"
 
 MAX_FILE = 2**31
@@ -294,12 +293,8 @@ def _as_bytes(array: NDArray[Any]) -> memoryview:
 
 def _header(document: dict[str, Any], specs: list[_Spec], digest: str) -> bytes:
     """The first bytes of a file: the length, then the JSON header padded to eight bytes."""
-    envelope = {
-        "document": document,
-        "format": FORMAT_VERSION,
-        "needs": FORMAT_NEEDS,
-        "sha256": digest,
-    }
+    form = format_of(document)
+    envelope = {"document": document, "format": form, "needs": FORMATS[form], "sha256": digest}
     entries = [f'"__metadata__":{{"{METADATA_KEY}":{dump_json(dump_json(envelope))}}}']
     for spec in specs:
         shape, offsets = dump_json(spec.shape), dump_json((spec.start, spec.stop))
@@ -387,7 +382,7 @@ def _parse_header(raw: bytes, total: int, where: str) -> _Header:
     if set(envelope) != {"document", "format", "needs", "sha256"} or len(metadata) != 1:
         names = sorted({*envelope, *metadata} - {METADATA_KEY})
         raise ArtifactError(
-            f"{where}: its metadata must have the four fields of format {FORMAT_VERSION}; "
+            f"{where}: its metadata must have the four fields of an artifact; "
             f"got {shown(names)}; {ADVICE}"
         )
     document, digest = envelope["document"], envelope["sha256"]
@@ -409,18 +404,18 @@ def _parse_header(raw: bytes, total: int, where: str) -> _Header:
 
 
 def _check_format(envelope: dict[str, Any], where: str) -> None:
-    version, needs = envelope.get("format"), envelope.get("needs")
+    version, needs, newest = envelope.get("format"), envelope.get("needs"), max(FORMATS)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ArtifactError(
-            f"{where}: its format must be a number from 1 to {FORMAT_VERSION}; "
+            f"{where}: its format must be a number from 1 to {newest}; "
             f"got {shown(version)}; {ADVICE}"
         )
-    if version > FORMAT_VERSION:
+    if version > newest:
         known = isinstance(needs, str) and _VERSION.fullmatch(needs)
         wanted = f"tabwright >= {needs}" if known else "a newer tabwright"
         raise ArtifactError(
             f"{where} is in format {shown(version)} and needs {wanted}; this is tabwright "
-            f"{__version__}, which reads formats up to {FORMAT_VERSION}; "
+            f"{__version__}, which reads formats up to {newest}; "
             "run `pip install --upgrade tabwright`"
         )
 

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ai.ml.frameworks.pytorch.formats import left_out, may_be_missing
 from ai.ml.frameworks.pytorch.schema import ArtifactError
 
 if TYPE_CHECKING:
@@ -251,19 +252,29 @@ class FitSettings:
 
     def to_document(self) -> dict[str, Any]:
         """The settings as plain JSON-able data."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            field.name: values[field.name]
+            for field in fields(self)
+            if not left_out(_place(field.name), values[field.name], field.default)
+        }
 
     @classmethod
     def from_document(cls, document: Reader) -> FitSettings:
         """Read the settings back; every rule of the constructor holds for a file's values too."""
         values: dict[str, Any] = {}
         for field in fields(cls):
-            values[field.name] = _read_field(document, field.name, str(field.type))
+            if field.name in document or not may_be_missing(_place(field.name)):
+                values[field.name] = _read_field(document, field.name, str(field.type))
         document.done()
         try:
             return cls(**values)
         except ValueError as error:
             raise ArtifactError(f"settings: {error}") from None
+
+
+def _place(name: str) -> str:
+    return f"settings.{name}"
 
 
 def _read_field(document: Reader, name: str, annotation: str) -> object:
