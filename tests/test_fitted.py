@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import polars as pl
 import pytest
 import torch
 
+from ai.ml.frameworks.pytorch.decisions import DecisionRule
 from ai.ml.frameworks.pytorch.fitted import Architecture, FittedModel, TargetScale, load_fitted
 from ai.ml.frameworks.pytorch.models import build_model
 from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
 from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.schema import ArtifactError
+from ai.ml.frameworks.pytorch.scoring import prediction_frame, score_rows
 from ai.ml.frameworks.pytorch.settings import TRAINING_MODES, FitSettings, Task, modes_for
 
 N_ROWS = 120
@@ -118,6 +121,38 @@ def test_the_predictor_agrees_with_the_unfolded_modules() -> None:
 
 
 @pytest.mark.parametrize(
+    "rule",
+    [
+        DecisionRule("threshold", threshold=0.875, positive=1),
+        DecisionRule("threshold", threshold=0.125, positive=0),
+        DecisionRule("costs", costs=np.array([[0.0, 7.0], [1.0, 0.5]])),
+    ],
+)
+def test_a_decision_rule_is_saved_and_followed(rule: DecisionRule, tmp_path: Path) -> None:
+    model = replace(_fit("mlp_dense", "classification"), decision=rule)
+    model.save(tmp_path / "model.safetensors")
+    again = load_fitted(tmp_path / "model.safetensors")
+    assert again.decision is not None
+    assert again.decision.to_state()[0] == rule.to_state()[0]
+    proba = Predictor(again).predict_proba(_frame())
+    np.testing.assert_array_equal(Predictor(again).decide(proba), rule.apply(proba))
+    assert again.classes is not None
+    predicted = prediction_frame(Predictor(again), _frame())["prediction"].to_list()
+    assert predicted == again.classes[rule.apply(proba)].tolist()
+    assert predicted != again.classes[proba.argmax(axis=1)].tolist()
+
+
+def test_scores_of_labels_follow_the_decision_rule() -> None:
+    model = _fit("mlp_dense", "classification")
+    codes = np.arange(N_ROWS) % 2
+    everywhere = replace(model, decision=DecisionRule("threshold", threshold=0.0, positive=1))
+    before, after = (score_rows(Predictor(m), _frame(), codes) for m in (model, everywhere))
+    assert after["accuracy"] == 0.5
+    assert after["balanced_accuracy"] == 0.5
+    assert after["log_loss"] == before["log_loss"]
+
+
+@pytest.mark.parametrize(
     ("edit", "message"),
     [
         (lambda d, t: d.update(extra=1), "no other keys"),
@@ -127,6 +162,12 @@ def test_the_predictor_agrees_with_the_unfolded_modules() -> None:
         (lambda d, t: d.update(n_members=3), "missing"),
         (lambda d, t: d["settings"].update(task="regression"), "must fit the task"),
         (lambda d, t: d["settings"].update(dropout=1.5), "dropout"),
+        (lambda d, t: d.pop("decision"), "decision must be given, or null"),
+        (lambda d, t: d.update(decision={"kind": "costs"}), "decision.costs"),
+        (
+            lambda d, t: d.update(decision={"kind": "threshold", "threshold": 2, "positive": 1}),
+            "threshold",
+        ),
         (lambda d, t: t.update(stray=np.zeros(2)), "stray"),
         (lambda d, t: t.update(class_prior=np.array([-1.0, 2.0])), "above 0"),
         (
@@ -147,6 +188,13 @@ def test_an_edited_artifact_is_refused_with_what_and_where(edit, message: str) -
     document, tensors = _fit("mlp_dense", "classification").to_artifact()
     edit(document, tensors)
     with pytest.raises(ArtifactError, match=message):
+        FittedModel.from_artifact(document, tensors)
+
+
+def test_a_regression_model_has_no_decision_rule() -> None:
+    document, tensors = _fit("mlp_dense", "regression").to_artifact()
+    document["decision"] = {"kind": "argmax"}
+    with pytest.raises(ArtifactError, match="decision must be null in regression"):
         FittedModel.from_artifact(document, tensors)
 
 

@@ -82,7 +82,8 @@ class DecisionRule:
         if kind == "threshold":
             if n_classes != 2:
                 raise document.fail("kind", f"one that fits {n_classes} classes")
-            threshold, positive = document.number("threshold"), document.integer("positive", 0, 1)
+            threshold = document.number("threshold", low=0.0, high=1.0)
+            positive = document.integer("positive", 0, 1)
             rule = cls(kind, threshold=threshold, positive=positive)
         elif kind == "costs":
             rule = cls(kind, costs=tensors.take("costs", "float64", (n_classes, n_classes)))

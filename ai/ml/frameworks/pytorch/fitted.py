@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ai.ml.frameworks.pytorch.calibrator import Calibrator
+from ai.ml.frameworks.pytorch.decisions import DecisionRule
 from ai.ml.frameworks.pytorch.features import TableEncoder
 from ai.ml.frameworks.pytorch.formats import left_out, may_be_missing
 from ai.ml.frameworks.pytorch.schema import (
@@ -210,6 +211,9 @@ class FittedModel:
         The prior under which `imbalance_aware` answers; None: as trained.
     calibrator : Calibrator or None
         None in regression and where calibration was turned off.
+    decision : DecisionRule or None
+        How the command line makes labels of probabilities; None: the most probable class, as in
+        the estimators always.
     best_epochs : tuple of int
     history : tuple of dict
         One dict of numbers per epoch.
@@ -229,6 +233,7 @@ class FittedModel:
     class_weights: np.ndarray | None = None
     prior: np.ndarray | None = None
     calibrator: Calibrator | None = None
+    decision: DecisionRule | None = None
     best_epochs: tuple[int, ...] = ()
     history: tuple[dict[str, float], ...] = ()
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -255,6 +260,10 @@ class FittedModel:
         if self.calibrator is not None:
             calibrator, calibrator_tensors = self.calibrator.to_state()
             tensors |= prefixed("calibrator.", calibrator_tensors)
+        decision = None
+        if self.decision is not None:
+            decision, decision_tensors = self.decision.to_state()
+            tensors |= prefixed("decision.", decision_tensors)
         for name in ("class_prior", "class_weights", "prior"):
             vector = getattr(self, name)
             if vector is not None:
@@ -271,6 +280,7 @@ class FittedModel:
             "classes": classes,
             "target": None if self.target is None else asdict(self.target),
             "calibrator": calibrator,
+            "decision": decision,
             "best_epochs": list(self.best_epochs),
             "history": [dict(epoch) for epoch in self.history],
             "metrics": {rows: dict(scores) for rows, scores in self.metrics.items()},
@@ -302,7 +312,7 @@ class FittedModel:
             _take_member(bag.scoped(f"members.{k}."), shapes)
             for k in range(reader.integer("n_members", low=1, high=1024))
         )
-        classes = target = calibrator = None
+        classes = target = calibrator = decision = None
         if _is_given(reader, "classes"):
             classes = _classes_from_state(reader.child("classes"), bag)
         if _is_given(reader, "target"):
@@ -320,6 +330,12 @@ class FittedModel:
             calibrator = Calibrator.from_state(
                 reader.child("calibrator"), bag.scoped("calibrator."), n_classes=n_classes
             )
+        if _is_given(reader, "decision"):
+            if classes is None:
+                raise reader.fail("decision", "null in regression")
+            decision = DecisionRule.from_state(
+                reader.child("decision"), bag.scoped("decision."), n_classes=n_classes
+            )
         vectors = {
             name: bag.take(name, dtype="float64", shape=(n_classes,)) if bag.has(name) else None
             for name in ("class_prior", "class_weights", "prior")
@@ -335,6 +351,7 @@ class FittedModel:
             classes=classes,
             target=target,
             calibrator=calibrator,
+            decision=decision,
             best_epochs=reader.integers("best_epochs"),
             history=tuple(_read_epoch(epoch) for epoch in reader.children("history")),
             metrics=_read_metrics(reader.child("metrics")),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai.ml.frameworks.pytorch.calibrator import change_prior, prior_log_ratio
+from ai.ml.frameworks.pytorch.decisions import DecisionRule
 from ai.ml.frameworks.pytorch.folded import FoldedNetwork
 
 if TYPE_CHECKING:
@@ -115,6 +116,21 @@ class Predictor:
         if self.model.classes is None:
             raise ValueError("predict_proba needs a classifier; this is a regression model")
         return self.calibrated(self.network(self.model.encoder.transform(frame)))
+
+    def decide(self, proba: FloatArray) -> NDArray[np.int64]:
+        """Predicted classes by the decision rule stored with the model, else the most probable.
+
+        Parameters
+        ----------
+        proba : ndarray of shape (n, n_classes), float64
+            From `predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n,), int64
+            Positions in the model's classes.
+        """
+        return (self.model.decision or DecisionRule()).apply(proba)
 
     def predict_values(self, frame: pl.DataFrame) -> FloatArray:
         """Regression values of the rows of a table.

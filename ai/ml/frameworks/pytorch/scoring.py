@@ -24,13 +24,14 @@ def prediction_frame(predictor: Predictor, frame: pl.DataFrame) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        A column `prediction`; in classification also `probability_LABEL` for every label.
+        A column `prediction`, by the model's decision rule where it has one; in classification
+        also `probability_LABEL` for every label.
     """
     classes = predictor.model.classes
     if classes is None:
         return pl.DataFrame({"prediction": predictor.predict_values(frame)})
     proba = predictor.predict_proba(frame)
-    labels = pl.Series("prediction", classes[proba.argmax(axis=1)].tolist())
+    labels = pl.Series("prediction", classes[predictor.decide(proba)].tolist())
     columns = {f"probability_{label}": proba[:, i] for i, label in enumerate(classes.tolist())}
     return pl.DataFrame([labels]).hstack(pl.DataFrame(columns).get_columns())
 
@@ -54,10 +55,12 @@ def score_rows(
     Returns
     -------
     dict of str to float
+        Those that judge labels, by the model's decision rule where it has one.
     """
     if predictor.model.classes is None:
         return score_regression(target, predictor.predict_values(frame), sample_weight)
-    return score_classification(target, predictor.predict_proba(frame), sample_weight)
+    proba = predictor.predict_proba(frame)
+    return score_classification(target, proba, sample_weight, predicted=predictor.decide(proba))
 
 
 def score_frame(
