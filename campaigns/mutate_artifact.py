@@ -302,7 +302,10 @@ def main() -> int:
     data = small_artifact()
     if arguments.model is not None:
         load, data = load_whole, arguments.model.read_bytes()
-    print(f"original: {len(data)} bytes, {load(data)}")
+    print(f"original: {len(data)} bytes")
+    if load(data) != "accepted":
+        print("failure: the original is refused, so its mutants tell nothing", file=sys.stderr)
+        return 1
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     changes = run("single bytes", single_byte_changes(data, step=arguments.step), data, load)
     cuts = run("truncations", truncations(data), data, load)

@@ -1,0 +1,1 @@
+"""Models that earlier versions saved, with what they predicted: every version must agree."""
