@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai.ml.frameworks.pytorch.intervals import Intervals, fit_intervals
+from ai.ml.frameworks.pytorch.intervals import (
+    CrossPredictions,
+    Intervals,
+    fit_intervals,
+    interval_rows,
+)
 from ai.ml.frameworks.pytorch.schema import ArtifactError, Reader, TensorBag
 
 
@@ -107,3 +112,77 @@ def test_refusals() -> None:
     for coverage in (0.0, 1.0):
         with pytest.raises(ValueError, match="coverage must be above 0 and below 1; got"):
             fit_intervals([1.0], [1.0]).interval([1.0], coverage)
+
+
+def test_a_quarter_of_many_rows_is_set_aside_and_few_rows_are_crossed() -> None:
+    many = interval_rows(1000, random_state=0)
+    assert many.kind == "split"
+    assert len(many.aside) == 250
+    assert sorted([*many.aside, *many.choosing]) == list(range(1000))
+    few = interval_rows(60, random_state=0)
+    assert few.kind == "cross"
+    assert few.choosing.tolist() == list(range(60))
+    assert few.folds is not None
+    assert np.bincount(few.folds).tolist() == [12] * 5
+
+
+@pytest.mark.parametrize("n_rows", [30, 1000])
+def test_groups_and_times_do_not_straddle(n_rows: int) -> None:
+    groups = np.random.default_rng(0).integers(10, size=n_rows)
+    grouped = interval_rows(n_rows, groups=groups, random_state=0)
+    if grouped.folds is None:
+        assert not set(groups[grouped.aside]) & set(groups[grouped.choosing])
+    else:
+        for group in range(10):
+            assert len(set(grouped.folds[groups == group])) <= 1
+    timed = interval_rows(n_rows, time=groups, random_state=0)
+    assert timed.kind == "split"
+    assert groups[timed.aside].min() > groups[timed.choosing].max()
+
+
+def test_no_rows_to_take_residuals_from_is_said() -> None:
+    assert interval_rows(1, random_state=0).kind is None
+    for rows in ({"groups": ["a"] * 900}, {"time": [1.0] * 900}):
+        nothing = interval_rows(900, **rows, random_state=0)
+        assert nothing.kind is None
+        assert len(nothing.choosing) == 900
+        assert "need at least 2 validation" in nothing.message
+
+
+def _crossed(target: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    folds = np.arange(12) % 3
+    cross = CrossPredictions(target, folds, weight)
+    for _ in range(8):
+        cross.see(rng.normal(size=(2, 12)))
+    return cross.predictions()
+
+
+def test_crossed_predictions_do_not_look_at_their_own_rows() -> None:
+    target = np.linspace(-1, 1, 12)
+    expected = _crossed(target)
+    for fold in range(3):
+        moved = target + 100.0 * (np.arange(12) % 3 == fold)
+        now = _crossed(moved)
+        own = np.arange(12) % 3 == fold
+        np.testing.assert_array_equal(now[own], expected[own])
+        assert (now[~own] != expected[~own]).any()
+
+
+def test_crossed_predictions_are_those_of_the_best_epoch_elsewhere() -> None:
+    target, folds = np.zeros(4), np.array([0, 0, 1, 1])
+    cross = CrossPredictions(target, folds)
+    for outputs in ([[1.0, 1, 5, 5]], [[6.0, 6, 2, 2]], [[7.0, 7, 7, 7]]):
+        cross.see(np.array(outputs))
+    # Fold 0 is predicted by the epoch that fold 1 likes best, the second, and the other way.
+    assert cross.predictions().tolist() == [6.0, 6.0, 5.0, 5.0]
+    with pytest.raises(ValueError, match="no epoch was seen"):
+        CrossPredictions(target, folds).predictions()
+
+
+def test_weights_choose_the_crossed_epoch() -> None:
+    target = np.linspace(-1, 1, 12)
+    weight = np.where(np.arange(12) < 6, 1.0, 0.0)
+    moved = np.where(np.arange(12) < 6, target, 50.0)
+    np.testing.assert_array_equal(_crossed(target, weight), _crossed(moved, weight))
+    assert (_crossed(target) != _crossed(moved)).any()

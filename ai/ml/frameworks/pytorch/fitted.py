@@ -17,6 +17,7 @@ from ai.ml.frameworks.pytorch.calibrator import Calibrator
 from ai.ml.frameworks.pytorch.decisions import DecisionRule
 from ai.ml.frameworks.pytorch.features import TableEncoder
 from ai.ml.frameworks.pytorch.formats import left_out, may_be_missing
+from ai.ml.frameworks.pytorch.intervals import Intervals
 from ai.ml.frameworks.pytorch.schema import (
     ArtifactError,
     Reader,
@@ -214,6 +215,9 @@ class FittedModel:
     decision : DecisionRule or None
         How the command line makes labels of probabilities; None: the most probable class, as in
         the estimators always.
+    intervals : Intervals or None
+        Half-widths of prediction intervals; None in classification, and where too few rows were
+        held out.
     best_epochs : tuple of int
     history : tuple of dict
         One dict of numbers per epoch.
@@ -234,6 +238,7 @@ class FittedModel:
     prior: np.ndarray | None = None
     calibrator: Calibrator | None = None
     decision: DecisionRule | None = None
+    intervals: Intervals | None = None
     best_epochs: tuple[int, ...] = ()
     history: tuple[dict[str, float], ...] = ()
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -264,6 +269,10 @@ class FittedModel:
         if self.decision is not None:
             decision, decision_tensors = self.decision.to_state()
             tensors |= prefixed("decision.", decision_tensors)
+        intervals = None
+        if self.intervals is not None:
+            intervals, interval_tensors = self.intervals.to_state()
+            tensors |= prefixed("intervals.", interval_tensors)
         for name in ("class_prior", "class_weights", "prior"):
             vector = getattr(self, name)
             if vector is not None:
@@ -281,6 +290,7 @@ class FittedModel:
             "target": None if self.target is None else asdict(self.target),
             "calibrator": calibrator,
             "decision": decision,
+            "intervals": intervals,
             "best_epochs": list(self.best_epochs),
             "history": [dict(epoch) for epoch in self.history],
             "metrics": {rows: dict(scores) for rows, scores in self.metrics.items()},
@@ -312,7 +322,7 @@ class FittedModel:
             _take_member(bag.scoped(f"members.{k}."), shapes)
             for k in range(reader.integer("n_members", low=1, high=1024))
         )
-        classes = target = calibrator = decision = None
+        classes = target = calibrator = decision = intervals = None
         if _is_given(reader, "classes"):
             classes = _classes_from_state(reader.child("classes"), bag)
         if _is_given(reader, "target"):
@@ -336,6 +346,10 @@ class FittedModel:
             decision = DecisionRule.from_state(
                 reader.child("decision"), bag.scoped("decision."), n_classes=n_classes
             )
+        if _is_given(reader, "intervals"):
+            if classes is not None:
+                raise reader.fail("intervals", "null in classification")
+            intervals = Intervals.from_state(reader.child("intervals"), bag.scoped("intervals."))
         vectors = {
             name: bag.take(name, dtype="float64", shape=(n_classes,)) if bag.has(name) else None
             for name in ("class_prior", "class_weights", "prior")
@@ -352,6 +366,7 @@ class FittedModel:
             target=target,
             calibrator=calibrator,
             decision=decision,
+            intervals=intervals,
             best_epochs=reader.integers("best_epochs"),
             history=tuple(_read_epoch(epoch) for epoch in reader.children("history")),
             metrics=_read_metrics(reader.child("metrics")),

@@ -24,6 +24,12 @@ from ai.ml.frameworks.pytorch.calibration import (
 )
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fitted import Architecture, FittedModel, TargetScale
+from ai.ml.frameworks.pytorch.intervals import (
+    CrossPredictions,
+    IntervalRows,
+    fit_intervals,
+    interval_rows,
+)
 from ai.ml.frameworks.pytorch.metrics import score_classification, score_regression
 from ai.ml.frameworks.pytorch.models import build_model
 from ai.ml.frameworks.pytorch.objectives import Objective, class_weight_vector, row_weights
@@ -108,8 +114,8 @@ def fit_table(
     classes : ndarray of shape (n_classes,) or None
         The labels that the codes stand for; None in regression.
     validation : LabelledRows, optional
-        Rows that choose the epoch and fit the calibrator; without them `validation_fraction` of
-        `rows` is set aside.
+        Rows that choose the epoch, and fit the calibrator or give the residuals of prediction
+        intervals; without them `validation_fraction` of `rows` is set aside.
     groups, time : ndarray of shape (n_rows,), optional
         Rows of one group stay on one side of the split; validation rows are strictly later.
     named : bool, default=True
@@ -166,6 +172,18 @@ def fit_table(
         )
         validation = rows.take(validation_index)
         rows = rows.take(train_index)
+        groups = None if groups is None else groups[validation_index]
+        time = None if time is None else time[validation_index]
+    else:
+        # They tell of the rows of an internal split alone.
+        groups = time = None
+    interval = spare = None
+    if classes is None:
+        interval = interval_rows(
+            len(validation), groups=groups, time=time, random_state=settings.random_state
+        )
+        spare = validation.take(interval.aside)
+        validation = validation.take(interval.choosing)
     settings = settings.resolved(n_rows=len(rows))
     encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)
     compact = encoder.fit_transform(
@@ -180,8 +198,18 @@ def fit_table(
     )
     validation_compact = encoder.transform(validation.frame)
     targets = _Targets.of(rows, settings, classes, class_weight, prior)
+    cross = None
+    if targets.scale is not None and interval is not None and interval.folds is not None:
+        standard = targets.scale.standardise(validation.target)[:, 0].astype(np.float64)
+        cross = CrossPredictions(standard, interval.folds, validation.weight)
     trained = _train_members(
-        settings, encoder, (compact, rows), (validation_compact, validation), targets, on_epoch
+        settings,
+        encoder,
+        (compact, rows),
+        (validation_compact, validation),
+        targets,
+        on_epoch,
+        cross,
     )
     model = FittedModel(
         settings=settings,
@@ -199,7 +227,10 @@ def fit_table(
         history=tuple(_finite(asdict(epoch)) for epoch in trained.history),
         card=_card(profile, len(rows), len(validation), target_name, trained.stopped),
     )
-    return _with_scores(model, validation_compact, validation)
+    model = _with_scores(model, validation_compact, validation)
+    if interval is None or spare is None:
+        return model
+    return _with_intervals(model, interval, validation, spare, cross)
 
 
 @dataclass(frozen=True)
@@ -308,6 +339,7 @@ def _train_members(
     validation: tuple[Compact, LabelledRows],
     targets: _Targets,
     on_epoch: Callable[[Epoch], None] | None,
+    cross: CrossPredictions | None,
 ) -> Trained:
     device = _device(settings)
     hidden_dim, depth, n_members = (
@@ -342,7 +374,7 @@ def _train_members(
         targets.on(rows, device),
         (
             Inputs(encoder, validation_compact, device),
-            _score(settings, targets, validation_rows, device),
+            _score(settings, targets, validation_rows, device, cross),
         ),
         settings,
         on_epoch,
@@ -350,10 +382,21 @@ def _train_members(
 
 
 def _score(
-    settings: FitSettings, targets: _Targets, rows: LabelledRows, device: torch.device
+    settings: FitSettings,
+    targets: _Targets,
+    rows: LabelledRows,
+    device: torch.device,
+    cross: CrossPredictions | None,
 ) -> Callable[[Tensor], Tensor]:
     """What chooses the epoch: maps validation logits to one loss per member."""
     objective = targets.on(rows, device)
+    if cross is not None:
+
+        def seen(outputs: Tensor) -> Tensor:
+            cross.see(outputs[..., 0].double().cpu().numpy())
+            return objective.loss(outputs)
+
+        return seen
     if settings.training_mode != "calibrated_classifier":
         return objective.loss
     weights = row_weights(rows.target, rows.weight, targets.class_weights, len(rows))
@@ -412,6 +455,26 @@ def _with_scores(model: FittedModel, compact: Compact, validation: LabelledRows)
     proba = predictor.calibrated(output)
     scores = score_classification(validation.target, proba, validation.weight)
     return replace(model, metrics={"validation": scores})
+
+
+def _with_intervals(
+    model: FittedModel,
+    interval: IntervalRows,
+    validation: LabelledRows,
+    spare: LabelledRows,
+    cross: CrossPredictions | None,
+) -> FittedModel:
+    """Half-widths of prediction intervals, from residuals of rows that chose nothing."""
+    model = replace(model, card={**model.card, "intervals": interval.message})
+    if interval.kind is None:
+        return model
+    if cross is None:
+        rows, values = spare, Predictor(model).predict_values(spare.frame)
+    else:
+        assert model.target is not None
+        rows, values = validation, model.target.restore(cross.predictions())
+    intervals = fit_intervals(rows.target, values, kind=interval.kind, sample_weight=rows.weight)
+    return replace(model, intervals=intervals)
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float]:

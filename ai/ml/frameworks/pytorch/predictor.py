@@ -155,6 +155,41 @@ class Predictor:
             raise ValueError("predict_values needs a regression model; this is a classifier")
         return self.network(self.model.encoder.transform(frame))
 
+    def predict_interval(self, frame: pl.DataFrame, coverage: float = 0.9) -> FloatArray:
+        """Intervals around the regression values of the rows of a table.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+            The columns of training, in any order.
+        coverage : float, default=0.9
+            Share of new rows whose value the interval shall hold, in (0, 1).
+
+        Returns
+        -------
+        ndarray of shape (n_rows, 2), float64
+            Lower and upper ends, in the target's own units; infinite where the held-out rows are
+            too few to promise the coverage.
+
+        Raises
+        ------
+        TableError
+            If the columns are not those of training, or a cell does not fit its column.
+        ValueError
+            For a classifier, a coverage out of range, or a model without held-out residuals.
+        """
+        if self.model.classes is not None:
+            raise ValueError("predict_interval needs a regression model; this is a classifier")
+        if self.model.intervals is None:
+            raise ValueError(
+                "predict_interval needs a model with residuals of rows that chose nothing; this "
+                f"one has none ({self.model.card.get('intervals')}); fit with more validation rows"
+            )
+        # Checked before the table is encoded and the networks run.
+        width = self.model.intervals.half_width(coverage)
+        value = self.predict_values(frame)
+        return np.stack([value - width, value + width], axis=1)
+
     def predict_row(self, row: Mapping[str, Any]) -> FloatArray | float:
         """One row by the shortest way: no table is built.
 
