@@ -92,33 +92,55 @@ class Objective:
     teacher_weight : Tensor of shape (n_members,) or float
         Weight of the soft part, in [0, 1]; the hard part has the rest. Members may differ, so
         that several weights are tried in one run.
-    temperature : float
-        Temperature of the soft part (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural
-        Network", 2015, section 2); its gradient is scaled by the temperature's square, as there.
+    temperature : Tensor of shape (n_members,) or float
+        Temperature of the soft part of a classifier (Hinton, Vinyals, Dean, "Distilling the
+        Knowledge in a Neural Network", 2015, section 2); its gradient is scaled by the
+        temperature's square, as there. Members may differ.
+    labelled : Tensor of shape (n_rows,), bool, or None
+        Which rows have a target of their own; the others learn from the soft part alone,
+        whatever the teacher's weight. None: all have one.
     """
 
     targets: Tensor
     weights: Tensor | None = None
     soft_targets: Tensor | None = None
     teacher_weight: Tensor | float = 0.0
-    temperature: float = 1.0
+    temperature: Tensor | float = 1.0
+    labelled: Tensor | None = None
     _shares: Tensor = field(init=False, repr=False)
+    _temperatures: Tensor = field(init=False, repr=False)
+    _soft: Tensor | None = field(init=False, repr=False)
+    _cools: bool = field(init=False, repr=False)
     _loss_sum: Tensor | None = field(default=None, repr=False)
     _row_count: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         self._shares = torch.as_tensor(self.teacher_weight, device=self.targets.device).reshape(-1)
+        self._temperatures = torch.as_tensor(
+            self.temperature, device=self.targets.device, dtype=torch.float64
+        ).reshape(-1)
         if self.weights is not None:
             self.weights = self.weights / self.weights.mean()
-        if self.soft_targets is not None and self.is_classification and self.temperature != 1.0:
-            self.soft_targets = torch.softmax(
-                self.soft_targets.clamp_min(1e-12).log() / self.temperature, dim=-1
-            )
+        if self.labelled is not None and self.soft_targets is None:
+            raise ValueError("rows without a label need soft_targets; got None")
+        self._cools = self.is_classification and bool((self._temperatures != 1.0).any())
+        # Cooling starts from logarithms, row by row: members may differ in temperature.
+        self._soft = self.soft_targets
+        if self._soft is not None and self._cools:
+            self._soft = self._soft.clamp_min(1e-12).log()
 
     @property
     def is_classification(self) -> bool:
         """Whether the targets are class codes."""
         return not self.targets.is_floating_point()
+
+    def _share_of(self, rows: Tensor, logits: Tensor) -> Tensor:
+        """Weight of the soft part, of shape (n_members or 1, batch or 1, 1)."""
+        share = self._shares.to(logits).view(-1, 1, 1)
+        if self.labelled is None:
+            return share
+        own = self.labelled.index_select(0, rows).view(1, -1, 1)
+        return torch.where(own, share, torch.ones_like(share))
 
     def gradient(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Gradient of the batch's mean loss in the logits; adds the loss to the running sum.
@@ -145,8 +167,8 @@ class Objective:
 
     def _losses_and_gradient(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         targets = self.targets.index_select(0, rows)
-        soft = None if self.soft_targets is None else self.soft_targets.index_select(0, rows)
-        share = self._shares.to(logits).view(-1, 1, 1)
+        soft = None if self._soft is None else self._soft.index_select(0, rows)
+        share = self._share_of(rows, logits)
         if not self.is_classification:
             # Mixing the two squared errors has the gradient of one squared error on the mixture.
             goal = targets if soft is None else torch.lerp(targets, soft, share)
@@ -155,13 +177,23 @@ class Objective:
         index = targets.expand(logits.shape[0], -1).unsqueeze(-1)
         log_proba = functional.log_softmax(logits, dim=-1)
         losses = log_proba.gather(-1, index).squeeze(-1).neg_()
+        if soft is not None and not self._cools:
+            # Both parts see the same probabilities: their gradients differ in the goal alone.
+            soft_losses = (log_proba * soft).sum(-1).neg_()
+            losses = torch.lerp(losses, soft_losses, share.squeeze(-1))
         gradient = log_proba.exp_()
-        gradient.scatter_add_(-1, index, gradient.new_full((), -1.0).expand(index.shape))
         if soft is None:
+            gradient.scatter_add_(-1, index, gradient.new_full((), -1.0).expand(index.shape))
             return losses, gradient
-        cooled = functional.log_softmax(logits / self.temperature, dim=-1)
-        soft_losses = (cooled * soft).sum(-1).neg_() * self.temperature**2
-        soft_gradient = cooled.exp_().sub_(soft).mul_(self.temperature)
+        if not self._cools:
+            goal = functional.one_hot(targets, logits.shape[-1]).to(soft)
+            return losses, gradient.sub_(torch.lerp(goal, soft, share))
+        gradient.scatter_add_(-1, index, gradient.new_full((), -1.0).expand(index.shape))
+        temperature = self._temperatures.to(logits).view(-1, 1, 1)
+        soft = torch.softmax(soft / temperature, dim=-1)
+        cooled = functional.log_softmax(logits / temperature, dim=-1)
+        soft_losses = (cooled * soft).sum(-1).neg_() * temperature.squeeze(-1) ** 2
+        soft_gradient = cooled.exp_().sub_(soft).mul_(temperature)
         return (
             torch.lerp(losses, soft_losses, share.squeeze(-1)),
             torch.lerp(gradient, soft_gradient, share),
@@ -174,7 +206,7 @@ class Objective:
         ----------
         rows : Tensor of shape (batch,), int64
         member : int, default=0
-            Whose teacher weight counts.
+            Whose teacher weight and temperature count.
 
         Returns
         -------
@@ -184,16 +216,20 @@ class Objective:
 
         def loss(logits: Tensor, targets: Tensor) -> Tensor:
             soft = None if self.soft_targets is None else self.soft_targets[rows]
-            share = self._shares[member % len(self._shares)].to(logits)
+            share = self._share_of(rows, logits)
+            share = share[member % len(share)].squeeze(-1)
+            temperature = float(self._temperatures[member % len(self._temperatures)])
             if self.is_classification:
                 losses = functional.cross_entropy(logits, targets, reduction="none")
             else:
                 losses = (logits - targets).squeeze(-1).square()
             if soft is not None and self.is_classification:
-                cooled = functional.log_softmax(logits / self.temperature, dim=-1)
-                losses = (1 - share) * losses - share * self.temperature**2 * (cooled * soft).sum(1)
+                soft = torch.softmax(soft.clamp_min(1e-12).log() / temperature, dim=-1)
+                cooled = functional.log_softmax(logits / temperature, dim=-1)
+                losses = (1 - share) * losses - share * temperature**2 * (cooled * soft).sum(1)
             elif soft is not None:
-                losses = (logits - torch.lerp(targets, soft, share)).squeeze(-1).square()
+                goal = torch.lerp(targets, soft, share.unsqueeze(-1))
+                losses = (logits - goal).squeeze(-1).square()
             return (losses if self.weights is None else losses * self.weights[rows]).mean()
 
         return loss
