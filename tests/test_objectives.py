@@ -122,3 +122,51 @@ def test_members_may_weigh_the_teacher_differently() -> None:
     ).sum()
     (expected,) = torch.autograd.grad(total, logits)
     torch.testing.assert_close(objective.gradient(logits.detach().clone(), rows), expected)
+
+
+@pytest.mark.parametrize("temperature", [1.0, [1.0, 2.5, 4.0]])
+@pytest.mark.parametrize("kind", ["regression", "distillation"])
+def test_rows_without_a_label_learn_from_the_teacher_alone(
+    kind: str, temperature: float | list[float]
+) -> None:
+    shared = _objective(kind, weighted=True)
+    soft = shared.soft_targets
+    if soft is None:
+        soft = torch.randn(N_ROWS, 1, dtype=torch.float64)
+    labelled = torch.arange(N_ROWS) % 3 != 0
+    objective = Objective(
+        shared.targets,
+        shared.weights,
+        soft,
+        torch.tensor([0.0, 0.3, 1.0]),
+        torch.as_tensor(temperature),
+        labelled,
+    )
+    width = soft.shape[1]
+    logits = torch.randn(3, N_ROWS, width, dtype=torch.float64, requires_grad=True)
+    rows = torch.randperm(N_ROWS)
+    total = torch.stack(
+        [objective.criterion(rows, k)(z, objective.targets[rows]) for k, z in enumerate(logits)]
+    ).sum()
+    (expected,) = torch.autograd.grad(total, logits)
+    torch.testing.assert_close(objective.gradient(logits.detach().clone(), rows), expected)
+    # Whatever target such a row is given, nothing changes.
+    other = torch.where(
+        labelled if kind == "distillation" else labelled[:, None],
+        shared.targets,
+        torch.zeros_like(shared.targets),
+    )
+    again = Objective(
+        other,
+        shared.weights,
+        soft,
+        torch.tensor([0.0, 0.3, 1.0]),
+        torch.as_tensor(temperature),
+        labelled,
+    )
+    torch.testing.assert_close(again.gradient(logits.detach().clone(), rows), expected)
+
+
+def test_rows_without_a_label_need_a_teacher() -> None:
+    with pytest.raises(ValueError, match="need soft_targets"):
+        Objective(torch.zeros(3, dtype=torch.int64), labelled=torch.tensor([True, False, True]))

@@ -24,6 +24,7 @@ from ai.ml.frameworks.pytorch.models import TrainingMode
 from ai.ml.frameworks.pytorch.pipeline import ClassWeight, LabelledRows, Prior, fit_table
 from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.settings import (
+    AugmentationChoice,
     CalibrationName,
     Device,
     FitSettings,
@@ -209,9 +210,13 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         How numeric columns become network inputs.
     hide_rate : float, default=0.02
         Share of known category levels shown as unknown while training.
-    teacher_weight : float or None, default=None
-        Weight of the teacher's labels in distillation; None: chosen on validation rows.
-    teacher_temperature : float, default=1.0
+    teacher : TeacherKind, estimator, sequence of these, or None, default=None
+        Who teaches in `tree_teacher_distillation`; None: the kind that measures best. An
+        estimator given here is cloned and fitted out of fold; see `teachers.soft_labels`.
+    teacher_weight, teacher_temperature : float or None, default=None
+        Weight and temperature of the teacher's labels; None: chosen on validation rows.
+    augmentation : {"auto", "munge", "neighbourhood"} or None, default="auto"
+        Made-up rows for the teacher to label; "auto": where validation shows that they help.
     roles : dict of str to role, optional
         Overrides the inferred roles of columns.
     device : {"auto", "cpu", "cuda"}, default="auto"
@@ -255,7 +260,8 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         hide_rate: float = 0.02,
         teacher: object = None,
         teacher_weight: float | None = None,
-        teacher_temperature: float = 1.0,
+        teacher_temperature: float | None = None,
+        augmentation: AugmentationChoice | None = "auto",
         roles: Mapping[str, Role] | None = None,
         device: Device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -280,6 +286,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         self.teacher = teacher
         self.teacher_weight = teacher_weight
         self.teacher_temperature = teacher_temperature
+        self.augmentation = augmentation
         self.roles = roles
         self.device = device
         self.random_state = random_state
@@ -366,7 +373,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
     """A neural network regressor for tables.
 
     Parameters and attributes are those of `TabularClassifier`, less what only a classifier has
-    (`class_weight`, `prior`, `calibration`, `classes_`).
+    (`class_weight`, `prior`, `calibration`, `teacher_temperature`, `classes_`).
     """
 
     _task: Task = "regression"
@@ -389,6 +396,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         hide_rate: float = 0.02,
         teacher: object = None,
         teacher_weight: float | None = None,
+        augmentation: AugmentationChoice | None = "auto",
         roles: Mapping[str, Role] | None = None,
         device: Device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -409,6 +417,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         self.hide_rate = hide_rate
         self.teacher = teacher
         self.teacher_weight = teacher_weight
+        self.augmentation = augmentation
         self.roles = roles
         self.device = device
         self.random_state = random_state

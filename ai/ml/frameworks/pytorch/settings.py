@@ -22,6 +22,7 @@ CalibrationName = Literal["auto", "temperature", "logistic", "vector", "structur
 NumericEncoding = Literal[
     "auto", "standard", "robust", "quantile_normal", "quantile_ple", "tree_ple"
 ]
+AugmentationChoice = Literal["auto", "munge", "neighbourhood"]
 Device = Literal["auto", "cpu", "cuda"]
 
 # The six values of `models.TrainingMode`, repeated here because importing that module loads
@@ -69,8 +70,9 @@ def _is_number(value: object) -> bool:
 class FitSettings:
     """Everything that decides how a model is fitted, apart from the data.
 
-    A field that is None where its type allows it, other than `patience`, `calibration` and
-    `teacher_weight`, is left to a rule of the table's size: see `resolved`.
+    A field that is None where its type allows it, other than `patience`, `calibration`,
+    `teacher_weight`, `teacher_temperature` and `augmentation`, is left to a rule of the table's
+    size: see `resolved`.
 
     Parameters
     ----------
@@ -107,8 +109,12 @@ class FitSettings:
     teacher_weight : float or None
         Weight of the teacher's soft labels in distillation, in [0, 1]; None: chosen on the
         validation rows.
-    teacher_temperature : float
-        Temperature of the soft labels in distillation, above 0.
+    teacher_temperature : float or None
+        Temperature of a classifier's soft labels in distillation, above 0; None: chosen on the
+        validation rows.
+    augmentation : {"auto", "munge", "neighbourhood"} or None
+        Rows made near the training rows for the teacher to label; "auto": where the validation
+        rows show that they help. None: none.
     random_state : int
         Seed of every random stream.
     device : {"auto", "cpu", "cuda"}
@@ -131,7 +137,8 @@ class FitSettings:
     hide_rate: float = 0.02
     calibration: CalibrationName | None = "auto"
     teacher_weight: float | None = None
-    teacher_temperature: float = 1.0
+    teacher_temperature: float | None = None
+    augmentation: AugmentationChoice | None = "auto"
     random_state: int = 0
     device: Device = "auto"
 
@@ -208,9 +215,15 @@ class FitSettings:
             self.teacher_weight,
         )
         _require(
-            _is_number(self.teacher_temperature) and self.teacher_temperature > 0,
-            "teacher_temperature must be a number above 0",
+            self.teacher_temperature is None
+            or (_is_number(self.teacher_temperature) and self.teacher_temperature > 0),
+            "teacher_temperature must be a number above 0, or None",
             self.teacher_temperature,
+        )
+        _require(
+            self.augmentation is None or self.augmentation in get_args(AugmentationChoice),
+            f"augmentation must be None or one of {', '.join(get_args(AugmentationChoice))}",
+            self.augmentation,
         )
         _require(
             _is_integer(self.random_state) and 0 <= self.random_state < 2**63,
