@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ai.ml.frameworks.pytorch import TabularClassifier, TabularRegressor, load_model
+from ai.ml.frameworks.pytorch import Checkpoint, TabularClassifier, TabularRegressor, load_model
 from ai.ml.frameworks.pytorch.models import TrainingMode
 
 SMALL: dict[str, Any] = {
@@ -256,3 +256,27 @@ def test_one_class_and_a_class_with_one_row() -> None:
     model = TabularClassifier(**SMALL).fit(frame, y)
     assert model.classes_.tolist() == ["no", "rare", "yes"]
     assert model.predict_proba(frame).shape == (200, 3)
+
+
+def test_refit_trains_on_all_rows_to_the_best_epochs() -> None:
+    frame, y = _mixed()
+    first = TabularClassifier(**SMALL).fit(frame, y)
+    again = TabularClassifier(refit=True, **SMALL).fit(frame, y)
+    assert first.model_.card["n_validation_rows"] > 0
+    assert again.model_.card["n_training_rows"] == len(y)
+    assert again.model_.best_epochs == first.model_.best_epochs
+    assert again.model_.metrics == first.model_.metrics
+    assert len(again.history_) == max(first.model_.best_epochs)
+    # Rows that did not train the first model moved the second.
+    assert not np.array_equal(first.predict_proba(frame), again.predict_proba(frame))
+    assert again.score(frame, y) > 0.8
+
+
+def test_a_fit_goes_on_from_its_checkpoint_and_removes_it(tmp_path: Path) -> None:
+    frame, y = _mixed()
+    path = tmp_path / "run.safetensors"
+    model = TabularClassifier(**SMALL).fit(frame, y, checkpoint=Checkpoint(path, interval=0))
+    assert not path.exists()
+    np.testing.assert_array_equal(
+        model.predict_proba(frame), TabularClassifier(**SMALL).fit(frame, y).predict_proba(frame)
+    )

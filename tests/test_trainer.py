@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import Tensor
 
+from ai.ml.frameworks.pytorch.batches import HeldOutRows, Inputs, MemoryRows, batch_bounds
+from ai.ml.frameworks.pytorch.checkpoints import Checkpointer
+from ai.ml.frameworks.pytorch.features import TableEncoder
 from ai.ml.frameworks.pytorch.models import build_model
 from ai.ml.frameworks.pytorch.objectives import Objective
 from ai.ml.frameworks.pytorch.reference import ReferenceMembers
 from ai.ml.frameworks.pytorch.settings import FitSettings
+from ai.ml.frameworks.pytorch.tables import profile_table
 from ai.ml.frameworks.pytorch.trainer import (
     Epoch,
+    Members,
     Trained,
-    batch_bounds,
     learning_rate_at,
     train,
 )
@@ -25,24 +32,14 @@ from ai.ml.frameworks.pytorch.trainer import (
 N_ROWS, INPUT_DIM = 90, 5
 
 
-class Rows:
-    """Plain rows in place of encoded ones."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
-        self.n_rows = len(x)
-
-    def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return self.x[rows]
-
-    def chunks(self) -> Iterator[Tensor]:
-        yield self.x
-
-
-def _data(seed: int = 0) -> tuple[Rows, Objective]:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(N_ROWS, INPUT_DIM, generator=generator)
-    return Rows(x), Objective((x[:, 0] * x[:, 1] > 0).long())
+def _data(seed: int = 0) -> tuple[Inputs, Objective]:
+    """Standard normal rows, through an encoder that leaves them almost as they are."""
+    x = np.random.default_rng(seed).normal(size=(N_ROWS, INPUT_DIM))
+    frame = pl.DataFrame(x, schema=[f"x{i}" for i in range(INPUT_DIM)])
+    encoder = TableEncoder("standard")
+    compact = encoder.fit_transform(frame, profile_table(frame), target=None, task="classification")
+    inputs = Inputs(encoder, compact, torch.device("cpu"))
+    return inputs, Objective(torch.from_numpy((x[:, 0] * x[:, 1] > 0).astype(np.int64)))
 
 
 def _members(n_members: int = 2, seed: int = 0) -> ReferenceMembers:
@@ -60,17 +57,18 @@ def _train(
     settings: FitSettings,
     score: Callable[[Tensor], Tensor] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-    members: ReferenceMembers | None = None,
+    members: Members | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> Trained:
-    rows, objective = _data()
+    inputs, objective = _data()
     held_out, held_out_objective = _data(seed=1)
     return train(
         members or _members(),
-        rows,
-        objective,
-        (held_out, score or held_out_objective.loss),
+        MemoryRows(inputs, objective, settings.batch_size or 32, settings.random_state),
+        HeldOutRows(held_out, score or held_out_objective.loss),
         settings,
-        on_epoch,
+        on_epoch=on_epoch,
+        checkpointer=checkpointer,
     )
 
 
@@ -205,3 +203,25 @@ def test_training_lowers_the_loss() -> None:
 def test_unresolved_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="resolved before training"):
         _train(FitSettings(task="classification"))
+
+
+def test_runs_at_once_leave_the_number_of_threads_as_it_was() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        inside, leave = threading.Barrier(2), threading.Event()
+
+        def hold(epoch: Epoch) -> None:
+            if epoch.epoch == 1:
+                inside.wait(30)
+                leave.wait(30)
+
+        other = threading.Thread(target=_train, args=(_settings(),), kwargs={"on_epoch": hold})
+        other.start()
+        inside.wait(30)
+        _train(_settings())
+        leave.set()
+        other.join(30)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

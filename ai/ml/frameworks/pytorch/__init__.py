@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
     from ai.ml.frameworks.pytorch.estimators import (
         TabularClassifier,
         TabularRegressor,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Checkpoint": "checkpoints",
     "TabularClassifier": "estimators",
     "TabularRegressor": "estimators",
     "load_model": "estimators",
@@ -28,6 +30,7 @@ _HOME = {
 
 __all__ = [
     "ArtifactError",
+    "Checkpoint",
     "TableError",
     "TabularClassifier",
     "TabularRegressor",

@@ -18,6 +18,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
+from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
 from ai.ml.frameworks.pytorch.export import ParityReport, export_onnx
 from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted, member_modules
 from ai.ml.frameworks.pytorch.models import TrainingMode
@@ -219,6 +220,8 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         Made-up rows for the teacher to label; "auto": where validation shows that they help.
     roles : dict of str to role, optional
         Overrides the inferred roles of columns.
+    refit : bool, default=False
+        Train once more on all rows, validation rows included, each member to its best epoch.
     device : {"auto", "cpu", "cuda"}, default="auto"
     random_state : int, RandomState or None, default=None
     verbose : int, default=0
@@ -263,6 +266,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         teacher_temperature: float | None = None,
         augmentation: AugmentationChoice | None = "auto",
         roles: Mapping[str, Role] | None = None,
+        refit: bool = False,
         device: Device = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -288,6 +292,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         self.teacher_temperature = teacher_temperature
         self.augmentation = augmentation
         self.roles = roles
+        self.refit = refit
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -301,6 +306,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         *,
         groups: Any = None,
         time: Any = None,
+        checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Fit to a table.
 
@@ -317,6 +323,9 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
             Rows that choose the epoch and fit the calibrator, in place of an internal split.
         groups, time : array of shape (n_rows,), optional
             Groups never straddle the internal split; its validation rows are strictly later.
+        checkpoint : Checkpoint, optional
+            Where the run keeps its state; if the file is there, the run goes on from it. It is
+            removed in the end, and kept if Ctrl-C ended the run early.
 
         Returns
         -------
@@ -348,8 +357,10 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
             class_weight=self.class_weight,
             prior=self.prior,
             on_epoch=_printer(self.verbose),
+            checkpoint=checkpoint,
         )
         self._remember(model)
+        _forget(checkpoint, model)
         return self
 
     def _remember(self, model: FittedModel) -> None:
@@ -398,6 +409,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         teacher_weight: float | None = None,
         augmentation: AugmentationChoice | None = "auto",
         roles: Mapping[str, Role] | None = None,
+        refit: bool = False,
         device: Device = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -419,6 +431,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         self.teacher_weight = teacher_weight
         self.augmentation = augmentation
         self.roles = roles
+        self.refit = refit
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -432,6 +445,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         *,
         groups: Any = None,
         time: Any = None,
+        checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Fit to a table; arguments as in `TabularClassifier.fit`, with a numeric `y`."""
         frame, named = self._frame(X)
@@ -451,8 +465,10 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
             named=named,
             roles=self.roles,
             on_epoch=_printer(self.verbose),
+            checkpoint=checkpoint,
         )
         self._remember(model)
+        _forget(checkpoint, model)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -526,6 +542,11 @@ def _column(y: Any, owner: str) -> Any:
 
 def _optional_column(values: Any) -> np.ndarray | None:
     return None if values is None else np.asarray(values)
+
+
+def _forget(checkpoint: Checkpoint | None, model: FittedModel) -> None:
+    if checkpoint is not None and model.card.get("stopped") != "interrupted":
+        checkpoint.remove()
 
 
 def _printer(verbose: int) -> Callable[[Epoch], None] | None:

@@ -17,6 +17,8 @@ import numpy as np
 from ai.ml.frameworks.pytorch.splits import fold_rows, split_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import ArrayLike, NDArray
 
     from ai.ml.frameworks.pytorch.schema import Reader, TensorBag
@@ -286,6 +288,17 @@ class CrossPredictions:
         better = losses < self._lowest
         self._lowest = np.where(better, losses, self._lowest)
         self._kept = np.where(better[:, self._folds], outputs, self._kept)
+
+    def state(self) -> dict[str, FloatArray]:
+        """What was kept so far: (n_members, n_folds) and (n_members, n_rows), or empty."""
+        if self._lowest is None or self._kept is None:
+            return {"lowest": np.empty((0, 0)), "kept": np.empty((0, 0))}
+        return {"lowest": self._lowest, "kept": self._kept}
+
+    def load_state(self, state: Mapping[str, FloatArray]) -> None:
+        """Continue from what `state` returned."""
+        if len(state["lowest"]):
+            self._lowest, self._kept = state["lowest"], state["kept"]
 
     def predictions(self) -> FloatArray:
         """Mean over the members of what each fold kept, in the networks' units, (n_rows,)."""

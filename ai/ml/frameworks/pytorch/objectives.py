@@ -7,8 +7,9 @@ and it keeps the running loss on the device, so that a step never waits for the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -233,6 +234,21 @@ class Objective:
             return (losses if self.weights is None else losses * self.weights[rows]).mean()
 
         return loss
+
+    def gradient_of(self, rows: Tensor) -> Callable[[Tensor], Tensor]:
+        """`gradient` as a function of the logits of these rows alone."""
+        return partial(self.gradient, rows=rows)
+
+    def state(self) -> dict[str, Tensor]:
+        """The running loss: sums of shape (n_members,), or (0,) before a batch, and the rows."""
+        sums = torch.zeros(0) if self._loss_sum is None else self._loss_sum.clone()
+        return {"loss_sum": sums, "row_count": torch.tensor([self._row_count])}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` returned."""
+        sums = state["loss_sum"]
+        self._loss_sum = sums.to(self.targets.device) if len(sums) else None
+        self._row_count = int(state["row_count"][0])
 
     def take_running_loss(self) -> Tensor:
         """Mean training loss per member since the last call, shape (n_members,); starts anew."""

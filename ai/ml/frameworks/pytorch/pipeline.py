@@ -6,6 +6,7 @@ implementation of any of its steps.
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch import __version__
+from ai.ml.frameworks.pytorch.batches import HeldOutRows, Inputs, MemoryRows
 from ai.ml.frameworks.pytorch.calibration import (
     check_calibration,
     fit_calibrator,
     refined_log_loss,
 )
+from ai.ml.frameworks.pytorch.checkpoints import Checkpoint, Checkpointer
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fitted import Architecture, FittedModel, TargetScale
 from ai.ml.frameworks.pytorch.intervals import (
@@ -30,15 +33,16 @@ from ai.ml.frameworks.pytorch.intervals import (
     fit_intervals,
     interval_rows,
 )
+from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.metrics import score_classification, score_regression
 from ai.ml.frameworks.pytorch.models import build_model
 from ai.ml.frameworks.pytorch.objectives import Objective, class_weight_vector, row_weights
 from ai.ml.frameworks.pytorch.predictor import Predictor
-from ai.ml.frameworks.pytorch.reference import ReferenceMembers
+from ai.ml.frameworks.pytorch.serialization import pack
 from ai.ml.frameworks.pytorch.settings import FitSettings
 from ai.ml.frameworks.pytorch.splits import split_rows
 from ai.ml.frameworks.pytorch.tables import Role, TableProfile, profile_table
-from ai.ml.frameworks.pytorch.trainer import Epoch, Inputs, Trained, train
+from ai.ml.frameworks.pytorch.trainer import Epoch, Trained, train
 
 __all__ = ["ClassWeight", "LabelledRows", "Prior", "fit_table"]
 
@@ -70,6 +74,19 @@ class LabelledRows:
         """The rows of the given numbers."""
         weight = None if self.weight is None else self.weight[index]
         return LabelledRows(self.frame[index], self.target[index], weight)
+
+    def with_rows(self, more: LabelledRows) -> LabelledRows:
+        """These rows, then those."""
+        weight = None
+        if self.weight is not None or more.weight is not None:
+            weight = np.concatenate(
+                [
+                    np.ones(len(part)) if part.weight is None else part.weight
+                    for part in (self, more)
+                ]
+            )
+        frame = pl.concat([self.frame, more.frame.select(self.frame.columns)])
+        return LabelledRows(frame, np.concatenate([self.target, more.target]), weight)
 
     def with_positive_weight(self) -> tuple[LabelledRows, np.ndarray | None]:
         """These rows less those of weight zero, and the numbers of the rows kept."""
@@ -103,6 +120,7 @@ def fit_table(
     prior: Prior = "training",
     target_name: str | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> FittedModel:
     """Fit a model to a table.
 
@@ -130,6 +148,8 @@ def fit_table(
         For the model's card; a column of this name is not taken for a forgotten feature.
     on_epoch : callable, optional
         Called with each `Epoch`.
+    checkpoint : Checkpoint, optional
+        Where the run keeps its state, and goes on from; the caller removes it in the end.
 
     Returns
     -------
@@ -138,7 +158,7 @@ def fit_table(
     Raises
     ------
     ValueError
-        If the settings do not fit the task or the rows.
+        If the settings do not fit the task or the rows, or a checkpoint is of another run.
     TableError
         If the table has no usable column, or a column is not what it should be.
     """
@@ -177,60 +197,133 @@ def fit_table(
     else:
         # They tell of the rows of an internal split alone.
         groups = time = None
-    interval = spare = None
+    held_out = _HeldOut(validation)
     if classes is None:
-        interval = interval_rows(
-            len(validation), groups=groups, time=time, random_state=settings.random_state
-        )
-        spare = validation.take(interval.aside)
-        validation = validation.take(interval.choosing)
-    settings = settings.resolved(n_rows=len(rows))
-    encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)
-    compact = encoder.fit_transform(
-        rows.frame,
+        held_out = _HeldOut.with_spare(validation, groups, time, settings.random_state)
+    recipe = _Recipe(
+        settings.resolved(n_rows=len(rows)),
         profile,
-        target=rows.target,
-        task=settings.task,
-        sample_weight=rows.weight,
-        random_state=settings.random_state,
-        named=named,
-        target_name=target_name,
-    )
-    validation_compact = encoder.transform(validation.frame)
-    targets = _Targets.of(rows, settings, classes, class_weight, prior)
-    cross = None
-    if targets.scale is not None and interval is not None and interval.folds is not None:
-        standard = targets.scale.standardise(validation.target)[:, 0].astype(np.float64)
-        cross = CrossPredictions(standard, interval.folds, validation.weight)
-    trained = _train_members(
-        settings,
-        encoder,
-        (compact, rows),
-        (validation_compact, validation),
-        targets,
+        classes,
+        named,
+        class_weight,
+        prior,
+        target_name,
         on_epoch,
-        cross,
     )
-    model = FittedModel(
-        settings=settings,
-        encoder=encoder,
-        architecture=Architecture.of(
-            trained.modules[0], input_dim=encoder.input_dim, output_dim=targets.output_dim
-        ),
-        members=tuple(_arrays(module) for module in trained.modules),
-        classes=classes,
-        target=targets.scale,
-        class_prior=targets.class_prior,
-        class_weights=targets.class_weights,
-        prior=targets.prior,
-        best_epochs=trained.best_epochs,
-        history=tuple(_finite(asdict(epoch)) for epoch in trained.history),
-        card=_card(profile, len(rows), len(validation), target_name, trained.stopped),
-    )
-    model = _with_scores(model, validation_compact, validation)
-    if interval is None or spare is None:
-        return model
-    return _with_intervals(model, interval, validation, spare, cross)
+    model = recipe.fit(rows, held_out, checkpoint)
+    if settings.refit and len(validation):
+        whole = recipe.fit(rows.with_rows(validation), None, checkpoint, model.best_epochs)
+        model = replace(
+            whole,
+            calibrator=model.calibrator,
+            intervals=model.intervals,
+            metrics=model.metrics,
+            card={**model.card, "n_training_rows": whole.card["n_training_rows"]},
+        )
+    return model
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Validation rows: those that choose, and those kept for the residuals of intervals."""
+
+    rows: LabelledRows
+    spare: LabelledRows | None = None
+    interval: IntervalRows | None = None
+
+    @classmethod
+    def with_spare(
+        cls,
+        rows: LabelledRows,
+        groups: np.ndarray | None,
+        time: np.ndarray | None,
+        random_state: int,
+    ) -> _HeldOut:
+        interval = interval_rows(len(rows), groups=groups, time=time, random_state=random_state)
+        return cls(rows.take(interval.choosing), rows.take(interval.aside), interval)
+
+    def cross_predictions(self, scale: TargetScale | None) -> CrossPredictions | None:
+        """What keeps predictions of the choosing rows, where none are spare."""
+        if scale is None or self.interval is None or self.interval.folds is None:
+            return None
+        standard = scale.standardise(self.rows.target)[:, 0].astype(np.float64)
+        return CrossPredictions(standard, self.interval.folds, self.rows.weight)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How networks are fitted, apart from the rows."""
+
+    settings: FitSettings
+    profile: TableProfile
+    classes: np.ndarray | None
+    named: bool
+    class_weight: ClassWeight
+    prior: Prior
+    target_name: str | None
+    on_epoch: Callable[[Epoch], None] | None
+
+    def fit(
+        self,
+        rows: LabelledRows,
+        held_out: _HeldOut | None,
+        checkpoint: Checkpoint | None,
+        stop_at: Sequence[int] | None = None,
+    ) -> FittedModel:
+        """Encoder, networks, calibration; without rows held out members end at `stop_at`."""
+        settings = self.settings
+        encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)
+        compact = encoder.fit_transform(
+            rows.frame,
+            self.profile,
+            target=rows.target,
+            task=settings.task,
+            sample_weight=rows.weight,
+            random_state=settings.random_state,
+            named=self.named,
+            target_name=self.target_name,
+        )
+        targets = _Targets.of(rows, settings, self.classes, self.class_weight, self.prior)
+        choosing = cross = None
+        if held_out is not None:
+            choosing = (encoder.transform(held_out.rows.frame), held_out.rows)
+            cross = held_out.cross_predictions(targets.scale)
+        trained = _train_members(
+            settings,
+            encoder,
+            (compact, rows),
+            choosing,
+            targets,
+            cross,
+            on_epoch=self.on_epoch,
+            checkpoint=checkpoint,
+            stop_at=stop_at,
+        )
+        model = FittedModel(
+            settings=settings,
+            encoder=encoder,
+            architecture=Architecture.of(
+                trained.modules[0], input_dim=encoder.input_dim, output_dim=targets.output_dim
+            ),
+            members=tuple(_arrays(module) for module in trained.modules),
+            classes=self.classes,
+            target=targets.scale,
+            class_prior=targets.class_prior,
+            class_weights=targets.class_weights,
+            prior=targets.prior,
+            best_epochs=trained.best_epochs,
+            history=tuple(_finite(asdict(epoch)) for epoch in trained.history),
+            card=_card(
+                self.profile,
+                len(rows),
+                0 if choosing is None else len(choosing[1]),
+                self.target_name,
+                trained.stopped,
+            ),
+        )
+        if held_out is None or choosing is None:
+            return model
+        return _with_intervals(_with_scores(model, *choosing), held_out, cross)
 
 
 @dataclass(frozen=True)
@@ -336,49 +429,91 @@ def _train_members(
     settings: FitSettings,
     encoder: TableEncoder,
     training: tuple[Compact, LabelledRows],
-    validation: tuple[Compact, LabelledRows],
+    held_out: tuple[Compact, LabelledRows] | None,
     targets: _Targets,
-    on_epoch: Callable[[Epoch], None] | None,
     cross: CrossPredictions | None,
+    *,
+    on_epoch: Callable[[Epoch], None] | None,
+    checkpoint: Checkpoint | None,
+    stop_at: Sequence[int] | None,
 ) -> Trained:
     device = _device(settings)
-    hidden_dim, depth, n_members = (
-        settings.hidden_dim,
-        settings.num_hidden_layers,
-        settings.n_members,
-    )
-    if hidden_dim is None or depth is None or n_members is None:
+    if settings.n_members is None or settings.batch_size is None:
         raise ValueError("settings must be resolved before training; call settings.resolved(...)")
-    modules, seeds = [], []
-    for member in range(n_members):
-        # The stream depends on the member's index, never on how many members there are.
-        seed = int(np.random.SeedSequence([settings.random_state, member]).generate_state(1)[0])
-        seeds.append(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            modules.append(
-                build_model(
-                    encoder.input_dim,
-                    targets.output_dim,
-                    settings.training_mode,
-                    hidden_dim,
-                    depth,
-                    settings.dropout,
-                ).to(device)
-            )
+    # The stream depends on the member's index, never on how many members there are.
+    seeds = [
+        int(np.random.SeedSequence([settings.random_state, member]).generate_state(1)[0])
+        for member in range(settings.n_members)
+    ]
     compact, rows = training
-    validation_compact, validation_rows = validation
-    return train(
-        ReferenceMembers(modules, seeds=seeds),
-        Inputs(encoder, compact, device, settings.hide_rate),
-        targets.on(rows, device),
-        (
-            Inputs(encoder, validation_compact, device),
-            _score(settings, targets, validation_rows, device, cross),
-        ),
-        settings,
-        on_epoch,
+    modules = [_network(settings, encoder.input_dim, targets.output_dim, seed) for seed in seeds]
+    members = StackedMembers(
+        [module.to(device) for module in modules], seeds=seeds, n_threads=torch.get_num_threads()
     )
+    checkpointer = None
+    if checkpoint is not None:
+        checkpointer = Checkpointer(
+            checkpoint if held_out is not None else checkpoint.of_refit(),
+            _identity(settings, encoder, training, held_out),
+        )
+    chooser = None
+    if held_out is not None:
+        chooser = HeldOutRows(
+            Inputs(encoder, held_out[0], device),
+            _score(settings, targets, held_out[1], device, cross),
+            cross,
+        )
+    return train(
+        members,
+        MemoryRows(
+            Inputs(encoder, compact, device, settings.hide_rate),
+            targets.on(rows, device),
+            settings.batch_size,
+            settings.random_state,
+        ),
+        chooser,
+        settings,
+        on_epoch=on_epoch,
+        checkpointer=checkpointer,
+        stop_at=stop_at,
+    )
+
+
+def _network(settings: FitSettings, input_dim: int, output_dim: int, seed: int) -> nn.Module:
+    """A fresh network; torch's own generator is left as it was."""
+    if settings.hidden_dim is None or settings.num_hidden_layers is None:
+        raise ValueError("settings must be resolved before training; call settings.resolved(...)")
+    before = torch.default_generator.get_state()
+    try:
+        # Not torch.manual_seed, which would seed the generators of CUDA devices too.
+        torch.default_generator.manual_seed(seed)
+        return build_model(
+            input_dim,
+            output_dim,
+            settings.training_mode,
+            settings.hidden_dim,
+            settings.num_hidden_layers,
+            settings.dropout,
+        )
+    finally:
+        torch.default_generator.set_state(before)
+
+
+def _identity(
+    settings: FitSettings, encoder: TableEncoder, *parts: tuple[Compact, LabelledRows] | None
+) -> dict[str, str]:
+    """What must be the same for a run to go on from a checkpoint."""
+    identity = {f"settings.{name}": repr(value) for name, value in settings.to_document().items()}
+    identity |= {"torch": str(torch.__version__), "tabwright": __version__}
+    identity["encoder"] = hashlib.blake2b(pack(*encoder.to_state()), digest_size=16).hexdigest()
+    for name, part in zip(("training rows", "validation rows"), parts, strict=True):
+        digest = hashlib.blake2b(digest_size=16)
+        if part is not None:
+            compact, rows = part
+            for array in (compact.numeric, compact.codes, rows.target, rows.weight):
+                digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        identity[name] = digest.hexdigest()
+    return identity
 
 
 def _score(
@@ -458,13 +593,12 @@ def _with_scores(model: FittedModel, compact: Compact, validation: LabelledRows)
 
 
 def _with_intervals(
-    model: FittedModel,
-    interval: IntervalRows,
-    validation: LabelledRows,
-    spare: LabelledRows,
-    cross: CrossPredictions | None,
+    model: FittedModel, held_out: _HeldOut, cross: CrossPredictions | None
 ) -> FittedModel:
     """Half-widths of prediction intervals, from residuals of rows that chose nothing."""
+    interval, spare = held_out.interval, held_out.spare
+    if interval is None or spare is None:
+        return model
     model = replace(model, card={**model.card, "intervals": interval.message})
     if interval.kind is None:
         return model
@@ -472,7 +606,7 @@ def _with_intervals(
         rows, values = spare, Predictor(model).predict_values(spare.frame)
     else:
         assert model.target is not None
-        rows, values = validation, model.target.restore(cross.predictions())
+        rows, values = held_out.rows, model.target.restore(cross.predictions())
     intervals = fit_intervals(rows.target, values, kind=interval.kind, sample_weight=rows.weight)
     return replace(model, intervals=intervals)
 

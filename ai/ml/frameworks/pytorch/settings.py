@@ -115,6 +115,9 @@ class FitSettings:
     augmentation : {"auto", "munge", "neighbourhood"} or None
         Rows made near the training rows for the teacher to label; "auto": where the validation
         rows show that they help. None: none.
+    refit : bool
+        Train once more on all rows, validation rows included, each member to the epoch that was
+        its best; the calibrator and the scores stay those of the first training.
     random_state : int
         Seed of every random stream.
     device : {"auto", "cpu", "cuda"}
@@ -139,6 +142,7 @@ class FitSettings:
     teacher_weight: float | None = None
     teacher_temperature: float | None = None
     augmentation: AugmentationChoice | None = "auto"
+    refit: bool = False
     random_state: int = 0
     device: Device = "auto"
 
@@ -230,6 +234,7 @@ class FitSettings:
             "random_state must be an integer from 0 to 2**63 - 1",
             self.random_state,
         )
+        _require(isinstance(self.refit, bool), "refit must be True or False", self.refit)
         _require(
             self.device in get_args(Device),
             "device must be 'auto', 'cpu' or 'cuda'",
@@ -295,6 +300,8 @@ def _read_field(document: Reader, name: str, annotation: str) -> object:
         raise document.fail(name, "given")
     if "None" in annotation and not document.optional(name):
         return None
+    if annotation == "bool":
+        return document.boolean(name)
     if annotation.startswith("int"):
         return document.integer(name)
     if annotation.startswith("float"):

@@ -1,36 +1,31 @@
 """The training loop.
 
-Here live the inputs as the loop sees them (`Inputs`), the loop itself (`train`), its schedule and
-its record (`Trained`). What is optimised is an `objectives.Objective`; how a step is computed is
-the members' affair (`members.StackedMembers`, or `reference.ReferenceMembers`).
+Here live the loop itself (`train`), its schedule and its record (`Trained`). Which rows it sees
+is `batches`' affair, what is optimised an `objectives.Objective`'s, how a step is computed the
+members' (`members.StackedMembers`, or `reference.ReferenceMembers`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
-from ai.ml.frameworks.pytorch.objectives import Objective
+from ai.ml.frameworks.pytorch.batches import HeldOut, TrainingRows
+from ai.ml.frameworks.pytorch.checkpoints import Checkpointer, RunState, Stateful
 from ai.ml.frameworks.pytorch.settings import FitSettings
 
-__all__ = ["Epoch", "Inputs", "Members", "Trained", "batch_bounds", "learning_rate_at", "train"]
+__all__ = ["Epoch", "Members", "Trained", "learning_rate_at", "train"]
 
-_MIN_BATCH = 8
 _WARMUP_SHARE = 0.02
-# Encoded rows are kept expanded while they take at most this much memory; past it, and wherever
-# levels are hidden at random, batches are expanded one by one from the compact form.
-_EXPANDED_BYTES = 256 * 2**20
-_EVALUATION_ROWS = 8_192
 
 
 class Members(Protocol):
@@ -54,73 +49,6 @@ class Members(Protocol):
     def restore(self) -> None: ...
 
     def modules(self) -> list[nn.Module]: ...
-
-
-class Batches(Protocol):
-    """What the loop needs of the rows."""
-
-    @property
-    def n_rows(self) -> int: ...
-
-    def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor: ...
-
-    def chunks(self) -> Iterator[Tensor]: ...
-
-
-class Inputs:
-    """Encoded rows on the training device.
-
-    Parameters
-    ----------
-    encoder : TableEncoder
-        Fitted; gives the expansion of the compact form.
-    compact : Compact
-        The rows.
-    device : torch.device
-    hide_rate : float, default=0.0
-        Share of known category levels shown as "unknown" in each batch.
-    """
-
-    def __init__(
-        self, encoder: TableEncoder, compact: Compact, device: torch.device, hide_rate: float = 0.0
-    ) -> None:
-        self._n_rows = len(compact)
-        self._expand = encoder.torch_expander(device)
-        self._numeric = torch.from_numpy(compact.numeric).to(device)
-        self._codes = torch.from_numpy(compact.codes).to(device)
-        hidable = torch.from_numpy(encoder.hidable_).to(device)
-        self._hidable = hidable if hide_rate > 0 and bool(hidable.any()) else None
-        self._hide_rate = hide_rate
-        self._expanded: Tensor | None = None
-        if self._hidable is None and self.n_rows * encoder.input_dim * 4 <= _EXPANDED_BYTES:
-            self._expanded = self._expand(self._numeric, self._codes)
-
-    @property
-    def n_rows(self) -> int:
-        """How many rows there are."""
-        return self._n_rows
-
-    def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Network inputs of the given rows, float32 of shape (len(rows), input_dim)."""
-        if self._expanded is not None:
-            return self._expanded.index_select(0, rows)
-        codes = self._codes.index_select(0, rows)
-        if self._hidable is not None:
-            chance = torch.rand(codes.shape, generator=generator, device=codes.device)
-            hidden = (
-                (chance < self._hide_rate) & self._hidable & (codes > TableEncoder.unknown_code)
-            )
-            codes = codes.masked_fill(hidden, TableEncoder.unknown_code)
-        return self._expand(self._numeric.index_select(0, rows), codes)
-
-    def chunks(self) -> Iterator[Tensor]:
-        """All rows in order, nothing hidden, in chunks of bounded size."""
-        for start in range(0, self.n_rows, _EVALUATION_ROWS):
-            chunk = slice(start, start + _EVALUATION_ROWS)
-            if self._expanded is not None:
-                yield self._expanded[chunk]
-            else:
-                yield self._expand(self._numeric[chunk], self._codes[chunk])
 
 
 @dataclass(frozen=True)
@@ -171,18 +99,6 @@ class Trained:
     stopped: str
 
 
-def batch_bounds(n_rows: int, batch_size: int) -> list[tuple[int, int]]:
-    """Start and end of each batch; no batch has fewer than 8 rows while the table has more.
-
-    A last batch below that joins the one before it: batch norm has no variance to learn from in a
-    batch of one row, and a poor one in a few.
-    """
-    starts = list(range(0, n_rows, max(batch_size, _MIN_BATCH)))
-    if len(starts) > 1 and n_rows - starts[-1] < _MIN_BATCH:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], n_rows], strict=True))
-
-
 def learning_rate_at(progress: float, peak: float) -> float:
     """Warm-up over the first 2 % of the steps, then a cosine to zero.
 
@@ -205,28 +121,30 @@ def learning_rate_at(progress: float, peak: float) -> float:
 
 def train(
     members: Members,
-    inputs: Batches,
-    objective: Objective,
-    validation: tuple[Batches, Callable[[Tensor], Tensor]] | None,
+    rows: TrainingRows,
+    held_out: HeldOut | None,
     settings: FitSettings,
+    *,
     on_epoch: Callable[[Epoch], None] | None = None,
+    checkpointer: Checkpointer | None = None,
+    stop_at: Sequence[int] | None = None,
 ) -> Trained:
     """Train all members together, each to its own best epoch.
 
     Parameters
     ----------
     members : Members
-    inputs : Batches
-        The training rows.
-    objective : Objective
-        Over the training rows.
-    validation : tuple of (Batches, callable) or None
-        The rows that choose the epoch, and what maps their logits, of shape (n_members, n_rows,
-        output_dim), to one loss per member. None: every member keeps its last epoch.
+    rows : TrainingRows
+    held_out : HeldOut or None
+        The rows that choose the epoch. None: every member keeps its last epoch.
     settings : FitSettings
         Resolved.
     on_epoch : callable, optional
         Called with each finished `Epoch`.
+    checkpointer : Checkpointer, optional
+        Goes on from its file where there is one, and keeps it up to date.
+    stop_at : sequence of int, optional
+        The epoch after which each member stops; without `held_out`.
 
     Returns
     -------
@@ -236,130 +154,176 @@ def train(
     ------
     FloatingPointError
         If the loss is not finite before any epoch was good.
+    ValueError
+        If the checkpoint is of another run.
     """
-    if settings.max_epochs is None or settings.batch_size is None:
+    if settings.max_epochs is None:
         raise ValueError("settings must be resolved before training; call settings.resolved(...)")
-    device = objective.targets.device
-    generator = torch.Generator().manual_seed(settings.random_state)
-    batch_generator = torch.Generator(device).manual_seed(settings.random_state + 1)
-    bounds = batch_bounds(inputs.n_rows, settings.batch_size)
-    n_steps = len(bounds) * settings.max_epochs
-    keeper = _BestEpochs(members, settings.patience)
-    history: list[Epoch] = []
-    started = time.perf_counter()
-    stopped = "schedule"
-    step = 0
-    with _intra_op_threads(1 if device.type == "cpu" else None):
-        try:
-            for epoch in range(1, settings.max_epochs + 1):
-                order = torch.randperm(inputs.n_rows, generator=generator).to(device)
-                for start, end in bounds:
-                    rows = order[start:end]
-                    x = inputs.batch(rows, batch_generator)
-                    rate = learning_rate_at(step / n_steps, settings.learning_rate)
-                    members.forward_backward(
-                        x, functools.partial(objective.gradient, rows=rows), step=step
-                    )
-                    members.optimizer_step(rate, settings.weight_decay)
-                    step += 1
-                train_losses = objective.take_running_loss().double().cpu()
-                losses = train_losses
-                if validation is not None:
-                    rows_seen, score = validation
-                    losses = score(
-                        torch.cat([members.logits(x) for x in rows_seen.chunks()], dim=1)
-                    ).cpu()
-                if not keeper.record(epoch, train_losses, losses, choose=validation is not None):
-                    stopped = "non-finite"
-                    break
-                history.append(
-                    Epoch(
-                        epoch=epoch,
-                        train_loss=float(train_losses.mean()),
-                        validation_loss=float(losses.mean()) if validation else math.nan,
-                        best_loss=float(keeper.best.mean()),
-                        learning_rate=rate,
-                        seconds=time.perf_counter() - started,
-                    )
-                )
-                if on_epoch is not None:
-                    on_epoch(history[-1])
-                if keeper.all_done(epoch):
-                    stopped = "patience"
-                    break
-        except KeyboardInterrupt:
-            if not history:
-                raise
-            stopped = "interrupted"
-    if stopped == "non-finite":
-        advice = "try a lower learning_rate (a tenth), or look for extreme values in the target"
-        if not history:
-            raise FloatingPointError(
-                f"the training loss is not finite in the first epoch; {advice}"
+    n_steps = rows.n_batches * settings.max_epochs
+    run = RunState()
+    owners: dict[str, Stateful] = {"rows": rows}
+    if checkpointer is not None:
+        if not isinstance(members, Stateful):
+            raise ValueError(
+                f"a checkpoint needs members that can be resumed; got {type(members).__name__}; "
+                "use members.StackedMembers, or train without a checkpoint"
             )
+        owners["members"] = members
+        if held_out is not None:
+            owners["held_out"] = held_out
+        run = checkpointer.read(owners) or run
+    keeper = _BestEpochs(members, settings.patience, stop_at, run)
+    started = time.perf_counter() - run.seconds
+
+    def rate_at(step: int) -> float:
+        return learning_rate_at(step / n_steps, settings.learning_rate)
+
+    with _one_thread_an_operation(), _watched(checkpointer):
+        try:
+            while run.epoch <= settings.max_epochs and not keeper.all_done:
+                for batch in rows.epoch(run.epoch, skip=run.batches):
+                    step = (run.epoch - 1) * rows.n_batches + run.batches
+                    members.forward_backward(batch.x, batch.gradient, step=step)
+                    members.optimizer_step(rate_at(step), settings.weight_decay)
+                    run.batches += 1
+                    if checkpointer is not None and checkpointer.is_due:
+                        run.seconds = time.perf_counter() - started
+                        checkpointer.write(run, owners)
+                        checkpointer.end_if_told()
+                losses = rows.take_running_loss().double().cpu()
+                validation = None if held_out is None else held_out.losses(members.logits)
+                run.seconds = time.perf_counter() - started
+                rate = rate_at(run.epoch * rows.n_batches - 1)
+                if not keeper.record(losses, validation, rate):
+                    return _finished(members, keeper, "non-finite")
+                if on_epoch is not None:
+                    on_epoch(_epoch(run.history[-1]))
+        except KeyboardInterrupt:
+            if not run.history:
+                raise
+            return _finished(members, keeper, "interrupted")
+    done = run.epoch > settings.max_epochs
+    return _finished(members, keeper, "schedule" if done else "patience")
+
+
+def _finished(members: Members, keeper: _BestEpochs, stopped: str) -> Trained:
+    run = keeper.run
+    advice = "try a lower learning_rate (a tenth), or look for extreme values in the target"
+    if stopped == "non-finite" and not run.history:
+        raise FloatingPointError(f"the training loss is not finite in the first epoch; {advice}")
+    if stopped == "non-finite":
         warnings.warn(
-            f"the loss became non-finite in epoch {len(history) + 1}; the best epoch before it is "
+            f"the loss became non-finite in epoch {run.epoch}; the best epoch before it is "
             f"kept; {advice}",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     if stopped == "interrupted":
         warnings.warn(
-            f"training was interrupted in epoch {len(history) + 1}; the best epoch so far is kept",
+            f"training was interrupted in epoch {run.epoch}; the best epoch so far is kept",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     members.restore()
-    return Trained(members.modules(), tuple(keeper.best_epochs), tuple(history), stopped)
+    history = tuple(_epoch(numbers) for numbers in run.history)
+    return Trained(members.modules(), tuple(run.best_epochs), history, stopped)
 
 
-@dataclass
+def _epoch(numbers: Mapping[str, float]) -> Epoch:
+    rest = {name: value for name, value in numbers.items() if name != "epoch"}
+    return Epoch(int(numbers["epoch"]), **rest)
+
+
 class _BestEpochs:
     """Which epoch each member keeps, and which members still train."""
 
-    members: Members
-    patience: int | None
-    best: Tensor = field(init=False)
-    best_epochs: list[int] = field(init=False)
+    def __init__(
+        self,
+        members: Members,
+        patience: int | None,
+        stop_at: Sequence[int] | None,
+        run: RunState,
+    ) -> None:
+        self._members, self._patience, self._stop_at = members, patience, stop_at
+        self.run = run
+        if not run.best:
+            run.best = [math.inf] * members.n_members
+            run.best_epochs = [0] * members.n_members
 
-    def __post_init__(self) -> None:
-        n_members = self.members.n_members
-        self.best = torch.full((n_members,), math.inf, dtype=torch.float64)
-        self.best_epochs = [0] * n_members
-
-    def record(self, epoch: int, train: Tensor, losses: Tensor, *, choose: bool) -> bool:
-        """Keep what improved; False if a member that still trains has a non-finite loss."""
-        running = [not self._done(member, epoch - 1) for member in range(self.members.n_members)]
-        if not all(
-            math.isfinite(losses[k]) and math.isfinite(train[k])
-            for k, runs in enumerate(running)
-            if runs
-        ):
+    def record(self, train: Tensor, validation: Tensor | None, rate: float) -> bool:
+        """Keep what improved and go to the next epoch; False if a running loss is not finite."""
+        run = self.run
+        losses = train if validation is None else validation
+        running = [k for k in range(self._members.n_members) if not self._is_done(k)]
+        if not all(math.isfinite(losses[k]) and math.isfinite(train[k]) for k in running):
             return False
-        for k, runs in enumerate(running):
-            if runs and (not choose or losses[k] < self.best[k]):
-                self.best[k] = losses[k]
-                self.best_epochs[k] = epoch
-                self.members.snapshot(k)
-        self.members.set_active([not self._done(k, epoch) for k in range(len(running))])
+        for k in running:
+            if validation is None or losses[k] < run.best[k]:
+                run.best[k] = float(losses[k])
+                run.best_epochs[k] = run.epoch
+                self._members.snapshot(k)
+        run.history.append(
+            {
+                "epoch": run.epoch,
+                "train_loss": float(train[running].mean()),
+                "validation_loss": math.nan
+                if validation is None
+                else float(losses[running].mean()),
+                "best_loss": sum(run.best) / len(run.best),
+                "learning_rate": rate,
+                "seconds": run.seconds,
+            }
+        )
+        run.epoch, run.batches = run.epoch + 1, 0
+        self._members.set_active([not self._is_done(k) for k in range(self._members.n_members)])
         return True
 
-    def _done(self, member: int, epoch: int) -> bool:
-        return self.patience is not None and epoch - self.best_epochs[member] >= self.patience
+    def _is_done(self, member: int) -> bool:
+        """Whether a member has no business in the epoch under way."""
+        if self._stop_at is not None:
+            return self.run.epoch > self._stop_at[member]
+        waited = self.run.epoch - 1 - self.run.best_epochs[member]
+        return self._patience is not None and waited >= self._patience
 
-    def all_done(self, epoch: int) -> bool:
-        return all(self._done(member, epoch) for member in range(self.members.n_members))
+    @property
+    def all_done(self) -> bool:
+        return all(self._is_done(k) for k in range(self._members.n_members))
+
+
+_runs_lock = threading.Lock()
+_runs = 0
+_threads_before_runs = 1
 
 
 @contextlib.contextmanager
-def _intra_op_threads(n_threads: int | None) -> Iterator[None]:
-    """Use so many threads inside an operation, and leave the caller's number as it was."""
-    if n_threads is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
+def _one_thread_an_operation() -> Iterator[None]:
+    """Use one thread inside an operation, and leave the caller's number as it was.
+
+    Threads inside an operation gain nothing at these sizes; members share the cores instead. torch
+    keeps one number per thread, and one of the process that fresh threads begin with: a thread
+    that begins during another's run finds that run's 1 there, not the user's number.
+    """
+    global _runs, _threads_before_runs
+    with _runs_lock:
+        before = torch.get_num_threads()
+        if _runs == 0:
+            _threads_before_runs = before
+        elif before == 1:
+            before = _threads_before_runs
+        _runs += 1
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _runs_lock:
+            _runs -= 1
+            torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _watched(checkpointer: Checkpointer | None) -> Iterator[None]:
+    if checkpointer is None:
+        yield
+        return
+    with checkpointer.on_sigterm():
+        yield
