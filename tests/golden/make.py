@@ -86,7 +86,9 @@ def asked_mixed() -> pl.DataFrame:
 
 def _score(frame: pl.DataFrame) -> np.ndarray:
     if "a" in frame.columns:
-        plain: np.ndarray = frame["a"].to_numpy() + frame["b"].to_numpy() * (frame["c"].to_numpy() > 0)
+        plain: np.ndarray = frame["a"].to_numpy() + frame["b"].to_numpy() * (
+            frame["c"].to_numpy() > 0
+        )
         return plain
     red = (frame["kind"] == "red").fill_null(False).to_numpy()
     count = frame["count"].fill_null(25).to_numpy()
