@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ai.ml.frameworks.pytorch.files import write_atomically
+from ai.ml.frameworks.pytorch.files import check_writable, replacing, write_atomically
 from campaigns.kill_saves import calls_of_a_save, kill_everywhere
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -286,3 +286,73 @@ def test_a_planted_temporary_name_is_not_followed(
     with pytest.raises(FileExistsError, match="cannot save"):
         write_atomically(tmp_path / "model", b"new")
     assert victim.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_pieces_take_the_name_when_all_are_written(tmp_path: Path, old: bytes | None) -> None:
+    target = tmp_path / "table"
+    if old is not None:
+        target.write_bytes(old)
+        target.chmod(0o640)
+    with replacing(target) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(b"one")
+            file.write(b"two")
+        assert target.exists() == (old is not None)
+        assert os.path.dirname(temporary) == str(tmp_path)
+    assert target.read_bytes() == b"onetwo"
+    assert names(tmp_path) == ["table"]
+    if old is not None:
+        assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_pieces_that_end_early_leave_the_old_file(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    target = tmp_path / "table"
+    target.write_bytes(b"old")
+
+    def write() -> None:
+        with replacing(target) as temporary:
+            Path(temporary).write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["table"]
+
+
+def test_pieces_whose_rename_fails_leave_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    target = tmp_path / "table"
+    target.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+    def write() -> None:
+        with replacing(target) as temporary:
+            Path(temporary).write_bytes(b"new")
+            monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(OSError, match="the disk is full; nothing was changed"):
+        write()
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["table"]
+
+
+def test_writable_paths_are_told_from_others(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.write_bytes(b"old")
+    check_writable(old)
+    check_writable(tmp_path / "new")
+    assert names(tmp_path) == ["old"]
+    assert old.read_bytes() == b"old"
+    with pytest.raises(FileNotFoundError, match="the folder does not exist: create it first"):
+        check_writable(tmp_path / "nowhere" / "file")
+    with pytest.raises(IsADirectoryError, match="it is a folder: name a file in it"):
+        check_writable(tmp_path)

@@ -1,7 +1,8 @@
 """Files on disk: written whole or not at all.
 
 `write_atomically` is how everything that Tabwright saves reaches the disk: models, checkpoints,
-exports, reports and predictions. What the bytes mean is not known here.
+exports, reports; `replacing` is the same for files written in pieces, such as predictions. What the
+bytes mean is not known here.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 
-__all__ = ["write_atomically"]
+__all__ = ["check_writable", "replacing", "write_atomically"]
 
 _BINARY = getattr(os, "O_BINARY", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
@@ -58,7 +60,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
     target = os.path.realpath(shown)
     try:
         mode, owner = _existing(target)
-        temporary = os.path.join(os.path.dirname(target), f".tabwright-{os.urandom(8).hex()}.tmp")
+        temporary = _temporary_beside(target)
         _write_temporary(temporary, memoryview(data).cast("B"), mode, owner)
         try:
             os.replace(temporary, target)
@@ -66,10 +68,92 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
             _remove(temporary)
             raise
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        message = f"cannot save: {reason}; nothing was changed"
-        raise OSError(error.errno or errno.EIO, message, shown) from error
+        raise _cannot_save(error, shown) from error
     _sync_folder(os.path.dirname(target), shown)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Write a file in pieces that takes its name only when all of it is written.
+
+    As `write_atomically`, for files larger than memory: write to the temporary file that this
+    gives, and close it. When the block ends well it goes to the disk and takes the name; when it
+    ends by an exception it is removed, and an old file of that name stays.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to write.
+
+    Yields
+    ------
+    str
+        A new empty file in the same folder, with the permissions of the old file.
+
+    Raises
+    ------
+    OSError
+        As `write_atomically`; those of the block pass as they are.
+    """
+    shown = os.fspath(path)
+    target = os.path.realpath(shown)
+    try:
+        mode, owner = _existing(target)
+        temporary = _temporary_beside(target)
+        _write_temporary(temporary, memoryview(b""), mode, owner)
+    except OSError as error:
+        raise _cannot_save(error, shown) from error
+    try:
+        yield temporary
+    except BaseException:
+        _remove(temporary)
+        raise
+    try:
+        try:
+            handle = os.open(temporary, os.O_RDWR | _BINARY | _CLOEXEC)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            os.replace(temporary, target)
+        except BaseException:
+            _remove(temporary)
+            raise
+    except OSError as error:
+        raise _cannot_save(error, shown) from error
+    _sync_folder(os.path.dirname(target), shown)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that cannot be written, before the work whose result goes there.
+
+    A file is made in the folder and removed again: permission bits do not tell everything. An old
+    file of that name is left as it is.
+
+    Raises
+    ------
+    OSError
+        As `write_atomically` would, but for a full disk.
+    """
+    shown = os.fspath(path)
+    target = os.path.realpath(shown)
+    try:
+        _existing(target)
+        temporary = _temporary_beside(target)
+        _write_temporary(temporary, memoryview(b""), None, None)
+        os.unlink(temporary)
+    except OSError as error:
+        raise _cannot_save(error, shown) from error
+
+
+def _temporary_beside(target: str) -> str:
+    return os.path.join(os.path.dirname(target), f".tabwright-{os.urandom(8).hex()}.tmp")
+
+
+def _cannot_save(error: OSError, shown: str) -> OSError:
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    message = f"cannot save: {reason}; nothing was changed"
+    return OSError(error.errno or errno.EIO, message, shown)
 
 
 def _existing(target: str) -> tuple[int | None, tuple[int, int] | None]:

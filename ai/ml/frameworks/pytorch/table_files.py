@@ -1,14 +1,13 @@
-"""Tables in files: reading whole, in batches, and writing.
+"""Tables in files: reading, whole and in batches.
 
 CSV, TSV, JSON lines, Parquet, Arrow (Feather) and Excel; one file, a list, a pattern or a folder
-of files with one schema. How CSV text is cut into records lives in `csv_text.py`.
+of files with one schema. How CSV text is cut into records lives in `csv_text.py`, writing in
+`table_writer.py`.
 """
 
 from __future__ import annotations
 
 import glob
-import gzip
-import io
 import json
 import os
 from collections import Counter
@@ -29,17 +28,14 @@ from ai.ml.frameworks.pytorch.cells import (
     refuse_nested,
 )
 from ai.ml.frameworks.pytorch.csv_text import CsvFormat, csv_frames, text_blocks
-from ai.ml.frameworks.pytorch.files import write_atomically
 
 __all__ = [
     "CsvFormat",
     "Source",
-    "escape_formulas",
     "iter_tables",
     "read_table",
     "read_with_notes",
     "table_dtypes",
-    "write_table",
 ]
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -231,74 +227,6 @@ def iter_tables(
     paths = _paths(source)
     schema: Dtypes = table_dtypes(source, columns=columns, csv=csv) if dtypes is None else dtypes
     return _batches(paths, batch_rows, columns, schema, layout)
-
-
-def write_table(
-    frame: pl.DataFrame, path: str | os.PathLike[str], *, protect_formulas: bool = False
-) -> None:
-    """Write a table: the whole file or nothing, in the format of the extension.
-
-    Parameters
-    ----------
-    frame : polars.DataFrame
-    path : path
-        .csv .tsv .jsonl .ndjson (each also .gz), .parquet .pq, .arrow .feather .ipc.
-    protect_formulas : bool, default=False
-        Pass text cells of CSV and TSV through `escape_formulas`; this changes data.
-
-    Raises
-    ------
-    TableError
-        If the extension is none of these.
-    OSError
-        If it cannot be written; an old file of that name stays whole.
-    """
-    target = Path(path)
-    kind = _format_of(target)
-    buffer = io.BytesIO()
-    if kind == "csv":
-        written = escape_formulas(frame) if protect_formulas else frame
-        tabs = target.name.lower().removesuffix(".gz").endswith((".tsv", ".tab"))
-        written.write_csv(buffer, separator="\t" if tabs else ",")
-    elif kind == "jsonl":
-        frame.write_ndjson(buffer)
-    elif kind == "parquet":
-        frame.write_parquet(buffer)
-    elif kind == "arrow":
-        frame.write_ipc(buffer)
-    else:
-        raise TableError(f"{target}: tables are not written as Excel; use .csv or .parquet")
-    data = buffer.getvalue()
-    if target.name.lower().endswith(".gz"):
-        # Without a time stamp the same table gives the same bytes.
-        data = gzip.compress(data, mtime=0)
-    write_atomically(target, data)
-
-
-def escape_formulas(frame: pl.DataFrame) -> pl.DataFrame:
-    """Put an apostrophe before text cells and names that a spreadsheet would run as formulas.
-
-    Those start with ``= + - @``, a tab or a return (OWASP, "CSV Injection").
-
-    Parameters
-    ----------
-    frame : polars.DataFrame
-
-    Returns
-    -------
-    polars.DataFrame
-        Columns of numbers, booleans and dates as they were.
-    """
-    risky = r"^[=+\-@\t\r]"
-    text = [name for name, dtype in frame.schema.items() if dtype in (pl.String, pl.Categorical)]
-    escaped = frame.with_columns(
-        pl.when(pl.col(name).cast(pl.String).str.contains(risky))
-        .then("'" + pl.col(name).cast(pl.String))
-        .otherwise(pl.col(name).cast(pl.String))
-        .alias(name)
-        for name in text
-    )
-    return escaped.rename({n: f"'{n}" for n in frame.columns if n[:1] in set("=+-@\t\r")})
 
 
 # ---------------------------------------------------------------------------------------------

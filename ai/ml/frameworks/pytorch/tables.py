@@ -1,8 +1,8 @@
 """Tables: reading, checking, column roles, targets. The door to the rooms behind it.
 
-`cells` says what a cell means, `frames` takes tables in memory, `table_files` reads and writes
-files (`csv_text` their CSV), `roles` says what each column is for, `targets` handles the column
-to predict. Other rooms import from here.
+`cells` says what a cell means, `frames` takes tables in memory, `table_files` reads files
+(`csv_text` their CSV) and `table_writer` writes them, `roles` says what each column is for,
+`targets` handles the column to predict. Other rooms import from here.
 """
 
 from ai.ml.frameworks.pytorch.cells import (
@@ -18,11 +18,16 @@ from ai.ml.frameworks.pytorch.frames import as_frame, as_series
 from ai.ml.frameworks.pytorch.roles import Column, Role, TableProfile, profile_table
 from ai.ml.frameworks.pytorch.table_files import (
     CsvFormat,
-    escape_formulas,
     iter_tables,
     read_table,
     read_with_notes,
     table_dtypes,
+)
+from ai.ml.frameworks.pytorch.table_writer import (
+    check_table_path,
+    escape_formulas,
+    write_batches,
+    write_csv_batches,
     write_table,
 )
 from ai.ml.frameworks.pytorch.targets import (
@@ -43,6 +48,7 @@ __all__ = [
     "TableProfile",
     "as_frame",
     "as_series",
+    "check_table_path",
     "encode_labels",
     "escape_formulas",
     "exact_origin",
@@ -58,5 +64,7 @@ __all__ = [
     "to_levels",
     "to_microseconds",
     "to_numbers",
+    "write_batches",
+    "write_csv_batches",
     "write_table",
 ]
