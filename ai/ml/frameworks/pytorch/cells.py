@@ -19,6 +19,7 @@ __all__ = [
     "parse_instants",
     "read_text",
     "refuse_nested",
+    "shown",
     "to_booleans",
     "to_levels",
     "to_microseconds",
@@ -510,9 +511,14 @@ def refuse_nested(series: pl.Series) -> None:
         return
     row = int(series.is_not_null().arg_max() or 0)
     value = series[row] if series.len() else None
-    shown = repr(value.to_list() if isinstance(value, pl.Series) else value)
+    value = value.to_list() if isinstance(value, pl.Series) else value
     raise TableError(
         f"column {series.name!r} must hold single values (numbers, text, booleans, dates); got "
-        f"{shown if len(shown) <= 80 else shown[:77] + '...'} ({dtype}) in row {row + 1}; "
-        "split it into columns or leave it out"
+        f"{shown(value)} ({dtype}) in row {row + 1}; split it into columns or leave it out"
     )
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -267,7 +267,7 @@ class _Parser:
             chunk = chunk.partition(b"\n")[2]
             line += 1
         records = list(_first_records(chunk, quotes=layout.quotes))
-        if not records:
+        if not any(record.strip() for record in records):
             raise TableError(f"{path} is empty; a table needs a line of column names and rows")
         if delimiter is None:
             delimiter = _sniffed(path, records, quotes=layout.quotes)

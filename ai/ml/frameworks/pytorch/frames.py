@@ -6,19 +6,16 @@ objects has loaded them. Buffers are shared where both sides can (polars, pyarro
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ai.ml.frameworks.pytorch.cells import TableError, refuse_nested, to_levels
+from ai.ml.frameworks.pytorch.object_columns import object_column
 
 __all__ = ["as_frame", "as_series"]
-
-_LARGEST_INTEGER = 2**64
 
 
 def as_frame(
@@ -121,7 +118,7 @@ def as_series(values: object, *, name: str = "y") -> pl.Series:
             )
         return _array_column(name, array)
     if isinstance(values, Sequence) and not isinstance(values, str | bytes):
-        return _object_column(name, list(values))
+        return object_column(name, list(values))
     raise TableError(
         f"{name} must be one column (a list, an array or a series); got {type(values).__name__}"
     )
@@ -160,17 +157,21 @@ def _frame_of(X: object, estimator: str) -> tuple[pl.DataFrame, bool]:
     if module == "pyarrow" and hasattr(X, "column_names"):
         return _from_arrow(X), True
     if isinstance(X, list | tuple):
-        return _from_list(X)
+        return _from_list(X, estimator)
     if isinstance(X, np.ndarray) or hasattr(X, "__array__"):
         array = np.ma.asarray(X) if isinstance(X, np.ma.MaskedArray) else np.asarray(X)
         return _from_array(array)
     if hasattr(X, "__arrow_c_stream__"):
-        frame = pl.DataFrame(X)
-        return frame, True
+        return _from_stream(X), True
     if isinstance(X, str | bytes) or hasattr(X, "__fspath__"):
         raise TableError(
             f"X must be a table in memory; got the {type(X).__name__} {str(X)[:80]!r}; "
             "read files with read_table(path)"
+        )
+    if isinstance(X, Mapping):
+        raise TableError(
+            "X must be a table; got a dict; put a single row into a list, [row], or make a frame "
+            "of columns, polars.DataFrame(columns)"
         )
     raise TableError(
         "X must be a table: a polars, pandas or pyarrow frame, a 2-D NumPy array, a list of dicts "
@@ -202,10 +203,11 @@ def _from_array(array: np.ndarray) -> tuple[pl.DataFrame, bool]:
     return pl.DataFrame(columns) if columns else pl.DataFrame(height=array.shape[0]), False
 
 
-def _from_list(rows: Sequence[Any]) -> tuple[pl.DataFrame, bool]:
+def _from_list(rows: Sequence[Any], estimator: str) -> tuple[pl.DataFrame, bool]:
     if not rows:
         raise TableError(
-            "Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required."
+            "Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required by "
+            f"{estimator}."
         )
     first = rows[0]
     if isinstance(first, Mapping):
@@ -218,7 +220,7 @@ def _from_list(rows: Sequence[Any]) -> tuple[pl.DataFrame, bool]:
                 )
             names.update(dict.fromkeys(row))
         _check_names(list(names))
-        columns = [_object_column(name, [row.get(name) for row in rows]) for name in names]
+        columns = [object_column(name, [row.get(name) for row in rows]) for name in names]
         return pl.DataFrame(columns) if columns else pl.DataFrame(height=len(rows)), True
     if isinstance(first, str | bytes) or not isinstance(first, Sequence | np.ndarray):
         return _from_array(np.asarray(rows, dtype=None if np.isscalar(first) else object))
@@ -231,7 +233,7 @@ def _from_list(rows: Sequence[Any]) -> tuple[pl.DataFrame, bool]:
                 f"{number}"
             )
     columns = [
-        _object_column(name, [row[i] for row in rows]) for i, name in enumerate(_positions(width))
+        object_column(name, [row[i] for row in rows]) for i, name in enumerate(_positions(width))
     ]
     return pl.DataFrame(columns) if columns else pl.DataFrame(height=len(rows)), False
 
@@ -260,6 +262,20 @@ def _from_arrow(table: Any) -> pl.DataFrame:
     return pl.DataFrame(columns) if columns else pl.DataFrame(height=table.num_rows)
 
 
+def _from_stream(X: Any) -> pl.DataFrame:
+    try:
+        return pl.DataFrame(X)
+    except pl.exceptions.DuplicateError as error:
+        raise TableError(
+            f"column names must differ; {_first_line(error)}; rename or drop the copies"
+        ) from error
+    except pl.exceptions.PolarsError as error:
+        raise TableError(
+            f"X must be a table of numbers, text, booleans and dates; got {type(X).__name__} "
+            f"({_first_line(error)}); cast its columns first"
+        ) from error
+
+
 def _from_pandas(X: Any) -> tuple[pl.DataFrame, bool]:
     if not hasattr(X, "columns"):
         return _from_array(np.asarray(X))
@@ -286,10 +302,32 @@ def _from_pandas(X: Any) -> tuple[pl.DataFrame, bool]:
 
 
 def _arrow_column(name: str, column: Any) -> pl.Series:
-    series = pl.from_arrow(column)
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    dtype = column.type
+    try:
+        if pa.types.is_decimal256(dtype):
+            # polars holds 128 bits; where cells need more, pyarrow says so.
+            column = column.cast(pa.decimal128(38, dtype.scale))
+        elif pa.types.is_timestamp(dtype) and str(dtype.tz)[0] in "+-":
+            # The same moments: polars knows zones by name only.
+            column = column.cast(pa.timestamp(dtype.unit, "UTC"))
+        elif pa.types.is_run_end_encoded(dtype):
+            column = pc.run_end_decode(column)
+        series = pl.from_arrow(column)
+    except (pl.exceptions.PolarsError, ValueError, NotImplementedError) as error:
+        raise TableError(
+            f"column {name!r} must hold numbers, text, booleans or dates; got the Arrow type "
+            f"{dtype} ({_first_line(error)}); cast it first"
+        ) from error
     if not isinstance(series, pl.Series):
         raise TableError(f"column {name!r} must be one column; got {type(column).__name__}")
     return series.alias(name)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _array_column(name: str, array: np.ndarray) -> pl.Series:
@@ -303,7 +341,7 @@ def _array_column(name: str, array: np.ndarray) -> pl.Series:
         filled = _array_column(name, np.asarray(array.data))
         return filled.set(pl.Series(np.ma.getmaskarray(array)), None)
     if kind == "O":
-        return _object_column(name, array.tolist())
+        return object_column(name, array.tolist())
     if kind == "S":
         raise TableError(
             f"column {name!r} must hold text, not bytes; got {array[:1].tolist()}; "
@@ -316,111 +354,12 @@ def _array_column(name: str, array: np.ndarray) -> pl.Series:
         if unit not in ("D", "ms", "us", "ns") or (kind == "m" and unit == "D"):
             array = array.astype(f"{kind}8[us]")
     elif kind == "T":
-        return _object_column(name, array.astype(object).tolist())
+        return object_column(name, array.astype(object).tolist())
     elif kind not in "biufU":
         raise TableError(
             f"column {name!r} must hold numbers, text, booleans or dates; got dtype {array.dtype}"
         )
     return pl.Series(name, array)
-
-
-def _is_missing(value: object) -> bool:
-    if value is None:
-        return True
-    if isinstance(value, float):
-        return value != value
-    return type(value).__name__ in ("NAType", "NaTType")
-
-
-def _object_column(name: str, cells: list[Any]) -> pl.Series:
-    """Python objects as a column of the one type that holds them all."""
-    values = [
-        None if _is_missing(cell) else cell.item() if isinstance(cell, np.generic) else cell
-        for cell in cells
-    ]
-    kinds = {type(value) for value in values}
-    kinds.discard(type(None))
-    if not kinds:
-        floats = any(isinstance(cell, float) for cell in cells)
-        return pl.Series(name, values, dtype=pl.Float64 if floats else pl.Null)
-    plain = _plain_column(name, values, kinds)
-    if plain is not None:
-        return plain
-    known = (bool, int, float, str, Decimal, dt.date, dt.timedelta, dt.time)
-    for row, value in enumerate(values, 1):
-        if isinstance(value, complex):
-            raise TableError(f"Complex data not supported: column {name!r}, row {row}: {value}")
-        if value is not None and not isinstance(value, known):
-            shown = repr(value)
-            raise TableError(
-                f"column {name!r} must hold single values (numbers, text, booleans, dates); got "
-                f"{shown if len(shown) <= 80 else shown[:77] + '...'} ({type(value).__name__}) in "
-                f"row {row}; split it into columns or leave it out"
-            )
-    if all(issubclass(kind, str) for kind in kinds):
-        return pl.Series(name, [None if v is None else str(v) for v in values], dtype=pl.String)
-    if any(issubclass(kind, str) for kind in kinds):
-        # Numbers beside text: their canonical text, so that 1 and "1" stay one level.
-        return pl.Series(name, [_text_of(value) for value in values], dtype=pl.String)
-    if all(issubclass(kind, dt.date) for kind in kinds):
-        return _instants(name, values)
-    if all(issubclass(kind, bool | int | float | Decimal) for kind in kinds):
-        return pl.Series(name, [None if v is None else float(v) for v in values], dtype=pl.Float64)
-    first, *_, last = sorted(kind.__name__ for kind in kinds)
-    raise TableError(
-        f"column {name!r} must hold values of one kind; got {first} and {last}; convert them first"
-    )
-
-
-def _plain_column(name: str, values: list[Any], kinds: set[type]) -> pl.Series | None:
-    if kinds == {bool}:
-        return pl.Series(name, values, dtype=pl.Boolean)
-    if kinds == {str}:
-        return pl.Series(name, values, dtype=pl.String)
-    if kinds == {int}:
-        present = [value for value in values if value is not None]
-        low, high = min(present), max(present)
-        if low >= -(2**63) and high < 2**63:
-            return pl.Series(name, values, dtype=pl.Int64)
-        if low >= 0 and high < _LARGEST_INTEGER:
-            return pl.Series(name, values, dtype=pl.UInt64)
-        # Past 64 bits an integer is a name; a float would merge neighbours.
-        return pl.Series(name, [None if v is None else str(v) for v in values], dtype=pl.String)
-    if kinds in ({float}, {int, float}):
-        return pl.Series(name, [None if v is None else float(v) for v in values], dtype=pl.Float64)
-    if kinds == {Decimal}:
-        if not all(value is None or value.is_finite() for value in values):
-            return pl.Series(
-                name, [None if v is None else float(v) for v in values], dtype=pl.Float64
-            )
-        return pl.Series(name, values)
-    if kinds in ({dt.timedelta}, {dt.time}, {dt.date}):
-        return pl.Series(name, values)
-    return None
-
-
-def _text_of(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
-        return str(int(value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)
-
-
-def _instants(name: str, values: list[Any]) -> pl.Series:
-    """Dates and datetimes; UTC if any has a zone, and those without are taken as UTC."""
-    aware = any(isinstance(v, dt.datetime) and v.tzinfo is not None for v in values)
-    moments = []
-    for value in values:
-        if value is not None and not isinstance(value, dt.datetime):
-            value = dt.datetime(value.year, value.month, value.day)
-        elif value is not None and value.tzinfo is not None:
-            value = value.astimezone(dt.UTC).replace(tzinfo=None)
-        moments.append(value)
-    series = pl.Series(name, moments, dtype=pl.Datetime("us"))
-    return series.dt.replace_time_zone("UTC") if aware else series
 
 
 def _pandas_column(column: Any, name: str) -> pl.Series:
@@ -435,7 +374,7 @@ def _pandas_column(column: Any, name: str) -> pl.Series:
     if kind == "StringDtype":
         if dtype.storage == "pyarrow":
             return _arrow_column(name, column.array.__arrow_array__()).cast(pl.String)
-        return _object_column(name, column.to_numpy(dtype=object).tolist())
+        return object_column(name, column.to_numpy(dtype=object).tolist())
     if kind == "DatetimeTZDtype":
         instants = column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
         series = _array_column(name, instants).dt.replace_time_zone("UTC")
