@@ -21,7 +21,7 @@ import polars as pl
 
 from ai.ml.frameworks.pytorch.cells import TableError, refuse_nested
 from ai.ml.frameworks.pytorch.csv_text import CsvFormat, csv_frames, text_blocks
-from ai.ml.frameworks.pytorch.table_paths import FileFormat, format_of
+from ai.ml.frameworks.pytorch.table_paths import FileFormat, table_format
 
 __all__ = ["file_pieces", "read_file"]
 
@@ -52,7 +52,7 @@ def read_file(
     ImportError
         Naming the install line, if Excel files need a package that is not there.
     """
-    kind = format_of(path)
+    kind = table_format(path)
     if kind == "csv":
         frames = csv_frames(path, layout, chunk_bytes=_READ_CHUNK_BYTES)
         return pl.concat([_selected(path, frame, columns) for frame in frames])
@@ -237,7 +237,7 @@ def file_pieces(
     TableError, ImportError
         As `read_file`.
     """
-    kind = format_of(path)
+    kind = table_format(path)
     if kind == "csv":
         for frame in csv_frames(path, layout, chunk_bytes=_TEXT_CHUNK_BYTES):
             yield _selected(path, frame, columns)

@@ -19,8 +19,8 @@ from ai.ml.frameworks.pytorch.csv_text import CsvFormat
 from ai.ml.frameworks.pytorch.file_frames import file_pieces, read_file
 from ai.ml.frameworks.pytorch.table_paths import (
     Source,
-    format_of,
     shown_paths,
+    table_format,
     table_paths,
 )
 from ai.ml.frameworks.pytorch.text_types import Dtypes, cast_column, dtype_of_kinds, text_kinds
@@ -115,7 +115,7 @@ def read_with_notes(
     if not frame.height:
         raise TableError(f"{shown_paths(paths)} has no rows; a table needs at least one")
     notes: dict[str, str] = {}
-    untyped = format_of(paths[0]) == "csv"
+    untyped = table_format(paths[0]) == "csv"
     result = []
     for series in frame.get_columns():
         if untyped and series.name not in given:
@@ -148,15 +148,15 @@ def table_dtypes(
     found: dict[str, pl.DataType] = {}
     for path in paths:
         for frame in file_pieces(path, columns, layout):
-            if format_of(path) != "jsonl":
+            if table_format(path) != "jsonl":
                 _check_same_columns(paths[0], list(kinds or found), path, frame.columns)
             for series in frame.get_columns():
-                if format_of(path) == "csv":
+                if table_format(path) == "csv":
                     kinds.setdefault(series.name, set()).update(text_kinds(series, layout.decimal))
                 else:
                     known = found.get(series.name, series.dtype)
                     found[series.name] = _wider(path, series.name, known, series.dtype)
-            if format_of(path) in ("parquet", "arrow"):
+            if table_format(path) in ("parquet", "arrow"):
                 break
     absent = [name for name in columns or () if name not in kinds and name not in found]
     if absent:
@@ -282,10 +282,10 @@ def _batches(
 ) -> Iterator[pl.DataFrame]:
     waiting: list[pl.DataFrame] = []
     n_waiting = n_before = 0
-    names = list(columns or (schema if format_of(paths[0]) == "jsonl" else ()))
+    names = list(columns or (schema if table_format(paths[0]) == "jsonl" else ()))
     for path in paths:
         for frame in file_pieces(path, columns, layout, batch_rows):
-            if format_of(path) == "jsonl":
+            if table_format(path) == "jsonl":
                 absent = [name for name in schema if name not in frame.columns]
                 frame = frame.with_columns(pl.lit(None).alias(name) for name in absent)
             names = names or frame.columns

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from ai.ml.frameworks.pytorch.cells import TableError
 
-__all__ = ["FileFormat", "Source", "extension_of", "format_of", "shown_paths", "table_paths"]
+__all__ = ["FileFormat", "Source", "extension_of", "shown_paths", "table_format", "table_paths"]
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 FileFormat = Literal["csv", "jsonl", "parquet", "arrow", "excel"]
@@ -56,7 +56,7 @@ def table_paths(source: Source) -> list[Path]:
             raise TableError("a list of files must name at least one; got none")
     else:
         paths = _expanded(os.fspath(source))
-    kinds = {format_of(path) for path in paths}
+    kinds = {table_format(path) for path in paths}
     if len(kinds) > 1:
         raise TableError(
             f"files of one table must have one format; got {', '.join(sorted(kinds))}; "
@@ -107,7 +107,7 @@ def _extensions() -> str:
     return f"tables end in {' '.join(_FORMATS)}, or in .csv.gz and the like"
 
 
-def format_of(path: Path) -> FileFormat:
+def table_format(path: Path) -> FileFormat:
     """The format of a file by its extension.
 
     Raises
