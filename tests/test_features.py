@@ -125,7 +125,72 @@ def test_one_row_is_encoded_as_a_table_of_one_row(
     encoding: NumericEncoding, row: dict[str, Any]
 ) -> None:
     encoder = FITTED[encoding]
-    np.testing.assert_array_equal(encoder.encode_row(row), _inputs(encoder, _frame_of([row])))
+    # Two rows go through the columns, one row through its cells.
+    expected = _inputs(encoder, _frame_of([row, row]))
+    np.testing.assert_array_equal(expected[0], expected[1])
+    np.testing.assert_array_equal(encoder.encode_row(row), expected[:1])
+    np.testing.assert_array_equal(_inputs(encoder, _frame_of([row])), expected[:1])
+
+
+OTHER_TYPES: dict[str, list[pl.Series]] = {
+    "size": [
+        pl.Series([0.1, 3e38, None], dtype=pl.Float32),
+        pl.Series(["0.1", "-inf", "NA"], dtype=pl.Categorical),
+        pl.Series([1, 200, None], dtype=pl.UInt8),
+        pl.Series([1, 2**64 - 1, None], dtype=pl.UInt64),
+        pl.Series([Decimal("0.10"), Decimal("12.34"), None], dtype=pl.Decimal(10, 2)),
+        pl.Series([dt.timedelta(seconds=1.5), dt.timedelta(days=-9), None]),
+        pl.Series([dt.time(1, 2, 3), dt.time(23), None]),
+    ],
+    "account": [
+        pl.Series([2**60 + 1, 2**60 + 2, None], dtype=pl.UInt64),
+        pl.Series([2**60 + 1, 2**60 + 2, None], dtype=pl.Int128),
+        pl.Series([str(2**60 + 1), f" {2**60 + 2}", ""]),
+    ],
+    "price": [pl.Series([Decimal("0.1"), Decimal("9999.99999"), None], dtype=pl.Decimal(30, 9))],
+    "kind": [
+        pl.Series(["red", "green", None], dtype=pl.Enum(["green", "red", "blue"])),
+        pl.Series(["red", "violet", None], dtype=pl.Categorical),
+        pl.Series([0.1, 1.0, None], dtype=pl.Float32),
+        pl.Series([dt.datetime(2024, 1, 1), dt.datetime(2024, 1, 1, 3), None]).dt.cast_time_unit(
+            "ms"
+        ),
+    ],
+    "old": [
+        pl.Series([1, 0, None], dtype=pl.Int8),
+        pl.Series([1.0, 0.0, None], dtype=pl.Float32),
+        pl.Series(["TRUE", "false", None], dtype=pl.Categorical),
+    ],
+    "when": [
+        pl.Series([1_700_000_000_123_456_789, -1, None]).cast(pl.Datetime("ns")),
+        pl.Series([1_700_000_000_123, -1, None]).cast(pl.Datetime("ms")),
+        pl.Series([1_700_000_000_123_456, -1, None]).cast(pl.Datetime("us", "Asia/Kolkata")),
+        pl.Series([dt.date(2024, 2, 29), dt.date(1969, 12, 31), None]),
+    ],
+}
+
+
+@pytest.mark.parametrize("encoding", ["standard", "tree_ple"])
+def test_one_row_of_another_type_is_encoded_as_in_a_table(encoding: NumericEncoding) -> None:
+    encoder, frame = FITTED[encoding], _table(3, seed=3)
+    for name, columns in OTHER_TYPES.items():
+        for column in columns:
+            other = frame.with_columns(column.alias(name))
+            together = _inputs(encoder, other)
+            alone = [_inputs(encoder, other[i : i + 1])[0] for i in range(3)]
+            np.testing.assert_array_equal(alone, together, err_msg=f"{name}: {column.dtype}")
+
+
+def test_a_wrong_cell_in_a_frame_of_one_row_has_the_same_message() -> None:
+    encoder = FITTED["standard"]
+    for name, cell in [("size", "much"), ("old", "perhaps"), ("when", "soon")]:
+        frame = _table(1).with_columns(pl.Series(name, [cell]))
+        with pytest.raises(TableError) as alone:
+            encoder.transform(frame)
+        with pytest.raises(TableError) as together:
+            encoder.transform(pl.concat([frame, frame]))
+        assert str(alone.value) == str(together.value)
+        assert f"column '{name}'" in str(alone.value)
 
 
 @given(st.lists(st.integers(0, 399), min_size=1, max_size=20))

@@ -74,7 +74,9 @@ def check_cells(kind: Kind, column: pl.Series) -> None:
 
 
 def one(name: str, value: Any) -> pl.Series:
-    """A cell as a column of its own."""
+    """A cell as a column of its own, which it may be already."""
+    if isinstance(value, pl.Series):
+        return value
     if isinstance(value, np.generic):
         value = value.item()
     return pl.Series(name, [value], strict=False)

@@ -399,6 +399,8 @@ class TableEncoder:
                 f"X has {frame.width} features, but TableEncoder is expecting "
                 f"{self.n_features_in_} features as input"
             )
+        if len(frame) == 1:
+            return Compact(*self._row_encoder().encode_frame(frame))
         numeric = np.empty((len(frame), self._layout.n_numeric), dtype=np.float32)
         codes = np.empty((len(frame), self.plan_.n_codes), dtype=np.int32)
         self._fill_all(self._used_series(frame), numeric, codes, categories=True)
@@ -452,9 +454,12 @@ class TableEncoder:
         TableError
             If columns are missing, or a cell does not fit its column.
         """
+        return self._layout.expand(*self._row_encoder().encode(row))
+
+    def _row_encoder(self) -> RowEncoder:
         if self._rows is None:
             self._rows = RowEncoder(self.plan_)
-        return self._layout.expand(*self._rows.encode(row))
+        return self._rows
 
     def _used_series(self, frame: pl.DataFrame) -> dict[Kind, list[pl.Series]]:
         if not self.named:

@@ -1,9 +1,9 @@
 """One row, fast: the scalar twin of `TableEncoder.transform`.
 
-Building a frame of one row costs more than encoding it. `RowEncoder` holds one function per column,
-made once; each writes its part of the row's compact form. Cells of plain Python types are
-converted here, with the same float64 operations as the batch path; any other cell goes through
-the batch path as a series of length one.
+Building a frame of one row costs more than encoding it, and so do the operations on its columns.
+`RowEncoder` holds one function per column, made once; each writes its part of the row's compact
+form. Cells of plain Python types are converted here, with the same float64 operations as the
+batch path; any other cell goes through the batch path as a series of length one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from ai.ml.frameworks.pytorch.dates import cycle_codes
@@ -24,6 +25,15 @@ from ai.ml.frameworks.pytorch.tables import MISSING_MARKERS, to_levels
 __all__ = ["RowEncoder"]
 
 _Step = Callable[[Any, list[float], list[int]], None]
+
+# Columns whose cells, as Python values, mean what the column means. Others lose something: a
+# float32 its digits as text, a time its nanoseconds.
+_PLAIN_DTYPES = frozenset(
+    (
+        *(pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64),
+        *(pl.Float64, pl.Boolean, pl.String, pl.Null, pl.Date, pl.Datetime("us")),
+    )
+)
 
 
 class RowEncoder:
@@ -56,6 +66,21 @@ class RowEncoder:
         # In the order of the table, so that the first wrong cell is the one reported.
         self._steps = [(plan.names[position], step) for position, step in sorted(steps, key=_first)]
 
+    def encode_frame(self, frame: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """The compact form of a frame of one row, whose columns have been checked.
+
+        Raises
+        ------
+        TableError
+            If a cell does not fit its column.
+        """
+        names = frame.columns if self._plan.named else self._plan.names
+        cells = dict(zip(names, frame.row(0), strict=True))
+        for name, dtype, position in zip(names, frame.dtypes, range(frame.width), strict=True):
+            if dtype not in _PLAIN_DTYPES and not isinstance(dtype, pl.Categorical | pl.Enum):
+                cells[name] = frame.to_series(position)
+        return self._encode(cells)
+
     def encode(self, row: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """The compact form of one row: float32 of (1, n_numeric) and int32 of (1, n_codes).
 
@@ -64,16 +89,20 @@ class RowEncoder:
         TableError
             If columns are missing, or a cell does not fit its column.
         """
-        numeric = [math.nan] * self._n_numeric
-        codes = [0] * self._n_codes
         try:
-            for name, step in self._steps:
-                step(row[name], numeric, codes)
+            compact = self._encode(row)
         except KeyError:
             self._plan.check_names(row)
             raise
         if not self._known.issuperset(row):
             self._plan.check_names(row)
+        return compact
+
+    def _encode(self, row: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        numeric = [math.nan] * self._n_numeric
+        codes = [0] * self._n_codes
+        for name, step in self._steps:
+            step(row[name], numeric, codes)
         return np.array([numeric], dtype=np.float32), np.array([codes], dtype=np.int32)
 
     def _number(self, at: int, name: str, origin: Origin) -> _Step:
