@@ -226,6 +226,8 @@ class Tabwright:
 class Reference:
     """A scikit-learn-style model behind an encoding of its own."""
 
+    tasks: tuple[Task, ...] = get_args(Task)
+
     def __init__(self, job: Job) -> None:
         self.job = job
         self.details: dict[str, Any] = {}
@@ -395,6 +397,15 @@ class LightGBM300(NativeReference):
         )
 
 
+class CalibratedLightGBM(LightGBM):
+    """LightGBM's defaults under scikit-learn's calibration: sigmoid, five folds averaged."""
+
+    tasks = ("classification",)
+
+    def fit(self, X: pl.DataFrame, y: np.ndarray) -> None:
+        self.model = calibrated(self.model).fit(self.encode(X, fit=True), y)
+
+
 class XGBoost(NativeReference):
     """Its defaults, categories native."""
 
@@ -441,6 +452,24 @@ class CatBoost(Reference):
     def fit(self, X: pl.DataFrame, y: np.ndarray) -> None:
         encoded = self.encode(X, fit=True)
         self.model.fit(encoded, y, cat_features=self.categories)
+
+
+class CalibratedCatBoost(CatBoost):
+    """CatBoost's defaults under scikit-learn's calibration: sigmoid, five folds averaged."""
+
+    tasks = ("classification",)
+
+    def fit(self, X: pl.DataFrame, y: np.ndarray) -> None:
+        encoded = self.encode(X, fit=True)
+        # A CatBoost that was told its categories beforehand cannot be cloned.
+        self.model = calibrated(self.model).fit(encoded, y, cat_features=self.categories)
+
+
+def calibrated(model: Any) -> Any:
+    """A classifier under `CalibratedClassifierCV` at its defaults."""
+    from sklearn.calibration import CalibratedClassifierCV
+
+    return CalibratedClassifierCV(model)
 
 
 # ------------------------------------------------------------------------------------------- peers
@@ -516,6 +545,8 @@ REFERENCES: dict[str, tuple[type[Reference], tuple[str, ...]]] = {
     "lightgbm_300": (LightGBM300, ("lightgbm",)),
     "xgboost": (XGBoost, ("xgboost",)),
     "catboost": (CatBoost, ("catboost",)),
+    "lightgbm_calibrated": (CalibratedLightGBM, ("lightgbm", "scikit-learn")),
+    "catboost_calibrated": (CalibratedCatBoost, ("catboost", "scikit-learn")),
 }
 # The suite judges classifiers by log-loss. pytabkit's documentation recommends these settings for
 # that ("if you care about metrics like cross-entropy"), so the plain name has them; `+defaults`
@@ -625,6 +656,7 @@ def find_contender(name: str, peer_python: str | None = None) -> Entry:
             build=build,
             code=hash_definition(here, build.__name__),
             versions={library: _installed(library) for library in libraries},
+            tasks=build.tasks,
         )
     if name in PEERS:
         if peer_python is None:
