@@ -8,18 +8,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ai.ml.frameworks.pytorch.callbacks import Callback
     from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
     from ai.ml.frameworks.pytorch.estimators import (
         TabularClassifier,
         TabularRegressor,
         load_model,
     )
+    from ai.ml.frameworks.pytorch.loggers import MLflowLogger, TensorBoardLogger
     from ai.ml.frameworks.pytorch.schema import ArtifactError
     from ai.ml.frameworks.pytorch.tables import TableError
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Callback": "callbacks",
+    "MLflowLogger": "loggers",
+    "TensorBoardLogger": "loggers",
     "Checkpoint": "checkpoints",
     "TabularClassifier": "estimators",
     "TabularRegressor": "estimators",
@@ -30,10 +35,13 @@ _HOME = {
 
 __all__ = [
     "ArtifactError",
+    "Callback",
     "Checkpoint",
+    "MLflowLogger",
     "TableError",
     "TabularClassifier",
     "TabularRegressor",
+    "TensorBoardLogger",
     "load_model",
 ]
 

@@ -7,7 +7,7 @@ hands everything else to `pipeline.fit_table` and `predictor.Predictor`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
+from ai.ml.frameworks.pytorch.callbacks import Callback, as_callback, telling_failures
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
 from ai.ml.frameworks.pytorch.export import ParityReport, export_onnx
 from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted, member_modules
@@ -43,6 +44,7 @@ from ai.ml.frameworks.pytorch.trainer import Epoch
 
 __all__ = ["TabularClassifier", "TabularRegressor", "load_model"]
 
+Callbacks = Sequence[Callback | Callable[[Epoch], object]] | None
 EvalSet = tuple[Any, Any] | tuple[Any, Any, Any] | None
 
 
@@ -50,6 +52,7 @@ class _TabularEstimator(BaseEstimator):  # type: ignore[misc]
     """What the classifier and the regressor share."""
 
     _task: Task
+    verbose: int
     model_: FittedModel
     settings_: FitSettings
     n_features_in_: int
@@ -73,6 +76,10 @@ class _TabularEstimator(BaseEstimator):  # type: ignore[misc]
             sample_weight, np.empty((len(X), 1)), dtype=np.float64, ensure_non_negative=True
         )
         return weight
+
+    def _callback(self, callbacks: Callbacks) -> Callback:
+        given = as_callback(callbacks)
+        return as_callback([given, _print_epoch]) if self.verbose else given
 
     def _rows(self, X: object, target: np.ndarray, sample_weight: object) -> LabelledRows:
         frame, _ = self._frame(X)
@@ -306,6 +313,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         *,
         groups: Any = None,
         time: Any = None,
+        callbacks: Callbacks = None,
         checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Fit to a table.
@@ -323,6 +331,9 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
             Rows that choose the epoch and fit the calibrator, in place of an internal split.
         groups, time : array of shape (n_rows,), optional
             Groups never straddle the internal split; its validation rows are strictly later.
+        callbacks : list of Callback or callable, optional
+            Told of the start, every epoch and the end, as `TensorBoardLogger` and `MLflowLogger`
+            are; a function is called with each `Epoch`.
         checkpoint : Checkpoint, optional
             Where the run keeps its state; if the file is there, the run goes on from it. It is
             removed in the end, and kept if Ctrl-C ended the run early.
@@ -338,6 +349,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         TableError
             If the table does.
         """
+        callback = self._callback(callbacks)
         frame, named = self._frame(X)
         labels = encode_labels(_column(y, type(self).__name__))
         validation = None
@@ -345,21 +357,24 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
             eval_X, eval_y, eval_weight = _eval_parts(eval_set)
             codes = labels_to_codes(_column(eval_y, "eval_set"), labels.classes)
             validation = self._rows(eval_X, codes, eval_weight)
-        model = fit_table(
-            self._rows(frame, labels.codes, sample_weight),
-            self._settings(),
-            classes=labels.classes,
-            validation=validation,
-            groups=_optional_column(groups),
-            time=_optional_column(time),
-            named=named,
-            roles=self.roles,
-            class_weight=self.class_weight,
-            prior=self.prior,
-            on_epoch=_printer(self.verbose),
-            checkpoint=checkpoint,
-        )
-        self._remember(model)
+        with telling_failures(callback):
+            model = fit_table(
+                self._rows(frame, labels.codes, sample_weight),
+                self._settings(),
+                classes=labels.classes,
+                validation=validation,
+                groups=_optional_column(groups),
+                time=_optional_column(time),
+                named=named,
+                roles=self.roles,
+                class_weight=self.class_weight,
+                prior=self.prior,
+                on_start=callback.on_start,
+                on_epoch=callback.on_epoch,
+                checkpoint=checkpoint,
+            )
+            self._remember(model)
+            callback.on_end(model)
         _forget(checkpoint, model)
         return self
 
@@ -445,9 +460,11 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         *,
         groups: Any = None,
         time: Any = None,
+        callbacks: Callbacks = None,
         checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Fit to a table; arguments as in `TabularClassifier.fit`, with a numeric `y`."""
+        callback = self._callback(callbacks)
         frame, named = self._frame(X)
         target = regression_target(_column(y, type(self).__name__))
         validation = None
@@ -456,18 +473,21 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
             validation = self._rows(
                 eval_X, regression_target(_column(eval_y, "eval_set")), eval_weight
             )
-        model = fit_table(
-            self._rows(frame, target, sample_weight),
-            self._settings(),
-            validation=validation,
-            groups=_optional_column(groups),
-            time=_optional_column(time),
-            named=named,
-            roles=self.roles,
-            on_epoch=_printer(self.verbose),
-            checkpoint=checkpoint,
-        )
-        self._remember(model)
+        with telling_failures(callback):
+            model = fit_table(
+                self._rows(frame, target, sample_weight),
+                self._settings(),
+                validation=validation,
+                groups=_optional_column(groups),
+                time=_optional_column(time),
+                named=named,
+                roles=self.roles,
+                on_start=callback.on_start,
+                on_epoch=callback.on_epoch,
+                checkpoint=checkpoint,
+            )
+            self._remember(model)
+            callback.on_end(model)
         _forget(checkpoint, model)
         return self
 
@@ -549,15 +569,9 @@ def _forget(checkpoint: Checkpoint | None, model: FittedModel) -> None:
         checkpoint.remove()
 
 
-def _printer(verbose: int) -> Callable[[Epoch], None] | None:
-    if not verbose:
-        return None
-
-    def show(epoch: Epoch) -> None:
-        print(
-            f"epoch {epoch.epoch}: train {epoch.train_loss:.4f}, "
-            f"validation {epoch.validation_loss:.4f}, best {epoch.best_loss:.4f}, "
-            f"{epoch.seconds:.1f} s"
-        )
-
-    return show
+def _print_epoch(epoch: Epoch) -> None:
+    print(
+        f"epoch {epoch.epoch}: train {epoch.train_loss:.4f}, "
+        f"validation {epoch.validation_loss:.4f}, best {epoch.best_loss:.4f}, "
+        f"{epoch.seconds:.1f} s"
+    )

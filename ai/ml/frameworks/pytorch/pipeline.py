@@ -119,6 +119,7 @@ def fit_table(
     class_weight: ClassWeight = None,
     prior: Prior = "training",
     target_name: str | None = None,
+    on_start: Callable[[FitSettings, int, int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> FittedModel:
@@ -146,6 +147,9 @@ def fit_table(
         The class prior under which `imbalance_aware` answers.
     target_name : str, optional
         For the model's card; a column of this name is not taken for a forgotten feature.
+    on_start : callable, optional
+        Called before training with the resolved settings and the numbers of training and
+        validation rows.
     on_epoch : callable, optional
         Called with each `Epoch`.
     checkpoint : Checkpoint, optional
@@ -210,6 +214,8 @@ def fit_table(
         target_name,
         on_epoch,
     )
+    if on_start is not None:
+        on_start(recipe.settings, len(rows), len(validation))
     model = recipe.fit(rows, held_out, checkpoint)
     if settings.refit and len(validation):
         whole = recipe.fit(rows.with_rows(validation), None, checkpoint, model.best_epochs)
