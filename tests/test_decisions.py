@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from ai.ml.frameworks.pytorch.decisions import DecisionRule, fit_decision, threshold_curve
+from ai.ml.frameworks.pytorch.decisions import (
+    DecisionAim,
+    DecisionRule,
+    fit_decision,
+    threshold_curve,
+)
 from ai.ml.frameworks.pytorch.schema import ArtifactError, Reader, TensorBag
 
 
@@ -116,8 +121,10 @@ def test_wanted_recall_and_precision_are_reached(seed: int, value: float) -> Non
         curve.precision[reached].max()
     )
     if curve.precision.max() < value:
-        with pytest.raises(ValueError, match=r"no threshold reaches precision .* ask for less"):
-            fit_decision(p, y, goal="precision", value=value, sample_weight=w)
+        kept = fit_decision(p, y, goal="precision", value=value, sample_weight=w)
+        assert not kept.accepted
+        assert kept.rule.kind == "argmax"
+        assert f"no threshold reaches precision {value:g}" in kept.message
         return
     decided = fit_decision(p, y, goal="precision", value=value, sample_weight=w).rule.apply(p)
     assert sk.precision_score(y, decided, sample_weight=w) >= value - 1e-9
@@ -175,9 +182,31 @@ def test_refusals() -> None:
         with pytest.raises(ValueError, match=r"the wanted recall must be in \(0, 1\]; got"):
             fit_decision(p2, [1], goal="recall", value=value)
     with pytest.raises(ValueError, match="at least one positive row"):
-        fit_decision(p2, [0], goal="recall", value=0.5)
+        threshold_curve([False], [0.5])
     for costs in (None, np.zeros((1, 2)), np.array([[0, np.inf], [1, 0]])):
         with pytest.raises(ValueError, match="costs must be a 2 by 2 matrix of finite numbers"):
             fit_decision(p2, [0], goal="costs", costs=costs)
     with pytest.raises(ValueError, match="positive must be 0 or 1; got 2"):
         fit_decision(p2, [0], goal="f1", positive=2)
+
+
+@pytest.mark.parametrize("goal", ["recall", "precision", "f1", "balanced_accuracy"])
+def test_rows_without_a_positive_one_keep_the_argmax(goal: str) -> None:
+    p = np.tile([0.6, 0.4], (20, 1))
+    fit = DecisionAim(goal, 0.5).fit(p, np.zeros(20, dtype=int))  # type: ignore[arg-type]
+    assert not fit.accepted
+    assert fit.rule.kind == "argmax"
+    assert "keeps the most probable class" in fit.message
+
+
+def test_aims_are_checked_without_rows() -> None:
+    DecisionAim("costs", costs=np.zeros((3, 3))).check(3)
+    for aim, message in (
+        (DecisionAim("costs", costs=np.zeros((2, 2))), "costs must be a 3 by 3 matrix"),
+        (DecisionAim("costs"), "costs must be a 3 by 3 matrix"),
+        (DecisionAim("f1"), "is for two classes; got 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            aim.check(3)
+    with pytest.raises(ValueError, match=r"the wanted precision must be in \(0, 1\]; got 2"):
+        DecisionAim("precision", 2).check(2)

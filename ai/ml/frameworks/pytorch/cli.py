@@ -1,49 +1,68 @@
-"""The command line: `tabwright train`, `predict`, `evaluate`, `inspect`, `export`.
+"""The command line: `tabwright train`, `predict`, `evaluate`, `inspect`, `export`, `modes`.
 
-A thin face of `pipeline.fit_table` and `predictor.Predictor`. Nothing heavy is imported before a
-command needs it: `--help` and `inspect` load no torch.
-
-Exit codes: 0 done; 2 the input or the command's words are off, and the message says how; 1 a
-fault of ours (run again with --traceback to see where).
+Here are the commands and their words. What they do is in `training_run`, `prediction_run` and
+`export`, what they show in `console`, how they fail in `cli_errors`. Nothing heavy is imported
+before a command needs it: `--help` and `inspect` load no torch.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
-if TYPE_CHECKING:
-    from ai.ml.frameworks.pytorch.fitted import FittedModel
+from ai.ml.frameworks.pytorch.cli_errors import EXIT_CODES, readable_errors, show_tracebacks
+from ai.ml.frameworks.pytorch.console import (
+    counting_bar,
+    describe_rule,
+    epoch_bar,
+    print_json,
+    say,
+    show_card,
+    show_grid,
+    show_model_scores,
+    show_profile,
+    show_scores,
+    told,
+    waiting,
+    write_out,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=True,
     pretty_exceptions_enable=False,
-    help="Neural networks for tables: from a CSV or Parquet file to a calibrated, portable model.",
+    # Plain help: the panels of rich take a third of a small screen.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Neural networks for tables: from a CSV or Parquet file to a portable model.",
+    epilog=EXIT_CODES,
 )
-_out = Console(highlight=False)
-_err = Console(stderr=True, highlight=False)
-_state = {"traceback": False}
 
 
-def _version(show: bool) -> None:
-    if show:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         from ai.ml.frameworks.pytorch import __version__
 
-        _out.print(f"tabwright {__version__}")
+        say(f"tabwright {__version__}")
         raise typer.Exit
+
+
+def _show_all_help(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        for parameter in context.command.params:
+            if isinstance(parameter, typer.core.TyperOption):
+                parameter.hidden = False
+        say(context.get_help())
+        raise typer.Exit
+
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `train` saved.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
+Column = Annotated[str | None, typer.Option(metavar="COLUMN")]
 
 
 @app.callback()
@@ -52,174 +71,354 @@ def _root(
         bool, typer.Option("--traceback", help="Show where an error came from.")
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    _state["traceback"] = traceback
+    show_tracebacks(traceback)
 
 
-@app.command()
+@app.command(epilog="Example: tabwright train churn.csv --target churned --drop customer")
 def train(
-    table: Annotated[str, typer.Argument(help="CSV, TSV, Parquet, Arrow, JSON lines or Excel.")],
-    target: Annotated[str, typer.Option("--target", "-t", help="Column to predict.")],
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="CSV, Parquet, Arrow, JSON lines, Excel; folder.")
+    ],
+    target: Annotated[
+        str, typer.Option("--target", "-t", metavar="COLUMN", help="Column to predict.")
+    ],
     mode: Annotated[
-        str, typer.Option(help="Training mode; `tabwright modes` lists the six.")
+        str, typer.Option("--mode", "-m", metavar="MODE", help="See `tabwright modes`.")
     ] = "mlp_dense",
-    drop: Annotated[
-        list[str] | None, typer.Option(help="Column not to use; may be given again.")
-    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to save [TABLE-MODE.safetensors].")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Else TABLE-MODE.safetensors."),
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="classification or regression; else told by the target.")
+    drop: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Do not use; may come again.")
     ] = None,
-    test_fraction: Annotated[
-        float, typer.Option(help="Share of rows kept for the printed scores; 0 for none.")
-    ] = 0.2,
     time_column: Annotated[
-        str | None, typer.Option("--time", help="Test and validate on the latest rows by it.")
+        str | None, typer.Option("--time", metavar="COLUMN", help="Test on the latest rows by it.")
     ] = None,
     group: Annotated[
-        str | None, typer.Option(help="Column whose equal rows stay on one side of each split.")
+        str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value together.")
     ] = None,
-    weight: Annotated[str | None, typer.Option(help="Column of sample weights.")] = None,
-    members: Annotated[int | None, typer.Option(help="Networks trained and averaged.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs at the most.")] = None,
+    weight: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Sample weights.", hidden=True)
+    ] = None,
     drop_null_target: Annotated[
         bool, typer.Option("--drop-null-target", help="Leave out rows without a target.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="TASK", help="classification, regression; else by the target."),
+    ] = None,
+    test_fraction: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Rows kept for the scores; 0: none.", hidden=True),
+    ] = 0.2,
+    decision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="f1, balanced_accuracy, recall=X, precision=X, costs=FILE.",
+        ),
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Positive one of two labels [the last].", hidden=True),
+    ] = None,
+    prior: Annotated[
+        str,
+        typer.Option(
+            metavar="PRIOR",
+            help="imbalance_aware answers under: training, balanced, or no=0.9,yes=0.1.",
+            hidden=True,
+        ),
+    ] = "training",
+    members: Annotated[
+        int | None, typer.Option(metavar="N", help="Networks averaged.", hidden=True)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Epochs at the most.", hidden=True)
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Epochs without gain to stop; 0: never.", hidden=True),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(metavar="N", help="Width of hidden layers.", hidden=True)
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(metavar="N", help="Hidden layers, or blocks.", hidden=True)
+    ] = None,
+    dropout: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Dropped in training.", hidden=True)
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="Peak step size.", hidden=True)
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(metavar="X", help="Of AdamW.", hidden=True)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="ROWS", help="Rows per step.", hidden=True)
+    ] = None,
+    validation_fraction: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Rows that choose the epoch.", hidden=True),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of numbers: auto, standard, robust, quantile_normal, quantile_ple, tree_ple.",
+            hidden=True,
+        ),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="auto, temperature, logistic, vector, structured, isotonic, none.",
+            hidden=True,
+        ),
+    ] = None,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Train again on validation rows too.", hidden=True)
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda.", hidden=True)
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Threads to train with.", hidden=True)
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of every random choice.", hidden=True)
+    ] = 0,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    help_all: Annotated[
+        bool,
+        typer.Option(
+            "--help-all",
+            callback=_show_all_help,
+            is_eager=True,
+            help="Show the settings too.",
+        ),
+    ] = False,
 ) -> None:
-    """Train a model on a table and save it.
-
-    Example: tabwright train titanic.csv --target Survived --drop PassengerId
-    """
-    with _errors():
+    """Train a model on a table, score it on held-out rows, save it as one file."""
+    with readable_errors(as_json=as_json):
+        from ai.ml.frameworks.pytorch.decision_words import DecisionRequest
         from ai.ml.frameworks.pytorch.training_run import TrainRequest, run_training
+        from ai.ml.frameworks.pytorch.training_table import TableRequest
 
+        if positive is not None and decision is None:
+            raise ValueError(f"--positive is for --decision; got {positive!r} and no --decision")
+        settings: dict[str, Any] = {
+            "training_mode": mode,
+            "n_members": members,
+            "max_epochs": epochs,
+            "hidden_dim": width,
+            "num_hidden_layers": depth,
+            "dropout": dropout,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "batch_size": batch_size,
+            "validation_fraction": validation_fraction,
+            "numeric_encoding": encoding,
+            "device": device,
+        }
+        settings = {name: value for name, value in settings.items() if value is not None}
+        if patience is not None:
+            settings["patience"] = patience or None
+        if calibration is not None:
+            settings["calibration"] = None if calibration == "none" else calibration
+        if refit:
+            settings["refit"] = True
         request = TrainRequest(
-            table=table,
-            target=target,
-            mode=mode,
-            drop=tuple(drop or ()),
+            table=TableRequest(
+                table=table,
+                target=target,
+                drop=tuple(drop or ()),
+                task=task,
+                time=time_column,
+                group=group,
+                weight=weight,
+                drop_null_target=drop_null_target,
+            ),
             output=output,
-            task=task,
             test_fraction=test_fraction,
-            time=time_column,
-            group=group,
-            weight=weight,
-            n_members=members,
-            max_epochs=epochs,
-            drop_null_target=drop_null_target,
+            settings=settings,
+            prior=prior,
+            decision=None if decision is None else DecisionRequest(decision, positive),
+            n_threads=threads,
             random_state=seed,
         )
         silent = quiet or as_json
-        with _epoch_bar(silent) as on_epoch:
+        with epoch_bar(silent) as on_epoch:
             result = run_training(
                 request,
-                on_message=None if silent else lambda text: _out.print(Text(text, style="dim")),
+                on_message=None if silent else lambda text: say(text, style="dim"),
+                on_profile=None if silent else show_profile,
                 on_epoch=on_epoch,
             )
+        model = result.model
         if as_json:
-            _print_json(
+            print_json(
                 {
                     "model": str(result.path),
-                    "mode": result.model.settings.training_mode,
-                    "task": result.model.settings.task,
-                    "metrics": {k: dict(v) for k, v in result.model.metrics.items()},
+                    "mode": model.settings.training_mode,
+                    "task": model.settings.task,
+                    "decision": describe_rule(model),
+                    "metrics": {rows: dict(scores) for rows, scores in model.metrics.items()},
                     "messages": list(result.messages),
                     "seconds": result.seconds,
                 }
             )
         elif not quiet:
-            _show_scores(result.model)
-            _out.print(f"saved {result.path} after {result.seconds:.1f} s; use it with")
-            _out.print(f"  tabwright predict {result.path} NEW_TABLE", markup=False)
+            show_model_scores(model)
+            say(f"saved {result.path} after {result.seconds:.1f} s; use it with")
+            say(f"  tabwright predict {result.path} NEW_TABLE")
 
 
-@app.command()
+@app.command(epilog="Example: tabwright predict churn.safetensors new.csv --keep customer")
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model file that `train` saved.")],
-    table: Annotated[str, typer.Argument(help="New rows, with the columns of training.")],
+    model: ModelFile,
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="New rows: file, folder, pattern.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="CSV, Parquet or JSON lines; else CSV on the screen."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="CSV, TSV, JSON lines, Parquet or Arrow; else CSV on the screen.",
+        ),
     ] = None,
     keep: Annotated[
-        list[str] | None, typer.Option(help="Column of TABLE to copy to the output.")
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Copy this column of TABLE; may come again."),
     ] = None,
+    escape_formulas: Annotated[
+        bool,
+        typer.Option(
+            "--escape-formulas", help="Put ' before text that a spreadsheet would run (= + - @)."
+        ),
+    ] = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
-    """Write predictions for new rows, with class probabilities.
+    """Predict new rows: the label, and the probability of every class.
 
-    Example: tabwright predict titanic-mlp_dense.safetensors new.csv --output out.csv
+    Tables may be larger than memory. Labels follow the decision rule stored with the model
+    (`tabwright inspect` shows it). --json prints JSON lines, or a summary where there is --output.
     """
-    with _errors():
+    with readable_errors(as_json=as_json):
         from ai.ml.frameworks.pytorch.fitted import load_fitted
-        from ai.ml.frameworks.pytorch.predictor import Predictor
-        from ai.ml.frameworks.pytorch.scoring import prediction_frame
-        from ai.ml.frameworks.pytorch.tables import read_table, write_table
+        from ai.ml.frameworks.pytorch.prediction_run import iter_predictions
+        from ai.ml.frameworks.pytorch.tables import (
+            check_table_path,
+            write_batches,
+            write_csv_batches,
+        )
 
+        started = time.perf_counter()
+        if output is not None:
+            check_table_path(output)
+            if escape_formulas and not _is_csv(output):
+                raise ValueError(
+                    f"--escape-formulas is for CSV and TSV; got {output}; leave the option out"
+                )
+            _check_output(output, model, table)
         fitted = load_fitted(model)
-        frame = read_table(table)
-        missing = [name for name in keep or () if name not in frame.columns]
-        if missing:
-            raise ValueError(f"{table} has no column {missing[0]!r} to keep")
-        predictions = prediction_frame(Predictor(fitted), frame)
-        # A selection of no columns has no rows either, so it cannot be the left side of a stack.
-        result = frame.select(keep).hstack(predictions.get_columns()) if keep else predictions
+        pieces = iter_predictions(fitted, table, keep=keep or ())
+        with counting_bar(quiet or output is None, "rows predicted") as advance:
+            pieces = told(pieces, advance)
+            if output is not None:
+                n_rows = write_batches(pieces, output, protect_formulas=escape_formulas)
+            elif as_json:
+                for piece in pieces:
+                    write_out(piece.write_ndjson().encode())
+            else:
+                write_csv_batches(pieces, write_out, protect_formulas=escape_formulas)
         if output is None:
-            sys.stdout.write(result.write_csv())
-        else:
-            write_table(result, output)
-            _err.print(f"wrote {len(result):,} predictions to {output}")
+            return
+        seconds = time.perf_counter() - started
+        if as_json:
+            print_json({"output": str(output), "rows": n_rows, "seconds": seconds})
+        elif not quiet:
+            say(f"wrote {n_rows:,} predictions to {output} after {seconds:.1f} s")
 
 
-@app.command()
+@app.command(epilog="Example: tabwright evaluate churn.safetensors held_out.csv --intervals")
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model file that `train` saved.")],
-    table: Annotated[str, typer.Argument(help="Labelled rows that had no part in training.")],
+    model: ModelFile,
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="Labelled rows that had no part in training.")
+    ],
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Its column; else as in training.")
+        str | None,
+        typer.Option("--target", "-t", metavar="COLUMN", help="Its labels; else as in training."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    weight: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Its sample weights.")
+    ] = None,
+    drop_null_target: Annotated[
+        bool, typer.Option("--drop-null-target", help="Leave out rows without a target.")
+    ] = False,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="Add 95 % bootstrap intervals.")
+    ] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Score a saved model on labelled rows.
 
-    Example: tabwright evaluate titanic-mlp_dense.safetensors held_out.csv
+    Scores of labels (accuracy, balanced accuracy) follow the decision rule stored with the model.
     """
-    with _errors():
+    with readable_errors(as_json=as_json):
         from ai.ml.frameworks.pytorch.fitted import load_fitted
-        from ai.ml.frameworks.pytorch.predictor import Predictor
-        from ai.ml.frameworks.pytorch.scoring import score_frame
-        from ai.ml.frameworks.pytorch.tables import read_table
+        from ai.ml.frameworks.pytorch.prediction_run import score_table
 
         fitted = load_fitted(model)
         column = target or fitted.card.get("target")
         if not isinstance(column, str):
             raise ValueError("the model does not record its target's name; give --target")
-        frame = read_table(table)
-        if column not in frame.columns:
-            raise ValueError(f"{table} has no column {column!r}; --target names the labels")
-        scores = score_frame(Predictor(fitted), frame, column)
+        scores = score_table(
+            fitted,
+            table,
+            column,
+            weight=weight,
+            drop_null_target=drop_null_target,
+            intervals=intervals,
+        )
         if as_json:
-            _print_json({"rows": len(frame), "metrics": scores})
-        else:
-            _score_table({"score": scores}, f"{model.name} on {len(frame):,} rows")
+            print_json(
+                {
+                    "rows": scores.n_rows,
+                    "rows_without_target": scores.n_without_target,
+                    "metrics": scores.metrics,
+                    "intervals": {name: list(ends) for name, ends in scores.intervals.items()},
+                }
+            )
+            return
+        left_out = f", {scores.n_without_target:,} without a target left out"
+        show_scores(
+            {"score": scores.metrics},
+            f"{model.name} on {scores.n_rows:,} rows"
+            + (left_out if scores.n_without_target else ""),
+            scores.intervals,
+        )
 
 
-@app.command()
+@app.command(epilog="Example: tabwright inspect churn.safetensors")
 def inspect(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole document.")] = False,
+    model: ModelFile,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole document as JSON.")
+    ] = False,
 ) -> None:
-    """Say what a model file holds, without running it.
-
-    Example: tabwright inspect titanic-mlp_dense.safetensors
-    """
-    with _errors():
+    """Say what a model file holds, without running it."""
+    with readable_errors(as_json=as_json):
         from ai.ml.frameworks.pytorch.fitted import load_fitted
 
         fitted = load_fitted(model)
@@ -229,211 +428,82 @@ def inspect(
                 name: {"dtype": value.dtype.name, "shape": list(value.shape)}
                 for name, value in sorted(tensors.items())
             }
-            _print_json(document)
+            print_json(document)
             return
-        _show_card(fitted, model)
+        show_card(fitted, model)
 
 
-@app.command()
+@app.command(epilog="Example: tabwright export churn.safetensors churn.onnx")
 def export(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
-    output: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    model: ModelFile,
+    output: Annotated[Path, typer.Argument(metavar="ONNX", help="The file to write.")],
     check_rows: Annotated[
-        int, typer.Option(min=1, help="Rows on which both are compared first, at the least.")
+        int,
+        typer.Option(
+            min=1, metavar="ROWS", help="Compare both on so many rows first, at the least."
+        ),
     ] = 100_000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Write a model as one ONNX graph, from raw columns to predictions.
 
-    Example: tabwright export titanic-mlp_dense.safetensors titanic.onnx
+    Nothing is written unless graph and model agree. Needs the extra: pip install "tabwright[onnx]"
     """
-    with _errors():
-        from dataclasses import asdict
-
+    with readable_errors(as_json=as_json):
         from ai.ml.frameworks.pytorch.export import export_onnx, graph_inputs
+        from ai.ml.frameworks.pytorch.files import check_writable
         from ai.ml.frameworks.pytorch.fitted import load_fitted
 
+        check_writable(output)
         fitted = load_fitted(model)
-        report = export_onnx(fitted, output, check_rows=check_rows)
+        with waiting(quiet, f"comparing model and graph on {check_rows:,} rows or more"):
+            report = export_onnx(fitted, output, check_rows=check_rows)
         inputs = graph_inputs(fitted.encoder.plan_)
         if as_json:
-            _print_json(
+            print_json(
                 {
                     "onnx": str(output),
                     "inputs": [asdict(column) for column in inputs],
                     "parity": asdict(report),
                 }
             )
-            return
-        grid = Table(box=None, pad_edge=False)
-        for heading in ("input", "type", "cells"):
-            grid.add_column(heading)
-        for column in inputs:
-            grid.add_row(Text(column.name), column.dtype, column.describe())
-        _out.print(grid)
-        _out.print(Text(f"wrote {output}; it agrees with the model on {report.describe()}"))
+        elif not quiet:
+            show_grid(
+                ("input", "type", "cells"),
+                [(column.name, column.dtype, column.describe()) for column in inputs],
+            )
+            say(f"wrote {output}; it agrees with the model on {report.describe()}")
 
 
 @app.command()
-def modes() -> None:
+def modes(as_json: JsonFlag = False) -> None:
     """List the six training modes and the tasks they fit."""
     from ai.ml.frameworks.pytorch.settings import MODE_SUMMARIES, modes_for
 
-    rows = Table(box=None, pad_edge=False)
-    for heading in ("mode", "tasks", "what it is for"):
-        rows.add_column(heading)
-    for mode, summary in MODE_SUMMARIES.items():
-        tasks = "both" if mode in modes_for("regression") else "classification"
-        rows.add_row(mode, tasks, summary)
-    _out.print(rows)
-
-
-def _show_card(fitted: FittedModel, path: Path) -> None:
-    architecture, settings, card = fitted.architecture, fitted.settings, fitted.card
-    n_parameters = sum(
-        value.size
-        for name, value in fitted.members[0].items()
-        if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
-    )
-    facts = {
-        "file": f"{path} ({path.stat().st_size / 1024:,.0f} KiB)",
-        "task": settings.task,
-        "mode": settings.training_mode,
-        "target": str(card.get("target")),
-        "labels": None if fitted.classes is None else ", ".join(map(str, fitted.classes[:12])),
-        "network": f"{len(fitted.members)} x {type_name(architecture.training_mode)}: "
-        f"{architecture.input_dim} inputs, {architecture.num_hidden_layers} x "
-        f"{architecture.hidden_dim}, dropout {architecture.dropout:g}, "
-        f"{n_parameters:,} parameters each",
-        "columns": ", ".join(fitted.encoder.feature_names_in_[:12])
-        + (", ..." if fitted.encoder.n_features_in_ > 12 else ""),
-        "trained on": f"{card.get('n_training_rows', 0):,} rows, validated on "
-        f"{card.get('n_validation_rows', 0):,}",
-        "calibration": card.get("calibration"),
-        "versions": ", ".join(f"{k} {v}" for k, v in dict(card.get("versions", {})).items()),
-    }
-    grid = Table(box=None, show_header=False, pad_edge=False)
-    grid.add_column(style="dim")
-    grid.add_column()
-    for name, value in facts.items():
-        if value:
-            grid.add_row(name, Text(str(value)))
-    _out.print(grid)
-    _show_scores(fitted)
-
-
-def type_name(architecture: str) -> str:
-    """Class of the architecture that a mode builds."""
-    return {"tabresnet": "TabResNet", "linear_glm_baseline": "LinearBaseline"}.get(
-        architecture, "MLP"
-    )
-
-
-def _show_scores(fitted: FittedModel) -> None:
-    shown = {
-        title: dict(fitted.metrics[rows])
-        for rows, title in (
-            ("test", "test rows"),
-            ("baseline", "trivial baseline"),
-            ("validation", "validation rows"),
-        )
-        if rows in fitted.metrics
-    }
-    if "trivial baseline" in shown:
-        shown.pop("validation rows", None)
-    if shown:
-        _score_table(shown, fitted.settings.training_mode)
-
-
-def _score_table(columns: dict[str, dict[str, float]], title: str) -> None:
-    grid = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    grid.add_column("metric")
-    for name in columns:
-        grid.add_column(name, justify="right")
-    for metric in next(iter(columns.values())):
-        grid.add_row(
-            metric,
-            *(f"{scores[metric]:,.4f}" if metric in scores else "" for scores in columns.values()),
-        )
-    _out.print(grid)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-@contextmanager
-def _epoch_bar(silent: bool) -> Iterator[Any]:
-    """A progress bar fed by epochs; nothing where the screen is not a terminal."""
-    if silent or not _err.is_terminal:
-        yield None
+    rows = [
+        (mode, "both" if mode in modes_for("regression") else "classification", summary)
+        for mode, summary in MODE_SUMMARIES.items()
+    ]
+    if as_json:
+        keys = ("mode", "tasks", "summary")
+        print_json({"modes": [dict(zip(keys, row, strict=True)) for row in rows]})
         return
-    bar = Progress(
-        TextColumn("epoch {task.completed}"),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}  best {task.fields[best]:.4f}"),
-        TimeRemainingColumn(),
-        console=_err,
-        transient=True,
-    )
-    with bar:
-        line = bar.add_task("training", total=None, loss=float("nan"), best=float("nan"))
-
-        def advance(epoch: Any) -> None:
-            bar.update(
-                line, completed=epoch.epoch, loss=epoch.validation_loss, best=epoch.best_loss
-            )
-
-        yield advance
+    show_grid(("mode", "tasks", "what it is for"), rows)
 
 
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Show warnings as notes, and what a user can mend as one readable block (exit code 2)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            warnings.showwarning = _note
-            yield
-    except (typer.Exit, typer.Abort):
-        raise
-    except BrokenPipeError:
-        raise typer.Exit(0) from None
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if _state["traceback"]:
-            raise
-        _err.print(
-            Panel(
-                Text(str(error)), title="tabwright cannot go on", border_style="red", expand=False
-            )
-        )
-        raise typer.Exit(2) from None
-    except Exception as error:
-        if _state["traceback"]:
-            raise
-        _err.print(
-            Panel(
-                Text(
-                    f"{type(error).__name__}: {error}\nThis is a fault of tabwright. Run again "
-                    "with `tabwright --traceback ...` and report what it prints."
-                ),
-                title="unexpected error",
-                border_style="red",
-                expand=False,
-            )
-        )
-        raise typer.Exit(1) from None
+def _is_csv(path: Path) -> bool:
+    return path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".tab"))
 
 
-def _note(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    _err.print(Text(f"note: {message}", style="yellow"))
+def _check_output(output: Path, *inputs: str | Path) -> None:
+    """Refuse, before any work, an output that is an input or cannot be written."""
+    from ai.ml.frameworks.pytorch.files import check_writable
+
+    for path in map(Path, inputs):
+        if path.exists() and output.exists() and output.samefile(path):
+            raise ValueError(f"the output must not replace an input; got {output} as both")
+    check_writable(output)
 
 
 def main() -> None:

@@ -128,6 +128,59 @@ class ThresholdCurve(NamedTuple):
     balanced_accuracy: FloatArray
 
 
+@dataclass(frozen=True, eq=False)
+class DecisionAim:
+    """What a decision rule shall serve; the arguments of `fit_decision` that are not data.
+
+    Parameters
+    ----------
+    goal : DecisionGoal
+    value : float or None
+    costs : ndarray of shape (C, C), float64, or None
+    positive : int
+        See `fit_decision`.
+    """
+
+    goal: DecisionGoal
+    value: float | None = None
+    costs: FloatArray | None = None
+    positive: int = 1
+
+    def check(self, n_classes: int) -> None:
+        """Refuse, before any work, an aim that no rows could make sense of.
+
+        Raises
+        ------
+        ValueError
+            As `fit_decision`.
+        """
+        _check_goal(self.goal, n_classes, self.positive)
+        if self.goal == "costs":
+            _checked_costs(self.costs, n_classes)
+        elif self.goal in ("recall", "precision"):
+            _check_value(self.goal, self.value)
+
+    def fit(
+        self,
+        proba: ArrayLike,
+        codes: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        random_state: int = 0,
+    ) -> DecisionFit:
+        """`fit_decision` for this aim."""
+        return fit_decision(
+            proba,
+            codes,
+            goal=self.goal,
+            value=self.value,
+            costs=self.costs,
+            positive=self.positive,
+            sample_weight=sample_weight,
+            random_state=random_state,
+        )
+
+
 def threshold_curve(
     event: ArrayLike, probability: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> ThresholdCurve:
@@ -179,7 +232,8 @@ def fit_decision(
     them must beat the most probable class by more than one standard error (bootstrap of the
     paired difference); otherwise argmax is kept. A cost matrix needs no tuning, calibrated
     probabilities do: the class of lowest expected cost is best. A wanted recall or precision is
-    the caller's decision, so its threshold is always taken.
+    the caller's decision, so its threshold is taken untested; argmax is kept where the rows have
+    no positive one, or no threshold reaches the precision, and `message` says so.
 
     Parameters
     ----------
@@ -204,8 +258,7 @@ def fit_decision(
     Raises
     ------
     ValueError
-        An unknown goal, or one that does not fit the number of classes; a value out of range; no
-        positive row; a precision that no threshold reaches.
+        An unknown goal, or one that does not fit the number of classes; a value out of range.
     """
     p = np.asarray(proba, dtype=np.float64)
     y = np.asarray(codes, dtype=np.int64)
@@ -243,6 +296,12 @@ def _checked_costs(costs: ArrayLike | None, n_classes: int) -> FloatArray:
     return matrix
 
 
+def _check_value(goal: DecisionGoal, value: float | None) -> float:
+    if value is None or not 0.0 < value <= 1.0:
+        raise ValueError(f"the wanted {goal} must be in (0, 1]; got {value!r}")
+    return value
+
+
 def _reach(
     proba: FloatArray,
     codes: IntArray,
@@ -251,8 +310,10 @@ def _reach(
     value: float | None,
     positive: int,
 ) -> DecisionFit:
-    if value is None or not 0.0 < value <= 1.0:
-        raise ValueError(f"the wanted {goal} must be in (0, 1]; got {value!r}")
+    value = _check_value(goal, value)
+    kept = "keeps the most probable class: "
+    if not weight[codes == positive].sum() > 0.0:
+        return DecisionFit(DecisionRule(), False, f"{kept}the validation rows have no positive one")
     curve = threshold_curve(codes == positive, proba[:, positive], weight)
     wanted, other = curve.precision, curve.recall
     if goal == "recall":
@@ -261,9 +322,11 @@ def _reach(
     reached = wanted >= value * (1.0 - 1e-12)
     if not reached.any():
         best = int(wanted.argmax())
-        raise ValueError(
-            f"no threshold reaches precision {value:g} on the validation rows; the best is "
-            f"{wanted[best]:.3g}, with recall {other[best]:.3g}; ask for less"
+        return DecisionFit(
+            DecisionRule(),
+            False,
+            f"{kept}no threshold reaches precision {value:g} on the validation rows; the best is "
+            f"{wanted[best]:.3g}, with recall {other[best]:.3g}; ask for less",
         )
     # Of equally good thresholds, the highest.
     at = len(wanted) - 1 - int(np.where(reached, other, -1.0)[::-1].argmax())

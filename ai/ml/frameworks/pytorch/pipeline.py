@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from ai.ml.frameworks.pytorch.calibration import (
     refined_log_loss,
 )
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint, Checkpointer
+from ai.ml.frameworks.pytorch.decisions import DecisionAim
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fitted import Architecture, FittedModel, TargetScale
 from ai.ml.frameworks.pytorch.intervals import (
@@ -118,6 +120,7 @@ def fit_table(
     roles: Mapping[str, Role] | None = None,
     class_weight: ClassWeight = None,
     prior: Prior = "training",
+    decision: DecisionAim | None = None,
     target_name: str | None = None,
     on_start: Callable[[FitSettings, int, int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -145,6 +148,8 @@ def fit_table(
         Refused by `imbalance_aware`, which has weights of its own.
     prior : "training", "balanced" or ndarray of shape (n_classes,)
         The class prior under which `imbalance_aware` answers.
+    decision : DecisionAim, optional
+        What the stored decision rule shall serve; it is tuned on the validation rows.
     target_name : str, optional
         For the model's card; a column of this name is not taken for a forgotten feature.
     on_start : callable, optional
@@ -178,6 +183,10 @@ def fit_table(
         )
     if classes is not None and settings.calibration is not None:
         check_calibration(settings.calibration, len(classes))
+    if decision is not None:
+        if classes is None:
+            raise ValueError("a decision rule is for classification; this is a regression task")
+        decision.check(len(classes))
     rows, kept = rows.with_positive_weight()
     if kept is not None:
         groups = None if groups is None else groups[kept]
@@ -217,11 +226,14 @@ def fit_table(
     if on_start is not None:
         on_start(recipe.settings, len(rows), len(validation))
     model = recipe.fit(rows, held_out, checkpoint)
+    if decision is not None:
+        model = _with_decision(model, held_out.rows, decision)
     if settings.refit and len(validation):
         whole = recipe.fit(rows.with_rows(validation), None, checkpoint, model.best_epochs)
         model = replace(
             whole,
             calibrator=model.calibrator,
+            decision=model.decision,
             intervals=model.intervals,
             metrics=model.metrics,
             card={**model.card, "n_training_rows": whole.card["n_training_rows"]},
@@ -596,6 +608,23 @@ def _with_scores(model: FittedModel, compact: Compact, validation: LabelledRows)
     proba = predictor.calibrated(output)
     scores = score_classification(validation.target, proba, validation.weight)
     return replace(model, metrics={"validation": scores})
+
+
+def _with_decision(model: FittedModel, rows: LabelledRows, aim: DecisionAim) -> FittedModel:
+    """Tune the decision rule on the validation rows, and score their labels by it."""
+    proba = Predictor(model).predict_proba(rows.frame)
+    seed = model.settings.random_state
+    fit = aim.fit(proba, rows.target, rows.weight, random_state=seed)
+    if not fit.accepted and aim.goal in ("recall", "precision"):
+        warnings.warn(f"the decision rule {fit.message}", UserWarning, stacklevel=3)
+    decided = fit.rule.apply(proba)
+    scores = score_classification(rows.target, proba, rows.weight, predicted=decided)
+    return replace(
+        model,
+        decision=fit.rule if fit.accepted else None,
+        metrics={**model.metrics, "validation": scores},
+        card={**model.card, "decision": fit.message},
+    )
 
 
 def _with_intervals(

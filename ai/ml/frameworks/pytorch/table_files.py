@@ -172,6 +172,7 @@ def iter_tables(
     batch_rows: int = 65_536,
     columns: Sequence[str] | None = None,
     dtypes: Dtypes | None = None,
+    verbatim: Sequence[str] = (),
     csv: CsvFormat | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Read a table of any length in batches, in bounded memory.
@@ -188,6 +189,9 @@ def iter_tables(
     columns : sequence of str, optional
     dtypes : mapping of str to polars dtype, optional
         Types of all columns that are read, e.g. of an earlier `table_dtypes`.
+    verbatim : sequence of str, default=()
+        Columns whose cells stay the text that a CSV file has, e.g. identifiers such as ``007``;
+        other formats have types of their own, and keep them.
     csv : CsvFormat, optional
 
     Yields
@@ -205,6 +209,8 @@ def iter_tables(
     layout = csv or CsvFormat()
     paths = table_paths(source)
     schema: Dtypes = table_dtypes(source, columns=columns, csv=csv) if dtypes is None else dtypes
+    if verbatim and table_format(paths[0]) == "csv":
+        schema = {name: dtype for name, dtype in schema.items() if name not in verbatim}
     return _batches(paths, batch_rows, columns, schema, layout)
 
 

@@ -36,6 +36,7 @@ from ai.ml.frameworks.pytorch.targets import (
     infer_task,
     labels_to_codes,
     regression_target,
+    sample_weights,
 )
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "read_table",
     "read_with_notes",
     "regression_target",
+    "sample_weights",
     "table_dtypes",
     "to_booleans",
     "to_levels",

@@ -16,7 +16,14 @@ from ai.ml.frameworks.pytorch.cells import TableError, refuse_nested, to_numbers
 from ai.ml.frameworks.pytorch.frames import as_series
 from ai.ml.frameworks.pytorch.settings import Task
 
-__all__ = ["Labels", "encode_labels", "infer_task", "labels_to_codes", "regression_target"]
+__all__ = [
+    "Labels",
+    "encode_labels",
+    "infer_task",
+    "labels_to_codes",
+    "regression_target",
+    "sample_weights",
+]
 
 _MOST_CLASSES: Final = 20
 _ROWS_PER_CLASS: Final = 5
@@ -204,6 +211,35 @@ def regression_target(y: object) -> np.ndarray:
             f"target must be finite; got {numbers[row]} in row {row + 1}; drop or cap such rows"
         )
     return numbers
+
+
+def sample_weights(column: pl.Series) -> np.ndarray:
+    """A column of sample weights as numbers.
+
+    Parameters
+    ----------
+    column : polars.Series
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), float64
+        Finite and not negative.
+
+    Raises
+    ------
+    TableError
+        If a weight is missing, negative, infinite or no number.
+    """
+    rule = f"the weights in column {column.name!r} must be numbers of at least 0"
+    if not column.dtype.is_numeric():
+        raise TableError(f"{rule}; got {column.dtype}; name a column of numbers")
+    weights: np.ndarray = column.cast(pl.Float64).to_numpy()
+    good = np.isfinite(weights) & (weights >= 0)
+    if not good.all():
+        row = int((~good).argmax())
+        got = "an empty cell" if column[row] is None else repr(column[row])
+        raise TableError(f"{rule}; got {got} in row {row + 1}; a row of weight 0 is left out")
+    return weights
 
 
 def _one_column(y: object, wrapper: str) -> Any:

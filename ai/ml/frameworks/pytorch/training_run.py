@@ -1,4 +1,4 @@
-"""One training run on a table: read, decide the task, hold rows out, fit, score, save.
+"""One training run on a table: read, hold rows out, fit, score, save.
 
 What `tabwright train` does, as a function: the command line prints what it returns. The scores
 that a user sees come from rows that had no part in anything before.
@@ -7,34 +7,35 @@ that a user sees come from rows that had no part in anything before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import Any
 
 import numpy as np
-import polars as pl
+import torch
 
+from ai.ml.frameworks.pytorch.decision_words import DecisionRequest
+from ai.ml.frameworks.pytorch.files import check_writable
 from ai.ml.frameworks.pytorch.fitted import FittedModel
 from ai.ml.frameworks.pytorch.metrics import score_class_prior, score_constant
-from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
+from ai.ml.frameworks.pytorch.pipeline import LabelledRows, Prior, fit_table
 from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.scoring import score_rows
-from ai.ml.frameworks.pytorch.settings import TRAINING_MODES, FitSettings, Task
+from ai.ml.frameworks.pytorch.settings import FitSettings, Task
 from ai.ml.frameworks.pytorch.splits import split_rows
-from ai.ml.frameworks.pytorch.tables import (
-    TableError,
-    encode_labels,
-    infer_task,
-    read_table,
-    regression_target,
-)
+from ai.ml.frameworks.pytorch.tables import TableProfile, profile_table
 from ai.ml.frameworks.pytorch.trainer import Epoch
+from ai.ml.frameworks.pytorch.training_table import (
+    TableRequest,
+    TrainingTable,
+    read_training_table,
+)
 
-if TYPE_CHECKING:
-    from ai.ml.frameworks.pytorch.models import TrainingMode
+__all__ = ["TrainRequest", "TrainResult", "fit_settings", "run_training", "using_threads"]
 
-__all__ = ["TrainRequest", "TrainResult", "run_training"]
+_OWN_SETTINGS = frozenset({"task", "random_state"})
 
 
 @dataclass(frozen=True)
@@ -43,43 +44,38 @@ class TrainRequest:
 
     Parameters
     ----------
-    table : str
-        A file, a folder or a glob.
-    target : str
-        Column to predict.
-    mode : str
-        Training mode.
-    drop : tuple of str
-        Columns not to use.
+    table : TableRequest
     output : Path or None
-        Where to save; None: beside the working folder, named after the table and the mode.
-    task : str or None
-        None: told by the target.
+        Where to save; None: in the working folder, named after the table and the mode.
     test_fraction : float
         Share of the rows kept for the scores; 0 for none.
-    time, group, weight : str or None
-        Columns that order the rows, keep rows together, weigh them; not used as features, but
-        for `time`.
-    drop_null_target : bool
-        Leave out rows without a target.
-    settings : dict
-        Further fields of `FitSettings`.
+    settings : mapping of str to object
+        Fields of `FitSettings`, but for the task and the seed; the mode is `training_mode`.
+    prior : str
+        "training", "balanced", or shares as ``no=0.9,yes=0.1``.
+    decision : DecisionRequest or None
+        What the stored decision rule shall serve; None: the most probable class.
+    n_threads : int or None
+        None: as many as PyTorch uses by itself.
+    random_state : int
     """
 
-    table: str
-    target: str
-    mode: str = "mlp_dense"
-    drop: tuple[str, ...] = ()
+    table: TableRequest
     output: Path | None = None
-    task: str | None = None
     test_fraction: float = 0.2
-    time: str | None = None
-    group: str | None = None
-    weight: str | None = None
-    drop_null_target: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    prior: str = "training"
+    decision: DecisionRequest | None = None
+    n_threads: int | None = None
     random_state: int = 0
-    n_members: int | None = None
-    max_epochs: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the model goes."""
+        if self.output is not None:
+            return self.output
+        mode = self.settings.get("training_mode", FitSettings.training_mode)
+        return Path(f"{_stem(self.table.table)}-{mode}.safetensors")
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,8 @@ def run_training(
     request: TrainRequest,
     *,
     on_message: Callable[[str], None] | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_profile: Callable[[TableProfile], None] | None = None,
+    on_epoch: Callable[[Epoch, int], None] | None = None,
 ) -> TrainResult:
     """Read, fit, score and save.
 
@@ -117,8 +114,10 @@ def run_training(
     request : TrainRequest
     on_message : callable, optional
         Called with each decision as it is made.
+    on_profile : callable, optional
+        Called with what each column of the rows to learn from is, before training.
     on_epoch : callable, optional
-        Called with each epoch.
+        Called with each epoch and how many there will be at the most.
 
     Returns
     -------
@@ -131,7 +130,7 @@ def run_training(
     ValueError
         If the request contradicts itself or the table.
     OSError
-        If the result cannot be written; checked before training.
+        If the result cannot be written; checked before anything is read.
     """
     started = time.perf_counter()
     messages: list[str] = []
@@ -141,62 +140,112 @@ def run_training(
         if on_message is not None:
             on_message(message)
 
-    if request.mode not in TRAINING_MODES:
-        raise ValueError(
-            f"the mode must be one of {', '.join(TRAINING_MODES)}; got {request.mode!r}"
+    _check(request)
+    table = read_training_table(request.table, say)
+    settings = fit_settings(request.settings, task=table.task, random_state=request.random_state)
+    prior = _prior(request.prior, table.classes)
+    aim = None
+    if request.decision is not None:
+        if table.classes is None:
+            raise ValueError("a decision rule is for classification; this is a regression task")
+        aim = request.decision.aim(table.classes)
+    test: TrainingTable | None = None
+    if request.test_fraction > 0:
+        train_index, test_index = split_rows(
+            len(table),
+            fraction=request.test_fraction,
+            codes=table.codes,
+            groups=table.groups,
+            time=table.time,
+            random_state=request.random_state,
         )
+        test, table = table.take(test_index), table.take(train_index)
+        latest = "" if test.time is None else f", the latest by {request.table.time!r}"
+        say(f"held out {len(test):,} rows for the scores{latest}")
+    profile = profile_table(table.features, notes=table.notes)
+    if on_profile is not None:
+        on_profile(profile)
+    n_epochs = _n_epochs(settings, len(table))
+    with using_threads(request.n_threads):
+        model = fit_table(
+            LabelledRows(table.features, table.target, table.weight),
+            settings,
+            classes=table.classes,
+            groups=table.groups,
+            time=table.time,
+            prior=prior,
+            decision=aim,
+            target_name=request.table.target,
+            on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, n_epochs),
+        )
+    if model.card.get("stopped") == "interrupted":
+        say("training was interrupted; the best epoch so far is kept")
+    for part in ("calibration", "decision"):
+        if part in model.card:
+            say(f"{part}: {model.card[part]}")
+    model = replace(
+        model, card={**model.card, "columns_not_used": list(request.table.columns_not_used)}
+    )
+    if test is not None:
+        model = replace(model, metrics={**model.metrics, **_scores(model, table, test)})
+    model.save(request.path)
+    return TrainResult(model, request.path, tuple(messages), time.perf_counter() - started)
+
+
+def fit_settings(settings: Mapping[str, Any], *, task: Task, random_state: int) -> FitSettings:
+    """`FitSettings` of what the command line was given.
+
+    Raises
+    ------
+    ValueError
+        If a name is no setting, or a value is out of range.
+    """
+    known = {field.name for field in fields(FitSettings)} - _OWN_SETTINGS
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise ValueError(f"a setting must be one of {', '.join(sorted(known))}; got {unknown[0]!r}")
+    return FitSettings(task=task, random_state=random_state, **settings)
+
+
+@contextmanager
+def using_threads(n_threads: int | None) -> Iterator[None]:
+    """Train with so many threads, and leave PyTorch's number as it was."""
+    if n_threads is None:
+        yield
+        return
+    if n_threads < 1:
+        raise ValueError(f"the number of threads must be at least 1; got {n_threads}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check(request: TrainRequest) -> None:
+    """All that can be refused before the table is read."""
     if not 0 <= request.test_fraction < 1:
         raise ValueError(
             f"the test fraction must be in [0, 1); got {request.test_fraction}; 0 holds no rows out"
         )
-    path = request.output or Path(f"{_stem(request.table)}-{request.mode}.safetensors")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist: create it first")
-    frame = read_table(request.table)
-    say(f"read {len(frame):,} rows x {frame.width} columns from {request.table}")
-    _check_columns(frame, request)
-    frame = _with_target(frame, request, say)
-    task = _task(frame[request.target], request, say)
-    settings = FitSettings(
-        task=task,
-        training_mode=_mode(request.mode),
-        random_state=request.random_state,
-        n_members=request.n_members,
-        max_epochs=request.max_epochs,
-    )
-    classes, target = _encoded(frame[request.target], task)
-    asides = {request.target, *request.drop} | {request.group, request.weight}
-    features = frame.drop([name for name in asides if name is not None])
-    rows = LabelledRows(features, target, _weights(frame, request.weight))
-    groups = None if request.group is None else _group_codes(frame[request.group])
-    order = None if request.time is None else frame[request.time].to_physical().to_numpy()
-    test: LabelledRows | None = None
-    if request.test_fraction > 0:
-        train_index, test_index = split_rows(
-            len(rows),
-            fraction=request.test_fraction,
-            codes=None if classes is None else target,
-            groups=groups,
-            time=order,
-            random_state=request.random_state,
+    task: Task = "regression" if request.table.task == "regression" else "classification"
+    fit_settings(request.settings, task=task, random_state=request.random_state)
+    if request.n_threads is not None and request.n_threads < 1:
+        raise ValueError(f"the number of threads must be at least 1; got {request.n_threads}")
+    mode = request.settings.get("training_mode", FitSettings.training_mode)
+    if request.prior != "training" and mode != "imbalance_aware":
+        raise ValueError(
+            f"a prior is for the mode imbalance_aware; got {request.prior!r} and the mode {mode!r}"
         )
-        test, rows = rows.take(test_index), rows.take(train_index)
-        groups = None if groups is None else groups[train_index]
-        order = None if order is None else order[train_index]
-        say(f"held out {len(test):,} rows for the scores")
-    model = fit_table(
-        rows,
-        settings,
-        classes=classes,
-        groups=groups,
-        time=order,
-        target_name=request.target,
-        on_epoch=on_epoch,
-    )
-    if test is not None:
-        model = replace(model, metrics={**model.metrics, **_scores(model, rows, test)})
-    model.save(path)
-    return TrainResult(model, path, tuple(messages), time.perf_counter() - started)
+    if request.decision is not None:
+        if request.table.task == "regression":
+            raise ValueError("a decision rule is for classification; this is a regression task")
+        request.decision.check()
+    source = Path(request.table.table)
+    if source.exists() and request.path.exists() and request.path.samefile(source):
+        raise ValueError(f"the model must not replace the table; got {request.path} as both")
+    check_writable(request.path)
 
 
 def _stem(table: str) -> str:
@@ -204,74 +253,38 @@ def _stem(table: str) -> str:
     return name.split(".")[0].replace("*", "") or "table"
 
 
-def _mode(mode: str) -> TrainingMode:
-    return next(known for known in TRAINING_MODES if known == mode)
+def _prior(text: str, classes: np.ndarray | None) -> Prior:
+    """The prior of the words that asked for it."""
+    if text == "training":
+        return "training"
+    if text == "balanced":
+        return "balanced"
+    rule = "a prior must be training, balanced, or a share for each label as no=0.9,yes=0.1"
+    labels = [] if classes is None else [str(label) for label in classes.tolist()]
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        label, equals, share = part.rpartition("=")
+        try:
+            shares[label.strip()] = float(share)
+        except ValueError:
+            raise ValueError(f"{rule}; got {text!r}") from None
+        if not equals:
+            raise ValueError(f"{rule}; got {text!r}")
+    if sorted(shares) != sorted(labels):
+        raise ValueError(f"{rule}; got {text!r}; the labels are {', '.join(labels[:20])}")
+    return [shares[label] for label in labels]
 
 
-def _check_columns(frame: pl.DataFrame, request: TrainRequest) -> None:
-    named = [request.target, *request.drop, request.time, request.group, request.weight]
-    missing = [name for name in named if name is not None and name not in frame.columns]
-    if missing:
-        raise TableError(
-            f"{request.table} has no column {missing[0]!r}; its columns are "
-            f"{', '.join(frame.columns[:30])}{', ...' if frame.width > 30 else ''}"
-        )
-    if request.target in request.drop:
-        raise TableError(f"the target {request.target!r} is also to be dropped; leave out --drop")
-
-
-def _with_target(
-    frame: pl.DataFrame, request: TrainRequest, say: Callable[[str], None]
-) -> pl.DataFrame:
-    n_null = frame[request.target].null_count()
-    if not n_null:
-        return frame
-    if not request.drop_null_target:
-        raise TableError(
-            f"the target {request.target!r} must have no missing values; got {n_null:,} of "
-            f"{len(frame):,}; give --drop-null-target to leave those rows out"
-        )
-    say(f"left out {n_null:,} rows without a target")
-    return frame.filter(pl.col(request.target).is_not_null())
-
-
-def _task(target: pl.Series, request: TrainRequest, say: Callable[[str], None]) -> Task:
-    for task in get_args(Task):
-        if request.task == task:
-            return next(known for known in ("classification", "regression") if known == task)
-    if request.task is not None:
-        raise ValueError(
-            f"the task must be one of {', '.join(get_args(Task))}; got {request.task!r}"
-        )
-    task, reason = infer_task(target)
-    say(f"task: {task}, since {reason} (--task overrides)")
-    return task
-
-
-def _encoded(target: pl.Series, task: Task) -> tuple[np.ndarray | None, np.ndarray]:
-    if task == "regression":
-        return None, regression_target(target)
-    labels = encode_labels(target)
-    return labels.classes, labels.codes
-
-
-def _weights(frame: pl.DataFrame, column: str | None) -> np.ndarray | None:
-    if column is None:
-        return None
-    if not frame[column].dtype.is_numeric() or frame[column].null_count():
-        raise TableError(f"the weight column {column!r} must hold numbers and no missing values")
-    return frame[column].cast(pl.Float64).to_numpy()
-
-
-def _group_codes(column: pl.Series) -> np.ndarray:
-    return column.cast(pl.String).fill_null("").rank("dense").to_numpy().astype(np.int64)
+def _n_epochs(settings: FitSettings, n_rows: int) -> int:
+    n_training = n_rows - round(settings.validation_fraction * n_rows)
+    return settings.resolved(n_rows=max(n_training, 1)).max_epochs or 0
 
 
 def _scores(
-    model: FittedModel, rows: LabelledRows, test: LabelledRows
+    model: FittedModel, rows: TrainingTable, test: TrainingTable
 ) -> dict[str, dict[str, float]]:
     """Scores of the model and of the trivial baseline on the held-out rows."""
-    scores = score_rows(Predictor(model), test.frame, test.target, test.weight)
+    scores = score_rows(Predictor(model), test.features, test.target, test.weight)
     if model.classes is None:
         mean = float(np.average(rows.target, weights=rows.weight))
         return {"test": scores, "baseline": score_constant(test.target, mean, test.weight)}
