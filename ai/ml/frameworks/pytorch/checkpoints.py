@@ -54,9 +54,13 @@ class Checkpoint:
         """Where the second training of a fit keeps its state, beside that of the first."""
         return replace(self, path=f"{os.fspath(self.path)}.refit")
 
+    def of_turn(self, turn: int) -> Checkpoint:
+        """Where the trials of a distillation, which run one after the other, keep theirs."""
+        return self if turn == 0 else replace(self, path=f"{os.fspath(self.path)}.{turn}")
+
     def remove(self) -> None:
-        """The model is made: forget how far its run was."""
-        for path in (self.path, self.of_refit().path):
+        """The model is made: forget how far its runs were."""
+        for path in (self.path, self.of_turn(1).path, self.of_refit().path):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 

@@ -1,4 +1,4 @@
-"""Estimators as teachers: scikit-learn's or anything that speaks like them.
+"""Estimators as teachers: scikit-learn's, anything that speaks like them, and models of ours.
 
 An unfitted estimator is cloned and fitted like a tree ensemble; a fitted one is used as it is.
 """
@@ -15,10 +15,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ai.ml.frameworks.pytorch.fitted import FittedModel
+from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.tree_columns import MOST_LEVELS
 from ai.ml.frameworks.pytorch.tree_kinds import FittedTrees, Problem
 
-__all__ = ["EstimatorLearner", "FittedEstimator", "describe_estimator", "is_fitted", "smoothed"]
+__all__ = [
+    "EstimatorLearner",
+    "FittedEstimator",
+    "ModelTeacher",
+    "describe_estimator",
+    "is_fitted",
+    "smoothed",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -141,18 +150,82 @@ class FittedEstimator:
         return labels
 
     def _columns(self) -> list[int]:
-        known = list(range(self.n_classes)) if self.classes is None else self.classes.tolist()
         own = getattr(self.estimator, "classes_", None)
         if own is None:
             return list(range(self.n_classes))
-        labels = np.asarray(own).tolist()
-        strange = [label for label in labels if label not in known]
-        if strange:
+        return _places(own, self.classes, self.n_classes, type(self.estimator).__name__)
+
+
+def _places(own: Any, classes: NDArray[Any] | None, n_classes: int, name: str) -> list[int]:
+    """Where a teacher's classes stand among those of the target."""
+    known = list(range(n_classes)) if classes is None else classes.tolist()
+    labels = np.asarray(own).tolist()
+    strange = [label for label in labels if label not in known]
+    if strange:
+        raise ValueError(
+            f"the classes of a teacher must be among those of the target ({known[:10]}); "
+            f"{name} knows {strange[0]!r}; fit it on this target"
+        )
+    return [known.index(label) for label in labels]
+
+
+class ModelTeacher:
+    """A fitted model of ours as a teacher.
+
+    Parameters
+    ----------
+    model : FittedModel
+    n_classes : int
+        0 in regression.
+    classes : ndarray of shape (n_classes,) or None
+        The labels that the codes stand for; None: the codes themselves.
+
+    Raises
+    ------
+    ValueError
+        If the model is for another task, or knows other classes.
+    """
+
+    def __init__(self, model: FittedModel, n_classes: int, classes: NDArray[Any] | None) -> None:
+        task = "classification" if n_classes else "regression"
+        if model.settings.task != task:
             raise ValueError(
-                f"the classes of a teacher must be among those of the target ({known[:10]}); "
-                f"{type(self.estimator).__name__} knows {strange[0]!r}; fit it on this target"
+                f"a teacher for {task} must be a model for {task}; got one for "
+                f"{model.settings.task}; choose another model, or check the target"
             )
-        return [known.index(label) for label in labels]
+        self.model = model
+        self.predictor = Predictor(model)
+        self._n_classes = n_classes
+        self._columns = (
+            []
+            if model.classes is None
+            else _places(model.classes, classes, n_classes, "the teacher")
+        )
+
+    def predict(self, frame: pl.DataFrame) -> FloatArray:
+        """Label rows; see `teachers.FittedTeacher.predict`."""
+        if not self._n_classes:
+            return self.predictor.predict_values(frame)
+        full = np.zeros((len(frame), self._n_classes))
+        full[:, self._columns] = self.predictor.predict_proba(frame)
+        return smoothed(full)
+
+    def description(self) -> dict[str, Any]:
+        """What it is, as plain data."""
+        model = self.model
+        return {
+            "kind": "tabwright",
+            "name": model.settings.training_mode,
+            "library": "tabwright",
+            "version": str(dict(model.card.get("versions", {})).get("tabwright", "")),
+            "settings": {
+                "n_members": len(model.members),
+                "hidden_dim": model.architecture.hidden_dim,
+                "num_hidden_layers": model.architecture.num_hidden_layers,
+                "numeric_encoding": model.settings.numeric_encoding,
+            },
+            "out_of_fold": False,
+        }
 
 
 def _as_seen(estimator: Any, frame: pl.DataFrame) -> Any:

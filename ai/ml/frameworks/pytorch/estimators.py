@@ -20,6 +20,7 @@ from torch import nn
 
 from ai.ml.frameworks.pytorch.callbacks import Callback, as_callback, telling_failures
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
+from ai.ml.frameworks.pytorch.distillation import Teaching
 from ai.ml.frameworks.pytorch.export import ParityReport, export_onnx
 from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted, member_modules
 from ai.ml.frameworks.pytorch.models import TrainingMode
@@ -65,6 +66,10 @@ class _TabularEstimator(BaseEstimator):  # type: ignore[misc]
             seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
         values["random_state"] = int(seed)
         return FitSettings(task=self._task, **{k: _plain(v) for k, v in values.items()})
+
+    def _teaching(self) -> Teaching | None:
+        teacher = self.get_params(deep=False)["teacher"]
+        return None if teacher is None else Teaching(teacher)
 
     def _frame(self, X: object) -> tuple[pl.DataFrame, bool]:
         return as_frame(X, estimator=type(self).__name__)
@@ -369,6 +374,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
                 roles=self.roles,
                 class_weight=self.class_weight,
                 prior=self.prior,
+                teaching=self._teaching(),
                 on_start=callback.on_start,
                 on_epoch=callback.on_epoch,
                 checkpoint=checkpoint,
@@ -482,6 +488,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
                 time=_optional_column(time),
                 named=named,
                 roles=self.roles,
+                teaching=self._teaching(),
                 on_start=callback.on_start,
                 on_epoch=callback.on_epoch,
                 checkpoint=checkpoint,

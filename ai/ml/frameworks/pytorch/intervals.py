@@ -17,7 +17,7 @@ import numpy as np
 from ai.ml.frameworks.pytorch.splits import fold_rows, split_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -299,6 +299,35 @@ class CrossPredictions:
         """Continue from what `state` returned."""
         if len(state["lowest"]):
             self._lowest, self._kept = state["lowest"], state["kept"]
+
+    @classmethod
+    def best_of(cls, tried: Sequence[CrossPredictions], n_members: int) -> CrossPredictions:
+        """Several candidates that saw the same rows as one: each fold keeps the best of them.
+
+        Parameters
+        ----------
+        tried : sequence of CrossPredictions
+            Each was fed with the outputs of one or more candidates of `n_members` members, one
+            candidate after the other.
+        n_members : int
+
+        Returns
+        -------
+        CrossPredictions
+            For each fold the candidate whose loss over the other folds was lowest.
+        """
+        first = tried[0]
+        best = cls(first._target, first._folds)
+        kept = [one._kept for one in tried if one._kept is not None]
+        lowest = [one._lowest for one in tried if one._lowest is not None]
+        if not kept:
+            return best
+        outputs = np.concatenate(kept).reshape(-1, n_members, len(first._target)).mean(axis=1)
+        losses = np.concatenate(lowest)
+        losses = losses.reshape(-1, n_members, losses.shape[1]).mean(axis=1)
+        chosen = losses.argmin(axis=0)
+        best._kept = outputs[chosen[first._folds], np.arange(len(first._target))][None]
+        return best
 
     def predictions(self) -> FloatArray:
         """Mean over the members of what each fold kept, in the networks' units, (n_rows,)."""

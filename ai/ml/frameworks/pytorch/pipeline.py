@@ -27,6 +27,14 @@ from ai.ml.frameworks.pytorch.calibration import (
 )
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint, Checkpointer
 from ai.ml.frameworks.pytorch.decisions import DecisionAim
+from ai.ml.frameworks.pytorch.distillation import (
+    Lesson,
+    Teaching,
+    Trial,
+    best_student,
+    prepare_lesson,
+    trials,
+)
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fitted import Architecture, FittedModel, TargetScale
 from ai.ml.frameworks.pytorch.intervals import (
@@ -50,6 +58,8 @@ __all__ = ["ClassWeight", "LabelledRows", "Prior", "fit_table"]
 
 ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
 Prior = Literal["training", "balanced"] | Sequence[float] | np.ndarray
+
+_LEAST_PATIENCE = 6
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,8 @@ def fit_table(
     class_weight: ClassWeight = None,
     prior: Prior = "training",
     decision: DecisionAim | None = None,
+    teaching: Teaching | None = None,
+    encoder: TableEncoder | None = None,
     target_name: str | None = None,
     on_start: Callable[[FitSettings, int, int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -150,6 +162,11 @@ def fit_table(
         The class prior under which `imbalance_aware` answers.
     decision : DecisionAim, optional
         What the stored decision rule shall serve; it is tuned on the validation rows.
+    teaching : Teaching, optional
+        Who teaches in `tree_teacher_distillation`, and on which further rows; None: the default
+        teacher. Refused by the other modes.
+    encoder : TableEncoder, optional
+        Fitted before, on no validation rows; None: one is fitted on the training rows.
     target_name : str, optional
         For the model's card; a column of this name is not taken for a forgotten feature.
     on_start : callable, optional
@@ -176,6 +193,12 @@ def fit_table(
             "imbalance_aware computes its own class weights and takes no class_weight; got "
             f"{class_weight!r}; use training_mode='mlp_dense' to choose them"
         )
+    distils = settings.training_mode == "tree_teacher_distillation"
+    if teaching is not None and not distils:
+        raise ValueError(
+            "a teacher is an argument of training_mode='tree_teacher_distillation'; the mode is "
+            f"{settings.training_mode!r}"
+        )
     if classes is not None and len(classes) < 2:
         raise ValueError(
             f"a classifier needs at least 2 classes; got 1 class ({classes[0]!r}); "
@@ -194,6 +217,7 @@ def fit_table(
     if validation is not None:
         validation, _ = validation.with_positive_weight()
     profile = profile_table(rows.frame, named=named, roles=roles)
+    all_groups = None
     if validation is None:
         train_index, validation_index = split_rows(
             len(rows),
@@ -205,10 +229,18 @@ def fit_table(
         )
         validation = rows.take(validation_index)
         rows = rows.take(train_index)
+        if groups is not None:
+            all_groups = np.concatenate([groups[train_index], groups[validation_index]])
+        training_groups = None if groups is None else groups[train_index]
         groups = None if groups is None else groups[validation_index]
         time = None if time is None else time[validation_index]
     else:
-        # They tell of the rows of an internal split alone.
+        training_groups = groups
+        if groups is not None:
+            # Validation rows that come by themselves are groups of their own.
+            codes = np.unique(groups, return_inverse=True)[1]
+            all_groups = np.concatenate([codes, len(codes) + np.arange(len(validation))])
+        # Intervals ask for groups and times of validation rows, which are not given here.
         groups = time = None
     held_out = _HeldOut(validation)
     if classes is None:
@@ -222,6 +254,9 @@ def fit_table(
         prior,
         target_name,
         on_epoch,
+        encoder,
+        (teaching or Teaching()) if distils else None,
+        training_groups,
     )
     if on_start is not None:
         on_start(recipe.settings, len(rows), len(validation))
@@ -229,6 +264,7 @@ def fit_table(
     if decision is not None:
         model = _with_decision(model, held_out.rows, decision)
     if settings.refit and len(validation):
+        recipe = recipe.decided(model, all_groups)
         whole = recipe.fit(rows.with_rows(validation), None, checkpoint, model.best_epochs)
         model = replace(
             whole,
@@ -280,6 +316,17 @@ class _Recipe:
     prior: Prior
     target_name: str | None
     on_epoch: Callable[[Epoch], None] | None
+    encoder: TableEncoder | None
+    teaching: Teaching | None
+    groups: np.ndarray | None
+
+    def decided(self, model: FittedModel, groups: np.ndarray | None) -> _Recipe:
+        """The recipe of a fit on more rows, after `model`: nothing is left to choose."""
+        if self.teaching is None:
+            return self
+        # What the teacher said was for other rows.
+        teaching = replace(self.teaching, lesson=None)
+        return replace(self, settings=model.settings, teaching=teaching, groups=groups)
 
     def fit(
         self,
@@ -289,59 +336,139 @@ class _Recipe:
         stop_at: Sequence[int] | None = None,
     ) -> FittedModel:
         """Encoder, networks, calibration; without rows held out members end at `stop_at`."""
-        settings = self.settings
-        encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)
+        encoder, compact = self._encoded(rows)
+        targets = _Targets.of(rows, self.settings, self.classes, self.class_weight, self.prior)
+        choosing = None
+        if held_out is not None:
+            choosing = (encoder.transform(held_out.rows.frame), held_out.rows)
+        run = _Run(self, encoder, targets, (compact, rows), choosing, held_out, checkpoint, stop_at)
+        if self.teaching is None:
+            trained, cross = run.train()
+            model = run.model(trained, self.settings)
+        else:
+            lesson = self.teaching.lesson or prepare_lesson(
+                rows.frame,
+                self.profile,
+                rows.target,
+                settings=self.settings,
+                teaching=self.teaching,
+                classes=self.classes,
+                sample_weight=rows.weight,
+                class_weights=targets.class_weights,
+                groups=self.groups,
+            )
+            model, cross = run.taught(lesson)
+        if held_out is None or choosing is None:
+            return model
+        return _with_intervals(_with_scores(model, *choosing), held_out, cross)
+
+    def _encoded(self, rows: LabelledRows) -> tuple[TableEncoder, Compact]:
+        if self.encoder is not None:
+            return self.encoder, self.encoder.transform(rows.frame)
+        encoder = TableEncoder(numeric_encoding=self.settings.numeric_encoding)
         compact = encoder.fit_transform(
             rows.frame,
             self.profile,
             target=rows.target,
-            task=settings.task,
+            task=self.settings.task,
             sample_weight=rows.weight,
-            random_state=settings.random_state,
+            random_state=self.settings.random_state,
             named=self.named,
             target_name=self.target_name,
         )
-        targets = _Targets.of(rows, settings, self.classes, self.class_weight, self.prior)
-        choosing = cross = None
-        if held_out is not None:
-            choosing = (encoder.transform(held_out.rows.frame), held_out.rows)
-            cross = held_out.cross_predictions(targets.scale)
+        return encoder, compact
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One training run, or those of a distillation's trials, on encoded rows."""
+
+    recipe: _Recipe
+    encoder: TableEncoder
+    targets: _Targets
+    training: tuple[Compact, LabelledRows]
+    choosing: tuple[Compact, LabelledRows] | None
+    held_out: _HeldOut | None
+    checkpoint: Checkpoint | None
+    stop_at: Sequence[int] | None
+
+    def train(
+        self, lesson: Lesson | None = None, trial: Trial | None = None, turn: int = 0
+    ) -> tuple[Trained, CrossPredictions | None]:
+        """Train the members, or those of every candidate of a trial."""
+        cross = None
+        if self.held_out is not None:
+            cross = self.held_out.cross_predictions(self.targets.scale)
         trained = _train_members(
-            settings,
-            encoder,
-            (compact, rows),
-            choosing,
-            targets,
+            self.recipe.settings,
+            self.encoder,
+            self.training,
+            self.choosing,
+            self.targets,
             cross,
-            on_epoch=self.on_epoch,
-            checkpoint=checkpoint,
-            stop_at=stop_at,
+            taught=None if lesson is None or trial is None else (lesson, trial),
+            on_epoch=self.recipe.on_epoch,
+            checkpoint=None if self.checkpoint is None else self.checkpoint.of_turn(turn),
+            stop_at=self.stop_at,
         )
-        model = FittedModel(
+        return trained, cross
+
+    def taught(self, lesson: Lesson) -> tuple[FittedModel, CrossPredictions | None]:
+        """Train candidates on a lesson and keep the best on the rows that choose."""
+        settings = self.recipe.settings
+        tried = trials(settings, lesson)
+        n_members = settings.n_members or 1
+        watched: list[CrossPredictions] = []
+
+        def train(trial: Trial) -> list[FittedModel]:
+            trained, cross = self.train(lesson, trial, tried.index(trial))
+            if cross is not None:
+                watched.append(cross)
+            return [
+                self.model(
+                    trained,
+                    trial.settings(k, settings, lesson),
+                    slice(k * n_members, (k + 1) * n_members),
+                )
+                for k in range(len(trial.weights))
+            ]
+
+        validation = None
+        if self.choosing is not None:
+            compact, rows = self.choosing
+            codes = None if self.recipe.classes is None else rows.target
+            weights = row_weights(codes, rows.weight, self.targets.class_weights, len(rows))
+            validation = (compact, rows.target, weights)
+        model = best_student(tried, train, lesson, validation)
+        return model, CrossPredictions.best_of(watched, n_members) if watched else None
+
+    def model(
+        self, trained: Trained, settings: FitSettings, members: slice = slice(None)
+    ) -> FittedModel:
+        """The members of a run, or some of them, as a model."""
+        modules, targets = trained.modules[members], self.targets
+        return FittedModel(
             settings=settings,
-            encoder=encoder,
+            encoder=self.encoder,
             architecture=Architecture.of(
-                trained.modules[0], input_dim=encoder.input_dim, output_dim=targets.output_dim
+                modules[0], input_dim=self.encoder.input_dim, output_dim=targets.output_dim
             ),
-            members=tuple(_arrays(module) for module in trained.modules),
-            classes=self.classes,
+            members=tuple(_arrays(module) for module in modules),
+            classes=self.recipe.classes,
             target=targets.scale,
             class_prior=targets.class_prior,
             class_weights=targets.class_weights,
             prior=targets.prior,
-            best_epochs=trained.best_epochs,
+            best_epochs=trained.best_epochs[members],
             history=tuple(_finite(asdict(epoch)) for epoch in trained.history),
             card=_card(
-                self.profile,
-                len(rows),
-                0 if choosing is None else len(choosing[1]),
-                self.target_name,
+                self.recipe.profile,
+                len(self.training[1]),
+                0 if self.choosing is None else len(self.choosing[1]),
+                self.recipe.target_name,
                 trained.stopped,
             ),
         )
-        if held_out is None or choosing is None:
-            return model
-        return _with_intervals(_with_scores(model, *choosing), held_out, cross)
 
 
 @dataclass(frozen=True)
@@ -385,20 +512,46 @@ class _Targets:
             prior=_check_prior(prior, n_classes, settings),
         )
 
-    def on(
-        self, rows: LabelledRows, device: torch.device, *, with_weights: bool = True
-    ) -> Objective:
+    def on(self, rows: LabelledRows, device: torch.device) -> Objective:
         """The objective over a set of rows."""
         codes = None if self.scale else rows.target
-        weights = (
-            row_weights(codes, rows.weight, self.class_weights, len(rows)) if with_weights else None
-        )
+        weights = row_weights(codes, rows.weight, self.class_weights, len(rows))
         target = rows.target if self.scale is None else self.scale.standardise(rows.target)
         return Objective(
             targets=torch.from_numpy(np.ascontiguousarray(target)).to(device),
             weights=None
             if weights is None
             else torch.from_numpy(weights.astype(np.float32)).to(device),
+        )
+
+    def taught(
+        self, rows: LabelledRows, lesson: Lesson, trial: Trial, n_members: int, device: torch.device
+    ) -> Objective:
+        """The objective over the training rows and those without a target behind them."""
+        codes = None if self.scale else rows.target
+        weights = row_weights(codes, rows.weight, self.class_weights, len(rows))
+        target, labels = rows.target, lesson.labels
+        labelled = None
+        extra = lesson.extra_rows(augmented=trial.augmented)
+        if lesson.extra_labels is not None and extra.start < extra.stop:
+            n_extra = extra.stop - extra.start
+            labels = np.concatenate([labels, lesson.extra_labels[extra]])
+            # Any target in range: the objective does not look at it.
+            target = np.concatenate([target, np.repeat(target[:1], n_extra)])
+            labelled = torch.arange(len(target), device=device) < len(rows)
+            if weights is not None and lesson.extra_weight is not None:
+                weights = np.concatenate([weights, lesson.extra_weight[extra]])
+        if self.scale is not None:
+            target, labels = self.scale.standardise(target), self.scale.standardise(labels)
+        return Objective(
+            targets=torch.from_numpy(np.ascontiguousarray(target)).to(device),
+            weights=None
+            if weights is None
+            else torch.from_numpy(weights.astype(np.float32)).to(device),
+            soft_targets=torch.from_numpy(labels.astype(np.float32)).to(device),
+            teacher_weight=_per_member(trial.weights, n_members, device),
+            temperature=_per_member(trial.temperatures, n_members, device),
+            labelled=labelled,
         )
 
 
@@ -451,6 +604,7 @@ def _train_members(
     targets: _Targets,
     cross: CrossPredictions | None,
     *,
+    taught: tuple[Lesson, Trial] | None,
     on_epoch: Callable[[Epoch], None] | None,
     checkpoint: Checkpoint | None,
     stop_at: Sequence[int] | None,
@@ -464,7 +618,19 @@ def _train_members(
         for member in range(settings.n_members)
     ]
     compact, rows = training
+    batch_size = settings.batch_size
     modules = [_network(settings, encoder.input_dim, targets.output_dim, seed) for seed in seeds]
+    if taught is None:
+        objective = targets.on(rows, device)
+    else:
+        lesson, trial = taught
+        objective = targets.taught(rows, lesson, trial, settings.n_members, device)
+        # Candidates differ in what they are taught alone: first weights and dropout are the same.
+        modules, seeds = modules * len(trial.weights), seeds * len(trial.weights)
+        more = lesson.extra_rows(augmented=trial.augmented)
+        if lesson.extra is not None and more.start < more.stop:
+            compact = _joined(compact, encoder.transform(lesson.extra[more]))
+            settings = _same_steps(settings, len(compact) / len(rows))
     members = StackedMembers(
         [module.to(device) for module in modules], seeds=seeds, n_threads=torch.get_num_threads()
     )
@@ -472,7 +638,7 @@ def _train_members(
     if checkpoint is not None:
         checkpointer = Checkpointer(
             checkpoint if held_out is not None else checkpoint.of_refit(),
-            _identity(settings, encoder, training, held_out),
+            _identity(settings, encoder, training, held_out) | _taught_identity(taught),
         )
     chooser = None
     if held_out is not None:
@@ -485,8 +651,8 @@ def _train_members(
         members,
         MemoryRows(
             Inputs(encoder, compact, device, settings.hide_rate),
-            targets.on(rows, device),
-            settings.batch_size,
+            objective,
+            batch_size,
             settings.random_state,
         ),
         chooser,
@@ -495,6 +661,30 @@ def _train_members(
         checkpointer=checkpointer,
         stop_at=stop_at,
     )
+
+
+def _joined(first: Compact, second: Compact) -> Compact:
+    return Compact(
+        np.concatenate([first.numeric, second.numeric]),
+        np.concatenate([first.codes, second.codes]),
+    )
+
+
+def _same_steps(settings: FitSettings, growth: float) -> FitSettings:
+    """Fewer of the longer epochs that rows without a target make."""
+    if settings.max_epochs is None:
+        return settings
+    patience = settings.patience
+    return replace(
+        settings,
+        max_epochs=max(1, round(settings.max_epochs / growth)),
+        patience=None if patience is None else max(_LEAST_PATIENCE, round(patience / growth)),
+    )
+
+
+def _per_member(values: Sequence[float], n_members: int, device: torch.device) -> Tensor:
+    """One value per candidate, for each of its members."""
+    return torch.tensor(values, dtype=torch.float32, device=device).repeat_interleave(n_members)
 
 
 def _network(settings: FitSettings, input_dim: int, output_dim: int, seed: int) -> nn.Module:
@@ -532,6 +722,16 @@ def _identity(
                 digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
         identity[name] = digest.hexdigest()
     return identity
+
+
+def _taught_identity(taught: tuple[Lesson, Trial] | None) -> dict[str, str]:
+    if taught is None:
+        return {}
+    lesson, trial = taught
+    digest = hashlib.blake2b(lesson.labels.tobytes(), digest_size=16)
+    if lesson.extra_labels is not None:
+        digest.update(lesson.extra_labels.tobytes())
+    return {"teacher's labels": digest.hexdigest(), "trial": repr(trial)}
 
 
 def _score(

@@ -20,10 +20,12 @@ from numpy.typing import ArrayLike, NDArray
 from ai.ml.frameworks.pytorch.estimator_teachers import (
     EstimatorLearner,
     FittedEstimator,
+    ModelTeacher,
     describe_estimator,
     is_fitted,
     smoothed,
 )
+from ai.ml.frameworks.pytorch.fitted import FittedModel
 from ai.ml.frameworks.pytorch.metrics import row_log_loss, score_classification, score_regression
 from ai.ml.frameworks.pytorch.settings import Task
 from ai.ml.frameworks.pytorch.splits import fold_rows
@@ -137,8 +139,9 @@ def soft_labels(
     classes : ndarray of shape (n_classes,), optional
         The labels that the codes stand for, to find the columns of an estimator that came
         fitted; without them its classes must be the codes.
-    teacher : TeacherKind, estimator, or sequence of these
-        An estimator has the methods of scikit-learn's. An unfitted one is cloned and gets the
+    teacher : TeacherKind, estimator, FittedModel, or sequence of these
+        A fitted model of ours, or an estimator of ours that holds one, is used as it is. An
+        estimator has the methods of scikit-learn's. An unfitted one is cloned and gets the
         matrix that the tree kinds get: float64, NaN for missing, categories as ordinal codes. A
         fitted one is used as it is, also on the rows that it was fitted on, and gets the columns
         of the table: as a pandas frame (a polars one without pandas) of its `feature_names_in_`
@@ -168,15 +171,19 @@ def soft_labels(
     """
     rows = _Rows.of(frame, profile, target, task, n_classes, sample_weight, random_state, n_threads)
     members = _members(teacher, task)
-    out_of_fold = not any(isinstance(member, _AsIs) for member in members)
-    crossed = not all(isinstance(member, _AsIs) for member in members)
+    came_fitted = [isinstance(member, _AsIs | FittedModel) for member in members]
+    out_of_fold, crossed = not any(came_fitted), not all(came_fitted)
     folds = _folds(rows, groups, n_folds) if crossed else np.zeros(len(frame), dtype=np.int64)
     labels: list[FloatArray] = []
     fitted: list[FittedTeacher] = []
     descriptions: list[dict[str, Any]] = []
     for member in members:
         ready: FittedTeacher
-        if isinstance(member, _AsIs):
+        if isinstance(member, FittedModel):
+            ready = model_teacher = ModelTeacher(member, rows.n_classes, classes)
+            own = ready.predict(frame)
+            described = model_teacher.description()
+        elif isinstance(member, _AsIs):
             ready = FittedEstimator(member.estimator, rows.n_classes, classes)
             own = ready.predict(frame)
             described = describe_estimator(member.estimator, cross_fitted=False)
@@ -476,7 +483,7 @@ class _AsIs:
     estimator: Any
 
 
-def _members(teacher: TeacherSpec, task: Task) -> list[Learner | _AsIs]:
+def _members(teacher: TeacherSpec, task: Task) -> list[Learner | _AsIs | FittedModel]:
     single = isinstance(teacher, str) or not isinstance(teacher, Sequence)
     teachers: list[Any] = [teacher] if single else list(cast("Sequence[Any]", teacher))
     if not teachers:
@@ -484,7 +491,11 @@ def _members(teacher: TeacherSpec, task: Task) -> list[Learner | _AsIs]:
     return [_member(own, task) for own in teachers]
 
 
-def _member(teacher: Any, task: Task) -> Learner | _AsIs:
+def _member(teacher: Any, task: Task) -> Learner | _AsIs | FittedModel:
+    # A fitted estimator of ours stands for its model, which takes tables as they are.
+    own = teacher if isinstance(teacher, FittedModel) else getattr(teacher, "model_", None)
+    if isinstance(own, FittedModel):
+        return own
     if isinstance(teacher, str):
         return tree_learner(cast("TeacherKind", teacher))
     method = "predict_proba" if task == "classification" else "predict"
