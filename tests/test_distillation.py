@@ -29,7 +29,7 @@ from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
 from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.settings import FitSettings, Task
 from ai.ml.frameworks.pytorch.tables import TableError, profile_table
-from ai.ml.frameworks.pytorch.teachers import TEACHER_KINDS, TeacherKind
+from ai.ml.frameworks.pytorch.teachers import TEACHER_KINDS, TeacherKind, soft_labels
 from tests.test_teachers import mixed_codes, mixed_table, need
 
 TINY: dict[str, Any] = {
@@ -191,7 +191,7 @@ def test_what_is_given_is_not_chosen() -> None:
 
 def test_refit_teaches_anew_with_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    real = distillation.soft_labels
+    real = soft_labels
 
     def counted(frame: pl.DataFrame, *arguments: Any, **named: Any) -> Any:
         seen.append(len(frame))
