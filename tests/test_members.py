@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ai.ml.frameworks.pytorch import members as members_module
+from ai.ml.frameworks.pytorch.layers import Part
 from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.models import (
     MLP,
@@ -536,3 +538,65 @@ def test_seeds_of_any_size_are_taken() -> None:
     members = StackedMembers(modules, seeds=[2**64 - 1, 2**200, -1])
     _train(members, range(2))
     assert torch.isfinite(members.logits(_batch())).all()
+
+
+def _shared_steps(
+    bounds: Sequence[int], mode: TrainingMode, dtype: torch.dtype, stop: bool
+) -> list[StackedMembers]:
+    """Workers, one per thread, that share every batch: worker r has rows bounds[r]:bounds[r+1]."""
+    n_workers = len(bounds) - 1
+    modules = _modules(3, mode, dropout=0.3, dtype=dtype)
+    barrier = threading.Barrier(n_workers, timeout=30)
+    given: list[Tensor] = [torch.empty(0)] * n_workers
+    workers = []
+
+    def worker(rank: int) -> None:
+        def all_reduce(values: Tensor) -> None:
+            given[rank] = values
+            barrier.wait()
+            total = torch.stack(given).sum(0)
+            barrier.wait()
+            values.copy_(total)
+
+        members = StackedMembers(
+            modules, seeds=range(3), all_reduce=all_reduce if n_workers > 1 else None
+        )
+        workers.append(members)
+        rows = slice(bounds[rank], bounds[rank + 1])
+        for step in range(4):
+            members.forward_backward(
+                _batch(dtype, seed=step)[rows],
+                lambda logits: (
+                    _cross_entropy_gradient(_codes()[rows])(logits) * (logits.shape[1] / BATCH)
+                ),
+                step=step,
+                part=Part(rows.start, BATCH),
+            )
+            members.optimizer_step(0.01, 0.1)
+            if stop and step == 1:
+                members.set_active([True, False, True])
+
+    with ThreadPoolExecutor(n_workers) as pool:
+        for done in [pool.submit(worker, rank) for rank in range(n_workers)]:
+            done.result()
+    return workers
+
+
+@pytest.mark.parametrize("mode", ARCHITECTURES)
+@pytest.mark.parametrize("bounds", [(0, 12, 24), (0, 1, 17, 24)])
+def test_workers_that_share_a_batch_match_one_that_has_it_whole(
+    mode: TrainingMode, bounds: tuple[int, ...]
+) -> None:
+    (alone,) = _shared_steps((0, BATCH), mode, torch.float64, stop=True)
+    for worker in _shared_steps(bounds, mode, torch.float64, stop=True):
+        for k, module in enumerate(worker.modules()):
+            for name, value in alone.modules()[k].state_dict().items():
+                torch.testing.assert_close(module.state_dict()[name], value, msg=name)
+
+
+def test_a_worker_without_rows_takes_part() -> None:
+    (alone,) = _shared_steps((0, BATCH), "mlp_dense", torch.float32, stop=False)
+    first, second = _shared_steps((0, 0, 24), "mlp_dense", torch.float32, stop=False)
+    for worker in (first, second):
+        for name, value in alone.modules()[0].state_dict().items():
+            torch.testing.assert_close(worker.modules()[0].state_dict()[name], value, msg=name)

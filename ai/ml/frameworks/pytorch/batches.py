@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
+from ai.ml.frameworks.pytorch.layers import Part
 from ai.ml.frameworks.pytorch.objectives import Objective
 
 __all__ = [
@@ -46,10 +47,14 @@ class Batch(NamedTuple):
     gradient : callable
         Maps logits of shape (n_members, batch, output_dim) to the gradient of each member's mean
         loss in them, and counts the loss.
+    part : Part, optional
+        Which rows of the batch these are, where several workers share it; the gradient is then
+        that of the whole batch's mean loss.
     """
 
     x: Tensor
     gradient: Callable[[Tensor], Tensor]
+    part: Part | None = None
 
 
 class TrainingRows(Protocol):
@@ -164,7 +169,7 @@ class Inputs:
         """Where they lie."""
         return self._numeric.device
 
-    def batch(self, rows: Tensor, hide_seed: int) -> Tensor:
+    def batch(self, rows: Tensor, hide_seed: int, part: Part | None = None) -> Tensor:
         """Network inputs of the given rows, float32 of shape (len(rows), input_dim).
 
         Parameters
@@ -172,13 +177,18 @@ class Inputs:
         rows : Tensor of shape (batch,), int64
         hide_seed : int
             Decides which levels are shown as unknown.
+        part : Part, optional
+            Which rows of a batch these are, where several workers share it.
         """
         if self._expanded is not None:
             return self._expanded.index_select(0, rows)
         codes = self._codes.index_select(0, rows)
         if self._hidable is not None:
             generator = torch.Generator(codes.device).manual_seed(hide_seed)
-            chance = torch.rand(codes.shape, generator=generator, device=codes.device)
+            whole = (len(codes) if part is None else part.n_rows, codes.shape[1])
+            chance = torch.rand(whole, generator=generator, device=codes.device)
+            if part is not None:
+                chance = chance[part.start : part.start + len(codes)]
             hidden = (
                 (chance < self._hide_rate) & self._hidable & (codes > TableEncoder.unknown_code)
             )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ __all__ = [
     "DropoutMask",
     "HiddenWeights",
     "HiddenWork",
+    "Part",
     "backward_hidden",
     "dropout_keys",
     "forward_hidden",
@@ -31,6 +32,22 @@ BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.1
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
+
+
+class Part(NamedTuple):
+    """A worker's rows of a batch that several workers share.
+
+    Parameters
+    ----------
+    start : int
+        Place of the first of them in the batch.
+    n_rows : int
+        Rows of the whole batch.
+    """
+
+    start: int
+    n_rows: int
+
 
 # ---------------------------------------------------------------------------------------------
 # Dropout by a hash
@@ -123,13 +140,24 @@ class DropoutMask:
         (n_members, batch, hidden_dim).
     dtype : torch.dtype
     device : torch.device
+    part : Part, optional
+        Which rows of a batch these are; by default a batch of their own.
     """
 
     def __init__(
-        self, rate: float, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
+        self,
+        rate: float,
+        shape: tuple[int, int, int],
+        dtype: torch.dtype,
+        device: torch.device,
+        part: Part | None = None,
     ) -> None:
         self._rate = rate
-        self._elements = _element_hashes(shape[1], shape[2], device)
+        if part is None:
+            self._elements = _element_hashes(shape[1], shape[2], device)
+        else:
+            whole = _element_hashes(part.n_rows, shape[2], device)
+            self._elements = whole[:, part.start : part.start + shape[1]]
         self._bits = torch.empty(shape, dtype=torch.int32, device=device)
         # One operation compares floats and zeroes, none does so with integers: the bits are read
         # as floats, of which `_limit` knows the order.
@@ -190,15 +218,30 @@ class HiddenWork:
         layer's bias, and the sum of squared distances from the mean.
     scratch : Tensor of shape (n_members, batch, hidden_dim)
         Holds nothing between two passes; layers may share it.
+    part : Part, optional
+        Which rows of a batch these are, where several workers share one.
+    all_reduce : callable, optional
+        Sums a tensor over the workers, in place: batch norm's statistics are those of the whole
+        batch then.
     """
 
-    def __init__(self, rate: float, total: Tensor, square_sum: Tensor, scratch: Tensor) -> None:
+    def __init__(
+        self,
+        rate: float,
+        total: Tensor,
+        square_sum: Tensor,
+        scratch: Tensor,
+        *,
+        part: Part | None = None,
+        all_reduce: Callable[[Tensor], None] | None = None,
+    ) -> None:
         n_members, batch, hidden_dim = scratch.shape
         keep = 1.0 - max(rate, 0.0)
-        self.batch = batch
+        self.all_reduce = all_reduce
+        self.batch = batch if part is None else part.n_rows
         # Kept elements grow by 1 / keep; the factor rides on batch norm's scale and shift.
         self.mask = (
-            DropoutMask(rate, (n_members, batch, hidden_dim), scratch.dtype, scratch.device)
+            DropoutMask(rate, (n_members, batch, hidden_dim), scratch.dtype, scratch.device, part)
             if rate > 0.0
             else None
         )
@@ -206,7 +249,7 @@ class HiddenWork:
         self.centred = torch.empty_like(scratch)
         self.output = torch.empty_like(scratch)
         self.eps = torch.full_like(total, BATCH_NORM_EPS * keep**2)
-        self.share = keep**2 / batch
+        self.share = keep**2 / self.batch
         pair = scratch.new_empty(n_members, 2, hidden_dim)
         # The growth, and the growth over the standard deviation: what turns batch norm's bias and
         # weight into shift and scale, and the two sums of the backward pass into gradients.
@@ -253,9 +296,13 @@ def forward_hidden(
     """
     centred = torch.bmm(x, weights.transposed, out=work.centred)
     torch.sum(centred, 1, keepdim=True, out=work.total)
+    if work.all_reduce is not None:
+        work.all_reduce(work.total)
     centred.add_(work.total, alpha=-1 / work.batch)
     torch.mul(centred, centred, out=work.scratch)
     torch.sum(work.scratch, 1, keepdim=True, out=work.square_sum)
+    if work.all_reduce is not None:
+        work.all_reduce(work.square_sum)
     torch.add(work.eps, work.square_sum, alpha=work.share, out=work.gain_of_std).rsqrt_()
     torch.mul(weights.norm, work.gain, out=work.affine)
     output = torch.addcmul(work.shift, centred, work.scale, out=work.output)
@@ -304,7 +351,12 @@ def backward_hidden(
     torch.mul(work.sums, work.gain, out=gradients.norm)
     # S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3: the gradient loses its mean
     # and its part along the normalised values.
-    torch.mul(gradients.norm, work.gain, out=work.pull).mul_(work.scale).mul_(work.minus_share)
+    norm = gradients.norm
+    if work.all_reduce is not None:
+        # The gradients stay the worker's own, to be summed with all the others.
+        work.all_reduce(work.sums)
+        norm = torch.mul(work.sums, work.gain, out=work.pull)
+    torch.mul(norm, work.gain, out=work.pull).mul_(work.scale).mul_(work.minus_share)
     inner = torch.addcmul(work.pull_of_mean, work.centred, work.pull_of_std, out=work.scratch)
     inner.addcmul_(gradient, work.scale)
     torch.bmm(inner.transpose(1, 2), x, out=gradients.weight)

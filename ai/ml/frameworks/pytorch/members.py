@@ -21,6 +21,7 @@ from ai.ml.frameworks.pytorch.layers import (
     BATCH_NORM_MOMENTUM,
     HiddenWeights,
     HiddenWork,
+    Part,
     backward_hidden,
     dropout_keys,
     forward_hidden,
@@ -62,6 +63,10 @@ class StackedMembers:
         Operations should then use one thread each (`torch.set_num_threads(1)`, which the trainer
         sees to): threads inside an operation gain nothing at these sizes, and spin while they
         wait.
+    all_reduce : callable, optional
+        Sums a tensor over the workers that share every batch, in place. Gradients are then those
+        of the whole batch, and so are batch norm's statistics: the result does not depend on how
+        many workers there are, up to rounding. One thread does the work.
 
     Raises
     ------
@@ -78,6 +83,7 @@ class StackedMembers:
         seeds: Sequence[int],
         betas: tuple[float, float] = (0.9, 0.999),
         n_threads: int = 1,
+        all_reduce: Callable[[Tensor], None] | None = None,
     ) -> None:
         if not modules:
             raise ValueError("modules must hold at least one network; got none")
@@ -103,7 +109,10 @@ class StackedMembers:
         self._n_batches = [0] * n_members
         self._best_n_batches = [0] * n_members
         self._active = [True] * n_members
-        self._threads = _Threads(min(n_threads, n_members) if arch.device.type == "cpu" else 1)
+        self._all_reduce = all_reduce
+        # Sums over workers must come in the same order in each of them.
+        is_threaded = arch.device.type == "cpu" and all_reduce is None
+        self._threads = _Threads(min(n_threads, n_members) if is_threaded else 1)
         self._optimizer = FlatAdamW(
             self._parameters.memory,
             self._gradients.memory,
@@ -114,7 +123,7 @@ class StackedMembers:
             self._fill(k)
             self.snapshot(k)
         self._lanes = _lanes(self._active, 1)
-        self._work: dict[int, _Work] = {}
+        self._work: dict[tuple[int, Part | None], _Work] = {}
         self._keys: tuple[int, Tensor] | None = None
 
     # -- training -----------------------------------------------------------------------------
@@ -125,7 +134,12 @@ class StackedMembers:
         return len(self._templates)
 
     def forward_backward(
-        self, x: Tensor, loss_grad: Callable[[Tensor], Tensor], *, step: int
+        self,
+        x: Tensor,
+        loss_grad: Callable[[Tensor], Tensor],
+        *,
+        step: int,
+        part: Part | None = None,
     ) -> Tensor:
         """Run forward in training mode and backward from the gradient that `loss_grad` gives.
 
@@ -134,12 +148,16 @@ class StackedMembers:
         Parameters
         ----------
         x : Tensor of shape (batch, input_dim), of the parameters' dtype
-            At least two rows, where the architecture has batch norm.
+            At least two rows, where the architecture has batch norm; of a part of a batch, the
+            whole.
         loss_grad : callable
             Maps logits of shape (n_members, batch, output_dim) to the loss's gradient in them. It
             must neither change the logits nor keep them.
         step : int
             Number of the step; the dropout of a step depends on it and on the member's seed only.
+        part : Part, optional
+            Which rows of the batch `x` holds, where workers share it. The loss's gradient is then
+            that of the whole batch's mean loss.
 
         Returns
         -------
@@ -151,20 +169,21 @@ class StackedMembers:
         ValueError
             If `x` has another shape, or one row where batch norm needs two.
         """
-        arch, batch = self._architecture, len(x)
+        arch = self._architecture
+        n_rows = len(x) if part is None else part.n_rows
         if x.ndim != 2 or x.shape[1] != arch.input_dim:
             raise ValueError(
                 f"x must have shape (batch, {arch.input_dim}); got {tuple(x.shape)}; "
                 "encode the rows with the encoder of this model"
             )
-        if arch.hidden and batch < 2:
+        if arch.hidden and n_rows < 2:
             raise ValueError(
-                f"batch norm needs at least 2 rows in training; got {batch}; join the last batch "
+                f"batch norm needs at least 2 rows in training; got {n_rows}; join the last batch "
                 "to the one before"
             )
-        work = self._work.get(batch)
+        work = self._work.get((len(x), part))
         if work is None:
-            work = self._work[batch] = _Work(self, batch)
+            work = self._work[len(x), part] = _Work(self, len(x), part)
         self._lanes = work.slices
         if arch.has_dropout:
             work.keys.copy_(self._step_keys(step))
@@ -181,6 +200,8 @@ class StackedMembers:
         self._threads.run(forward, work.lanes)
         gradient = loss_grad(work.logits)
         self._threads.run(backward, work.lanes)
+        if self._all_reduce is not None:
+            self._all_reduce(self._gradients.memory)
         for k, is_active in enumerate(self._active):
             self._n_batches[k] += is_active
         return work.logits
@@ -209,6 +230,10 @@ class StackedMembers:
             self._active = changed
             self._lanes = _lanes(changed, 1)
             self._work.clear()
+            # Nobody writes these any more; sums over workers would double them step after step.
+            for k in range(self.n_members):
+                if not changed[k]:
+                    self._gradients.memory[k].zero_()
 
     # -- evaluation ---------------------------------------------------------------------------
 
@@ -463,31 +488,41 @@ def _pieces(lane: Sequence[slice], size: int) -> Iterator[slice]:
 class _Work:
     """Buffers for one batch size."""
 
-    def __init__(self, owner: StackedMembers, batch: int) -> None:
+    def __init__(self, owner: StackedMembers, batch: int, part: Part | None = None) -> None:
         arch = owner._architecture
         like = owner._parameters.memory
         self.logits = like.new_zeros(owner.n_members, batch, arch.output_dim)
         self.keys = torch.zeros(
             len(arch.hidden), owner.n_members, dtype=torch.int32, device=like.device
         )
-        together = _members_together(arch, owner.n_members, batch)
+        # Workers must sum the same pieces, whatever their parts of the batch.
+        together = owner.n_members
+        if owner._all_reduce is None:
+            together = _members_together(arch, owner.n_members, batch)
         self.lanes: list[list[_Group]] = []
         self.slices = owner._threads.share(owner._active, batch * arch.hidden_dim)
         for lane in self.slices:
             pieces = list(_pieces(lane, together))
             largest = max((piece.stop - piece.start for piece in pieces), default=0)
             scratch = like.new_empty(3, largest, batch, arch.hidden_dim)
-            self.lanes.append([_Group(owner, piece, self, scratch) for piece in pieces])
+            self.lanes.append([_Group(owner, piece, self, scratch, part) for piece in pieces])
 
 
 class _Group:
     """Members that are computed at once, for one batch size."""
 
-    def __init__(self, owner: StackedMembers, members: slice, work: _Work, scratch: Tensor) -> None:
+    def __init__(
+        self,
+        owner: StackedMembers,
+        members: slice,
+        work: _Work,
+        scratch: Tensor,
+        part: Part | None,
+    ) -> None:
         arch = owner._architecture
         self._members = members
         self._n_members = n_members = members.stop - members.start
-        batch = work.logits.shape[1]
+        batch = work.logits.shape[1] if part is None else part.n_rows
         self._hidden = arch.hidden
         self._logits = work.logits[members]
         shared, self._gradient, self._spare = scratch[:, :n_members].unbind(0)
@@ -509,7 +544,14 @@ class _Group:
             for piece, n_rows in zip(arch.statistics(), (batch, batch - 1), strict=True):
                 shares.view(piece, everyone).fill_(BATCH_NORM_MOMENTUM / n_rows)
         self._layers = [
-            HiddenWork(layer.rate, totals[:, i : i + 1], square_sums[:, i : i + 1], shared)
+            HiddenWork(
+                layer.rate,
+                totals[:, i : i + 1],
+                square_sums[:, i : i + 1],
+                shared,
+                part=part,
+                all_reduce=owner._all_reduce,
+            )
             for i, layer in enumerate(arch.hidden)
         ]
         self._step_keys = [keys[members, None, None] for keys in work.keys]

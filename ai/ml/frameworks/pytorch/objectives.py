@@ -87,6 +87,8 @@ class Objective:
     weights : Tensor of shape (n_rows,), float32, or None
         Row weights, scaled here to mean 1 over the set, so that the scale of the weights does
         not change the step size.
+    mean_weight : float or None
+        What counts as weight 1, where the set is a piece of a larger one; None: the set's mean.
     soft_targets : Tensor or None
         What a teacher says of the same rows: class probabilities of shape (n_rows, n_classes) or
         predictions of shape (n_rows, 1), in the units of `targets`.
@@ -108,6 +110,7 @@ class Objective:
     teacher_weight: Tensor | float = 0.0
     temperature: Tensor | float = 1.0
     labelled: Tensor | None = None
+    mean_weight: float | None = None
     _shares: Tensor = field(init=False, repr=False)
     _temperatures: Tensor = field(init=False, repr=False)
     _soft: Tensor | None = field(init=False, repr=False)
@@ -121,7 +124,8 @@ class Objective:
             self.temperature, device=self.targets.device, dtype=torch.float64
         ).reshape(-1)
         if self.weights is not None:
-            self.weights = self.weights / self.weights.mean()
+            mean = self.weights.mean() if self.mean_weight is None else self.mean_weight
+            self.weights = self.weights / mean
         if self.labelled is not None and self.soft_targets is None:
             raise ValueError("rows without a label need soft_targets; got None")
         self._cools = self.is_classification and bool((self._temperatures != 1.0).any())

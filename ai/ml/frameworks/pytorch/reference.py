@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ai.ml.frameworks.pytorch.layers import Part
+
 
 class ReferenceMembers:
     """Networks trained side by side by autograd.
@@ -49,7 +51,12 @@ class ReferenceMembers:
         return len(self._modules)
 
     def forward_backward(
-        self, x: Tensor, loss_grad: Callable[[Tensor], Tensor], *, step: int
+        self,
+        x: Tensor,
+        loss_grad: Callable[[Tensor], Tensor],
+        *,
+        step: int,
+        part: Part | None = None,
     ) -> Tensor:
         """Run forward in training mode and backward from the gradient that `loss_grad` gives.
 
@@ -60,11 +67,18 @@ class ReferenceMembers:
             Maps logits of shape (n_members, batch, output_dim) to the loss's gradient in them.
         step : int
             Number of the step; the dropout of a step depends on it and on the member's seed only.
+        part : None
+            Several workers cannot share a batch here.
 
         Returns
         -------
         Tensor of shape (n_members, batch, output_dim)
         """
+        if part is not None:
+            raise ValueError(
+                f"reference members must have whole batches; got a part, {part}; "
+                "use members.StackedMembers"
+            )
         outputs = []
         for module, seed in zip(self._modules, self._seeds, strict=True):
             module.train()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.batches import HeldOut, TrainingRows
 from ai.ml.frameworks.pytorch.checkpoints import Checkpointer, RunState, Stateful
+from ai.ml.frameworks.pytorch.layers import Part
 from ai.ml.frameworks.pytorch.settings import FitSettings
 
 __all__ = ["Epoch", "Members", "Trained", "learning_rate_at", "train"]
@@ -35,7 +36,12 @@ class Members(Protocol):
     def n_members(self) -> int: ...
 
     def forward_backward(
-        self, x: Tensor, loss_grad: Callable[[Tensor], Tensor], *, step: int
+        self,
+        x: Tensor,
+        loss_grad: Callable[[Tensor], Tensor],
+        *,
+        step: int,
+        part: Part | None = None,
     ) -> Tensor: ...
 
     def optimizer_step(self, learning_rate: float, weight_decay: float) -> None: ...
@@ -183,7 +189,7 @@ def train(
             while run.epoch <= settings.max_epochs and not keeper.all_done:
                 for batch in rows.epoch(run.epoch, skip=run.batches):
                     step = (run.epoch - 1) * rows.n_batches + run.batches
-                    members.forward_backward(batch.x, batch.gradient, step=step)
+                    members.forward_backward(batch.x, batch.gradient, step=step, part=batch.part)
                     members.optimizer_step(rate_at(step), settings.weight_decay)
                     run.batches += 1
                     if checkpointer is not None and checkpointer.is_due:
