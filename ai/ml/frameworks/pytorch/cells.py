@@ -59,6 +59,8 @@ NUMERIC_MARKERS: Final[tuple[str, ...]] = (
     "#VALUE!",
 )
 _SAMPLE_ROWS: Final = 1_000
+# In longer columns that repeat themselves, text is looked at once per distinct cell.
+_FEW_CELLS: Final = 10_000
 _LARGEST_EXACT: Final = 2**53
 _LEADING_ZERO: Final = r"^[+-]?0[0-9]"
 _DIGITS: Final = r"^[+-]?[0-9]+$"
@@ -70,6 +72,10 @@ _INSTANT: Final = (
     r" ?(Z|z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?)?)?$"
 )
 _NUMBER_START: Final = r"^(?:[+\-.]?[0-9.]|[+-]?(?i:inf)|(?i:true$|false$))"
+_ALMOST_DATE: Final = (
+    r"^[0-9]{1,4}[-/. ](?:[0-9]{1,2}|[A-Za-z]{3,9})[-/. ][0-9]{1,4}"
+    r"(?:[ T,]+[0-9]{1,2}:[0-9]{2}.*)?$"
+)
 _ALMOST_NUMBER: Final = r"^[-+]?[$€£]?\s*[-+]?\d[\d.,'\s]*\s*[%$€£]?$"
 
 
@@ -82,7 +88,9 @@ class TableError(ValueError):
 # ---------------------------------------------------------------------------------------------
 
 
-def read_text(series: pl.Series, *, decimal: str = ".") -> tuple[pl.Series, str]:
+def read_text(
+    series: pl.Series, *, decimal: str = ".", counts: pl.Series | None = None
+) -> tuple[pl.Series, str]:
     """Give a text column the type that all of its cells have.
 
     Spaces around a cell go; `MISSING_MARKERS` become null. If every other cell is an integer the
@@ -97,6 +105,9 @@ def read_text(series: pl.Series, *, decimal: str = ".") -> tuple[pl.Series, str]
     series : polars.Series of String
     decimal : {".", ","}, default="."
         What separates the fraction of a number.
+    counts : polars.Series of integers, optional
+        How often each cell occurs, where `series` holds the distinct cells of a column only; the
+        note counts those.
 
     Returns
     -------
@@ -110,22 +121,35 @@ def read_text(series: pl.Series, *, decimal: str = ".") -> tuple[pl.Series, str]
     clean = text.set(text.is_in(MISSING_MARKERS), None)
     typed = _typed(clean, decimal)
     notes = []
-    lost = series.filter(series.is_not_null() & typed.is_null())
-    lost = lost.filter(lost != "")
-    if lost.len():
-        markers = lost.value_counts(sort=True)[lost.name].head(3)
-        cells = "1 cell" if lost.len() == 1 else f"{lost.len():,} cells"
-        notes.append(f"{cells} read as missing: {', '.join(repr(marker) for marker in markers)}")
+    lost = series.is_not_null() & typed.is_null() & (series != "")
+    if lost.any():
+        markers = _occurrences(series, counts, lost)
+        n_lost = sum(markers.values())
+        cells = "1 cell" if n_lost == 1 else f"{n_lost:,} cells"
+        first = ", ".join(repr(marker) for marker in list(markers)[:3])
+        notes.append(f"{cells} read as missing: {first}")
     if typed.dtype.is_numeric():
-        kept = typed.is_not_null()
-        n_spaced = int((text.filter(kept) != series.filter(kept)).sum())
-        if n_spaced:
+        spaced = typed.is_not_null() & (text != series)
+        if spaced.any():
+            n_spaced = sum(_occurrences(series, counts, spaced).values())
             notes.append(f"spaces around {n_spaced:,} numbers ignored")
     elif typed.dtype == pl.String:
-        hint = _almost_number(clean)
-        if hint is not None:
-            notes.append(f"{hint!r} is not read as a number: write 1234.5, or set decimal=','")
+        number, date = _almost_number(clean), _almost_date(clean)
+        if number is not None:
+            notes.append(f"{number!r} is not read as a number: write 1234.5, or set decimal=','")
+        elif date is not None:
+            notes.append(f"{date!r} is not read as a date: write YYYY-MM-DD")
     return typed, "; ".join(notes)
+
+
+def _occurrences(cells: pl.Series, counts: pl.Series | None, chosen: pl.Series) -> dict[str, int]:
+    """How often each of the chosen cells occurs, the most frequent first."""
+    n = pl.repeat(1, cells.len(), eager=True) if counts is None else counts
+    table = pl.DataFrame({"cell": cells, "n": n}).filter(chosen)
+    table = (
+        table.group_by("cell").agg(pl.col("n").sum()).sort("n", "cell", descending=[True, False])
+    )
+    return dict(table.iter_rows())
 
 
 def _typed(text: pl.Series, decimal: str) -> pl.Series:
@@ -212,6 +236,12 @@ def _almost_number(text: pl.Series) -> str | None:
     if not odd.any() or not (odd | plain).all():
         return None
     return str(head.filter(odd)[0])
+
+
+def _almost_date(text: pl.Series) -> str | None:
+    """An example, where all cells look like dates whose day and month one has to guess."""
+    head = text.drop_nulls().head(_SAMPLE_ROWS)
+    return str(head[0]) if head.len() and head.str.contains(_ALMOST_DATE).all() else None
 
 
 # ---------------------------------------------------------------------------------------------
@@ -372,14 +402,22 @@ def to_levels(series: pl.Series) -> pl.Series:
 
 
 def _level_text(series: pl.Series) -> pl.Series:
+    if series.len() > _FEW_CELLS:
+        cells = series.unique()
+        if cells.len() * 4 < series.len():
+            return _renamed(series, cells, _level_text(cells))
     text = series.str.strip_chars()
     text = text.set(text.is_in(MISSING_MARKERS), None)
     special = text.str.contains(_NUMBER_START)
     if not special.any():
         return text
     cells = text.filter(special).unique()
-    names = _cell_names(cells)
-    changed = cells != names
+    return _renamed(text, cells, _cell_names(cells))
+
+
+def _renamed(text: pl.Series, cells: pl.Series, names: pl.Series) -> pl.Series:
+    """The text with some of its cells under other names; null is a name too."""
+    changed = cells.ne_missing(names)
     if not changed.any():
         return text
     return text.replace(cells.filter(changed), names.filter(changed))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -143,13 +144,16 @@ class CategoryColumn:
         missing = levels.is_null()
         if not self.levels:
             return np.where(missing.to_numpy(), MISSING, UNKNOWN).astype(np.int32)
-        known = pl.Series(self.levels, dtype=pl.String)
-        codes = pl.Series(np.arange(FIRST_LEVEL, FIRST_LEVEL + len(known), dtype=np.int32))
-        found = levels.replace_strict(known, codes, default=UNKNOWN, return_dtype=pl.Int32)
-        result = found.to_numpy()
+        places = levels.cast(self._known, strict=False).to_physical().cast(pl.Int32)
+        result = (places + FIRST_LEVEL).fill_null(UNKNOWN).to_numpy()
         if missing.any():
             result = np.where(missing.to_numpy(), MISSING, result)
         return np.ascontiguousarray(result, dtype=np.int32)
+
+    @cached_property
+    def _known(self) -> pl.Enum:
+        """The levels as a type: text cast to it is looked up, and null where it is none."""
+        return pl.Enum(pl.Series(self.levels, dtype=pl.String))
 
     def input_codes(self, codes: NDArray[np.int32]) -> NDArray[np.int32]:
         """The same with levels that have no input of their own as unknown."""

@@ -45,7 +45,7 @@ class Column:
     name : str
     role : Role
     dtype : str
-        The polars dtype, as text.
+        The polars dtype as text, without its details; a time zone is kept.
     n_missing : int
         Null cells, NaN, and text that stands for a missing cell.
     n_unique : int
@@ -130,9 +130,9 @@ def profile_table(
     row is `constant`; dates, times of day with a date and ISO 8601 text are `datetime`; booleans
     and text that says true or false are `boolean`; numbers and text that is numbers are
     `numeric`, however few they are; all else is `category`. In more than 100 rows of a frame
-    with column names, integers that are consecutive (in any order) and text whose every cell
-    differs are `identifier`, and text of which 90 % of the cells differ, with 20 characters and
-    two spaces on average, is `text`. Constants, identifiers and text are set aside.
+    with column names, integers that are consecutive (in any order) and text or categories whose
+    every cell differs are `identifier`, and text of which 90 % of the cells differ, with 20
+    characters and two spaces on average, is `text`. Constants, identifiers and text are set aside.
 
     Parameters
     ----------
@@ -209,10 +209,17 @@ def _statistics(frame: pl.DataFrame) -> dict[str, tuple[int, int]]:
         if dtype.is_float():
             n_missing = n_missing + column.is_nan().sum()
             column = column.fill_nan(None)
-        estimated = dtype.is_float() and frame.height > _EXACT_ROWS
-        n_unique = column.approx_n_unique() if estimated else column.n_unique()
         missing.append(n_missing.cast(pl.Int64).alias(f"{position}m"))
-        unique.append((n_unique.cast(pl.Int64) - column.has_nulls()).alias(f"{position}u"))
+        if dtype == pl.String:
+            # Counted by `_text_values`, once the cells have their meaning.
+            n_unique = pl.lit(0, dtype=pl.Int64)
+        elif dtype == pl.Boolean:
+            n_unique = column.any().cast(pl.Int64) + (~column).any().cast(pl.Int64)
+        elif dtype.is_float() and frame.height > _EXACT_ROWS:
+            n_unique = column.approx_n_unique().cast(pl.Int64) - column.has_nulls()
+        else:
+            n_unique = column.n_unique().cast(pl.Int64) - column.has_nulls()
+        unique.append(n_unique.alias(f"{position}u"))
     if not missing:
         return {}
     counts = frame.lazy().select(*missing, *unique).collect().row(0)
@@ -226,46 +233,68 @@ def _statistics(frame: pl.DataFrame) -> dict[str, tuple[int, int]]:
 def _profiled(
     series: pl.Series, counts: tuple[int, int], given: Role | None, named: bool
 ) -> Column:
+    n_rows, dtype, note = series.len(), _type_name(series.dtype), ""
     n_missing, n_unique = counts
-    dtype = str(series.dtype)
-    note = ""
+    values = series
     if series.dtype == pl.String:
-        series, note = read_text(series)
-        n_missing = series.null_count()
-        n_unique = series.n_unique() - int(n_missing > 0)
-    if series.dtype.is_float() and n_unique <= 2:
-        n_unique = series.drop_nulls().drop_nans().n_unique()
+        values, note, n_missing = _text_values(series)
+        n_unique = values.n_unique() - int(n_missing > 0)
+    if values.dtype.is_float() and n_unique <= 2:
+        n_unique = values.drop_nulls().drop_nans().n_unique()
     if given is not None:
         _check_fits(series, given)
         return Column(
             series.name, given, dtype, n_missing, n_unique, given in _USED, note or "role given"
         )
-    role, reason = _role(series, n_missing, n_unique, named)
+    role, reason = _role(values, n_rows, n_missing, n_unique, named)
     note = "; ".join(part for part in (reason, note) if part)
     return Column(series.name, role, dtype, n_missing, n_unique, role in _USED, note)
 
 
-def _role(series: pl.Series, n_missing: int, n_unique: int, named: bool) -> tuple[Role, str]:
-    n_rows = series.len()
+def _type_name(dtype: pl.DataType) -> str:
+    """The type without what no reader of a summary asks for."""
+    if isinstance(dtype, pl.Datetime):
+        return "Datetime" if dtype.time_zone is None else f"Datetime {dtype.time_zone}"
+    return dtype.base_type().__name__
+
+
+def _text_values(series: pl.Series) -> tuple[pl.Series, str, int]:
+    """Text as typed values, what was found in it, and how many cells are missing.
+
+    Of a column that repeats itself each distinct cell comes once: nothing that is asked of it
+    hangs on the order of its rows.
+    """
+    table = series.alias("cell").value_counts(name="n")
+    if len(table) * 4 > series.len():
+        values, note = read_text(series)
+        return values, note, values.null_count()
+    values, note = read_text(table["cell"], counts=table["n"])
+    return values, note, int(table["n"].filter(values.is_null()).sum())
+
+
+def _role(
+    values: pl.Series, n_rows: int, n_missing: int, n_unique: int, named: bool
+) -> tuple[Role, str]:
     if n_rows > 1 and n_unique == 0:
         return "constant", "set aside: every cell is missing"
     if n_rows > 1 and n_unique == 1 and not n_missing:
-        return "constant", f"set aside: every cell is {_shortened(repr(series[0]))}"
-    dtype = series.dtype
+        return "constant", f"set aside: every cell is {_shortened(repr(values[0]))}"
+    dtype = values.dtype
     if dtype in (pl.Date, pl.Datetime):
         return "datetime", ""
     if dtype == pl.Boolean:
         return "boolean", ""
     many = named and n_rows > _FEW_ROWS
     if dtype.is_numeric() or dtype in (pl.Duration, pl.Time):
-        if many and dtype.is_integer() and n_unique == n_rows and _consecutive(series):
+        if not (many and dtype.is_integer() and n_unique == n_rows):
+            return "numeric", ""
+        if _consecutive(values):
             return "identifier", "set aside: consecutive integers, one per row"
-        return "numeric", ""
-    if many and dtype == pl.String:
-        if _is_text(series, n_missing, n_unique):
-            return "text", "set aside: free text; derive columns from it to use it"
-        if n_unique == n_rows:
-            return "identifier", "set aside: every cell differs"
+        return "numeric", "every cell differs; give it the role 'identifier' if it names rows"
+    if many and dtype == pl.String and _is_text(values, n_rows - n_missing, n_unique):
+        return "text", "set aside: free text; derive columns from it to use it"
+    if many and n_unique == n_rows:
+        return "identifier", "set aside: every cell differs"
     return "category", ""
 
 
@@ -274,11 +303,10 @@ def _consecutive(series: pl.Series) -> bool:
     return isinstance(low, int) and isinstance(high, int) and high - low == series.len() - 1
 
 
-def _is_text(series: pl.Series, n_missing: int, n_unique: int) -> bool:
-    n_present = series.len() - n_missing
+def _is_text(values: pl.Series, n_present: int, n_unique: int) -> bool:
     if n_unique < _TEXT_UNIQUE_SHARE * n_present:
         return False
-    present = series.drop_nulls()
+    present = values.drop_nulls()
     length = present.str.len_chars().mean()
     spaces = present.str.count_matches(" ", literal=True).mean()
     return (
