@@ -17,7 +17,6 @@ import polars as pl
 import pytest
 import torch
 
-from ai.ml.frameworks.pytorch import predictor as predictor_module
 from ai.ml.frameworks.pytorch.calibrator import Calibrator
 from ai.ml.frameworks.pytorch.fitted import FittedModel, member_modules
 from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
@@ -138,11 +137,11 @@ def test_what_a_row_gives(task: Task) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("n_rows", [0, 1, 7, 8, 9, 100])
-def test_blocks_do_not_show(task: Task, n_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_do_not_show(task: Task, n_rows: int) -> None:
     predictor = Predictor(model("mlp_dense", task))
     frame = table(100, seed=3)[:n_rows]
     whole = predict(predictor, frame)
-    monkeypatch.setattr(predictor_module, "_EXPAND_ROWS", 8)
+    predictor._network.block_rows = 8
     blocked = predict(predictor, frame)
     assert whole.shape == blocked.shape == ((n_rows, 3) if task == "classification" else (n_rows,))
     np.testing.assert_allclose(blocked, whole, rtol=1e-9, atol=1e-6)

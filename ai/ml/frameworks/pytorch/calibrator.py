@@ -5,6 +5,7 @@ NumPy alone. How a calibrator is fitted, and whether it is accepted, is `calibra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -23,6 +24,8 @@ CalibratorKind = Literal["identity", "temperature", "logistic", "vector", "struc
 # Temperatures lie between 1 / 5 and 5, and so do the other scales: no table can drive one further.
 LARGEST_SCALE = 5.0
 _SMALLEST_PROBABILITY = 1e-12
+# Classes of one row that Python's own floats are quicker for.
+_MOST_PYTHON = 32
 # Share of the uncalibrated probability in an isotonic one: keeps different rows different.
 _ISOTONIC_BLEND = 1e-3
 
@@ -260,12 +263,27 @@ def two_columns(scores: FloatArray) -> FloatArray:
 
 def scale_temperature(proba: FloatArray, inverse: float) -> FloatArray:
     """Temperature scaling; the argmax of every row stays."""
+    if len(proba) == 1 and proba.shape[1] <= _MOST_PYTHON:
+        return np.array([_scale_row(proba[0].tolist(), inverse)])
     scaled = softmax(inverse * log_proba(proba))
     # Two probabilities a rounding error apart can come out equal or swapped: the argmax stays.
     rows = np.flatnonzero(scaled.argmax(axis=1) != proba.argmax(axis=1))
     if len(rows):
         top = proba[rows].argmax(axis=1)
         scaled[rows, top] = np.nextafter(scaled[rows].max(axis=1), 2.0)
+    return scaled
+
+
+def _scale_row(proba: list[float], inverse: float) -> list[float]:
+    """The same for one row, in Python's own floats: NumPy takes longer to get going."""
+    logs = [inverse * math.log(min(max(p, _SMALLEST_PROBABILITY), 1.0)) for p in proba]
+    top = max(logs)
+    scaled = [math.exp(value - top) for value in logs]
+    total = sum(scaled)
+    scaled = [value / total for value in scaled]
+    first = proba.index(max(proba))
+    if scaled.index(max(scaled)) != first:
+        scaled[first] = math.nextafter(max(scaled), 2.0)
     return scaled
 
 

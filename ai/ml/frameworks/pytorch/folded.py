@@ -6,6 +6,7 @@ each thread allocates once. What its inputs and outputs mean is `predictor.py`'s
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ _LARGEST = float(np.finfo(np.float32).max)
 # Hidden activations of a block should stay in the second-level cache.
 _BLOCK_FLOATS = 2**17
 _LEAST_BLOCK, _MOST_BLOCK = 64, 1024
+# Outputs of one row that Python's own floats are quicker for.
+_MOST_PYTHON = 32
 
 State = Mapping[str, NDArray[Any]]
 FloatArray = NDArray[np.float64]
@@ -160,6 +163,8 @@ class FoldedNetwork:
         -------
         ndarray of shape (n, output_dim), float64
         """
+        if len(x) == 1 and (outputs := self._one_row(x)) is not None:
+            return np.array([_mean_of_softmax(outputs, self.output_dim)])
         out = np.empty((len(x), self.output_dim))
         for rows, work in self._run(x):
             scores, norm = work.scores, work.norm
@@ -183,11 +188,26 @@ class FoldedNetwork:
         -------
         ndarray of shape (n,), float64
         """
+        if len(x) == 1 and (outputs := self._one_row(x)) is not None:
+            return np.array([sum(outputs[:: self.output_dim]) / self.n_members])
         out = np.empty(len(x))
         for rows, work in self._run(x):
             np.add.reduce(work.scores[0], axis=0, out=out[rows])
         out /= self.n_members
         return out
+
+    def _one_row(self, x: NDArray[np.float32]) -> list[float] | None:
+        """The outputs for one row, member after member; None where the long way is needed.
+
+        What NumPy takes for a call is what a row costs: few outputs are quicker in Python.
+        """
+        if x.shape != (1, self.input_dim) or self.n_members * self.output_dim > _MOST_PYTHON:
+            return None
+        work = self._workspace(1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._forward(x, self._layers, work)
+        outputs: list[float] = work.out.flat[0].tolist()
+        return outputs if math.isfinite(sum(outputs)) else None
 
     def _run(self, x: NDArray[np.float32]) -> Iterator[tuple[slice, _Workspace]]:
         """The rows of each block, with a workspace that holds their scores until the next."""
@@ -227,29 +247,44 @@ class FoldedNetwork:
             np.copyto(work.scores, wide.by_class)
 
     def _forward(self, x: NDArray[Any], layers: _Layers, work: _Workspace) -> None:
+        # The same products, but `dot` takes half the time to get going.
+        product = np.dot if self.n_members == 1 else np.matmul
         if layers.head is None:
-            np.matmul(x, layers.first.weight, out=work.out.flat)
+            np.dot(x, layers.first.weight, out=work.out.flat)
             np.add(work.out.flat, layers.first.bias, out=work.out.flat)
             return
         now, spare = work.hidden[0], work.hidden[1]
-        np.matmul(x, layers.first.weight, out=now.flat)
+        np.dot(x, layers.first.weight, out=now.flat)
         _add_and_rectify(now.flat, layers.first.bias)
         if self.residual:
             after = work.hidden[2]
             for inner, outer in zip(layers.hidden[::2], layers.hidden[1::2], strict=True):
-                np.matmul(now.stacked, inner.weight, out=spare.stacked)
+                product(now.stacked, inner.weight, out=spare.stacked)
                 _add_and_rectify(spare.flat, inner.bias)
-                np.matmul(spare.stacked, outer.weight, out=after.stacked)
+                product(spare.stacked, outer.weight, out=after.stacked)
                 np.add(after.flat, now.flat, out=after.flat)
                 _add_and_rectify(after.flat, outer.bias)
                 now, after = after, now
         else:
             for layer in layers.hidden:
-                np.matmul(now.stacked, layer.weight, out=spare.stacked)
+                product(now.stacked, layer.weight, out=spare.stacked)
                 _add_and_rectify(spare.flat, layer.bias)
                 now, spare = spare, now
-        np.matmul(now.stacked, layers.head.weight, out=work.out.stacked)
+        product(now.stacked, layers.head.weight, out=work.out.stacked)
         np.add(work.out.flat, layers.head.bias, out=work.out.flat)
+
+
+def _mean_of_softmax(outputs: list[float], n_classes: int) -> list[float]:
+    """Softmax of each member's outputs, averaged over the members."""
+    n_members = len(outputs) // n_classes
+    mean = [0.0] * n_classes
+    for start in range(0, len(outputs), n_classes):
+        own = outputs[start : start + n_classes]
+        top = max(own)
+        own = [math.exp(value - top) for value in own]
+        total = sum(own) * n_members
+        mean = [so_far + value / total for so_far, value in zip(mean, own, strict=True)]
+    return mean
 
 
 def _add_and_rectify(hidden: NDArray[Any], bias: NDArray[Any]) -> None:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Predictor"]
 
-# Rows widened at once: 16 bins a column turn a large table into gigabytes.
-_EXPAND_ROWS = 8192
+# Network inputs made at once. Rows are widened and run block by block, so that the inputs are still
+# in the second-level cache when the first product reads them, and never all in memory.
+_BLOCK_INPUTS = 2**16
+_LEAST_ROWS = 64
 
 FloatArray = NDArray[np.float64]
 
@@ -43,6 +45,8 @@ class Predictor:
     def __init__(self, model: FittedModel) -> None:
         self.model = model
         self._network = FoldedNetwork(model.members)
+        rows = max(_LEAST_ROWS, _BLOCK_INPUTS // self._network.input_dim)
+        self._network.block_rows = min(rows, self._network.block_rows)
         self._prior_shift: FloatArray | None = None
         if model.settings.training_mode == "imbalance_aware" and model.class_prior is not None:
             self._prior_shift = prior_log_ratio(
@@ -65,13 +69,13 @@ class Predictor:
             Probabilities, averaged over the members; in regression the members' mean in the
             target's own units, clamped to the range of the training targets.
         """
-        n_rows, encoder = len(compact), self.model.encoder
-        if n_rows <= _EXPAND_ROWS:
+        n_rows, encoder, step = len(compact), self.model.encoder, self._network.block_rows
+        if n_rows <= step:
             return self._outputs(encoder.expand(compact))
         shape = (n_rows,) if self.model.classes is None else (n_rows, self._network.output_dim)
         out = np.empty(shape)
-        for start in range(0, n_rows, _EXPAND_ROWS):
-            rows = slice(start, start + _EXPAND_ROWS)
+        for start in range(0, n_rows, step):
+            rows = slice(start, start + step)
             out[rows] = self._outputs(encoder.expand(compact.take(rows)))
         return out
 

@@ -1,0 +1,64 @@
+"""One row takes short cuts: they must say what the long way says."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ai.ml.frameworks.pytorch import folded
+from ai.ml.frameworks.pytorch.calibrator import scale_temperature
+from ai.ml.frameworks.pytorch.folded import FoldedNetwork
+from tests.test_folded import MODES, build, rows
+
+PROBABILITIES = hnp.arrays(np.float64, st.integers(2, 9), elements=st.floats(0.0, 1.0))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("n_members", [1, 3])
+@pytest.mark.parametrize("output_dim", [1, 2, 3])
+def test_short_cut_of_the_networks_agrees(
+    mode: str, n_members: int, output_dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, _ = build(mode, n_members, output_dim=output_dim)  # type: ignore[arg-type]
+    x = rows(30) * np.float32(3)
+    short = [(network.probabilities(x[i : i + 1]), network.values(x[i : i + 1])) for i in range(30)]
+    assert all(proba.shape == (1, output_dim) and value.shape == (1,) for proba, value in short)
+    monkeypatch.setattr(folded, "_MOST_PYTHON", 0)
+    for i, (proba, value) in enumerate(short):
+        long = network.probabilities(x[i : i + 1]), network.values(x[i : i + 1])
+        np.testing.assert_allclose(proba, long[0], rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(value, long[1], rtol=1e-12, atol=1e-15)
+        assert proba.dtype == value.dtype == np.float64
+
+
+def test_a_row_that_overflows_takes_the_long_way() -> None:
+    network, _ = build("mlp_dense", 2)
+    x = np.full((1, network.input_dim), 3e38, dtype=np.float32)
+    wide = FoldedNetwork.__new__(FoldedNetwork)
+    wide.__setstate__(network.__getstate__())
+    first = network._layers.first
+    wide._layers = network._layers._replace(first=first._replace(weight=first.weight * 1e3))
+    assert wide._one_row(x) is None
+    proba = wide.probabilities(x)
+    assert np.isfinite(proba).all()
+    np.testing.assert_allclose(proba, wide.probabilities(np.repeat(x, 3, axis=0))[:1], atol=1e-6)
+
+
+@given(PROBABILITIES, st.floats(0.2, 5.0))
+def test_short_cut_of_the_temperature_agrees(shares: np.ndarray, inverse: float) -> None:
+    total = shares.sum()
+    proba = (shares / total if total > 0 else np.full(len(shares), 1.0 / len(shares)))[None]
+    short = scale_temperature(proba, inverse)
+    long = scale_temperature(np.repeat(proba, 2, axis=0), inverse)
+    assert short.shape == proba.shape
+    np.testing.assert_allclose(short, long[:1], rtol=1e-12, atol=1e-300)
+    assert short.argmax() == proba.argmax() == long[0].argmax()
+
+
+def test_the_argmax_of_a_row_stays_where_two_come_out_equal() -> None:
+    proba = np.array([[0.5, math.nextafter(0.5, 1.0)]])
+    for inverse in np.linspace(0.2, 5.0, 97):
+        assert scale_temperature(proba, float(inverse)).argmax() == 1
