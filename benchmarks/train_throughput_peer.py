@@ -133,7 +133,7 @@ def pytorch_tabular(width: int, depth: int, batch: int, n_rows: int) -> Callable
                 load_best=False,
                 accelerator="cpu",
                 progress_bar="none",
-                trainer_kwargs={"enable_model_summary": False, "logger": False},
+                trainer_kwargs={"enable_model_summary": False},
             ),
             verbose=False,
         )
