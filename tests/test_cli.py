@@ -138,6 +138,15 @@ def test_modes_lists_the_six() -> None:
         (("train", "{table}", "-t", "label", "--time", "kind"), "must hold dates", 3),
         (("train", "{table}", "-t", "label", "--prior", "balanced"), "is for the mode", 2),
         (("train", "{table}", "-t", "label", "--positive", "y"), "is for --decision", 2),
+        (("train", "{table}", "-t", "label", "--teacher", "catboost"), "is for the mode", 2),
+        (
+            (
+                *("train", "{table}", "-t", "label", "-m", "tree_teacher_distillation"),
+                *("--teacher", "oak"),
+            ),
+            "a teacher must be one of hist_gradient_boosting, ",
+            2,
+        ),
         (("train", "{table}", "-t", "label", "--decision", "recal=1"), "a decision must be f1", 2),
         (("train", "{table}", "-t", "label", "--decision", "recall=2"), "in (0, 1]; got 2", 2),
         (("train", "{table}", "-t", "price", "--decision", "f1"), "for classification", 2),
@@ -404,6 +413,16 @@ def test_groups_weights_and_settings_reach_the_fit(tmp_path: Path) -> None:
     card = json.loads(_run("inspect", str(model), "--json"))["card"]
     assert [column["name"] for column in card["columns"]] == ["size"]
     assert card["columns_not_used"] == ["who", "w"]
+
+
+def test_the_teachers_asked_for_teach(tmp_path: Path) -> None:
+    table, model = _imbalanced(tmp_path / "t.csv", 120), tmp_path / "m.safetensors"
+    named = ("train", str(table), "-t", "label", "-o", str(model), "--drop", "id", *FAST)
+    words = (*named, "-m", "tree_teacher_distillation")
+    _run(*words, "--teacher", "random_forest", "--teacher", "extra_trees", "--threads", "1")
+    card = json.dumps(json.loads(_run("inspect", str(model), "--json"))["card"])
+    assert "random_forest" in card
+    assert "extra_trees" in card
 
 
 def test_a_prior_by_label(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def _table() -> pl.DataFrame:
                 None if i % 7 == 0 else float(v) for i, v in enumerate(generator.random(N_ROWS))
             ],
             "when": [f"2024-0{1 + i % 9}-11" for i in range(N_ROWS)],
+            "number": range(N_ROWS),
             "count": [i if i != 100 else 2**40 for i in range(N_ROWS)],
             "label": np.where(kind == "red", "y", "n"),
             "price": generator.random(N_ROWS),
@@ -42,7 +43,7 @@ def _table() -> pl.DataFrame:
 def _fit(task: Task) -> FittedModel:
     frame = _table()
     settings = FitSettings(task=task, hidden_dim=8, n_members=1, max_epochs=2, batch_size=64)
-    features = frame.drop("id", "label", "price")
+    features = frame.drop("id", "number", "label", "price")
     if task == "regression":
         return fit_table(LabelledRows(features, frame["price"].to_numpy()), settings)
     codes = (frame["label"] == "y").cast(pl.Int64).to_numpy()
@@ -60,12 +61,14 @@ def test_pieces_are_the_whole(extension: str, classifier: FittedModel, tmp_path:
     path = tmp_path / f"t.{extension}"
     table = _table()
     getattr(table, {"jsonl": "write_ndjson"}.get(extension, f"write_{extension}"))(path)
-    features = read_table(str(path)).drop("id", "label", "price")
+    features = read_table(str(path)).drop("id", "number", "label", "price")
     for model in (classifier, _fit("regression")):
-        pieces = list(iter_predictions(model, str(path), keep=["id", "size"], batch_rows=37))
+        pieces = list(
+            iter_predictions(model, str(path), keep=["id", "number", "size"], batch_rows=37)
+        )
         assert [piece.height for piece in pieces] == [37, 37, 37, 19]
         whole = prediction_frame(Predictor(model), features)
-        predicted = pl.concat(pieces).drop("id", "size")
+        predicted = pl.concat(pieces).drop("id", "number", "size")
         assert predicted.columns == whole.columns
         for name in whole.columns:
             if whole[name].dtype == pl.String:
@@ -74,6 +77,9 @@ def test_pieces_are_the_whole(extension: str, classifier: FittedModel, tmp_path:
                 # Sums of other lengths differ in the last digit of float32.
                 np.testing.assert_allclose(predicted[name], whole[name], atol=1e-6)
         assert pl.concat(pieces)["id"].to_list() == table["id"].to_list()
+        numbers = pl.concat(pieces)["number"]
+        assert numbers.dtype == (pl.String if extension == "csv" else pl.Int64)
+        assert numbers.cast(pl.Int64).to_list() == list(range(N_ROWS))
         assert pl.concat(pieces)["size"].equals(table["size"])
 
 
@@ -86,7 +92,9 @@ def test_scores_in_pieces_are_those_of_the_whole(
     table = _table()
     table.write_csv(path)
     codes = (table["label"] == "y").cast(pl.Int64).to_numpy()
-    expected = score_rows(Predictor(classifier), table.drop("id", "label", "price"), codes)
+    expected = score_rows(
+        Predictor(classifier), table.drop("id", "number", "label", "price"), codes
+    )
     scores = score_table(classifier, str(path), "label", batch_rows=batch_rows)
     assert scores.n_rows == N_ROWS
     assert scores.metrics == pytest.approx(expected, abs=1e-12)
@@ -110,7 +118,7 @@ def test_unknown_labels_and_missing_columns_are_refused(
     classifier: FittedModel, tmp_path: Path
 ) -> None:
     path = tmp_path / "t.csv"
-    table = _table().drop("id", "price")
+    table = _table().drop("id", "number", "price")
     table.with_columns(label=pl.lit("maybe")).write_csv(path)
     with pytest.raises(TableError, match=r"the column 'label' must hold labels .*got 'maybe'"):
         score_table(classifier, str(path), "label")

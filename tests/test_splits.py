@@ -12,6 +12,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from ai.ml.frameworks.pytorch.splits import (
     fold_rows,
+    forward_folds,
     split_by_hash,
     split_rows,
     stable_row_hash,
@@ -251,3 +252,31 @@ def test_hash_split_is_stable_nested_and_sized() -> None:
     assert large[small].all()
     other = split_by_hash(stable_row_hash(1, "other.parquet", rows), 0.1)
     assert (small & other).mean() == pytest.approx(0.01, abs=0.004)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 60), st.integers(1, 6))
+def test_forward_folds_train_on_the_past_only(seed: int, n_rows: int, n_folds: int) -> None:
+    time = np.random.default_rng(seed).integers(0, 15, n_rows)
+    if n_folds >= len(np.unique(time)):
+        with pytest.raises(ValueError, match="one fewer than the distinct times; got"):
+            forward_folds(time, n_folds)
+        return
+    folds = forward_folds(time, n_folds)
+    assert len(folds) == n_folds
+    tested: list[int] = []
+    for train, test in folds:
+        assert len(train) > 0
+        assert len(test) > 0
+        assert time[train].max() < time[test].min()
+        assert tested == [] or set(tested) <= set(train)
+        tested += test.tolist()
+    assert len(tested) == len(set(tested))
+    assert len(folds[-1][0]) + len(folds[-1][1]) == n_rows
+
+
+def test_forward_folds_are_even_where_times_allow() -> None:
+    time = np.random.default_rng(0).permutation(120)
+    assert [len(test) for _, test in forward_folds(time, 5)] == [20] * 5
+    assert [len(train) for train, _ in forward_folds(time, 5)] == [20, 40, 60, 80, 100]
+    days = np.array(["2024-02-01", "2023-12-31", "2024-01-15"], dtype="datetime64[D]")
+    assert [test.tolist() for _, test in forward_folds(days, 2)] == [[2], [0]]

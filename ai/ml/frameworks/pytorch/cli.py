@@ -1,8 +1,9 @@
-"""The command line: `tabwright train`, `predict`, `evaluate`, `inspect`, `export`, `modes`.
+"""The command line: `tabwright train`, `predict`, `evaluate`, `compare`, `inspect`, `export`.
 
-Here are the commands and their words. What they do is in `training_run`, `prediction_run` and
-`export`, what they show in `console`, how they fail in `cli_errors`. Nothing heavy is imported
-before a command needs it: `--help` and `inspect` load no torch.
+Here are the commands and their words, but for those of `cli_compare`. What they do is in
+`training_run`, `prediction_run` and `export`, what they show in `console`, how they fail in
+`cli_errors`. Nothing heavy is imported before a command needs it: `--help` and `inspect` load no
+torch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ai.ml.frameworks.pytorch.cli_compare import compare
 from ai.ml.frameworks.pytorch.cli_errors import EXIT_CODES, readable_errors, show_tracebacks
+from ai.ml.frameworks.pytorch.cli_options import HelpAll, JsonFlag, ModelFile, QuietFlag
 from ai.ml.frameworks.pytorch.console import (
     counting_bar,
     describe_rule,
@@ -48,21 +51,6 @@ def _show_version(wanted: bool) -> None:
 
         say(f"tabwright {__version__}")
         raise typer.Exit
-
-
-def _show_all_help(context: typer.Context, wanted: bool) -> None:
-    if wanted:
-        for parameter in context.command.params:
-            if isinstance(parameter, typer.core.TyperOption):
-                parameter.hidden = False
-        say(context.get_help())
-        raise typer.Exit
-
-
-ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `train` saved.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
-Column = Annotated[str | None, typer.Option(metavar="COLUMN")]
 
 
 @app.callback()
@@ -135,6 +123,15 @@ def train(
             hidden=True,
         ),
     ] = "training",
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of tree_teacher_distillation: catboost, lightgbm, xgboost, random_forest, "
+            "extra_trees, hist_gradient_boosting; may come again.",
+            hidden=True,
+        ),
+    ] = None,
     members: Annotated[
         int | None, typer.Option(metavar="N", help="Networks averaged.", hidden=True)
     ] = None,
@@ -197,15 +194,7 @@ def train(
     ] = 0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
-    help_all: Annotated[
-        bool,
-        typer.Option(
-            "--help-all",
-            callback=_show_all_help,
-            is_eager=True,
-            help="Show the settings too.",
-        ),
-    ] = False,
+    help_all: HelpAll = False,
 ) -> None:
     """Train a model on a table, score it on held-out rows, save it as one file."""
     with readable_errors(as_json=as_json):
@@ -251,6 +240,7 @@ def train(
             test_fraction=test_fraction,
             settings=settings,
             prior=prior,
+            teachers=tuple(teacher or ()),
             decision=None if decision is None else DecisionRequest(decision, positive),
             n_threads=threads,
             random_state=seed,
@@ -408,6 +398,9 @@ def evaluate(
             + (left_out if scores.n_without_target else ""),
             scores.intervals,
         )
+
+
+app.command(epilog="Example: tabwright compare churn.csv --target churned --drop customer")(compare)
 
 
 @app.command(epilog="Example: tabwright inspect churn.safetensors")

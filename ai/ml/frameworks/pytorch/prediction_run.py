@@ -122,7 +122,9 @@ def _predictions(
         if keep:
             # What the file leaves empty stays empty, and is not a text of no characters.
             kept = batch.frame.select(keep).with_columns(
-                pl.col(name).replace("", None) for name in reading.verbatim
+                pl.col(name).replace("", None)
+                for name in reading.verbatim
+                if batch.frame.schema[name] == pl.String
             )
             predictions = kept.hstack(predictions.get_columns())
         yield predictions

@@ -7,6 +7,7 @@ the same call gives the same rows on every machine.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -132,6 +133,53 @@ def fold_rows(
         folds[dealt] = np.arange(n_rows) % n_folds
         return folds
     return _fold_of_group(group_of, class_of, n_folds, rng)[group_of]
+
+
+def forward_folds(time: ArrayLike, n_folds: int) -> list[tuple[IntArray, IntArray]]:
+    """Folds for rows that are ordered by time: each is tested by a model of earlier rows only.
+
+    Rows are cut into `n_folds` + 1 blocks of nearly equal size; fold k trains on the first k
+    blocks and tests on the next. Rows of equal time stay in one block.
+
+    Parameters
+    ----------
+    time : array-like of shape (n_rows,)
+        Numbers or datetimes without missing values.
+    n_folds : int
+        At least 1, and fewer than the distinct times.
+
+    Returns
+    -------
+    list of (train, test)
+        Sorted row numbers, int64; every test row is strictly later than every training row.
+
+    Raises
+    ------
+    ValueError
+        Too few distinct times; missing values; an array that is not of numbers or datetimes.
+    """
+    array = np.asarray(time)
+    order = _checked_time(array, len(array))
+    values, when = np.unique(order, return_inverse=True)
+    if not 1 <= n_folds < len(values):
+        raise ValueError(
+            f"n_folds must be from 1 to {len(values) - 1}, one fewer than the distinct times; "
+            f"got {n_folds!r}"
+        )
+    n_until = np.cumsum(np.bincount(when))
+    ideal = np.arange(1, n_folds + 1) * len(order) / (n_folds + 1)
+    # The last time of each block: the nearest to equal sizes that leaves every block a time.
+    ends: list[int] = []
+    for k, size in enumerate(ideal):
+        low = ends[-1] + 1 if ends else 0
+        high = len(values) - (n_folds - k)
+        candidates = np.arange(low, high)
+        ends.append(int(candidates[np.abs(n_until[candidates] - size).argmin()]))
+    ends.append(len(values) - 1)
+    return [
+        (np.flatnonzero(when <= last), np.flatnonzero((when > last) & (when <= upto)))
+        for last, upto in itertools.pairwise(ends)
+    ]
 
 
 def stable_row_hash(seed: int, file_name: str, row_numbers: ArrayLike) -> NDArray[np.uint64]:

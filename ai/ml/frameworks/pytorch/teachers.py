@@ -9,6 +9,7 @@ the labels is decided in `objectives.py` and `pipeline.py`.
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias, cast
@@ -101,6 +102,16 @@ class TeacherLabels:
     def predict(self, frame: pl.DataFrame) -> FloatArray:
         """Label other rows; see `FittedTeacher.predict`."""
         return self.teacher.predict(frame)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Size of the one ensemble that teaches, pickled by its library; None for other teachers.
+
+        Nothing is written: pickling is the only form that all of the libraries have.
+        """
+        trees = self.teacher.trees if isinstance(self.teacher, _FittedLearner) else None
+        model = getattr(trees, "model", None)
+        return None if model is None else len(pickle.dumps(model))
 
 
 def soft_labels(

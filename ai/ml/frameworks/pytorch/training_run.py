@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ai.ml.frameworks.pytorch.decision_words import DecisionRequest
+from ai.ml.frameworks.pytorch.distillation import Teaching
 from ai.ml.frameworks.pytorch.files import check_writable
 from ai.ml.frameworks.pytorch.fitted import FittedModel
 from ai.ml.frameworks.pytorch.metrics import score_class_prior, score_constant
@@ -32,6 +33,7 @@ from ai.ml.frameworks.pytorch.training_table import (
     TrainingTable,
     read_training_table,
 )
+from ai.ml.frameworks.pytorch.tree_kinds import TEACHER_KINDS, TeacherKind, tree_learner
 
 __all__ = ["TrainRequest", "TrainResult", "fit_settings", "run_training", "using_threads"]
 
@@ -53,6 +55,8 @@ class TrainRequest:
         Fields of `FitSettings`, but for the task and the seed; the mode is `training_mode`.
     prior : str
         "training", "balanced", or shares as ``no=0.9,yes=0.1``.
+    teachers : tuple of str
+        Tree ensembles that teach in `tree_teacher_distillation`; empty: the default one.
     decision : DecisionRequest or None
         What the stored decision rule shall serve; None: the most probable class.
     n_threads : int or None
@@ -65,6 +69,7 @@ class TrainRequest:
     test_fraction: float = 0.2
     settings: Mapping[str, Any] = field(default_factory=dict)
     prior: str = "training"
+    teachers: tuple[str, ...] = ()
     decision: DecisionRequest | None = None
     n_threads: int | None = None
     random_state: int = 0
@@ -175,6 +180,7 @@ def run_training(
             time=table.time,
             prior=prior,
             decision=aim,
+            teaching=_teaching(request),
             target_name=request.table.target,
             on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, n_epochs),
         )
@@ -238,6 +244,13 @@ def _check(request: TrainRequest) -> None:
         raise ValueError(
             f"a prior is for the mode imbalance_aware; got {request.prior!r} and the mode {mode!r}"
         )
+    if request.teachers and mode != "tree_teacher_distillation":
+        raise ValueError(
+            f"a teacher is for the mode tree_teacher_distillation; got {request.teachers[0]!r} and "
+            f"the mode {mode!r}"
+        )
+    for kind in request.teachers:
+        tree_learner(_kind(kind))
     if request.decision is not None:
         if request.table.task == "regression":
             raise ValueError("a decision rule is for classification; this is a regression task")
@@ -273,6 +286,22 @@ def _prior(text: str, classes: np.ndarray | None) -> Prior:
     if sorted(shares) != sorted(labels):
         raise ValueError(f"{rule}; got {text!r}; the labels are {', '.join(labels[:20])}")
     return [shares[label] for label in labels]
+
+
+def _kind(name: str) -> TeacherKind:
+    kind = next((known for known in TEACHER_KINDS if known == name), None)
+    if kind is None:
+        raise ValueError(f"a teacher must be one of {', '.join(TEACHER_KINDS)}; got {name!r}")
+    return kind
+
+
+def _teaching(request: TrainRequest) -> Teaching | None:
+    if request.settings.get("training_mode") != "tree_teacher_distillation":
+        return None
+    n_threads = torch.get_num_threads()
+    if not request.teachers:
+        return Teaching(n_threads=n_threads)
+    return Teaching([_kind(name) for name in request.teachers], n_threads=n_threads)
 
 
 def _n_epochs(settings: FitSettings, n_rows: int) -> int:
