@@ -348,12 +348,13 @@ def test_student_of_the_lowest_validation_loss_is_kept() -> None:
     ]
     compact = models[0].encoder.transform(rows.frame)
     lesson = Lesson(np.zeros(3), models[0], {})  # type: ignore[arg-type]
-    chosen = best_student(
+    chosen, direct = best_student(
         [Trial((0.1, 0.2, 0.3), (1.0,) * 3)],
         lambda _: models,
         lesson,
         (compact, rows.target, None),
     )
+    assert direct is None
     losses = [
         ((Predictor(model).predict_values(rows.frame) - rows.target) ** 2).mean()
         for model in models

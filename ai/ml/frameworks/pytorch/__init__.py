@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     )
     from ai.ml.frameworks.pytorch.loggers import MLflowLogger, TensorBoardLogger
     from ai.ml.frameworks.pytorch.schema import ArtifactError
+    from ai.ml.frameworks.pytorch.students import distill
     from ai.ml.frameworks.pytorch.tables import TableError
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ _HOME = {
     "Checkpoint": "checkpoints",
     "TabularClassifier": "estimators",
     "TabularRegressor": "estimators",
+    "distill": "students",
     "load_model": "estimators",
     "ArtifactError": "schema",
     "TableError": "tables",
@@ -42,6 +44,7 @@ __all__ = [
     "TabularClassifier",
     "TabularRegressor",
     "TensorBoardLogger",
+    "distill",
     "load_model",
 ]
 

@@ -66,12 +66,16 @@ class Teaching:
         prepared in the fit.
     n_threads : int
         Threads of the teachers' libraries.
+    report : bool
+        Whether the fit ends with a report on the validation rows, where it trained the network
+        without a teacher too.
     """
 
     teacher: TeacherSpec = DEFAULT_TEACHER
     unlabelled: pl.DataFrame | None = None
     lesson: Lesson | None = None
     n_threads: int = 1
+    report: bool = True
 
 
 @dataclass(frozen=True)
@@ -297,7 +301,7 @@ def best_student(
     train: Callable[[Trial], Sequence[FittedModel]],
     lesson: Lesson,
     validation: tuple[Compact, NDArray[Any], FloatArray | None] | None,
-) -> FittedModel:
+) -> tuple[FittedModel, FittedModel | None]:
     """Train every candidate and keep the one of the lowest loss on validation rows.
 
     Parameters
@@ -314,6 +318,8 @@ def best_student(
     -------
     FittedModel
         Its card says what was tried, and who taught.
+    FittedModel or None
+        The same network trained without a teacher, if that was among the candidates.
     """
     choices: list[tuple[float, FittedModel]] = []
     record: list[dict[str, Any]] = []
@@ -341,7 +347,11 @@ def best_student(
         "n_made_rows": lesson.n_made if model.settings.augmentation is not None else 0,
         "n_unlabelled_rows": n_extra - lesson.n_made,
     }
-    return replace(model, card={**model.card, "distillation": distillation})
+    untaught = [own for _, own in choices if own.settings.teacher_weight == 0.0]
+    return (
+        replace(model, card={**model.card, "distillation": distillation}),
+        untaught[0] if untaught else None,
+    )
 
 
 def _validation_loss(

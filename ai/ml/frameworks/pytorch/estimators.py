@@ -22,6 +22,7 @@ from ai.ml.frameworks.pytorch.callbacks import Callback, as_callback, telling_fa
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
 from ai.ml.frameworks.pytorch.distillation import Teaching
 from ai.ml.frameworks.pytorch.export import ParityReport, export_onnx
+from ai.ml.frameworks.pytorch.fidelity import FidelityReport
 from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted, member_modules
 from ai.ml.frameworks.pytorch.models import TrainingMode
 from ai.ml.frameworks.pytorch.pipeline import ClassWeight, LabelledRows, Prior, fit_table
@@ -56,6 +57,8 @@ class _TabularEstimator(BaseEstimator):  # type: ignore[misc]
     verbose: int
     model_: FittedModel
     settings_: FitSettings
+    # What `distill` found of the student; other fits leave it away.
+    fidelity_: FidelityReport
     n_features_in_: int
 
     def _settings(self) -> FitSettings:

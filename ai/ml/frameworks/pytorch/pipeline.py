@@ -36,6 +36,7 @@ from ai.ml.frameworks.pytorch.distillation import (
     trials,
 )
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
+from ai.ml.frameworks.pytorch.fidelity import fidelity_report
 from ai.ml.frameworks.pytorch.fitted import Architecture, FittedModel, TargetScale
 from ai.ml.frameworks.pytorch.intervals import (
     CrossPredictions,
@@ -54,7 +55,7 @@ from ai.ml.frameworks.pytorch.splits import split_rows
 from ai.ml.frameworks.pytorch.tables import Role, TableProfile, profile_table
 from ai.ml.frameworks.pytorch.trainer import Epoch, Trained, train
 
-__all__ = ["ClassWeight", "LabelledRows", "Prior", "fit_table"]
+__all__ = ["ClassWeight", "LabelledRows", "Prior", "class_weights_of", "fit_table"]
 
 ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
 Prior = Literal["training", "balanced"] | Sequence[float] | np.ndarray
@@ -342,6 +343,7 @@ class _Recipe:
         if held_out is not None:
             choosing = (encoder.transform(held_out.rows.frame), held_out.rows)
         run = _Run(self, encoder, targets, (compact, rows), choosing, held_out, checkpoint, stop_at)
+        lesson = direct = None
         if self.teaching is None:
             trained, cross = run.train()
             model = run.model(trained, self.settings)
@@ -357,10 +359,13 @@ class _Recipe:
                 class_weights=targets.class_weights,
                 groups=self.groups,
             )
-            model, cross = run.taught(lesson)
+            model, direct, cross = run.taught(lesson)
         if held_out is None or choosing is None:
             return model
-        return _with_intervals(_with_scores(model, *choosing), held_out, cross)
+        model = _with_intervals(_with_scores(model, *choosing), held_out, cross)
+        if lesson is None or direct is None or self.teaching is None or not self.teaching.report:
+            return model
+        return _with_verdict(model, _with_scores(direct, *choosing), lesson, choosing[1])
 
     def _encoded(self, rows: LabelledRows) -> tuple[TableEncoder, Compact]:
         if self.encoder is not None:
@@ -413,7 +418,9 @@ class _Run:
         )
         return trained, cross
 
-    def taught(self, lesson: Lesson) -> tuple[FittedModel, CrossPredictions | None]:
+    def taught(
+        self, lesson: Lesson
+    ) -> tuple[FittedModel, FittedModel | None, CrossPredictions | None]:
         """Train candidates on a lesson and keep the best on the rows that choose."""
         settings = self.recipe.settings
         tried = trials(settings, lesson)
@@ -439,8 +446,9 @@ class _Run:
             codes = None if self.recipe.classes is None else rows.target
             weights = row_weights(codes, rows.weight, self.targets.class_weights, len(rows))
             validation = (compact, rows.target, weights)
-        model = best_student(tried, train, lesson, validation)
-        return model, CrossPredictions.best_of(watched, n_members) if watched else None
+        model, direct = best_student(tried, train, lesson, validation)
+        cross = CrossPredictions.best_of(watched, n_members) if watched else None
+        return model, direct, cross
 
     def model(
         self, trained: Trained, settings: FitSettings, members: slice = slice(None)
@@ -494,16 +502,9 @@ class _Targets:
             return cls(1, TargetScale.fit(rows.target, rows.weight), None, None, None)
         n_classes = len(classes)
         counts = np.bincount(rows.target, weights=rows.weight, minlength=n_classes)
-        weights = None
-        if settings.training_mode == "imbalance_aware" or isinstance(class_weight, str):
-            if isinstance(class_weight, str) and class_weight != "balanced":
-                raise ValueError(
-                    "class_weight must be None, 'balanced' or a mapping of label to weight; "
-                    f"got {class_weight!r}"
-                )
-            weights = class_weight_vector(rows.target, n_classes, rows.weight)
-        elif class_weight is not None:
-            weights = _weights_by_label(class_weight, classes)
+        if settings.training_mode == "imbalance_aware":
+            class_weight = "balanced"
+        weights = class_weights_of(rows, class_weight, classes)
         return cls(
             output_dim=n_classes,
             scale=None,
@@ -553,6 +554,36 @@ class _Targets:
             temperature=_per_member(trial.temperatures, n_members, device),
             labelled=labelled,
         )
+
+
+def class_weights_of(
+    rows: LabelledRows, class_weight: ClassWeight, classes: np.ndarray | None
+) -> np.ndarray | None:
+    """Weight of each class, float64 of shape (n_classes,); None where there are none.
+
+    Parameters
+    ----------
+    rows : LabelledRows
+        Training rows, which "balanced" counts.
+    class_weight : "balanced", mapping of label to weight, or None
+    classes : ndarray of shape (n_classes,) or None
+        None in regression.
+
+    Raises
+    ------
+    ValueError
+        If a label is unknown, or a weight is not a finite number above 0.
+    """
+    if class_weight is None or classes is None:
+        return None
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(
+                "class_weight must be None, 'balanced' or a mapping of label to weight; "
+                f"got {class_weight!r}"
+            )
+        return class_weight_vector(rows.target, len(classes), rows.weight)
+    return _weights_by_label(class_weight, classes)
 
 
 def _weights_by_label(class_weight: Mapping[Any, float], classes: np.ndarray) -> np.ndarray:
@@ -825,6 +856,25 @@ def _with_decision(model: FittedModel, rows: LabelledRows, aim: DecisionAim) -> 
         metrics={**model.metrics, "validation": scores},
         card={**model.card, "decision": fit.message},
     )
+
+
+def _with_verdict(
+    model: FittedModel, direct: FittedModel, lesson: Lesson, validation: LabelledRows
+) -> FittedModel:
+    """Say on the validation rows whether the teacher helped."""
+    if not len(validation):
+        return model
+    report = fidelity_report(
+        lesson.teacher,
+        model,
+        direct,
+        validation.frame,
+        validation.target,
+        validation.weight,
+        rows="validation",
+        teacher_came_fitted=not lesson.description["out_of_fold"],
+    )
+    return replace(model, card={**model.card, "fidelity": report.to_document()})
 
 
 def _with_intervals(

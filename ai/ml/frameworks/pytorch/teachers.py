@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias, cast
 
@@ -48,6 +48,8 @@ __all__ = [
     "TeacherKind",
     "TeacherLabels",
     "TeacherSpec",
+    "encoded_call",
+    "model_of",
     "soft_labels",
 ]
 
@@ -219,6 +221,44 @@ def soft_labels(
             "n_threads": n_threads,
         },
     )
+
+
+def model_of(teacher: object) -> FittedModel | None:
+    """The model of ours that teaches, if one does.
+
+    Parameters
+    ----------
+    teacher : TeacherSpec or FittedTeacher
+        An estimator of ours that has been fitted stands for its model.
+    """
+    if isinstance(teacher, FittedModel):
+        return teacher
+    own = teacher.model if isinstance(teacher, ModelTeacher) else getattr(teacher, "model_", None)
+    return own if isinstance(own, FittedModel) else None
+
+
+def encoded_call(teacher: FittedTeacher, frame: pl.DataFrame) -> Callable[[], object] | None:
+    """A call that predicts rows from the form that a tree ensemble works on, to be timed.
+
+    Parameters
+    ----------
+    teacher : FittedTeacher
+    frame : polars.DataFrame
+        The rows; they are encoded once, before.
+
+    Returns
+    -------
+    callable or None
+        None where a teacher has no such form.
+    """
+    if isinstance(teacher, _FittedLearner):
+        return teacher.encoded_call(frame)
+    if not isinstance(teacher, _MeanTeacher):
+        return None
+    calls = [encoded_call(own, frame) for own in teacher.teachers]
+    if any(call is None for call in calls):
+        return None
+    return lambda: [call() for call in calls if call is not None]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -463,6 +503,10 @@ class _FittedLearner:
                 )
             yield self.scale(labels)
 
+    def encoded_call(self, frame: pl.DataFrame) -> Callable[[], object]:
+        values = self.columns.encode(frame)
+        return lambda: next(self.trees.stages(values, (self.n_rounds,)))
+
     def predict(self, frame: pl.DataFrame) -> FloatArray:
         parts = [
             next(self.stages(chunk, (self.n_rounds,))) for chunk in frame.iter_slices(_CHUNK_ROWS)
@@ -503,9 +547,8 @@ def _members(teacher: TeacherSpec, task: Task) -> list[Learner | _AsIs | FittedM
 
 
 def _member(teacher: Any, task: Task) -> Learner | _AsIs | FittedModel:
-    # A fitted estimator of ours stands for its model, which takes tables as they are.
-    own = teacher if isinstance(teacher, FittedModel) else getattr(teacher, "model_", None)
-    if isinstance(own, FittedModel):
+    own = model_of(teacher)
+    if own is not None:
         return own
     if isinstance(teacher, str):
         return tree_learner(cast("TeacherKind", teacher))
