@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_diabetes
-from sklearn.model_selection import GridSearchCV, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.datasets import load_diabetes
 
 from ai.ml.frameworks.pytorch import Checkpoint, TabularClassifier, TabularRegressor, load_model
-from ai.ml.frameworks.pytorch.models import TrainingMode
 
 SMALL: dict[str, Any] = {
     "hidden_dim": 16,
@@ -28,42 +24,6 @@ SMALL: dict[str, Any] = {
     "learning_rate": 0.01,
     "random_state": 0,
 }
-# Shuffled mini-batches and batch norm see different batches where rows are repeated; the
-# statistical law is tested in test_weights_and_repeated_rows_give_the_same_model.
-_WEIGHTS = {
-    "check_sample_weight_equivalence_on_dense_data": "mini-batches differ",
-    "check_sample_weight_equivalence_on_sparse_data": "mini-batches differ",
-}
-
-
-_CHECKS = parametrize_with_checks(
-    [TabularClassifier(**SMALL), TabularRegressor(**SMALL)],
-    expected_failed_checks=lambda estimator: _WEIGHTS,
-)
-
-
-@pytest.mark.slow
-# A list, since scikit-learn 1.6 hands over a generator, which pytest is about to refuse.
-@pytest.mark.parametrize(_CHECKS.args[0], list(_CHECKS.args[1]), **_CHECKS.kwargs)
-def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
-    check(estimator)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["tabresnet", "imbalance_aware", "calibrated_classifier"])
-def test_other_modes_pass_the_checks_whose_path_differs(mode: TrainingMode) -> None:
-    from sklearn.utils import estimator_checks
-
-    estimator = TabularClassifier(mode, **SMALL)
-    for check in (
-        estimator_checks.check_classifiers_train,
-        estimator_checks.check_classifiers_classes,
-        estimator_checks.check_fit_idempotent,
-        estimator_checks.check_methods_subset_invariance,
-        estimator_checks.check_dict_unchanged,
-        estimator_checks.check_estimators_pickle,
-    ):
-        check("TabularClassifier", clone(estimator))
 
 
 def _mixed(n_rows: int = 200) -> tuple[pl.DataFrame, np.ndarray]:
@@ -148,15 +108,6 @@ def test_member_streams_do_not_depend_on_how_many_there_are() -> None:
         )
 
 
-def test_works_inside_scikit_learn() -> None:
-    X, y = load_breast_cancer(return_X_y=True)
-    pipeline = make_pipeline(StandardScaler(), TabularClassifier(**SMALL))
-    proba = cross_val_predict(pipeline, X, y, cv=3, method="predict_proba")
-    assert (proba.argmax(1) == y).mean() > 0.93
-    search = GridSearchCV(TabularClassifier(**SMALL), {"dropout": [0.0, 0.2]}, cv=2).fit(X, y)
-    assert search.best_score_ > 0.9
-
-
 def test_regression_is_good_and_stays_in_the_training_range() -> None:
     X, y = load_diabetes(return_X_y=True)
     model = TabularRegressor(**{**SMALL, "n_members": 4}).fit(X[:330], y[:330])
@@ -174,40 +125,6 @@ def test_zero_weight_equals_no_row_exactly() -> None:
     weighted = TabularClassifier(**SMALL).fit(frame, odd, sample_weight=keep.astype(float))
     absent = TabularClassifier(**SMALL).fit(frame.filter(keep), y[keep])
     np.testing.assert_array_equal(weighted.predict_proba(frame), absent.predict_proba(frame))
-
-
-@pytest.mark.slow
-def test_weights_and_repeated_rows_give_the_same_model() -> None:
-    """Weight 3 against rows thrice: mean probabilities over seeds, beside no weights at all."""
-    generator = np.random.default_rng(1)
-    X = generator.normal(size=(400, 3))
-    y = (X[:, 0] + X[:, 1] ** 2 + generator.normal(scale=0.5, size=400) > 0.8).astype(int)
-    weight = np.where(y == 1, 3, 1)
-    held = generator.normal(size=(2000, 3))
-    probas: dict[str, list[np.ndarray]] = {"weighted": [], "repeated": [], "plain": []}
-    for seed in range(6):
-        parameters = {**SMALL, "random_state": seed, "calibration": None}
-        eval_set = (X[300:], y[300:], weight[300:])
-        repeated = np.repeat(np.arange(300), weight[:300])
-        probas["weighted"].append(
-            TabularClassifier(**parameters)
-            .fit(X[:300], y[:300], sample_weight=weight[:300], eval_set=eval_set)
-            .predict_proba(held)[:, 1]
-        )
-        probas["repeated"].append(
-            TabularClassifier(**parameters)
-            .fit(X[repeated], y[repeated], eval_set=eval_set)
-            .predict_proba(held)[:, 1]
-        )
-        probas["plain"].append(
-            TabularClassifier(**parameters)
-            .fit(X[:300], y[:300], eval_set=(X[300:], y[300:]))
-            .predict_proba(held)[:, 1]
-        )
-    means = {name: np.mean(values, axis=0) for name, values in probas.items()}
-    gap = np.abs(means["weighted"] - means["repeated"]).mean()
-    effect = np.abs(means["weighted"] - means["plain"]).mean()
-    assert gap < 0.5 * effect
 
 
 def test_eval_set_replaces_the_split_and_its_labels_are_checked() -> None:
@@ -284,3 +201,258 @@ def test_a_fit_goes_on_from_its_checkpoint_and_removes_it(tmp_path: Path) -> Non
     np.testing.assert_array_equal(
         model.predict_proba(frame), TabularClassifier(**SMALL).fit(frame, y).predict_proba(frame)
     )
+
+
+TINY: dict[str, Any] = {**SMALL, "hidden_dim": 8, "max_epochs": 3}
+
+
+def _numbers(n_rows: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    X = np.random.default_rng(0).normal(size=(n_rows, 3))
+    return X, (X[:, 0] > 0).astype(int)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["b", "a", "C"]),
+        np.array(["b", "a", "C"], dtype=object),
+        np.array([7, -2, 10], dtype=np.int16),
+        np.array([2.0, 0.0, 10.0]),
+        np.array([False, True]),
+    ],
+)
+def test_classes_are_sorted_and_everything_follows_them(labels: np.ndarray) -> None:
+    X = np.random.default_rng(0).normal(size=(150, 2))
+    codes = np.digitize(X[:, 0], np.linspace(-0.4, 0.4, len(labels) - 1))
+    model = TabularClassifier(**SMALL).fit(X, labels[codes])
+    np.testing.assert_array_equal(model.classes_, np.unique(labels))
+    proba = model.predict_proba(X)
+    assert proba.dtype == np.float64
+    np.testing.assert_allclose(proba.sum(axis=1), 1.0, atol=1e-12)
+    predicted = model.predict(X)
+    assert predicted.dtype == labels.dtype
+    np.testing.assert_array_equal(predicted, model.classes_[proba.argmax(axis=1)])
+    assert (predicted == labels[codes]).mean() > 0.8
+
+
+def test_a_class_with_one_row_stays_in_training() -> None:
+    X, y = _numbers()
+    for seed in range(5):
+        labels = y.copy()
+        labels[7 * seed] = 2
+        model = TabularClassifier(**{**TINY, "random_state": seed}).fit(X, labels)
+        assert model.model_.class_prior is not None
+        np.testing.assert_allclose(model.model_.class_prior[2], 1 / 64)
+        # Validation rows lack the class: their log-loss is given all labels all the same.
+        assert np.isfinite(model.model_.metrics["validation"]["log_loss"])
+
+
+@pytest.mark.parametrize("kind", [TabularClassifier, TabularRegressor])
+def test_too_few_training_rows_are_counted_in_the_message(kind: type[Any]) -> None:
+    X, y = _numbers()
+    with pytest.raises(ValueError, match=r"at least 2 training rows .* got n_samples=1; give more"):
+        kind(**TINY).fit(X[:1], y[:1])
+    with pytest.raises(ValueError, match="got n_samples=1; give more"):
+        kind(**TINY).fit(X[:1], y[:1], eval_set=(X[:1], y[:1]))
+    with pytest.raises(ValueError, match="got n_samples=1; give more"):
+        kind(**TINY).fit(X, y, sample_weight=np.eye(80)[0])
+    with pytest.raises(ValueError, match="got n_samples=1, and 1 set aside to validate"):
+        TabularRegressor(**TINY).fit(X[:2], y[:2])
+
+
+def test_a_last_batch_of_one_row_is_no_problem() -> None:
+    X, y = _numbers(66)
+    model = TabularClassifier(**{**TINY, "batch_size": 16}).fit(X[:65], y[:65], eval_set=(X, y))
+    assert np.isfinite(model.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([0.5, 1.5] * 40, "Unknown label type: continuous.*use TabularRegressor for quantities"),
+        ([date(2020, 1, 1), date(2020, 1, 2)] * 40, "Unknown label type: Date"),
+        (["a", None] * 40, "Input y contains NaN.*got 40 missing, the first in row 2"),
+        ([1.0, np.nan] * 40, "Input y contains NaN"),
+        (["a", "b"] * 39, "same number of rows; got 80 and 78"),
+    ],
+)
+def test_labels_of_other_kinds_are_refused(y: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TabularClassifier(**TINY).fit(_numbers()[0], y)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (["a", "b"] * 40, "must hold numbers; got 'a'"),
+        ([1.0, np.nan] * 40, "Input y contains NaN"),
+        ([1.0, np.inf] * 40, "Input y contains infinity"),
+    ],
+)
+def test_targets_of_other_kinds_are_refused(y: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TabularRegressor(**TINY).fit(_numbers()[0], y)
+
+
+def test_the_task_is_never_guessed() -> None:
+    X, y = _numbers()
+    assert len(TabularClassifier(**TINY).fit(X, np.arange(80) % 40).classes_) == 40
+    values = TabularRegressor(**TINY).fit(X, y > 0).predict(X)
+    assert values.dtype == np.float64
+    assert len(np.unique(values)) > 2
+
+
+def test_values_past_float32_are_clipped_before_the_cast() -> None:
+    X, y = _numbers()
+    huge = TabularRegressor(**TINY).fit(X * 1e300, X[:, 0] * 1e300)
+    assert np.isfinite(huge.predict(X * 1e300)).all()
+    assert np.isfinite(huge.model_.metrics["validation"]["rmse"])
+    model = TabularClassifier(**TINY).fit(X, y)
+    assert np.isfinite(model.predict_proba(X * 1e300)).all()
+
+
+def test_identifiers_are_left_out_of_frames_and_never_of_arrays() -> None:
+    X, y = _numbers(120)
+    frame = pl.DataFrame(X, schema=["a", "b", "c"]).with_columns(
+        row=pl.int_range(120), name=pl.Series([f"n{i}" for i in range(120)])
+    )
+    model = TabularClassifier(**TINY).fit(frame, y)
+    kinds = dict(zip(frame.columns, model.model_.encoder.plan_.kinds, strict=True))
+    assert {name for name, kind in kinds.items() if kind != "unused"} == {"a", "b", "c"}
+    array = np.column_stack([X, np.arange(120)])
+    unnamed = TabularClassifier(**TINY).fit(array, y)
+    assert "unused" not in unnamed.model_.encoder.plan_.kinds
+
+
+def test_strings_missing_values_and_dates_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    days = [date(2020, 1, 1) + timedelta(int(day)) for day in rng.integers(700, size=200)]
+    frame = pl.DataFrame(
+        {
+            "day": [None if i % 19 == 0 else day for i, day in enumerate(days)],
+            "word": [None if i % 7 == 0 else "xyz"[i % 3] for i in range(200)],
+            "number": [None if i % 5 == 0 else float(i % 11) for i in range(200)],
+            "flag": [None if i % 13 == 0 else i % 2 == 0 for i in range(200)],
+        }
+    )
+    summer = np.array([5 <= day.month <= 9 for day in days])
+    model = TabularClassifier(**SMALL).fit(frame, summer)
+    assert model.score(frame, summer) > 0.9
+    unseen = pl.DataFrame({"day": [None], "word": ["new"], "number": [1e9], "flag": [None]})
+    assert np.isfinite(model.predict_proba(unseen)).all()
+
+
+def test_validation_by_fraction() -> None:
+    X, y = _numbers(100)
+    card = TabularRegressor(**TINY, validation_fraction=0.35).fit(X, y).model_.card
+    assert (card["n_training_rows"], card["n_validation_rows"]) == (65, 35)
+
+
+def test_groups_stay_on_one_side_and_validation_is_later() -> None:
+    # What is learnt shows which rows trained: each row has a category of its own group or time.
+    group = np.arange(90) // 9
+    frame = pl.DataFrame({"group": [f"g{g}" for g in group], "x": np.arange(90) % 7 * 1.0})
+    y = np.arange(90) % 2
+    model = TabularClassifier(**TINY, roles={"group": "category"}).fit(frame, y, groups=group)
+    levels = _levels(model)
+    assert len(levels) == 8
+    assert model.model_.card["n_validation_rows"] == 18
+    order = np.array([date(2020, 1, 1) + timedelta(int(9 - g)) for g in group])
+    model = TabularClassifier(**TINY, roles={"group": "category"}).fit(frame, y, time=list(order))
+    # The last groups came first.
+    assert _levels(model) == {f"g{g}" for g in range(2, 10)}
+
+
+def _levels(model: TabularClassifier) -> set[str]:
+    """The levels of the column `group` that the encoder saw in training."""
+    (column,) = model.model_.encoder.plan_.categories
+    return set(column.levels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"groups": [1, 2]}, r"groups must have shape \(80,\), one value a row; got \(2,\)"),
+        ({"time": np.zeros((80, 2))}, r"time must have shape \(80,\).*got \(80, 2\)"),
+        ({"time": ["late"] * 80}, "time must hold numbers or datetimes"),
+        ({"groups": range(80), "time": range(80)}, "cannot both decide the split"),
+        ({"sample_weight": -np.ones(80)}, "Negative values in data passed to `sample_weight`"),
+        ({"sample_weight": np.full(80, np.nan)}, "sample_weight contains NaN"),
+        ({"sample_weight": [1.0]}, "sample_weight.shape"),
+    ],
+)
+def test_row_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
+    X, y = _numbers()
+    with pytest.raises(ValueError, match=message):
+        TabularClassifier(**TINY).fit(X, y, **arguments)
+
+
+def test_eval_set_comes_in_every_usual_form() -> None:
+    X, y = _numbers()
+    frame = pl.DataFrame(X, schema=["a", "b", "c"])
+    weight = np.ones(80)
+    expected = TabularClassifier(**TINY).fit(X, y, eval_set=(X, y)).predict_proba(X)
+    for eval_set in ([(X, y)], [X, y], (X, y, weight), (X.tolist(), y.tolist())):
+        model = TabularClassifier(**TINY).fit(X, y, eval_set=eval_set)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(model.predict_proba(X), expected)
+    # An array has no names: its columns are those of the frame, in order.
+    model = TabularClassifier(**TINY).fit(frame, y, eval_set=(X, y))
+    np.testing.assert_array_equal(model.predict_proba(X), expected)
+    weight[:40] = 0.0
+    some = TabularClassifier(**TINY).fit(X, y, eval_set=(X, y, weight))
+    assert some.model_.card["n_validation_rows"] == 40
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda X, y: [(X, y), (X, y)], "eval_set must be one set of rows; got a list of 2"),
+        (lambda X, y: (X[:, :2], y), "eval_set must have the 3 columns of X; got 2 columns"),
+        (lambda X, y: (X, y[:5]), "same number of rows; got 80 and 5"),
+        (lambda X, y: (X[:0], y[:0]), "eval_set must have labels; got none"),
+        (lambda X, y: (X, y + 1), "labels that the training rows have"),
+        (lambda X, y: (X,), "eval_set must be a tuple"),
+    ],
+)
+def test_other_eval_sets_are_refused(change: Any, message: str) -> None:
+    X, y = _numbers()
+    with pytest.raises(ValueError, match=message):
+        TabularClassifier(**TINY).fit(X, y, eval_set=change(X, y))
+
+
+def test_noise_teaches_nothing() -> None:
+    """Columns without a relation to the target give chance on rows that were not seen."""
+    rng = np.random.default_rng(3)
+    X, y = rng.normal(size=(400, 5)), rng.integers(2, size=400)
+    held_X, held_y = rng.normal(size=(2000, 5)), rng.integers(2, size=2000)
+    model = TabularClassifier(**SMALL).fit(X, y)
+    assert abs(model.score(held_X, held_y) - 0.5) < 0.035
+    losses = -np.log(model.predict_proba(held_X)[np.arange(2000), held_y])
+    assert losses.mean() < np.log(2) + 0.03
+    regressor = TabularRegressor(**SMALL).fit(X, y + rng.normal(size=400))
+    assert regressor.score(held_X, held_y + rng.normal(size=2000)) < 0.02
+
+
+def test_the_prior_moves_probabilities_and_labels() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 2))
+    y = (X[:, 0] + rng.normal(size=500) > 1.8).astype(int)
+    fitted = {
+        name: TabularClassifier("imbalance_aware", prior=prior, **SMALL).fit(X, y)
+        for name, prior in {
+            "training": "training",
+            "balanced": "balanced",
+            "array": [1.0 - y.mean(), y.mean()],
+        }.items()
+    }
+    proba = {name: model.predict_proba(X)[:, 1] for name, model in fitted.items()}
+    # Exact: odds under the balanced prior are those under the training prior by the prior's odds.
+    prior = fitted["training"].model_.class_prior
+    assert prior is not None
+    odds = {name: p / (1 - p) for name, p in proba.items()}
+    np.testing.assert_allclose(odds["balanced"], odds["training"] * prior[0] / prior[1])
+    np.testing.assert_allclose(proba["array"], proba["training"], rtol=0.05, atol=0.01)
+    assert proba["training"].mean() == pytest.approx(y.mean(), abs=0.04)
+    for name, model in fitted.items():
+        np.testing.assert_array_equal(model.predict(X), (proba[name] > 0.5).astype(int))
+    assert fitted["balanced"].predict(X).mean() > 2 * fitted["training"].predict(X).mean()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from datetime import date
 from typing import Any, Self
 
 import numpy as np
@@ -47,7 +48,7 @@ from ai.ml.frameworks.pytorch.trainer import Epoch
 __all__ = ["TabularClassifier", "TabularRegressor", "load_model"]
 
 Callbacks = Sequence[Callback | Callable[[Epoch], object]] | None
-EvalSet = tuple[Any, Any] | tuple[Any, Any, Any] | None
+EvalSet = tuple[Any, Any] | tuple[Any, Any, Any] | list[tuple[Any, ...]] | None
 
 
 class _TabularEstimator(BaseEstimator):  # type: ignore[misc]
@@ -88,6 +89,17 @@ class _TabularEstimator(BaseEstimator):  # type: ignore[misc]
     def _callback(self, callbacks: Callbacks) -> Callback:
         given = as_callback(callbacks)
         return as_callback([given, _print_epoch]) if self.verbose else given
+
+    def _eval_frame(self, X: object, training: pl.DataFrame) -> pl.DataFrame:
+        """The table of an `eval_set`; an array's columns are those of training, in order."""
+        frame, has_names = self._frame(X)
+        if has_names:
+            return frame
+        if frame.width != training.width:
+            raise ValueError(
+                f"eval_set must have the {training.width} columns of X; got {frame.width} columns"
+            )
+        return frame.rename(dict(zip(frame.columns, training.columns, strict=True)))
 
     def _rows(self, X: object, target: np.ndarray, sample_weight: object) -> LabelledRows:
         frame, _ = self._frame(X)
@@ -185,6 +197,11 @@ def _plain(value: Any) -> Any:
 
 
 def _eval_parts(eval_set: EvalSet) -> tuple[Any, Any, Any]:
+    # Gradient boosting libraries take lists of such tuples; one set chooses the epoch.
+    if isinstance(eval_set, list) and all(isinstance(part, tuple) for part in eval_set):
+        if len(eval_set) != 1:
+            raise ValueError(f"eval_set must be one set of rows; got a list of {len(eval_set)}")
+        eval_set = eval_set[0]
     if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
         raise ValueError(
             "eval_set must be a tuple (X, y) or (X, y, sample_weight); "
@@ -335,7 +352,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
             Strings, integers, booleans or integral floats; no nulls.
         sample_weight : array of shape (n_rows,), optional
             Not negative; rows of weight 0 count as absent.
-        eval_set : tuple (X, y) or (X, y, sample_weight), optional
+        eval_set : tuple (X, y) or (X, y, sample_weight), or a list of one such tuple, optional
             Rows that choose the epoch and fit the calibrator, in place of an internal split.
         groups, time : array of shape (n_rows,), optional
             Groups never straddle the internal split; its validation rows are strictly later.
@@ -364,15 +381,15 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         if eval_set is not None:
             eval_X, eval_y, eval_weight = _eval_parts(eval_set)
             codes = labels_to_codes(_column(eval_y, "eval_set"), labels.classes)
-            validation = self._rows(eval_X, codes, eval_weight)
+            validation = self._rows(self._eval_frame(eval_X, frame), codes, eval_weight)
         with telling_failures(callback):
             model = fit_table(
                 self._rows(frame, labels.codes, sample_weight),
                 self._settings(),
                 classes=labels.classes,
                 validation=validation,
-                groups=_optional_column(groups),
-                time=_optional_column(time),
+                groups=_optional_column(groups, "groups", len(frame)),
+                time=_optional_column(time, "time", len(frame)),
                 named=named,
                 roles=self.roles,
                 class_weight=self.class_weight,
@@ -480,15 +497,17 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         if eval_set is not None:
             eval_X, eval_y, eval_weight = _eval_parts(eval_set)
             validation = self._rows(
-                eval_X, regression_target(_column(eval_y, "eval_set")), eval_weight
+                self._eval_frame(eval_X, frame),
+                regression_target(_column(eval_y, "eval_set")),
+                eval_weight,
             )
         with telling_failures(callback):
             model = fit_table(
                 self._rows(frame, target, sample_weight),
                 self._settings(),
                 validation=validation,
-                groups=_optional_column(groups),
-                time=_optional_column(time),
+                groups=_optional_column(groups, "groups", len(frame)),
+                time=_optional_column(time, "time", len(frame)),
                 named=named,
                 roles=self.roles,
                 teaching=self._teaching(),
@@ -570,8 +589,16 @@ def _column(y: Any, owner: str) -> Any:
     return y
 
 
-def _optional_column(values: Any) -> np.ndarray | None:
-    return None if values is None else np.asarray(values)
+def _optional_column(values: Any, name: str, n_rows: int) -> np.ndarray | None:
+    """Groups or times as an array, one value a row; dates in a list become datetimes."""
+    if values is None:
+        return None
+    array = np.asarray(values)
+    if array.dtype == object and any(isinstance(value, date) for value in array.ravel()[:1]):
+        array = pl.Series(array.tolist(), strict=False).to_numpy()
+    if array.shape != (n_rows,):
+        raise ValueError(f"{name} must have shape ({n_rows},), one value a row; got {array.shape}")
+    return array
 
 
 def _forget(checkpoint: Checkpoint | None, model: FittedModel) -> None:

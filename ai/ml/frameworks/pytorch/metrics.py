@@ -331,9 +331,14 @@ def _classification_metrics(
 
 
 def _regression_metrics(y: FloatArray, prediction: FloatArray) -> dict[str, Metric]:
+    # In units of a power of two, which is exact: the square of 1e300 would overflow.
+    largest = max(float(np.abs(y).max(initial=0.0)), float(np.abs(prediction).max(initial=0.0)))
+    unit = 2.0 ** (math.frexp(largest)[1] - 1)
+    y, prediction = y / unit, prediction / unit
     # Centred first: the variance of large values with a small spread would cancel.
     centred = y - y.mean()
     mean_squared = _mean_of((y - prediction) ** 2)
+    mean_absolute = _mean_of(np.abs(y - prediction))
     mean, mean_of_squares = _mean_of(centred), _mean_of(centred**2)
 
     def r2(weights: FloatArray) -> FloatArray:
@@ -344,8 +349,8 @@ def _regression_metrics(y: FloatArray, prediction: FloatArray) -> dict[str, Metr
         )
 
     return {
-        "rmse": lambda weights: np.sqrt(mean_squared(weights)),
-        "mae": _mean_of(np.abs(y - prediction)),
+        "rmse": lambda weights: unit * np.sqrt(mean_squared(weights)),
+        "mae": lambda weights: unit * mean_absolute(weights),
         "r2": r2,
     }
 

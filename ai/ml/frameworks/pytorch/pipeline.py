@@ -200,9 +200,17 @@ def fit_table(
             "a teacher is an argument of training_mode='tree_teacher_distillation'; the mode is "
             f"{settings.training_mode!r}"
         )
+    rows, kept = rows.with_positive_weight()
+    if kept is not None:
+        groups = None if groups is None else groups[kept]
+        time = None if time is None else time[kept]
+    if validation is not None:
+        validation, _ = validation.with_positive_weight()
+    # Before the classes: a single row has a single class, and that is not what is wrong with it.
+    _check_enough(rows)
     if classes is not None and len(classes) < 2:
         raise ValueError(
-            f"a classifier needs at least 2 classes; got 1 class ({classes[0]!r}); "
+            f"a classifier needs at least 2 classes; got 1 class ({classes.tolist()[0]!r}); "
             "check the target column, or the filter that made the table"
         )
     if classes is not None and settings.calibration is not None:
@@ -211,12 +219,6 @@ def fit_table(
         if classes is None:
             raise ValueError("a decision rule is for classification; this is a regression task")
         decision.check(len(classes))
-    rows, kept = rows.with_positive_weight()
-    if kept is not None:
-        groups = None if groups is None else groups[kept]
-        time = None if time is None else time[kept]
-    if validation is not None:
-        validation, _ = validation.with_positive_weight()
     profile = profile_table(rows.frame, named=named, roles=roles)
     all_groups = None
     if validation is None:
@@ -235,6 +237,7 @@ def fit_table(
         training_groups = None if groups is None else groups[train_index]
         groups = None if groups is None else groups[validation_index]
         time = None if time is None else time[validation_index]
+        _check_enough(rows, len(validation))
     else:
         training_groups = groups
         if groups is not None:
@@ -276,6 +279,16 @@ def fit_table(
             card={**model.card, "n_training_rows": whole.card["n_training_rows"]},
         )
     return model
+
+
+def _check_enough(rows: LabelledRows, n_set_aside: int = 0) -> None:
+    """Batch norm has no variance to learn from in one row."""
+    if len(rows) < 2:
+        aside = f", and {n_set_aside} set aside to validate" if n_set_aside else ""
+        raise ValueError(
+            "at least 2 training rows of positive weight are needed; "
+            f"got n_samples={len(rows)}{aside}; give more rows"
+        )
 
 
 @dataclass(frozen=True)
