@@ -81,6 +81,9 @@ def train(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Else TABLE-MODE.safetensors."),
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="HTML report on the held-out rows.")
+    ] = None,
     drop: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="Do not use; may come again.")
     ] = None,
@@ -244,6 +247,7 @@ def train(
             decision=None if decision is None else DecisionRequest(decision, positive),
             n_threads=threads,
             random_state=seed,
+            report=report,
         )
         silent = quiet or as_json
         with epoch_bar(silent) as on_epoch:
@@ -258,6 +262,7 @@ def train(
             print_json(
                 {
                     "model": str(result.path),
+                    "report": None if report is None else str(report),
                     "mode": model.settings.training_mode,
                     "task": model.settings.task,
                     "decision": describe_rule(model),

@@ -1,4 +1,4 @@
-"""One training run on a table: read, hold rows out, fit, score, save.
+"""One training run on a table: read, hold rows out, fit, score, save, report.
 
 What `tabwright train` does, as a function: the command line prints what it returns. The scores
 that a user sees come from rows that had no part in anything before.
@@ -23,6 +23,7 @@ from ai.ml.frameworks.pytorch.fitted import FittedModel
 from ai.ml.frameworks.pytorch.metrics import score_class_prior, score_constant
 from ai.ml.frameworks.pytorch.pipeline import LabelledRows, Prior, fit_table
 from ai.ml.frameworks.pytorch.predictor import Predictor
+from ai.ml.frameworks.pytorch.report import write_report
 from ai.ml.frameworks.pytorch.scoring import score_rows
 from ai.ml.frameworks.pytorch.settings import FitSettings, Task
 from ai.ml.frameworks.pytorch.splits import split_rows
@@ -62,6 +63,8 @@ class TrainRequest:
     n_threads : int or None
         None: as many as PyTorch uses by itself.
     random_state : int
+    report : Path or None
+        Where to write a report on the rows kept for the scores; None: nowhere.
     """
 
     table: TableRequest
@@ -73,6 +76,7 @@ class TrainRequest:
     decision: DecisionRequest | None = None
     n_threads: int | None = None
     random_state: int = 0
+    report: Path | None = None
 
     @property
     def path(self) -> Path:
@@ -195,6 +199,9 @@ def run_training(
     if test is not None:
         model = replace(model, metrics={**model.metrics, **_scores(model, table, test)})
     model.save(request.path)
+    if request.report is not None and test is not None:
+        _write_report(request, model, table, test, tuple(messages))
+        say(f"wrote the report {request.report}")
     return TrainResult(model, request.path, tuple(messages), time.perf_counter() - started)
 
 
@@ -259,6 +266,23 @@ def _check(request: TrainRequest) -> None:
     if source.exists() and request.path.exists() and request.path.samefile(source):
         raise ValueError(f"the model must not replace the table; got {request.path} as both")
     check_writable(request.path)
+    if request.report is not None:
+        _check_report(request)
+
+
+def _check_report(request: TrainRequest) -> None:
+    if request.report is None:
+        return
+    if request.test_fraction == 0:
+        raise ValueError(
+            "a report needs rows that had no part in training; got a test fraction of 0; "
+            "give --test-fraction 0.2, or leave out --report"
+        )
+    others = {"the model": request.path, "the table": Path(request.table.table)}
+    for name, path in others.items():
+        if path.resolve() == request.report.resolve():
+            raise ValueError(f"the report must not replace {name}; got {path} as both")
+    check_writable(request.report)
 
 
 def _stem(table: str) -> str:
@@ -307,6 +331,52 @@ def _teaching(request: TrainRequest) -> Teaching | None:
 def _n_epochs(settings: FitSettings, n_rows: int) -> int:
     n_training = n_rows - round(settings.validation_fraction * n_rows)
     return settings.resolved(n_rows=max(n_training, 1)).max_epochs or 0
+
+
+def _write_report(
+    request: TrainRequest,
+    model: FittedModel,
+    table: TrainingTable,
+    test: TrainingTable,
+    messages: tuple[str, ...],
+) -> None:
+    """The report on the held-out rows, beside a linear model fitted on the same training rows."""
+    if request.report is None:
+        return
+    linear = None
+    if model.settings.training_mode != "linear_glm_baseline":
+        settings = fit_settings(
+            {**request.settings, "training_mode": "linear_glm_baseline"},
+            task=table.task,
+            random_state=request.random_state,
+        )
+        with using_threads(request.n_threads):
+            linear = fit_table(
+                LabelledRows(table.features, table.target, table.weight),
+                settings,
+                classes=table.classes,
+                groups=table.groups,
+                time=table.time,
+                target_name=request.table.target,
+            )
+    reasons = dict.fromkeys(request.table.columns_not_used, "left out on request")
+    if request.table.group is not None:
+        reasons[request.table.group] = "keeps rows together in the splits"
+    if request.table.weight is not None:
+        reasons[request.table.weight] = "weighs the rows"
+    write_report(
+        model,
+        test.features,
+        test.target if test.classes is None else test.classes[test.target],
+        request.report,
+        sample_weight=test.weight,
+        linear=linear,
+        table_name=request.table.table,
+        notes=messages,
+        left_out=reasons,
+        row_numbers=test.row_numbers,
+        random_state=request.random_state,
+    )
 
 
 def _scores(

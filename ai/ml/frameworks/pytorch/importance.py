@@ -1,0 +1,193 @@
+"""Permutation importance: how much worse a model gets when one column is shuffled.
+
+As in Breiman, "Random Forests" (2001), section 10, on rows that did not train the model and for
+the raw columns of the table, not the network's inputs. Rows are encoded once: shuffling a column
+is shuffling its part of the compact form, so a table of many columns is not encoded many times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ai.ml.frameworks.pytorch.features import Compact
+from ai.ml.frameworks.pytorch.metrics import row_log_loss
+from ai.ml.frameworks.pytorch.predictor import Predictor
+
+if TYPE_CHECKING:
+    from ai.ml.frameworks.pytorch.fitted import FittedModel
+    from ai.ml.frameworks.pytorch.plan import EncodingPlan
+
+__all__ = ["Importance", "compact_columns", "permutation_importance"]
+
+FloatArray = NDArray[np.float64]
+
+_SCREEN_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much each column matters to a model, on a set of rows.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Columns that were shuffled, the most important first.
+    mean, deviation : ndarray of shape (k,), float64
+        Rise of the loss over the shuffles: log-loss in nats, or root mean squared error in the
+        target's unit.
+    n_rows : int
+        Rows it was measured on.
+    n_repeats : int
+        Shuffles of each column.
+    n_used : int
+        Columns that the model uses; more than `names` where the limits ended the work.
+    """
+
+    names: tuple[str, ...]
+    mean: FloatArray
+    deviation: FloatArray
+    n_rows: int
+    n_repeats: int
+    n_used: int
+
+
+def permutation_importance(
+    predictor: Predictor,
+    frame: pl.DataFrame,
+    target: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+    *,
+    n_repeats: int = 5,
+    max_rows: int = 2_000,
+    max_columns: int = 100,
+    max_seconds: float = 30.0,
+    skip: Sequence[int] = (),
+    random_state: int = 0,
+) -> Importance:
+    """Shuffle the columns one by one and see how the loss rises.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    frame : polars.DataFrame
+        Rows that did not train the model.
+    target : ndarray of shape (n_rows,)
+        Class codes, int64, or values, float64.
+    sample_weight : ndarray of shape (n_rows,), float64, optional
+        Weights of the rows in the loss.
+    n_repeats : int
+        Shuffles of each column.
+    max_rows : int
+        Rows at the most; of more, so many are drawn.
+    max_columns : int
+        Columns at the most. Of more, those are taken whose inputs move the first layer most: the
+        variance over the rows of what they add to its units, summed over the units.
+    max_seconds : float
+        No further column is begun after it; the first always is.
+    skip : sequence of int
+        Places of columns not to measure.
+    random_state : int
+
+    Returns
+    -------
+    Importance
+
+    Raises
+    ------
+    ValueError
+        If there are no rows of positive weight.
+    """
+    rng = np.random.default_rng(random_state)
+    weight = np.ones(len(target)) if sample_weight is None else sample_weight
+    rows = np.flatnonzero(weight > 0)
+    if not rows.size:
+        raise ValueError("at least one row of positive weight is needed; got none")
+    if rows.size > max_rows:
+        rows = np.sort(rng.choice(rows, max_rows, replace=False))
+    weight, target = weight[rows], target[rows]
+    compact = predictor.model.encoder.transform(frame[rows])
+    owned = compact_columns(predictor.model.encoder.plan_)
+    places = [place for place in owned if place not in set(skip)]
+    order = _by_pull(predictor.model, compact, places)[:max_columns]
+    base = _loss(predictor, compact, target, weight)
+    rises: dict[int, list[float]] = {}
+    end = time.monotonic() + max_seconds
+    for place in order:
+        if rises and time.monotonic() > end:
+            break
+        numeric, codes = owned[place]
+        rises[place] = []
+        for _ in range(n_repeats):
+            shuffled = rng.permutation(len(rows))
+            changed = Compact(compact.numeric.copy(), compact.codes.copy())
+            changed.numeric[:, numeric] = compact.numeric[shuffled][:, numeric]
+            changed.codes[:, codes] = compact.codes[shuffled][:, codes]
+            rises[place].append(_loss(predictor, changed, target, weight) - base)
+    values = np.array(list(rises.values())).reshape(len(rises), n_repeats)
+    best = np.argsort(-values.mean(axis=1), kind="stable")
+    names = predictor.model.encoder.feature_names_in_
+    measured = list(rises)
+    return Importance(
+        names=tuple(names[measured[i]] for i in best),
+        mean=values.mean(axis=1)[best],
+        deviation=values.std(axis=1)[best],
+        n_rows=len(rows),
+        n_repeats=n_repeats,
+        n_used=len(owned),
+    )
+
+
+def compact_columns(plan: EncodingPlan) -> dict[int, tuple[list[int], list[int]]]:
+    """Where each column in use is in the compact form: numeric columns and code columns.
+
+    Keys are places in `plan.names`. The order of the compact form is told in `plan.py`.
+    """
+    dates, categories = plan.positions("datetime"), plan.positions("category")
+    owned: dict[int, tuple[list[int], list[int]]] = {}
+    for column, place in enumerate(
+        [*plan.positions("numeric"), *dates, *plan.positions("boolean")]
+    ):
+        owned[place] = ([column], [])
+    at = plan.n_own
+    for column, (place, category) in enumerate(zip(categories, plan.categories, strict=True)):
+        width = 0 if category.statistics is None else category.statistics.shape[1]
+        owned[place] = (list(range(at, at + width)), [column])
+        at += width
+    for _, date, column in plan.cycle_columns:
+        owned[dates[date]][1].append(column)
+    return dict(sorted(owned.items()))
+
+
+def _by_pull(model: FittedModel, compact: Compact, places: list[int]) -> list[int]:
+    """Places of columns, those that move the first layer most first."""
+    x = model.encoder.expand(compact.take(slice(0, _SCREEN_ROWS)))
+    # The first matrix of a member takes the inputs; what norms hold are vectors.
+    first = np.vstack(
+        [
+            next(w for name, w in member.items() if name.endswith("weight") and w.ndim == 2)
+            for member in model.members
+        ]
+    )
+    sources = model.encoder.sources_
+    order = np.argsort(sources, kind="stable")
+    ends = np.searchsorted(sources[order], np.arange(model.encoder.n_features_in_ + 1))
+    pull = {}
+    for place in places:
+        inputs = order[ends[place] : ends[place + 1]]
+        pull[place] = float((x[:, inputs] @ first[:, inputs].T).var(axis=0).sum())
+    return sorted(places, key=lambda place: -pull[place])
+
+
+def _loss(predictor: Predictor, compact: Compact, target: np.ndarray, weight: FloatArray) -> float:
+    output = predictor.network(compact)
+    if predictor.model.classes is None:
+        return float(np.sqrt(np.average((output - target) ** 2, weights=weight)))
+    losses = row_log_loss(cast("NDArray[np.integer]", target), predictor.calibrated(output))
+    return float(np.average(losses, weights=weight))

@@ -1,0 +1,154 @@
+"""HTML that is safe by default: every text is escaped unless it is `Markup` already.
+
+Here live elements and tables as functions, and how long texts and numbers are shown. What a page
+says and how it looks is not known here.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+
+__all__ = ["Markup", "Node", "element", "escape", "number", "percent", "short", "table"]
+
+_VOID = frozenset({"meta", "br", "hr", "col"})
+
+
+class Markup(str):
+    """Text that is HTML: it goes into a page as it is."""
+
+    __slots__ = ()
+
+
+Node = str | int | float | None | Sequence["Node"]
+
+
+def escape(text: object) -> Markup:
+    """Text as HTML, in content and in quoted attributes alike.
+
+    Control characters and lone surrogates, which no HTML file may hold, become U+FFFD.
+    """
+    clean = "".join(c if c.isprintable() or c in " \t\n" else _visible(c) for c in str(text))
+    return Markup(html.escape(clean, quote=True))
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    unfit = code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code & 0xFFFE == 0xFFFE
+    return "\ufffd" if unfit else character
+
+
+def element(tag: str, *children: Node, **attributes: object) -> Markup:
+    """One HTML element.
+
+    Parameters
+    ----------
+    tag : str
+        Its name; never from a table.
+    *children : str, number, None or sequence of them
+        Text is escaped, `Markup` is taken as it is, None is left out.
+    **attributes : object
+        Names with `_` for `-`, and one at the end for Python's keywords (`class_`). Values are
+        escaped; None and False leave the attribute out, True gives it no value.
+    """
+    opened = [tag]
+    for name, value in attributes.items():
+        if value is None or value is False:
+            continue
+        shown = name.rstrip("_").replace("_", "-")
+        opened.append(shown if value is True else f'{shown}="{escape(value)}"')
+    start = f"<{' '.join(opened)}>"
+    if tag in _VOID:
+        return Markup(start)
+    return Markup(f"{start}{_content(children)}</{tag}>")
+
+
+def _content(node: Node) -> str:
+    if node is None:
+        return ""
+    if isinstance(node, Markup):
+        return node
+    if isinstance(node, str | int | float):
+        return escape(node)
+    return "".join(map(_content, node))
+
+
+def table(
+    caption: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[Node]],
+    *,
+    numeric: Iterable[int] = (),
+    class_: str | None = None,
+) -> Markup:
+    """A table whose first column names its rows.
+
+    Parameters
+    ----------
+    caption : str
+    head : sequence of str
+    rows : iterable of sequences
+    numeric : iterable of int
+        Columns of numbers, set flush right.
+    class_ : str, optional
+    """
+    right = set(numeric)
+    style = ["num" if i in right else None for i in range(len(head))]
+    heading = [
+        element("th", text, scope="col", class_=style[i]) if text else element("td")
+        for i, text in enumerate(head)
+    ]
+    body = [
+        element(
+            "tr",
+            [
+                element("th", cell, scope="row", class_=style[0])
+                if i == 0
+                else element("td", cell, class_=style[i])
+                for i, cell in enumerate(row)
+            ],
+        )
+        for row in rows
+    ]
+    grid = element(
+        "table",
+        element("caption", caption),
+        element("thead", element("tr", heading)),
+        element("tbody", body),
+        class_=class_,
+    )
+    # A wide table scrolls by itself, by keyboard too.
+    return element("div", grid, class_="scroll", tabindex="0", role="region", aria_label=caption)
+
+
+def short(text: object, limit: int = 48) -> Markup:
+    """Text, cut in the middle where it is long, with up to 400 characters on hover."""
+    whole = str(text)
+    if len(whole) <= limit:
+        return escape(whole)
+    tail = (limit - 1) // 3
+    shown = f"{whole[: limit - 1 - tail]}…{whole[len(whole) - tail :]}"
+    return element("span", shown, title=whole if len(whole) <= 400 else f"{whole[:399]}…")
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for people: thousands separated, `digits` significant ones; "–" for none."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}".replace("-", "−")
+    size = abs(value)
+    if size >= 1e15 or size < 1e-4:
+        text = f"{value:.{max(digits - 2, 1)}e}"
+    else:
+        places = max(0, digits - 1 - math.floor(math.log10(size)))
+        text = f"{value:,.{min(places, digits)}f}"
+    return text.replace("-", "−")
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share in per cent."""
+    return f"{100 * share:.{digits}f} %".replace("-", "−")
