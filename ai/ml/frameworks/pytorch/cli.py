@@ -1,9 +1,9 @@
 """The command line: `tabwright train`, `predict`, `evaluate`, `compare`, `inspect`, `export`.
 
-Here are the commands and their words, but for those of `cli_compare`. What they do is in
-`training_run`, `prediction_run` and `export`, what they show in `console`, how they fail in
-`cli_errors`. Nothing heavy is imported before a command needs it: `--help` and `inspect` load no
-torch.
+Here are the commands and their words, but for those of `cli_compare` and `cli_distill`. What they
+do is in `training_run`, `prediction_run` and `export`, what they show in `console`, how they fail
+in `cli_errors`. Nothing heavy is imported before a command needs it: `--help` and `inspect` load
+no torch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from ai.ml.frameworks.pytorch.cli_compare import compare
+from ai.ml.frameworks.pytorch.cli_distill import distill
 from ai.ml.frameworks.pytorch.cli_errors import EXIT_CODES, readable_errors, show_tracebacks
 from ai.ml.frameworks.pytorch.cli_options import HelpAll, JsonFlag, ModelFile, QuietFlag
 from ai.ml.frameworks.pytorch.console import (
@@ -406,6 +407,7 @@ def evaluate(
 
 
 app.command(epilog="Example: tabwright compare churn.csv --target churned --drop customer")(compare)
+app.command(epilog="Example: tabwright distill catboost churn.csv --target churned")(distill)
 
 
 @app.command(epilog="Example: tabwright inspect churn.safetensors")
