@@ -83,9 +83,7 @@ def test_kind_teaches_and_seed_decides(folder: Path, tmp_path: Path) -> None:
     )
     losses = []
     for name in ("one", "two"):
-        result = run_distillation(
-            DistillRequest(**{**vars(request), "output": tmp_path / name})  # type: ignore[arg-type]
-        )
+        result = run_distillation(DistillRequest(**{**vars(request), "output": tmp_path / name}))
         losses.append(result.report.student.loss)
     assert losses[0] == losses[1]
 
