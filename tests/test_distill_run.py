@@ -123,3 +123,28 @@ def test_student_does_not_replace_its_teacher(folder: Path) -> None:
     assert done.exit_code == 2
     assert "must not replace table or teacher" in " ".join(done.output.split())
     assert teacher.read_bytes() == before
+
+
+def test_mode_of_train_is_judged_on_the_test_rows(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "student.safetensors"
+    done = runner.invoke(
+        app,
+        [
+            "train",
+            str(folder / "table.parquet"),
+            "--target",
+            "kind",
+            "--mode",
+            "tree_teacher_distillation",
+            "--teacher",
+            "extra_trees",
+            "--epochs",
+            "1",
+            "-o",
+            str(out),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    report = load_fitted(out).card["fidelity"]
+    assert (report["rows"], report["n_rows"]) == ("held-out", 32)
+    assert "Distillation" in done.output

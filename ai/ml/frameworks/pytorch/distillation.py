@@ -67,8 +67,11 @@ class Teaching:
     n_threads : int
         Threads of the teachers' libraries.
     report : bool
-        Whether the fit ends with a report on the validation rows, where it trained the network
-        without a teacher too.
+        Whether the fit ends with a report, where it trained the network without a teacher too:
+        where no `teacher_weight` is given.
+    judged : tuple of (DataFrame, ndarray, ndarray or None), or None
+        Rows, targets and weights for that report, which have no other part in the fit; None: the
+        validation rows, and the report says so.
     """
 
     teacher: TeacherSpec = DEFAULT_TEACHER
@@ -76,6 +79,7 @@ class Teaching:
     lesson: Lesson | None = None
     n_threads: int = 1
     report: bool = True
+    judged: tuple[pl.DataFrame, NDArray[Any], FloatArray | None] | None = None
 
 
 @dataclass(frozen=True)

@@ -378,7 +378,8 @@ class _Recipe:
         model = _with_intervals(_with_scores(model, *choosing), held_out, cross)
         if lesson is None or direct is None or self.teaching is None or not self.teaching.report:
             return model
-        return _with_verdict(model, _with_scores(direct, *choosing), lesson, choosing[1])
+        direct = _with_scores(direct, *choosing)
+        return _with_verdict(model, direct, lesson, self.teaching, choosing[1])
 
     def _encoded(self, rows: LabelledRows) -> tuple[TableEncoder, Compact]:
         if self.encoder is not None:
@@ -872,19 +873,22 @@ def _with_decision(model: FittedModel, rows: LabelledRows, aim: DecisionAim) -> 
 
 
 def _with_verdict(
-    model: FittedModel, direct: FittedModel, lesson: Lesson, validation: LabelledRows
+    model: FittedModel,
+    direct: FittedModel,
+    lesson: Lesson,
+    teaching: Teaching,
+    validation: LabelledRows,
 ) -> FittedModel:
-    """Say on the validation rows whether the teacher helped."""
-    if not len(validation):
+    """Say whether the teacher helped, on rows that were kept for it or on the validation rows."""
+    judged = teaching.judged or (validation.frame, validation.target, validation.weight)
+    if not len(judged[1]):
         return model
     report = fidelity_report(
         lesson.teacher,
         model,
         direct,
-        validation.frame,
-        validation.target,
-        validation.weight,
-        rows="validation",
+        *judged,
+        rows="validation" if teaching.judged is None else "held-out",
         teacher_came_fitted=not lesson.description["out_of_fold"],
     )
     return replace(model, card={**model.card, "fidelity": report.to_document()})

@@ -184,7 +184,7 @@ def run_training(
             time=table.time,
             prior=prior,
             decision=aim,
-            teaching=_teaching(request),
+            teaching=_teaching(request, test),
             target_name=request.table.target,
             on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, n_epochs),
         )
@@ -193,6 +193,8 @@ def run_training(
     for part in ("calibration", "decision"):
         if part in model.card:
             say(f"{part}: {model.card[part]}")
+    if "fidelity" in model.card:
+        say(model.card["fidelity"]["verdict"])
     model = replace(
         model, card={**model.card, "columns_not_used": list(request.table.columns_not_used)}
     )
@@ -319,13 +321,15 @@ def _kind(name: str) -> TeacherKind:
     return kind
 
 
-def _teaching(request: TrainRequest) -> Teaching | None:
+def _teaching(request: TrainRequest, test: TrainingTable | None) -> Teaching | None:
     if request.settings.get("training_mode") != "tree_teacher_distillation":
         return None
-    n_threads = torch.get_num_threads()
+    teaching = Teaching(n_threads=torch.get_num_threads())
+    if test is not None:
+        teaching = replace(teaching, judged=(test.features, test.target, test.weight))
     if not request.teachers:
-        return Teaching(n_threads=n_threads)
-    return Teaching([_kind(name) for name in request.teachers], n_threads=n_threads)
+        return teaching
+    return replace(teaching, teacher=[_kind(name) for name in request.teachers])
 
 
 def _n_epochs(settings: FitSettings, n_rows: int) -> int:
