@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,9 +12,37 @@ from hypothesis.extra import numpy as hnp
 from ai.ml.frameworks.pytorch import folded
 from ai.ml.frameworks.pytorch.calibrator import scale_temperature
 from ai.ml.frameworks.pytorch.folded import FoldedNetwork
+from ai.ml.frameworks.pytorch.tables import as_frame
 from tests.test_folded import MODES, build, rows
 
 PROBABILITIES = hnp.arrays(np.float64, st.integers(2, 9), elements=st.floats(0.0, 1.0))
+
+
+def wide_pandas() -> pd.DataFrame:
+    n_rows = 40
+    return pd.DataFrame(
+        {
+            "number": [math.nan if i % 7 == 3 else i / 3 for i in range(n_rows)],
+            "infinite": [math.inf] * n_rows,
+            "integer": np.arange(n_rows) + 2**60,
+            "open": np.arange(n_rows) % 2 == 0,
+            "text": pd.array([None if i % 5 == 1 else f"é {i}" for i in range(n_rows)], "string"),
+            "plain": ["", "NA", " x ", "1"] * (n_rows // 4),
+        }
+    )
+
+
+@pytest.mark.parametrize("other", [None, "float32", "category", "datetime64[ns]", "Int64"])
+def test_few_rows_of_pandas_are_read_as_many(other: str | None) -> None:
+    table = wide_pandas()
+    if other is not None:
+        table["other"] = pd.Series(range(40)).astype(other)  # type: ignore[call-overload]
+    whole, named = as_frame(table)
+    assert named
+    for start, stop in [(0, 1), (3, 4), (11, 12), (0, 16), (0, 17)]:
+        few, _ = as_frame(table.iloc[start:stop])
+        assert few.schema == whole.schema
+        assert few.equals(whole[start:stop], null_equal=True)
 
 
 @pytest.mark.parametrize("mode", MODES)

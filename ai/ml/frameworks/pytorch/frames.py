@@ -17,6 +17,14 @@ from ai.ml.frameworks.pytorch.object_columns import object_column
 
 __all__ = ["as_frame", "as_series"]
 
+# So few rows of a pandas frame are read cell by cell: what a column costs is more than its cells.
+_FEW_ROWS = 16
+_CELL_TYPES: dict[object, type[pl.DataType]] = {
+    np.dtype(np.float64): pl.Float64,
+    np.dtype(np.int64): pl.Int64,
+    np.dtype(np.bool_): pl.Boolean,
+}
+
 
 def as_frame(
     X: object,
@@ -292,7 +300,10 @@ def _from_pandas(X: Any) -> tuple[pl.DataFrame, bool]:
     else:
         names = labels
     _check_names(names)
-    columns = [_pandas_column(X.iloc[:, i], name) for i, name in enumerate(names)]
+    columns = _pandas_cells(X, names) if len(X) <= _FEW_ROWS else None
+    if columns is None:
+        pairs = zip(names, X.items(), strict=True)
+        columns = [_pandas_column(column, name) for name, (_, column) in pairs]
     return pl.DataFrame(columns) if columns else pl.DataFrame(height=len(X)), named
 
 
@@ -360,6 +371,25 @@ def _array_column(name: str, array: np.ndarray) -> pl.Series:
             f"column {name!r} must hold numbers, text, booleans or dates; got dtype {array.dtype}"
         )
     return pl.Series(name, array)
+
+
+def _pandas_cells(X: Any, names: Sequence[str]) -> list[pl.Series] | None:
+    """The columns of a few rows, cell by cell; None where a column is of another type."""
+    types: list[type[pl.DataType]] = []
+    for dtype in X.dtypes.tolist():
+        if isinstance(dtype, np.dtype):
+            known = _CELL_TYPES.get(dtype)
+        else:
+            known = pl.String if type(dtype).__name__ == "StringDtype" else None
+        if known is None:
+            return None
+        types.append(known)
+    columns = []
+    for name, cells, known in zip(names, X.to_numpy(dtype=object).T.tolist(), types, strict=True):
+        if known is pl.String:
+            cells = [text if isinstance(text, str) else None for text in cells]
+        columns.append(pl.Series(name, cells, dtype=known))
+    return columns
 
 
 def _pandas_column(column: Any, name: str) -> pl.Series:
