@@ -26,7 +26,7 @@ from ai.ml.frameworks.pytorch.schema import (
     prefixed,
     text_to_array,
 )
-from ai.ml.frameworks.pytorch.serialization import read_artifact, write_artifact
+from ai.ml.frameworks.pytorch.serialization import pack, read_artifact, unpack, write_atomically
 from ai.ml.frameworks.pytorch.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -251,8 +251,14 @@ class FittedModel:
         ------
         OSError
             If the folder cannot be written; the old file stays.
+        ArtifactError
+            If the file could not be read back: the model holds something that no fit gives.
+            Nothing is written.
         """
-        write_artifact(path, *self.to_artifact())
+        data = pack(*self.to_artifact())
+        # What could not be loaded must not take the place of a file that can.
+        FittedModel.from_artifact(*unpack(data, "the model to save"))
+        write_atomically(path, data)
 
     def to_artifact(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The document and the tensors of the artifact."""
@@ -350,13 +356,7 @@ class FittedModel:
             if classes is not None:
                 raise reader.fail("intervals", "null in classification")
             intervals = Intervals.from_state(reader.child("intervals"), bag.scoped("intervals."))
-        vectors = {
-            name: bag.take(name, dtype="float64", shape=(n_classes,)) if bag.has(name) else None
-            for name in ("class_prior", "class_weights", "prior")
-        }
-        for name, vector in vectors.items():
-            if vector is not None and not (vector > 0).all():
-                raise ArtifactError(f"tensor {name!r} must hold numbers above 0; got {vector!r}")
+        vectors = _read_class_vectors(bag, settings, n_classes)
         model = cls(
             settings=settings,
             encoder=encoder,
@@ -426,6 +426,30 @@ def _take_member(bag: TensorBag, shapes: Mapping[str, tuple[int, ...]]) -> Membe
         if name.endswith("running_var") and (value < 0).any():
             raise ArtifactError(f"tensor {name!r} is a variance and must not be negative")
     return state
+
+
+def _read_class_vectors(
+    bag: TensorBag, settings: FitSettings, n_classes: int
+) -> dict[str, np.ndarray | None]:
+    """Shares, weights and the prior asked for, those that the task and the mode have."""
+    weighted = settings.training_mode == "imbalance_aware"
+    needed = {"class_prior": settings.task == "classification", "class_weights": weighted}
+    allowed = {"class_prior", "class_weights"} if settings.task == "classification" else set()
+    if weighted:
+        allowed.add("prior")
+    vectors: dict[str, np.ndarray | None] = {}
+    for name in ("class_prior", "class_weights", "prior"):
+        vectors[name] = None
+        if needed.get(name) or (name in allowed and bag.has(name)):
+            vector = bag.take(name, dtype="float64", shape=(n_classes,))
+            # A class may have no weight left in training, but then it cannot be weighted up.
+            empty = name == "class_prior" and not weighted
+            if not ((vector > 0) | (empty & (vector == 0))).all():
+                raise ArtifactError(f"tensor {name!r} must hold numbers above 0; got {vector!r}")
+            if name != "class_weights" and abs(vector.sum() - 1.0) > 1e-6:
+                raise ArtifactError(f"tensor {name!r} must hold shares of 1; got {vector!r}")
+            vectors[name] = vector
+    return vectors
 
 
 def _read_target(document: Reader) -> TargetScale:
