@@ -1,11 +1,13 @@
 # make demo: sets up everything, runs the main job. make test: sets up everything, runs every check.
+# make test-oldest: the estimators under the oldest scikit-learn that is supported.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 JOBS ?= 2
 
-.PHONY: demo test check lint types tests docs clean
+.PHONY: demo test test-oldest check lint types tests docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
@@ -22,6 +24,11 @@ types: $(VENV)/.installed-dev
 tests: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
+test-oldest: $(OLDEST)/.installed
+	@$(OLDEST)/bin/python -c "import sklearn; print('scikit-learn', sklearn.__version__)"
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(JOBS) --dist worksteal \
+		tests/test_sklearn_checks.py tests/test_estimators_in_sklearn.py
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -33,5 +40,15 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[dev]'
 	touch $(VENV)/.installed $@
 
+# What stands in this environment goes before what its path file adds: the rest of the main one.
+$(OLDEST)/.installed: constraints-oldest.txt $(VENV)/.installed-dev
+	rm -rf $(OLDEST)
+	$(BIN)/python -m venv --without-pip $(OLDEST)
+	$(BIN)/python -m pip --python $(OLDEST)/bin/python install --disable-pip-version-check --quiet \
+		--no-deps --requirement constraints-oldest.txt
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+		> $$($(OLDEST)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth
+	touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-output
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-output

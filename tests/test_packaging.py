@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 PREFIX = PACKAGE.replace(".", "/") + "/"
 NOT_SOURCE = shutil.ignore_patterns(
-    ".*_cache", ".git", ".venv", ".hypothesis", "__pycache__", "build", "dist", "demo-output"
+    ".*_cache", ".git", ".venv*", ".hypothesis", "__pycache__", "build", "dist", "demo-output"
 )
 
 
