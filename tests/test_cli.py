@@ -464,3 +464,30 @@ def test_a_reader_that_leaves_early_is_no_fault(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     assert done.stdout == "prediction,probability_no,probability_yes\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("comp", {"compare"}),
+        ("train --learn", {"--learning-rate"}),
+        ("train --mode t", {"tabresnet", "tree_teacher_distillation"}),
+        ("train --calibration n", {"none"}),
+        ("train --encoding q", {"quantile_normal", "quantile_ple"}),
+        ("train --task c", {"classification"}),
+        ("train --teacher l", {"lightgbm"}),
+        ("train --decision c", {"costs="}),
+        ("compare --metric lo", {"log_loss"}),
+    ],
+)
+def test_shells_complete_commands_options_and_values(
+    typed: str, offered: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = f"tabwright {typed}"
+    completion = {
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+        "_TABWRIGHT_COMPLETE": "complete_bash",
+    }
+    shown = runner.invoke(app, [], prog_name="tabwright", env=completion).output
+    assert set(shown.split()) == offered

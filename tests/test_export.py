@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from ai.ml.frameworks.pytorch import onnx_parity
 from ai.ml.frameworks.pytorch.calibrator import Calibrator, CalibratorKind
 from ai.ml.frameworks.pytorch.cli import app
+from ai.ml.frameworks.pytorch.decisions import DecisionRule
 from ai.ml.frameworks.pytorch.estimators import TabularClassifier, TabularRegressor
 from ai.ml.frameworks.pytorch.export import (
     ParityError,
@@ -282,6 +283,37 @@ def test_values_may_differ_as_far_as_sums_cancel_in_float32() -> None:
         found = predictor.predict_values(frame) + error * own.target.scale
         _, rounding = onnx_parity._value_differences(predictor, frame, found)
         assert rounding.tolist() == [explained]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        DecisionRule("threshold", threshold=0.3, positive=1),
+        DecisionRule("threshold", threshold=0.7, positive=0),
+        DecisionRule("costs", costs=np.array([[0.0, 9.0], [1.0, -0.5]])),
+    ],
+)
+def test_decision_rules_are_in_the_graph(rule: DecisionRule, tmp_path: Path) -> None:
+    followed = replace(binary(), decision=rule)
+    report = export_onnx(followed, tmp_path / "m.onnx", check_rows=300)
+    assert report.label_disagreements == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    frame = table(100, seed=3)
+    labels, proba = session.run(None, onnx_feed(followed, frame))
+    assert followed.classes is not None
+    assert labels.tolist() == followed.classes[rule.apply(proba)].tolist()
+    # The check notices a graph that does not follow the rule.
+    argmax = build_onnx(binary())
+    plan = followed.encoder.plan_
+    probes = probe_rows(plan, graph_inputs(plan), 300)
+    unlike = check_parity(argmax, ("label_", "probabilities"), Predictor(followed), probes)
+    assert unlike.label_disagreements > 0
+
+
+def test_costs_of_three_classes_are_in_the_graph(tmp_path: Path) -> None:
+    rule = DecisionRule("costs", costs=np.array([[0.0, 1, 2], [5, 0, 1], [1, 1, 0]]))
+    followed = replace(model(), decision=rule)
+    assert export_onnx(followed, tmp_path / "m.onnx", check_rows=300).passed
 
 
 def test_prior_of_imbalance_aware_is_in_the_graph() -> None:

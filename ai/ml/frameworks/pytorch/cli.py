@@ -1,9 +1,9 @@
 """The command line: `tabwright train`, `predict`, `evaluate`, `compare`, `inspect`, `export`.
 
-Here are the commands and their words, but for those of `cli_compare` and `cli_distill`. What they
-do is in `training_run`, `prediction_run` and `export`, what they show in `console`, how they fail
-in `cli_errors`. Nothing heavy is imported before a command needs it: `--help` and `inspect` load
-no torch.
+Here are the commands and their words, but for those of `cli_train`, `cli_compare` and
+`cli_distill`. What they do is in `training_run`, `prediction_run`, `compare`, `distill_run` and
+`export`, what they show in `console`, how they fail in `cli_errors`. Nothing heavy is imported
+before a command needs it: `--help` and `inspect` load no torch.
 """
 
 from __future__ import annotations
@@ -11,24 +11,21 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ai.ml.frameworks.pytorch.cli_compare import compare
 from ai.ml.frameworks.pytorch.cli_distill import distill
 from ai.ml.frameworks.pytorch.cli_errors import EXIT_CODES, readable_errors, show_tracebacks
-from ai.ml.frameworks.pytorch.cli_options import HelpAll, JsonFlag, ModelFile, QuietFlag
+from ai.ml.frameworks.pytorch.cli_options import BriefCommand, JsonFlag, ModelFile, QuietFlag
+from ai.ml.frameworks.pytorch.cli_train import train
 from ai.ml.frameworks.pytorch.console import (
     counting_bar,
-    describe_rule,
-    epoch_bar,
     print_json,
     say,
     show_card,
     show_grid,
-    show_model_scores,
-    show_profile,
     show_scores,
     told,
     waiting,
@@ -67,215 +64,9 @@ def _root(
     show_tracebacks(traceback)
 
 
-@app.command(epilog="Example: tabwright train churn.csv --target churned --drop customer")
-def train(
-    table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="CSV, Parquet, Arrow, JSON lines, Excel; folder.")
-    ],
-    target: Annotated[
-        str, typer.Option("--target", "-t", metavar="COLUMN", help="Column to predict.")
-    ],
-    mode: Annotated[
-        str, typer.Option("--mode", "-m", metavar="MODE", help="See `tabwright modes`.")
-    ] = "mlp_dense",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Else TABLE-MODE.safetensors."),
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="HTML report on the held-out rows.")
-    ] = None,
-    drop: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Do not use; may come again.")
-    ] = None,
-    time_column: Annotated[
-        str | None, typer.Option("--time", metavar="COLUMN", help="Test on the latest rows by it.")
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value together.")
-    ] = None,
-    weight: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Sample weights.", hidden=True)
-    ] = None,
-    drop_null_target: Annotated[
-        bool, typer.Option("--drop-null-target", help="Leave out rows without a target.")
-    ] = False,
-    task: Annotated[
-        str | None,
-        typer.Option(metavar="TASK", help="classification, regression; else by the target."),
-    ] = None,
-    test_fraction: Annotated[
-        float,
-        typer.Option(metavar="SHARE", help="Rows kept for the scores; 0: none.", hidden=True),
-    ] = 0.2,
-    decision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RULE",
-            help="f1, balanced_accuracy, recall=X, precision=X, costs=FILE.",
-        ),
-    ] = None,
-    positive: Annotated[
-        str | None,
-        typer.Option(metavar="LABEL", help="Positive one of two labels [the last].", hidden=True),
-    ] = None,
-    prior: Annotated[
-        str,
-        typer.Option(
-            metavar="PRIOR",
-            help="imbalance_aware answers under: training, balanced, or no=0.9,yes=0.1.",
-            hidden=True,
-        ),
-    ] = "training",
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Of tree_teacher_distillation: catboost, lightgbm, xgboost, random_forest, "
-            "extra_trees, hist_gradient_boosting; may come again.",
-            hidden=True,
-        ),
-    ] = None,
-    members: Annotated[
-        int | None, typer.Option(metavar="N", help="Networks averaged.", hidden=True)
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(metavar="N", help="Epochs at the most.", hidden=True)
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Epochs without gain to stop; 0: never.", hidden=True),
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(metavar="N", help="Width of hidden layers.", hidden=True)
-    ] = None,
-    depth: Annotated[
-        int | None, typer.Option(metavar="N", help="Hidden layers, or blocks.", hidden=True)
-    ] = None,
-    dropout: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Dropped in training.", hidden=True)
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(metavar="X", help="Peak step size.", hidden=True)
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(metavar="X", help="Of AdamW.", hidden=True)
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="ROWS", help="Rows per step.", hidden=True)
-    ] = None,
-    validation_fraction: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Rows that choose the epoch.", hidden=True),
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Of numbers: auto, standard, robust, quantile_normal, quantile_ple, tree_ple.",
-            hidden=True,
-        ),
-    ] = None,
-    calibration: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="auto, temperature, logistic, vector, structured, isotonic, none.",
-            hidden=True,
-        ),
-    ] = None,
-    refit: Annotated[
-        bool, typer.Option("--refit", help="Train again on validation rows too.", hidden=True)
-    ] = False,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda.", hidden=True)
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads to train with.", hidden=True)
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Of every random choice.", hidden=True)
-    ] = 0,
-    as_json: JsonFlag = False,
-    quiet: QuietFlag = False,
-    help_all: HelpAll = False,
-) -> None:
-    """Train a model on a table, score it on held-out rows, save it as one file."""
-    with readable_errors(as_json=as_json):
-        from ai.ml.frameworks.pytorch.decision_words import DecisionRequest
-        from ai.ml.frameworks.pytorch.training_run import TrainRequest, run_training
-        from ai.ml.frameworks.pytorch.training_table import TableRequest
-
-        if positive is not None and decision is None:
-            raise ValueError(f"--positive is for --decision; got {positive!r} and no --decision")
-        settings: dict[str, Any] = {
-            "training_mode": mode,
-            "n_members": members,
-            "max_epochs": epochs,
-            "hidden_dim": width,
-            "num_hidden_layers": depth,
-            "dropout": dropout,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "batch_size": batch_size,
-            "validation_fraction": validation_fraction,
-            "numeric_encoding": encoding,
-            "device": device,
-        }
-        settings = {name: value for name, value in settings.items() if value is not None}
-        if patience is not None:
-            settings["patience"] = patience or None
-        if calibration is not None:
-            settings["calibration"] = None if calibration == "none" else calibration
-        if refit:
-            settings["refit"] = True
-        request = TrainRequest(
-            table=TableRequest(
-                table=table,
-                target=target,
-                drop=tuple(drop or ()),
-                task=task,
-                time=time_column,
-                group=group,
-                weight=weight,
-                drop_null_target=drop_null_target,
-            ),
-            output=output,
-            test_fraction=test_fraction,
-            settings=settings,
-            prior=prior,
-            teachers=tuple(teacher or ()),
-            decision=None if decision is None else DecisionRequest(decision, positive),
-            n_threads=threads,
-            random_state=seed,
-            report=report,
-        )
-        silent = quiet or as_json
-        with epoch_bar(silent) as on_epoch:
-            result = run_training(
-                request,
-                on_message=None if silent else lambda text: say(text, style="dim"),
-                on_profile=None if silent else show_profile,
-                on_epoch=on_epoch,
-            )
-        model = result.model
-        if as_json:
-            print_json(
-                {
-                    "model": str(result.path),
-                    "report": None if report is None else str(report),
-                    "mode": model.settings.training_mode,
-                    "task": model.settings.task,
-                    "decision": describe_rule(model),
-                    "metrics": {rows: dict(scores) for rows, scores in model.metrics.items()},
-                    "messages": list(result.messages),
-                    "seconds": result.seconds,
-                }
-            )
-        elif not quiet:
-            show_model_scores(model)
-            say(f"saved {result.path} after {result.seconds:.1f} s; use it with")
-            say(f"  tabwright predict {result.path} NEW_TABLE")
+app.command(
+    cls=BriefCommand, epilog="Example: tabwright train churn.csv --target churned --drop customer"
+)(train)
 
 
 @app.command(epilog="Example: tabwright predict churn.safetensors new.csv --keep customer")
@@ -406,8 +197,14 @@ def evaluate(
         )
 
 
-app.command(epilog="Example: tabwright compare churn.csv --target churned --drop customer")(compare)
-app.command(epilog="Example: tabwright distill catboost churn.csv --target churned")(distill)
+app.command(
+    cls=BriefCommand,
+    epilog="Example: tabwright compare churn.csv --target churned --drop customer",
+)(compare)
+app.command(
+    cls=BriefCommand,
+    epilog="Example: tabwright distill catboost churn.csv --target churned",
+)(distill)
 
 
 @app.command(epilog="Example: tabwright inspect churn.safetensors")
@@ -508,4 +305,4 @@ def _check_output(output: Path, *inputs: str | Path) -> None:
 
 def main() -> None:
     """Entry point of the command `tabwright`."""
-    app()
+    app(prog_name="tabwright")

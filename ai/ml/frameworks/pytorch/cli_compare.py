@@ -9,13 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ai.ml.frameworks.pytorch.cli_errors import readable_errors
-from ai.ml.frameworks.pytorch.cli_options import HelpAll, JsonFlag, QuietFlag
-from ai.ml.frameworks.pytorch.console import Advance, counting_bar, print_json, say, show_grid
+from ai.ml.frameworks.pytorch.cli_options import (
+    SETTINGS,
+    HelpAll,
+    JsonFlag,
+    QuietFlag,
+    complete_metric,
+    complete_mode,
+    complete_task,
+)
+from ai.ml.frameworks.pytorch.console import (
+    Advance,
+    counting_bar,
+    out,
+    print_json,
+    say,
+    show_grid,
+)
 
 if TYPE_CHECKING:
     from ai.ml.frameworks.pytorch.compare import CandidateScores, Comparison
 
 __all__ = ["compare"]
+
+_WIDE = 110
 
 
 def compare(
@@ -25,13 +42,22 @@ def compare(
     ],
     mode: Annotated[
         list[str] | None,
-        typer.Option("--mode", "-m", metavar="MODE", help="Only these; may come again."),
+        typer.Option(
+            "--mode",
+            "-m",
+            metavar="MODE",
+            autocompletion=complete_mode,
+            help="Only these; may come again.",
+        ),
     ] = None,
     references: Annotated[
         bool, typer.Option("--references/--no-references", help="Tree ensembles too.")
     ] = True,
     metric: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Judges [log_loss, rmse].")
+        str | None,
+        typer.Option(
+            metavar="NAME", autocompletion=complete_metric, help="Judges [log_loss, rmse]."
+        ),
     ] = None,
     folds: Annotated[int, typer.Option(metavar="N", help="Of the cross-validation.")] = 5,
     repeats: Annotated[int, typer.Option(metavar="N", help="Cross-validations.")] = 1,
@@ -45,28 +71,37 @@ def compare(
         str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value together.")
     ] = None,
     weight: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Sample weights.", hidden=True)
+        str | None, typer.Option(metavar="COLUMN", help="Sample weights.", rich_help_panel=SETTINGS)
     ] = None,
     drop_null_target: Annotated[
         bool,
-        typer.Option("--drop-null-target", help="Leave out rows without a target.", hidden=True),
+        typer.Option(
+            "--drop-null-target", help="Leave out rows without a target.", rich_help_panel=SETTINGS
+        ),
     ] = False,
     task: Annotated[
         str | None,
-        typer.Option(metavar="TASK", help="Else told by the target.", hidden=True),
+        typer.Option(
+            metavar="TASK",
+            autocompletion=complete_task,
+            help="Else told by the target.",
+            rich_help_panel=SETTINGS,
+        ),
     ] = None,
     members: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Networks averaged, in every mode.", hidden=True),
+        typer.Option(
+            metavar="N", help="Networks averaged, in every mode.", rich_help_panel=SETTINGS
+        ),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", help="Epochs at the most, in every mode.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads to fit with.", hidden=True)
+        int | None, typer.Option(metavar="N", help="Threads to fit with.", rich_help_panel=SETTINGS)
     ] = None,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="Of every random choice.", hidden=True)
+        int, typer.Option(metavar="N", help="Of every random choice.", rich_help_panel=SETTINGS)
     ] = 0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -118,16 +153,17 @@ def compare(
 def _show(comparison: Comparison) -> None:
     metric = comparison.metric
     others = [name for name in comparison.candidates[0].scores if name != metric][:2]
+    # Two metrics more fit a wide screen only.
+    others = others if out.width >= _WIDE else []
     say(
-        f"{comparison.n_rows:,} rows, {comparison.n_folds} folds x {comparison.n_repeats}: "
-        f"means; how far behind the best in {metric}, with 95 % intervals",
+        f"means over folds; behind: the best's lead in {metric}, with its 95 % interval",
         style="bold",
     )
     headings = ["", metric, "behind", "", *others, "fit s", "rows/s", "KiB"]
     rows = [
         [
             candidate.name,
-            f"{candidate.mean(metric):,.4g}",
+            _number(candidate.mean(metric)),
             *_behind(candidate),
             *(
                 f"{candidate.mean(name):,.4g}" if name in candidate.scores else ""
@@ -142,6 +178,10 @@ def _show(comparison: Comparison) -> None:
     show_grid(headings, rows, right=[1, 2, *range(4, len(headings))])
     for sentence in comparison.advice:
         say(sentence)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.1f}"
 
 
 def _behind(candidate: CandidateScores) -> tuple[str, str]:

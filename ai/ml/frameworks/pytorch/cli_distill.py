@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ai.ml.frameworks.pytorch.cli_errors import readable_errors
-from ai.ml.frameworks.pytorch.cli_options import HelpAll, JsonFlag, QuietFlag
+from ai.ml.frameworks.pytorch.cli_options import SETTINGS, HelpAll, JsonFlag, QuietFlag
 from ai.ml.frameworks.pytorch.console import print_json, say, show_grid
 
 if TYPE_CHECKING:
@@ -54,33 +54,40 @@ def distill(
         str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value together.")
     ] = None,
     weight: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Sample weights.", hidden=True)
+        str | None, typer.Option(metavar="COLUMN", help="Sample weights.", rich_help_panel=SETTINGS)
     ] = None,
     drop_null_target: Annotated[
         bool,
-        typer.Option("--drop-null-target", help="Leave out rows without a target.", hidden=True),
+        typer.Option(
+            "--drop-null-target", help="Leave out rows without a target.", rich_help_panel=SETTINGS
+        ),
     ] = False,
     task: Annotated[
-        str | None, typer.Option(metavar="TASK", help="Else by teacher or target.", hidden=True)
+        str | None,
+        typer.Option(metavar="TASK", help="Else by teacher or target.", rich_help_panel=SETTINGS),
     ] = None,
     test_fraction: Annotated[
         float,
-        typer.Option(metavar="SHARE", help="Rows kept for the verdict; 0: none.", hidden=True),
+        typer.Option(
+            metavar="SHARE", help="Rows kept for the verdict; 0: none.", rich_help_panel=SETTINGS
+        ),
     ] = 0.2,
     hidden_dim: Annotated[
-        int | None, typer.Option("--width", metavar="N", help="The student's.", hidden=True)
+        int | None,
+        typer.Option("--width", metavar="N", help="The student's.", rich_help_panel=SETTINGS),
     ] = None,
     num_hidden_layers: Annotated[
-        int | None, typer.Option("--layers", metavar="N", help="The student's.", hidden=True)
+        int | None,
+        typer.Option("--layers", metavar="N", help="The student's.", rich_help_panel=SETTINGS),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", help="Epochs at the most.", hidden=True)
+        int | None, typer.Option(metavar="N", help="Epochs at the most.", rich_help_panel=SETTINGS)
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads to fit with.", hidden=True)
+        int | None, typer.Option(metavar="N", help="Threads to fit with.", rich_help_panel=SETTINGS)
     ] = None,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="Of every random choice.", hidden=True)
+        int, typer.Option(metavar="N", help="Of every random choice.", rich_help_panel=SETTINGS)
     ] = 0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,

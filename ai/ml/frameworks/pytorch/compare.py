@@ -479,7 +479,7 @@ def _advice(
         probability = gap.probability_above
         sentences = [
             f"use {chosen.name}: {_sureness(probability)} better in {metric} than {rival.name}, "
-            "the next"
+            f"the next, by {gap.mean:.3g} (probability {_percent(probability)})"
         ]
     else:
         rival = ranked[0]
@@ -487,8 +487,9 @@ def _advice(
         probability = 1.0 - gap.probability_above
         sentences = [
             f"{rival.name} is {_sureness(gap.probability_above)} better in {metric} than "
-            f"{chosen.name}, the best mode of tabwright here, by {gap.mean:.4g} (95 % interval "
-            f"{gap.low:.4g} to {gap.high:.4g}); to stay with tabwright, use {chosen.name}"
+            f"{chosen.name}, the best mode of tabwright here, by {gap.mean:.3g} (probability "
+            f"{_percent(gap.probability_above)})",
+            f"to stay with tabwright, use {chosen.name}",
         ]
     even = [
         candidate
@@ -513,9 +514,11 @@ def _advice(
 
 
 def _sureness(probability: float) -> str:
-    percent = f"{100.0 * min(max(probability, 0.01), 0.99):.0f} %"
     if probability >= 0.5 + 0.95 / 2.0:
-        return f"surely (probability {percent})"
-    if probability >= _LIKELY:
-        return f"likely (probability {percent})"
-    return f"perhaps (probability {percent}, so not sure at all)"
+        return "surely"
+    return "likely" if probability >= _LIKELY else "perhaps"
+
+
+def _percent(probability: float) -> str:
+    """Five folds never make anything certain."""
+    return f"{100.0 * min(max(probability, 0.01), 0.99):.0f} %"

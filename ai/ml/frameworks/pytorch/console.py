@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +20,7 @@ from rich.progress import (
     BarColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -134,7 +135,8 @@ def show_model_scores(fitted: FittedModel) -> None:
         names = {"validation": "validation rows"}
     shown = {title: fitted.metrics[rows] for rows, title in names.items() if rows in fitted.metrics}
     if shown:
-        show_scores(shown, f"scores of {fitted.settings.training_mode}")
+        labels = "" if fitted.decision is None else f"; labels: {describe_rule(fitted)}"
+        show_scores(shown, f"scores of {fitted.settings.training_mode}{labels}")
 
 
 def show_card(fitted: FittedModel, path: Path) -> None:
@@ -184,7 +186,7 @@ def show_profile(profile: TableProfile) -> None:
     kinds = ", ".join(f"{count} {role}" for role, count in counts.items())
     missing = sum(column.n_missing > 0 for column in profile.used)
     text = f"{len(profile.used)} columns used: {kinds}"
-    say(text + (f"; {missing} have missing cells" if missing else ""), style="dim")
+    say(text + (f"; {missing} with missing cells" if missing else ""), style="dim")
     told_of = [*profile.set_aside, *(column for column in profile.used if column.note)]
     for column in told_of[:_MOST_LISTED]:
         say(f"  {column.name}: {column.note}", style="dim")
@@ -225,31 +227,47 @@ class Advance(Protocol):
     def __call__(self, count: int, text: str = "") -> None: ...
 
 
-EpochBar = Callable[["Epoch", int], None]
+class EpochBar:
+    """A bar told of each epoch and of how many there will be at the most.
+
+    It takes a line of the terminal from the first epoch on, until `hide` gives the line back.
+    """
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._bar = Progress(
+            TextColumn("training: epoch {task.completed:.0f} of at most {task.total:.0f}"),
+            BarColumn(bar_width=None),
+            TextColumn("loss {task.fields[loss]:.4f}, best {task.fields[best]:.4f}"),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+            expand=True,
+        )
+        self._line: TaskID | None = None
+
+    def __call__(self, epoch: Epoch, n_epochs: int) -> None:
+        if not self._shown:
+            return
+        loss, best = epoch.validation_loss, epoch.best_loss
+        if self._line is None:
+            self._line = self._bar.add_task("", total=n_epochs, loss=loss, best=best)
+        self._bar.start()
+        self._bar.update(self._line, completed=epoch.epoch, loss=loss, best=best)
+
+    def hide(self) -> None:
+        """Give the line back, before something else is printed."""
+        self._bar.stop()
 
 
 @contextmanager
-def epoch_bar(silent: bool) -> Iterator[EpochBar | None]:
-    """A bar fed with each epoch and the number of them; None where nobody would see it."""
-    if silent or not err.is_terminal:
-        yield None
-        return
-    columns = (
-        TextColumn("training: epoch {task.completed:.0f} of at most {task.total:.0f}"),
-        BarColumn(bar_width=None),
-        TextColumn("loss {task.fields[loss]:.4f}, best {task.fields[best]:.4f}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True, expand=True) as bar:
-        lines: list[Any] = []
-
-        def advance(epoch: Epoch, n_epochs: int) -> None:
-            loss, best = epoch.validation_loss, epoch.best_loss
-            if not lines:
-                lines.append(bar.add_task("training", total=n_epochs, loss=loss, best=best))
-            bar.update(lines[0], completed=epoch.epoch, total=n_epochs, loss=loss, best=best)
-
-        yield advance
+def epoch_bar(silent: bool) -> Iterator[EpochBar]:
+    """A bar for epochs; it shows nothing where nobody would see it."""
+    bar = EpochBar(not silent and err.is_terminal)
+    try:
+        yield bar
+    finally:
+        bar.hide()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ai.ml.frameworks.pytorch.decisions import DecisionRule
 from ai.ml.frameworks.pytorch.files import write_atomically
 from ai.ml.frameworks.pytorch.fitted import FittedModel
 from ai.ml.frameworks.pytorch.folded import FoldedNetwork
@@ -27,6 +28,7 @@ from ai.ml.frameworks.pytorch.onnx_encoder import (
 from ai.ml.frameworks.pytorch.onnx_graph import Graph, require
 from ai.ml.frameworks.pytorch.onnx_networks import (
     add_calibration,
+    add_decision,
     add_mean,
     add_networks,
     add_prior,
@@ -104,7 +106,8 @@ def export_onnx(
     for 1.5, two spaces, other forms of a date), which `onnx_feed` translates. Columns of Decimals
     past 15 digits, or of integers past 2**63, are doubles here, and only as exact as doubles are.
 
-    The outputs are `label` of shape (rows,), in the type of the labels, and `probabilities`, double
+    The outputs are `label` of shape (rows,), in the type of the labels, by the model's decision
+    rule where it has one and else the most probable, and `probabilities`, double
     of shape (rows, n_classes), or in regression `value`, double of shape (rows,). Where a column
     has such a name, the output has an underscore behind it. The metadata key `tabwright` says all
     this in JSON. The same model gives the same bytes.
@@ -187,7 +190,7 @@ def build_onnx(model: FittedModel) -> bytes:
             proba = add_prior(graph, proba, shift)
         if model.calibrator is not None:
             proba = add_calibration(graph, proba, model.calibrator)
-        best = graph.add("ArgMax", proba, attributes={"axis": 1, "keepdims": 0})
+        best = add_decision(graph, proba, model.decision or DecisionRule())
         labels, dtype = _labels(model.classes)
         graph.output(outputs[0], graph.add("Gather", graph.constant(labels), best), dtype)
         graph.output(outputs[1], proba, "float64", width=len(labels))
@@ -207,6 +210,7 @@ def build_onnx(model: FittedModel) -> bytes:
         "task": settings.task,
         "training_mode": settings.training_mode,
         "classes": None if model.classes is None else model.classes.tolist(),
+        "decision": None if model.decision is None else model.decision.to_state()[0],
     }
     return graph.to_bytes(
         name="tabwright",

@@ -1,4 +1,5 @@
-"""What stands behind the encoder, as ONNX nodes: networks, averaging, class prior, calibration.
+"""What stands behind the encoder, as ONNX nodes: networks, averaging, class prior, calibration,
+decision rule.
 
 The twins are `folded.py`, `calibrator.py` and `TargetScale`: networks in float32, everything
 behind them in float64.
@@ -16,12 +17,14 @@ from ai.ml.frameworks.pytorch.calibrator import (
     _SMALLEST_PROBABILITY,
     Calibrator,
 )
+from ai.ml.frameworks.pytorch.decisions import DecisionRule
 from ai.ml.frameworks.pytorch.fitted import TargetScale
 from ai.ml.frameworks.pytorch.folded import FoldedNetwork
 from ai.ml.frameworks.pytorch.onnx_graph import Graph, piecewise_linear
 
 __all__ = [
     "add_calibration",
+    "add_decision",
     "add_mean",
     "add_networks",
     "add_prior",
@@ -174,3 +177,15 @@ def _add_isotonic(graph: Graph, proba: str, calibrator: Calibrator) -> str:
 
 def _softmax(graph: Graph, scores: str) -> str:
     return graph.add("Softmax", scores, attributes={"axis": -1})
+
+
+def add_decision(graph: Graph, proba: str, rule: DecisionRule) -> str:
+    """Predicted classes, int64 of shape (rows,); the twin of `DecisionRule.apply`."""
+    if rule.kind == "threshold":
+        positive = graph.constant(np.array(rule.positive))
+        chosen = graph.add("Gather", proba, positive, attributes={"axis": 1})
+        reached = graph.add("GreaterOrEqual", chosen, graph.constant(np.array(rule.threshold)))
+        return graph.add("Where", reached, positive, graph.constant(np.array(1 - rule.positive)))
+    if rule.costs is not None:
+        proba = graph.add("MatMul", proba, graph.constant(-rule.costs))
+    return graph.add("ArgMax", proba, attributes={"axis": 1, "keepdims": 0})

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ai.ml.frameworks.pytorch.calibrator import log_proba, softmax
 from ai.ml.frameworks.pytorch.cells import to_levels
+from ai.ml.frameworks.pytorch.decisions import DecisionRule
 from ai.ml.frameworks.pytorch.folded import FoldedNetwork
 from ai.ml.frameworks.pytorch.levels import CategoryColumn
 from ai.ml.frameworks.pytorch.onnx_encoder import (
@@ -58,7 +59,8 @@ class ParityReport:
         The largest between two probabilities; in regression between two predictions, in standard
         deviations of the training target, relative where they are more than 1 from its mean.
     label_disagreements : int
-        Rows with another label, where the two highest probabilities differ by more than 2e-5.
+        Rows with another label, where the two highest probabilities differ by more than 2e-5 (or
+        where another decision rule is as clear).
     close_calls : int
         Rows where they do not; their labels may differ.
     rounding_rows : int
@@ -374,10 +376,21 @@ def _class_differences(
         logits = FoldedNetwork(model.members).logits(model.encoder.expand(compact.take(over)))
         reach = _reach(predictor, before[over], np.abs(logits).max(axis=(0, 2)))
         is_rounding[over] = (np.abs(found[over] - expected[over]) <= TOLERANCE + reach).all(axis=1)
-    top = np.partition(expected, -2, axis=1)
-    is_close = top[:, -1] - top[:, -2] <= 2 * TOLERANCE
-    other = labels != model.classes[expected.argmax(axis=1)]
+    is_close = _is_close(model.decision or DecisionRule(), expected)
+    other = labels != model.classes[predictor.decide(expected)]
     return difference, int((other & ~is_close & ~is_rounding).sum()), is_close, is_rounding
+
+
+def _is_close(rule: DecisionRule, proba: FloatArray) -> NDArray[np.bool_]:
+    """Rows whose label differences within the tolerance can turn."""
+    if rule.kind == "threshold":
+        return np.abs(proba[:, rule.positive] - rule.threshold) <= TOLERANCE
+    merit, reach = proba, TOLERANCE
+    if rule.costs is not None:
+        merit = -proba @ rule.costs
+        reach = TOLERANCE * float(np.abs(rule.costs).sum(axis=0).max())
+    top = np.partition(merit, -2, axis=1)
+    return np.asarray(top[:, -1] - top[:, -2] <= 2 * reach)
 
 
 def _reach(predictor: Predictor, before: FloatArray, largest_logit: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ai.ml.frameworks.pytorch.decision_words import DecisionRequest
+from ai.ml.frameworks.pytorch.decisions import DecisionRule
 from ai.ml.frameworks.pytorch.distillation import Teaching
 from ai.ml.frameworks.pytorch.files import check_writable
 from ai.ml.frameworks.pytorch.fitted import FittedModel
@@ -200,6 +201,8 @@ def run_training(
     )
     if test is not None:
         model = replace(model, metrics={**model.metrics, **_scores(model, table, test)})
+        if model.decision is not None:
+            say(f"decision on the test rows: {_decision_scores(model, test)}")
     model.save(request.path)
     if request.report is not None and test is not None:
         _write_report(request, model, table, test, tuple(messages))
@@ -381,6 +384,25 @@ def _write_report(
         row_numbers=test.row_numbers,
         random_state=request.random_state,
     )
+
+
+def _decision_scores(model: FittedModel, test: TrainingTable) -> str:
+    """What the rule does on the test rows, beside the most probable class."""
+    rule, codes = model.decision, test.target
+    proba = Predictor(model).predict_proba(test.features)
+    weight = np.ones(len(test)) if test.weight is None else test.weight
+    parts = []
+    for decided in (rule or DecisionRule()).apply(proba), proba.argmax(axis=1):
+        if rule is not None and rule.costs is not None:
+            cost = np.average(rule.costs[codes, decided], weights=weight)
+            parts.append(f"mean cost {cost:.4g}")
+            continue
+        positive = 1 if rule is None else rule.positive
+        hits = weight[(codes == positive) & (decided == positive)].sum()
+        marked, events = weight[decided == positive].sum(), weight[codes == positive].sum()
+        precision, recall = (hits / mass if mass > 0 else 0.0 for mass in (marked, events))
+        parts.append(f"precision {precision:.3f}, recall {recall:.3f}")
+    return f"{parts[0]}; by the most probable class {parts[1]}"
 
 
 def _scores(
