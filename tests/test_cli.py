@@ -248,6 +248,8 @@ def test_decisions_are_stored_shown_and_followed(rule: str, tmp_path: Path) -> N
     words = ("train", str(table), "-t", "label", "-o", str(model), "--drop", "id", *FAST[:4])
     result = json.loads(_run(*words, "--decision", rule.format(costs=costs), "--json"))
     assert any(message.startswith("decision: ") for message in result["messages"])
+    (said,) = (m for m in result["messages"] if m.startswith("decision on the test rows: "))
+    assert ("mean cost" if "costs" in rule else "recall") in said
     out = pl.read_csv(io.StringIO(_run("predict", str(model), str(table))))
     probability = out["probability_yes"].to_numpy()
     if "costs" in rule:

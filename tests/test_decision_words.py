@@ -101,3 +101,10 @@ def test_no_file_of_costs(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="must be a CSV file of costs, in UTF-8"):
         DecisionRequest(f"costs={tmp_path / 'binary.csv'}").check()
+
+
+def test_the_file_in_the_documentation_is_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text()
+    block = text.split("```\n")[1]
+    (tmp_path / "costs.csv").write_text(block)
+    assert read_costs(tmp_path / "costs.csv", ["no", "yes"]).tolist() == [[0, 1], [9, 0]]

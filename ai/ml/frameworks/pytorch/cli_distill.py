@@ -93,7 +93,7 @@ def distill(
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
 ) -> None:
-    """Teach a small network what a model or a tree ensemble knows, and say if that helped."""
+    """Teach a small network what a model or tree ensemble knows; say if it helped."""
     with readable_errors(as_json=as_json):
         from ai.ml.frameworks.pytorch.compression import Budget
         from ai.ml.frameworks.pytorch.distill_run import DistillRequest, run_distillation

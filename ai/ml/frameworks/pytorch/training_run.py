@@ -189,8 +189,6 @@ def run_training(
             target_name=request.table.target,
             on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, n_epochs),
         )
-    if model.card.get("stopped") == "interrupted":
-        say("training was interrupted; the best epoch so far is kept")
     for part in ("calibration", "decision"):
         if part in model.card:
             say(f"{part}: {model.card[part]}")
