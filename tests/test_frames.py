@@ -117,11 +117,11 @@ def test_columns_of_polars_and_numpy_share_their_memory() -> None:
     )
 )
 def test_pandas_arrow_and_dicts_agree_on_any_cells(rows: list[tuple[Any, ...]]) -> None:
-    schema = {
-        "f": pl.Float64,
-        "i": pl.Int64,
-        "t": pl.String,
-        "b": pl.Boolean,
+    schema: dict[str, pl.DataType] = {
+        "f": pl.Float64(),
+        "i": pl.Int64(),
+        "t": pl.String(),
+        "b": pl.Boolean(),
         "d": pl.Datetime("us"),
     }
     wanted = pl.DataFrame(rows, schema=schema, orient="row")
@@ -159,7 +159,7 @@ COLUMNS: dict[str, tuple[Any, pl.DataType | type[pl.DataType], list[Any]]] = {
         ["1", "2", "1"],
     ),
     "pandas zone": (
-        pd.Series(pd.to_datetime(["2020-01-01", None]).tz_localize("America/New_York")),
+        pd.Series(pd.to_datetime(["2020-01-01", "NaT"]).tz_localize("America/New_York")),
         pl.Datetime("us", "America/New_York"),
         [dt.datetime(2020, 1, 1, 5, tzinfo=UTC), None],
     ),

@@ -59,6 +59,8 @@ NUMERIC_MARKERS: Final[tuple[str, ...]] = (
     "#VALUE!",
 )
 _SAMPLE_ROWS: Final = 1_000
+# Where so many of the cells are numbers or dates, the others are worth a word.
+_MOST_CELLS: Final = 0.9
 # In longer columns that repeat themselves, text is looked at once per distinct cell.
 _FEW_CELLS: Final = 10_000
 _LARGEST_EXACT: Final = 2**53
@@ -134,11 +136,9 @@ def read_text(
             n_spaced = sum(_occurrences(series, counts, spaced).values())
             notes.append(f"spaces around {n_spaced:,} numbers ignored")
     elif typed.dtype == pl.String:
-        number, date = _almost_number(clean), _almost_date(clean)
-        if number is not None:
-            notes.append(f"{number!r} is not read as a number: write 1234.5, or set decimal=','")
-        elif date is not None:
-            notes.append(f"{date!r} is not read as a date: write YYYY-MM-DD")
+        hint = _near_miss(clean)
+        if hint is not None:
+            notes.append(hint)
     return typed, "; ".join(notes)
 
 
@@ -228,20 +228,25 @@ def parse_instants(text: pl.Series) -> pl.Series:
     return (moments - offset).alias(text.name)
 
 
-def _almost_number(text: pl.Series) -> str | None:
-    """An example, where all cells look like numbers written for people (1,234 or 12 %)."""
-    head = text.drop_nulls().head(_SAMPLE_ROWS)
-    odd = head.str.contains(_ALMOST_NUMBER) & head.str.contains(r"[,'%$€£\s]")
-    plain = head.cast(pl.Float64, strict=False).is_not_null()
-    if not odd.any() or not (odd | plain).all():
+def _near_miss(text: pl.Series) -> str | None:
+    """Why a column that looks like numbers or dates is text after all."""
+    present = text.drop_nulls()
+    head = present.head(_SAMPLE_ROWS)
+    if not head.len():
         return None
-    return str(head.filter(odd)[0])
-
-
-def _almost_date(text: pl.Series) -> str | None:
-    """An example, where all cells look like dates whose day and month one has to guess."""
-    head = text.drop_nulls().head(_SAMPLE_ROWS)
-    return str(head[0]) if head.len() and head.str.contains(_ALMOST_DATE).all() else None
+    plain = head.cast(pl.Float64, strict=False).is_not_null()
+    odd = head.str.contains(_ALMOST_NUMBER) & head.str.contains(r"[,'%$€£\s]")
+    if odd.any() and (odd | plain).all():
+        return f"{head.filter(odd)[0]!r} is not read as a number: write 1234.5, or set decimal=','"
+    if plain.sum() >= _MOST_CELLS * head.len():
+        bad = present.filter(present.cast(pl.Float64, strict=False).is_null())
+        return f"{bad[0]!r} is no number, so the column is text" if bad.len() else None
+    if head.str.contains(_INSTANT).sum() >= _MOST_CELLS * head.len():
+        bad = present.filter(parse_instants(present).is_null())
+        return f"{bad[0]!r} is no date, so the column is text" if bad.len() else None
+    if head.str.contains(_ALMOST_DATE).all():
+        return f"{head[0]!r} is not read as a date: write YYYY-MM-DD"
+    return None
 
 
 # ---------------------------------------------------------------------------------------------
