@@ -229,8 +229,13 @@ def _check_typed(path: Path, dtypes: Dtypes, names: Sequence[str]) -> None:
 
 def _typed(frame: pl.DataFrame, dtypes: Dtypes, decimal: str, n_before: int) -> pl.DataFrame:
     """The frame with the types that are given for some of its columns."""
-    return frame.with_columns(
-        cast_column(frame[name], dtype, decimal, n_before) for name, dtype in dtypes.items()
+    return pl.DataFrame(
+        [
+            cast_column(series, dtypes[series.name], decimal, n_before)
+            if series.name in dtypes
+            else series
+            for series in frame.get_columns()
+        ]
     )
 
 
@@ -297,8 +302,7 @@ def _batches(
             names = names or frame.columns
             _check_same_columns(paths[0], names, path, frame.columns)
             frame = frame.select(names)
-            given = {name: dtype for name, dtype in schema.items() if name in names}
-            frame = _typed(frame, given, layout.decimal, n_before)
+            frame = _typed(frame, schema, layout.decimal, n_before)
             n_before += frame.height
             waiting.append(frame)
             n_waiting += frame.height
