@@ -155,7 +155,7 @@ def labels_to_codes(y: object, classes: np.ndarray, *, where: str = "eval_set") 
     values = _label_array(y, where)
     textual = values.dtype.kind in "OU"
     if textual != (classes.dtype.kind in "OU"):
-        raise _unseen(values[0].item() if not textual else values[0], classes, where)
+        raise _unseen(values[0], classes, where)
     if textual:
         known = pl.Series(classes.astype(object), dtype=pl.String)
         texts = pl.Series(values.astype(object), dtype=pl.String)
@@ -170,8 +170,7 @@ def labels_to_codes(y: object, classes: np.ndarray, *, where: str = "eval_set") 
         codes = np.minimum(np.searchsorted(classes, values), len(classes) - 1).astype(np.int64)
         codes[classes[codes] != values] = -1
     if (codes < 0).any():
-        label = values[int((codes < 0).argmax())]
-        raise _unseen(label.item() if isinstance(label, np.generic) else label, classes, where)
+        raise _unseen(values[int((codes < 0).argmax())], classes, where)
     return codes
 
 
@@ -317,6 +316,7 @@ def _missing(missing: pl.Series) -> TableError:
 
 
 def _unseen(label: object, classes: np.ndarray, where: str) -> TableError:
+    label = label.item() if isinstance(label, np.generic) else label
     shown = ", ".join(repr(known) for known in classes[:10].tolist())
     more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
     return TableError(
