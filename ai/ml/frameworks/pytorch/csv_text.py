@@ -26,6 +26,7 @@ __all__ = ["CsvFormat", "csv_frames", "text_blocks"]
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SNIFFED_RECORDS: Final = 50
+_SNIFFED_BYTES: Final = 2**18
 _LONGEST_RECORD: Final = 64 * 2**20
 _NEWLINE, _RETURN, _QUOTE, _SPACE = b'\n\r" '
 _BOMS: Final = (
@@ -105,12 +106,17 @@ def csv_frames(path: Path, layout: CsvFormat, *, chunk_bytes: int) -> Iterator[p
         a record with too few or too many fields, or a quote that is never closed.
     """
     parser: _Parser | None = None
+    head = b""
     for chunk in _whole_records(path, layout, chunk_bytes):
         if parser is None:
-            parser, chunk = _Parser.of_first(path, chunk, layout)
+            head += chunk
+            if not _tells_layout(head, quotes=layout.quotes):
+                continue
+            parser, chunk = _Parser.of_first(path, head, layout)
         yield parser.frame(chunk)
     if parser is None:
-        raise TableError(f"{path} is empty; a table needs a line of column names and rows")
+        parser, chunk = _Parser.of_first(path, head, layout)
+        yield parser.frame(chunk)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -391,6 +397,12 @@ def _first_records(data: bytes, *, quotes: bool) -> Iterator[bytes]:
             n_records += 1
             yield record
         record = b""
+
+
+def _tells_layout(head: bytes, *, quotes: bool) -> bool:
+    """Whether there are as many records as are looked at, or fewer but long ones."""
+    n_records = sum(1 for _ in _first_records(head, quotes=quotes))
+    return n_records == _SNIFFED_RECORDS or (n_records > 2 and len(head) >= _SNIFFED_BYTES)
 
 
 def _fields(record: bytes, delimiter: str, *, quotes: bool) -> list[str]:
