@@ -59,9 +59,9 @@ READ: dict[str, tuple[list[str | None], pl.DataType | type[pl.DataType], list[An
         "",
     ),
     "dates that are none": (
-        ["2020-06-30", "2020-06-31"] + ["2020-06-30"] * 20,
+        ["2020-06-30", "2020-06-31", *["2020-06-30"] * 20],
         pl.String,
-        ["2020-06-30", "2020-06-31"] + ["2020-06-30"] * 20,
+        ["2020-06-30", "2020-06-31", *["2020-06-30"] * 20],
         "'2020-06-31' is no date, so the column is text",
     ),
     "numbers but for one": (

@@ -154,14 +154,14 @@ def _json_frames(
         if end:
             if rest[:end].strip():
                 if not n_frames:
-                    _refuse_repeated_keys(path, rest[:end].lstrip(), first_line)
+                    _refuse_repeated_keys(path, rest[:end], first_line)
                 n_frames += 1
                 yield _json_frame(path, rest[:end], first_line, columns)
             first_line += rest.count(b"\n", 0, end)
             rest = rest[end:]
     if rest.strip():
         if not n_frames:
-            _refuse_repeated_keys(path, rest.lstrip(), first_line)
+            _refuse_repeated_keys(path, rest, first_line)
         n_frames += 1
         yield _json_frame(path, rest, first_line, columns)
     if not n_frames:
@@ -184,8 +184,10 @@ def _json_row(line: bytes) -> Any:
     return json.loads(line, parse_constant=constant, parse_float=number)
 
 
-def _refuse_repeated_keys(path: Path, data: bytes, line: int) -> None:
+def _refuse_repeated_keys(path: Path, data: bytes, first_line: int) -> None:
     """Look at the first row only: what names columns twice does so in every row."""
+    row = data.lstrip()
+    line = first_line + data.count(b"\n", 0, len(data) - len(row))
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         name, count = Counter(name for name, _ in pairs).most_common(1)[0] if pairs else ("", 0)
@@ -198,7 +200,7 @@ def _refuse_repeated_keys(path: Path, data: bytes, line: int) -> None:
 
     # Whatever else is wrong with the line is for the reader of the whole file to say.
     with contextlib.suppress(json.JSONDecodeError):
-        json.loads(data.partition(b"\n")[0], object_pairs_hook=unique)
+        json.loads(row.partition(b"\n")[0], object_pairs_hook=unique)
 
 
 def _json_frame(
