@@ -297,7 +297,12 @@ def curve(arguments: argparse.Namespace) -> int:
             if name == "student":
                 for width, size, loss in zip(widths, sizes, losses, strict=True):
                     axis.annotate(
-                        str(width), (size, loss), (4, -12), textcoords="offset points", fontsize=8
+                        str(width),
+                        (size, loss),
+                        (0, -14),
+                        textcoords="offset points",
+                        ha="center",
+                        fontsize=8,
                     )
         mean, error = mean_and_error([line["report"]["teacher"]["loss"] for line in lines])
         axis.axhline(mean, color="tab:orange", linestyle="--", label=f"teacher: {teacher}")
@@ -308,6 +313,7 @@ def curve(arguments: argparse.Namespace) -> int:
             ylabel="RMSE" if metric == "rmse" else "log-loss",
             xscale="log",
         )
+        axis.margins(0.08)
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
     figure.savefig(arguments.out, dpi=150)

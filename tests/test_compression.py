@@ -335,6 +335,21 @@ def test_verdict_says_what_the_numbers_say(
         assert f"{report.gap_closed:.0%} of the gap" in report.verdict
 
 
+def test_difference_within_its_error_is_none(teacher: TabularClassifier) -> None:
+    own = replace(teacher.model_, settings=replace(teacher.model_.settings, teacher_weight=0.5))
+    report = fidelity_report(
+        Oracle(np.array([[0.4, 0.3, 0.3]])),
+        biased(own, 0),
+        biased(own, 1),
+        mixed_table(40),
+        np.arange(40) % 2,
+        rows="held-out",
+        teacher_came_fitted=False,
+    )
+    assert 0 < abs(report.gain) < report.gain_error
+    assert "made no difference that these rows can show" in report.verdict
+
+
 def test_no_teacher_is_said_to_be_none(teacher: TabularClassifier) -> None:
     own = replace(teacher.model_, settings=replace(teacher.model_.settings, teacher_weight=0.0))
     report = fidelity_report(
