@@ -165,12 +165,13 @@ def student_size(teacher: FittedModel | None, settings: FitSettings, *, n_rows: 
         module = member_modules(teacher)[0]
         hidden_dim = hidden_dim or max(_NARROWEST, models.model_hidden_dim(module) // 2)
         depth = models.model_num_hidden_layers(module) - 1 if depth is None else depth
-        if dropout == FitSettings.dropout:
+        if dropout is None:
             dropout = min(_MOST_DROPOUT, round(models.model_dropout(module) + _MORE_DROPOUT, 6))
     resolved = settings.resolved(n_rows=n_rows)
     hidden_dim = hidden_dim or resolved.hidden_dim or _NARROWEST
     depth = resolved.num_hidden_layers if depth is None else depth
-    return StudentSize(hidden_dim, max(1, depth or 1), dropout)
+    dropout = resolved.dropout if dropout is None else dropout
+    return StudentSize(hidden_dim, max(1, depth or 1), dropout or 0.0)
 
 
 @dataclass(frozen=True)
@@ -291,8 +292,8 @@ def distill_table(
     ----------
     rows : LabelledRows
     settings : FitSettings
-        The student's, in the mode `tree_teacher_distillation`. A width or depth that is None
-        follows from the teacher, see `student_size`; a dropout of the default does too.
+        The student's, in the mode `tree_teacher_distillation`. A width, depth or
+        dropout that is None follows from the teacher, see `student_size`.
     teaching : Teaching
     classes : ndarray of shape (n_classes,) or None
         The labels that the codes stand for; None in regression.

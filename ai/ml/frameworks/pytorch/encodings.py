@@ -38,7 +38,7 @@ _ENCODINGS: tuple[ResolvedEncoding, ...] = (
     "quantile_ple",
     "tree_ple",
 )
-_DEFAULT: ResolvedEncoding = "quantile_ple"
+_DEFAULT: ResolvedEncoding = "tree_ple"
 SAMPLE_ROWS = 100_000
 # All bins of a table together; past it columns get fewer bins each, and none below 2 each.
 _BIN_BUDGET = 16_384
@@ -53,7 +53,9 @@ _NORMAL_SPAN = 5.0
 Values = NDArray[np.float64]
 
 
-def resolve_encoding(encoding: NumericEncoding, n_columns: int) -> ResolvedEncoding:
+def resolve_encoding(
+    encoding: NumericEncoding, n_columns: int, *, has_target: bool = True
+) -> ResolvedEncoding:
     """What `"auto"` stands for; piecewise-linear encodings of very wide tables become "robust".
 
     Parameters
@@ -61,8 +63,11 @@ def resolve_encoding(encoding: NumericEncoding, n_columns: int) -> ResolvedEncod
     encoding : NumericEncoding
     n_columns : int
         Numeric columns of the table.
+    has_target : bool, default=True
+        Without a target `"auto"` is "quantile_ple".
     """
-    resolved: ResolvedEncoding = _DEFAULT if encoding == "auto" else encoding
+    default = _DEFAULT if has_target else "quantile_ple"
+    resolved: ResolvedEncoding = default if encoding == "auto" else encoding
     if resolved in ("quantile_ple", "tree_ple") and 2 * n_columns > _BIN_BUDGET:
         return "robust"
     return resolved

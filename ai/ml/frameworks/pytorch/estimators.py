@@ -220,13 +220,13 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         One of the six modes of the models contract.
     hidden_dim, num_hidden_layers : int or None, default=None
         Width and number of hidden layers; None: by a rule, see `settings_` after `fit`.
-    dropout : float, default=0.1
+    dropout : float or None, default=None
         Share of activations dropped while training, in [0, 1).
     n_members : int or None, default=None
         Networks trained together and averaged.
     max_epochs : int or None, default=None
         Passes over the training rows at the most.
-    patience : int or None, default=16
+    patience : int or None, default=None
         Epochs without improvement before a member stops; None: no early stopping.
     batch_size : int or None, default=None
         Rows per step.
@@ -280,10 +280,10 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         *,
         hidden_dim: int | None = None,
         num_hidden_layers: int | None = None,
-        dropout: float = 0.1,
+        dropout: float | None = None,
         n_members: int | None = None,
         max_epochs: int | None = None,
-        patience: int | None = 16,
+        patience: int | None = None,
         batch_size: int | None = None,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.05,
@@ -436,10 +436,10 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         *,
         hidden_dim: int | None = None,
         num_hidden_layers: int | None = None,
-        dropout: float = 0.1,
+        dropout: float | None = None,
         n_members: int | None = None,
         max_epochs: int | None = None,
-        patience: int | None = 16,
+        patience: int | None = None,
         batch_size: int | None = None,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.05,

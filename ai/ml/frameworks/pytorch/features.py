@@ -265,7 +265,7 @@ class TableEncoder:
         if target is not None:
             tree = TreeTarget(target, task, sample_weight, random_state)
         n_encoded = len(origins) + len(moments)
-        encoding = resolve_encoding(self.numeric_encoding, n_encoded)
+        encoding = resolve_encoding(self.numeric_encoding, n_encoded, has_target=tree is not None)
         if encoding == "tree_ple" and tree is None:
             raise ValueError(
                 "numeric_encoding='tree_ple' needs a target; got None; use 'quantile_ple'"

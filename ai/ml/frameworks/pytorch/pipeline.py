@@ -734,7 +734,8 @@ def _per_member(values: Sequence[float], n_members: int, device: torch.device) -
 
 def _network(settings: FitSettings, input_dim: int, output_dim: int, seed: int) -> nn.Module:
     """A fresh network; torch's own generator is left as it was."""
-    if settings.hidden_dim is None or settings.num_hidden_layers is None:
+    width, depth, dropout = settings.hidden_dim, settings.num_hidden_layers, settings.dropout
+    if width is None or depth is None or dropout is None:
         raise ValueError("settings must be resolved before training; call settings.resolved(...)")
     before = torch.default_generator.get_state()
     try:
@@ -744,9 +745,9 @@ def _network(settings: FitSettings, input_dim: int, output_dim: int, seed: int) 
             input_dim,
             output_dim,
             settings.training_mode,
-            settings.hidden_dim,
-            settings.num_hidden_layers,
-            settings.dropout,
+            width,
+            depth,
+            dropout,
         )
     finally:
         torch.default_generator.set_state(before)

@@ -84,7 +84,7 @@ class FitSettings:
         Width of the hidden layers.
     num_hidden_layers : int or None
         Number of hidden layers (`MLP`) or residual blocks (`TabResNet`); below 1 means 1.
-    dropout : float
+    dropout : float or None
         Share of activations dropped while training, in [0, 1).
     n_members : int or None
         Networks trained at once and averaged in probability space.
@@ -128,10 +128,10 @@ class FitSettings:
     training_mode: TrainingMode = "mlp_dense"
     hidden_dim: int | None = None
     num_hidden_layers: int | None = None
-    dropout: float = 0.1
+    dropout: float | None = None
     n_members: int | None = None
     max_epochs: int | None = None
-    patience: int | None = 16
+    patience: int | None = None
     batch_size: int | None = None
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -184,9 +184,16 @@ class FitSettings:
             "n_members must be an integer from 1 to 1024, or None",
             self.n_members,
         )
-        for name in ("dropout", "hide_rate"):
-            value = getattr(self, name)
-            _require(_is_number(value) and 0 <= value < 1, f"{name} must be in [0, 1)", value)
+        _require(
+            self.dropout is None or (_is_number(self.dropout) and 0 <= self.dropout < 1),
+            "dropout must be in [0, 1), or None",
+            self.dropout,
+        )
+        _require(
+            _is_number(self.hide_rate) and 0 <= self.hide_rate < 1,
+            "hide_rate must be in [0, 1)",
+            self.hide_rate,
+        )
         _require(
             _is_number(self.learning_rate) and self.learning_rate > 0,
             "learning_rate must be a number above 0",
@@ -252,20 +259,30 @@ class FitSettings:
         Returns
         -------
         FitSettings
-            The same settings with `hidden_dim`, `num_hidden_layers`, `n_members`, `max_epochs` and
-            `batch_size` set. `docs/performance.md` has the study behind each rule.
+            The same settings with `hidden_dim`, `num_hidden_layers`, `dropout`, `n_members`,
+            `max_epochs` and `batch_size` set. `docs/performance.md` has the study behind each rule.
         """
-        small = n_rows < 5_000
+        tiny, small = n_rows < 1_500, n_rows < 5_000
+        classifies = self.task == "classification"
         # A distilled student is meant to be moved: one compact network.
         student = self.training_mode == "tree_teacher_distillation"
         depth = 2 if student else 3
+        # Cross-entropy punishes the overconfidence of long training: classifiers drop more and
+        # train shorter. A student's soft labels, and a linear model, keep from it by themselves.
+        if student or self.training_mode == "linear_glm_baseline":
+            dropout, epochs = 0.1, 80 if small else 40
+        elif classifies:
+            dropout, epochs = 0.3, 40 if tiny else 20
+        else:
+            dropout, epochs = 0.2, 40 if tiny else 30
         return replace(
             self,
             hidden_dim=self.hidden_dim or (128 if student else 256),
             num_hidden_layers=depth if self.num_hidden_layers is None else self.num_hidden_layers,
+            dropout=dropout if self.dropout is None else self.dropout,
             n_members=self.n_members or (1 if student else 4),
-            max_epochs=self.max_epochs or (80 if small else 40),
-            batch_size=self.batch_size or (64 if n_rows < 1_500 else 128 if small else 256),
+            max_epochs=self.max_epochs or epochs,
+            batch_size=self.batch_size or (64 if tiny else 128 if small else 256),
         )
 
     def to_document(self) -> dict[str, Any]:

@@ -161,7 +161,7 @@ roles, device, random_state : as in `TabularClassifier`
         training_mode="tree_teacher_distillation",
         hidden_dim=hidden_dim,
         num_hidden_layers=num_hidden_layers,
-        dropout=FitSettings.dropout if dropout is None else dropout,
+        dropout=dropout,
         n_members=n_members,
         max_epochs=max_epochs,
         patience=patience,
