@@ -281,7 +281,9 @@ class OneHotReference(Reference):
         plain = plain_columns(X)
         names = categorical_names(plain)
         numbers = plain.drop(names).to_numpy().astype(np.float64)
-        levels = plain.select(pl.col(names).fill_null(MISSING)).to_numpy().astype(object)
+        levels = np.empty((len(plain), len(names)), dtype=object)
+        for j, name in enumerate(names):
+            levels[:, j] = plain[name].fill_null(MISSING).to_numpy()
         columns = np.concatenate([numbers.astype(object), levels], axis=1)
         if fit:
             n = numbers.shape[1]

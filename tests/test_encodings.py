@@ -4,7 +4,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -39,6 +39,7 @@ def _columns(fit: NumericFit, encoding: ResolvedEncoding) -> NumericColumns:
 
 
 @given(st.lists(FLOATS, min_size=1, max_size=60), st.lists(FLOATS, max_size=20))
+@example([0.0, 922939834738.0, 2.4833824055508578e-297], [])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_any_number_gives_a_finite_float32(
     encoding: ResolvedEncoding, training: list[float], later: list[float]

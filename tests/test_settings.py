@@ -38,7 +38,7 @@ def test_a_mode_that_does_not_fit_the_task_is_refused_with_those_that_do(mode: A
         ("hidden_dim", 0, "hidden_dim must be an integer of at least 1"),
         ("hidden_dim", 2.5, "hidden_dim must be an integer"),
         ("num_hidden_layers", 1.5, "num_hidden_layers must be"),
-        ("dropout", 1.0, r"dropout must be in \[0, 1\); got 1.0"),
+        ("dropout", 1.0, r"dropout must be in \[0, 1\), or None; got 1.0"),
         ("dropout", float("nan"), "dropout must be in"),
         ("n_members", 0, "n_members must be"),
         ("n_members", True, "n_members must be"),

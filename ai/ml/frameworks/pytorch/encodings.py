@@ -7,6 +7,7 @@ those fall into. Reading the values out of a table is `tables.py`'s affair.
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ _RAW_LIMIT = 8e307
 _NARROWEST_BIN = 1e-30
 _NORMAL_KNOTS = 513
 _NORMAL_SPAN = 5.0
+_STEEPEST = 1e300
 
 Values = NDArray[np.float64]
 
@@ -268,7 +270,10 @@ def _tree_thresholds(
         # The tree squares its targets: 1e300 would overflow, and 1e-300 vanish.
         target = target / span if span > 0 else target
     weight = None if tree.sample_weight is None else tree.sample_weight[index]
-    model.fit(plain[:, None], target, sample_weight=weight)
+    with warnings.catch_warnings():
+        # scikit-learn wonders about targets of many classes; these are known to be classes.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
+        model.fit(plain[:, None], target, sample_weight=weight)
     inner = model.tree_
     return np.unique(inner.threshold[inner.feature >= 0].astype(np.float32))
 
@@ -404,7 +409,10 @@ class NumericColumns:
     def _map(self, column: int) -> tuple[Values, Values, Values]:
         part = slice(int(self.knot_offsets[column]), int(self.knot_offsets[column + 1]))
         knots, scores = self.knots[part], self.scores[part]
-        return knots, scores, np.diff(scores) / np.diff(knots)
+        # Knots may lie so near that a slope is past float64; a step is what it then is.
+        with np.errstate(over="ignore"):
+            slopes = np.minimum(np.diff(scores) / np.diff(knots), _STEEPEST)
+        return knots, scores, slopes
 
     def bins(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
         """Column, left edge and inverse width of every bin, in the order of the inputs."""
