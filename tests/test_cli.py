@@ -450,6 +450,7 @@ def test_help_fits_a_screen_and_has_an_example(monkeypatch: pytest.MonkeyPatch) 
         assert max(map(len, shown)) <= 80, words
         if words and words != ["modes"]:
             assert shown[-1].startswith("  Example: tabwright"), words
+    assert "..." not in _run("--help").replace("ARGS]...", "")
     everything = _run("train", "--help-all")
     assert "--learning-rate" in everything
     assert "--learning-rate" not in _run("train", "--help")

@@ -65,7 +65,9 @@ def _root(
 
 
 app.command(
-    cls=BriefCommand, epilog="Example: tabwright train churn.csv --target churned --drop customer"
+    cls=BriefCommand,
+    short_help="Train a model on a table and save it.",
+    epilog="Example: tabwright train churn.csv --target churned --drop customer",
 )(train)
 
 
@@ -199,10 +201,12 @@ def evaluate(
 
 app.command(
     cls=BriefCommand,
+    short_help="Say which mode to use, by cross-validation.",
     epilog="Example: tabwright compare churn.csv --target churned --drop customer",
 )(compare)
 app.command(
     cls=BriefCommand,
+    short_help="Teach a small network what a model or ensemble knows.",
     epilog="Example: tabwright distill catboost churn.csv --target churned",
 )(distill)
 
@@ -230,7 +234,10 @@ def inspect(
         show_card(fitted, model)
 
 
-@app.command(epilog="Example: tabwright export churn.safetensors churn.onnx")
+@app.command(
+    short_help="Write a model as one ONNX graph.",
+    epilog="Example: tabwright export churn.safetensors churn.onnx",
+)
 def export(
     model: ModelFile,
     output: Annotated[Path, typer.Argument(metavar="ONNX", help="The file to write.")],
