@@ -12,7 +12,7 @@ JOBS ?= 2
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
 
-test: lint types tests
+test: lint types docs tests
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -20,6 +20,10 @@ lint: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+# --strict: a warning, such as a link to nowhere, is an error.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 tests: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
@@ -51,4 +55,4 @@ $(OLDEST)/.installed: constraints-oldest.txt $(VENV)/.installed-dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-output
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site demo-output

@@ -1,0 +1,139 @@
+"""What the README and the pages in docs/ tell people to type runs as it stands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from ai.ml.frameworks.pytorch.cli import app
+from ai.ml.frameworks.pytorch.settings import FitSettings
+from tests.pages import PAGES, ROOT, Block, blocks, commands
+
+README = ROOT / "README.md"
+WITH_BLOCKS = [
+    page for page in PAGES if any(b.language in ("python", "sh") for b in blocks(page.read_text()))
+]
+# The pages show what people want to run; the tests want to know that it runs.
+_EPOCHS = 3
+
+
+@pytest.fixture
+def _few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = FitSettings.resolved
+
+    def few(self: FitSettings, *, n_rows: int) -> FitSettings:
+        settings = resolved(self, n_rows=n_rows)
+        return replace(settings, max_epochs=min(settings.max_epochs or _EPOCHS, _EPOCHS))
+
+    monkeypatch.setattr(FitSettings, "resolved", few)
+
+
+def _run_python(block: Block, page: Path, namespace: dict[str, object]) -> None:
+    # Empty lines before it, so that an error names the line of the page.
+    source = "\n" * (block.line - 1) + block.text
+    exec(compile(source, str(page), "exec"), namespace)
+
+
+def _run_commands(block: Block) -> None:
+    for words in commands(block):
+        done = CliRunner().invoke(app, words, prog_name="tabwright")
+        assert done.exit_code == 0, f"{words}: {done.output}"
+        assert "note:" not in done.stderr, f"{words}: {done.stderr}"
+
+
+def _write_titanic() -> None:
+    """Tables such as the README's first command speaks of, made up."""
+    generator = np.random.default_rng(0)
+    n_rows = 200
+    sex = generator.choice(["male", "female"], n_rows)
+    survived = generator.random(n_rows) < np.where(sex == "female", 0.8, 0.2)
+    frame = pl.DataFrame(
+        {
+            "PassengerId": np.arange(n_rows),
+            "Survived": survived.astype(int),
+            "Sex": sex,
+            "Age": generator.uniform(1, 80, n_rows).round(),
+        }
+    )
+    frame.write_csv("titanic.csv")
+    frame.drop("Survived", "PassengerId").head(5).write_csv("new_rows.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_few_epochs")
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if page == README:
+        _write_titanic()
+    namespace: dict[str, object] = {"__name__": "page"}
+    for block in blocks(page.read_text()):
+        if block.reason:
+            continue
+        if block.language == "python":
+            _run_python(block, page, namespace)
+        elif block.language == "sh":
+            _run_commands(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_says_what_it_is(page: Path) -> None:
+    known = {"python", "sh", "text", "json", "csv"}
+    assert {block.language for block in blocks(page.read_text())} <= known
+
+
+def test_most_pages_have_blocks() -> None:
+    names = {str(page.relative_to(ROOT)) for page in WITH_BLOCKS}
+    assert {"README.md", "docs/index.md", "docs/tutorial.md", "docs/modes.md"} <= names
+    assert len(names) >= 12
+
+
+def test_the_two_commands_are_in_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for command in ("demo", "test"):
+        assert f"make {command} " in README.read_text()
+        assert f"\n{command}:" in makefile
+
+
+def test_blocks_are_found_in_order_with_their_lines() -> None:
+    page = "# a\n```python\nx = 1\n```\n\n<!-- not run: no network -->\n```sh\nmake\n```\n"
+    assert blocks(page) == [
+        Block(3, "python", "x = 1\n"),
+        Block(8, "sh", "make\n", "no network"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("- a\n\n  ```python\n  x\n  ```\n", "at the margin"),
+        ("```python\nx\n", "closed"),
+        ("<!-- not run: a reason -->\nwords\n```python\nx\n```\n", "follow"),
+    ],
+)
+def test_what_would_hide_a_block_is_refused(page: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        blocks(page)
+
+
+def test_a_comment_without_a_reason_hides_nothing() -> None:
+    (block,) = blocks("<!-- not run: -->\n```python\nx\n```\n")
+    assert not block.reason
+
+
+def test_commands_of_other_kinds_are_refused() -> None:
+    block = Block(1, "sh", "make demo  # all of it\ntabwright train 'a b.csv' \\\n  -t y # now\n\n")
+    assert commands(block) == [["train", "a b.csv", "-t", "y"]]
+    with pytest.raises(ValueError, match="must start with tabwright"):
+        commands(Block(1, "sh", "cat model | tabwright modes\n"))
+
+
+def test_a_block_that_fails_names_the_line_of_its_page() -> None:
+    with pytest.raises(SyntaxError) as caught:
+        _run_python(Block(7, "python", "x = = 1\n"), Path("page.md"), {})
+    assert caught.value.lineno == 7
