@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -230,9 +230,16 @@ def _json_frame(
 
 
 def file_pieces(
-    path: Path, columns: Sequence[str] | None, layout: CsvFormat, batch_rows: int = 65_536
+    path: Path,
+    columns: Sequence[str] | None,
+    layout: CsvFormat,
+    batch_rows: int = 65_536,
+    wanted: Callable[[int], bool] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Pieces of a file as they come; the columns of CSV files are text.
+
+    Pieces of Parquet and Arrow files have `batch_rows` rows each, and only those are read whose
+    number, from 0, is `wanted`.
 
     Raises
     ------
@@ -248,11 +255,15 @@ def file_pieces(
     elif kind == "excel":
         yield read_file(path, columns, layout, None)
     else:
-        yield from _lazy_batches(path, columns, kind, batch_rows)
+        yield from _lazy_batches(path, columns, kind, batch_rows, wanted)
 
 
 def _lazy_batches(
-    path: Path, columns: Sequence[str] | None, kind: FileFormat, batch_rows: int
+    path: Path,
+    columns: Sequence[str] | None,
+    kind: FileFormat,
+    batch_rows: int,
+    wanted: Callable[[int], bool] | None,
 ) -> Iterator[pl.DataFrame]:
     try:
         if kind == "parquet":
@@ -266,7 +277,9 @@ def _lazy_batches(
         _selected(path, lazy.head(1).collect(), columns)
         if columns is not None:
             lazy = lazy.select(columns)
-        for start in range(0, max(n_rows, 1), batch_rows):
+        for number, start in enumerate(range(0, max(n_rows, 1), batch_rows)):
+            if wanted is not None and not wanted(number):
+                continue
             yield _selected(path, lazy.slice(start, batch_rows).collect(), None)
     except _UNREADABLE as error:
         raise _damaged(path, kind, error) from error

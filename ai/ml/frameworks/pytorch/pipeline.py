@@ -7,23 +7,17 @@ implementation of any of its steps.
 from __future__ import annotations
 
 import hashlib
-import platform
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ai.ml.frameworks.pytorch import __version__
 from ai.ml.frameworks.pytorch.batches import HeldOutRows, Inputs, MemoryRows
 from ai.ml.frameworks.pytorch.calibration import (
     check_calibration,
-    fit_calibrator,
-    refined_log_loss,
 )
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint, Checkpointer
 from ai.ml.frameworks.pytorch.decisions import DecisionAim
@@ -37,6 +31,22 @@ from ai.ml.frameworks.pytorch.distillation import (
 )
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fidelity import fidelity_report
+from ai.ml.frameworks.pytorch.fit_parts import (
+    ClassWeight,
+    LabelledRows,
+    Prior,
+    Targets,
+    class_weights_of,
+    epoch_score,
+    finite_numbers,
+    member_arrays,
+    member_seeds,
+    model_card,
+    new_network,
+    training_device,
+    with_decision,
+    with_scores,
+)
 from ai.ml.frameworks.pytorch.fitted import Architecture, FittedModel, TargetScale
 from ai.ml.frameworks.pytorch.intervals import (
     CrossPredictions,
@@ -45,9 +55,7 @@ from ai.ml.frameworks.pytorch.intervals import (
     interval_rows,
 )
 from ai.ml.frameworks.pytorch.members import StackedMembers
-from ai.ml.frameworks.pytorch.metrics import score_classification, score_regression
-from ai.ml.frameworks.pytorch.models import build_model
-from ai.ml.frameworks.pytorch.objectives import Objective, class_weight_vector, row_weights
+from ai.ml.frameworks.pytorch.objectives import Objective, row_weights
 from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.serialization import pack
 from ai.ml.frameworks.pytorch.settings import FitSettings
@@ -57,66 +65,7 @@ from ai.ml.frameworks.pytorch.trainer import Epoch, Trained, train
 
 __all__ = ["ClassWeight", "LabelledRows", "Prior", "class_weights_of", "fit_table"]
 
-ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
-Prior = Literal["training", "balanced"] | Sequence[float] | np.ndarray
-
 _LEAST_PATIENCE = 6
-
-
-@dataclass(frozen=True)
-class LabelledRows:
-    """Rows of a table with what is to be predicted.
-
-    Parameters
-    ----------
-    frame : polars.DataFrame
-        Feature columns; others are ignored.
-    target : ndarray of shape (n_rows,)
-        Class codes, int64, in the order of the sorted labels; or float64 in regression.
-    weight : ndarray of shape (n_rows,), float64, or None
-    """
-
-    frame: pl.DataFrame
-    target: np.ndarray
-    weight: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-    def take(self, index: np.ndarray) -> LabelledRows:
-        """The rows of the given numbers."""
-        weight = None if self.weight is None else self.weight[index]
-        return LabelledRows(self.frame[index], self.target[index], weight)
-
-    def with_rows(self, more: LabelledRows) -> LabelledRows:
-        """These rows, then those."""
-        weight = None
-        if self.weight is not None or more.weight is not None:
-            weight = np.concatenate(
-                [
-                    np.ones(len(part)) if part.weight is None else part.weight
-                    for part in (self, more)
-                ]
-            )
-        frame = pl.concat([self.frame, more.frame.select(self.frame.columns)])
-        return LabelledRows(frame, np.concatenate([self.target, more.target]), weight)
-
-    def with_positive_weight(self) -> tuple[LabelledRows, np.ndarray | None]:
-        """These rows less those of weight zero, and the numbers of the rows kept."""
-        if self.weight is None:
-            return self, None
-        if not np.isfinite(self.weight).all() or (self.weight < 0).any():
-            worst = self.weight[~(np.isfinite(self.weight) & (self.weight >= 0))][0]
-            raise ValueError(
-                f"sample_weight must be finite and not negative; got {worst}; "
-                "leave rows out by giving them weight 0"
-            )
-        keep = np.flatnonzero(self.weight > 0)
-        if keep.size == 0:
-            raise ValueError("sample_weight must be above 0 for at least one row; all are 0")
-        if keep.size == len(self):
-            return self, None
-        return self.take(keep), keep
 
 
 def fit_table(
@@ -266,7 +215,7 @@ def fit_table(
         on_start(recipe.settings, len(rows), len(validation))
     model = recipe.fit(rows, held_out, checkpoint)
     if decision is not None:
-        model = _with_decision(model, held_out.rows, decision)
+        model = with_decision(model, held_out.rows, decision)
     if settings.refit and len(validation):
         recipe = recipe.decided(model, all_groups)
         whole = recipe.fit(rows.with_rows(validation), None, checkpoint, model.best_epochs)
@@ -351,7 +300,7 @@ class _Recipe:
     ) -> FittedModel:
         """Encoder, networks, calibration; without rows held out members end at `stop_at`."""
         encoder, compact = self._encoded(rows)
-        targets = _Targets.of(rows, self.settings, self.classes, self.class_weight, self.prior)
+        targets = Targets.of(rows, self.settings, self.classes, self.class_weight, self.prior)
         choosing = None
         if held_out is not None:
             choosing = (encoder.transform(held_out.rows.frame), held_out.rows)
@@ -375,10 +324,10 @@ class _Recipe:
             model, direct, cross = run.taught(lesson)
         if held_out is None or choosing is None:
             return model
-        model = _with_intervals(_with_scores(model, *choosing), held_out, cross)
+        model = _with_intervals(with_scores(model, *choosing), held_out, cross)
         if lesson is None or direct is None or self.teaching is None or not self.teaching.report:
             return model
-        direct = _with_scores(direct, *choosing)
+        direct = with_scores(direct, *choosing)
         return _with_verdict(model, direct, lesson, self.teaching, choosing[1])
 
     def _encoded(self, rows: LabelledRows) -> tuple[TableEncoder, Compact]:
@@ -404,7 +353,7 @@ class _Run:
 
     recipe: _Recipe
     encoder: TableEncoder
-    targets: _Targets
+    targets: Targets
     training: tuple[Compact, LabelledRows]
     choosing: tuple[Compact, LabelledRows] | None
     held_out: _HeldOut | None
@@ -475,15 +424,15 @@ class _Run:
             architecture=Architecture.of(
                 modules[0], input_dim=self.encoder.input_dim, output_dim=targets.output_dim
             ),
-            members=tuple(_arrays(module) for module in modules),
+            members=tuple(member_arrays(module) for module in modules),
             classes=self.recipe.classes,
             target=targets.scale,
             class_prior=targets.class_prior,
             class_weights=targets.class_weights,
             prior=targets.prior,
             best_epochs=trained.best_epochs[members],
-            history=tuple(_finite(asdict(epoch)) for epoch in trained.history),
-            card=_card(
+            history=tuple(finite_numbers(asdict(epoch)) for epoch in trained.history),
+            card=model_card(
                 self.recipe.profile,
                 len(self.training[1]),
                 0 if self.choosing is None else len(self.choosing[1]),
@@ -493,160 +442,12 @@ class _Run:
         )
 
 
-@dataclass(frozen=True)
-class _Targets:
-    """What the mode makes of the targets, from the training rows alone."""
-
-    output_dim: int
-    scale: TargetScale | None
-    class_prior: np.ndarray | None
-    class_weights: np.ndarray | None
-    prior: np.ndarray | None
-
-    @classmethod
-    def of(
-        cls,
-        rows: LabelledRows,
-        settings: FitSettings,
-        classes: np.ndarray | None,
-        class_weight: ClassWeight,
-        prior: Prior,
-    ) -> _Targets:
-        if classes is None:
-            return cls(1, TargetScale.fit(rows.target, rows.weight), None, None, None)
-        n_classes = len(classes)
-        counts = np.bincount(rows.target, weights=rows.weight, minlength=n_classes)
-        if settings.training_mode == "imbalance_aware":
-            class_weight = "balanced"
-        weights = class_weights_of(rows, class_weight, classes)
-        return cls(
-            output_dim=n_classes,
-            scale=None,
-            class_prior=counts / counts.sum(),
-            class_weights=weights,
-            prior=_check_prior(prior, n_classes, settings),
-        )
-
-    def on(self, rows: LabelledRows, device: torch.device) -> Objective:
-        """The objective over a set of rows."""
-        codes = None if self.scale else rows.target
-        weights = row_weights(codes, rows.weight, self.class_weights, len(rows))
-        target = rows.target if self.scale is None else self.scale.standardise(rows.target)
-        return Objective(
-            targets=torch.from_numpy(np.ascontiguousarray(target)).to(device),
-            weights=None
-            if weights is None
-            else torch.from_numpy(weights.astype(np.float32)).to(device),
-        )
-
-    def taught(
-        self, rows: LabelledRows, lesson: Lesson, trial: Trial, n_members: int, device: torch.device
-    ) -> Objective:
-        """The objective over the training rows and those without a target behind them."""
-        codes = None if self.scale else rows.target
-        weights = row_weights(codes, rows.weight, self.class_weights, len(rows))
-        target, labels = rows.target, lesson.labels
-        labelled = None
-        extra = lesson.extra_rows(augmented=trial.augmented)
-        if lesson.extra_labels is not None and extra.start < extra.stop:
-            n_extra = extra.stop - extra.start
-            labels = np.concatenate([labels, lesson.extra_labels[extra]])
-            # Any target in range: the objective does not look at it.
-            target = np.concatenate([target, np.repeat(target[:1], n_extra)])
-            labelled = torch.arange(len(target), device=device) < len(rows)
-            if weights is not None and lesson.extra_weight is not None:
-                weights = np.concatenate([weights, lesson.extra_weight[extra]])
-        if self.scale is not None:
-            target, labels = self.scale.standardise(target), self.scale.standardise(labels)
-        return Objective(
-            targets=torch.from_numpy(np.ascontiguousarray(target)).to(device),
-            weights=None
-            if weights is None
-            else torch.from_numpy(weights.astype(np.float32)).to(device),
-            soft_targets=torch.from_numpy(labels.astype(np.float32)).to(device),
-            teacher_weight=_per_member(trial.weights, n_members, device),
-            temperature=_per_member(trial.temperatures, n_members, device),
-            labelled=labelled,
-        )
-
-
-def class_weights_of(
-    rows: LabelledRows, class_weight: ClassWeight, classes: np.ndarray | None
-) -> np.ndarray | None:
-    """Weight of each class, float64 of shape (n_classes,); None where there are none.
-
-    Parameters
-    ----------
-    rows : LabelledRows
-        Training rows, which "balanced" counts.
-    class_weight : "balanced", mapping of label to weight, or None
-    classes : ndarray of shape (n_classes,) or None
-        None in regression.
-
-    Raises
-    ------
-    ValueError
-        If a label is unknown, or a weight is not a finite number above 0.
-    """
-    if class_weight is None or classes is None:
-        return None
-    if isinstance(class_weight, str):
-        if class_weight != "balanced":
-            raise ValueError(
-                "class_weight must be None, 'balanced' or a mapping of label to weight; "
-                f"got {class_weight!r}"
-            )
-        return class_weight_vector(rows.target, len(classes), rows.weight)
-    return _weights_by_label(class_weight, classes)
-
-
-def _weights_by_label(class_weight: Mapping[Any, float], classes: np.ndarray) -> np.ndarray:
-    known = classes.tolist()
-    unknown = [label for label in class_weight if label not in known]
-    if unknown:
-        raise ValueError(
-            f"class_weight names {unknown[0]!r}, which is not a label of the target; "
-            f"the labels are {known[:10]}"
-        )
-    weights = np.array([float(class_weight.get(label, 1.0)) for label in known])
-    if not np.isfinite(weights).all() or (weights <= 0).any():
-        raise ValueError(
-            f"class_weight must hold finite numbers above 0; got {dict(class_weight)!r}"
-        )
-    return weights
-
-
-def _check_prior(prior: Prior, n_classes: int, settings: FitSettings) -> np.ndarray | None:
-    if isinstance(prior, str):
-        if prior not in ("training", "balanced"):
-            raise ValueError(
-                f"prior must be 'training', 'balanced' or an array of {n_classes} shares; "
-                f"got {prior!r}"
-            )
-        if settings.training_mode != "imbalance_aware" or prior == "training":
-            return None
-        return np.full(n_classes, 1.0 / n_classes)
-    shares: np.ndarray = np.asarray(prior, dtype=np.float64)
-    if shares.shape != (n_classes,) or not np.isfinite(shares).all() or (shares <= 0).any():
-        raise ValueError(
-            f"prior must hold {n_classes} finite shares above 0, in the order of classes_; "
-            f"got {prior!r}"
-        )
-    if settings.training_mode != "imbalance_aware":
-        raise ValueError(
-            "prior is an argument of training_mode='imbalance_aware'; the mode is "
-            f"{settings.training_mode!r}"
-        )
-    total: float = shares.sum()
-    return shares / total
-
-
 def _train_members(
     settings: FitSettings,
     encoder: TableEncoder,
     training: tuple[Compact, LabelledRows],
     held_out: tuple[Compact, LabelledRows] | None,
-    targets: _Targets,
+    targets: Targets,
     cross: CrossPredictions | None,
     *,
     taught: tuple[Lesson, Trial] | None,
@@ -654,22 +455,18 @@ def _train_members(
     checkpoint: Checkpoint | None,
     stop_at: Sequence[int] | None,
 ) -> Trained:
-    device = _device(settings)
+    device = training_device(settings)
     if settings.n_members is None or settings.batch_size is None:
         raise ValueError("settings must be resolved before training; call settings.resolved(...)")
-    # The stream depends on the member's index, never on how many members there are.
-    seeds = [
-        int(np.random.SeedSequence([settings.random_state, member]).generate_state(1)[0])
-        for member in range(settings.n_members)
-    ]
+    seeds = member_seeds(settings.random_state, settings.n_members)
     compact, rows = training
     batch_size = settings.batch_size
-    modules = [_network(settings, encoder.input_dim, targets.output_dim, seed) for seed in seeds]
+    modules = [new_network(settings, encoder.input_dim, targets.output_dim, seed) for seed in seeds]
     if taught is None:
         objective = targets.on(rows, device)
     else:
         lesson, trial = taught
-        objective = targets.taught(rows, lesson, trial, settings.n_members, device)
+        objective = _taught_objective(targets, rows, lesson, trial, settings.n_members, device)
         # Candidates differ in what they are taught alone: first weights and dropout are the same.
         modules, seeds = modules * len(trial.weights), seeds * len(trial.weights)
         more = lesson.extra_rows(augmented=trial.augmented)
@@ -689,7 +486,7 @@ def _train_members(
     if held_out is not None:
         chooser = HeldOutRows(
             Inputs(encoder, held_out[0], device),
-            _score(settings, targets, held_out[1], device, cross),
+            epoch_score(settings, targets, held_out[1], device, cross),
             cross,
         )
     return train(
@@ -705,6 +502,43 @@ def _train_members(
         on_epoch=on_epoch,
         checkpointer=checkpointer,
         stop_at=stop_at,
+    )
+
+
+def _taught_objective(
+    targets: Targets,
+    rows: LabelledRows,
+    lesson: Lesson,
+    trial: Trial,
+    n_members: int,
+    device: torch.device,
+) -> Objective:
+    """The objective over the training rows and those without a target behind them."""
+    codes = None if targets.scale else rows.target
+    weights = row_weights(codes, rows.weight, targets.class_weights, len(rows))
+    target, labels = rows.target, lesson.labels
+    labelled = None
+    extra = lesson.extra_rows(augmented=trial.augmented)
+    if lesson.extra_labels is not None and extra.start < extra.stop:
+        n_extra = extra.stop - extra.start
+        labels = np.concatenate([labels, lesson.extra_labels[extra]])
+        # Any target in range: the objective does not look at it.
+        target = np.concatenate([target, np.repeat(target[:1], n_extra)])
+        labelled = torch.arange(len(target), device=device) < len(rows)
+        if weights is not None and lesson.extra_weight is not None:
+            weights = np.concatenate([weights, lesson.extra_weight[extra]])
+    if targets.scale is not None:
+        scale = targets.scale
+        target, labels = scale.standardise(target), scale.standardise(labels)
+    return Objective(
+        targets=torch.from_numpy(np.ascontiguousarray(target)).to(device),
+        weights=None
+        if weights is None
+        else torch.from_numpy(weights.astype(np.float32)).to(device),
+        soft_targets=torch.from_numpy(labels.astype(np.float32)).to(device),
+        teacher_weight=_per_member(trial.weights, n_members, device),
+        temperature=_per_member(trial.temperatures, n_members, device),
+        labelled=labelled,
     )
 
 
@@ -732,27 +566,6 @@ def _per_member(values: Sequence[float], n_members: int, device: torch.device) -
     return torch.tensor(values, dtype=torch.float32, device=device).repeat_interleave(n_members)
 
 
-def _network(settings: FitSettings, input_dim: int, output_dim: int, seed: int) -> nn.Module:
-    """A fresh network; torch's own generator is left as it was."""
-    width, depth, dropout = settings.hidden_dim, settings.num_hidden_layers, settings.dropout
-    if width is None or depth is None or dropout is None:
-        raise ValueError("settings must be resolved before training; call settings.resolved(...)")
-    before = torch.default_generator.get_state()
-    try:
-        # Not torch.manual_seed, which would seed the generators of CUDA devices too.
-        torch.default_generator.manual_seed(seed)
-        return build_model(
-            input_dim,
-            output_dim,
-            settings.training_mode,
-            width,
-            depth,
-            dropout,
-        )
-    finally:
-        torch.default_generator.set_state(before)
-
-
 def _identity(
     settings: FitSettings, encoder: TableEncoder, *parts: tuple[Compact, LabelledRows] | None
 ) -> dict[str, str]:
@@ -778,99 +591,6 @@ def _taught_identity(taught: tuple[Lesson, Trial] | None) -> dict[str, str]:
     if lesson.extra_labels is not None:
         digest.update(lesson.extra_labels.tobytes())
     return {"teacher's labels": digest.hexdigest(), "trial": repr(trial)}
-
-
-def _score(
-    settings: FitSettings,
-    targets: _Targets,
-    rows: LabelledRows,
-    device: torch.device,
-    cross: CrossPredictions | None,
-) -> Callable[[Tensor], Tensor]:
-    """What chooses the epoch: maps validation logits to one loss per member."""
-    objective = targets.on(rows, device)
-    if cross is not None:
-
-        def seen(outputs: Tensor) -> Tensor:
-            cross.see(outputs[..., 0].double().cpu().numpy())
-            return objective.loss(outputs)
-
-        return seen
-    if settings.training_mode != "calibrated_classifier":
-        return objective.loss
-    weights = row_weights(rows.target, rows.weight, targets.class_weights, len(rows))
-
-    def refined(logits: Tensor) -> Tensor:
-        proba = torch.softmax(logits.double(), dim=-1).cpu().numpy()
-        return torch.tensor(
-            [refined_log_loss(member, rows.target, weights) for member in proba],
-            dtype=torch.float64,
-        )
-
-    return refined
-
-
-def _device(settings: FitSettings) -> torch.device:
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda' needs a CUDA device, and there is none; use device='auto'")
-    return torch.device(settings.device)
-
-
-def _arrays(module: nn.Module) -> dict[str, np.ndarray]:
-    return {name: value.cpu().numpy().copy() for name, value in module.state_dict().items()}
-
-
-def _with_scores(model: FittedModel, compact: Compact, validation: LabelledRows) -> FittedModel:
-    """Calibrate on the validation rows where the mode does, and score them."""
-    if not len(validation):
-        return model
-    predictor = Predictor(model)
-    output = predictor.network(compact)
-    if model.classes is None:
-        scores = score_regression(validation.target, output, validation.weight)
-        return replace(model, metrics={"validation": scores})
-    settings = model.settings
-    if settings.calibration is not None and settings.training_mode != "imbalance_aware":
-        kind = settings.calibration
-        if kind == "auto" and settings.training_mode != "calibrated_classifier":
-            kind = "temperature"
-        fit = fit_calibrator(
-            output,
-            validation.target,
-            kind=kind,
-            sample_weight=row_weights(
-                validation.target, validation.weight, model.class_weights, len(validation)
-            ),
-            random_state=settings.random_state,
-        )
-        model = replace(
-            model,
-            calibrator=fit.calibrator,
-            card={**model.card, "calibration": fit.message},
-        )
-        predictor = Predictor(model)
-    proba = predictor.calibrated(output)
-    scores = score_classification(validation.target, proba, validation.weight)
-    return replace(model, metrics={"validation": scores})
-
-
-def _with_decision(model: FittedModel, rows: LabelledRows, aim: DecisionAim) -> FittedModel:
-    """Tune the decision rule on the validation rows, and score their labels by it."""
-    proba = Predictor(model).predict_proba(rows.frame)
-    seed = model.settings.random_state
-    fit = aim.fit(proba, rows.target, rows.weight, random_state=seed)
-    if not fit.accepted and aim.goal in ("recall", "precision"):
-        warnings.warn(f"the decision rule {fit.message}", UserWarning, stacklevel=3)
-    decided = fit.rule.apply(proba)
-    scores = score_classification(rows.target, proba, rows.weight, predicted=decided)
-    return replace(
-        model,
-        decision=fit.rule if fit.accepted else None,
-        metrics={**model.metrics, "validation": scores},
-        card={**model.card, "decision": fit.message},
-    )
 
 
 def _with_verdict(
@@ -912,29 +632,3 @@ def _with_intervals(
         rows, values = held_out.rows, model.target.restore(cross.predictions())
     intervals = fit_intervals(rows.target, values, kind=interval.kind, sample_weight=rows.weight)
     return replace(model, intervals=intervals)
-
-
-def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
-
-
-def _card(
-    profile: TableProfile, n_train: int, n_validation: int, target_name: str | None, stopped: str
-) -> dict[str, Any]:
-    import sklearn
-
-    return {
-        "target": target_name,
-        "n_training_rows": n_train,
-        "n_validation_rows": n_validation,
-        "columns": [asdict(column) for column in profile.columns],
-        "stopped": stopped,
-        "versions": {
-            "tabwright": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "polars": pl.__version__,
-            "scikit-learn": sklearn.__version__,
-        },
-    }

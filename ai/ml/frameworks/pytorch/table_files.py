@@ -8,7 +8,8 @@ of files with one schema. Which files they are is found in `table_paths.py`, one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from ai.ml.frameworks.pytorch.text_types import Dtypes, cast_column, dtype_of_ki
 __all__ = [
     "CsvFormat",
     "Source",
+    "file_chunks",
     "iter_tables",
     "read_table",
     "read_with_notes",
@@ -212,6 +214,49 @@ def iter_tables(
     if verbatim and table_format(paths[0]) == "csv":
         schema = {name: dtype for name, dtype in schema.items() if name not in verbatim}
     return _batches(paths, batch_rows, columns, schema, layout)
+
+
+def file_chunks(
+    path: Path,
+    chunk_rows: int,
+    columns: Sequence[str] | None = None,
+    dtypes: Dtypes | None = None,
+    wanted: Callable[[int], bool] | None = None,
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Runs of `chunk_rows` rows of one file, with their numbers from 0.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    chunk_rows : int
+    columns : sequence of str, optional
+        Columns to read, in this order.
+    dtypes : mapping of str to polars dtype, optional
+        Types of columns, as in `iter_tables`; without them text stays text.
+    wanted : callable, optional
+        Takes a chunk's number. The others are passed over; in Parquet and Arrow files unread.
+
+    Yields
+    ------
+    number : int
+    frame : polars.DataFrame
+
+    Raises
+    ------
+    TableError
+        As `iter_tables`.
+    """
+    given = dtypes or {}
+    if table_format(path) in ("parquet", "arrow"):
+        numbers = (n for n in itertools.count() if wanted is None or wanted(n))
+        for frame in file_pieces(path, columns, CsvFormat(), chunk_rows, wanted):
+            number = next(numbers)
+            _check_typed(path, given, frame.columns)
+            yield number, _typed(frame, given, ".", number * chunk_rows)
+        return
+    for number, frame in enumerate(_batches([path], chunk_rows, columns, given, CsvFormat())):
+        if wanted is None or wanted(number):
+            yield number, frame
 
 
 # ---------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ __all__ = [
     "labels_to_codes",
     "regression_target",
     "sample_weights",
+    "task_of_counts",
 ]
 
 _MOST_CLASSES: Final = 20
@@ -84,17 +85,41 @@ def infer_task(target: pl.Series) -> tuple[Task, str]:
             f"the target must be labels or numbers; column {name!r} holds {dtype}; "
             "make a number of it first, e.g. the days since a date"
         )
-    n_unique = present.n_unique()
+    fractions = not dtype.is_integer() and dtype.is_numeric()
+    fractions = fractions and bool((present.cast(pl.Float64) % 1 != 0).any())
+    return task_of_counts(
+        name, dtype, n_unique=present.n_unique(), n_rows=present.len(), has_fraction=fractions
+    )
+
+
+def task_of_counts(
+    name: str, dtype: pl.DataType, *, n_unique: int, n_rows: int, has_fraction: bool
+) -> tuple[Task, str]:
+    """The rule of `infer_task`, for a column of which only this is known.
+
+    Parameters
+    ----------
+    name : str
+    dtype : polars.DataType
+        Not temporal, not nested.
+    n_unique, n_rows : int
+        Distinct values, and values, that are not missing.
+    has_fraction : bool
+        Whether a number among them is not whole.
+
+    Returns
+    -------
+    task : {"classification", "regression"}
+    reason : str
+    """
     if dtype == pl.Boolean:
         return "classification", f"{name!r} holds true and false, so they are classes"
     if not dtype.is_numeric():
         return "classification", f"{name!r} holds text ({n_unique} distinct), so they are classes"
-    if not dtype.is_integer() and (present.cast(pl.Float64) % 1 != 0).any():
+    if has_fraction:
         return "regression", f"{name!r} holds numbers with a fraction, so it is a quantity"
-    few = n_unique <= 2 or (
-        n_unique <= _MOST_CLASSES and present.len() >= _ROWS_PER_CLASS * n_unique
-    )
-    count = f"{name!r} holds whole numbers, {n_unique} distinct in {present.len()} rows"
+    few = n_unique <= 2 or (n_unique <= _MOST_CLASSES and n_rows >= _ROWS_PER_CLASS * n_unique)
+    count = f"{name!r} holds whole numbers, {n_unique} distinct in {n_rows} rows"
     if few:
         return "classification", f"{count}: few, so they are classes"
     return "regression", f"{count}: many, so it is a quantity"
