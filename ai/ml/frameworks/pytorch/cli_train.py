@@ -188,6 +188,28 @@ def train(
     seed: Annotated[
         int, typer.Option(metavar="N", help="Of every random choice.", rich_help_panel=SETTINGS)
     ] = 0,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AMOUNT",
+            help="Training may take so much, e.g. 2GB; else rows stay on disk [half of free].",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the run's state there, and go on from it.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float,
+        typer.Option(
+            metavar="X", help="Between two writes of the state.", rich_help_panel=SETTINGS
+        ),
+    ] = 60.0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
@@ -195,6 +217,7 @@ def train(
     """Train a model on a table, score it on held-out rows, save it as one file."""
     with readable_errors(as_json=as_json):
         from ai.ml.frameworks.pytorch.decision_words import DecisionRequest
+        from ai.ml.frameworks.pytorch.memory import bytes_of
         from ai.ml.frameworks.pytorch.training_run import TrainRequest, run_training
         from ai.ml.frameworks.pytorch.training_table import TableRequest
 
@@ -241,6 +264,9 @@ def train(
             n_threads=threads,
             random_state=seed,
             report=report,
+            memory=None if memory is None else bytes_of(memory),
+            checkpoint=checkpoint,
+            checkpoint_interval=checkpoint_seconds,
         )
         silent = quiet or as_json
         with epoch_bar(silent) as bar:
@@ -255,6 +281,9 @@ def train(
                 on_profile=None if silent else show_profile,
                 on_epoch=bar,
             )
+        if result is None:
+            # Another worker speaks for all.
+            return
         model = result.model
         if as_json:
             print_json(

@@ -24,6 +24,7 @@ from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
 from ai.ml.frameworks.pytorch.distillation import Teaching
 from ai.ml.frameworks.pytorch.export import ParityReport, export_onnx
 from ai.ml.frameworks.pytorch.fidelity import FidelityReport
+from ai.ml.frameworks.pytorch.file_route import FitsFiles
 from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted, member_modules
 from ai.ml.frameworks.pytorch.models import TrainingMode
 from ai.ml.frameworks.pytorch.pipeline import ClassWeight, LabelledRows, Prior, fit_table
@@ -51,7 +52,7 @@ Callbacks = Sequence[Callback | Callable[[Epoch], object]] | None
 EvalSet = tuple[Any, Any] | tuple[Any, Any, Any] | list[tuple[Any, ...]] | None
 
 
-class _TabularEstimator(BaseEstimator):  # type: ignore[misc]
+class _TabularEstimator(FitsFiles, BaseEstimator):  # type: ignore[misc]
     """What the classifier and the regressor share."""
 
     _task: Task

@@ -27,6 +27,7 @@ from ai.ml.frameworks.pytorch import __version__
 from ai.ml.frameworks.pytorch.batches import HeldOut, HeldOutRows, Inputs
 from ai.ml.frameworks.pytorch.calibration import check_calibration
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
+from ai.ml.frameworks.pytorch.decisions import DecisionAim
 from ai.ml.frameworks.pytorch.distributed import ALONE, SharedCheckpointer, Workers
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fit_parts import (
@@ -43,6 +44,7 @@ from ai.ml.frameworks.pytorch.fit_parts import (
     new_network,
     training_device,
     weights_by_label,
+    with_decision,
     with_scores,
 )
 from ai.ml.frameworks.pytorch.fitted import Architecture, FittedModel
@@ -76,11 +78,14 @@ def fit_files(
     test_fraction: float = 0.0,
     roles: Mapping[str, Role] | None = None,
     class_weight: ClassWeight = None,
-    prior: Prior = "training",
+    prior: Prior | Callable[[np.ndarray | None], Prior] = "training",
+    decision: Callable[[np.ndarray], DecisionAim] | None = None,
     spool: str | os.PathLike[str] | None = None,
     checkpoint: Checkpoint | None = None,
     workers: Workers = ALONE,
     on_message: Callable[[str], None] | None = None,
+    on_profile: Callable[[TableProfile], None] | None = None,
+    on_start: Callable[[FitSettings, int, int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> FittedModel | None:
     """Fit a model to files that need not fit in memory.
@@ -101,7 +106,9 @@ def fit_files(
     roles : mapping of str to Role, optional
         Overrides the inferred roles of columns.
     class_weight, prior
-        As in `fit_table`.
+        As in `fit_table`; the prior may be a function of the labels.
+    decision : callable, optional
+        Gives what the stored decision rule shall serve, for the labels.
     spool : path, optional
         Folder for the encoded rows, about 4 bytes a cell; emptied first, and removed in the end.
         By default one in the folder for temporary files.
@@ -112,6 +119,11 @@ def fit_files(
         rounding.
     on_message : callable, optional
         Called with each decision, as a sentence, at the first worker.
+    on_profile : callable, optional
+        Called with what each column is, before training, at the first worker.
+    on_start : callable, optional
+        Called with the resolved settings and the numbers of training and validation rows, at the
+        first worker.
     on_epoch : callable, optional
         Called with each `Epoch`, at the first worker.
 
@@ -161,10 +173,23 @@ def fit_files(
         say(f"task: {scan.task}, since {scan.reason}")
     resolved = settings(scan.task).resolved(n_rows=n_rows["train"])
     fit = _StreamFit(
-        table, columns, places, scan, resolved, dict(roles or {}), class_weight, prior, workers
+        table,
+        columns,
+        places,
+        scan,
+        resolved,
+        dict(roles or {}),
+        class_weight,
+        prior(scan.classes) if callable(prior) else prior,
+        None if decision is None or scan.classes is None else decision(scan.classes),
+        workers,
     )
+    if not workers.is_first:
+        on_profile = on_start = on_epoch = None
+    if on_start is not None:
+        on_start(resolved, n_rows["train"], n_rows["validation"])
     with _folder(spool, workers) as folder:
-        return fit.run(folder, checkpoint, say, on_epoch if workers.is_first else None)
+        return fit.run(folder, checkpoint, say, on_profile, on_epoch)
 
 
 def _check_mode(settings: FitSettings, class_weight: ClassWeight) -> None:
@@ -227,6 +252,7 @@ class _StreamFit:
     roles: dict[str, Role]
     class_weight: ClassWeight
     prior: Prior
+    decision: DecisionAim | None
     workers: Workers
 
     def run(
@@ -234,6 +260,7 @@ class _StreamFit:
         folder: Path,
         checkpoint: Checkpoint | None,
         say: Callable[[str], None],
+        on_profile: Callable[[TableProfile], None] | None,
         on_epoch: Callable[[Epoch], None] | None,
     ) -> FittedModel | None:
         scan, settings = self.scan, self.settings
@@ -249,11 +276,17 @@ class _StreamFit:
             )
         if scan.classes is not None and settings.calibration is not None:
             check_calibration(settings.calibration, len(scan.classes))
+        if self.decision is not None:
+            if scan.classes is None:
+                raise ValueError("a decision rule is for classification; this is a regression task")
+            self.decision.check(len(scan.classes))
         sample = self._rows("train")
         if len(sample) < scan.n_rows["train"]:
             say(f"the encoder is fitted on a uniform sample of {len(sample):,} training rows")
         identifiers: dict[str, Role] = dict.fromkeys(scan.identifiers, "identifier")
         profile = profile_table(sample.frame, roles=identifiers | self.roles)
+        if on_profile is not None:
+            on_profile(profile)
         encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)
         compact = encoder.fit_transform(
             sample.frame,
@@ -499,6 +532,8 @@ class _StreamFit:
         if len(choosing) < scan.n_rows["validation"] and not self._sets_aside:
             say(f"calibrated and scored on a uniform sample of {len(choosing):,} validation rows")
         model = with_scores(model, encoder.transform(choosing.frame), choosing)
+        if self.decision is not None:
+            model = with_decision(model, choosing, self.decision)
         if self._sets_aside:
             spare = self._rows("validation", scan.aside("validation"))
             values = Predictor(model).predict_values(spare.frame)

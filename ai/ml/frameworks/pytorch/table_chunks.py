@@ -22,19 +22,9 @@ from ai.ml.frameworks.pytorch.splits import split_by_hash, stable_row_hash
 from ai.ml.frameworks.pytorch.table_files import file_chunks, table_dtypes
 from ai.ml.frameworks.pytorch.table_paths import Source, shown_paths, table_format, table_paths
 
-__all__ = [
-    "CHUNK_ROWS",
-    "Chunk",
-    "FilesTable",
-    "Place",
-    "RowPlaces",
-    "free_memory",
-    "memory_needed",
-]
+__all__ = ["CHUNK_ROWS", "Chunk", "FilesTable", "Place", "RowPlaces"]
 
 CHUNK_ROWS: Final = 65_536
-# What reading, splitting and encoding a table in memory takes, in copies of the table.
-_COPIES: Final = 3.0
 _SHARE_ASIDE: Final = 0.25
 
 Place = Literal["train", "validation", "test"]
@@ -172,48 +162,3 @@ class RowPlaces:
         """One hash per row, whatever the group."""
         name = f"{purpose}\0{self.table.name(chunk.file)}"
         return stable_row_hash(self.seed, name, chunk.row_numbers)
-
-
-def memory_needed(source: Source) -> int:
-    """About how many bytes it takes to train on a table in memory, by its size and first rows.
-
-    Raises
-    ------
-    TableError
-        As `read_table`.
-    """
-    paths = table_paths(source)
-    if table_format(paths[0]) in ("parquet", "arrow"):
-        rows, row_bytes = 0, 0.0
-        for path in paths:
-            _, head = next(file_chunks(path, CHUNK_ROWS, wanted=lambda n: n == 0))
-            row_bytes = max(row_bytes, head.estimated_size() / max(head.height, 1))
-            rows += _n_rows(path, head)
-        return int(rows * row_bytes * _COPIES)
-    n_bytes = sum(path.stat().st_size for path in paths)
-    # A number takes about as many bytes as text as in memory; packed text grows about fivefold.
-    packed = 5.0 if paths[0].name.lower().endswith(".gz") else 1.0
-    return int(n_bytes * packed * 1.5 * _COPIES)
-
-
-def _n_rows(path: Path, head: pl.DataFrame) -> int:
-    if head.height < CHUNK_ROWS:
-        return head.height
-    lazy = pl.scan_parquet(path, glob=False) if table_format(path) == "parquet" else None
-    if lazy is None:
-        lazy = pl.scan_ipc(path)
-    return int(lazy.select(pl.len()).collect().item())
-
-
-def free_memory() -> int | None:
-    """Bytes that this process may still use, or None where the system does not say."""
-    free: list[int] = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        facts = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free.append(int(facts["MemAvailable"].split()[0]) * 1024)
-    limit, stat = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.stat")
-    if limit.exists() and stat.exists() and limit.read_text().strip() != "max":
-        used = dict(line.split() for line in stat.read_text().splitlines())
-        free.append(max(int(limit.read_text()) - int(used["anon"]), 0))
-    return min(free) if free else None

@@ -10,17 +10,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
 from ai.ml.frameworks.pytorch.decision_words import DecisionRequest
 from ai.ml.frameworks.pytorch.decisions import DecisionRule
 from ai.ml.frameworks.pytorch.distillation import Teaching
+from ai.ml.frameworks.pytorch.distributed import Workers, joined_workers
 from ai.ml.frameworks.pytorch.files import check_writable
 from ai.ml.frameworks.pytorch.fitted import FittedModel
+from ai.ml.frameworks.pytorch.memory import reason_to_stream
 from ai.ml.frameworks.pytorch.metrics import score_class_prior, score_constant
 from ai.ml.frameworks.pytorch.pipeline import LabelledRows, Prior, fit_table
 from ai.ml.frameworks.pytorch.predictor import Predictor
@@ -28,6 +32,8 @@ from ai.ml.frameworks.pytorch.report import write_report
 from ai.ml.frameworks.pytorch.scoring import score_rows
 from ai.ml.frameworks.pytorch.settings import FitSettings, Task
 from ai.ml.frameworks.pytorch.splits import split_rows
+from ai.ml.frameworks.pytorch.stream_fit import fit_files
+from ai.ml.frameworks.pytorch.stream_scan import StreamColumns
 from ai.ml.frameworks.pytorch.tables import TableProfile, profile_table
 from ai.ml.frameworks.pytorch.trainer import Epoch
 from ai.ml.frameworks.pytorch.training_table import (
@@ -66,6 +72,14 @@ class TrainRequest:
     random_state : int
     report : Path or None
         Where to write a report on the rows kept for the scores; None: nowhere.
+    memory : int or None
+        Bytes that training may take; rows come from disk where it would take more. None: half of
+        what the machine has free.
+    checkpoint : Path or None
+        Where the run keeps its state, and goes on from. None: nowhere; beside the model, where
+        several workers train.
+    checkpoint_interval : float
+        Seconds between two writes of the state.
     """
 
     table: TableRequest
@@ -78,6 +92,9 @@ class TrainRequest:
     n_threads: int | None = None
     random_state: int = 0
     report: Path | None = None
+    memory: int | None = None
+    checkpoint: Path | None = None
+    checkpoint_interval: float = 60.0
 
     @property
     def path(self) -> Path:
@@ -116,8 +133,11 @@ def run_training(
     on_message: Callable[[str], None] | None = None,
     on_profile: Callable[[TableProfile], None] | None = None,
     on_epoch: Callable[[Epoch, int], None] | None = None,
-) -> TrainResult:
+) -> TrainResult | None:
     """Read, fit, score and save.
+
+    Under torchrun the workers share the work; rows come from disk then, as they do where the table
+    does not fit in the memory that it may take.
 
     Parameters
     ----------
@@ -131,7 +151,8 @@ def run_training(
 
     Returns
     -------
-    TrainResult
+    TrainResult or None
+        None at all workers but the first, which saves the model.
 
     Raises
     ------
@@ -151,6 +172,109 @@ def run_training(
             on_message(message)
 
     _check(request)
+    model: FittedModel | None
+    write_report = None
+    with joined_workers() as workers:
+        reason = reason_to_stream(request.table.table, request.memory)
+        if workers.size > 1:
+            reason = f"{workers.size} workers share the rows, which come from disk"
+        if reason is None:
+            model, write_report = _fit_in_memory(request, say, on_profile, on_epoch)
+        else:
+            if workers.is_first:
+                say(reason)
+            model = _fit_from_disk(
+                request, workers, say if workers.is_first else None, on_profile, on_epoch
+            )
+    if model is None:
+        return None
+    for part in ("calibration", "decision"):
+        if part in model.card:
+            say(f"{part}: {model.card[part]}")
+    if "fidelity" in model.card:
+        say(model.card["fidelity"]["verdict"])
+    model = replace(
+        model, card={**model.card, "columns_not_used": list(request.table.columns_not_used)}
+    )
+    model.save(request.path)
+    if request.report is not None and write_report is not None:
+        write_report(model=model, messages=tuple(messages))
+        say(f"wrote the report {request.report}")
+    checkpoint = _checkpoint(request, n_workers=workers.size)
+    if checkpoint is not None and model.card.get("stopped") != "interrupted":
+        checkpoint.remove()
+    return TrainResult(model, request.path, tuple(messages), time.perf_counter() - started)
+
+
+def _checkpoint(request: TrainRequest, *, n_workers: int) -> Checkpoint | None:
+    path = request.checkpoint
+    if path is None and n_workers > 1:
+        path = request.path.with_name(f"{request.path.name}.run")
+    return None if path is None else Checkpoint(path, request.checkpoint_interval)
+
+
+def _fit_from_disk(
+    request: TrainRequest,
+    workers: Workers,
+    say: Callable[[str], None] | None,
+    on_profile: Callable[[TableProfile], None] | None,
+    on_epoch: Callable[[Epoch, int], None] | None,
+) -> FittedModel | None:
+    asked = request.table
+    if asked.time is not None:
+        raise ValueError(
+            f"rows from disk cannot be put in order; got time={asked.time!r}; raise --memory, or "
+            "train on files up to a date and evaluate on later ones"
+        )
+    if request.report is not None:
+        raise ValueError(
+            f"a report is on rows in memory; got {request.report} for rows from disk; raise "
+            "--memory, or leave out --report"
+        )
+    columns = StreamColumns(
+        target=asked.target,
+        drop=asked.drop,
+        group=asked.group,
+        weight=asked.weight,
+        drop_null_target=asked.drop_null_target,
+    )
+    task: Task | None = None
+    if asked.task is not None:
+        task = "regression" if asked.task == "regression" else "classification"
+    n_epochs = 0
+
+    def note_length(settings: FitSettings, n_training: int, n_validation: int) -> None:
+        nonlocal n_epochs
+        n_epochs = settings.max_epochs or 0
+
+    with using_threads(request.n_threads):
+        return fit_files(
+            asked.table,
+            columns,
+            lambda task: fit_settings(
+                request.settings, task=task, random_state=request.random_state
+            ),
+            task=task,
+            test_fraction=request.test_fraction,
+            prior=lambda classes: _prior(request.prior, classes),
+            decision=None if request.decision is None else request.decision.aim,
+            spool=request.path.with_name(f".{request.path.name}.rows"),
+            checkpoint=_checkpoint(request, n_workers=workers.size),
+            workers=workers,
+            on_message=say,
+            on_profile=on_profile,
+            on_start=note_length,
+            on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, n_epochs),
+        )
+
+
+def _fit_in_memory(
+    request: TrainRequest,
+    say: Callable[[str], None],
+    on_profile: Callable[[TableProfile], None] | None,
+    on_epoch: Callable[[Epoch, int], None] | None,
+) -> tuple[FittedModel, Callable[..., None] | None]:
+    """The model, and what writes the report where rows were held out."""
     table = read_training_table(request.table, say)
     settings = fit_settings(request.settings, task=table.task, random_state=request.random_state)
     prior = _prior(request.prior, table.classes)
@@ -188,24 +312,14 @@ def run_training(
             teaching=_teaching(request, test),
             target_name=request.table.target,
             on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, n_epochs),
+            checkpoint=_checkpoint(request, n_workers=1),
         )
-    for part in ("calibration", "decision"):
-        if part in model.card:
-            say(f"{part}: {model.card[part]}")
-    if "fidelity" in model.card:
-        say(model.card["fidelity"]["verdict"])
-    model = replace(
-        model, card={**model.card, "columns_not_used": list(request.table.columns_not_used)}
-    )
-    if test is not None:
-        model = replace(model, metrics={**model.metrics, **_scores(model, table, test)})
-        if model.decision is not None:
-            say(f"decision on the test rows: {_decision_scores(model, test)}")
-    model.save(request.path)
-    if request.report is not None and test is not None:
-        _write_report(request, model, table, test, tuple(messages))
-        say(f"wrote the report {request.report}")
-    return TrainResult(model, request.path, tuple(messages), time.perf_counter() - started)
+    if test is None:
+        return model, None
+    model = replace(model, metrics={**model.metrics, **_scores(model, table, test)})
+    if model.decision is not None:
+        say(f"decision on the test rows: {_decision_scores(model, test)}")
+    return model, partial(_write_report, request, table=table, test=test)
 
 
 def fit_settings(settings: Mapping[str, Any], *, task: Task, random_state: int) -> FitSettings:
