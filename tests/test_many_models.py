@@ -11,15 +11,15 @@ import torch
 from sklearn.model_selection import GridSearchCV
 
 from ai.ml.frameworks.pytorch import TabularClassifier
+from ai.ml.frameworks.pytorch.fitted import FittedModel
 
 
 class _Reporting(TabularClassifier):
     """Scores with the number of threads that its fit had."""
 
-    def fit(self, X: Any, y: Any, **rest: Any) -> _Reporting:
+    def _remember(self, model: FittedModel) -> None:
         self.n_threads_ = torch.get_num_threads()
-        super().fit(X, y, **rest)
-        return self
+        super()._remember(model)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         assert torch.get_num_threads() == self.n_threads_
