@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from ai.ml.frameworks.pytorch import TabularRegressor, load_model
+from ai.ml.frameworks.pytorch.cli import app
 from ai.ml.frameworks.pytorch.fitted import FittedModel
 from ai.ml.frameworks.pytorch.intervals import interval_rows
 from ai.ml.frameworks.pytorch.schema import ArtifactError
@@ -134,3 +136,33 @@ def test_intervals_in_a_changed_file_are_refused() -> None:
     document["intervals"] = None
     with pytest.raises(ArtifactError, match=r"intervals\.levels"):
         FittedModel.from_artifact(document, tensors)
+
+
+def test_residuals_of_the_first_networks_are_out_of_fold_to_refitted_ones() -> None:
+    X, y = _rows(300)
+    eval_set = _rows(900, seed=1)
+    first = TabularRegressor(**SMALL).fit(X, y, eval_set=eval_set).model_.intervals
+    second = TabularRegressor(**SMALL, refit=True).fit(X, y, eval_set=eval_set).model_.intervals
+    assert first is not None
+    assert second is not None
+    assert (first.kind, second.kind) == ("split", "cross")
+    np.testing.assert_array_equal(first.residuals, second.residuals)
+
+
+def test_the_command_line_adds_the_ends_of_intervals(tmp_path: Path) -> None:
+    X, y = _rows(200)
+    path, table, out = tmp_path / "m.safetensors", tmp_path / "new.csv", tmp_path / "out.csv"
+    frame = pl.DataFrame(X, schema=["a", "b", "c"])
+    model = TabularRegressor(**SMALL).fit(frame, y)
+    model.save(path)
+    frame.write_csv(table)
+    words = ["predict", str(path), str(table), "--output", str(out), "--coverage"]
+    assert CliRunner().invoke(app, [*words, "0.8"]).exit_code == 0
+    written = pl.read_csv(out)
+    assert written.columns == ["prediction", "low", "high"]
+    np.testing.assert_allclose(
+        written.select("low", "high").to_numpy(), model.predict_interval(frame, 0.8)
+    )
+    refused = CliRunner().invoke(app, [*words, "80"])
+    assert refused.exit_code == 2
+    assert "coverage must be above 0 and below 1; got 80" in " ".join(refused.output.split())

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from ai.ml.frameworks.pytorch import (
     MLflowLogger,
@@ -18,6 +20,8 @@ from ai.ml.frameworks.pytorch import (
     TensorBoardLogger,
     load_model,
 )
+from ai.ml.frameworks.pytorch.cli import app
+from ai.ml.frameworks.pytorch.fitted import load_fitted
 from tests.rooms import PACKAGE, ROOT
 
 SMALL: dict[str, Any] = {
@@ -155,3 +159,17 @@ def test_a_missing_package_names_its_install_line(package: str, call: str, line:
         check=True,
     )
     assert line in done.stdout
+
+
+def test_the_command_line_logs_the_scores_of_the_test_rows(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    table, model = tmp_path / "table.csv", tmp_path / "model.safetensors"
+    pl.DataFrame({"a": X[:, 0], "b": X[:, 1], "y": Y}).write_csv(table)
+    words = ["train", str(table), "--target", "y", "--output", str(model), "--quiet"]
+    words += ["--epochs", "3", "--members", "1", "--width", "8"]
+    result = CliRunner().invoke(app, [*words, "--tensorboard", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    events = _events(tmp_path / "run")
+    assert len(events.Scalars("loss/train")) == 3
+    (accuracy,) = events.Scalars("test/accuracy")
+    assert accuracy.value == pytest.approx(load_fitted(model).metrics["test"]["accuracy"])

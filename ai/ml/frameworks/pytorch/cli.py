@@ -88,6 +88,10 @@ def predict(
         list[str] | None,
         typer.Option(metavar="COLUMN", help="Copy this column of TABLE; may come again."),
     ] = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Add intervals that hold this share, as 0.9."),
+    ] = None,
     escape_formulas: Annotated[
         bool,
         typer.Option(
@@ -120,7 +124,7 @@ def predict(
                 )
             _check_output(output, model, table)
         fitted = load_fitted(model)
-        pieces = iter_predictions(fitted, table, keep=keep or ())
+        pieces = iter_predictions(fitted, table, keep=keep or (), coverage=coverage)
         with counting_bar(quiet or output is None, "rows predicted") as advance:
             pieces = told(pieces, advance)
             if output is not None:

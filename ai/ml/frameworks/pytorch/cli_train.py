@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,9 @@ from ai.ml.frameworks.pytorch.console import (
     show_model_scores,
     show_profile,
 )
+
+if TYPE_CHECKING:
+    from ai.ml.frameworks.pytorch.callbacks import Callback
 
 __all__ = ["train"]
 
@@ -185,6 +188,16 @@ def train(
         int | None,
         typer.Option(metavar="N", help="Threads to train with.", rich_help_panel=SETTINGS),
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write curves there.", rich_help_panel=SETTINGS),
+    ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="Log there, as to sqlite:///x.db.", rich_help_panel=SETTINGS
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(metavar="N", help="Of every random choice.", rich_help_panel=SETTINGS)
     ] = 0,
@@ -280,6 +293,7 @@ def train(
                 on_message=None if silent else tell,
                 on_profile=None if silent else show_profile,
                 on_epoch=bar,
+                callbacks=_loggers(tensorboard, mlflow),
             )
         if result is None:
             # Another worker speaks for all.
@@ -302,3 +316,14 @@ def train(
             show_model_scores(model)
             say(f"saved {result.path} after {result.seconds:.1f} s; use it with")
             say(f"  tabwright predict {result.path} NEW_TABLE")
+
+
+def _loggers(tensorboard: Path | None, mlflow: str | None) -> list[Callback]:
+    from ai.ml.frameworks.pytorch.loggers import MLflowLogger, TensorBoardLogger
+
+    loggers: list[Callback] = []
+    if tensorboard is not None:
+        loggers.append(TensorBoardLogger(tensorboard))
+    if mlflow is not None:
+        loggers.append(MLflowLogger(mlflow))
+    return loggers

@@ -223,7 +223,8 @@ def fit_table(
             whole,
             calibrator=model.calibrator,
             decision=model.decision,
-            intervals=model.intervals,
+            # Of the first networks: to the second ones their residuals are out of fold.
+            intervals=model.intervals and replace(model.intervals, kind="cross"),
             metrics=model.metrics,
             card={**model.card, "n_training_rows": whole.card["n_training_rows"]},
         )

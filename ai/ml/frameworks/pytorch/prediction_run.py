@@ -64,6 +64,7 @@ def iter_predictions(
     table: str,
     *,
     keep: Sequence[str] = (),
+    coverage: float | None = None,
     batch_rows: int = _BATCH_ROWS,
 ) -> Iterator[pl.DataFrame]:
     """Predict a table of any length, in bounded memory.
@@ -78,6 +79,8 @@ def iter_predictions(
     keep : sequence of str, default=()
         Columns of the table to put before the predictions. From CSV files they come as they are
         written, unless the model uses them too.
+    coverage : float, optional
+        In regression: add the ends of intervals that hold this share of new values.
     batch_rows : int, default=65_536
         Rows of a piece.
 
@@ -91,7 +94,8 @@ def iter_predictions(
     TableError
         If columns are missing, or a cell does not fit its column.
     ValueError
-        If a kept column comes twice or is named as a prediction is.
+        If a kept column comes twice or is named as a prediction is, or the model has no
+        intervals of this coverage.
 
     Warns
     -----
@@ -100,6 +104,10 @@ def iter_predictions(
     """
     reading = _Reading.of(model, table, others=keep)
     outputs = _output_names(model)
+    predictor = Predictor(model)
+    if coverage is not None:
+        predictor.half_width(coverage)
+        outputs |= {"low", "high"}
     for position, name in enumerate(keep):
         if name in keep[:position]:
             raise ValueError(f"a column can be kept once; got {name!r} twice")
@@ -108,16 +116,19 @@ def iter_predictions(
                 f"a kept column must not be named as a prediction is; got {name!r}; rename it in "
                 "the table, or leave it out"
             )
-    return _predictions(model, reading, list(keep), batch_rows)
+    return _predictions(predictor, reading, list(keep), coverage, batch_rows)
 
 
 def _predictions(
-    model: FittedModel, reading: _Reading, keep: list[str], batch_rows: int
+    predictor: Predictor,
+    reading: _Reading,
+    keep: list[str],
+    coverage: float | None,
+    batch_rows: int,
 ) -> Iterator[pl.DataFrame]:
-    predictor = Predictor(model)
     for batch in reading.batches(batch_rows):
         with batch.in_place() as features:
-            predictions = prediction_frame(predictor, features)
+            predictions = prediction_frame(predictor, features, coverage)
         # A selection of no columns has no rows either, so it cannot be the left side of a stack.
         if keep:
             # What the file leaves empty stays empty, and is not a text of no characters.

@@ -182,17 +182,31 @@ class Predictor:
         ValueError
             For a classifier, a coverage out of range, or a model without held-out residuals.
         """
-        if self.model.classes is not None:
-            raise ValueError("predict_interval needs a regression model; this is a classifier")
-        if self.model.intervals is None:
-            raise ValueError(
-                "predict_interval needs a model with residuals of rows that chose nothing; this "
-                f"one has none ({self.model.card.get('intervals')}); fit with more validation rows"
-            )
-        # Checked before the table is encoded and the networks run.
-        width = self.model.intervals.half_width(coverage)
+        width = self.half_width(coverage)
         value = self.predict_values(frame)
         return np.stack([value - width, value + width], axis=1)
+
+    def half_width(self, coverage: float) -> float:
+        """Half the width of the prediction intervals, the same for every row.
+
+        Parameters
+        ----------
+        coverage : float
+            Share of new rows whose value the interval shall hold, in (0, 1).
+
+        Raises
+        ------
+        ValueError
+            For a classifier, a coverage out of range, or a model without held-out residuals.
+        """
+        if self.model.classes is not None:
+            raise ValueError("prediction intervals need a regression model; this is a classifier")
+        if self.model.intervals is None:
+            raise ValueError(
+                "prediction intervals need residuals of rows that chose nothing; this model has "
+                f"none ({self.model.card.get('intervals')}); fit with more validation rows"
+            )
+        return self.model.intervals.half_width(coverage)
 
     def predict_row(self, row: Mapping[str, Any]) -> FloatArray | float:
         """One row by the shortest way: no table is built.

@@ -12,7 +12,9 @@ from ai.ml.frameworks.pytorch.tables import labels_to_codes, regression_target
 __all__ = ["prediction_frame", "score_frame", "score_rows"]
 
 
-def prediction_frame(predictor: Predictor, frame: pl.DataFrame) -> pl.DataFrame:
+def prediction_frame(
+    predictor: Predictor, frame: pl.DataFrame, coverage: float | None = None
+) -> pl.DataFrame:
     """Predictions for the rows of a table.
 
     Parameters
@@ -20,16 +22,27 @@ def prediction_frame(predictor: Predictor, frame: pl.DataFrame) -> pl.DataFrame:
     predictor : Predictor
     frame : polars.DataFrame
         The columns of training, in any order; others are ignored.
+    coverage : float, optional
+        In regression: the share of new rows whose value an interval shall hold, in (0, 1).
 
     Returns
     -------
     polars.DataFrame
         A column `prediction`, by the model's decision rule where it has one; in classification
-        also `probability_LABEL` for every label.
+        also `probability_LABEL` for every label; with a coverage also `low` and `high`.
+
+    Raises
+    ------
+    ValueError
+        If a coverage is asked for and the model has no intervals.
     """
     classes = predictor.model.classes
+    width = None if coverage is None else predictor.half_width(coverage)
     if classes is None:
-        return pl.DataFrame({"prediction": predictor.predict_values(frame)})
+        values = predictor.predict_values(frame)
+        if width is None:
+            return pl.DataFrame({"prediction": values})
+        return pl.DataFrame({"prediction": values, "low": values - width, "high": values + width})
     proba = predictor.predict_proba(frame)
     labels = pl.Series("prediction", classes[predictor.decide(proba)].tolist())
     columns = {f"probability_{label}": proba[:, i] for i, label in enumerate(classes.tolist())}

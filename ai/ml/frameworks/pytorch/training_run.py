@@ -7,7 +7,7 @@ that a user sees come from rows that had no part in anything before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ai.ml.frameworks.pytorch.callbacks import Callback, as_callback, telling_failures
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
 from ai.ml.frameworks.pytorch.decision_words import DecisionRequest
 from ai.ml.frameworks.pytorch.decisions import DecisionRule
@@ -133,6 +134,7 @@ def run_training(
     on_message: Callable[[str], None] | None = None,
     on_profile: Callable[[TableProfile], None] | None = None,
     on_epoch: Callable[[Epoch, int], None] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainResult | None:
     """Read, fit, score and save.
 
@@ -148,6 +150,8 @@ def run_training(
         Called with what each column of the rows to learn from is, before training.
     on_epoch : callable, optional
         Called with each epoch and how many there will be at the most.
+    callbacks : sequence of Callback
+        Told of the start, each epoch and the end, when the model is scored and saved.
 
     Returns
     -------
@@ -172,31 +176,34 @@ def run_training(
             on_message(message)
 
     _check(request)
-    model: FittedModel | None
-    write_report = None
-    with joined_workers() as workers:
-        reason = reason_to_stream(request.table.table, request.memory)
-        if workers.size > 1:
-            reason = f"{workers.size} workers share the rows, which come from disk"
-        if reason is None:
-            model, write_report = _fit_in_memory(request, say, on_profile, on_epoch)
-        else:
-            if workers.is_first:
-                say(reason)
-            model = _fit_from_disk(
-                request, workers, say if workers.is_first else None, on_profile, on_epoch
-            )
-    if model is None:
-        return None
-    for part in ("calibration", "decision"):
-        if part in model.card:
-            say(f"{part}: {model.card[part]}")
-    if "fidelity" in model.card:
-        say(model.card["fidelity"]["verdict"])
-    model = replace(
-        model, card={**model.card, "columns_not_used": list(request.table.columns_not_used)}
-    )
-    model.save(request.path)
+    callback = _with_counter(callbacks, on_epoch)
+    with telling_failures(callback):
+        model: FittedModel | None
+        write_report = None
+        with joined_workers() as workers:
+            reason = reason_to_stream(request.table.table, request.memory)
+            if workers.size > 1:
+                reason = f"{workers.size} workers share the rows, which come from disk"
+            if reason is None:
+                model, write_report = _fit_in_memory(request, say, on_profile, callback)
+            else:
+                if workers.is_first:
+                    say(reason)
+                model = _fit_from_disk(
+                    request, workers, say if workers.is_first else None, on_profile, callback
+                )
+        if model is None:
+            return None
+        for part in ("calibration", "decision"):
+            if part in model.card:
+                say(f"{part}: {model.card[part]}")
+        if "fidelity" in model.card:
+            say(model.card["fidelity"]["verdict"])
+        model = replace(
+            model, card={**model.card, "columns_not_used": list(request.table.columns_not_used)}
+        )
+        model.save(request.path)
+        callback.on_end(model)
     if request.report is not None and write_report is not None:
         write_report(model=model, messages=tuple(messages))
         say(f"wrote the report {request.report}")
@@ -204,6 +211,26 @@ def run_training(
     if checkpoint is not None and model.card.get("stopped") != "interrupted":
         checkpoint.remove()
     return TrainResult(model, request.path, tuple(messages), time.perf_counter() - started)
+
+
+class _Counter(Callback):
+    """Passes each epoch on with the number of them."""
+
+    def __init__(self, on_epoch: Callable[[Epoch, int], None]) -> None:
+        self._on_epoch = on_epoch
+        self._n_epochs = 0
+
+    def on_start(self, settings: FitSettings, n_training_rows: int, n_validation_rows: int) -> None:
+        self._n_epochs = settings.max_epochs or 0
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        self._on_epoch(epoch, self._n_epochs)
+
+
+def _with_counter(
+    callbacks: Sequence[Callback], on_epoch: Callable[[Epoch, int], None] | None
+) -> Callback:
+    return as_callback([*callbacks, *([] if on_epoch is None else [_Counter(on_epoch)])])
 
 
 def _checkpoint(request: TrainRequest, *, n_workers: int) -> Checkpoint | None:
@@ -218,7 +245,7 @@ def _fit_from_disk(
     workers: Workers,
     say: Callable[[str], None] | None,
     on_profile: Callable[[TableProfile], None] | None,
-    on_epoch: Callable[[Epoch, int], None] | None,
+    callback: Callback,
 ) -> FittedModel | None:
     asked = request.table
     if asked.time is not None:
@@ -241,12 +268,6 @@ def _fit_from_disk(
     task: Task | None = None
     if asked.task is not None:
         task = "regression" if asked.task == "regression" else "classification"
-    n_epochs = 0
-
-    def note_length(settings: FitSettings, n_training: int, n_validation: int) -> None:
-        nonlocal n_epochs
-        n_epochs = settings.max_epochs or 0
-
     with using_threads(request.n_threads):
         return fit_files(
             asked.table,
@@ -263,8 +284,8 @@ def _fit_from_disk(
             workers=workers,
             on_message=say,
             on_profile=on_profile,
-            on_start=note_length,
-            on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, n_epochs),
+            on_start=callback.on_start,
+            on_epoch=callback.on_epoch,
         )
 
 
@@ -272,7 +293,7 @@ def _fit_in_memory(
     request: TrainRequest,
     say: Callable[[str], None],
     on_profile: Callable[[TableProfile], None] | None,
-    on_epoch: Callable[[Epoch, int], None] | None,
+    callback: Callback,
 ) -> tuple[FittedModel, Callable[..., None] | None]:
     """The model, and what writes the report where rows were held out."""
     table = read_training_table(request.table, say)
@@ -299,7 +320,6 @@ def _fit_in_memory(
     profile = profile_table(table.features, notes=table.notes)
     if on_profile is not None:
         on_profile(profile)
-    n_epochs = _n_epochs(settings, len(table))
     with using_threads(request.n_threads):
         model = fit_table(
             LabelledRows(table.features, table.target, table.weight),
@@ -311,7 +331,8 @@ def _fit_in_memory(
             decision=aim,
             teaching=_teaching(request, test),
             target_name=request.table.target,
-            on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, n_epochs),
+            on_start=callback.on_start,
+            on_epoch=callback.on_epoch,
             checkpoint=_checkpoint(request, n_workers=1),
         )
     if test is None:
@@ -445,11 +466,6 @@ def _teaching(request: TrainRequest, test: TrainingTable | None) -> Teaching | N
     if not request.teachers:
         return teaching
     return replace(teaching, teacher=[_kind(name) for name in request.teachers])
-
-
-def _n_epochs(settings: FitSettings, n_rows: int) -> int:
-    n_training = n_rows - round(settings.validation_fraction * n_rows)
-    return settings.resolved(n_rows=max(n_training, 1)).max_epochs or 0
 
 
 def _write_report(
