@@ -18,7 +18,7 @@ from ai.ml.frameworks.pytorch.decisions import DecisionRule
 from ai.ml.frameworks.pytorch.fitted import FittedModel
 from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
 from ai.ml.frameworks.pytorch.report import write_report
-from ai.ml.frameworks.pytorch.report_sections import implied_threshold
+from ai.ml.frameworks.pytorch.report_decisions import implied_threshold
 from ai.ml.frameworks.pytorch.settings import TRAINING_MODES, FitSettings, modes_for
 
 N_ROWS = 160

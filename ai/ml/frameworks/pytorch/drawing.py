@@ -23,7 +23,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     FloatArray = NDArray[np.float64]
 
@@ -47,6 +47,7 @@ __all__ = [
     "new_figure",
     "palette_css",
     "plain",
+    "row_weights",
     "styled",
     "thinned",
     "to_svg",
@@ -230,6 +231,13 @@ def add_cloud(axes: Axes, x: FloatArray, y: FloatArray, weight: FloatArray) -> N
             add_squares(axes, x_edges[columns], y_edges[rows], width, height, shade)
 
 
+def row_weights(sample_weight: ArrayLike | None, n_rows: int) -> FloatArray:
+    """The weights, or ones."""
+    if sample_weight is None:
+        return np.ones(n_rows)
+    return np.asarray(sample_weight, dtype=np.float64)
+
+
 def to_svg(figure: Figure, *, label: str, prefix: str) -> str:
     """A figure as one `<svg>` element to put into an HTML page.
 
@@ -266,7 +274,9 @@ def to_svg(figure: Figure, *, label: str, prefix: str) -> str:
             "role": "img",
             "aria-label": label,
             "viewBox": f"0 0 {width:g} {height:g}",
-            "style": f"max-width:{width / 72:.2f}in;stroke-linejoin:round;stroke-linecap:butt",
+            # Smaller than two thirds its text could not be read.
+            "style": f"max-width:{width / 72:.2f}in;min-width:{width / 108:.2f}in;"
+            "stroke-linejoin:round;stroke-linecap:butt",
         }
     )
     values = " ".join(value for node in root.iter() for value in node.attrib.values())

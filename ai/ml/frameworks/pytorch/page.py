@@ -49,7 +49,7 @@ margin:1rem 0 .4rem;padding:0;list-style:none}
 font-variant-numeric:tabular-nums}
 .tiles span{display:block;font-size:.86rem;color:var(--plot-muted)}
 .tiles .of{color:var(--plot-ink);font-weight:600}
-figure{margin:1.1rem 0 .6rem}
+figure{margin:1.1rem 0 .6rem;overflow-x:auto}
 figure svg{display:block;width:100%;height:auto;font-family:"DejaVu Sans",Verdana,sans-serif}
 figcaption{color:var(--plot-muted);max-width:46rem;margin-top:.35rem}
 .scroll{overflow-x:auto;margin:.7rem 0}

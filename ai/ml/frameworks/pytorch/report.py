@@ -19,13 +19,12 @@ from ai.ml.frameworks.pytorch.files import check_writable, write_atomically
 from ai.ml.frameworks.pytorch.fitted import FittedModel
 from ai.ml.frameworks.pytorch.markup import Node, element, number, percent
 from ai.ml.frameworks.pytorch.page import Section, page, tiles
+from ai.ml.frameworks.pytorch.report_decisions import decision_section, probability_section
 from ai.ml.frameworks.pytorch.report_sections import (
     METRICS,
-    decision_section,
     hardest_section,
     importance_section,
     model_section,
-    probability_section,
     scores_section,
     table_section,
     training_section,
