@@ -17,11 +17,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ai.ml.frameworks.pytorch.features import Compact
+from ai.ml.frameworks.pytorch.fitted import FittedModel, member_modules
 from ai.ml.frameworks.pytorch.metrics import row_log_loss
 from ai.ml.frameworks.pytorch.predictor import Predictor
 
 if TYPE_CHECKING:
-    from ai.ml.frameworks.pytorch.fitted import FittedModel
     from ai.ml.frameworks.pytorch.plan import EncodingPlan
 
 __all__ = ["Importance", "compact_columns", "permutation_importance"]
@@ -45,7 +45,7 @@ class Importance:
     n_rows : int
         Rows it was measured on.
     n_repeats : int
-        Shuffles of each column.
+        Shuffles of each column; fewer than asked for where time ended.
     n_used : int
         Columns that the model uses; more than `names` where the limits ended the work.
     """
@@ -87,10 +87,11 @@ def permutation_importance(
     max_rows : int
         Rows at the most; of more, so many are drawn.
     max_columns : int
-        Columns at the most. Of more, those are taken whose inputs move the first layer most: the
-        variance over the rows of what they add to its units, summed over the units.
+        Columns at the most. Of more, those are taken whose shuffle changes the output most to
+        first order.
     max_seconds : float
-        No further column is begun after it; the first always is.
+        No further shuffle is begun after it; the first always is. Every column is shuffled once
+        before any is a second time.
     skip : sequence of int
         Places of columns not to measure.
     random_state : int
@@ -115,25 +116,26 @@ def permutation_importance(
     compact = predictor.model.encoder.transform(frame[rows])
     owned = compact_columns(predictor.model.encoder.plan_)
     places = [place for place in owned if place not in set(skip)]
-    order = _by_pull(predictor.model, compact, places)[:max_columns]
+    order = _by_slope(predictor.model, compact, places)[:max_columns]
     base = _loss(predictor, compact, target, weight)
-    rises: dict[int, list[float]] = {}
+    rises: dict[int, list[float]] = {place: [] for place in order}
     end = time.monotonic() + max_seconds
-    for place in order:
-        if rises and time.monotonic() > end:
+    # A shuffle of every column, then another: where time ends, all have as many as possible.
+    for done in range(n_repeats * len(order)):
+        if done and time.monotonic() > end:
             break
+        place = order[done % len(order)]
         numeric, codes = owned[place]
-        rises[place] = []
-        for _ in range(n_repeats):
-            shuffled = rng.permutation(len(rows))
-            changed = Compact(compact.numeric.copy(), compact.codes.copy())
-            changed.numeric[:, numeric] = compact.numeric[shuffled][:, numeric]
-            changed.codes[:, codes] = compact.codes[shuffled][:, codes]
-            rises[place].append(_loss(predictor, changed, target, weight) - base)
-    values = np.array(list(rises.values())).reshape(len(rises), n_repeats)
+        shuffled = rng.permutation(len(rows))
+        changed = Compact(compact.numeric.copy(), compact.codes.copy())
+        changed.numeric[:, numeric] = compact.numeric[shuffled][:, numeric]
+        changed.codes[:, codes] = compact.codes[shuffled][:, codes]
+        rises[place].append(_loss(predictor, changed, target, weight) - base)
+    n_repeats = max(1, min(map(len, rises.values())))
+    measured = [place for place in order if rises[place]]
+    values = np.array([rises[place][:n_repeats] for place in measured])
     best = np.argsort(-values.mean(axis=1), kind="stable")
     names = predictor.model.encoder.feature_names_in_
-    measured = list(rises)
     return Importance(
         names=tuple(names[measured[i]] for i in best),
         mean=values.mean(axis=1)[best],
@@ -165,24 +167,30 @@ def compact_columns(plan: EncodingPlan) -> dict[int, tuple[list[int], list[int]]
     return dict(sorted(owned.items()))
 
 
-def _by_pull(model: FittedModel, compact: Compact, places: list[int]) -> list[int]:
-    """Places of columns, those that move the first layer most first."""
+def _by_slope(model: FittedModel, compact: Compact, places: list[int]) -> list[int]:
+    """Places of columns, those whose shuffle should change the output most first.
+
+    To first order: the slope of the output times the change of the inputs, for all columns from
+    one backward pass.
+    """
+    import torch
+
     x = model.encoder.expand(compact.take(slice(0, _SCREEN_ROWS)))
-    # The first matrix of a member takes the inputs; what norms hold are vectors.
-    first = np.vstack(
-        [
-            next(w for name, w in member.items() if name.endswith("weight") and w.ndim == 2)
-            for member in model.members
-        ]
-    )
+    change = x[np.random.default_rng(0).permutation(len(x))] - x
     sources = model.encoder.sources_
     order = np.argsort(sources, kind="stable")
-    ends = np.searchsorted(sources[order], np.arange(model.encoder.n_features_in_ + 1))
-    pull = {}
-    for place in places:
-        inputs = order[ends[place] : ends[place + 1]]
-        pull[place] = float((x[:, inputs] @ first[:, inputs].T).var(axis=0).sum())
-    return sorted(places, key=lambda place: -pull[place])
+    owners, starts = np.unique(sources[order], return_index=True)
+    total = np.zeros(len(owners))
+    for member in member_modules(model):
+        inputs = torch.from_numpy(x.copy()).requires_grad_()
+        output = member(inputs)
+        if model.classes is not None:
+            output = torch.log_softmax(output, dim=1).amax(dim=1)
+        (slope,) = torch.autograd.grad(output.sum(), inputs)
+        effect = slope.numpy() * change
+        total += np.abs(np.add.reduceat(effect[:, order], starts, axis=1)).mean(axis=0)
+    size = dict(zip(owners.tolist(), total.tolist(), strict=True))
+    return sorted(places, key=lambda place: -size.get(place, 0.0))
 
 
 def _loss(predictor: Predictor, compact: Compact, target: np.ndarray, weight: FloatArray) -> float:

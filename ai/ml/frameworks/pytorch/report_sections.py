@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _COLUMNS_SHOWN = 100
-_CELLS_SHOWN = 6
+_CELLS_SHOWN = 5
 _CARD_SHOWN = 20
 
 _STOPPED = {
@@ -316,8 +316,8 @@ def importance_section(model: FittedModel, found: Assessment) -> Section:
     limits = (
         ""
         if shown == own.n_used
-        else f" {shown:,} of {own.n_used:,} columns were measured, first those that move the "
-        "first layer most."
+        else f" {shown:,} of {own.n_used:,} columns were measured, first those to which the "
+        "output is most sensitive."
     )
     rows = [
         [short(name), number(float(mean)), number(float(deviation))]
