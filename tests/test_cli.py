@@ -272,7 +272,8 @@ def test_decisions_are_stored_shown_and_followed(rule: str, tmp_path: Path) -> N
 def test_a_precision_out_of_reach_is_said_and_the_model_saved(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     table, model = tmp_path / "t.csv", tmp_path / "m.safetensors"
-    noise = {"x": generator.normal(size=300), "y": generator.integers(0, 2, 300)}
+    # Three kinds of rows with both labels in each: no threshold parts them.
+    noise = {"x": generator.integers(0, 3, 300), "y": generator.integers(0, 2, 300)}
     pl.DataFrame(noise).write_csv(table)
     words = ("train", str(table), "-t", "y", "-o", str(model), "--decision", "precision=1")
     said = " ".join(_run(*words, *FAST[:6]).split())
