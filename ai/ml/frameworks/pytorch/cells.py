@@ -136,7 +136,7 @@ def read_text(
             n_spaced = sum(_occurrences(series, counts, spaced).values())
             notes.append(f"spaces around {n_spaced:,} numbers ignored")
     elif typed.dtype == pl.String:
-        hint = _near_miss(clean)
+        hint = _near_miss(clean, counts)
         if hint is not None:
             notes.append(hint)
     return typed, "; ".join(notes)
@@ -228,24 +228,35 @@ def parse_instants(text: pl.Series) -> pl.Series:
     return (moments - offset).alias(text.name)
 
 
-def _near_miss(text: pl.Series) -> str | None:
+def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
     """Why a column that looks like numbers or dates is text after all."""
     present = text.drop_nulls()
-    head = present.head(_SAMPLE_ROWS)
-    if not head.len():
+    counts = None if counts is None else counts.filter(text.is_not_null())
+    if not present.len():
         return None
+    head = present.head(_SAMPLE_ROWS)
+    weight = pl.repeat(1, head.len(), eager=True) if counts is None else counts.head(_SAMPLE_ROWS)
+
+    def most(chosen: pl.Series) -> bool:
+        return bool(weight.filter(chosen).sum() >= _MOST_CELLS * weight.sum())
+
+    def example(cells: pl.Series, chosen: pl.Series) -> str | None:
+        found = list(_occurrences(cells, counts, chosen))
+        return repr(found[0]) if found else None
+
     plain = head.cast(pl.Float64, strict=False).is_not_null()
     odd = head.str.contains(_ALMOST_NUMBER) & head.str.contains(r"[,'%$€£\s]")
     if odd.any() and (odd | plain).all():
-        return f"{head.filter(odd)[0]!r} is not read as a number: write 1234.5, or set decimal=','"
-    if plain.sum() >= _MOST_CELLS * head.len():
-        bad = present.filter(present.cast(pl.Float64, strict=False).is_null())
-        return f"{bad[0]!r} is no number, so the column is text" if bad.len() else None
-    if head.str.contains(_INSTANT).sum() >= _MOST_CELLS * head.len():
-        bad = present.filter(parse_instants(present).is_null())
-        return f"{bad[0]!r} is no date, so the column is text" if bad.len() else None
+        shown = repr(head.filter(odd).min())
+        return f"{shown} is not read as a number: write 1234.5, or set decimal=','"
+    if most(plain):
+        bad = example(present, present.cast(pl.Float64, strict=False).is_null())
+        return None if bad is None else f"{bad} is no number, so the column is text"
+    if most(head.str.contains(_INSTANT)):
+        bad = example(present, parse_instants(present).is_null())
+        return None if bad is None else f"{bad} is no date, so the column is text"
     if head.str.contains(_ALMOST_DATE).all():
-        return f"{head[0]!r} is not read as a date: write YYYY-MM-DD"
+        return f"{head.min()!r} is not read as a date: write YYYY-MM-DD"
     return None
 
 
@@ -514,6 +525,9 @@ def to_microseconds(series: pl.Series, *, column: str | None = None) -> pl.Serie
     """
     refuse_nested(series)
     name = series.name if column is None else column
+    if series.dtype.is_float():
+        # What has no value at all may come as a column of NaN.
+        series = series.fill_nan(None)
     if series.dtype == pl.Null:
         return series.cast(pl.Int64)
     if series.dtype in (pl.Date, pl.Datetime):

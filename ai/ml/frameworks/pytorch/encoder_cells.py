@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ai.ml.frameworks.pytorch.object_columns import object_column
 from ai.ml.frameworks.pytorch.tables import to_booleans, to_levels, to_microseconds, to_numbers
 
 __all__ = [
@@ -74,12 +75,11 @@ def check_cells(kind: Kind, column: pl.Series) -> None:
 
 
 def one(name: str, value: Any) -> pl.Series:
-    """A cell as a column of its own, which it may be already."""
-    if isinstance(value, pl.Series):
-        return value
-    if isinstance(value, np.generic):
-        value = value.item()
-    return pl.Series(name, [value], strict=False)
+    """A cell as a column of its own, which it may be already.
+
+    Other objects become what they would be in a list of dicts.
+    """
+    return value if isinstance(value, pl.Series) else object_column(name, [value])
 
 
 def moment(name: str, value: Any) -> int | None:

@@ -33,7 +33,10 @@ def plain_cell(cell: Any) -> Any:
         unit = "D" if np.datetime_data(cell.dtype)[0] == "D" else "us"
         kind = "datetime64" if isinstance(cell, np.datetime64) else "timedelta64"
         return cell.astype(f"{kind}[{unit}]").item()
-    if isinstance(cell, np.generic):
+    if isinstance(cell, np.longdouble):
+        # Its `item` gives itself.
+        cell = float(cell)
+    elif isinstance(cell, np.generic):
         cell = cell.item()
     return None if _is_missing(cell) else cell
 
