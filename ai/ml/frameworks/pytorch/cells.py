@@ -238,7 +238,8 @@ def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
     weight = pl.repeat(1, head.len(), eager=True) if counts is None else counts.head(_SAMPLE_ROWS)
 
     def most(chosen: pl.Series) -> bool:
-        return bool(weight.filter(chosen).sum() >= _MOST_CELLS * weight.sum())
+        n_chosen, n_all = (int(part.sum() or 0) for part in (weight.filter(chosen), weight))
+        return n_chosen >= _MOST_CELLS * n_all
 
     def example(cells: pl.Series, chosen: pl.Series) -> str | None:
         found = list(_occurrences(cells, counts, chosen))
