@@ -249,6 +249,7 @@ def test_nothing_of_a_table_becomes_markup(tmp_path: Path) -> None:
     assert {tag for tag, _ in page.tags} <= harmless | {"ul", "li", "span"}
 
 
+@pytest.mark.slow
 def test_a_hundred_classes_stay_readable(tmp_path: Path) -> None:
     frame = table(300, n_classes=100)
     names = {f"c{i:03d}": f"class {i} " + "with a very long name " * 20 for i in range(100)}
