@@ -57,7 +57,7 @@ def command(
     return [sys.executable, *launch.split(), "--checkpoint-seconds", "0", "-o", str(output)]
 
 
-def environment(timeout: float = 60.0) -> dict[str, str]:
+def environment(timeout: float = 300.0) -> dict[str, str]:
     """The environment of a launch."""
     return {
         **os.environ,
