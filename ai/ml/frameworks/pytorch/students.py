@@ -77,7 +77,7 @@ def distill(
     class_weight: ClassWeight = None,
     calibration: CalibrationName | None = "auto",
     max_epochs: int | None = None,
-    patience: int | None = 16,
+    patience: int | None = None,
     validation_fraction: float = 0.2,
     roles: Mapping[str, Role] | None = None,
     device: Device = "auto",
