@@ -495,3 +495,11 @@ def test_shells_complete_commands_options_and_values(
     }
     shown = runner.invoke(app, [], prog_name="tabwright", env=completion).output
     assert set(shown.split()) == offered
+
+
+def test_a_pipe_gets_nothing_on_the_error_stream(tmp_path: Path) -> None:
+    words = [str(_table(tmp_path / "table.csv")), "-t", "label", "-o", str(tmp_path / "m")]
+    result = runner.invoke(app, ["train", *words, "--drop", "price", *FAST[:-1]])
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    assert "saved" in result.stdout

@@ -257,7 +257,9 @@ class EpochBar:
 
     def hide(self) -> None:
         """Give the line back, before something else is printed."""
-        self._bar.stop()
+        # rich ends the line of a bar that never began, too.
+        if self._bar.live.is_started:
+            self._bar.stop()
 
 
 @contextmanager
