@@ -177,7 +177,7 @@ def test_sample_weight_is_routed_through_a_pipeline_and_a_search() -> None:
         asking = asking.set_score_request(sample_weight=False)
         pipeline = make_pipeline(asking).fit(X, y, sample_weight=weight)
         np.testing.assert_array_equal(pipeline.predict_proba(X), _weighted(X, y, weight))
-        search = GridSearchCV(asking, {"dropout": [0.1]}, cv=2)
+        search = GridSearchCV(asking, {"batch_size": [SMALL["batch_size"]]}, cv=2)
         search.fit(X, y, sample_weight=weight)
         np.testing.assert_array_equal(search.predict_proba(X), _weighted(X, y, weight))
         refusing = clone(asking).set_fit_request(sample_weight=False)
