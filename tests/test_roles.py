@@ -88,6 +88,11 @@ COLUMNS: dict[str, tuple[pl.Series, Role, str]] = {
         "text",
         "set aside: free text",
     ),
+    "sentences that come five times": (
+        pl.Series([REVIEW + str(i % 20) for i in range(MANY)]),
+        "category",
+        "",
+    ),
     "sentences that come again": (
         pl.Series([REVIEW + str(i % 50) for i in range(MANY)]),
         "category",
