@@ -389,7 +389,7 @@ def main() -> None:
                 f"{cost['input_dim']:.0f}",
                 f"{cost['expand']:.3f}",
                 f"{cost['step']:.3f}",
-                f"{cost['expand'] / cost['step']:.2f}",
+                f"{cost['expand'] / cost['step']:.3f}",
             )
     console.print(table)
     rows = {name: row_microseconds(frame, name, arguments.seconds) for name in ENCODINGS}
