@@ -232,10 +232,13 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
     batch_size : int or None, default=None
         Rows per step.
     learning_rate : float, default=2e-3
+        Peak step size of AdamW.
     weight_decay : float, default=0.05
+        Decoupled decay of the weights of linear layers.
     validation_fraction : float, default=0.2
         Share of the rows that chooses the epoch and fits the calibrator.
     class_weight : "balanced", dict or None, default=None
+        Weight by label, 1 where a label is not named; multiplied with `sample_weight`.
     prior : "training", "balanced" or array of shape (n_classes,), default="training"
         The class prior under which `imbalance_aware` gives probabilities.
     calibration : str or None, default="auto"
@@ -256,21 +259,28 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
     refit : bool, default=False
         Train once more on all rows, validation rows included, each member to its best epoch.
     device : {"auto", "cpu", "cuda"}, default="auto"
+        Where the networks train; "auto": CUDA where there is one.
     random_state : int, RandomState or None, default=None
+        Of every random choice; an int makes fits repeatable.
     verbose : int, default=0
         1 prints a line per epoch.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
+        The labels in sorted order.
     n_features_in_ : int
+        Columns of the table, those set aside included.
     feature_names_in_ : ndarray of str
         Only where the table had column names.
     members_ : list of nn.Module
+        The networks, in eval mode.
     history_ : list of dict
+        One dict of numbers per epoch.
     settings_ : FitSettings
         With every default resolved.
     model_ : FittedModel
+        All that the fit produced.
     """
 
     _task: Task = "classification"
