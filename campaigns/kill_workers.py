@@ -139,7 +139,8 @@ def campaign(n_kills: int, seed: int, epochs: int = 6) -> int:
         landed = 0
         while landed < n_kills:
             with subprocess.Popen(
-                command(folder, output, max_restarts=n_kills, epochs=epochs),
+                # gloo, too, may fail to connect workers that start on a busy machine.
+                command(folder, output, max_restarts=3 * n_kills + 5, epochs=epochs),
                 env=environment(),
                 cwd=folder,
                 stderr=subprocess.PIPE,

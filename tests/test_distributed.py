@@ -55,6 +55,16 @@ def test_the_timeout_is_seconds(text: str, monkeypatch: pytest.MonkeyPatch) -> N
         pass
 
 
+def test_a_lost_worker_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(values: torch.Tensor) -> None:
+        raise RuntimeError("Connection closed by peer [127.0.0.1]:10157.\nmore")
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", fail)
+    message = r"another worker ended, .* \(Connection closed by peer \[127.*; with --max-restarts"
+    with pytest.raises(ConnectionError, match=message):
+        Workers(0, 2).all_reduce(torch.ones(2))
+
+
 @dataclass(frozen=True)
 class _Threads(Workers):
     """Workers that are threads of this process."""

@@ -62,7 +62,8 @@ class Workers:
         if self.size == 1:
             return
         whole = values.contiguous()
-        dist.all_reduce(whole)
+        with _told_of_losses():
+            dist.all_reduce(whole)
         if whole is not values:
             values.copy_(whole)
 
@@ -71,7 +72,7 @@ class Workers:
         if self.size == 1:
             return flag
         votes = torch.tensor([float(flag)])
-        dist.all_reduce(votes)
+        self.all_reduce(votes)
         return bool(votes[0] > 0)
 
     def gather(self, data: bytes) -> list[bytes]:
@@ -80,13 +81,14 @@ class Workers:
             return [data]
         lengths = torch.zeros(self.size, dtype=torch.int64)
         lengths[self.rank] = len(data)
-        dist.all_reduce(lengths)
+        self.all_reduce(lengths)
         longest = int(lengths.max())
         mine = torch.zeros(longest, dtype=torch.uint8)
         if data:
             mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         every = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
-        dist.all_gather(every, mine)
+        with _told_of_losses():
+            dist.all_gather(every, mine)
         return [
             part[:length].numpy().tobytes()
             for part, length in zip(every, lengths.tolist(), strict=True)
@@ -97,19 +99,20 @@ class Workers:
         if self.size == 1:
             return data
         length = torch.tensor([-1 if data is None else len(data)])
-        dist.broadcast(length, 0)
+        with _told_of_losses():
+            dist.broadcast(length, 0)
         if int(length) < 0:
             return None
         buffer = torch.zeros(int(length), dtype=torch.uint8)
         if data and self.is_first:
             buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        dist.broadcast(buffer, 0)
+        with _told_of_losses():
+            dist.broadcast(buffer, 0)
         return buffer.numpy().tobytes()
 
     def wait(self) -> None:
         """Until all are here."""
-        if self.size > 1:
-            dist.all_reduce(torch.zeros(1))
+        self.all_reduce(torch.zeros(1))
 
 
 ALONE = Workers()
@@ -121,7 +124,8 @@ def joined_workers() -> Iterator[Workers]:
 
     gloo carries what lies on a CPU, NCCL what lies on a CUDA device; each worker takes the device
     of its local rank. No worker waits longer for the others than the seconds in the environment
-    variable TABWRIGHT_TIMEOUT (600 by default): it raises then, and torchrun ends the rest.
+    variable TABWRIGHT_TIMEOUT (600 by default): it raises ConnectionError then, and torchrun ends
+    the rest.
 
     Yields
     ------
@@ -131,6 +135,8 @@ def joined_workers() -> Iterator[Workers]:
     ------
     ValueError
         If the timeout is not a number of seconds above 0.
+    ConnectionError
+        If the workers do not find each other.
     """
     if dist.is_available() and dist.is_initialized():
         # Ray has made the group already, and takes it down.
@@ -143,11 +149,27 @@ def joined_workers() -> Iterator[Workers]:
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    dist.init_process_group(backend, timeout=timedelta(seconds=_timeout()))
+    timeout = timedelta(seconds=_timeout())
+    with _told_of_losses():
+        dist.init_process_group(backend, timeout=timeout)
     try:
         yield _from_environment(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _told_of_losses() -> Iterator[None]:
+    """What torch says of a peer that died is a plain RuntimeError, and no fault of ours."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConnectionError(
+            f"another worker ended, or was waited for longer than {TIMEOUT_VARIABLE} allows "
+            f"({reason}); with --max-restarts torchrun starts all anew, and they go on from the "
+            "state of the run"
+        ) from error
 
 
 def _timeout() -> float:
