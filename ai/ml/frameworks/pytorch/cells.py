@@ -1,7 +1,8 @@
-"""What the cells of one column mean: text given its type, a column as numbers, levels, instants.
+"""What the cells of one column mean: a column as numbers, levels, booleans, instants.
 
 Reading a file and encoding a frame in memory go through the same rules here, so that a column
-means the same however it arrived. Nothing here knows of files or of whole tables.
+means the same however it arrived. Nothing here knows of files or of whole tables; which type a
+column of text has is decided in `text_columns.py`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from typing import Final
 import polars as pl
 
 __all__ = [
+    "DIGITS",
+    "INSTANT",
+    "LEADING_ZERO",
     "MISSING_MARKERS",
     "NUMERIC_MARKERS",
     "TableError",
     "exact_origin",
     "parse_instants",
-    "read_text",
     "refuse_nested",
     "shown",
     "to_booleans",
@@ -58,212 +61,23 @@ NUMERIC_MARKERS: Final[tuple[str, ...]] = (
     "#REF!",
     "#VALUE!",
 )
-_SAMPLE_ROWS: Final = 1_000
-# Where so many of the cells are numbers or dates, the others are worth a word.
-_MOST_CELLS: Final = 0.9
 # In longer columns that repeat themselves, text is looked at once per distinct cell.
 _FEW_CELLS: Final = 10_000
 _LARGEST_EXACT: Final = 2**53
-_LEADING_ZERO: Final = r"^[+-]?0[0-9]"
-_DIGITS: Final = r"^[+-]?[0-9]+$"
+LEADING_ZERO: Final = r"^[+-]?0[0-9]"
+DIGITS: Final = r"^[+-]?[0-9]+$"
 # Date, then optionally time of day, fraction and offset from UTC: ISO 8601, and its common
 # variants with a space for the T and slashes for the dashes.
-_INSTANT: Final = (
+INSTANT: Final = (
     r"^([0-9]{4})[-/]([0-9]{2})[-/]([0-9]{2})"
     r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
     r" ?(Z|z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?)?)?$"
 )
 _NUMBER_START: Final = r"^(?:[+\-.]?[0-9.]|[+-]?(?i:inf)|(?i:true$|false$))"
-_ALMOST_DATE: Final = (
-    r"^[0-9]{1,4}[-/. ](?:[0-9]{1,2}|[A-Za-z]{3,9})[-/. ][0-9]{1,4}"
-    r"(?:[ T,]+[0-9]{1,2}:[0-9]{2}.*)?$"
-)
-_ALMOST_NUMBER: Final = r"^[-+]?[$€£]?\s*[-+]?\d[\d.,'\s]*\s*[%$€£]?$"
 
 
 class TableError(ValueError):
     """A table, a column or a cell is not what it has to be; the message names it."""
-
-
-# ---------------------------------------------------------------------------------------------
-# Text to types
-# ---------------------------------------------------------------------------------------------
-
-
-def read_text(
-    series: pl.Series, *, decimal: str = ".", counts: pl.Series | None = None
-) -> tuple[pl.Series, str]:
-    """Give a text column the type that all of its cells have.
-
-    Spaces around a cell go; `MISSING_MARKERS` become null. If every other cell is an integer the
-    column is Int64 (UInt64 where needed), if every one is a number it is Float64, with
-    true/false in any case Boolean, with ISO 8601 dates Date, with ISO 8601 dates and times
-    Datetime (UTC where the cells name an offset). Any other column stays String. So does a column
-    with a number that has a leading zero (`00501` is a code, not 501) or an integer that does not
-    fit 64 bits.
-
-    Parameters
-    ----------
-    series : polars.Series of String
-    decimal : {".", ","}, default="."
-        What separates the fraction of a number.
-    counts : polars.Series of integers, optional
-        How often each cell occurs, where `series` holds the distinct cells of a column only; the
-        note counts those.
-
-    Returns
-    -------
-    series : polars.Series
-        Same name and length.
-    note : str
-        What a reader of the table should know: markers read as missing, spaces removed, numbers
-        that were not recognised. Empty where there is nothing to say.
-    """
-    text = series.str.strip_chars()
-    clean = text.set(text.is_in(MISSING_MARKERS), None)
-    typed = _typed(clean, decimal)
-    notes = []
-    lost = series.is_not_null() & typed.is_null() & (series != "")
-    if lost.any():
-        markers = _occurrences(series, counts, lost)
-        n_lost = sum(markers.values())
-        cells = "1 cell" if n_lost == 1 else f"{n_lost:,} cells"
-        first = ", ".join(repr(marker) for marker in list(markers)[:3])
-        notes.append(f"{cells} read as missing: {first}")
-    if typed.dtype.is_numeric():
-        spaced = typed.is_not_null() & (text != series)
-        if spaced.any():
-            n_spaced = sum(_occurrences(series, counts, spaced).values())
-            notes.append(f"spaces around {n_spaced:,} numbers ignored")
-    elif typed.dtype == pl.String:
-        hint = _near_miss(clean, counts)
-        if hint is not None:
-            notes.append(hint)
-    return typed, "; ".join(notes)
-
-
-def _occurrences(cells: pl.Series, counts: pl.Series | None, chosen: pl.Series) -> dict[str, int]:
-    """How often each of the chosen cells occurs, the most frequent first."""
-    n = pl.repeat(1, cells.len(), eager=True) if counts is None else counts
-    table = pl.DataFrame({"cell": cells, "n": n}).filter(chosen)
-    table = (
-        table.group_by("cell").agg(pl.col("n").sum()).sort("n", "cell", descending=[True, False])
-    )
-    return dict(table.iter_rows())
-
-
-def _typed(text: pl.Series, decimal: str) -> pl.Series:
-    present = text.drop_nulls()
-    if not present.len():
-        return text
-    head = present.head(_SAMPLE_ROWS)
-    # A look at the first rows spares text columns the full scans.
-    if _may_be_numbers(head, decimal):
-        numbers = _as_numbers(text, decimal)
-        if numbers is not None:
-            return numbers
-    if head.str.to_lowercase().is_in(["true", "false"]).all():
-        lower = text.str.to_lowercase()
-        if lower.drop_nulls().is_in(["true", "false"]).all():
-            return lower == "true"
-    if head.str.contains(_INSTANT).all() and present.str.contains(_INSTANT).all():
-        return _as_instants(text)
-    return text
-
-
-def _may_be_numbers(head: pl.Series, decimal: str) -> bool:
-    if decimal != ".":
-        head = head.str.replace(decimal, ".", literal=True)
-    fine = head.cast(pl.Float64, strict=False).is_not_null() | head.is_in(NUMERIC_MARKERS)
-    return bool(fine.all())
-
-
-def _as_numbers(text: pl.Series, decimal: str) -> pl.Series | None:
-    """The column as Int64, UInt64 or Float64, or None where a cell is no number."""
-    text = text.set(text.is_in(NUMERIC_MARKERS), None)
-    n_null = text.null_count()
-    if n_null == text.len() or text.str.contains(_LEADING_ZERO).any():
-        return None
-    whole = text.cast(pl.Int64, strict=False)
-    if whole.null_count() == n_null:
-        return whole
-    if decimal != ".":
-        text = text.str.replace(decimal, ".", literal=True)
-    numbers = text.cast(pl.Float64, strict=False)
-    if numbers.null_count() != n_null:
-        return None
-    if text.filter(whole.is_null() & text.is_not_null()).str.contains(_DIGITS).any():
-        wide = text.cast(pl.UInt64, strict=False)
-        return wide if wide.null_count() == n_null else None
-    return numbers
-
-
-def _as_instants(text: pl.Series) -> pl.Series:
-    """ISO 8601 text as Date or Datetime; unchanged where a cell is no such date (31 June)."""
-    moments = parse_instants(text)
-    if moments.null_count() != text.null_count():
-        return text
-    present = text.drop_nulls()
-    if bool((present.str.len_chars() == len("2000-01-01")).all()):
-        return moments.dt.date()
-    if present.str.contains(r"(?:[Zz]|UTC|:[0-9.,]+ ?[+-][0-9:]+)$").any():
-        return moments.dt.replace_time_zone("UTC")
-    return moments
-
-
-def parse_instants(text: pl.Series) -> pl.Series:
-    """ISO 8601 text as naive UTC datetimes in microseconds; null where a cell is none."""
-    part = text.str.extract_groups(_INSTANT).struct.unnest()
-    year, month, day, hour, minute, second, fraction, zone = part.get_columns()
-    clock = [column.fill_null("00") for column in (hour, minute, second)]
-    micros = fraction.fill_null("0").str.pad_end(6, "0").str.slice(0, 6)
-    date = year + "-" + month + "-" + day
-    local = date + "T" + clock[0] + ":" + clock[1] + ":" + clock[2] + "." + micros
-    moments = local.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
-    digits = zone.str.replace_all(r"[^0-9]", "")
-    minutes = digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0) * 60
-    minutes += digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)
-    sign = zone.str.starts_with("-").fill_null(False).cast(pl.Int64) * -2 + 1
-    offset = (minutes * sign * 60_000_000).cast(pl.Duration("us"))
-    return (moments - offset).alias(text.name)
-
-
-def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
-    """Why a column that looks like numbers or dates is text after all."""
-    present = text.drop_nulls()
-    counts = None if counts is None else counts.filter(text.is_not_null())
-    if not present.len():
-        return None
-    head = present.head(_SAMPLE_ROWS)
-    weight = pl.repeat(1, head.len(), eager=True) if counts is None else counts.head(_SAMPLE_ROWS)
-
-    def most(chosen: pl.Series) -> bool:
-        n_chosen, n_all = (int(part.sum() or 0) for part in (weight.filter(chosen), weight))
-        return n_chosen >= _MOST_CELLS * n_all
-
-    def example(cells: pl.Series, chosen: pl.Series) -> str | None:
-        found = list(_occurrences(cells, counts, chosen))
-        return repr(found[0]) if found else None
-
-    plain = head.cast(pl.Float64, strict=False).is_not_null()
-    odd = head.str.contains(_ALMOST_NUMBER) & head.str.contains(r"[,'%$€£\s]")
-    if odd.any() and (odd | plain).all():
-        shown = repr(head.filter(odd).min())
-        return f"{shown} is not read as a number: write 1234.5, or set decimal=','"
-    if most(plain):
-        bad = example(present, present.cast(pl.Float64, strict=False).is_null())
-        return None if bad is None else f"{bad} is no number, so the column is text"
-    if most(head.str.contains(_INSTANT)):
-        bad = example(present, parse_instants(present).is_null())
-        return None if bad is None else f"{bad} is no date, so the column is text"
-    if head.str.contains(_ALMOST_DATE).all():
-        return f"{head.min()!r} is not read as a date: write YYYY-MM-DD"
-    return None
-
-
-# ---------------------------------------------------------------------------------------------
-# Columns as what they are used for
-# ---------------------------------------------------------------------------------------------
 
 
 def to_numbers(series: pl.Series, *, origin: int | Decimal | None = None) -> pl.Series:
@@ -444,7 +258,7 @@ def _cell_names(cells: pl.Series) -> pl.Series:
     """The canonical names of text cells that may be numbers, booleans or instants."""
     number = cells.cast(pl.Float64, strict=False)
     # Past 64 bits, digits are a name and stay as they are.
-    number = number.set(cells.str.contains(_DIGITS), None)
+    number = number.set(cells.str.contains(DIGITS), None)
     lower = cells.str.to_lowercase()
     readings = pl.DataFrame(
         {
@@ -457,7 +271,7 @@ def _cell_names(cells: pl.Series) -> pl.Series:
         }
     )
     return readings.select(
-        pl.when(pl.col("cell").str.contains(_LEADING_ZERO))
+        pl.when(pl.col("cell").str.contains(LEADING_ZERO))
         .then(pl.coalesce("instant", "cell"))
         .otherwise(pl.coalesce("whole", "wide", "number", "truth", "instant", "cell"))
         .alias(cells.name)
@@ -481,6 +295,23 @@ def _float_text(numbers: pl.Series) -> pl.Series:
 def _instant_text(moments: pl.Series) -> pl.Series:
     text = moments.dt.strftime("%Y-%m-%dT%H:%M:%S%.6f")
     return text.str.strip_suffix(".000000").str.strip_suffix("T00:00:00").alias(moments.name)
+
+
+def parse_instants(text: pl.Series) -> pl.Series:
+    """ISO 8601 text as naive UTC datetimes in microseconds; null where a cell is none."""
+    part = text.str.extract_groups(INSTANT).struct.unnest()
+    year, month, day, hour, minute, second, fraction, zone = part.get_columns()
+    clock = [column.fill_null("00") for column in (hour, minute, second)]
+    micros = fraction.fill_null("0").str.pad_end(6, "0").str.slice(0, 6)
+    date = year + "-" + month + "-" + day
+    local = date + "T" + clock[0] + ":" + clock[1] + ":" + clock[2] + "." + micros
+    moments = local.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    digits = zone.str.replace_all(r"[^0-9]", "")
+    minutes = digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0) * 60
+    minutes += digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)
+    sign = zone.str.starts_with("-").fill_null(False).cast(pl.Int64) * -2 + 1
+    offset = (minutes * sign * 60_000_000).cast(pl.Duration("us"))
+    return (moments - offset).alias(text.name)
 
 
 def to_booleans(series: pl.Series) -> pl.Series:

@@ -15,12 +15,12 @@ import polars as pl
 
 from ai.ml.frameworks.pytorch.cells import (
     TableError,
-    read_text,
     refuse_nested,
     to_booleans,
     to_microseconds,
     to_numbers,
 )
+from ai.ml.frameworks.pytorch.text_columns import read_text
 
 __all__ = ["Column", "Role", "TableProfile", "profile_table"]
 

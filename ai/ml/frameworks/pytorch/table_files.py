@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ai.ml.frameworks.pytorch.cells import TableError, read_text
+from ai.ml.frameworks.pytorch.cells import TableError
 from ai.ml.frameworks.pytorch.csv_text import CsvFormat
 from ai.ml.frameworks.pytorch.file_frames import file_pieces, read_file
 from ai.ml.frameworks.pytorch.table_paths import (
@@ -24,6 +24,7 @@ from ai.ml.frameworks.pytorch.table_paths import (
     table_format,
     table_paths,
 )
+from ai.ml.frameworks.pytorch.text_columns import read_text
 from ai.ml.frameworks.pytorch.text_types import Dtypes, cast_column, dtype_of_kinds, text_kinds
 
 __all__ = [
@@ -47,8 +48,8 @@ def read_table(
 ) -> pl.DataFrame:
     """Read a table from a file, or from several with one schema.
 
-    Columns of CSV files get the type that all of their cells have (`cells.read_text`); the other
-    formats bring types of their own.
+    Columns of CSV files get the type that all of their cells have (`text_columns.read_text`); the
+    other formats bring types of their own.
 
     Parameters
     ----------

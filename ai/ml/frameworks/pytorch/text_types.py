@@ -1,6 +1,6 @@
 """Types that are given, or found piece by piece; a cell that does not fit its type is named.
 
-What the text of a whole column means by itself is decided in `cells.read_text`.
+What the text of a whole column means by itself is decided in `text_columns.read_text`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ai.ml.frameworks.pytorch.cells import (
     NUMERIC_MARKERS,
     TableError,
     parse_instants,
-    read_text,
 )
+from ai.ml.frameworks.pytorch.text_columns import read_text
 
 __all__ = ["Dtypes", "cast_column", "dtype_of_kinds", "text_kinds"]
 
