@@ -397,6 +397,14 @@ def test_a_zoned_time_is_the_same_moment_in_any_zone() -> None:
     )
 
 
+@pytest.mark.parametrize("keep_value", [True, False])
+def test_elapsed_time_has_its_value_and_no_bins(keep_value: bool) -> None:
+    names = _fitted(encoding="tree_ple", keep_value=keep_value).get_feature_names_out().tolist()
+    assert "when: elapsed" in names
+    assert not [name for name in names if name.startswith("when: elapsed[")]
+    assert [name for name in names if name.startswith("size[bin")]
+
+
 def test_dates_have_no_time_of_day() -> None:
     names = FITTED["auto"].get_feature_names_out().tolist()
     assert "when: time of day sin" in names

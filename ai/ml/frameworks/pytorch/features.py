@@ -10,7 +10,7 @@ is decided in `tables.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -33,6 +33,7 @@ from ai.ml.frameworks.pytorch.encodings import (
     SAMPLE_ROWS,
     NumericColumns,
     NumericFit,
+    ResolvedEncoding,
     TreeTarget,
     bins_per_column,
     fit_numeric,
@@ -104,12 +105,14 @@ class TableEncoder:
         How numbers become inputs. "standard": mean and standard deviation. "robust": median and
         1/IQR, then the smooth clip x / sqrt(1 + (x/3)^2). "quantile_normal": ranks as normal
         scores. "quantile_ple" and "tree_ple": piecewise-linear bins between quantiles, or between
-        the thresholds of a decision tree on the target.
+        the thresholds of a decision tree on the target; elapsed time keeps its value and gets no
+        bins.
     n_bins : int, default=16
         Bins per numeric column at the most; fewer for columns with few distinct values, and for
         tables with more than a thousand numeric columns.
     keep_value : bool, default=True
-        Whether a column with bins is also an input by itself, robustly scaled.
+        Whether a column with bins is also an input by itself, robustly scaled. Always so in a
+        table with dates.
     max_levels : int, default=50
         Levels of a category column with an input of their own at the most; columns with more get
         target statistics too. Fewer for tables with more than a thousand category columns.
@@ -273,12 +276,16 @@ class TableEncoder:
         n_bins = bins_per_column(self.n_bins, n_encoded)
         missing: list[bool] = []
         fits: list[NumericFit] = []
-        for values in chain(
-            (numbers(c, o) for c, o in zip(series["numeric"], origins, strict=True)),
-            (elapsed(m, o) for m, o in zip(moments, date_origins, strict=True)),
-        ):
+        # Bins of elapsed time are constant past the training rows, and let a network learn the
+        # level of every month by heart: later rows are then predicted from the last one.
+        unbinned = "robust" if encoding in ("quantile_ple", "tree_ple") else encoding
+        columns: Iterator[tuple[NDArray[np.float64], ResolvedEncoding]] = chain(
+            ((numbers(c, o), encoding) for c, o in zip(series["numeric"], origins, strict=True)),
+            ((elapsed(m, o), unbinned) for m, o in zip(moments, date_origins, strict=True)),
+        )
+        for values, own in columns:
             missing.append(bool(np.isnan(values).any()))
-            fits.append(fit_numeric(values, sample, encoding, n_bins=n_bins, tree=tree))
+            fits.append(fit_numeric(values, sample, own, n_bins=n_bins, tree=tree))
         missing.extend(bool(np.isnan(booleans(column)).any()) for column in series["boolean"])
         date_cycles = _varying_cycles(moments)
 
@@ -299,7 +306,7 @@ class TableEncoder:
                 date_origins=date_origins,
                 date_cycles=date_cycles,
                 had_missing=np.array(missing, dtype=bool),
-                numbers=NumericColumns.of(fits, encoding, self.keep_value),
+                numbers=NumericColumns.of(fits, encoding, self.keep_value or bool(moments)),
                 categories=categories,
                 statistic_names=(*about().names, "log count") if statistics else (),
             )
