@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint, Checkpointer, RunState, Stateful
 
@@ -151,11 +153,23 @@ def joined_workers() -> Iterator[Workers]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     timeout = timedelta(seconds=_timeout())
     with _told_of_losses():
-        dist.init_process_group(backend, timeout=timeout)
+        store, rank, size = _meeting_place(timeout)
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
     try:
         yield _from_environment(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_place(timeout: timedelta) -> tuple[PrefixStore, int, int]:
+    """Where workers leave their addresses, this one's rank, and how many there are.
+
+    torchrun keeps one store for all its attempts: without a prefix of the attempt's own, an
+    address that a dead worker left would be taken for its successor's, and waited for.
+    """
+    store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"attempt {attempt}", store), rank, size
 
 
 @contextmanager
