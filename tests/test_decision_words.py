@@ -105,6 +105,6 @@ def test_no_file_of_costs(tmp_path: Path) -> None:
 
 def test_the_file_in_the_documentation_is_read(tmp_path: Path) -> None:
     text = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text()
-    block = text.split("```\n")[1]
+    block = text.split("```csv\n")[1].split("```")[0]
     (tmp_path / "costs.csv").write_text(block)
     assert read_costs(tmp_path / "costs.csv", ["no", "yes"]).tolist() == [[0, 1], [9, 0]]
