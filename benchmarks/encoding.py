@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ai.ml.frameworks.pytorch.features import TableEncoder
 
 N_NUMBERS, N_CATEGORIES, N_BOOLEANS = 30, 15, 5
-ENCODINGS = ("quantile_ple", "quantile_normal")
+ENCODINGS = ("tree_ple", "quantile_ple", "quantile_normal")
 SCIKIT_LEARN = "scikit-learn"
 LEVELS = (3, 5, 8, 12, 20, 30, 40, 50, 80, 120, 200, 400, 800, 1_500, 3_000)
 

@@ -41,6 +41,8 @@ _ENCODINGS: tuple[ResolvedEncoding, ...] = (
 )
 _DEFAULT: ResolvedEncoding = "tree_ple"
 SAMPLE_ROWS = 100_000
+# A tree of a few leaves finds the same thresholds in half of them, in less than half the time.
+_TREE_ROWS = 50_000
 # All bins of a table together; past it columns get fewer bins each, and none below 2 each.
 _BIN_BUDGET = 16_384
 # Scaled values stay within it: its square still is a float32.
@@ -181,6 +183,8 @@ def fit_numeric(
         if encoding == "tree_ple" and tree is not None and known is not None:
             plain = ((np.clip(chosen, lower, upper) - centre) * scale).astype(np.float32)
             index = np.flatnonzero(known) if sample is None else sample[known]
+            every = -(-len(plain) // _TREE_ROWS)
+            plain, index = plain[::every], index[::every]
             inner = _tree_thresholds(plain, index, tree, n_bins)
         else:
             inner = _quantile_edges(scaled.astype(np.float32), n_bins)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import date
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import polars as pl
@@ -22,7 +22,6 @@ from torch import nn
 from ai.ml.frameworks.pytorch.callbacks import Callback, as_callback, telling_failures
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
 from ai.ml.frameworks.pytorch.distillation import Teaching
-from ai.ml.frameworks.pytorch.export import ParityReport, export_onnx
 from ai.ml.frameworks.pytorch.fidelity import FidelityReport
 from ai.ml.frameworks.pytorch.file_route import FitsFiles
 from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted, member_modules
@@ -45,6 +44,9 @@ from ai.ml.frameworks.pytorch.tables import (
     regression_target,
 )
 from ai.ml.frameworks.pytorch.trainer import Epoch
+
+if TYPE_CHECKING:
+    from ai.ml.frameworks.pytorch.export import ParityReport
 
 __all__ = ["TabularClassifier", "TabularRegressor", "load_model"]
 
@@ -182,6 +184,8 @@ class _TabularEstimator(FitsFiles, BaseEstimator):  # type: ignore[misc]
             If it cannot be written.
         """
         check_is_fitted(self, "model_")
+        from ai.ml.frameworks.pytorch.export import export_onnx
+
         return export_onnx(self.model_, path, check_rows=check_rows)
 
     def __sklearn_tags__(self) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
@@ -13,11 +13,12 @@ from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
 from ai.ml.frameworks.pytorch.fitted import FittedModel
 from ai.ml.frameworks.pytorch.memory import bytes_of, reason_to_stream
 from ai.ml.frameworks.pytorch.settings import FitSettings
-from ai.ml.frameworks.pytorch.stream_fit import fit_files
-from ai.ml.frameworks.pytorch.stream_scan import StreamColumns
 from ai.ml.frameworks.pytorch.table_paths import Source
 from ai.ml.frameworks.pytorch.tables import TableError, read_table
 from ai.ml.frameworks.pytorch.trainer import Epoch
+
+if TYPE_CHECKING:
+    from ai.ml.frameworks.pytorch.stream_scan import StreamColumns
 
 __all__ = ["FitsFiles"]
 
@@ -80,6 +81,10 @@ class FitsFiles:
         OSError
             If the disk has no room for the encoded rows.
         """
+        # The rooms that read from disk; most fits never need them.
+        from ai.ml.frameworks.pytorch.stream_fit import fit_files
+        from ai.ml.frameworks.pytorch.stream_scan import StreamColumns
+
         estimator: Any = self
         columns = StreamColumns(target, tuple(drop), group, weight, drop_null_target)
         budget = bytes_of(memory) if isinstance(memory, str) else memory
