@@ -12,6 +12,7 @@ it, since loading it takes far longer than the fit.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import signal
@@ -79,8 +80,13 @@ def start(function: Callable[[], None]) -> int:
         os._exit(code)
 
 
-def difference(model: FittedModel, other: FittedModel) -> str | None:
-    """What tells two models apart, times aside; None if nothing."""
+def difference(
+    model: FittedModel, other: FittedModel, *, history_tolerance: float = 0.0
+) -> str | None:
+    """What tells two models apart, times aside; None if nothing.
+
+    Losses in the history may differ by the tolerance, relative; all else is compared to the bit.
+    """
     for k, (member, twin) in enumerate(zip(model.members, other.members, strict=True)):
         for name, value in member.items():
             if value.tobytes() != twin[name].tobytes():
@@ -88,11 +94,17 @@ def difference(model: FittedModel, other: FittedModel) -> str | None:
     for what in ("best_epochs", "metrics"):
         if getattr(model, what) != getattr(other, what):
             return what
-    histories = [
-        [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in m.history]
-        for m in (model, other)
-    ]
-    return None if histories[0] == histories[1] else "history"
+    if len(model.history) != len(other.history):
+        return "history"
+    for epoch, twin_epoch in zip(model.history, other.history, strict=True):
+        if epoch.keys() != twin_epoch.keys():
+            return "history"
+        for name, number in epoch.items():
+            if name != "seconds" and not math.isclose(
+                number, twin_epoch[name], rel_tol=history_tolerance
+            ):
+                return f"history, {name}"
+    return None
 
 
 def survive(folder: Path, n_kills: int, draw: random.Random, typical: float) -> int:

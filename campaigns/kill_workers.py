@@ -13,7 +13,6 @@ others must give up within the stated timeout.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import random
 import signal
@@ -28,7 +27,8 @@ import numpy as np
 import polars as pl
 
 from ai.ml.frameworks.pytorch.distributed import TIMEOUT_VARIABLE
-from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted
+from ai.ml.frameworks.pytorch.fitted import load_fitted
+from campaigns.kill_training import difference
 
 ROOT = Path(__file__).resolve().parent.parent
 # torchrun gives workers so many seconds to end by themselves before it kills them.
@@ -78,22 +78,6 @@ def workers_of(launcher: int) -> list[int]:
         if any(variable.startswith(b"LOCAL_RANK=") for variable in variables):
             found.append(int(child))
     return found
-
-
-def difference(model: FittedModel, other: FittedModel) -> str | None:
-    """What tells two models apart, times aside; None if nothing."""
-    for k, (member, twin) in enumerate(zip(model.members, other.members, strict=True)):
-        for name, value in member.items():
-            if value.tobytes() != twin[name].tobytes():
-                return f"member {k}, {name}"
-    if model.best_epochs != other.best_epochs or model.metrics != other.metrics:
-        return "best epochs or metrics"
-    for epoch, twin_epoch in zip(model.history, other.history, strict=True):
-        for name, number in epoch.items():
-            # Sums over workers are put together in another order after a start.
-            if name != "seconds" and not math.isclose(number, twin_epoch[name], rel_tol=1e-12):
-                return f"history, {name}"
-    return None
 
 
 def _modified(path: Path) -> int:
@@ -152,7 +136,8 @@ def campaign(n_kills: int, seed: int, epochs: int = 6) -> int:
                 _, errors = launcher.communicate(timeout=600)
             if launcher.returncode:
                 raise AssertionError(f"after {landed} kills: {errors.decode()}")
-            odd = difference(model, load_fitted(output))
+            # Sums over workers are put together in another order after a start.
+            odd = difference(model, load_fitted(output), history_tolerance=1e-12)
             if odd is not None:
                 raise AssertionError(f"after {landed} kills the result differs in {odd}")
             output.unlink()

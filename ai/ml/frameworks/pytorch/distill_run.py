@@ -68,8 +68,7 @@ class DistillRequest:
         """Where the student goes."""
         if self.output is not None:
             return self.output
-        name = Path(self.table.table.rstrip("/*")).name.split(".")[0].replace("*", "")
-        return Path(f"{name or 'table'}-student.safetensors")
+        return Path(f"{self.table.stem}-student.safetensors")
 
 
 @dataclass(frozen=True)

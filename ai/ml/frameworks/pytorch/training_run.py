@@ -103,7 +103,7 @@ class TrainRequest:
         if self.output is not None:
             return self.output
         mode = self.settings.get("training_mode", FitSettings.training_mode)
-        return Path(f"{_stem(self.table.table)}-{mode}.safetensors")
+        return Path(f"{self.table.stem}-{mode}.safetensors")
 
 
 @dataclass(frozen=True)
@@ -421,11 +421,6 @@ def _check_report(request: TrainRequest) -> None:
         if path.resolve() == request.report.resolve():
             raise ValueError(f"the report must not replace {name}; got {path} as both")
     check_writable(request.report)
-
-
-def _stem(table: str) -> str:
-    name = Path(table.rstrip("/*")).name or "table"
-    return name.split(".")[0].replace("*", "") or "table"
 
 
 def _prior(text: str, classes: np.ndarray | None) -> Prior:

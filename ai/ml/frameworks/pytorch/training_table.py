@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -60,6 +61,11 @@ class TableRequest:
     group: str | None = None
     weight: str | None = None
     drop_null_target: bool = False
+
+    @property
+    def stem(self) -> str:
+        """What files made from the table are named after."""
+        return Path(self.table.rstrip("/*")).name.split(".")[0].replace("*", "") or "table"
 
     def __post_init__(self) -> None:
         if self.task is not None and self.task not in get_args(Task):
