@@ -1,14 +1,15 @@
 """Memory and time of training on tables larger than memory, and what a second worker is worth.
 
     python -m benchmarks.streaming curve --rows 20000000 --output curve.json --picture curve.png
-    python -m benchmarks.streaming scaling --rows 1000000 --workers 1,2 --output scaling.json
+    python -m benchmarks.streaming scaling --rows 500000 --runs 1x1,1x2,2x1 --output scaling.json
 
 `curve` makes tables of a tenth, a fifth, a half and all of the rows x 40 columns (36 numbers, of
 which some are missing, 3 categories, a date) as Parquet files of a million rows, and trains on
 each from disk for some epochs. Every training is a process of its own, whose peak memory the
-system has measured; making the tables is not counted. `scaling` trains under torchrun with so
-many workers and gives rows per second of the epochs after the first. What comes after `--` goes on
-to `tabwright train`.
+system has measured; making the tables is not counted. `scaling` trains on one table in so many
+processes of so many threads each (under torchrun where there are several processes) and gives
+rows per second of the epochs after the first, or of the only one. What comes after `--` goes on to
+`tabwright train`, and into the output.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ class Measurement:
     Parameters
     ----------
     rows : int
-    workers : int
+    workers, threads : int
+        Processes, and threads of each.
+    words : list of str
+        Options that the training was given beyond the defaults.
     table_mb : float
         The files, in megabytes.
     peak_mb : float
@@ -62,6 +66,8 @@ class Measurement:
 
     rows: int
     workers: int
+    threads: int
+    words: list[str]
     table_mb: float
     peak_mb: float
     seconds: float
@@ -92,7 +98,13 @@ def write_rows(folder: Path, n_rows: int, file_rows: int = FILE_ROWS) -> None:
 
 
 def measure(
-    table: Path, n_rows: int, *, epochs: int, workers: int, words: Sequence[str] = ()
+    table: Path,
+    n_rows: int,
+    *,
+    epochs: int,
+    workers: int = 1,
+    threads: int = 1,
+    words: Sequence[str] = (),
 ) -> Measurement:
     """Train on a table in processes of their own."""
     with tempfile.TemporaryDirectory(dir=table.parent) as name:
@@ -103,7 +115,7 @@ def measure(
             command += ["--nproc-per-node", str(workers)]
         command += ["-m", "ai.ml.frameworks.pytorch", "train", str(table), "--target", "label"]
         command += ["--quiet", "--epochs", str(epochs), "--memory", "1MB", "-o", str(output)]
-        variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TMPDIR": name}
+        variables = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT), "TMPDIR": name}
         began = time.perf_counter()
         process = subprocess.Popen([*command, *words], env={**os.environ, **variables})
         peak = _watch(process)
@@ -115,6 +127,8 @@ def measure(
     return Measurement(
         rows=n_rows,
         workers=workers,
+        threads=threads,
+        words=list(words),
         table_mb=sum(path.stat().st_size for path in table.iterdir()) / 1e6,
         peak_mb=peak / 1e6,
         seconds=seconds,
@@ -161,29 +175,42 @@ def curve(n_rows: int, *, epochs: int, folder: Path, words: Sequence[str]) -> li
         rows = round(n_rows * share)
         table = folder / "table"
         write_rows(table, rows)
-        found.append(measure(table, rows, epochs=epochs, workers=1, words=words))
+        found.append(measure(table, rows, epochs=epochs, words=words))
         shutil.rmtree(table)
         print(_line(found[-1]), flush=True)
     return found
 
 
 def scaling(
-    n_rows: int, counts: Sequence[int], *, epochs: int, folder: Path, words: Sequence[str]
+    n_rows: int,
+    runs: Sequence[tuple[int, int]],
+    *,
+    epochs: int,
+    folder: Path,
+    words: Sequence[str],
 ) -> list[Measurement]:
-    """One table, several numbers of workers."""
+    """One table, several numbers of processes and threads."""
     table = folder / "table"
     write_rows(table, n_rows)
     found = []
-    for workers in counts:
-        found.append(measure(table, n_rows, epochs=epochs, workers=workers, words=words))
+    for workers, threads in runs:
+        found.append(
+            measure(table, n_rows, epochs=epochs, workers=workers, threads=threads, words=words)
+        )
         print(_line(found[-1]), flush=True)
     return found
 
 
+def _run(text: str) -> tuple[int, int]:
+    workers, _, threads = text.partition("x")
+    return int(workers), int(threads)
+
+
 def _line(m: Measurement) -> str:
     return (
-        f"{m.rows:>12,} rows, {m.workers} worker(s): peak {m.peak_mb:,.0f} MB, {m.seconds:,.1f} s "
-        f"in all, {m.epoch_seconds:,.2f} s an epoch, {m.rows_per_second:,.0f} rows/s, test "
+        f"{m.rows:>12,} rows, {m.workers} process(es) of {m.threads} thread(s): peak "
+        f"{m.peak_mb:,.0f} MB, {m.seconds:,.1f} s in all, {m.epoch_seconds:,.2f} s an epoch, "
+        f"{m.rows_per_second:,.0f} rows/s, test "
         f"log-loss {m.test_log_loss:.4f}"
     )
 
@@ -219,7 +246,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("what", choices=("curve", "scaling"))
     parser.add_argument("--rows", type=int, default=20_000_000)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--workers", default="1,2", help="numbers of workers to compare")
+    parser.add_argument("--runs", default="1x1,1x2,2x1", help="processes x threads, to compare")
     parser.add_argument("--folder", type=Path, help="where the tables go for a while")
     parser.add_argument("--output", type=Path, help="JSON")
     parser.add_argument("--picture", type=Path, help="PNG, of the curve")
@@ -232,8 +259,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if arguments.what == "curve":
             found = curve(arguments.rows, **given)
         else:
-            counts = [int(count) for count in arguments.workers.split(",")]
-            found = scaling(arguments.rows, counts, **given)
+            runs = [_run(text) for text in arguments.runs.split(",")]
+            found = scaling(arguments.rows, runs, **given)
     if arguments.output is not None:
         document = {"what": arguments.what, "measurements": [asdict(m) for m in found]}
         arguments.output.write_text(json.dumps(document, indent=2) + "\n")

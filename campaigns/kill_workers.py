@@ -48,12 +48,19 @@ def write_table(folder: Path, n_rows: int = 2000) -> None:
 
 
 def command(
-    folder: Path, output: Path, *, n_workers: int = 2, max_restarts: int = 0, epochs: int = 6
+    folder: Path,
+    output: Path,
+    *,
+    n_workers: int = 2,
+    n_members: int = 2,
+    max_restarts: int = 0,
+    epochs: int = 6,
 ) -> list[str]:
     """How to train on the table under torchrun, with the state written after every step."""
     launch = f"-m torch.distributed.run --standalone --nproc-per-node {n_workers}"
     launch += f" --max-restarts {max_restarts} -m ai.ml.frameworks.pytorch train {folder / 'table'}"
-    launch += f" --target label --epochs {epochs} --members 2 --width 32 --batch-size 64 --quiet"
+    launch += f" --target label --epochs {epochs} --members {n_members} --width 32 --batch-size 64"
+    launch += " --quiet"
     return [sys.executable, *launch.split(), "--checkpoint-seconds", "0", "-o", str(output)]
 
 
@@ -103,8 +110,10 @@ def _kill_one(launcher: subprocess.Popen[bytes], state: Path, draw: random.Rando
     return True
 
 
-def campaign(n_kills: int, seed: int, epochs: int = 6) -> int:
+def campaign(n_kills: int, seed: int, epochs: int = 6, n_members: int = 2) -> int:
     """Kill workers until so many kills landed; returns how many there were.
+
+    Of two members each worker trains its own; of one they share every batch.
 
     Raises
     ------
@@ -117,14 +126,23 @@ def campaign(n_kills: int, seed: int, epochs: int = 6) -> int:
         write_table(folder / "table")
         undisturbed, output = folder / "undisturbed.safetensors", folder / "model.safetensors"
         subprocess.run(
-            command(folder, undisturbed, epochs=epochs), env=environment(), cwd=folder, check=True
+            command(folder, undisturbed, n_members=n_members, epochs=epochs),
+            env=environment(),
+            cwd=folder,
+            check=True,
         )
         model = load_fitted(undisturbed)
         landed = 0
         while landed < n_kills:
             with subprocess.Popen(
                 # gloo, too, may fail to connect workers that start on a busy machine.
-                command(folder, output, max_restarts=3 * n_kills + 5, epochs=epochs),
+                command(
+                    folder,
+                    output,
+                    n_members=n_members,
+                    max_restarts=3 * n_kills + 5,
+                    epochs=epochs,
+                ),
                 env=environment(),
                 cwd=folder,
                 stderr=subprocess.PIPE,
@@ -184,9 +202,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--members", type=int, default=2, help="1: the two workers share every batch"
+    )
     parser.add_argument("--hang", action="store_true", help="stop a worker in the end, too")
     arguments = parser.parse_args(words)
-    landed = campaign(arguments.kills, arguments.seed, arguments.epochs)
+    landed = campaign(arguments.kills, arguments.seed, arguments.epochs, arguments.members)
     print(f"{landed} kills survived; every run ended with the same bits")
     if arguments.hang:
         seconds = hang(timeout=5.0)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +14,15 @@ from ai.ml.frameworks.pytorch.checkpoints import Checkpoint, RunState
 from ai.ml.frameworks.pytorch.distributed import (
     ALONE,
     TIMEOUT_VARIABLE,
+    Deal,
     SharedCheckpointer,
     Workers,
     joined_workers,
 )
 from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted
 from campaigns import kill_workers
+from campaigns.kill_training import difference
+from tests.worker_threads import in_threads
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 40])
@@ -56,38 +56,13 @@ def test_the_timeout_is_seconds(text: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_lost_worker_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(values: torch.Tensor) -> None:
+    def fail(values: torch.Tensor, group: object) -> None:
         raise RuntimeError("Connection closed by peer [127.0.0.1]:10157.\nmore")
 
     monkeypatch.setattr(torch.distributed, "all_reduce", fail)
     message = r"another worker ended, .* \(Connection closed by peer \[127.*; with --max-restarts"
     with pytest.raises(ConnectionError, match=message):
         Workers(0, 2).all_reduce(torch.ones(2))
-
-
-@dataclass(frozen=True)
-class _Threads(Workers):
-    """Workers that are threads of this process."""
-
-    barrier: threading.Barrier = field(default_factory=lambda: threading.Barrier(1))
-    given: list[Any] = field(default_factory=list)
-
-    def _together(self, value: Any) -> list[Any]:
-        self.given[self.rank] = value
-        self.barrier.wait()
-        every = list(self.given)
-        self.barrier.wait()
-        return every
-
-    def all_reduce(self, values: torch.Tensor) -> None:
-        values.copy_(torch.stack(self._together(values.clone())).sum(0))
-
-    def any(self, flag: bool) -> bool:
-        return any(self._together(flag))
-
-    def from_first(self, data: bytes | None) -> bytes | None:
-        first: bytes | None = self._together(data)[0]
-        return first
 
 
 class _Sum:
@@ -105,23 +80,16 @@ class _Sum:
         self.value = float(state["value"][0])
 
 
-def _in_threads(work: Callable[[Workers], Any]) -> list[Any]:
-    barrier, given = threading.Barrier(2, timeout=30), [None, None]
-    everyone = [_Threads(rank, 2, barrier=barrier, given=given) for rank in range(2)]
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(work, everyone))
-
-
 def test_the_first_worker_writes_what_all_go_on_from(tmp_path: Path) -> None:
     """The second one's path is another: its machine has no file of its own."""
 
-    def write(workers: Workers) -> bool:
+    def write(workers: Workers) -> list[bool]:
         checkpoint = Checkpoint(tmp_path / f"run{workers.rank}.safetensors", 3600.0)
         checkpointer = SharedCheckpointer(checkpoint, {"table": "t"}, workers)
-        due = checkpointer.is_due
+        due = [checkpointer.is_due]
         if workers.rank == 1:
             checkpointer._stop = True
-        assert checkpointer.is_due
+        due += [checkpointer.is_due for _ in range(2)]
         run = RunState(epoch=3, batches=workers.rank)
         checkpointer.write(run, {"sum": _Sum(workers, 1.5 + workers.rank)})
         return due
@@ -133,12 +101,59 @@ def test_the_first_worker_writes_what_all_go_on_from(tmp_path: Path) -> None:
             {"sum": owner}
         ), owner.value
 
-    assert [run for run, _ in _in_threads(read)] == [None, None]
-    assert _in_threads(write) == [False, False]
+    assert [run for run, _ in in_threads(read)] == [None, None]
+    assert in_threads(write) == [[False, False, True]] * 2
     assert [path.name for path in tmp_path.iterdir()] == ["run0.safetensors"]
-    for run, value in _in_threads(read):
+    for run, value in in_threads(read):
         assert run is not None
         assert (run.epoch, run.batches, value) == (3, 0, 4.0)
+
+
+@pytest.mark.parametrize(("interval", "most"), [(0.0, 1000), (3600.0, 12)])
+def test_workers_ask_each_other_twice_a_second_whether_to_write(
+    interval: float, most: int, tmp_path: Path
+) -> None:
+    """Or after every step, where the state is wanted that often."""
+    questions: list[int] = []
+
+    @dataclass(frozen=True)
+    class Counted(Workers):
+        def all_reduce(self, values: torch.Tensor) -> None:
+            questions.append(1)
+
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", interval)
+    checkpointer = SharedCheckpointer(checkpoint, {}, Counted(0, 2))
+    due = [checkpointer.is_due for _ in range(1000)]
+    assert sum(due) == (1000 if interval == 0 else 0)
+    assert 1 < len(questions) <= most
+
+
+@pytest.mark.parametrize(
+    ("size", "n_members", "n_teams"), [(2, 4, 2), (4, 2, 2), (6, 4, 2), (5, 4, 1), (4, 4, 4)]
+)
+def test_members_are_dealt_out_to_teams_of_neighbours(
+    size: int, n_members: int, n_teams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "new_group", lambda ranks, timeout: ranks)
+    deals = [Deal.of(Workers(rank, size), n_members) for rank in range(size)]
+    assert len({deal.first for deal in deals}) == n_teams
+    for first in {deal.first for deal in deals}:
+        team = [deal for deal in deals if deal.first == first]
+        assert [deal.team.rank for deal in team] == list(range(size // n_teams))
+        assert {deal.team.size for deal in team} == {size // n_teams}
+        if 1 < n_teams < size:
+            ranks = str([deal.everyone.rank for deal in team])
+            assert {str(deal.team.group) for deal in team} == {ranks}
+    members = [k for deal in deals if deal.team.is_first for k in range(n_members)[deal.own]]
+    assert members == list(range(n_members))
+
+
+def test_a_worker_takes_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    assert [Workers(0, 8, 0, local_size).n_threads for local_size in (1, 2, 40)] == [16, 8, 1]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert Workers(0, 8, 0, 2).n_threads == 3
 
 
 # -- real processes -----------------------------------------------------------------------------
@@ -164,18 +179,29 @@ def _trained(folder: Path, n_workers: int, *words: str) -> FittedModel:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mode", "n_workers"), [("mlp_dense", 2), ("linear_glm_baseline", 2), ("mlp_dense", 5)]
+    ("mode", "n_workers", "n_members"),
+    [
+        ("mlp_dense", 2, 2),
+        ("calibrated_classifier", 2, 2),
+        ("mlp_dense", 2, 1),
+        ("mlp_dense", 4, 2),
+        ("mlp_dense", 5, 2),
+    ],
 )
-def test_two_workers_match_one(mode: str, n_workers: int, tmp_path: Path) -> None:
-    """Two with half of every batch each; five have fewer rows in a batch than one has members."""
+def test_several_workers_match_one(
+    mode: str, n_workers: int, n_members: int, tmp_path: Path
+) -> None:
+    """A member each, the halves of every batch, both, and fewer rows in a batch than workers."""
     kill_workers.write_table(tmp_path / "table", n_rows=300)
-    words = ["--mode", mode]
+    words = ["--mode", mode, "--members", str(n_members)]
     if n_workers == 5:
         # Two chunks of rows, three workers that have none to encode, three rows each a batch.
         words += ["--batch-size", "15"]
     # One process under torchrun is alone: the table must be streamed by hand.
     alone = _trained(tmp_path, 1, *words, "--memory", "1kB")
     shared = _trained(tmp_path, n_workers, *words)
+    if n_workers == n_members:
+        assert difference(alone, shared, history_tolerance=1e-12) is None
     for member, twin in zip(alone.members, shared.members, strict=True):
         for name, value in member.items():
             torch.testing.assert_close(
@@ -193,5 +219,6 @@ def test_two_workers_match_one(mode: str, n_workers: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_run_survives_the_death_of_its_workers() -> None:
-    assert kill_workers.campaign(2, seed=0, epochs=3) == 2
+@pytest.mark.parametrize("n_members", [1, 2])
+def test_a_run_survives_the_death_of_its_workers(n_members: int) -> None:
+    assert kill_workers.campaign(1, seed=n_members, epochs=3, n_members=n_members) == 1

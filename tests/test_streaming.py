@@ -20,7 +20,7 @@ import torch
 from ai.ml.frameworks.pytorch import stream_fit, streaming, table_chunks
 from ai.ml.frameworks.pytorch.batches import batch_bounds
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
-from ai.ml.frameworks.pytorch.distributed import Workers
+from ai.ml.frameworks.pytorch.distributed import ALONE, Deal, Workers
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fitted import FittedModel, TargetScale
 from ai.ml.frameworks.pytorch.members import StackedMembers
@@ -309,7 +309,7 @@ def test_an_epoch_deals_every_row_once_in_an_order_of_its_own(
 ) -> None:
     blocks, goal = _blocks(tmp_path)
     assert blocks.total == 1345
-    rows = StreamedRows(blocks, goal, batch_size, 0, n_members=1)
+    rows = StreamedRows(blocks, goal, batch_size, 0, Deal.of(ALONE, 1))
     first, second = _batches(rows, 1), _batches(rows, 2)
     bounds = batch_bounds(1345, batch_size)
     assert [len(batch) for batch in first] == [end - start for start, end in bounds]
@@ -318,7 +318,7 @@ def test_an_epoch_deals_every_row_once_in_an_order_of_its_own(
         assert sorted(chain.from_iterable(epoch)) == list(range(1345))
     assert first != second
     assert _batches(rows, 1) == first
-    assert _batches(StreamedRows(blocks, goal, batch_size, 1, n_members=1), 1) != first
+    assert _batches(StreamedRows(blocks, goal, batch_size, 1, Deal.of(ALONE, 1)), 1) != first
     for skip in range(len(first) + 1):
         assert _batches(rows, 2, skip=skip) == second[skip:]
     blocks.close()
@@ -328,12 +328,10 @@ def test_an_epoch_deals_every_row_once_in_an_order_of_its_own(
 @pytest.mark.parametrize("n_workers", [2, 3, 40])
 def test_workers_share_every_batch_evenly(n_workers: int, tmp_path: Path) -> None:
     blocks, goal = _blocks(tmp_path, (75, 62))
-    whole = _batches(StreamedRows(blocks, goal, 32, 0, n_members=1), 1, skip=1)
+    whole = _batches(StreamedRows(blocks, goal, 32, 0, Deal.of(ALONE, 1)), 1, skip=1)
     shares = [
         list(
-            StreamedRows(blocks, goal, 32, 0, n_members=1, workers=Workers(rank, n_workers)).epoch(
-                1, skip=1
-            )
+            StreamedRows(blocks, goal, 32, 0, Deal.of(Workers(rank, n_workers), 1)).epoch(1, skip=1)
         )
         for rank in range(n_workers)
     ]
@@ -355,7 +353,7 @@ def test_losses_of_held_out_rows_are_those_of_all_of_them(tmp_path: Path) -> Non
 
     everyone = goal.objective(blocks.read(np.arange(len(blocks))))
     x = torch.arange(1345.0)[:, None]
-    found = StreamedHeldOut(blocks, goal, n_members=2).losses(logits)
+    found = StreamedHeldOut(blocks, goal, Deal.of(ALONE, 2)).losses(logits)
     torch.testing.assert_close(found, everyone.loss(logits(x)))
     blocks.close()
 

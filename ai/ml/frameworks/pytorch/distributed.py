@@ -1,11 +1,13 @@
 """Several workers on one task: what they sum, gather and agree on.
 
 `Workers` is the door to `torch.distributed`; processes are started, watched and restarted by
-torchrun or Ray, never from here. `SharedCheckpointer` lets one worker write what all go on from.
+torchrun or Ray, never from here. `Deal` says which members of an ensemble each of them trains.
+`SharedCheckpointer` lets one worker write what all go on from.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -23,11 +25,20 @@ from torch.distributed.rendezvous import rendezvous
 
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint, Checkpointer, RunState, Stateful
 
-__all__ = ["ALONE", "TIMEOUT_VARIABLE", "SharedCheckpointer", "Workers", "joined_workers"]
+__all__ = [
+    "ALONE",
+    "TIMEOUT_VARIABLE",
+    "Deal",
+    "SharedCheckpointer",
+    "Workers",
+    "joined_workers",
+]
 
 # Seconds that a worker waits for the others before it gives up; torchrun then starts all anew.
 TIMEOUT_VARIABLE = "TABWRIGHT_TIMEOUT"
 _TIMEOUT = 600.0
+# How long a wish to write the state may wait until all have heard of it.
+_SECONDS_UNTIL_ASKED = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,12 +53,20 @@ class Workers:
         How many there are.
     local_rank, local_size : int
         The same among the workers of this machine.
+    group : ProcessGroup, optional
+        Theirs; by default that of all processes.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    group: dist.ProcessGroup | None = None
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that this worker may use: its share of the cores, and torch's number at most."""
+        return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // self.local_size))
 
     @property
     def is_first(self) -> bool:
@@ -59,13 +78,36 @@ class Workers:
         n = stop - start
         return start + n * self.rank // self.size, start + n * (self.rank + 1) // self.size
 
+    def team(self, n_teams: int) -> Workers:
+        """This worker's team, where neighbours form teams of one size; all must ask.
+
+        Parameters
+        ----------
+        n_teams : int
+            Divides the number of workers.
+        """
+        if n_teams == 1:
+            return self
+        size = self.size // n_teams
+        number, rank = divmod(self.rank, size)
+        if size == 1:
+            return ALONE
+        timeout = timedelta(seconds=_timeout())
+        with _told_of_losses():
+            # Every process must take part in the making of every group.
+            groups = [
+                dist.new_group(list(range(start, start + size)), timeout=timeout)
+                for start in range(0, self.size, size)
+            ]
+        return Workers(rank, size, group=groups[number])
+
     def all_reduce(self, values: Tensor) -> None:
         """Sum a tensor over the workers, in place; all get the same bits."""
         if self.size == 1:
             return
         whole = values.contiguous()
         with _told_of_losses():
-            dist.all_reduce(whole)
+            dist.all_reduce(whole, group=self.group)
         if whole is not values:
             values.copy_(whole)
 
@@ -90,7 +132,7 @@ class Workers:
             mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         every = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
         with _told_of_losses():
-            dist.all_gather(every, mine)
+            dist.all_gather(every, mine, group=self.group)
         return [
             part[:length].numpy().tobytes()
             for part, length in zip(every, lengths.tolist(), strict=True)
@@ -102,14 +144,14 @@ class Workers:
             return data
         length = torch.tensor([-1 if data is None else len(data)])
         with _told_of_losses():
-            dist.broadcast(length, 0)
+            dist.broadcast(length, group=self.group, group_src=0)
         if int(length) < 0:
             return None
         buffer = torch.zeros(int(length), dtype=torch.uint8)
         if data and self.is_first:
             buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         with _told_of_losses():
-            dist.broadcast(buffer, 0)
+            dist.broadcast(buffer, group=self.group, group_src=0)
         return buffer.numpy().tobytes()
 
     def wait(self) -> None:
@@ -118,6 +160,71 @@ class Workers:
 
 
 ALONE = Workers()
+
+
+@dataclass(frozen=True)
+class Deal:
+    """Which members of an ensemble a worker trains, and with whom it shares their batches.
+
+    Members have nothing to tell each other while they train, so they are dealt out first: to as
+    many teams of equal size as there are shares of equal size. The workers of a team share the
+    rows of every batch, and must sum several times a step.
+
+    Parameters
+    ----------
+    n_members : int
+        Members of the ensemble.
+    first : int
+        The first of those that this worker's team trains.
+    n_own : int
+        How many it trains.
+    team : Workers
+    everyone : Workers
+    """
+
+    n_members: int
+    first: int
+    n_own: int
+    team: Workers
+    everyone: Workers
+
+    @classmethod
+    def of(cls, workers: Workers, n_members: int) -> Deal:
+        """Deal members out to workers; all must ask."""
+        n_teams = math.gcd(workers.size, n_members)
+        share = n_members // n_teams
+        first = workers.rank // (workers.size // n_teams) * share
+        return cls(n_members, first, share, workers.team(n_teams), workers)
+
+    @property
+    def own(self) -> slice:
+        """The members that this worker's team trains."""
+        return slice(self.first, self.first + self.n_own)
+
+    def total(self, own: Tensor) -> Tensor:
+        """Sums over the workers of each team, of all members side by side; all must ask.
+
+        Parameters
+        ----------
+        own : Tensor of shape (n_own, ...)
+            Of a dtype that can be summed.
+
+        Returns
+        -------
+        Tensor of shape (n_members, ...)
+        """
+        if self.everyone.size == 1:
+            return own
+        whole = own.new_zeros(self.n_members, *own.shape[1:])
+        whole[self.own] = own
+        self.everyone.all_reduce(whole)
+        return whole
+
+    def every(self, own: Tensor) -> Tensor:
+        """As `total`, of values that all workers of a team have alike, of any dtype."""
+        if own.dtype == torch.bool:
+            return self.every(own.to(torch.uint8)).to(torch.bool)
+        return self.total(own if self.team.is_first else torch.zeros_like(own))
 
 
 @contextmanager
@@ -220,11 +327,31 @@ class SharedCheckpointer(Checkpointer):
     ) -> None:
         super().__init__(checkpoint, identity)
         self._workers = workers
+        self._steps, self._left = 1, 1
+        self._asked = time.monotonic()
 
     @property
     def is_due(self) -> bool:
-        """Whether the state should be written now: where one says so, all must."""
-        return self._workers.any(super().is_due)
+        """Whether the state should be written now: where one says so, all must.
+
+        Asked after every step; the workers ask each other about twice a second, since an answer
+        costs as much as a small step.
+        """
+        self._left -= 1
+        if self._left:
+            return False
+        votes = torch.tensor([float(super().is_due), 0.0])
+        if self._workers.is_first:
+            votes[1] = self._steps_until_asked()
+        self._workers.all_reduce(votes)
+        self._steps = self._left = int(votes[1])
+        self._asked = time.monotonic()
+        return bool(votes[0] > 0)
+
+    def _steps_until_asked(self) -> int:
+        seconds = max(time.monotonic() - self._asked, 1e-6)
+        steps = int(self._steps * min(_SECONDS_UNTIL_ASKED, self._interval) / seconds)
+        return max(1, min(2 * self._steps, steps))
 
     def write(self, run: RunState, owners: Mapping[str, Stateful]) -> None:
         """Write the state; every worker must call this at the same step."""

@@ -27,8 +27,9 @@ from ai.ml.frameworks.pytorch import __version__
 from ai.ml.frameworks.pytorch.batches import HeldOut, HeldOutRows, Inputs
 from ai.ml.frameworks.pytorch.calibration import check_calibration
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
+from ai.ml.frameworks.pytorch.dealt_members import DealtHeldOut, DealtMembers
 from ai.ml.frameworks.pytorch.decisions import DecisionAim
-from ai.ml.frameworks.pytorch.distributed import ALONE, SharedCheckpointer, Workers
+from ai.ml.frameworks.pytorch.distributed import ALONE, Deal, SharedCheckpointer, Workers
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fit_parts import (
     ClassWeight,
@@ -49,7 +50,6 @@ from ai.ml.frameworks.pytorch.fit_parts import (
 )
 from ai.ml.frameworks.pytorch.fitted import Architecture, FittedModel
 from ai.ml.frameworks.pytorch.intervals import fit_intervals
-from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.metrics import score_class_prior, score_constant
 from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.scoring import score_rows
@@ -442,32 +442,31 @@ class _StreamFit:
         seeds = member_seeds(settings.random_state, settings.n_members)
         input_dim = goal.encoder.input_dim
         modules = [new_network(settings, input_dim, targets.output_dim, seed) for seed in seeds]
-        members = StackedMembers(
+        deal = Deal.of(workers, settings.n_members)
+        members = DealtMembers(
             [module.to(goal.device) for module in modules],
             seeds=seeds,
-            n_threads=torch.get_num_threads(),
-            all_reduce=workers.all_reduce if workers.size > 1 else None,
+            deal=deal,
+            n_threads=workers.n_threads,
         )
         rows = StreamedRows(
             blocks,
             goal,
             settings.batch_size,
             settings.random_state,
-            n_members=settings.n_members,
+            deal,
             hide_rate=settings.hide_rate,
-            workers=workers,
         )
-        held_out: HeldOut = StreamedHeldOut(
-            validation, goal, n_members=settings.n_members, workers=workers
-        )
+        held_out: HeldOut = StreamedHeldOut(validation, goal, deal)
         if settings.training_mode == "calibrated_classifier":
             # The loss after calibration needs the predictions side by side: a sample's.
             choosing = self._choosing()
             compact = goal.encoder.transform(choosing.frame)
-            held_out = HeldOutRows(
+            every_row = HeldOutRows(
                 Inputs(goal.encoder, compact, goal.device),
                 epoch_score(settings, targets, choosing, goal.device, None),
             )
+            held_out = DealtHeldOut(every_row, deal)
         checkpointer = None
         if checkpoint is not None:
             checkpointer = SharedCheckpointer(checkpoint, self._identity(goal.encoder), workers)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ai.ml.frameworks.pytorch.batches import Batch, Inputs, batch_bounds, stream_seed
-from ai.ml.frameworks.pytorch.distributed import ALONE, Workers
+from ai.ml.frameworks.pytorch.distributed import Deal
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fitted import TargetScale
 from ai.ml.frameworks.pytorch.layers import Part
@@ -87,7 +87,7 @@ class StreamedRows:
     An epoch deals all blocks out at random into buffers of 256, and shuffles the rows of a
     buffer: up to 65,536 rows are in memory, and rows of one batch come from all over the table. A
     table of fewer rows is shuffled as a whole. The batches do not depend on the number of
-    workers; each takes its share of every batch.
+    workers; those who train the same members share every batch.
 
     Parameters
     ----------
@@ -96,10 +96,9 @@ class StreamedRows:
     batch_size : int
         Rows of a whole batch.
     seed : int
-    n_members : int
+    deal : Deal
     hide_rate : float, default=0.0
         Share of known category levels shown as "unknown".
-    workers : Workers
     """
 
     def __init__(
@@ -108,15 +107,13 @@ class StreamedRows:
         goal: Goal,
         batch_size: int,
         seed: int,
-        *,
-        n_members: int,
+        deal: Deal,
         hide_rate: float = 0.0,
-        workers: Workers = ALONE,
     ) -> None:
         self._blocks, self._goal, self._seed = blocks, goal, seed
-        self._hide_rate, self._workers = hide_rate, workers
+        self._hide_rate, self._deal, self._workers = hide_rate, deal, deal.team
         self._bounds = batch_bounds(blocks.total, batch_size)
-        self._sums = torch.zeros(n_members, dtype=torch.float64, device=goal.device)
+        self._sums = torch.zeros(deal.n_own, dtype=torch.float64, device=goal.device)
         self._count = 0
         self._objective: Objective | None = None
 
@@ -210,9 +207,9 @@ class StreamedRows:
 
     def _totals(self) -> tuple[Tensor, int]:
         self._fold()
-        totals = torch.cat([self._sums.cpu(), torch.tensor([self._count], dtype=torch.float64)])
-        self._workers.all_reduce(totals)
-        return totals[:-1], int(totals[-1])
+        sums = self._sums.cpu()
+        totals = self._deal.total(torch.stack([sums, torch.full_like(sums, self._count)], dim=1))
+        return totals[:, 0].clone(), int(totals[0, 1])
 
     def take_running_loss(self) -> Tensor:
         sums, count = self._totals()
@@ -225,10 +222,10 @@ class StreamedRows:
         return {"loss_sum": sums, "row_count": torch.tensor([count])}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue; the first worker keeps what all had lost so far."""
+        """Continue; the first worker of a team keeps what all of it had lost so far."""
         self._objective = None
-        own = float(self._workers.is_first)
-        self._sums = (state["loss_sum"] * own).to(self._goal.device)
+        own = state["loss_sum"][self._deal.own] * float(self._workers.is_first)
+        self._sums = own.to(self._goal.device)
         self._count = int(state["row_count"][0]) if self._workers.is_first else 0
 
 
@@ -239,20 +236,16 @@ class StreamedHeldOut:
     ----------
     blocks : Blocks
     goal : Goal
-    n_members : int
-    workers : Workers
+    deal : Deal
     """
 
-    def __init__(
-        self, blocks: Blocks, goal: Goal, *, n_members: int, workers: Workers = ALONE
-    ) -> None:
-        self._blocks, self._goal = blocks, goal
-        self._n_members, self._workers = n_members, workers
+    def __init__(self, blocks: Blocks, goal: Goal, deal: Deal) -> None:
+        self._blocks, self._goal, self._deal = blocks, goal, deal
 
     def losses(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
-        # Sums of the members' losses, then of the weights.
-        sums = torch.zeros(self._n_members + 1, dtype=torch.float64)
-        start, stop = self._workers.share(0, len(self._blocks))
+        # The members' losses, and the weights.
+        sums = torch.zeros(self._deal.n_own, 2, dtype=torch.float64)
+        start, stop = self._deal.team.share(0, len(self._blocks))
         for first in range(start, stop, _EVALUATION_BLOCKS):
             chosen = np.arange(first, min(first + _EVALUATION_BLOCKS, stop))
             records = self._blocks.read(chosen)
@@ -260,10 +253,10 @@ class StreamedHeldOut:
             every = torch.cat([logits(x) for x in inputs.chunks()], dim=1)
             weights = self._goal.weights(records)
             weight = float(len(records)) if weights is None else float(weights.sum())
-            sums[:-1] += self._goal.objective(records).loss(every).cpu() * weight
-            sums[-1] += weight
-        self._workers.all_reduce(sums)
-        return sums[:-1] / sums[-1]
+            sums[:, 0] += self._goal.objective(records).loss(every).cpu() * weight
+            sums[:, 1] += weight
+        totals = self._deal.total(sums)
+        return totals[:, 0] / totals[:, 1]
 
     def state(self) -> dict[str, Tensor]:
         return {}
