@@ -5,6 +5,7 @@ Ray starts the workers, watches them and starts them anew; they do what workers 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +39,7 @@ def train_on_ray(
     max_failures : int, default=3
         How often the workers are started anew when one dies; they go on from the state.
     timeout : float, default=600.0
-        Seconds that a worker waits for the others in one sum, at the most.
+        Seconds that a worker waits for the others in one sum, at the most; rounded up.
     storage : str, optional
         Ray's `storage_path`, for its own notes.
 
@@ -74,7 +75,7 @@ def train_on_ray(
         _work,
         train_loop_config={"request": request},
         torch_config=TorchConfig(
-            backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo", timeout_s=timeout
+            backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo", timeout_s=math.ceil(timeout)
         ),
         scaling_config=ScalingConfig(num_workers=n_workers, use_gpu=use_gpu),
         run_config=RunConfig(
