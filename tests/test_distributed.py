@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,22 +160,36 @@ def test_a_worker_takes_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) 
 # -- real processes -----------------------------------------------------------------------------
 
 
-def _trained(folder: Path, n_workers: int, *words: str) -> FittedModel:
+def _trained(folder: Path, n_workers: int, *words: str, n_machines: int = 1) -> FittedModel:
+    """A model of workers that torchrun starts; each machine has a torchrun of its own."""
     output = folder / f"{n_workers}.safetensors"
-    command = [*kill_workers.command(folder, output, n_workers=n_workers, epochs=2), *words]
-    done = subprocess.run(
-        command,
-        env=kill_workers.environment(),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    command = kill_workers.command(folder, output, n_workers=n_workers // n_machines, epochs=2)
+    command += words
+    at = command.index("--standalone")
+    meeting = f"--nnodes {n_machines} --master-addr 127.0.0.1 --master-port {_free_port()}"
+    launches = [
+        subprocess.Popen(
+            [*command[:at], *meeting.split(), "--node-rank", str(machine), *command[at + 1 :]],
+            env=kill_workers.environment(),
+            cwd=folder,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for machine in range(n_machines)
+    ]
+    for launch in launches:
+        _, errors = launch.communicate()
+        assert launch.returncode == 0, errors
     assert sorted(path.name for path in folder.iterdir()) == sorted({output.name, "table"})
     model = load_fitted(output)
     output.unlink()
     return model
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 @pytest.mark.slow
@@ -191,7 +206,10 @@ def _trained(folder: Path, n_workers: int, *words: str) -> FittedModel:
 def test_several_workers_match_one(
     mode: str, n_workers: int, n_members: int, tmp_path: Path
 ) -> None:
-    """A member each, the halves of every batch, both, and fewer rows in a batch than workers."""
+    """A member each, the halves of every batch, both, and fewer rows in a batch than workers.
+
+    Four workers are two machines of two.
+    """
     kill_workers.write_table(tmp_path / "table", n_rows=300)
     words = ["--mode", mode, "--members", str(n_members)]
     if n_workers == 5:
@@ -199,7 +217,8 @@ def test_several_workers_match_one(
         words += ["--batch-size", "15"]
     # One process under torchrun is alone: the table must be streamed by hand.
     alone = _trained(tmp_path, 1, *words, "--memory", "1kB")
-    shared = _trained(tmp_path, n_workers, *words)
+    n_machines = 2 if n_workers == 4 else 1
+    shared = _trained(tmp_path, n_workers, *words, n_machines=n_machines)
     if n_workers == n_members:
         assert difference(alone, shared, history_tolerance=1e-12) is None
     for member, twin in zip(alone.members, shared.members, strict=True):
