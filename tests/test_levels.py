@@ -12,6 +12,7 @@ from ai.ml.frameworks.pytorch.levels import (
     fit_category,
     rare_below,
 )
+from ai.ml.frameworks.pytorch.tables import to_levels
 
 
 def _about(
@@ -143,3 +144,19 @@ def test_classes_share_a_bounded_number_of_statistics(n_classes: int, n_columns:
     assert about.columns.shape == (600, n_columns)
     np.testing.assert_allclose(about.columns.mean(axis=0), 0.0, atol=1e-12)
     np.testing.assert_allclose(about.columns.std(axis=0), 1.0)
+
+
+@pytest.mark.parametrize("dtype", [pl.String, pl.Categorical, pl.Int64, pl.Float64])
+def test_codes_of_cells_are_those_of_their_levels(dtype: type[pl.DataType]) -> None:
+    cells = ["1", "2", None, "3", "7"]
+    if dtype in (pl.String, pl.Categorical):
+        cells += [" 1 ", "1.0", "TRUE", "true", "NA", "", "never", " 2", "2"]
+    column, _, _ = fit_category(
+        pl.Series(["1", "true", "2", None] * 10), _no_target, max_levels=9, min_count=1
+    )
+    for n_rows in (1, 2, len(cells)):
+        for start in range(len(cells)):
+            part = pl.Series(cells, dtype=pl.String)[start : start + n_rows].cast(dtype)
+            found = column.codes_of_cells(part)
+            assert found.dtype == np.int32
+            assert found.tolist() == column.codes(to_levels(part)).tolist()

@@ -42,6 +42,7 @@ from ai.ml.frameworks.pytorch.tables import (
     encode_labels,
     labels_to_codes,
     regression_target,
+    row_cells,
 )
 from ai.ml.frameworks.pytorch.trainer import Epoch
 
@@ -146,6 +147,11 @@ class _TabularEstimator(FitsFiles, BaseEstimator):  # type: ignore[misc]
                 dict(zip(frame.columns, self.model_.encoder.feature_names_in_, strict=True))
             )
         return frame
+
+    def _row(self, X: object) -> dict[str, Any] | None:
+        """The cells of a pandas frame of one row, which needs no frame of ours; else None."""
+        check_is_fitted(self, "model_")
+        return row_cells(X) if self.model_.encoder.named else None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as one `.safetensors` file, which `load_model` reads.
@@ -426,8 +432,10 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities, float64 of shape (n_rows, n_classes), columns as in `classes_`."""
-        frame = self._checked_frame(X)
-        return self._predictor.predict_proba(frame)
+        row = self._row(X)
+        if row is not None:
+            return self._predictor.predict_cells(row)
+        return self._predictor.predict_proba(self._checked_frame(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """Labels of shape (n_rows,), in the dtype they had in `fit`."""
@@ -537,8 +545,10 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """Predictions in the target's own units, float64 of shape (n_rows,)."""
-        frame = self._checked_frame(X)
-        return self._predictor.predict_values(frame)
+        row = self._row(X)
+        if row is not None:
+            return self._predictor.predict_cells(row)
+        return self._predictor.predict_values(self._checked_frame(X))
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> np.ndarray:
         """Prediction intervals, from the residuals of validation rows that chose nothing.

@@ -39,6 +39,7 @@ from ai.ml.frameworks.pytorch.encodings import (
     fit_numeric,
     resolve_encoding,
 )
+from ai.ml.frameworks.pytorch.expansion import Layout
 from ai.ml.frameworks.pytorch.levels import (
     UNKNOWN,
     CategoryColumn,
@@ -337,6 +338,7 @@ class TableEncoder:
     def _remember(self, plan: EncodingPlan) -> None:
         self.plan_ = plan
         self._layout = plan.layout
+        self._names = frozenset(plan.names)
         self._rows = None
 
     # ---------------------------------------------------------------- what was fitted
@@ -355,6 +357,11 @@ class TableEncoder:
     def n_features_in_(self) -> int:
         """How many they are."""
         return len(self.plan_.names)
+
+    @property
+    def layout(self) -> Layout:
+        """Where the network inputs come from."""
+        return self._layout
 
     @property
     def input_dim(self) -> int:
@@ -399,15 +406,9 @@ class TableEncoder:
         TableError
             If columns are missing, or a cell does not fit its column.
         """
-        if self.named:
-            self.plan_.check_names(frame.columns)
-        elif frame.width != self.n_features_in_:
-            raise TableError(
-                f"X has {frame.width} features, but TableEncoder is expecting "
-                f"{self.n_features_in_} features as input"
-            )
         if len(frame) == 1:
-            return Compact(*self._row_encoder().encode_frame(frame))
+            return _one_row(*self.frame_row(frame))
+        self._check_columns(frame)
         numeric = np.empty((len(frame), self._layout.n_numeric), dtype=np.float32)
         codes = np.empty((len(frame), self.plan_.n_codes), dtype=np.int32)
         self._fill_all(self._used_series(frame), numeric, codes, categories=True)
@@ -461,7 +462,62 @@ class TableEncoder:
         TableError
             If columns are missing, or a cell does not fit its column.
         """
-        return self._layout.expand(*self._row_encoder().encode(row))
+        compact = _one_row(*self.row(row))
+        return self.expand(compact)
+
+    def row(self, row: Mapping[str, Any]) -> tuple[list[float], list[int]]:
+        """The compact form of one row as plain numbers, by a scalar path.
+
+        Parameters
+        ----------
+        row : mapping of str to object
+            Cell by column name. Extra keys are ignored with one warning.
+
+        Returns
+        -------
+        numeric : list of n_numeric floats
+            Values that a float32 holds exactly.
+        codes : list of n_codes ints
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        return self._row_encoder().encode(row)
+
+    def frame_row(self, frame: pl.DataFrame) -> tuple[list[float], list[int]]:
+        """`row` of a frame of one row.
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        self._check_columns(frame)
+        rows = self._row_encoder()
+        return rows.encode_cells(rows.frame_cells(frame))
+
+    def cells_row(self, cells: Mapping[str, Any]) -> tuple[list[float], list[int]]:
+        """`row` of the cells of a table of one row, which `tables.row_cells` gave.
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        if cells.keys() != self._names:
+            self.plan_.check_names(cells)
+        return self._row_encoder().encode_cells(cells)
+
+    def _check_columns(self, frame: pl.DataFrame) -> None:
+        if self.named:
+            self.plan_.check_names(frame.columns)
+        elif frame.width != self.n_features_in_:
+            raise TableError(
+                f"X has {frame.width} features, but TableEncoder is expecting "
+                f"{self.n_features_in_} features as input"
+            )
 
     def _row_encoder(self) -> RowEncoder:
         if self._rows is None:
@@ -534,7 +590,7 @@ class TableEncoder:
         for j, (column, category) in enumerate(
             zip(series["category"], plan.categories, strict=True)
         ):
-            full = category.codes(to_levels(column))
+            full = category.codes_of_cells(column)
             codes[:, j] = category.input_codes(full)
             if category.statistics is not None:
                 width = category.statistics.shape[1]
@@ -574,6 +630,10 @@ class TableEncoder:
         settings.done()
         encoder._remember(EncodingPlan.from_state(document, tensors))
         return encoder
+
+
+def _one_row(numeric: list[float], codes: list[int]) -> Compact:
+    return Compact(np.array([numeric], dtype=np.float32), np.array([codes], dtype=np.int32))
 
 
 def _kinds(names: Sequence[str], profile: TableProfile) -> tuple[Kind, ...]:

@@ -1,7 +1,8 @@
 """The members' networks in NumPy: batch norm folded into the linear layers, stacked, preallocated.
 
 `FoldedNetwork` runs what `models.py` trains, without torch, in blocks of rows over buffers that
-each thread allocates once. What its inputs and outputs mean is `predictor.py`'s affair.
+each thread allocates once. It takes rows as network inputs, or encoded and not widened: then the
+first layer is `first_layer.py`'s. What its outputs mean is `predictor.py`'s affair.
 """
 
 from __future__ import annotations
@@ -9,10 +10,15 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ai.ml.frameworks.pytorch.expansion import Layout
+from ai.ml.frameworks.pytorch.first_layer import BlockWorkspace, FirstLayer, RowWorkspace
 
 __all__ = ["FoldedNetwork"]
 
@@ -71,10 +77,54 @@ class _Workspace:
 
         self.hidden = tuple(buffer(network.hidden_dim) for _ in range(network.n_buffers))
         self.out = buffer(network.output_dim)
+        self.first = (*self.hidden, self.out)[0].flat
+        # With an array of zeros `maximum` is several times as fast as with the number.
+        self.zeros: NDArray[Any] = np.zeros(k * network.hidden_dim, dtype=dtype)
         # Classes first: sums over them then run along long, contiguous rows.
         self.by_class = self.out.flat.reshape(n_rows, k, network.output_dim).transpose(2, 1, 0)
         self.scores: FloatArray = np.empty((network.output_dim, k, n_rows))
         self.norm: FloatArray = np.empty((k, n_rows))
+        self.block: BlockWorkspace | None = None
+        self.row: RowWorkspace | None = None
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Rows as network inputs."""
+
+    layer: _Affine
+    x: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def fill(self, rows: slice, work: _Workspace) -> None:
+        """Fill `work.first` with what the first layer makes of some rows."""
+        np.dot(self.x[rows], self.layer.weight, out=work.first)
+        np.add(work.first, self.layer.bias, out=work.first)
+
+    def inputs(self, rows: slice) -> NDArray[np.float32]:
+        return self.x[rows]
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Rows in the compact form."""
+
+    layer: FirstLayer
+    numeric: NDArray[np.float32]
+    codes: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.numeric)
+
+    def fill(self, rows: slice, work: _Workspace) -> None:
+        if work.block is None:
+            work.block = self.layer.block_workspace(len(work.first))
+        self.layer.block(self.numeric[rows], self.codes[rows], work.first, work.block)
+
+    def inputs(self, rows: slice) -> NDArray[np.float32]:
+        return self.layer.layout.expand(self.numeric[rows], self.codes[rows])
 
 
 class FoldedNetwork:
@@ -85,11 +135,14 @@ class FoldedNetwork:
     members : sequence of mapping of str to ndarray
         The `state_dict` of each member: an `MLP`, `TabResNet` or `LinearBaseline` of `models.py`,
         all of the same architecture and sizes.
+    layout : Layout, optional
+        Where the inputs come from; the methods on encoded rows need it.
 
     Raises
     ------
     ValueError
-        If there is no member, or the members are not of one such architecture.
+        If there is no member, the members are not of one such architecture, or the layout is of
+        another number of inputs.
 
     Notes
     -----
@@ -99,7 +152,7 @@ class FoldedNetwork:
     Inference", 2018, section 3.2). It is folded in float64 and kept in float32.
     """
 
-    def __init__(self, members: Sequence[State]) -> None:
+    def __init__(self, members: Sequence[State], layout: Layout | None = None) -> None:
         if not members:
             raise ValueError("members must hold at least one network; got none")
         shapes = {name: value.shape for name, value in members[0].items()}
@@ -116,6 +169,13 @@ class FoldedNetwork:
                 f"got a network without {error}"
             ) from None
         first, _, head = self._layers
+        self.input_dim = int(first.weight.shape[0])
+        if layout is not None and layout.input_dim != self.input_dim:
+            raise ValueError(
+                f"layout must be of {self.input_dim} inputs, as the members are; "
+                f"got {layout.input_dim}"
+            )
+        self._layout = layout
         self.hidden_dim = 0 if head is None else len(first.bias) // self.n_members
         self.output_dim = len((head or first).bias) // self.n_members
         self.n_buffers = 0 if head is None else 3 if self.residual else 2
@@ -124,16 +184,18 @@ class FoldedNetwork:
         self._local = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_local"}
+        # The tables of the first layer follow from the rest.
+        return {k: v for k, v in self.__dict__.items() if k not in ("_local", "_first_layer")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._local = threading.local()
 
-    @property
-    def input_dim(self) -> int:
-        """Inputs of one row."""
-        return int(self._layers.first.weight.shape[0])
+    @cached_property
+    def _first_layer(self) -> FirstLayer:
+        if self._layout is None:
+            raise ValueError("encoded rows need the layout of the inputs; make the network with it")
+        return FirstLayer(self._layout, self._layers.first.weight, self._layers.first.bias)
 
     def logits(self, x: NDArray[np.float32]) -> FloatArray:
         """Every member's outputs.
@@ -148,7 +210,7 @@ class FoldedNetwork:
             Finite for finite inputs, however large.
         """
         out = np.empty((self.n_members, len(x), self.output_dim))
-        for rows, work in self._run(x):
+        for rows, work in self._run(self._inputs(x)):
             out[:, rows] = work.scores.transpose(1, 2, 0)
         return out
 
@@ -165,17 +227,7 @@ class FoldedNetwork:
         """
         if len(x) == 1 and (outputs := self._one_row(x)) is not None:
             return np.array([_mean_of_softmax(outputs, self.output_dim)])
-        out = np.empty((len(x), self.output_dim))
-        for rows, work in self._run(x):
-            scores, norm = work.scores, work.norm
-            np.maximum.reduce(scores, axis=0, out=norm)
-            np.subtract(scores, norm, out=scores)
-            np.exp(scores, out=scores)
-            np.add.reduce(scores, axis=0, out=norm)
-            np.divide(scores, norm, out=scores)
-            np.add.reduce(scores, axis=1, out=out[rows].T)
-        out /= self.n_members
-        return out
+        return self._probabilities(self._inputs(x))
 
     def values(self, x: NDArray[np.float32]) -> FloatArray:
         """The members' first output, averaged over the members.
@@ -190,37 +242,163 @@ class FoldedNetwork:
         """
         if len(x) == 1 and (outputs := self._one_row(x)) is not None:
             return np.array([sum(outputs[:: self.output_dim]) / self.n_members])
-        out = np.empty(len(x))
-        for rows, work in self._run(x):
-            np.add.reduce(work.scores[0], axis=0, out=out[rows])
-        out /= self.n_members
-        return out
+        return self._values(self._inputs(x))
 
-    def _one_row(self, x: NDArray[np.float32]) -> list[float] | None:
-        """The outputs for one row, member after member; None where the long way is needed.
+    def encoded_probabilities(
+        self, numeric: NDArray[np.float32], codes: NDArray[np.int32]
+    ) -> FloatArray:
+        """`probabilities` of rows in the compact form.
 
-        What NumPy takes for a call is what a row costs: few outputs are quicker in Python.
+        Parameters
+        ----------
+        numeric : ndarray of shape (n, n_numeric), float32
+        codes : ndarray of shape (n, n_codes), int32
+
+        Returns
+        -------
+        ndarray of shape (n, output_dim), float64
         """
-        if x.shape != (1, self.input_dim) or self.n_members * self.output_dim > _MOST_PYTHON:
-            return None
-        work = self._workspace(1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._forward(x, self._layers, work)
-        outputs: list[float] = work.out.flat[0].tolist()
-        return outputs if math.isfinite(sum(outputs)) else None
+        return self._probabilities(_Encoded(self._first_layer, numeric, codes))
 
-    def _run(self, x: NDArray[np.float32]) -> Iterator[tuple[slice, _Workspace]]:
-        """The rows of each block, with a workspace that holds their scores until the next."""
+    def encoded_values(self, numeric: NDArray[np.float32], codes: NDArray[np.int32]) -> FloatArray:
+        """`values` of rows in the compact form.
+
+        Parameters
+        ----------
+        numeric : ndarray of shape (n, n_numeric), float32
+        codes : ndarray of shape (n, n_codes), int32
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+        """
+        return self._values(_Encoded(self._first_layer, numeric, codes))
+
+    def row_probabilities(self, numeric: Sequence[float], codes: Sequence[int]) -> FloatArray:
+        """`encoded_probabilities` of one row.
+
+        Parameters
+        ----------
+        numeric : sequence of n_numeric floats
+            Values that a float32 holds exactly; NaN is missing.
+        codes : sequence of n_codes ints
+
+        Returns
+        -------
+        ndarray of shape (1, output_dim), float64
+        """
+        outputs = self._encoded_row(numeric, codes)
+        if outputs is None:
+            return self._probabilities(self._as_rows(numeric, codes))
+        return np.array([_mean_of_softmax(outputs, self.output_dim)])
+
+    def row_values(self, numeric: Sequence[float], codes: Sequence[int]) -> FloatArray:
+        """`encoded_values` of one row.
+
+        Parameters
+        ----------
+        numeric : sequence of n_numeric floats
+            Values that a float32 holds exactly; NaN is missing.
+        codes : sequence of n_codes ints
+
+        Returns
+        -------
+        ndarray of shape (1,), float64
+        """
+        outputs = self._encoded_row(numeric, codes)
+        if outputs is None:
+            return self._values(self._as_rows(numeric, codes))
+        return np.array([sum(outputs[:: self.output_dim]) / self.n_members])
+
+    # ---------------------------------------------------------------- many rows
+
+    def _inputs(self, x: NDArray[np.float32]) -> _Inputs:
         if x.ndim != 2 or x.shape[1] != self.input_dim:
             raise ValueError(
                 f"x must have shape (n, {self.input_dim}); got {x.shape}; "
                 "expand rows with the model's own encoder"
             )
-        for start in range(0, len(x), self.block_rows):
-            block = x[start : start + self.block_rows]
-            work = self._workspace(len(block))
-            self._score(block, work)
-            yield slice(start, start + len(block)), work
+        return _Inputs(self._layers.first, x)
+
+    def _as_rows(self, numeric: Sequence[float], codes: Sequence[int]) -> _Encoded:
+        return _Encoded(
+            self._first_layer,
+            np.array([numeric], dtype=np.float32),
+            np.array([codes], dtype=np.int32),
+        )
+
+    def _probabilities(self, source: _Inputs | _Encoded) -> FloatArray:
+        out = np.empty((len(source), self.output_dim))
+        for rows, work in self._run(source):
+            scores, norm = work.scores, work.norm
+            np.maximum.reduce(scores, axis=0, out=norm)
+            np.subtract(scores, norm, out=scores)
+            np.exp(scores, out=scores)
+            np.add.reduce(scores, axis=0, out=norm)
+            np.divide(scores, norm, out=scores)
+            np.add.reduce(scores, axis=1, out=out[rows].T)
+        out /= self.n_members
+        return out
+
+    def _values(self, source: _Inputs | _Encoded) -> FloatArray:
+        out = np.empty(len(source))
+        for rows, work in self._run(source):
+            np.add.reduce(work.scores[0], axis=0, out=out[rows])
+        out /= self.n_members
+        return out
+
+    def _run(self, source: _Inputs | _Encoded) -> Iterator[tuple[slice, _Workspace]]:
+        """The rows of each block, with a workspace that holds their scores until the next."""
+        for start in range(0, len(source), self.block_rows):
+            rows = slice(start, min(start + self.block_rows, len(source)))
+            work = self._workspace(rows.stop - start)
+            self._score(source, rows, work)
+            yield rows, work
+
+    def _score(self, source: _Inputs | _Encoded, rows: slice, work: _Workspace) -> None:
+        """Fill `work.scores`, (output_dim, n_members, n), with the outputs for one block."""
+        # A row of huge inputs may overflow: it is then computed again with room to spare.
+        with np.errstate(over="ignore", invalid="ignore"):
+            source.fill(rows, work)
+            self._forward(self._layers, work)
+            np.copyto(work.scores, work.by_class)
+            finite = np.isfinite(np.add.reduce(work.scores, axis=None))
+        if not finite:
+            wide = _Workspace(self, len(work.first), np.float64)
+            layers = self._layers.cast(np.float64)
+            np.dot(source.inputs(rows).astype(np.float64), layers.first.weight, out=wide.first)
+            wide.first += layers.first.bias
+            self._forward(layers, wide)
+            np.copyto(work.scores, wide.by_class)
+
+    # ---------------------------------------------------------------- one row
+
+    # What NumPy takes for a call is what a row costs: few outputs are quicker in Python.
+
+    def _one_row(self, x: NDArray[np.float32]) -> list[float] | None:
+        """The outputs for one row, member after member; None where the long way is needed."""
+        if x.shape != (1, self.input_dim) or self.n_members * self.output_dim > _MOST_PYTHON:
+            return None
+        work, layer = self._workspace(1), self._layers.first
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.dot(x, layer.weight, out=work.first)
+            np.add(work.first, layer.bias, out=work.first)
+            self._forward(self._layers, work)
+        outputs: list[float] = work.out.flat[0].tolist()
+        return outputs if math.isfinite(sum(outputs)) else None
+
+    def _encoded_row(self, numeric: Sequence[float], codes: Sequence[int]) -> list[float] | None:
+        """`_one_row` of an encoded row."""
+        if self.n_members * self.output_dim > _MOST_PYTHON:
+            return None
+        work, layer = self._workspace(1), self._first_layer
+        if work.row is None:
+            work.row = layer.row_workspace()
+        with np.errstate(over="ignore", invalid="ignore"):
+            layer.row(numeric, codes, work.first[0], work.row)
+            self._forward(self._layers, work)
+        outputs: list[float] = work.out.flat[0].tolist()
+        return outputs if math.isfinite(sum(outputs)) else None
 
     def _workspace(self, n_rows: int) -> _Workspace:
         """This thread's workspace for a block of `n_rows` rows; kept for one row and for many."""
@@ -234,41 +412,30 @@ class FoldedNetwork:
                 kept[n_rows] = work
         return work
 
-    def _score(self, x: NDArray[np.float32], work: _Workspace) -> None:
-        """Fill `work.scores`, (output_dim, n_members, n), with the outputs for one block."""
-        # A row of huge inputs may overflow: it is then computed again with room to spare.
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._forward(x, self._layers, work)
-            np.copyto(work.scores, work.by_class)
-            finite = np.isfinite(np.add.reduce(work.scores, axis=None))
-        if not finite:
-            wide = _Workspace(self, len(x), np.float64)
-            self._forward(x.astype(np.float64), self._layers.cast(np.float64), wide)
-            np.copyto(work.scores, wide.by_class)
-
-    def _forward(self, x: NDArray[Any], layers: _Layers, work: _Workspace) -> None:
+    def _forward(self, layers: _Layers, work: _Workspace) -> None:
+        """From what the first layer gave, in `work.first`, to the outputs, in `work.out`."""
+        if layers.head is None:
+            return
         # The same products, but `dot` takes half the time to get going.
         product = np.dot if self.n_members == 1 else np.matmul
-        if layers.head is None:
-            np.dot(x, layers.first.weight, out=work.out.flat)
-            np.add(work.out.flat, layers.first.bias, out=work.out.flat)
-            return
-        now, spare = work.hidden[0], work.hidden[1]
-        np.dot(x, layers.first.weight, out=now.flat)
-        _add_and_rectify(now.flat, layers.first.bias)
+        now, spare, zeros = work.hidden[0], work.hidden[1], work.zeros
+        np.maximum(now.flat, zeros, out=now.flat)
         if self.residual:
             after = work.hidden[2]
             for inner, outer in zip(layers.hidden[::2], layers.hidden[1::2], strict=True):
                 product(now.stacked, inner.weight, out=spare.stacked)
-                _add_and_rectify(spare.flat, inner.bias)
+                np.add(spare.flat, inner.bias, out=spare.flat)
+                np.maximum(spare.flat, zeros, out=spare.flat)
                 product(spare.stacked, outer.weight, out=after.stacked)
                 np.add(after.flat, now.flat, out=after.flat)
-                _add_and_rectify(after.flat, outer.bias)
+                np.add(after.flat, outer.bias, out=after.flat)
+                np.maximum(after.flat, zeros, out=after.flat)
                 now, after = after, now
         else:
             for layer in layers.hidden:
                 product(now.stacked, layer.weight, out=spare.stacked)
-                _add_and_rectify(spare.flat, layer.bias)
+                np.add(spare.flat, layer.bias, out=spare.flat)
+                np.maximum(spare.flat, zeros, out=spare.flat)
                 now, spare = spare, now
         product(now.stacked, layers.head.weight, out=work.out.stacked)
         np.add(work.out.flat, layers.head.bias, out=work.out.flat)
@@ -285,11 +452,6 @@ def _mean_of_softmax(outputs: list[float], n_classes: int) -> list[float]:
         total = sum(own) * n_members
         mean = [so_far + value / total for so_far, value in zip(mean, own, strict=True)]
     return mean
-
-
-def _add_and_rectify(hidden: NDArray[Any], bias: NDArray[Any]) -> None:
-    np.add(hidden, bias, out=hidden)
-    np.maximum(hidden, 0.0, out=hidden)
 
 
 # ---------------------------------------------------------------------------------------------

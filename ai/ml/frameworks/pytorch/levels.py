@@ -1,8 +1,8 @@
 """Category columns: levels, codes, and target statistics for those with very many levels.
 
 Codes are integers: 0 is a missing value, 1 an unknown or rare level, 2 and up the levels by how
-often they occur in the training rows (ties in alphabetical order). Texts come here in the
-canonical form of `tables.to_levels`.
+often they occur in the training rows (ties in alphabetical order). Levels have the canonical names
+of `tables.to_levels`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ai.ml.frameworks.pytorch.schema import (
     text_to_array,
 )
 from ai.ml.frameworks.pytorch.settings import Task
+from ai.ml.frameworks.pytorch.tables import to_levels
 
 __all__ = [
     "FIRST_LEVEL",
@@ -149,6 +150,35 @@ class CategoryColumn:
         if missing.any():
             result = np.where(missing.to_numpy(), MISSING, result)
         return np.ascontiguousarray(result, dtype=np.int32)
+
+    def codes_of_cells(self, column: pl.Series) -> NDArray[np.int32]:
+        """`codes` of the cells of a column as they come.
+
+        Parameters
+        ----------
+        column : Series
+            Of any type that has levels.
+
+        Returns
+        -------
+        ndarray of shape (n,), int32
+
+        Raises
+        ------
+        TableError
+            If cells are nested.
+        """
+        if column.dtype != pl.String or not self.levels:
+            return self.codes(to_levels(column))
+        # Text that is the name of a level is that level; only the rest has to be given its name.
+        places = column.cast(self._known, strict=False)
+        result = places.to_physical().cast(pl.Int32) + FIRST_LEVEL
+        if not places.null_count():
+            return result.to_numpy()
+        other = places.is_null()
+        codes = np.array(result.fill_null(UNKNOWN).to_numpy())
+        codes[other.to_numpy()] = self.codes(to_levels(column.filter(other)))
+        return codes
 
     @cached_property
     def _known(self) -> pl.Enum:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Predictor"]
 
-# Network inputs made at once. Rows are widened and run block by block, so that the inputs are still
-# in the second-level cache when the first product reads them, and never all in memory.
+# Inputs of the first product made at once: they are still in the second-level cache when it reads
+# them, and never all in memory.
 _BLOCK_INPUTS = 2**16
 _LEAST_ROWS = 64
 
@@ -44,8 +44,9 @@ class Predictor:
 
     def __init__(self, model: FittedModel) -> None:
         self.model = model
-        self._network = FoldedNetwork(model.members)
-        rows = max(_LEAST_ROWS, _BLOCK_INPUTS // self._network.input_dim)
+        layout = model.encoder.layout
+        self._network = FoldedNetwork(model.members, layout)
+        rows = max(_LEAST_ROWS, _BLOCK_INPUTS // (layout.stops[3] + 1))
         self._network.block_rows = min(rows, self._network.block_rows)
         self._prior_shift: FloatArray | None = None
         if model.settings.training_mode == "imbalance_aware" and model.class_prior is not None:
@@ -61,7 +62,7 @@ class Predictor:
         Parameters
         ----------
         compact : Compact
-            Rows encoded by the model's encoder. They are widened in blocks: memory stays bounded.
+            Rows encoded by the model's encoder. They are run in blocks: memory stays bounded.
 
         Returns
         -------
@@ -69,15 +70,11 @@ class Predictor:
             Probabilities, averaged over the members; in regression the members' mean in the
             target's own units, clamped to the range of the training targets.
         """
-        n_rows, encoder, step = len(compact), self.model.encoder, self._network.block_rows
-        if n_rows <= step:
-            return self._outputs(encoder.expand(compact))
-        shape = (n_rows,) if self.model.classes is None else (n_rows, self._network.output_dim)
-        out = np.empty(shape)
-        for start in range(0, n_rows, step):
-            rows = slice(start, start + step)
-            out[rows] = self._outputs(encoder.expand(compact.take(rows)))
-        return out
+        if len(compact) == 1:
+            return self._row_outputs(compact.numeric[0].tolist(), compact.codes[0].tolist())
+        if self.model.classes is not None:
+            return self._network.encoded_probabilities(compact.numeric, compact.codes)
+        return self._restored(self._network.encoded_values(compact.numeric, compact.codes))
 
     def calibrated(self, proba: FloatArray) -> FloatArray:
         """Probabilities as users get them, from those of `network`.
@@ -119,7 +116,7 @@ class Predictor:
         """
         if self.model.classes is None:
             raise ValueError("predict_proba needs a classifier; this is a regression model")
-        return self.calibrated(self.network(self.model.encoder.transform(frame)))
+        return self.calibrated(self._frame_outputs(frame))
 
     def decide(self, proba: FloatArray) -> NDArray[np.int64]:
         """Predicted classes by the decision rule stored with the model, else the most probable.
@@ -157,7 +154,7 @@ class Predictor:
         """
         if self.model.classes is not None:
             raise ValueError("predict_values needs a regression model; this is a classifier")
-        return self.network(self.model.encoder.transform(frame))
+        return self._frame_outputs(frame)
 
     def predict_interval(self, frame: pl.DataFrame, coverage: float = 0.9) -> FloatArray:
         """Intervals around the regression values of the rows of a table.
@@ -226,14 +223,43 @@ class Predictor:
         TableError
             If columns are missing, or a cell does not fit its column.
         """
-        outputs = self._outputs(self.model.encoder.encode_row(row))
+        outputs = self._row_outputs(*self.model.encoder.row(row))
         if self.model.classes is None:
             return float(outputs[0])
         proba: FloatArray = self.calibrated(outputs)[0]
         return proba
 
-    def _outputs(self, x: NDArray[np.float32]) -> FloatArray:
+    def predict_cells(self, cells: Mapping[str, Any]) -> FloatArray:
+        """One row of a table, given as its cells.
+
+        Parameters
+        ----------
+        cells : mapping of str to object
+            From `tables.row_cells`.
+
+        Returns
+        -------
+        ndarray of shape (1, n_classes), or (1,) in regression, float64
+            What `predict_proba` or `predict_values` gives for the table.
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        outputs = self._row_outputs(*self.model.encoder.cells_row(cells))
+        return outputs if self.model.classes is None else self.calibrated(outputs)
+
+    def _frame_outputs(self, frame: pl.DataFrame) -> FloatArray:
+        encoder = self.model.encoder
+        if len(frame) == 1:
+            return self._row_outputs(*encoder.frame_row(frame))
+        return self.network(encoder.transform(frame))
+
+    def _row_outputs(self, numeric: list[float], codes: list[int]) -> FloatArray:
         if self.model.classes is not None:
-            return self._network.probabilities(x)
-        values = self._network.values(x)
+            return self._network.row_probabilities(numeric, codes)
+        return self._restored(self._network.row_values(numeric, codes))
+
+    def _restored(self, values: FloatArray) -> FloatArray:
         return values if self.model.target is None else self.model.target.restore(values)

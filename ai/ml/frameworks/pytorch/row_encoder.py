@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from ai.ml.frameworks.pytorch.dates import cycle_codes
 from ai.ml.frameworks.pytorch.encoder_cells import Origin, booleans, moment, numbers, one
 from ai.ml.frameworks.pytorch.levels import FIRST_LEVEL, MISSING, UNKNOWN, CategoryColumn
 from ai.ml.frameworks.pytorch.plan import EncodingPlan
-from ai.ml.frameworks.pytorch.tables import MISSING_MARKERS, to_levels
+from ai.ml.frameworks.pytorch.tables import MISSING_MARKERS
 
 __all__ = ["RowEncoder"]
 
@@ -66,23 +65,28 @@ class RowEncoder:
         # In the order of the table, so that the first wrong cell is the one reported.
         self._steps = [(plan.names[position], step) for position, step in sorted(steps, key=_first)]
 
-    def encode_frame(self, frame: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """The compact form of a frame of one row, whose columns have been checked.
-
-        Raises
-        ------
-        TableError
-            If a cell does not fit its column.
-        """
+    def frame_cells(self, frame: pl.DataFrame) -> dict[str, Any]:
+        """The cells of a frame of one row, as `encode_cells` takes them."""
         names = frame.columns if self._plan.named else self._plan.names
-        cells = dict(zip(names, frame.row(0), strict=True))
-        for name, dtype, position in zip(names, frame.dtypes, range(frame.width), strict=True):
-            if dtype not in _PLAIN_DTYPES and not isinstance(dtype, pl.Categorical | pl.Enum):
+        values, dtypes = frame.row(0), frame.dtypes
+        cells = dict(zip(names, values, strict=True))
+        for position, (name, dtype, value) in enumerate(zip(names, dtypes, values, strict=True)):
+            if dtype in _PLAIN_DTYPES:
+                # A missing moment still is one, which a number's column refuses.
+                plain = value is not None or not dtype.is_temporal()
+            else:
+                plain = isinstance(dtype, pl.Categorical | pl.Enum)
+            if not plain:
                 cells[name] = frame.to_series(position)
-        return self._encode(cells)
+        return cells
 
-    def encode(self, row: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """The compact form of one row: float32 of (1, n_numeric) and int32 of (1, n_codes).
+    def encode(self, row: Mapping[str, Any]) -> tuple[list[float], list[int]]:
+        """The compact form of one row: n_numeric values that a float32 holds, and n_codes codes.
+
+        Parameters
+        ----------
+        row : mapping of str to object
+            Cell by column name.
 
         Raises
         ------
@@ -90,7 +94,7 @@ class RowEncoder:
             If columns are missing, or a cell does not fit its column.
         """
         try:
-            compact = self._encode(row)
+            compact = self.encode_cells(row)
         except KeyError:
             self._plan.check_names(row)
             raise
@@ -98,12 +102,18 @@ class RowEncoder:
             self._plan.check_names(row)
         return compact
 
-    def _encode(self, row: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    def encode_cells(self, row: Mapping[str, Any]) -> tuple[list[float], list[int]]:
+        """`encode` of a row whose columns have been checked.
+
+        A cell may also be a series of length one, where no Python object means what it holds.
+        """
         numeric = [math.nan] * self._n_numeric
         codes = [0] * self._n_codes
         for name, step in self._steps:
             step(row[name], numeric, codes)
-        return np.array([numeric], dtype=np.float32), np.array([codes], dtype=np.int32)
+        # Rounded as a table's are: a step of a narrow bin may hang on the last digit.
+        rounded: list[float] = np.array(numeric, dtype=np.float32).tolist()
+        return rounded, codes
 
     def _number(self, at: int, name: str, origin: Origin) -> _Step:
         encode = self._plan.numbers.scalar(at)
@@ -163,7 +173,7 @@ def _category(j: int, at: int, name: str, category: CategoryColumn) -> _Step:
     def step(value: Any, numeric: list[float], codes: list[int]) -> None:
         code = _known_code(value, table)
         if code is None:
-            code = int(category.codes(to_levels(one(name, value)))[0])
+            code = int(category.codes_of_cells(one(name, value))[0])
         codes[j] = code if code < last else UNKNOWN
         if rows is not None:
             numeric[at : at + width] = rows[code]

@@ -15,6 +15,7 @@ from ai.ml.frameworks.pytorch.cells import (
     to_numbers,
 )
 from ai.ml.frameworks.pytorch.frames import as_frame, as_series
+from ai.ml.frameworks.pytorch.pandas_rows import row_cells
 from ai.ml.frameworks.pytorch.roles import Column, Role, TableProfile, profile_table
 from ai.ml.frameworks.pytorch.table_files import (
     CsvFormat,
@@ -60,6 +61,7 @@ __all__ = [
     "read_table",
     "read_with_notes",
     "regression_target",
+    "row_cells",
     "sample_weights",
     "table_dtypes",
     "to_booleans",
