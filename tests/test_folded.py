@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from ai.ml.frameworks.pytorch import folded as folded_module
+from ai.ml.frameworks.pytorch import folding
 from ai.ml.frameworks.pytorch.folded import FoldedNetwork
 from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
 
@@ -270,4 +270,4 @@ def test_other_inputs_are_refused(shape: tuple[int, ...]) -> None:
 def test_the_eps_is_that_of_the_models() -> None:
     norms = [m for m in build_model(2, 2, "tabresnet", 4, 1, 0.0).modules() if hasattr(m, "eps")]
     assert norms
-    assert {norm.eps for norm in norms} == {folded_module._EPS}
+    assert {norm.eps for norm in norms} == {folding._EPS}

@@ -1,4 +1,4 @@
-"""The members' networks in NumPy: batch norm folded into the linear layers, stacked, preallocated.
+"""The members' networks in NumPy: folded, stacked, preallocated.
 
 `FoldedNetwork` runs what `models.py` trains, without torch, in blocks of rows over buffers that
 each thread allocates once. It takes rows as network inputs, or encoded and not widened: then the
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -19,41 +19,17 @@ from numpy.typing import NDArray
 
 from ai.ml.frameworks.pytorch.expansion import Layout
 from ai.ml.frameworks.pytorch.first_layer import BlockWorkspace, FirstLayer, RowWorkspace
+from ai.ml.frameworks.pytorch.folding import Affine, Layers, State, fold
 
 __all__ = ["FoldedNetwork"]
 
-# `nn.BatchNorm1d`'s default, which models.py keeps.
-_EPS = 1e-5
-_LARGEST = float(np.finfo(np.float32).max)
 # Hidden activations of a block should stay in the second-level cache.
 _BLOCK_FLOATS = 2**17
 _LEAST_BLOCK, _MOST_BLOCK = 64, 1024
 # Outputs of one row that Python's own floats are quicker for.
 _MOST_PYTHON = 32
 
-State = Mapping[str, NDArray[Any]]
 FloatArray = NDArray[np.float64]
-
-
-class _Affine(NamedTuple):
-    """A layer of all members: weight (K, in, out), or (in, K out) where the input is shared."""
-
-    weight: NDArray[Any]
-    bias: NDArray[Any]
-
-    def cast(self, dtype: type) -> _Affine:
-        return _Affine(self.weight.astype(dtype), self.bias.astype(dtype))
-
-
-class _Layers(NamedTuple):
-    first: _Affine
-    hidden: tuple[_Affine, ...]
-    head: _Affine | None  # None: the first layer is the last
-
-    def cast(self, dtype: type) -> _Layers:
-        head = None if self.head is None else self.head.cast(dtype)
-        hidden = tuple(layer.cast(dtype) for layer in self.hidden)
-        return _Layers(self.first.cast(dtype), hidden, head)
 
 
 class _Buffer(NamedTuple):
@@ -86,13 +62,49 @@ class _Workspace:
         self.norm: FloatArray = np.empty((k, n_rows))
         self.block: BlockWorkspace | None = None
         self.row: RowWorkspace | None = None
+        self.chain: _Chain | None = None
+
+
+class _Chain:
+    """One row through one plain network: a product and a maximum for each layer.
+
+    What NumPy takes for a call is what a row costs. Every vector ends with a one, and every
+    weight with its bias as one more row, so that no layer needs an addition.
+    """
+
+    def __init__(self, weights: Sequence[NDArray[np.float32]]) -> None:
+        vectors = [np.ones(len(weight), dtype=np.float32) for weight in weights]
+        self.out: NDArray[np.float32] = np.empty(weights[-1].shape[1], dtype=np.float32)
+        outs = [*(vector[:-1] for vector in vectors[1:]), self.out]
+        self.x = vectors[0][:-1]
+        self.first = outs[0]
+        self._start, self._weight = vectors[0], weights[0]
+        self._steps = [
+            (before, np.zeros(len(before), dtype=np.float32), vector, weight, after)
+            for before, vector, weight, after in zip(
+                outs[:-1], vectors[1:], weights[1:], outs[1:], strict=True
+            )
+        ]
+
+    def begin(self, x: NDArray[np.float32]) -> None:
+        """Fill `first` with what the first layer makes of a row of inputs."""
+        self.x[:] = x
+        self._start.dot(self._weight, self.first)
+
+    def run(self) -> list[float]:
+        """From `first` to the outputs."""
+        for before, zeros, vector, weight, after in self._steps:
+            np.maximum(before, zeros, out=before)
+            vector.dot(weight, after)
+        outputs: list[float] = self.out.tolist()
+        return outputs
 
 
 @dataclass(frozen=True)
 class _Inputs:
     """Rows as network inputs."""
 
-    layer: _Affine
+    layer: Affine
     x: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -143,13 +155,6 @@ class FoldedNetwork:
     ValueError
         If there is no member, the members are not of one such architecture, or the layout is of
         another number of inputs.
-
-    Notes
-    -----
-    In eval mode a batch norm behind a linear layer is itself linear, so that
-    ``gamma (W x + b - mean) / sqrt(var + eps) + beta`` is one linear layer (Jacob et al.,
-    "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-    Inference", 2018, section 3.2). It is folded in float64 and kept in float32.
     """
 
     def __init__(self, members: Sequence[State], layout: Layout | None = None) -> None:
@@ -162,7 +167,7 @@ class FoldedNetwork:
         self.n_members = len(members)
         self.residual = "input_projection.weight" in shapes
         try:
-            self._layers = _fold(members, self.residual)
+            self._layers = fold(members, self.residual)
         except KeyError as error:
             raise ValueError(
                 "members must be MLP, TabResNet or LinearBaseline of models.py; "
@@ -184,8 +189,9 @@ class FoldedNetwork:
         self._local = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        # The tables of the first layer follow from the rest.
-        return {k: v for k, v in self.__dict__.items() if k not in ("_local", "_first_layer")}
+        # What these hold follows from the rest.
+        left = ("_local", "_first_layer", "_chain_weights")
+        return {name: value for name, value in self.__dict__.items() if name not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -373,31 +379,56 @@ class FoldedNetwork:
 
     # ---------------------------------------------------------------- one row
 
-    # What NumPy takes for a call is what a row costs: few outputs are quicker in Python.
+    @cached_property
+    def _chain_weights(self) -> tuple[NDArray[np.float32], ...] | None:
+        """The layers of one plain network, the bias below the weight; None for others."""
+        if self.n_members > 1 or self.residual:
+            return None
+        first, hidden, head = self._layers
+        layers = [first, *hidden] if head is None else [first, *hidden, head]
+        return tuple(np.concatenate([layer.weight, layer.bias[None]]) for layer in layers)
+
+    def _chain(self) -> _Chain | None:
+        if self._chain_weights is None:
+            return None
+        work = self._workspace(1)
+        if work.chain is None:
+            work.chain = _Chain(self._chain_weights)
+        return work.chain
 
     def _one_row(self, x: NDArray[np.float32]) -> list[float] | None:
         """The outputs for one row, member after member; None where the long way is needed."""
+        # Few outputs are quicker in Python.
         if x.shape != (1, self.input_dim) or self.n_members * self.output_dim > _MOST_PYTHON:
             return None
-        work, layer = self._workspace(1), self._layers.first
+        chain = self._chain()
         with np.errstate(over="ignore", invalid="ignore"):
-            np.dot(x, layer.weight, out=work.first)
-            np.add(work.first, layer.bias, out=work.first)
-            self._forward(self._layers, work)
-        outputs: list[float] = work.out.flat[0].tolist()
+            if chain is not None:
+                chain.begin(x[0])
+                outputs = chain.run()
+            else:
+                work, layer = self._workspace(1), self._layers.first
+                np.dot(x, layer.weight, out=work.first)
+                np.add(work.first, layer.bias, out=work.first)
+                self._forward(self._layers, work)
+                outputs = work.out.flat[0].tolist()
         return outputs if math.isfinite(sum(outputs)) else None
 
     def _encoded_row(self, numeric: Sequence[float], codes: Sequence[int]) -> list[float] | None:
         """`_one_row` of an encoded row."""
         if self.n_members * self.output_dim > _MOST_PYTHON:
             return None
-        work, layer = self._workspace(1), self._first_layer
+        chain, work, layer = self._chain(), self._workspace(1), self._first_layer
         if work.row is None:
             work.row = layer.row_workspace()
         with np.errstate(over="ignore", invalid="ignore"):
-            layer.row(numeric, codes, work.first[0], work.row)
-            self._forward(self._layers, work)
-        outputs: list[float] = work.out.flat[0].tolist()
+            if chain is not None:
+                layer.row(numeric, codes, chain.first, work.row)
+                outputs = chain.run()
+            else:
+                layer.row(numeric, codes, work.first[0], work.row)
+                self._forward(self._layers, work)
+                outputs = work.out.flat[0].tolist()
         return outputs if math.isfinite(sum(outputs)) else None
 
     def _workspace(self, n_rows: int) -> _Workspace:
@@ -412,7 +443,7 @@ class FoldedNetwork:
                 kept[n_rows] = work
         return work
 
-    def _forward(self, layers: _Layers, work: _Workspace) -> None:
+    def _forward(self, layers: Layers, work: _Workspace) -> None:
         """From what the first layer gave, in `work.first`, to the outputs, in `work.out`."""
         if layers.head is None:
             return
@@ -444,6 +475,15 @@ class FoldedNetwork:
 def _mean_of_softmax(outputs: list[float], n_classes: int) -> list[float]:
     """Softmax of each member's outputs, averaged over the members."""
     n_members = len(outputs) // n_classes
+    if n_classes == 2:
+        shares = [0.0, 0.0]
+        for start in range(0, len(outputs), 2):
+            step = outputs[start + 1] - outputs[start]
+            small = math.exp(-abs(step))
+            large = 1.0 / (1.0 + small)
+            shares[step > 0.0] += large
+            shares[step <= 0.0] += small * large
+        return [share / n_members for share in shares]
     mean = [0.0] * n_classes
     for start in range(0, len(outputs), n_classes):
         own = outputs[start : start + n_classes]
@@ -452,68 +492,3 @@ def _mean_of_softmax(outputs: list[float], n_classes: int) -> list[float]:
         total = sum(own) * n_members
         mean = [so_far + value / total for so_far, value in zip(mean, own, strict=True)]
     return mean
-
-
-# ---------------------------------------------------------------------------------------------
-# Folding
-# ---------------------------------------------------------------------------------------------
-
-
-def _fold(members: Sequence[State], residual: bool) -> _Layers:
-    if "linear.weight" in members[0]:
-        return _Layers(_shared(members, "linear", None), (), None)
-    if residual:
-        first = _shared(members, "input_projection", "input_norm")
-        n_blocks = _count(members[0], "blocks.{}.linear1.weight", 0)
-        names = [
-            (f"blocks.{b}.linear{i}", f"blocks.{b}.norm{i}")
-            for b in range(n_blocks)
-            for i in (1, 2)
-        ]
-        head = "head"
-    else:
-        first = _shared(members, "net.linear1", "net.norm1")
-        depth = _count(members[0], "net.linear{}.weight", 1)
-        names = [(f"net.linear{i}", f"net.norm{i}") for i in range(2, depth + 1)]
-        head = "net.head"
-    hidden = tuple(_stacked(members, linear, norm) for linear, norm in names)
-    return _Layers(first, hidden, _stacked(members, head, None))
-
-
-def _count(state: State, pattern: str, start: int) -> int:
-    count = 0
-    while pattern.format(start + count) in state:
-        count += 1
-    return count
-
-
-def _linear(state: State, linear: str, norm: str | None) -> tuple[FloatArray, FloatArray]:
-    """Weight (in, out) and bias (out,) of one member's layer with the batch norm behind it."""
-    weight = state[f"{linear}.weight"].astype(np.float64)
-    bias = state[f"{linear}.bias"].astype(np.float64)
-    if norm is not None:
-        variance = state[f"{norm}.running_var"].astype(np.float64)
-        scale = state[f"{norm}.weight"] / np.sqrt(variance + _EPS)
-        weight = weight * scale[:, None]
-        bias = (bias - state[f"{norm}.running_mean"]) * scale + state[f"{norm}.bias"]
-    return weight.T, bias
-
-
-def _stacked(members: Sequence[State], linear: str, norm: str | None) -> _Affine:
-    """For inputs of each member's own: weight (K, in, out), or (in, out) for one member."""
-    parts = [_linear(state, linear, norm) for state in members]
-    weight = np.stack([weight for weight, _ in parts])
-    bias = np.concatenate([bias for _, bias in parts])
-    return _Affine(_kept(weight[0] if len(members) == 1 else weight), _kept(bias))
-
-
-def _shared(members: Sequence[State], linear: str, norm: str | None) -> _Affine:
-    """For inputs that all members share: weight (in, K out), one product for all."""
-    parts = [_linear(state, linear, norm) for state in members]
-    weight = np.concatenate([weight for weight, _ in parts], axis=1)
-    return _Affine(_kept(weight), _kept(np.concatenate([bias for _, bias in parts])))
-
-
-def _kept(array: FloatArray) -> NDArray[np.float32]:
-    # A batch norm of almost no variance may scale past float32.
-    return np.ascontiguousarray(np.clip(array, -_LARGEST, _LARGEST), dtype=np.float32)
