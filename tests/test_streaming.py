@@ -474,6 +474,32 @@ def test_target_statistics_of_a_training_row_come_from_other_rows(files: Path) -
     assert model.history[-1]["train_loss"] > 0.6
 
 
+def test_statistics_by_value_of_a_training_row_come_from_other_rows(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(1)
+    for path in files.iterdir():
+        which = draw.integers(0, 24, size=len(pl.read_parquet(path)))
+        amount, label = 1_000 + 37 * which**2, np.array(["no", "yes"])[which % 2]
+        pl.DataFrame({"amount": amount, "label": label}).write_parquet(path)
+    encoded: dict[str, list[Compact]] = {"train": [], "validation": []}
+
+    def noted(compact: Compact, *rest: Any) -> np.ndarray:
+        # Of each chunk the training rows come first.
+        name = min(encoded, key=lambda name: len(encoded[name]))
+        encoded[name].append(compact)
+        return records_of(compact, *rest)
+
+    monkeypatch.setattr(stream_fit, "records_of", noted)
+    model = _fit(files, StreamColumns("label"))
+    plan = model.encoder.plan_
+    assert len(plan.leaves) == 1
+    of_new_rows = set(plan.leaves[0].table.ravel().tolist())
+    for name, parts in encoded.items():
+        own = np.concatenate([part.numeric[:, plan.n_own] for part in parts])
+        assert (set(own.tolist()) <= of_new_rows) == (name == "validation")
+
+
 def test_a_table_that_fits_in_memory_gives_as_good_a_model(files: Path) -> None:
     def settings(task: Task) -> FitSettings:
         return _settings(task, max_epochs=12, hidden_dim=32, batch_size=64, learning_rate=0.01)

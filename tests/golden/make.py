@@ -63,6 +63,26 @@ def mixed_table(n_rows: int = N_ROWS, seed: int = 0) -> pl.DataFrame:
     )
 
 
+def amount_table(n_rows: int = 2_000, seed: int = 0) -> pl.DataFrame:
+    """A number whose values each mean something, with gaps."""
+    draw = np.random.default_rng(seed)
+    amounts = np.cumsum(np.random.default_rng(0).integers(1, 300, 40))
+    amount = pl.Series(amounts[draw.integers(0, 40, n_rows)])
+    return pl.DataFrame(
+        {
+            "size": draw.normal(size=n_rows),
+            "amount": amount.set(pl.Series(draw.random(n_rows) < 0.1), None),
+        }
+    )
+
+
+def asked_amounts() -> pl.DataFrame:
+    """New rows, and amounts that no training row had."""
+    frame = amount_table(N_ASKED, seed=1)
+    odd = pl.Series("amount", [2**62, -(2**62), 0, 1_000, None])
+    return frame.with_columns(pl.concat([odd, frame["amount"].slice(len(odd))]))
+
+
 def asked_mixed() -> pl.DataFrame:
     """New rows, and cells that no training row had."""
     frame = mixed_table(N_ASKED, seed=1)
@@ -90,6 +110,10 @@ def _score(frame: pl.DataFrame) -> np.ndarray:
             frame["c"].to_numpy() > 0
         )
         return plain
+    if "amount" in frame.columns:
+        amount = frame["amount"].fill_null(0).to_numpy()
+        by_value: np.ndarray = frame["size"].to_numpy() / 10 + amount % 3
+        return by_value
     red = (frame["kind"] == "red").fill_null(False).to_numpy()
     count = frame["count"].fill_null(25).to_numpy()
     score: np.ndarray = frame["size"].fill_null(0.5).to_numpy() + 2.0 * red + count / 25.0
@@ -125,6 +149,13 @@ def _fit(
         prior=prior,
         target_name="outcome",
     )
+
+
+def _fit_by_value(**settings: Any) -> FittedModel:
+    model = _fit(amount_table, numeric_encoding="tree_ple", **settings)
+    if not model.encoder.plan_.leaves:
+        raise AssertionError("the amount must have target statistics")
+    return model
 
 
 def _calibrated(kind: CalibratorKind, model: FittedModel, **arrays: Any) -> FittedModel:
@@ -200,6 +231,8 @@ def cases() -> dict[str, tuple[Callable[[], FittedModel], Callable[[], pl.DataFr
     return {
         **{name: (fit, asked_plain) for name, fit in plain.items()},
         **{name: (fit, asked_mixed) for name, fit in mixed.items()},
+        "regression-values": (_fit_by_value, asked_amounts),
+        "binary-values": (lambda: _fit_by_value(classes=two), asked_amounts),
         "regression-decimals": (lambda: _fit(_decimals), asked_decimals),
     }
 

@@ -118,6 +118,9 @@ def _texts(plan: EncodingPlan) -> dict[int, str]:
             if plan.numbers.keep_value:
                 text += ", and the value itself"
         texts[place] = text
+    for leaf in plan.leaves:
+        what = " and ".join(plan.leaf_statistics)
+        texts[encoded[leaf.source]] += f"; {what} in each of {len(leaf.cuts) + 1} ranges of values"
     for date, place in enumerate(places["datetime"]):
         cycles = [cycle.name for cycle, own, _ in plan.cycle_columns if own == date]
         turns = f"; {', '.join(cycles)} as sines and cosines" if cycles else ""

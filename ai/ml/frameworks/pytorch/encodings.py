@@ -27,8 +27,12 @@ __all__ = [
     "ResolvedEncoding",
     "TreeTarget",
     "bins_per_column",
+    "fewest_rows",
     "fit_numeric",
     "resolve_encoding",
+    "strict_edges",
+    "tree_rows",
+    "tree_thresholds",
 ]
 
 ResolvedEncoding = Literal["standard", "robust", "quantile_normal", "quantile_ple", "tree_ple"]
@@ -126,6 +130,12 @@ class NumericFit:
     knots: Values
     scores: Values
 
+    def scaled(self, values: Values) -> NDArray[np.float32]:
+        """Values in scaled units, before any quantile map; NaN stays NaN."""
+        clipped = np.clip(values, self.lower, self.upper)
+        result: NDArray[np.float32] = ((clipped - self.centre) * self.scale).astype(np.float32)
+        return result
+
 
 def fit_numeric(
     values: Values,
@@ -183,12 +193,14 @@ def fit_numeric(
         if encoding == "tree_ple" and tree is not None and known is not None:
             plain = ((np.clip(chosen, lower, upper) - centre) * scale).astype(np.float32)
             index = np.flatnonzero(known) if sample is None else sample[known]
-            every = -(-len(plain) // _TREE_ROWS)
-            plain, index = plain[::every], index[::every]
-            inner = _tree_thresholds(plain, index, tree, n_bins)
+            some = tree_rows(len(plain))
+            plain, index = plain[some], index[some]
+            inner = tree_thresholds(
+                plain, index, tree, n_leaves=n_bins, min_rows=fewest_rows(len(plain), n_bins)
+            )
         else:
             inner = _quantile_edges(scaled.astype(np.float32), n_bins)
-        edges = _strict_edges(inner, *scaled[[0, -1]].astype(np.float32).tolist())
+        edges = strict_edges(inner, *scaled[[0, -1]].astype(np.float32).tolist())
     return NumericFit(centre, scale, lower, upper, edges, knots, scores)
 
 
@@ -257,15 +269,49 @@ def _quantile_edges(ordered: NDArray[np.float32], n_bins: int) -> NDArray[np.flo
     return np.unique(np.concatenate([heavy, rest[at]])) if rest.size else heavy
 
 
-def _tree_thresholds(
-    plain: NDArray[np.float32], index: NDArray[np.int64], tree: TreeTarget, n_bins: int
+def tree_rows(n_rows: int) -> slice:
+    """Which of so many rows a tree on one column sees: at most 50,000, evenly spread."""
+    return slice(None, None, max(1, -(-n_rows // _TREE_ROWS)))
+
+
+def fewest_rows(n_rows: int, n_bins: int) -> int:
+    """Rows that a bin of a tree on so many rows must hold at the least."""
+    return max(1, min(64, n_rows // (2 * n_bins)))
+
+
+def tree_thresholds(
+    plain: NDArray[np.float32],
+    index: NDArray[np.int64],
+    tree: TreeTarget,
+    *,
+    n_leaves: int,
+    min_rows: int,
 ) -> NDArray[np.float32]:
+    """Thresholds of a decision tree on one column.
+
+    Parameters
+    ----------
+    plain : ndarray of shape (n,), float32
+        Finite.
+    index : ndarray of shape (n,), int64
+        The rows of `tree.target` that they belong to.
+    tree : TreeTarget
+    n_leaves : int
+        At the most; at least 2.
+    min_rows : int
+        Rows in each leaf at the least.
+
+    Returns
+    -------
+    ndarray of shape (n_thresholds,), float32
+        Strictly increasing.
+    """
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     make = DecisionTreeClassifier if tree.task == "classification" else DecisionTreeRegressor
     model = make(
-        max_leaf_nodes=max(n_bins, 2),
-        min_samples_leaf=max(1, min(64, len(plain) // (2 * n_bins))),
+        max_leaf_nodes=max(n_leaves, 2),
+        min_samples_leaf=min_rows,
         random_state=tree.random_state % 2**32,
     )
     target = tree.target[index]
@@ -282,7 +328,8 @@ def _tree_thresholds(
     return np.unique(inner.threshold[inner.feature >= 0].astype(np.float32))
 
 
-def _strict_edges(inner: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+def strict_edges(inner: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    """Edges of bins between two ends, those too near to another left out; empty for one value."""
     edges = [np.float32(low)]
     for edge in inner.tolist():
         if edge - float(edges[-1]) > _NARROWEST_BIN and high - edge > _NARROWEST_BIN:

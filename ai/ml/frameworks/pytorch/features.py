@@ -4,7 +4,8 @@ Encoding has two steps. `transform` turns a frame into the compact form (`Compac
 columns, centred and scaled, and integer codes. `expand` widens that to the inputs of the network:
 bins, missing indicators, cycles, one input per level. The compact form is what stays in memory;
 expanding is cheap and happens batch by batch. The parts live in `encodings.py` (numbers),
-`levels.py` (categories), `dates.py` (calendars) and `expansion.py` (widening); what a cell means
+`levels.py` (categories), `leaves.py` (target
+statistics of numbers), `dates.py` (calendars) and `expansion.py` (widening); what a cell means
 is decided in `tables.py`.
 """
 
@@ -40,6 +41,7 @@ from ai.ml.frameworks.pytorch.encodings import (
     resolve_encoding,
 )
 from ai.ml.frameworks.pytorch.expansion import Layout
+from ai.ml.frameworks.pytorch.leaves import LeafFit
 from ai.ml.frameworks.pytorch.levels import (
     UNKNOWN,
     CategoryColumn,
@@ -107,7 +109,8 @@ class TableEncoder:
         1/IQR, then the smooth clip x / sqrt(1 + (x/3)^2). "quantile_normal": ranks as normal
         scores. "quantile_ple" and "tree_ple": piecewise-linear bins between quantiles, or between
         the thresholds of a decision tree on the target; elapsed time keeps its value and gets no
-        bins.
+        bins. With "tree_ple" columns whose single values tell more than bins can show, as rows
+        held out prove, get target statistics too: see `leaves.py`.
     n_bins : int, default=16
         Bins per numeric column at the most; fewer for columns with few distinct values, and for
         tables with more than a thousand numeric columns.
@@ -284,19 +287,26 @@ class TableEncoder:
             ((numbers(c, o), encoding) for c, o in zip(series["numeric"], origins, strict=True)),
             ((elapsed(m, o), unbinned) for m, o in zip(moments, date_origins, strict=True)),
         )
-        for values, own in columns:
-            missing.append(bool(np.isnan(values).any()))
-            fits.append(fit_numeric(values, sample, own, n_bins=n_bins, tree=tree))
-        missing.extend(bool(np.isnan(booleans(column)).any()) for column in series["boolean"])
-        date_cycles = _varying_cycles(moments)
 
         @cache
         def about() -> StatisticsTarget:
             return StatisticsTarget.of(n_rows, target, task, sample_weight, random_state)
 
+        leaves = None
+        if encoding == "tree_ple" and tree is not None:
+            leaves = LeafFit(tree, sample, n_bins, about)
+        for place, (values, own) in enumerate(columns):
+            missing.append(bool(np.isnan(values).any()))
+            fits.append(fit_numeric(values, sample, own, n_bins=n_bins, tree=tree))
+            if leaves is not None and place < len(origins):
+                leaves.add(place, values, fits[-1])
+        missing.extend(bool(np.isnan(booleans(column)).any()) for column in series["boolean"])
+        date_cycles = _varying_cycles(moments)
         n_codes = len(series["category"]) + int(date_cycles.sum())
         codes = np.empty((n_rows, n_codes), dtype=np.int32)
         categories, statistics = self._fit_categories(series["category"], about, codes)
+        if leaves is not None:
+            statistics += leaves.statistics
         self._remember(
             EncodingPlan(
                 named=named,
@@ -310,6 +320,7 @@ class TableEncoder:
                 numbers=NumericColumns.of(fits, encoding, self.keep_value or bool(moments)),
                 categories=categories,
                 statistic_names=(*about().names, "log count") if statistics else (),
+                leaves=() if leaves is None else tuple(leaves.columns),
             )
         )
         return codes, statistics
@@ -596,6 +607,9 @@ class TableEncoder:
                 width = category.statistics.shape[1]
                 numeric[:, at : at + width] = category.statistics[full]
                 at += width
+        for leaf in plan.leaves:
+            numeric[:, at : at + leaf.width] = leaf.encode(numeric[:, leaf.source])
+            at += leaf.width
 
     # ---------------------------------------------------------------- state
 

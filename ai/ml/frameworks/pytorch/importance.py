@@ -162,6 +162,10 @@ def compact_columns(plan: EncodingPlan) -> dict[int, tuple[list[int], list[int]]
         width = 0 if category.statistics is None else category.statistics.shape[1]
         owned[place] = (list(range(at, at + width)), [column])
         at += width
+    numbers = plan.positions("numeric")
+    for leaf in plan.leaves:
+        owned[numbers[leaf.source]][0].extend(range(at, at + leaf.width))
+        at += leaf.width
     for _, date, column in plan.cycle_columns:
         owned[dates[date]][1].append(column)
     return dict(sorted(owned.items()))

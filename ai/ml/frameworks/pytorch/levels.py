@@ -34,6 +34,7 @@ __all__ = [
     "StatisticsTarget",
     "categories_from_state",
     "categories_to_state",
+    "cross_fitted",
     "fit_category",
     "rare_below",
 ]
@@ -234,13 +235,29 @@ def fit_category(
     codes = column.codes(levels)
     if not many:
         return column, codes, None
-    table, own = _statistics(codes, FIRST_LEVEL + len(column.levels), about())
+    table, own = cross_fitted(codes, FIRST_LEVEL + len(column.levels), about())
     return CategoryColumn(column.levels, frequent, has_missing, table), codes, own
 
 
-def _statistics(
+def cross_fitted(
     codes: NDArray[np.int32], n_codes: int, about: StatisticsTarget
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Target statistics of codes: smoothed means, then the log of the count, standardised.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_rows,), int32
+        Of the training rows, from 0 up to below `n_codes`.
+    n_codes : int
+    about : StatisticsTarget
+
+    Returns
+    -------
+    table : ndarray of shape (n_codes, n_targets + 1), float32
+        From all rows.
+    own : ndarray of shape (n_rows, n_targets + 1), float32
+        Of each training row, from the rows of the other folds.
+    """
     cell = codes.astype(np.int64) * _FOLDS + about.fold
     size = n_codes * _FOLDS
 

@@ -19,6 +19,7 @@ from ai.ml.frameworks.pytorch.cells import MISSING_MARKERS, to_levels, to_micros
 from ai.ml.frameworks.pytorch.dates import CYCLES
 from ai.ml.frameworks.pytorch.encoder_cells import Kind, Origin, booleans, numbers
 from ai.ml.frameworks.pytorch.expansion import _THIRD
+from ai.ml.frameworks.pytorch.leaves import LeafColumn
 from ai.ml.frameworks.pytorch.levels import FIRST_LEVEL, MISSING, UNKNOWN, CategoryColumn
 from ai.ml.frameworks.pytorch.onnx_graph import ML_DOMAIN, Graph, floor_divide, piecewise_linear
 from ai.ml.frameworks.pytorch.plan import EncodingPlan
@@ -201,7 +202,7 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
     for column in inputs:
         graph.input(column.name, column.dtype, column.describe())
         by_kind.setdefault(column.kind, []).append(column)
-    own, missing = [], []
+    own, missing, by_value = [], [], []
     values, absent = _add_values(graph, plan, by_kind)
     dates = _add_moments(graph, by_kind.get("datetime", []))
     if dates is not None:
@@ -211,7 +212,9 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
         absent.append(no_moment)
     if values:
         mask = graph.concat(absent)
-        own.append(_add_encoded(graph, plan, graph.concat(values), mask))
+        encoded = _add_encoded(graph, plan, graph.concat(values), mask)
+        by_value = [_add_leaf(graph, leaf, encoded, mask) for leaf in plan.leaves]
+        own.append(encoded)
         missing.append(mask)
     if "boolean" in by_kind:
         switches = graph.concat([column.name for column in by_kind["boolean"]])
@@ -229,6 +232,7 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
             shown = graph.add("Less", full, graph.int64(FIRST_LEVEL + category.n_inputs))
             full = graph.add("Where", shown, full, graph.int64(UNKNOWN))
         codes.append(full)
+    statistics += by_value
     blocks = _add_numeric_blocks(graph, plan, own, missing, statistics)
     if dates is not None and plan.cycle_columns:
         blocks += _add_cycles(graph, plan, *dates)
@@ -291,6 +295,16 @@ def _add_encoded(graph: Graph, plan: EncodingPlan, values: str, missing: str) ->
         has_map = graph.constant(np.array([[len(part) > 0 for part in knots]]))
         scaled = graph.add("Where", has_map, mapped, scaled)
     return graph.cast(scaled, "float32")
+
+
+def _add_leaf(graph: Graph, leaf: LeafColumn, encoded: str, missing: str) -> str:
+    """Target statistics of a numeric column: float32 of shape (rows, n_targets)."""
+    value = graph.columns(encoded, [leaf.source])
+    reached = graph.add("GreaterOrEqual", value, graph.constant(leaf.cuts[None]))
+    place = graph.add("Add", graph.sum(graph.cast(reached, "int64"), 1), graph.int64(1))
+    absent = graph.add("Squeeze", graph.columns(missing, [leaf.source]), graph.int64([1]))
+    row = graph.add("Where", absent, graph.int64(0), place)
+    return graph.add("Gather", graph.constant(np.ascontiguousarray(leaf.table)), row)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ai.ml.frameworks.pytorch.dates import CYCLES, Cycle
 from ai.ml.frameworks.pytorch.encoder_cells import KINDS, Kind, Origin
 from ai.ml.frameworks.pytorch.encodings import NumericColumns
 from ai.ml.frameworks.pytorch.expansion import CycleBlock, Layout
+from ai.ml.frameworks.pytorch.leaves import LeafColumn, leaves_from_state, leaves_to_state
 from ai.ml.frameworks.pytorch.levels import (
     CategoryColumn,
     categories_from_state,
@@ -71,7 +72,10 @@ class EncodingPlan:
         Of the numeric columns, then of the elapsed times of the date columns.
     categories : tuple of CategoryColumn
     statistic_names : tuple of str
-        Columns of the target statistics.
+        Target statistics of a level: of the target, then its count. Numeric columns have those
+        of the target.
+    leaves : tuple of LeafColumn
+        Target statistics of numeric columns, in the order of their columns.
     """
 
     named: bool
@@ -85,6 +89,7 @@ class EncodingPlan:
     numbers: NumericColumns
     categories: tuple[CategoryColumn, ...]
     statistic_names: tuple[str, ...]
+    leaves: tuple[LeafColumn, ...]
 
     def positions(self, kind: Kind) -> list[int]:
         """Places of the columns of a kind in `names`."""
@@ -143,6 +148,11 @@ class EncodingPlan:
         """Code columns of the compact form."""
         return len(self.categories) + len(self.cycle_columns)
 
+    @property
+    def leaf_statistics(self) -> tuple[str, ...]:
+        """The statistics that numeric columns have, where any do: those of the target."""
+        return self.statistic_names[:-1]
+
     @cached_property
     def layout(self) -> Layout:
         """Where the inputs come from.
@@ -160,6 +170,7 @@ class EncodingPlan:
         source, left, inverse = self.numbers.bins()
         missing = np.flatnonzero(self.had_missing).astype(np.int64)
         wide = [c.statistics.shape[1] for c in self.categories if c.statistics is not None]
+        wide += [leaf.width for leaf in self.leaves]
         n_numeric = self.n_own + sum(wide)
         first = 0 if self.numbers.keep_value else len(self.numbers)
         at = n_numeric - first + len(source) + len(missing) + sum(b.n_inputs for b in cycles)
@@ -205,6 +216,11 @@ class EncodingPlan:
         for category, owner in zip(self.categories, categorical, strict=True):
             if category.statistics is not None:
                 inputs += [(f"{columns[owner]}: {name}", owner) for name in self.statistic_names]
+        for leaf in self.leaves:
+            owner = owners[leaf.source]
+            inputs += [
+                (f"{columns[owner]}: {name} by value", owner) for name in self.leaf_statistics
+            ]
         numbers: dict[int, int] = {}
         for source in layout.bin_source.tolist():
             numbers[source] = numbers.get(source, 0) + 1
@@ -250,6 +266,7 @@ class EncodingPlan:
             "date_cycles": self.date_cycles.astype(np.uint8),
             **prefixed("numbers.", number_arrays),
             **prefixed("categories.", category_arrays),
+            **prefixed("leaves.", leaves_to_state(self.leaves, len(self.leaf_statistics))),
         }
         return document, arrays
 
@@ -270,6 +287,7 @@ class EncodingPlan:
         count = {kind: kinds.count(kind) for kind in KINDS}
         n_encoded = count["numeric"] + count["datetime"]
         n_own = n_encoded + count["boolean"]
+        statistic_names = document.texts("statistic_names", max_length=16)
         plan = cls(
             named=document.boolean("named"),
             names=names,
@@ -289,7 +307,10 @@ class EncodingPlan:
             categories=categories_from_state(
                 document.child("categories"), tensors.scoped("categories."), count["category"]
             ),
-            statistic_names=document.texts("statistic_names", max_length=16),
+            statistic_names=statistic_names,
+            leaves=leaves_from_state(
+                tensors.scoped("leaves."), count["numeric"], len(statistic_names[:-1])
+            ),
         )
         document.done()
         tensors.done()
@@ -297,6 +318,11 @@ class EncodingPlan:
             table = category.statistics
             if table is not None and table.shape[1] != len(plan.statistic_names):
                 raise ArtifactError("encoder.statistic_names must name every statistic")
+        if plan.leaves and plan.numbers.encoding != "tree_ple":
+            raise ArtifactError(
+                "encoder.leaves must be empty for an encoding other than 'tree_ple'; "
+                f"got {plan.numbers.encoding!r}"
+            )
         try:
             plan.layout  # noqa: B018
         except TableError as error:

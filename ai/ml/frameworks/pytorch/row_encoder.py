@@ -9,6 +9,7 @@ batch path; any other cell goes through the batch path as a series of length one
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -62,6 +63,11 @@ class RowEncoder:
             category = plan.categories[j]
             steps.append((position, _category(j, at, plan.names[position], category)))
             at += 0 if category.statistics is None else category.statistics.shape[1]
+        self._leaves = []
+        for leaf in plan.leaves:
+            part = slice(at, at + leaf.width)
+            self._leaves.append((leaf.source, part, leaf.cuts.tolist(), leaf.table.tolist()))
+            at += leaf.width
         # In the order of the table, so that the first wrong cell is the one reported.
         self._steps = [(plan.names[position], step) for position, step in sorted(steps, key=_first)]
 
@@ -113,6 +119,9 @@ class RowEncoder:
             step(row[name], numeric, codes)
         # Rounded as a table's are: a step of a narrow bin may hang on the last digit.
         rounded: list[float] = np.array(numeric, dtype=np.float32).tolist()
+        for source, part, cuts, table in self._leaves:
+            value = rounded[source]
+            rounded[part] = table[bisect_right(cuts, value) + 1 if value == value else 0]
         return rounded, codes
 
     def _number(self, at: int, name: str, origin: Origin) -> _Step:

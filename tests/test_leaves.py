@@ -1,0 +1,404 @@
+"""Target statistics of numbers: which columns get them, and that every path agrees on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import polars as pl
+import pytest
+import torch
+
+from ai.ml.frameworks.pytorch.column_treatment import column_treatments
+from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
+from ai.ml.frameworks.pytorch.importance import compact_columns
+from ai.ml.frameworks.pytorch.onnx_encoder import add_encoder, graph_inputs
+from ai.ml.frameworks.pytorch.onnx_graph import Graph
+from ai.ml.frameworks.pytorch.onnx_parity import probe_rows
+from ai.ml.frameworks.pytorch.schema import ArtifactError, Reader, TensorBag
+from ai.ml.frameworks.pytorch.serialization import pack, unpack
+from ai.ml.frameworks.pytorch.settings import NumericEncoding, Task
+from ai.ml.frameworks.pytorch.tables import Role, profile_table
+
+N_ROWS = 3_000
+
+
+def _amounts(draw: np.random.Generator, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mostly zero, else one of 60 amounts that decide the class each for itself."""
+    amounts = np.cumsum(draw.integers(1, 300, 60)).astype(np.float64)
+    which = np.where(draw.random(n_rows) < 0.4, draw.integers(0, 60, n_rows), -1)
+    chance = np.append(np.where(np.arange(60) % 2 == 0, 0.95, 0.05), 0.2)
+    return np.append(amounts, 0.0)[which], (draw.random(n_rows) < chance[which]).astype(np.int64)
+
+
+def _fit(
+    columns: dict[str, Any],
+    target: np.ndarray,
+    *,
+    task: Task = "classification",
+    encoding: NumericEncoding = "auto",
+    weight: np.ndarray | None = None,
+    random_state: int = 0,
+    roles: dict[str, Role] | None = None,
+) -> tuple[TableEncoder, Compact]:
+    frame = pl.DataFrame(columns)
+    profile = profile_table(frame, roles=roles or dict.fromkeys(columns, "numeric"))
+    encoder = TableEncoder(encoding)
+    compact = encoder.fit_transform(
+        frame,
+        profile,
+        target=target,
+        task=task,
+        sample_weight=weight,
+        random_state=random_state,
+    )
+    return encoder, compact
+
+
+def _chosen(encoder: TableEncoder) -> list[str]:
+    numbers = encoder.plan_.positions("numeric")
+    return [encoder.plan_.names[numbers[leaf.source]] for leaf in encoder.plan_.leaves]
+
+
+# ---------------------------------------------------------------------------------------------
+# Which columns get them
+# ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_column_whose_values_each_mean_something_gets_statistics(seed: int, task: Task) -> None:
+    draw = np.random.default_rng(seed)
+    values, target = _amounts(draw, N_ROWS)
+    goal = target if task == "classification" else 50.0 * target - 7
+    columns = {"noise": draw.normal(size=N_ROWS), "amount": values}
+    encoder, compact = _fit(columns, goal, task=task)
+    assert _chosen(encoder) == ["amount"]
+    own = compact.numeric[:, encoder.plan_.n_own]
+    assert np.corrcoef(own, target)[0, 1] > 0.6
+    name = "share of class 1" if task == "classification" else "mean target"
+    names = encoder.get_feature_names_out().tolist()
+    assert encoder.sources_[names.index(f"amount: {name} by value")] == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_columns_that_say_nothing_never_get_them(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    values, _ = _amounts(draw, N_ROWS)
+    columns = {
+        "codes": values,
+        "normal": draw.normal(size=N_ROWS),
+        "count": draw.integers(0, 300, N_ROWS),
+        "heavy": draw.standard_cauchy(N_ROWS),
+    }
+    for target in (draw.integers(0, 2, N_ROWS), (draw.random(N_ROWS) < 0.02).astype(np.int64)):
+        assert _chosen(_fit(columns, target)[0]) == []
+    heavy = draw.standard_cauchy(N_ROWS)
+    assert _chosen(_fit(columns, heavy, task="regression")[0]) == []
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_smooth_columns_do_not_get_them(seed: int, noise: float) -> None:
+    draw = np.random.default_rng(seed)
+    x, y = draw.normal(size=(2, N_ROWS))
+    wave = draw.integers(0, 500, N_ROWS)
+    signal = 2 * x + np.tanh(3 * y) + np.sin(wave / 80) + noise * draw.normal(size=N_ROWS)
+    columns = {"x": x, "y": y, "wave": wave}
+    assert _chosen(_fit(columns, signal, task="regression")[0]) == []
+    assert _chosen(_fit(columns, (signal > 0).astype(np.int64))[0]) == []
+    alone = 2 * x + noise * draw.normal(size=N_ROWS)
+    assert _chosen(_fit({"x": x}, alone, task="regression")[0]) == []
+
+
+@pytest.mark.parametrize("shape", [np.sin, np.abs, lambda x: x, lambda x: x**3])
+def test_what_lines_within_bins_can_follow_needs_none(
+    shape: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Of many rows without noise more leaves are always better, but bins are bent lines."""
+    x = np.random.default_rng(0).uniform(-3, 3, 12_000)
+    assert _chosen(_fit({"x": x}, shape(x), task="regression")[0]) == []
+
+
+def test_few_rows_and_few_values_do_not_get_them() -> None:
+    values, target = _amounts(np.random.default_rng(0), 300)
+    assert _chosen(_fit({"amount": values}, target)[0]) == []
+    values, target = _amounts(np.random.default_rng(0), N_ROWS)
+    few = np.unique(values, return_inverse=True)[1] % 16
+    assert _chosen(_fit({"few": few, "one": np.ones(N_ROWS)}, few % 2)[0]) == []
+    known = np.where(np.arange(N_ROWS) % 10 == 0, values, np.nan)
+    assert _chosen(_fit({"amount": known}, target)[0]) == []
+
+
+@pytest.mark.parametrize("encoding", ["standard", "robust", "quantile_normal", "quantile_ple"])
+def test_plain_encodings_have_none(encoding: NumericEncoding) -> None:
+    values, target = _amounts(np.random.default_rng(0), N_ROWS)
+    assert _chosen(_fit({"amount": values}, target, encoding=encoding)[0]) == []
+
+
+def test_dates_booleans_and_a_constant_target_have_none() -> None:
+    values, target = _amounts(np.random.default_rng(0), N_ROWS)
+    when = pl.Series(values.astype(np.int64) * 10**9).cast(pl.Datetime("us"))
+    columns = {"when": when, "on": target == 1}
+    encoder, _ = _fit(columns, target, roles={"when": "datetime", "on": "boolean"})
+    assert encoder.plan_.leaves == ()
+    assert _chosen(_fit({"amount": values}, np.zeros(N_ROWS), task="regression")[0]) == []
+
+
+def test_without_a_target_there_are_none() -> None:
+    values, _ = _amounts(np.random.default_rng(0), N_ROWS)
+    frame = pl.DataFrame({"amount": values})
+    encoder = TableEncoder().fit(frame, profile_table(frame), target=None, task="classification")
+    assert encoder.plan_.leaves == ()
+
+
+def test_a_large_table_is_checked_on_some_of_its_rows() -> None:
+    draw = np.random.default_rng(0)
+    values, target = _amounts(draw, 120_000)
+    encoder, compact = _fit({"amount": values, "noise": draw.normal(size=120_000)}, target)
+    assert _chosen(encoder) == ["amount"]
+    assert np.corrcoef(compact.numeric[:, encoder.plan_.n_own], target)[0, 1] > 0.6
+
+
+# ---------------------------------------------------------------------------------------------
+# What they are
+# ---------------------------------------------------------------------------------------------
+
+
+def test_statistics_of_a_training_row_come_from_other_rows() -> None:
+    values, target = _amounts(np.random.default_rng(0), N_ROWS)
+    encoder, own = _fit({"amount": values}, target)
+    at = encoder.plan_.n_own
+    plain = encoder.transform(pl.DataFrame({"amount": values}))
+    np.testing.assert_array_equal(own.numeric[:, :at], plain.numeric[:, :at])
+    # Within a leaf the statistic of a row is lower where its own target is 1.
+    table = encoder.plan_.leaves[0].table
+    difference = own.numeric[:, at] - plain.numeric[:, at]
+    assert (difference != 0).mean() > 0.9
+    assert np.corrcoef(difference, target)[0, 1] < -0.1
+    assert set(plain.numeric[:, at].tolist()) <= set(table[:, 0].tolist())
+
+
+def test_the_same_seed_gives_the_same_statistics() -> None:
+    values, target = _amounts(np.random.default_rng(0), N_ROWS)
+    one, again, other = (_fit({"a": values}, target, random_state=seed)[1] for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one.numeric, again.numeric)
+    assert (one.numeric != other.numeric).any()
+
+
+def test_rows_of_weight_zero_decide_nothing() -> None:
+    """Half of the rows have a target turned round; without weight they change no statistic."""
+    n_rows = 2 * N_ROWS
+    draw = np.random.default_rng(0)
+    values, target = _amounts(draw, n_rows)
+    weight = np.where(draw.random(n_rows) < 0.5, 1.0, 0.0)
+    wrong = np.where(weight > 0, target, 1 - target)
+    frame = pl.DataFrame({"amount": values})
+    right, other = (_fit({"amount": values}, y, weight=weight)[0] for y in (target, wrong))
+    assert _chosen(other) == ["amount"]
+    np.testing.assert_array_equal(right.plan_.leaves[0].cuts, other.plan_.leaves[0].cuts)
+    np.testing.assert_array_equal(right.transform(frame).numeric, other.transform(frame).numeric)
+    assert _chosen(_fit({"amount": values}, wrong)[0]) == []
+
+
+def test_rows_of_weight_zero_take_no_place_in_the_check() -> None:
+    n_rows = 40_000
+    values, target = _amounts(np.random.default_rng(0), n_rows)
+    weight = np.where(np.arange(n_rows) % 16 == 0, 1.0, 0.0)
+    assert _chosen(_fit({"amount": values}, target, weight=weight)[0]) == ["amount"]
+
+
+def test_a_weight_counts_as_so_many_rows() -> None:
+    draw = np.random.default_rng(0)
+    values, target = _amounts(draw, N_ROWS)
+    weight = draw.integers(1, 4, N_ROWS)
+    weighted, _ = _fit({"amount": values}, target, weight=weight.astype(np.float64))
+    repeated, _ = _fit({"amount": np.repeat(values, weight)}, np.repeat(target, weight))
+    assert _chosen(weighted) == _chosen(repeated) == ["amount"]
+    frame = pl.DataFrame({"amount": np.unique(values)})
+    one, two = (
+        encoder.transform(frame).numeric[:, encoder.plan_.n_own] for encoder in (weighted, repeated)
+    )
+    assert np.corrcoef(one, two)[0, 1] > 0.98
+
+
+# ---------------------------------------------------------------------------------------------
+# Every path says the same
+# ---------------------------------------------------------------------------------------------
+
+
+def _odd_table() -> tuple[dict[str, Any], np.ndarray]:
+    """Amounts with missing cells and infinities, and integers past 2**53."""
+    draw = np.random.default_rng(5)
+    values, target = _amounts(draw, N_ROWS)
+    amount = np.where(draw.random(N_ROWS) < 0.1, np.nan, values)
+    amount[:40:2], amount[1:40:2] = np.inf, -np.inf
+    target = np.where(np.isnan(amount), 1, target)
+    account = pl.Series(2**60 + np.where(np.isfinite(amount), amount, 0).astype(np.int64))
+    return {"noise": draw.normal(size=N_ROWS), "amount": amount, "account": account}, target
+
+
+def _odd() -> TableEncoder:
+    columns, target = _odd_table()
+    encoder, _ = _fit(columns, target)
+    assert _chosen(encoder) == ["amount", "account"]
+    return encoder
+
+
+ODD = _odd()
+
+
+def _asked(encoder: TableEncoder) -> pl.DataFrame:
+    """Values at the cuts and beside them, and odd ones."""
+    inputs = graph_inputs(encoder.plan_)
+    return probe_rows(encoder.plan_, inputs, 3_000).frame
+
+
+def test_a_missing_value_has_a_statistic_of_its_own() -> None:
+    frame = pl.DataFrame({"noise": [0.0], "amount": [None], "account": [2**60]})
+    leaf = ODD.plan_.leaves[0]
+    at = ODD.plan_.n_own
+    assert ODD.transform(frame).numeric[0, at] == leaf.table[0, 0]
+    # All rows without an amount were of class 1.
+    assert leaf.table[0, 0] == leaf.table[:, 0].max()
+    columns, target = _odd_table()
+    never, _ = _fit({"account": columns["account"]}, target)
+    row = pl.DataFrame({"account": pl.Series([None, 0], dtype=pl.Int64)})
+    assert np.isfinite(never.transform(row).numeric[0, 1:]).all()
+
+
+def test_rows_one_by_one_say_what_all_at_once_say() -> None:
+    frame = _asked(ODD)
+    compact = ODD.transform(frame)
+    inputs = ODD.expand(compact)
+    rows = np.concatenate([ODD.encode_row(row) for row in frame.iter_rows(named=True)])
+    np.testing.assert_array_equal(rows, inputs)
+    one = ODD.transform(frame[7:8])
+    np.testing.assert_array_equal(one.numeric, compact.numeric[7:8])
+    # The probes do stand on either side of the cuts; those of integers lie between them.
+    cuts, values = ODD.plan_.leaves[0].cuts, compact.numeric[:, ODD.plan_.leaves[0].source]
+    assert np.isin(cuts, values).all()
+    assert np.isin(np.nextafter(cuts, np.float32(-np.inf)), values).all()
+
+
+def test_torch_and_onnx_say_what_numpy_says() -> None:
+    frame = _asked(ODD)
+    compact = ODD.transform(frame)
+    inputs = ODD.expand(compact)
+    expand = ODD.torch_expander("cpu")
+    found = expand(torch.from_numpy(compact.numeric), torch.from_numpy(compact.codes))
+    np.testing.assert_array_equal(found.numpy(), inputs)
+
+    columns = graph_inputs(ODD.plan_)
+    graph = Graph([column.name for column in columns])
+    graph.output("inputs", add_encoder(graph, ODD.plan_, columns), "float32", ODD.input_dim)
+    data = graph.to_bytes(name="encoder", version="0", doc="", metadata={})
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    probes = probe_rows(ODD.plan_, columns, 3_000)
+    (given,) = session.run(None, probes.feed)
+    statistics = [" by value" in name for name in ODD.get_feature_names_out()]
+    assert sum(statistics) == 2
+    np.testing.assert_array_equal(given[:, statistics], inputs[:, statistics])
+    np.testing.assert_allclose(given, inputs, rtol=2.5e-7, atol=0)
+
+
+def test_each_part_of_the_compact_form_has_one_owner() -> None:
+    owned = compact_columns(ODD.plan_)
+    assert owned == {0: ([0], []), 1: ([1, 3], []), 2: ([2, 4], [])}
+
+
+def test_the_treatment_says_so() -> None:
+    noise, amount, _ = column_treatments(ODD.plan_)
+    n_ranges = len(ODD.plan_.leaves[0].cuts) + 1
+    assert f"; share of class 1 in each of {n_ranges} ranges of values" in amount.text
+    assert "share" not in noise.text
+
+
+def test_they_come_back_from_a_file() -> None:
+    document, tensors = unpack(pack(*ODD.to_state()))
+    again = TableEncoder.from_state(Reader(document), TensorBag(tensors))
+    frame = _asked(ODD)
+    np.testing.assert_array_equal(again.transform(frame).numeric, ODD.transform(frame).numeric)
+    assert again.get_feature_names_out().tolist() == ODD.get_feature_names_out().tolist()
+
+
+# ---------------------------------------------------------------------------------------------
+# What a damaged state is told
+# ---------------------------------------------------------------------------------------------
+
+Arrays = dict[str, np.ndarray]
+
+
+def _set(name: str, place: int, value: float) -> Callable[[Arrays], None]:
+    def damage(arrays: Arrays) -> None:
+        arrays[f"leaves.{name}"] = arrays[f"leaves.{name}"].copy()
+        arrays[f"leaves.{name}"][place] = value
+
+    return damage
+
+
+def _cut(name: str) -> Callable[[Arrays], None]:
+    def damage(arrays: Arrays) -> None:
+        arrays[f"leaves.{name}"] = arrays[f"leaves.{name}"][:-1]
+
+    return damage
+
+
+def _equal_cuts(arrays: Arrays) -> None:
+    cuts = arrays["leaves.cuts"].copy()
+    cuts[1] = cuts[0]
+    arrays["leaves.cuts"] = cuts
+
+
+def _no_width(arrays: Arrays) -> None:
+    arrays["leaves.table"] = arrays["leaves.table"][:, :0]
+
+
+DAMAGE: dict[str, tuple[Callable[[Arrays], None], str]] = {
+    "a source that is no number": (_set("source", 1, 3), r"leaves\.source"),
+    "a negative source": (_set("source", 0, -1), r"leaves\.source"),
+    "a source twice": (_set("source", 0, 2), r"leaves\.source must increase"),
+    "equal cuts": (_equal_cuts, r"leaves\.cuts must increase"),
+    "a cut at infinity": (_set("cuts", -1, np.inf), r"leaves\.cuts"),
+    "a cut that is none": (_set("cuts", 0, np.nan), r"leaves\.cuts"),
+    "a cut too few": (_cut("cuts"), r"two rows more than there are cuts"),
+    "no cuts": (_set("n_cuts", 0, 0), r"leaves\.n_cuts"),
+    "more cuts than there are": (_set("n_cuts", 0, 2**62), r"leaves\.n_cuts"),
+    "a statistic too large": (_set("table", 0, 3.1), r"leaves\.table"),
+    "a statistic that is none": (_set("table", 0, np.nan), r"leaves\.table"),
+    "a row too few": (_cut("table"), r"two rows more than there are cuts"),
+    "a source too few": (_cut("source"), r"leaves\.n_cuts"),
+    "no statistics": (_no_width, r"leaves\.table"),
+}
+
+
+def _state() -> tuple[dict[str, Any], Arrays]:
+    document, arrays = ODD.to_state()
+    return json.loads(json.dumps(document)), dict(arrays)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_state_is_refused(damage: str) -> None:
+    document, arrays = _state()
+    harm, rule = DAMAGE[damage]
+    harm(arrays)
+    with pytest.raises(ArtifactError, match=rule):
+        TableEncoder.from_state(Reader(document), TensorBag(arrays))
+
+
+def test_statistics_need_names() -> None:
+    document, arrays = _state()
+    document["statistic_names"] = ["log count"]
+    _no_width(arrays)
+    with pytest.raises(ArtifactError, match="at least one statistic"):
+        TableEncoder.from_state(Reader(document), TensorBag(arrays))
+
+
+def test_statistics_by_value_belong_to_tree_bins() -> None:
+    document, arrays = _state()
+    document["numbers"]["encoding"] = "quantile_ple"
+    with pytest.raises(ArtifactError, match=r"leaves must be empty .* 'quantile_ple'"):
+        TableEncoder.from_state(Reader(document), TensorBag(arrays))
