@@ -100,10 +100,11 @@ def test_inspect_shows_the_card(tmp_path: Path) -> None:
     model = tmp_path / "model.safetensors"
     _run("train", str(table), "-t", "label", "-o", str(model), *FAST)
     shown = _run("inspect", str(model))
-    for part in ("classification", "mlp_dense", "label", "MLP", "price"):
+    for part in ("classification", "mlp_dense", "label", "MLP", "price", "limits", "no cause"):
         assert part in shown
     document = json.loads(_run("inspect", str(model), "--json"))
     assert document["settings"]["training_mode"] == "mlp_dense"
+    assert any("knows no class" in line for line in document["limits"])
 
 
 def test_evaluate_scores_labelled_rows(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 # Text that stands for a missing cell in any column, spaces around it aside.
+_FLAT: Final = frozenset((pl.Float64, pl.Int64, pl.String, pl.Boolean, pl.Datetime))
 MISSING_MARKERS: Final[tuple[str, ...]] = (
     "",
     "?",
@@ -396,7 +397,8 @@ def refuse_nested(series: pl.Series) -> None:
         Naming column, row (from 1) and value.
     """
     dtype = series.dtype
-    if not (dtype.is_nested() or dtype in (pl.Object, pl.Binary)):
+    # The common ones first: one row of a table has little time for its columns.
+    if type(dtype) in _FLAT or not (dtype.is_nested() or dtype in (pl.Object, pl.Binary)):
         return
     row = int(series.is_not_null().arg_max() or 0)
     value = series[row] if series.len() else None

@@ -225,10 +225,12 @@ def inspect(
     """Say what a model file holds, without running it."""
     with readable_errors(as_json=as_json):
         from ai.ml.frameworks.pytorch.fitted import load_fitted
+        from ai.ml.frameworks.pytorch.limits import limits
 
         fitted = load_fitted(model)
         if as_json:
             document, tensors = fitted.to_artifact()
+            document["limits"] = list(limits(fitted))
             document["tensors"] = {
                 name: {"dtype": value.dtype.name, "shape": list(value.shape)}
                 for name, value in sorted(tensors.items())

@@ -141,6 +141,8 @@ def show_model_scores(fitted: FittedModel) -> None:
 
 def show_card(fitted: FittedModel, path: Path) -> None:
     """What a model file holds, in one screen."""
+    from ai.ml.frameworks.pytorch.limits import limits
+
     architecture, settings, card = fitted.architecture, fitted.settings, fitted.card
     n_parameters = sum(
         value.size
@@ -169,6 +171,7 @@ def show_card(fitted: FittedModel, path: Path) -> None:
         f"{card.get('n_validation_rows', 0):,}",
         "calibration": card.get("calibration"),
         "versions": ", ".join(f"{k} {v}" for k, v in dict(card.get("versions", {})).items()),
+        "limits": "\n".join(limits(fitted)),
     }
     grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
