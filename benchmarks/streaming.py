@@ -167,7 +167,7 @@ def _watch(process: subprocess.Popen[Any]) -> int:
             for line in status.splitlines():
                 if line.startswith("VmHWM:"):
                     peak = max(peak, int(line.split()[1]) * 1024)
-        time.sleep(0.05)
+        time.sleep(0.2)
     return peak
 
 

@@ -203,6 +203,16 @@ def test_the_module_runs_as_a_command() -> None:
     assert done.stdout.startswith("tabwright ")
 
 
+def test_a_table_past_the_memory_budget_comes_from_disk_and_train_says_so(tmp_path: Path) -> None:
+    table = str(_table(tmp_path / "table.csv", n_rows=300))
+    few = ("--drop", "price", "--epochs", "1", "--members", "1", "--width", "8")
+    for budget, expected in (("10kB", True), ("1GB", False)):
+        output = str(tmp_path / "model.safetensors")
+        said = _run("train", table, "-t", "label", *few, "--memory", budget, "-o", output)
+        words = " ".join(said.split())
+        assert ("more than the budget (10.0 kB): rows come from disk" in words) == expected
+
+
 @pytest.mark.shared_data
 @pytest.mark.slow
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def _train(
     on_epoch: Callable[[Epoch], None] | None = None,
     members: Members | None = None,
     checkpointer: Checkpointer | None = None,
+    keep_interrupted: bool = True,
 ) -> Trained:
     inputs, objective = _data()
     held_out, held_out_objective = _data(seed=1)
@@ -69,6 +70,7 @@ def _train(
         settings,
         on_epoch=on_epoch,
         checkpointer=checkpointer,
+        keep_interrupted=keep_interrupted,
     )
 
 
@@ -193,6 +195,8 @@ def test_an_interrupt_keeps_the_best_so_far() -> None:
     assert trained.stopped == "interrupted"
     assert len(trained.history) == 3
     assert all(1 <= epoch <= 3 for epoch in trained.best_epochs)
+    with pytest.raises(KeyboardInterrupt):
+        _train(_settings(), on_epoch=interrupt, keep_interrupted=False)
 
 
 def test_training_lowers_the_loss() -> None:

@@ -471,7 +471,14 @@ class _StreamFit:
         if checkpoint is not None:
             checkpointer = SharedCheckpointer(checkpoint, self._identity(goal.encoder), workers)
         return train(
-            members, rows, held_out, settings, on_epoch=on_epoch, checkpointer=checkpointer
+            members,
+            rows,
+            held_out,
+            settings,
+            on_epoch=on_epoch,
+            checkpointer=checkpointer,
+            # Interrupted workers stand at different steps: they have no model together.
+            keep_interrupted=workers.size == 1,
         )
 
     def _identity(self, encoder: TableEncoder) -> dict[str, str]:

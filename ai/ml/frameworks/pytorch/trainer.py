@@ -134,6 +134,7 @@ def train(
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpointer: Checkpointer | None = None,
     stop_at: Sequence[int] | None = None,
+    keep_interrupted: bool = True,
 ) -> Trained:
     """Train all members together, each to its own best epoch.
 
@@ -151,6 +152,9 @@ def train(
         Goes on from its file where there is one, and keeps it up to date.
     stop_at : sequence of int, optional
         The epoch after which each member stops; without `held_out`.
+    keep_interrupted : bool, default=True
+        Whether an interrupt after the first epoch ends training with the best epoch so far, rather
+        than going on to the caller.
 
     Returns
     -------
@@ -205,7 +209,7 @@ def train(
                 if on_epoch is not None:
                     on_epoch(_epoch(run.history[-1]))
         except KeyboardInterrupt:
-            if not run.history:
+            if not (run.history and keep_interrupted):
                 raise
             return _finished(members, keeper, "interrupted")
     done = run.epoch > settings.max_epochs

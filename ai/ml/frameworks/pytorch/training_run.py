@@ -183,7 +183,7 @@ def run_training(
         with joined_workers() as workers:
             reason = reason_to_stream(request.table.table, request.memory)
             if workers.size > 1:
-                reason = f"{workers.size} workers share the rows, which come from disk"
+                reason = f"{workers.size} workers share the work: rows come from disk"
             if reason is None:
                 model, write_report = _fit_in_memory(request, say, on_profile, callback)
             else:
