@@ -83,7 +83,7 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_says_what_it_is(page: Path) -> None:
-    known = {"python", "sh", "text", "json", "csv"}
+    known = {"python", "sh", "text", "json", "csv", "yaml"}
     assert {block.language for block in blocks(page.read_text())} <= known
 
 
