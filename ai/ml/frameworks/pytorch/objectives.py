@@ -115,6 +115,7 @@ class Objective:
     _temperatures: Tensor = field(init=False, repr=False)
     _soft: Tensor | None = field(init=False, repr=False)
     _cools: bool = field(init=False, repr=False)
+    _minus_one: Tensor = field(init=False, repr=False)
     _loss_sum: Tensor | None = field(default=None, repr=False)
     _row_count: int = field(default=0, repr=False)
 
@@ -123,6 +124,7 @@ class Objective:
         self._temperatures = torch.as_tensor(
             self.temperature, device=self.targets.device, dtype=torch.float64
         ).reshape(-1)
+        self._minus_one = torch.full((1, 1, 1), -1.0, device=self.targets.device)
         if self.weights is not None:
             mean = self.weights.mean() if self.mean_weight is None else self.mean_weight
             self.weights = self.weights / mean
@@ -147,6 +149,7 @@ class Objective:
         own = self.labelled.index_select(0, rows).view(1, -1, 1)
         return torch.where(own, share, torch.ones_like(share))
 
+    @torch.inference_mode()
     def gradient(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Gradient of the batch's mean loss in the logits; adds the loss to the running sum.
 
@@ -188,12 +191,11 @@ class Objective:
             losses = torch.lerp(losses, soft_losses, share.squeeze(-1))
         gradient = log_proba.exp_()
         if soft is None:
-            gradient.scatter_add_(-1, index, gradient.new_full((), -1.0).expand(index.shape))
-            return losses, gradient
+            return losses, self._less_the_class(gradient, index)
         if not self._cools:
             goal = functional.one_hot(targets, logits.shape[-1]).to(soft)
             return losses, gradient.sub_(torch.lerp(goal, soft, share))
-        gradient.scatter_add_(-1, index, gradient.new_full((), -1.0).expand(index.shape))
+        self._less_the_class(gradient, index)
         temperature = self._temperatures.to(logits).view(-1, 1, 1)
         soft = torch.softmax(soft / temperature, dim=-1)
         cooled = functional.log_softmax(logits / temperature, dim=-1)
@@ -203,6 +205,11 @@ class Objective:
             torch.lerp(losses, soft_losses, share.squeeze(-1)),
             torch.lerp(gradient, soft_gradient, share),
         )
+
+    def _less_the_class(self, proba: Tensor, index: Tensor) -> Tensor:
+        """Probabilities less 1 at the row's class, in place."""
+        minus_one = self._minus_one.to(proba.dtype).expand(index.shape)
+        return proba.scatter_add_(-1, index, minus_one)
 
     def criterion(self, rows: Tensor, member: int = 0) -> Callable[[Tensor, Tensor], Tensor]:
         """The same loss as a criterion for `models.compute_loss`, by autograd.

@@ -152,7 +152,7 @@ class StreamedRows:
         share = len(rows) / part.n_rows
 
         def gradient(logits: Tensor) -> Tensor:
-            return objective.gradient(logits, rows).mul_(share)
+            return objective.gradient(logits, rows) * share
 
         return gradient
 
