@@ -6,20 +6,15 @@ implementation of any of its steps.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ai.ml.frameworks.pytorch import __version__
-from ai.ml.frameworks.pytorch.batches import HeldOutRows, Inputs, MemoryRows
 from ai.ml.frameworks.pytorch.calibration import (
     check_calibration,
 )
-from ai.ml.frameworks.pytorch.checkpoints import Checkpoint, Checkpointer
+from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
 from ai.ml.frameworks.pytorch.decisions import DecisionAim
 from ai.ml.frameworks.pytorch.distillation import (
     Lesson,
@@ -37,13 +32,9 @@ from ai.ml.frameworks.pytorch.fit_parts import (
     Prior,
     Targets,
     class_weights_of,
-    epoch_score,
     finite_numbers,
     member_arrays,
-    member_seeds,
     model_card,
-    new_network,
-    training_device,
     with_decision,
     with_scores,
 )
@@ -54,18 +45,15 @@ from ai.ml.frameworks.pytorch.intervals import (
     fit_intervals,
     interval_rows,
 )
-from ai.ml.frameworks.pytorch.members import StackedMembers
-from ai.ml.frameworks.pytorch.objectives import Objective, row_weights
+from ai.ml.frameworks.pytorch.member_training import train_members
+from ai.ml.frameworks.pytorch.objectives import row_weights
 from ai.ml.frameworks.pytorch.predictor import Predictor
-from ai.ml.frameworks.pytorch.serialization import pack
 from ai.ml.frameworks.pytorch.settings import FitSettings
 from ai.ml.frameworks.pytorch.splits import split_rows
 from ai.ml.frameworks.pytorch.tables import Role, TableProfile, profile_table
-from ai.ml.frameworks.pytorch.trainer import Epoch, Trained, train
+from ai.ml.frameworks.pytorch.trainer import Epoch, Trained
 
 __all__ = ["ClassWeight", "LabelledRows", "Prior", "class_weights_of", "fit_table"]
-
-_LEAST_PATIENCE = 6
 
 
 def fit_table(
@@ -368,7 +356,7 @@ class _Run:
         cross = None
         if self.held_out is not None:
             cross = self.held_out.cross_predictions(self.targets.scale)
-        trained = _train_members(
+        trained = train_members(
             self.recipe.settings,
             self.encoder,
             self.training,
@@ -441,157 +429,6 @@ class _Run:
                 trained.stopped,
             ),
         )
-
-
-def _train_members(
-    settings: FitSettings,
-    encoder: TableEncoder,
-    training: tuple[Compact, LabelledRows],
-    held_out: tuple[Compact, LabelledRows] | None,
-    targets: Targets,
-    cross: CrossPredictions | None,
-    *,
-    taught: tuple[Lesson, Trial] | None,
-    on_epoch: Callable[[Epoch], None] | None,
-    checkpoint: Checkpoint | None,
-    stop_at: Sequence[int] | None,
-) -> Trained:
-    device = training_device(settings)
-    if settings.n_members is None or settings.batch_size is None:
-        raise ValueError("settings must be resolved before training; call settings.resolved(...)")
-    seeds = member_seeds(settings.random_state, settings.n_members)
-    compact, rows = training
-    batch_size = settings.batch_size
-    modules = [new_network(settings, encoder.input_dim, targets.output_dim, seed) for seed in seeds]
-    if taught is None:
-        objective = targets.on(rows, device)
-    else:
-        lesson, trial = taught
-        objective = _taught_objective(targets, rows, lesson, trial, settings.n_members, device)
-        # Candidates differ in what they are taught alone: first weights and dropout are the same.
-        modules, seeds = modules * len(trial.weights), seeds * len(trial.weights)
-        more = lesson.extra_rows(augmented=trial.augmented)
-        if lesson.extra is not None and more.start < more.stop:
-            compact = _joined(compact, encoder.transform(lesson.extra[more]))
-            settings = _same_steps(settings, len(compact) / len(rows))
-    members = StackedMembers(
-        [module.to(device) for module in modules], seeds=seeds, n_threads=torch.get_num_threads()
-    )
-    checkpointer = None
-    if checkpoint is not None:
-        checkpointer = Checkpointer(
-            checkpoint if held_out is not None else checkpoint.of_refit(),
-            _identity(settings, encoder, training, held_out) | _taught_identity(taught),
-        )
-    chooser = None
-    if held_out is not None:
-        chooser = HeldOutRows(
-            Inputs(encoder, held_out[0], device),
-            epoch_score(settings, targets, held_out[1], device, cross),
-            cross,
-        )
-    return train(
-        members,
-        MemoryRows(
-            Inputs(encoder, compact, device, settings.hide_rate),
-            objective,
-            batch_size,
-            settings.random_state,
-        ),
-        chooser,
-        settings,
-        on_epoch=on_epoch,
-        checkpointer=checkpointer,
-        stop_at=stop_at,
-    )
-
-
-def _taught_objective(
-    targets: Targets,
-    rows: LabelledRows,
-    lesson: Lesson,
-    trial: Trial,
-    n_members: int,
-    device: torch.device,
-) -> Objective:
-    """The objective over the training rows and those without a target behind them."""
-    codes = None if targets.scale else rows.target
-    weights = row_weights(codes, rows.weight, targets.class_weights, len(rows))
-    target, labels = rows.target, lesson.labels
-    labelled = None
-    extra = lesson.extra_rows(augmented=trial.augmented)
-    if lesson.extra_labels is not None and extra.start < extra.stop:
-        n_extra = extra.stop - extra.start
-        labels = np.concatenate([labels, lesson.extra_labels[extra]])
-        # Any target in range: the objective does not look at it.
-        target = np.concatenate([target, np.repeat(target[:1], n_extra)])
-        labelled = torch.arange(len(target), device=device) < len(rows)
-        if weights is not None and lesson.extra_weight is not None:
-            weights = np.concatenate([weights, lesson.extra_weight[extra]])
-    if targets.scale is not None:
-        scale = targets.scale
-        target, labels = scale.standardise(target), scale.standardise(labels)
-    return Objective(
-        targets=torch.from_numpy(np.ascontiguousarray(target)).to(device),
-        weights=None
-        if weights is None
-        else torch.from_numpy(weights.astype(np.float32)).to(device),
-        soft_targets=torch.from_numpy(labels.astype(np.float32)).to(device),
-        teacher_weight=_per_member(trial.weights, n_members, device),
-        temperature=_per_member(trial.temperatures, n_members, device),
-        labelled=labelled,
-    )
-
-
-def _joined(first: Compact, second: Compact) -> Compact:
-    return Compact(
-        np.concatenate([first.numeric, second.numeric]),
-        np.concatenate([first.codes, second.codes]),
-    )
-
-
-def _same_steps(settings: FitSettings, growth: float) -> FitSettings:
-    """Fewer of the longer epochs that rows without a target make."""
-    if settings.max_epochs is None:
-        return settings
-    patience = settings.patience
-    return replace(
-        settings,
-        max_epochs=max(1, round(settings.max_epochs / growth)),
-        patience=None if patience is None else max(_LEAST_PATIENCE, round(patience / growth)),
-    )
-
-
-def _per_member(values: Sequence[float], n_members: int, device: torch.device) -> Tensor:
-    """One value per candidate, for each of its members."""
-    return torch.tensor(values, dtype=torch.float32, device=device).repeat_interleave(n_members)
-
-
-def _identity(
-    settings: FitSettings, encoder: TableEncoder, *parts: tuple[Compact, LabelledRows] | None
-) -> dict[str, str]:
-    """What must be the same for a run to go on from a checkpoint."""
-    identity = {f"settings.{name}": repr(value) for name, value in settings.to_document().items()}
-    identity |= {"torch": str(torch.__version__), "tabwright": __version__}
-    identity["encoder"] = hashlib.blake2b(pack(*encoder.to_state()), digest_size=16).hexdigest()
-    for name, part in zip(("training rows", "validation rows"), parts, strict=True):
-        digest = hashlib.blake2b(digest_size=16)
-        if part is not None:
-            compact, rows = part
-            for array in (compact.numeric, compact.codes, rows.target, rows.weight):
-                digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
-        identity[name] = digest.hexdigest()
-    return identity
-
-
-def _taught_identity(taught: tuple[Lesson, Trial] | None) -> dict[str, str]:
-    if taught is None:
-        return {}
-    lesson, trial = taught
-    digest = hashlib.blake2b(lesson.labels.tobytes(), digest_size=16)
-    if lesson.extra_labels is not None:
-        digest.update(lesson.extra_labels.tobytes())
-    return {"teacher's labels": digest.hexdigest(), "trial": repr(trial)}
 
 
 def _with_verdict(

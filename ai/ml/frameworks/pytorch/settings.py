@@ -281,7 +281,8 @@ class FitSettings:
             self,
             hidden_dim=self.hidden_dim or (128 if compact else 256),
             num_hidden_layers=(2 if compact else 3)
-            if self.num_hidden_layers is None else self.num_hidden_layers,
+            if self.num_hidden_layers is None
+            else self.num_hidden_layers,
             dropout=dropout if self.dropout is None else self.dropout,
             n_members=self.n_members or (1 if student else 4),
             max_epochs=self.max_epochs or epochs,
