@@ -40,7 +40,6 @@ def test_a_worker_alone_has_its_own_way() -> None:
     assert values.tolist() == [1.0, 1.0, 1.0]
     assert ALONE.gather(b"x") == [b"x"]
     assert ALONE.from_first(None) is None
-    assert not ALONE.any(False)
     with joined_workers() as workers:
         assert workers == ALONE
 

@@ -52,9 +52,6 @@ class ThreadWorkers(Workers):
     def all_reduce(self, values: torch.Tensor) -> None:
         values.copy_(torch.stack(self._together(values.clone())).sum(0))
 
-    def any(self, flag: bool) -> bool:
-        return any(self._together(flag))
-
     def from_first(self, data: bytes | None) -> bytes | None:
         first: bytes | None = self._together(data)[0]
         return first

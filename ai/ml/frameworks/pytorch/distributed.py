@@ -111,14 +111,6 @@ class Workers:
         if whole is not values:
             values.copy_(whole)
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is up at any worker."""
-        if self.size == 1:
-            return flag
-        votes = torch.tensor([float(flag)])
-        self.all_reduce(votes)
-        return bool(votes[0] > 0)
-
     def gather(self, data: bytes) -> list[bytes]:
         """What every worker gave, by rank."""
         if self.size == 1:
