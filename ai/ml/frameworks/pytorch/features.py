@@ -4,9 +4,8 @@ Encoding has two steps. `transform` turns a frame into the compact form (`Compac
 columns, centred and scaled, and integer codes. `expand` widens that to the inputs of the network:
 bins, missing indicators, cycles, one input per level. The compact form is what stays in memory;
 expanding is cheap and happens batch by batch. The parts live in `encodings.py` (numbers),
-`levels.py` (categories), `leaves.py` (target
-statistics of numbers), `dates.py` (calendars) and `expansion.py` (widening); what a cell means
-is decided in `tables.py`.
+`levels.py` (categories), `leaves.py` (target statistics of numbers), `dates.py` (calendars) and
+`expansion.py` (widening); what a cell means is decided in `tables.py`.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,8 +89,7 @@ class FirstLayer:
         self.layout = layout
         values, bins, _, cycles = layout.stops
         self._dense: Float32 = np.concatenate([weight[:cycles], bias[None]])
-        tables = _code_tables(layout, weight)
-        self._codes = _joined(tables)
+        self._tables = tables = _code_tables(layout, weight)
         # Of one row: what has a weight each; the rest is looked up.
         self.fixed: Float32 = np.concatenate([bias[None], weight[:values], weight[bins:cycles]])
         knots, self._bins = _knots(layout, weight)
@@ -100,6 +100,11 @@ class FirstLayer:
         self._indicators: list[int] = layout.missing.tolist()
         self._cycles = [(block.start, block.stop, block.table.tolist()) for block in layout.cycles]
         self._n_smooth = layout.n_encoded if layout.smooth and layout.keep_value else 0
+
+    @cached_property
+    def _codes(self) -> tuple[_Codes, ...]:
+        # Joined when the first block of rows comes: one row needs none of them.
+        return _joined(self._tables)
 
     @property
     def width(self) -> int:
