@@ -62,7 +62,6 @@ class _Workspace:
         self.norm: FloatArray = np.empty((k, n_rows))
         self.block: BlockWorkspace | None = None
         self.row: RowWorkspace | None = None
-        self.chain: _Chain | None = None
 
 
 class _Chain:
@@ -389,12 +388,13 @@ class FoldedNetwork:
         return tuple(np.concatenate([layer.weight, layer.bias[None]]) for layer in layers)
 
     def _chain(self) -> _Chain | None:
-        if self._chain_weights is None:
-            return None
-        work = self._workspace(1)
-        if work.chain is None:
-            work.chain = _Chain(self._chain_weights)
-        return work.chain
+        """This thread's chain; None where the network is another."""
+        try:
+            found: _Chain | None = self._local.chain
+        except AttributeError:
+            weights = self._chain_weights
+            found = self._local.chain = None if weights is None else _Chain(weights)
+        return found
 
     def _one_row(self, x: NDArray[np.float32]) -> list[float] | None:
         """The outputs for one row, member after member; None where the long way is needed."""
