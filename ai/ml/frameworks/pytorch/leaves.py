@@ -9,7 +9,7 @@ way into a file and back.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ _FEWEST_BINS = 16
 _CHECK_ROWS = 20_000
 _PRIOR_ROWS = 5.0
 _TRIAL_ROWS = 5_000
+_FOLDS = 5
 # Standard errors by which rows held out must be predicted better.
 _PROOF = 4.0
 _LARGEST_STATISTIC = 3.0
@@ -80,9 +81,9 @@ class LeafFit:
     """Gives target statistics to the numeric columns that need them, one after the other.
 
     A column needs them where its leaves in a tree of 64 predict rows held out better than its
-    bins can: two halves of at most 20,000 training rows predict each other, once by the mean of
-    the target in the leaves of the fine tree and once by those of as many leaves as there are
-    bins, and once linearly by the bins of those. The fine tree must beat both by more than 4
+    bins can: each fifth of at most 20,000 training rows is predicted from the others, once by the
+    mean of the target in the leaves of the fine tree and once by those of as many leaves as there
+    are bins, and once linearly by the bins of those. The fine tree must beat both by more than 4
     standard errors of the difference in squared error a row. Elsewhere statistics do harm: the
     cuts have seen the targets of the training rows, so that they promise more than they keep.
 
@@ -124,16 +125,16 @@ class LeafFit:
             rows = rows[tree.sample_weight[rows] > 0]
         draw = np.random.default_rng((tree.random_state, _CHECK_ROWS))
         rows = draw.permutation(rows)[:_CHECK_ROWS]
-        # Fewer cannot make more leaves than bins.
-        self._halves = [half for half in np.array_split(rows, 2) if self._can_be_fine(len(half))]
-        if len(self._halves) == 2:
-            self._goals = self._standardised(rows)
+        self._folds: list[_Rows] = []
+        if self._can_be_fine(len(rows)):
+            self._folds = self._standardised(rows)
 
     def _can_be_fine(self, n_rows: int) -> bool:
-        return n_rows > self._n_bins * _LEAF_ROWS
+        """Whether half of so many rows can make more leaves than there are bins."""
+        return n_rows > 2 * self._n_bins * _LEAF_ROWS
 
-    def _standardised(self, rows: NDArray[np.int64]) -> list[tuple[Values, Values]]:
-        """Standardised targets and weights of both halves."""
+    def _standardised(self, rows: NDArray[np.int64]) -> list[_Rows]:
+        """The rows with standardised targets and weights, in folds, yet without values."""
         weight = self._tree.sample_weight
         about = StatisticsTarget.of(
             len(rows),
@@ -142,11 +143,8 @@ class LeafFit:
             None if weight is None else weight[rows],
             0,
         )
-        at = len(self._halves[0])
-        return [
-            (about.columns[:at], about.weight[:at]),
-            (about.columns[at:], about.weight[at:]),
-        ]
+        every = _Rows(np.empty(len(rows), dtype=np.float32), rows, about.columns, about.weight)
+        return [every.take(part) for part in np.array_split(np.arange(len(rows)), _FOLDS)]
 
     def add(self, source: int, values: Values, fit: NumericFit) -> None:
         """Look at the next column, and give it statistics where it needs them.
@@ -159,7 +157,7 @@ class LeafFit:
             Training rows; NaN is missing.
         fit : NumericFit
         """
-        if len(self._halves) < 2 or not len(fit.edges) or not self._is_needed(values, fit):
+        if not self._folds or not len(fit.edges) or not self._is_needed(values, fit):
             return
         scaled = fit.scaled(values)
         index = self._sample[~np.isnan(scaled[self._sample])]
@@ -176,25 +174,22 @@ class LeafFit:
         self.statistics.append(own[:, :-1])
 
     def _is_needed(self, values: Values, fit: NumericFit) -> bool:
-        parts = []
-        for rows, (goal, weight) in zip(self._halves, self._goals, strict=True):
-            scaled = fit.scaled(values[rows])
-            known = ~np.isnan(scaled)
-            if not self._can_be_fine(int(known.sum())):
-                return False
-            parts.append(_Half(scaled[known], rows[known], goal[known], weight[known]))
-        if len(np.unique(parts[0].values)) <= self._n_bins:
+        folds = [fold.known(fit.scaled(values[fold.rows])) for fold in self._folds]
+        if not self._can_be_fine(sum(len(fold.rows) for fold in folds)):
             return False
-        first, second = parts
-        # Most columns end here: a small tree is soon made, and all test rows judge it.
-        trial = self._gain(first.take(_TRIAL_ROWS), second)
-        if not (_excess(trial, second.weight) > 0).all():
+        rest = [_joined([*folds[:k], *folds[k + 1 :]]) for k in range(len(folds))]
+        if len(np.unique(rest[0].values)) <= self._n_bins:
             return False
-        gains = np.concatenate([self._gain(first, second), self._gain(second, first)], axis=1)
-        weight = np.concatenate([second.weight, first.weight])
-        return bool((_excess(gains, weight) > _PROOF).all())
+        # Most columns end here: a small tree is soon made, and many rows judge it.
+        trial, judges = _joined(folds[:2]), _joined(folds[2:])
+        gain = self._gain(trial.take(slice(_TRIAL_ROWS)), judges)
+        if not (_excess(gain, judges.weight) > 0).all():
+            return False
+        pairs = zip(rest, folds, strict=True)
+        gains = np.concatenate([self._gain(*pair) for pair in pairs], axis=1)
+        return bool((_excess(gains, _joined(folds).weight) > _PROOF).all())
 
-    def _gain(self, learn: _Half, test: _Half) -> Values:
+    def _gain(self, learn: _Rows, test: _Rows) -> Values:
         """Squared errors of two predictions by bins less those by fine leaves: of shape (2, n)."""
         min_rows = max(_LEAF_ROWS, fewest_rows(len(learn.values), self._n_bins))
         coarse = self._cuts(learn, self._n_bins, min_rows)
@@ -205,24 +200,28 @@ class LeafFit:
         ]
         return np.stack(by_bins) - _error(learn, test, fine)
 
-    def _cuts(self, learn: _Half, n_leaves: int, min_rows: int) -> NDArray[np.float32]:
+    def _cuts(self, learn: _Rows, n_leaves: int, min_rows: int) -> NDArray[np.float32]:
         return tree_thresholds(
             learn.values, learn.rows, self._tree, n_leaves=n_leaves, min_rows=min_rows
         )
 
 
 @dataclass(frozen=True)
-class _Half:
-    """Rows of a column that are known: scaled values, places in the table, targets, weights."""
+class _Rows:
+    """Rows of a column: scaled values, places in the table, targets, weights."""
 
     values: NDArray[np.float32]
     rows: NDArray[np.int64]
     goal: Values
     weight: Values
 
-    def take(self, n: int) -> _Half:
-        """The first rows."""
-        return _Half(self.values[:n], self.rows[:n], self.goal[:n], self.weight[:n])
+    def take(self, chosen: slice | NDArray[Any]) -> _Rows:
+        """Some of them."""
+        return _Rows(self.values[chosen], self.rows[chosen], self.goal[chosen], self.weight[chosen])
+
+    def known(self, values: NDArray[np.float32]) -> _Rows:
+        """Those that have a value, with it."""
+        return replace(self, values=values).take(~np.isnan(values))
 
     def error(self, predicted: Values) -> Values:
         """Mean squared error of each row: of shape (n,)."""
@@ -230,7 +229,16 @@ class _Half:
         return error
 
 
-def _error(learn: _Half, test: _Half, cuts: NDArray[np.float32]) -> Values:
+def _joined(parts: Sequence[_Rows]) -> _Rows:
+    return _Rows(
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.goal for part in parts]),
+        np.concatenate([part.weight for part in parts]),
+    )
+
+
+def _error(learn: _Rows, test: _Rows, cuts: NDArray[np.float32]) -> Values:
     """Squared error of the smoothed means between cuts, for each test row."""
     leaf = np.searchsorted(cuts, learn.values, side="right")
     mass = np.bincount(leaf, weights=learn.weight, minlength=len(cuts) + 1) + _PRIOR_ROWS
@@ -243,7 +251,7 @@ def _error(learn: _Half, test: _Half, cuts: NDArray[np.float32]) -> Values:
 
 
 def _linear_in_bins(
-    inner: NDArray[np.float32], learn: _Half, values: NDArray[np.float32]
+    inner: NDArray[np.float32], learn: _Rows, values: NDArray[np.float32]
 ) -> Values:
     """Ridge regression on piecewise-linear bins, for other values."""
     low, high = float(learn.values.min()), float(learn.values.max())
