@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
 from ai.ml.frameworks.pytorch.objectives import Objective
+from ai.ml.frameworks.pytorch.settings import Precision
 
 N_ROWS, N_INPUTS, DROPOUT = 100_000, 64, 0.1
 PEER = Path(__file__).with_name("train_throughput_peer.py")
@@ -112,12 +114,13 @@ def products(setting: Setting, data: Data) -> Step:
     return step
 
 
-def stacked(setting: Setting, data: Data, n_members: int) -> Step:
+def stacked(setting: Setting, data: Data, n_members: int, precision: Precision = "float32") -> Step:
     """The fast step, as the trainer takes it."""
     members = StackedMembers(
         [setting.build() for _ in range(n_members)],
         seeds=range(n_members),
         n_threads=setting.threads,
+        precision=precision,
     )
     objective = Objective(data.y)
     batches = enumerate(data.batches(setting.batch))
@@ -125,7 +128,7 @@ def stacked(setting: Setting, data: Data, n_members: int) -> Step:
     def step() -> None:
         number, rows = next(batches)
         x = data.x.index_select(0, rows)
-        members.forward_backward(x, lambda z: objective.gradient(z, rows), step=number)
+        members.forward_backward(x, objective.gradient_of(rows), step=number)
         members.optimizer_step(1e-3, 0.01)
 
     return step
@@ -217,8 +220,14 @@ def contenders(setting: Setting, data: Data, member_counts: list[int]) -> list[C
     batch, threads = setting.batch, setting.threads
     found = [Contender(BOUND, products(setting, data), batch, threads)]
     found += [
-        Contender(f"stacked, members {k}", stacked(setting, data, k), k * batch, 1)
+        Contender(
+            f"stacked, members {k}" + ", bfloat16" * (precision == "bfloat16"),
+            stacked(setting, data, k, precision),
+            k * batch,
+            1,
+        )
         for k in member_counts
+        for precision in get_args(Precision)
     ]
     found += [
         Contender(PLAIN, plain(setting, data, fused=True), batch, threads),

@@ -402,6 +402,7 @@ def test_groups_weights_and_settings_reach_the_fit(tmp_path: Path) -> None:
         *("--learning-rate", "0.01", "--weight-decay", "0", "--batch-size", "32", "--seed", "5"),
         *("--patience", "0", "--validation-fraction", "0.3", "--encoding", "standard"),
         *("--calibration", "none", "--threads", "1", "--device", "cpu", "--test-fraction", "0.25"),
+        *("--precision", "bfloat16"),
     )
     flat = " ".join(said.split())
     assert "left out 20 rows of weight 0" in flat
@@ -422,6 +423,7 @@ def test_groups_weights_and_settings_reach_the_fit(tmp_path: Path) -> None:
         "numeric_encoding": "standard",
         "calibration": None,
         "device": "cpu",
+        "precision": "bfloat16",
     }
     assert {name: settings[name] for name in wanted} == wanted
     card = json.loads(_run("inspect", str(model), "--json"))["card"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 
@@ -53,6 +54,23 @@ def test_columns_go_by_name() -> None:
     np.testing.assert_array_equal(model.predict_proba(frame.select("kind", "size")), expected)
     with pytest.raises(ValueError, match="'size' is missing"):
         model.predict(frame.select("kind"))
+
+
+def test_products_in_bfloat16_learn_as_well(tmp_path: Path) -> None:
+    frame, y = _mixed(600)
+    train, test = slice(0, 400), slice(400, 600)
+    scores = []
+    for precision in ("float32", "bfloat16", "bfloat16"):
+        model = TabularClassifier(**SMALL, precision=precision).fit(frame[train], y[train])
+        scores.append(model.predict_proba(frame[test]))
+        assert float((model.predict(frame[test]) == y[test]).mean()) > 0.95
+    np.testing.assert_array_equal(scores[1], scores[2])
+    assert not np.array_equal(scores[0], scores[1])
+    np.testing.assert_allclose(scores[0], scores[1], atol=0.1)
+    model.save(tmp_path / "m.safetensors")
+    loaded = load_model(tmp_path / "m.safetensors")
+    assert loaded.precision == "bfloat16"
+    assert {parameter.dtype for parameter in loaded.members_[0].parameters()} == {torch.float32}
 
 
 def test_one_row_at_a_time_equals_all_at_once() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, get_args
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ai.ml.frameworks.pytorch import members as members_module
-from ai.ml.frameworks.pytorch.layers import Part
+from ai.ml.frameworks.pytorch.layers import BFloat16Products, Part
 from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.models import (
     MLP,
@@ -254,6 +255,82 @@ def test_a_member_stacked_equals_the_member_alone_in_every_step(
     x = _batch(batch=700)
     for k, member in enumerate(alone):
         torch.testing.assert_close(stacked.logits(x)[k], member.logits(x)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["mlp_dense", "tabresnet"])
+def test_in_bfloat16_members_stacked_and_alone_agree_to_its_rounding(mode: TrainingMode) -> None:
+    modules, seeds = _modules(3, mode, hidden_dim=16, dropout=0.3), [11, 22, 33]
+    stacked = StackedMembers(modules, seeds=seeds, precision="bfloat16")
+    alone = [
+        StackedMembers([m], seeds=[s], precision="bfloat16")
+        for m, s in zip(modules, seeds, strict=True)
+    ]
+    for batch in (24, 13, 24):
+        x, gradient = _batch(batch=batch, seed=batch), _cross_entropy_gradient(_codes(batch))
+        stacked.forward_backward(x, gradient, step=batch)
+        for k, member in enumerate(alone):
+            member.forward_backward(x, gradient, step=batch)
+            for name, value in member.gradients(0).items():
+                distance = (stacked.gradients(k)[name] - value).norm()
+                assert float(distance) <= 0.02 * float(value.norm()), name
+
+
+def _gradients_by_autograd(module: nn.Module, x: Tensor, *, in_half: bool) -> dict[str, Tensor]:
+    fresh = copy.deepcopy(module).train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=in_half):
+        logits = fresh(x)
+    functional.cross_entropy(logits.float(), _codes(len(x))).backward()  # type: ignore[no-untyped-call]
+    named = fresh.named_parameters()
+    return {name: value.grad for name, value in named if value.grad is not None}
+
+
+@pytest.mark.parametrize("mode", ["mlp_dense", "tabresnet"])
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_in_bfloat16_gradients_are_as_exact_as_under_autocast(
+    mode: TrainingMode, n_members: int
+) -> None:
+    modules = _modules(n_members, mode, hidden_dim=32)
+    members = StackedMembers(modules, seeds=range(n_members), precision="bfloat16")
+    x = _batch(batch=200) - 2
+    members.forward_backward(x, _cross_entropy_gradient(_codes(200)), step=0)
+    for k, module in enumerate(modules):
+        exact = _gradients_by_autograd(module, x, in_half=False)
+        rounded = _gradients_by_autograd(module, x, in_half=True)
+
+        def distance(found: Mapping[str, Tensor], exact: Mapping[str, Tensor] = exact) -> float:
+            squares = [(found[name] - value).square().sum() for name, value in exact.items()]
+            return float(torch.stack(squares).sum().sqrt())
+
+        found = distance(members.gradients(k))
+        assert found < 1.5 * distance(rounded)
+        assert found > 1e-3 * distance(dict.fromkeys(exact, torch.zeros(())))
+
+
+def test_a_product_in_bfloat16_is_that_of_rounded_values_added_up_in_float32() -> None:
+    products = BFloat16Products()
+    torch.manual_seed(0)
+    weight, output = torch.randn(3, 8, 5), torch.empty(3, 7, 8)
+    for x in (torch.randn(3, 7, 5), torch.randn(1, 7, 5).expand(3, -1, -1)):
+        products.forward(x, weight, output)
+        rounded, rounded_weight = x.bfloat16().double(), weight.bfloat16().double()
+        exact = torch.bmm(rounded, rounded_weight.transpose(1, 2))
+        assert torch.equal(output, output.bfloat16().float())
+        torch.testing.assert_close(output.double(), exact, rtol=2**-8, atol=1e-5)
+        outer = torch.randn(3, 7, 8).bfloat16().float()
+        weight_gradient, x_gradient = torch.empty(3, 8, 5), torch.ones(3, 7, 5)
+        products.backward(outer, weight_gradient, x_gradient, accumulate=True)
+        torch.testing.assert_close(
+            weight_gradient.double(),
+            torch.bmm(outer.double().transpose(1, 2), rounded),
+            rtol=2**-8,
+            atol=1e-5,
+        )
+        torch.testing.assert_close(
+            x_gradient.double() - 1,
+            torch.bmm(outer.double(), rounded_weight),
+            rtol=2**-7,
+            atol=1e-2,
+        )
 
 
 def test_members_of_one_seed_and_start_are_one_and_of_other_seeds_are_not() -> None:
@@ -514,6 +591,10 @@ def test_arguments_out_of_range_are_refused() -> None:
         StackedMembers(modules, seeds=[0])
     with pytest.raises(ValueError, match="n_threads must be at least 1; got 0"):
         StackedMembers(modules, seeds=[0, 1], n_threads=0)
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16; got 'half'"):
+        StackedMembers(modules, seeds=[0, 1], precision="half")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"for modules in float32; got torch\.float64"):
+        StackedMembers(_modules(1, dtype=torch.float64), seeds=[0], precision="bfloat16")
     with pytest.raises(
         ValueError, match=r"betas must be two numbers in \[0, 1\); got \(0.9, 1.0\)"
     ):

@@ -55,6 +55,7 @@ def test_a_mode_that_does_not_fit_the_task_is_refused_with_those_that_do(mode: A
         ("teacher_temperature", 0.0, "teacher_temperature must be"),
         ("random_state", -1, "random_state must be"),
         ("device", "tpu", "device must be"),
+        ("precision", "float16", "precision must be 'float32' or 'bfloat16'; got 'float16'"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(field: str, value: object, rule: str) -> None:
@@ -91,3 +92,12 @@ def test_resolving_fills_in_every_size_and_keeps_what_was_asked() -> None:
             assert resolved.hidden_dim == 7
             assert None not in (resolved.num_hidden_layers, resolved.max_epochs)
             assert None not in (resolved.batch_size, resolved.n_members)
+
+
+def test_few_rows_make_a_smaller_network_unless_one_is_asked_for() -> None:
+    for n_rows, wanted in ((1_499, (128, 2)), (1_500, (256, 3))):
+        resolved = FitSettings(task="regression").resolved(n_rows=n_rows)
+        assert (resolved.hidden_dim, resolved.num_hidden_layers) == wanted
+    asked = FitSettings(task="regression", hidden_dim=64, num_hidden_layers=4)
+    resolved = asked.resolved(n_rows=100)
+    assert (resolved.hidden_dim, resolved.num_hidden_layers) == (64, 4)

@@ -184,6 +184,14 @@ def train(
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda.", rich_help_panel=SETTINGS)
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of products while training: float32, bfloat16.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(metavar="N", help="Threads to train with.", rich_help_panel=SETTINGS),
@@ -249,6 +257,7 @@ def train(
             "validation_fraction": validation_fraction,
             "numeric_encoding": encoding,
             "device": device,
+            "precision": precision,
         }
         settings = {name: value for name, value in settings.items() if value is not None}
         if patience is not None:

@@ -15,6 +15,7 @@ from ai.ml.frameworks.pytorch.batches import HeldOut
 from ai.ml.frameworks.pytorch.distributed import Deal
 from ai.ml.frameworks.pytorch.layers import Part
 from ai.ml.frameworks.pytorch.members import StackedMembers
+from ai.ml.frameworks.pytorch.settings import Precision
 
 __all__ = ["DealtHeldOut", "DealtMembers"]
 
@@ -34,6 +35,8 @@ class DealtMembers:
     deal : Deal
     n_threads : int, default=1
         As for `StackedMembers`.
+    precision : {"float32", "bfloat16"}, default="float32"
+        As for `StackedMembers`.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class DealtMembers:
         seeds: Sequence[int],
         deal: Deal,
         n_threads: int = 1,
+        precision: Precision = "float32",
     ) -> None:
         self._every, self._seeds, self._deal = list(modules), list(seeds), deal
         self._own = StackedMembers(
@@ -50,6 +54,7 @@ class DealtMembers:
             seeds=self._seeds[deal.own],
             n_threads=n_threads,
             all_reduce=deal.team.all_reduce if deal.team.size > 1 else None,
+            precision=precision,
         )
 
     @property

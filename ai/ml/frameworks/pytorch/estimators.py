@@ -34,6 +34,7 @@ from ai.ml.frameworks.pytorch.settings import (
     Device,
     FitSettings,
     NumericEncoding,
+    Precision,
     Task,
 )
 from ai.ml.frameworks.pytorch.tables import (
@@ -270,6 +271,9 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         Train once more on all rows, validation rows included, each member to its best epoch.
     device : {"auto", "cpu", "cuda"}, default="auto"
         Where the networks train; "auto": CUDA where there is one.
+    precision : {"float32", "bfloat16"}, default="float32"
+        What the matrix products of training are computed in; "bfloat16" is faster on processors
+        that multiply in it (`avx512_bf16`, AMX, GPUs) and much slower on others.
     random_state : int, RandomState or None, default=None
         Of every random choice; an int makes fits repeatable.
     verbose : int, default=0
@@ -321,6 +325,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         roles: Mapping[str, Role] | None = None,
         refit: bool = False,
         device: Device = "auto",
+        precision: Precision = "float32",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -347,6 +352,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         self.roles = roles
         self.refit = refit
         self.device = device
+        self.precision = precision
         self.random_state = random_state
         self.verbose = verbose
 
@@ -475,6 +481,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         roles: Mapping[str, Role] | None = None,
         refit: bool = False,
         device: Device = "auto",
+        precision: Precision = "float32",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -497,6 +504,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         self.roles = roles
         self.refit = refit
         self.device = device
+        self.precision = precision
         self.random_state = random_state
         self.verbose = verbose
 

@@ -18,6 +18,7 @@ from torch import Tensor
 __all__ = [
     "BATCH_NORM_EPS",
     "BATCH_NORM_MOMENTUM",
+    "BFloat16Products",
     "DropoutMask",
     "HiddenWeights",
     "HiddenWork",
@@ -209,6 +210,62 @@ class HiddenWeights:
         self.transposed = weight.transpose(1, 2)
 
 
+class BFloat16Products:
+    """The matrix products of one hidden layer in bfloat16, everything around them in float32.
+
+    Weights, gradients and sums stay float32; what enters a product is rounded to 8 bits of
+    mantissa first, and products add up in float32 inside the kernel. The first buffers are made
+    by the first pass.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: tuple[int, ...] = ()
+
+    def _make(self, x: Tensor, weight: Tensor, output: Tensor) -> None:
+        # Members that see the same rows share them here too.
+        is_shared = len(x) > 1 and x.stride(0) == 0
+        half = torch.bfloat16
+        own = torch.empty_like(x[:1] if is_shared else x, dtype=half)
+        self._x_to = own
+        self._x = own.expand(len(x), -1, -1)
+        self._weight = torch.empty_like(weight, dtype=half, memory_format=torch.contiguous_format)
+        self._transposed = self._weight.transpose(1, 2)
+        self._output = torch.empty_like(output, dtype=half)
+        self._output_transposed = self._output.transpose(1, 2)
+        self._weight_gradient = torch.empty_like(self._weight)
+        self._x_gradient = torch.empty_like(x, dtype=half, memory_format=torch.contiguous_format)
+        self._sizes = (*x.shape, *output.shape)
+
+    def forward(self, x: Tensor, weight: Tensor, output: Tensor) -> None:
+        """`x` times the transposed weight, into `output`."""
+        if self._sizes != (*x.shape, *output.shape):
+            self._make(x, weight, output)
+        self._x_to.copy_(x[: len(self._x_to)])
+        self._weight.copy_(weight)
+        torch.bmm(self._x, self._transposed, out=self._output)
+        output.copy_(self._output)
+
+    def backward(
+        self,
+        gradient: Tensor,
+        weight_gradient: Tensor,
+        x_gradient: Tensor | None,
+        *,
+        accumulate: bool,
+    ) -> None:
+        """Gradients in the weight and in the last `forward`'s `x`, from that in its output."""
+        self._output.copy_(gradient)
+        torch.bmm(self._output_transposed, self._x, out=self._weight_gradient)
+        weight_gradient.copy_(self._weight_gradient)
+        if x_gradient is None:
+            return
+        torch.bmm(self._output, self._weight, out=self._x_gradient)
+        if accumulate:
+            x_gradient.add_(self._x_gradient)
+        else:
+            x_gradient.copy_(self._x_gradient)
+
+
 class HiddenWork:
     """Buffers of one hidden layer for one batch size.
 
@@ -226,6 +283,8 @@ class HiddenWork:
     all_reduce : callable, optional
         Sums a tensor over the workers, in place: batch norm's statistics are those of the whole
         batch then.
+    products : BFloat16Products, optional
+        Computes the matrix products; by default they are in the dtype of the weights.
     """
 
     def __init__(
@@ -237,10 +296,12 @@ class HiddenWork:
         *,
         part: Part | None = None,
         all_reduce: Callable[[Tensor], None] | None = None,
+        products: BFloat16Products | None = None,
     ) -> None:
         n_members, batch, hidden_dim = scratch.shape
         keep = 1.0 - max(rate, 0.0)
         self.all_reduce = all_reduce
+        self.products = products
         self.batch = batch if part is None else part.n_rows
         # Kept elements grow by 1 / keep; the factor rides on batch norm's scale and shift.
         self.mask = None
@@ -298,7 +359,11 @@ def forward_hidden(
     Tensor of shape (n_members, batch, hidden_dim)
         `work.output`.
     """
-    centred = torch.bmm(x, weights.transposed, out=work.centred)
+    centred = work.centred
+    if work.products is None:
+        torch.bmm(x, weights.transposed, out=centred)
+    else:
+        work.products.forward(x, weights.weight, centred)
     torch.sum(centred, 1, keepdim=True, out=work.total)
     if work.all_reduce is not None:
         work.all_reduce(work.total)
@@ -363,6 +428,9 @@ def backward_hidden(
     torch.mul(norm, work.gain, out=work.pull).mul_(work.scale).mul_(work.minus_share)
     inner = torch.addcmul(work.pull_of_mean, work.centred, work.pull_of_std, out=work.scratch)
     inner.addcmul_(gradient, work.scale)
+    if work.products is not None:
+        work.products.backward(inner, gradients.weight, x_gradient, accumulate=accumulate)
+        return
     torch.bmm(inner.transpose(1, 2), x, out=gradients.weight)
     if x_gradient is None:
         return

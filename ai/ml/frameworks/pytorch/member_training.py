@@ -105,7 +105,10 @@ def train_members(
             compact = _joined(compact, encoder.transform(lesson.extra[more]))
             settings = _same_steps(settings, len(compact) / len(rows))
     members = StackedMembers(
-        [module.to(device) for module in modules], seeds=seeds, n_threads=torch.get_num_threads()
+        [module.to(device) for module in modules],
+        seeds=seeds,
+        n_threads=torch.get_num_threads(),
+        precision=settings.precision,
     )
     checkpointer = None
     if checkpoint is not None:

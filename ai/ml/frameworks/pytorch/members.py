@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from ai.ml.frameworks.pytorch.architecture import Architecture, FlatTensors
 from ai.ml.frameworks.pytorch.layers import (
     BATCH_NORM_EPS,
     BATCH_NORM_MOMENTUM,
+    BFloat16Products,
     HiddenWeights,
     HiddenWork,
     Part,
@@ -27,6 +28,7 @@ from ai.ml.frameworks.pytorch.layers import (
     forward_hidden,
 )
 from ai.ml.frameworks.pytorch.optimizer import FlatAdamW
+from ai.ml.frameworks.pytorch.settings import Precision
 
 __all__ = ["StackedMembers"]
 
@@ -67,13 +69,17 @@ class StackedMembers:
         Sums a tensor over the workers that share every batch, in place. Gradients are then those
         of the whole batch, and so are batch norm's statistics: the result does not depend on how
         many workers there are, up to rounding. One thread does the work.
+    precision : {"float32", "bfloat16"}, default="float32"
+        What the hidden layers' matrix products are computed in, for modules in float32. In
+        bfloat16, members stacked and alone agree to its rounding, not bit for bit.
 
     Raises
     ------
     TypeError
         If the modules are not of one architecture that is known here.
     ValueError
-        If there is no module, the seeds are not as many, or `n_threads` is below 1.
+        If there is no module, the seeds are not as many, `n_threads` is below 1, or the precision
+        is not known or higher than that of the modules.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class StackedMembers:
         betas: tuple[float, float] = (0.9, 0.999),
         n_threads: int = 1,
         all_reduce: Callable[[Tensor], None] | None = None,
+        precision: Precision = "float32",
     ) -> None:
         if not modules:
             raise ValueError("modules must hold at least one network; got none")
@@ -94,6 +101,13 @@ class StackedMembers:
         self._architecture = arch = Architecture.of(modules[0])
         if any(Architecture.of(module) != arch for module in modules):
             raise TypeError("modules must all be of one architecture, shapes, dtype and device")
+        if precision not in get_args(Precision):
+            raise ValueError(
+                f"precision must be one of {', '.join(get_args(Precision))}; got {precision!r}"
+            )
+        self._in_half = precision == "bfloat16"
+        if self._in_half and arch.dtype != torch.float32:
+            raise ValueError(f"precision 'bfloat16' is for modules in float32; got {arch.dtype}")
         n_members = len(modules)
         self._templates = [copy.deepcopy(module).eval() for module in modules]
         self._seeds = tuple(seeds)
@@ -551,6 +565,7 @@ class _Group:
                 shared,
                 part=part,
                 all_reduce=owner._all_reduce,
+                products=BFloat16Products() if owner._in_half else None,
             )
             for i, layer in enumerate(arch.hidden)
         ]

@@ -24,6 +24,7 @@ NumericEncoding = Literal[
 ]
 AugmentationChoice = Literal["auto", "munge", "neighbourhood"]
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
 
 # The six values of `models.TrainingMode`, repeated here because importing that module loads
 # torch; a test holds the two equal.
@@ -122,6 +123,10 @@ class FitSettings:
         Seed of every random stream.
     device : {"auto", "cpu", "cuda"}
         Where the networks train; "auto" is CUDA where there is one.
+    precision : {"float32", "bfloat16"}
+        What the matrix products of training are computed in. Weights, batch norm, validation and
+        the trained model are float32 either way. "bfloat16" is faster where the processor
+        multiplies in it (a CPU with avx512_bf16 or AMX, a GPU), and much slower elsewhere.
     """
 
     task: Task
@@ -145,6 +150,7 @@ class FitSettings:
     refit: bool = False
     random_state: int = 0
     device: Device = "auto"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         _require(
@@ -246,6 +252,11 @@ class FitSettings:
             self.device in get_args(Device),
             "device must be 'auto', 'cpu' or 'cuda'",
             self.device,
+        )
+        _require(
+            self.precision in get_args(Precision),
+            "precision must be 'float32' or 'bfloat16'",
+            self.precision,
         )
 
     def resolved(self, *, n_rows: int) -> FitSettings:

@@ -448,6 +448,7 @@ class _StreamFit:
             seeds=seeds,
             deal=deal,
             n_threads=workers.n_threads,
+            precision=settings.precision,
         )
         rows = StreamedRows(
             blocks,
