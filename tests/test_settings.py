@@ -101,3 +101,16 @@ def test_few_rows_make_a_smaller_network_unless_one_is_asked_for() -> None:
     asked = FitSettings(task="regression", hidden_dim=64, num_hidden_layers=4)
     resolved = asked.resolved(n_rows=100)
     assert (resolved.hidden_dim, resolved.num_hidden_layers) == (64, 4)
+
+
+def test_many_classes_are_learned_for_longer() -> None:
+    settings = FitSettings(task="classification")
+    for n_rows, n_classes, wanted in (
+        (1_499, 2, 40),
+        (1_500, 2, 20),
+        (7_999, 9, 20),
+        (7_999, 10, 40),
+        (8_000, 2, 40),
+    ):
+        assert settings.resolved(n_rows=n_rows, n_classes=n_classes).max_epochs == wanted
+    assert settings.resolved(n_rows=5_000).max_epochs == 20

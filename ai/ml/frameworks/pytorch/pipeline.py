@@ -187,7 +187,7 @@ def fit_table(
     if classes is None:
         held_out = _HeldOut.with_spare(validation, groups, time, settings.random_state)
     recipe = _Recipe(
-        settings.resolved(n_rows=len(rows)),
+        settings.resolved(n_rows=len(rows), n_classes=None if classes is None else len(classes)),
         profile,
         classes,
         named,

@@ -259,13 +259,15 @@ class FitSettings:
             self.precision,
         )
 
-    def resolved(self, *, n_rows: int) -> FitSettings:
+    def resolved(self, *, n_rows: int, n_classes: int | None = None) -> FitSettings:
         """Fill in what was left to the table.
 
         Parameters
         ----------
         n_rows : int
             Training rows.
+        n_classes : int, optional
+            Classes of the target, in classification.
 
         Returns
         -------
@@ -284,8 +286,10 @@ class FitSettings:
         if student or self.training_mode == "linear_glm_baseline":
             dropout, epochs = 0.1, 80 if small else 40
         elif classifies:
-            # Between a few rows and many, twice as long is overfitting; past them it is learning.
-            dropout, epochs = 0.3, 20 if 1_500 <= n_rows < 8_000 else 40
+            # Between a few rows and many, twice as long is overfitting; past them it is learning,
+            # and so it is where each of many classes has but few of the rows.
+            is_short = 1_500 <= n_rows < 8_000 and (n_classes or 2) < 10
+            dropout, epochs = 0.3, 20 if is_short else 40
         else:
             dropout, epochs = 0.2, 40 if tiny else 30
         return replace(

@@ -171,7 +171,9 @@ def fit_files(
         say(f"left out {scan.n_left_out:,} rows without a target or of weight 0")
     if scan.reason:
         say(f"task: {scan.task}, since {scan.reason}")
-    resolved = settings(scan.task).resolved(n_rows=n_rows["train"])
+    resolved = settings(scan.task).resolved(
+        n_rows=n_rows["train"], n_classes=None if scan.classes is None else len(scan.classes)
+    )
     fit = _StreamFit(
         table,
         columns,
