@@ -166,6 +166,7 @@ def test_eval_set_replaces_the_split_and_its_labels_are_checked() -> None:
         ({"training_mode": "imbalance_aware", "class_weight": "balanced"}, "takes no class_weight"),
         ({"training_mode": "imbalance_aware", "prior": "flat"}, "prior must be"),
         ({"training_mode": "imbalance_aware", "prior": [1.0]}, "prior must hold 2"),
+        ({"prior": "balanced"}, "prior is an argument of training_mode='imbalance_aware'"),
         ({"prior": [0.5, 0.5]}, "prior is an argument of training_mode='imbalance_aware'"),
     ],
 )

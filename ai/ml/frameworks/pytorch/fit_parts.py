@@ -209,8 +209,9 @@ def checked_prior(prior: Prior, n_classes: int, settings: FitSettings) -> np.nda
                 f"prior must be 'training', 'balanced' or an array of {n_classes} shares; "
                 f"got {prior!r}"
             )
-        if settings.training_mode != "imbalance_aware" or prior == "training":
+        if prior == "training":
             return None
+        _check_answers_under_a_prior(settings)
         return np.full(n_classes, 1.0 / n_classes)
     shares: np.ndarray = np.asarray(prior, dtype=np.float64)
     if shares.shape != (n_classes,) or not np.isfinite(shares).all() or (shares <= 0).any():
@@ -218,13 +219,17 @@ def checked_prior(prior: Prior, n_classes: int, settings: FitSettings) -> np.nda
             f"prior must hold {n_classes} finite shares above 0, in the order of classes_; "
             f"got {prior!r}"
         )
+    _check_answers_under_a_prior(settings)
+    total: float = shares.sum()
+    return shares / total
+
+
+def _check_answers_under_a_prior(settings: FitSettings) -> None:
     if settings.training_mode != "imbalance_aware":
         raise ValueError(
             "prior is an argument of training_mode='imbalance_aware'; the mode is "
             f"{settings.training_mode!r}"
         )
-    total: float = shares.sum()
-    return shares / total
 
 
 def new_network(settings: FitSettings, input_dim: int, output_dim: int, seed: int) -> nn.Module:
