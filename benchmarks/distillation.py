@@ -313,6 +313,9 @@ def curve(arguments: argparse.Namespace) -> int:
             ylabel="RMSE" if metric == "rmse" else "log-loss",
             xscale="log",
         )
+        # Kilobytes as people write them, not as powers of ten.
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("{x:g}")
         axis.margins(0.08)
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
