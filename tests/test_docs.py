@@ -26,8 +26,8 @@ _EPOCHS = 3
 def _few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     resolved = FitSettings.resolved
 
-    def few(self: FitSettings, *, n_rows: int) -> FitSettings:
-        settings = resolved(self, n_rows=n_rows)
+    def few(self: FitSettings, *, n_rows: int, n_classes: int | None = None) -> FitSettings:
+        settings = resolved(self, n_rows=n_rows, n_classes=n_classes)
         return replace(settings, max_epochs=min(settings.max_epochs or _EPOCHS, _EPOCHS))
 
     monkeypatch.setattr(FitSettings, "resolved", few)
