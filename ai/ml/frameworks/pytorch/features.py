@@ -472,8 +472,7 @@ class TableEncoder:
         TableError
             If columns are missing, or a cell does not fit its column.
         """
-        compact = _one_row(*self.row(row))
-        return self.expand(compact)
+        return self.expand(_one_row(*self.row(row)))
 
     def row(self, row: Mapping[str, Any]) -> tuple[list[float], list[int]]:
         """The compact form of one row as plain numbers, by a scalar path.

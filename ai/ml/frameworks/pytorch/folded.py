@@ -231,7 +231,7 @@ class FoldedNetwork:
         ndarray of shape (n, output_dim), float64
         """
         if len(x) == 1 and (outputs := self._one_row(x)) is not None:
-            return np.array([_mean_of_softmax(outputs, self.output_dim)])
+            return self._probabilities_of(outputs)
         return self._probabilities(self._inputs(x))
 
     def values(self, x: NDArray[np.float32]) -> FloatArray:
@@ -246,7 +246,7 @@ class FoldedNetwork:
         ndarray of shape (n,), float64
         """
         if len(x) == 1 and (outputs := self._one_row(x)) is not None:
-            return np.array([sum(outputs[:: self.output_dim]) / self.n_members])
+            return self._value_of(outputs)
         return self._values(self._inputs(x))
 
     def encoded_probabilities(
@@ -295,7 +295,7 @@ class FoldedNetwork:
         outputs = self._encoded_row(numeric, codes)
         if outputs is None:
             return self._probabilities(self._as_rows(numeric, codes))
-        return np.array([_mean_of_softmax(outputs, self.output_dim)])
+        return self._probabilities_of(outputs)
 
     def row_values(self, numeric: Sequence[float], codes: Sequence[int]) -> FloatArray:
         """`encoded_values` of one row.
@@ -313,7 +313,7 @@ class FoldedNetwork:
         outputs = self._encoded_row(numeric, codes)
         if outputs is None:
             return self._values(self._as_rows(numeric, codes))
-        return np.array([sum(outputs[:: self.output_dim]) / self.n_members])
+        return self._value_of(outputs)
 
     # ---------------------------------------------------------------- many rows
 
@@ -377,6 +377,12 @@ class FoldedNetwork:
             np.copyto(work.scores, wide.by_class)
 
     # ---------------------------------------------------------------- one row
+
+    def _probabilities_of(self, outputs: list[float]) -> FloatArray:
+        return np.array([_mean_of_softmax(outputs, self.output_dim)])
+
+    def _value_of(self, outputs: list[float]) -> FloatArray:
+        return np.array([sum(outputs[:: self.output_dim]) / self.n_members])
 
     @cached_property
     def _chain_weights(self) -> tuple[NDArray[np.float32], ...] | None:
