@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -40,7 +41,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
 from ai.ml.frameworks.pytorch.objectives import Objective
-from ai.ml.frameworks.pytorch.settings import Precision
+from ai.ml.frameworks.pytorch.settings import Kernels, Precision
 
 N_ROWS, N_INPUTS, DROPOUT = 100_000, 64, 0.1
 PEER = Path(__file__).with_name("train_throughput_peer.py")
@@ -114,15 +115,22 @@ def products(setting: Setting, data: Data) -> Step:
     return step
 
 
-def stacked(setting: Setting, data: Data, n_members: int, precision: Precision = "float32") -> Step:
+def stacked(
+    setting: Setting,
+    data: Data,
+    n_members: int,
+    precision: Precision = "float32",
+    kernels: Kernels = "torch",
+) -> Step:
     """The fast step, as the trainer takes it."""
     members = StackedMembers(
         [setting.build() for _ in range(n_members)],
         seeds=range(n_members),
         n_threads=setting.threads,
         precision=precision,
+        kernels=kernels,
     )
-    objective = Objective(data.y)
+    objective = Objective(data.y, is_compiled=kernels == "compiled")
     batches = enumerate(data.batches(setting.batch))
 
     def step() -> None:
@@ -218,16 +226,20 @@ def _threads(n_threads: int) -> Iterator[None]:
 def contenders(setting: Setting, data: Data, member_counts: list[int]) -> list[Contender]:
     """All that run in this process; the bound first."""
     batch, threads = setting.batch, setting.threads
+    has_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
     found = [Contender(BOUND, products(setting, data), batch, threads)]
     found += [
         Contender(
-            f"stacked, members {k}" + ", bfloat16" * (precision == "bfloat16"),
-            stacked(setting, data, k, precision),
+            f"stacked, members {k}"
+            + ", bfloat16" * (precision == "bfloat16")
+            + ", compiled" * (kernels == "compiled"),
+            stacked(setting, data, k, precision, kernels),
             k * batch,
             1,
         )
         for k in member_counts
         for precision in get_args(Precision)
+        for kernels in (get_args(Kernels) if has_compiler else ("torch",))
     ]
     found += [
         Contender(PLAIN, plain(setting, data, fused=True), batch, threads),

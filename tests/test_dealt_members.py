@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.dealt_members import DealtHeldOut, DealtMembers
 from ai.ml.frameworks.pytorch.distributed import ALONE, Deal, Workers
-from ai.ml.frameworks.pytorch.layers import Part
+from ai.ml.frameworks.pytorch.dropout import Part
 from ai.ml.frameworks.pytorch.models import build_model
 from tests.worker_threads import in_threads
 

@@ -11,13 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ai.ml.frameworks.pytorch.layers import (
-    BATCH_NORM_EPS,
-    DropoutMask,
-    _limit,
-    dropout_keys,
-    linear_bn_relu_dropout,
-)
+from ai.ml.frameworks.pytorch.dropout import DropoutMask, _limit, dropout_keys
+from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS
+from ai.ml.frameworks.pytorch.layers import linear_bn_relu_dropout
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ai.ml.frameworks.pytorch import members as members_module
-from ai.ml.frameworks.pytorch.layers import BFloat16Products, Part
+from ai.ml.frameworks.pytorch.dropout import Part
+from ai.ml.frameworks.pytorch.layers import BFloat16Products
 from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.models import (
     MLP,
@@ -151,9 +152,10 @@ def test_dropout_scales_and_masks_as_autograd_through_the_same_masks(mode: Train
     masks.keys.copy_(members._step_keys(7))
     keep = []
     for layer, key in zip(masks.lanes[0][0]._layers, masks.lanes[0][0]._step_keys, strict=True):
-        if layer.mask is not None:
+        mask = layer.kernels._mask
+        if mask is not None:
             ones = torch.ones_like(layer.output)
-            layer.mask.apply_(ones, key)
+            mask.apply_(ones, key)
             keep.append(ones[0])
     drawn = iter(keep)
     for dropout in module.modules():

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ai.ml.frameworks.pytorch.layers import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
+from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
 from ai.ml.frameworks.pytorch.models import MLP, LinearBaseline, ResidualBlock, TabResNet
 
 __all__ = ["Architecture", "FlatTensors", "HiddenLayer", "Piece"]

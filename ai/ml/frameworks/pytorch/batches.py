@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ai.ml.frameworks.pytorch.dropout import Part
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
-from ai.ml.frameworks.pytorch.layers import Part
 from ai.ml.frameworks.pytorch.objectives import Objective
 
 __all__ = [

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.batches import HeldOut
 from ai.ml.frameworks.pytorch.distributed import Deal
-from ai.ml.frameworks.pytorch.layers import Part
+from ai.ml.frameworks.pytorch.dropout import Part
 from ai.ml.frameworks.pytorch.members import StackedMembers
-from ai.ml.frameworks.pytorch.settings import Precision
+from ai.ml.frameworks.pytorch.settings import Kernels, Precision
 
 __all__ = ["DealtHeldOut", "DealtMembers"]
 
@@ -36,6 +36,7 @@ class DealtMembers:
     n_threads : int, default=1
         As for `StackedMembers`.
     precision : {"float32", "bfloat16"}, default="float32"
+    kernels : {"torch", "compiled"}, default="torch"
         As for `StackedMembers`.
     """
 
@@ -47,6 +48,7 @@ class DealtMembers:
         deal: Deal,
         n_threads: int = 1,
         precision: Precision = "float32",
+        kernels: Kernels = "torch",
     ) -> None:
         self._every, self._seeds, self._deal = list(modules), list(seeds), deal
         self._own = StackedMembers(
@@ -55,6 +57,7 @@ class DealtMembers:
             n_threads=n_threads,
             all_reduce=deal.team.all_reduce if deal.team.size > 1 else None,
             precision=precision,
+            kernels=kernels,
         )
 
     @property

@@ -33,6 +33,7 @@ from ai.ml.frameworks.pytorch.settings import (
     CalibrationName,
     Device,
     FitSettings,
+    Kernels,
     NumericEncoding,
     Precision,
     Task,
@@ -274,6 +275,9 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
     precision : {"float32", "bfloat16"}, default="float32"
         What the matrix products of training are computed in; "bfloat16" is faster on processors
         that multiply in it (`avx512_bf16`, AMX, GPUs) and much slower on others.
+    kernels : {"torch", "compiled"}, default="torch"
+        What computes the networks between the matrix products of training on a CPU; "compiled"
+        is faster, and needs a C compiler (`cc`, `gcc`, `clang` or what CC names).
     random_state : int, RandomState or None, default=None
         Of every random choice; an int makes fits repeatable.
     verbose : int, default=0
@@ -326,6 +330,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         refit: bool = False,
         device: Device = "auto",
         precision: Precision = "float32",
+        kernels: Kernels = "torch",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -353,6 +358,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         self.refit = refit
         self.device = device
         self.precision = precision
+        self.kernels = kernels
         self.random_state = random_state
         self.verbose = verbose
 
@@ -482,6 +488,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         refit: bool = False,
         device: Device = "auto",
         precision: Precision = "float32",
+        kernels: Kernels = "torch",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -505,6 +512,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         self.refit = refit
         self.device = device
         self.precision = precision
+        self.kernels = kernels
         self.random_state = random_state
         self.verbose = verbose
 

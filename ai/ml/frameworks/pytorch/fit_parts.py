@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch import __version__
 from ai.ml.frameworks.pytorch.calibration import fit_calibrator, refined_log_loss
+from ai.ml.frameworks.pytorch.compiled import compiled_kernels
 from ai.ml.frameworks.pytorch.decisions import DecisionAim
 from ai.ml.frameworks.pytorch.features import Compact
 from ai.ml.frameworks.pytorch.fitted import FittedModel, TargetScale
@@ -143,7 +144,9 @@ class Targets:
             prior=checked_prior(prior, n_classes, settings),
         )
 
-    def on(self, rows: LabelledRows, device: torch.device) -> Objective:
+    def on(
+        self, rows: LabelledRows, device: torch.device, *, is_compiled: bool = False
+    ) -> Objective:
         """The objective over a set of rows."""
         codes = None if self.scale else rows.target
         weights = row_weights(codes, rows.weight, self.class_weights, len(rows))
@@ -153,6 +156,7 @@ class Targets:
             weights=None
             if weights is None
             else torch.from_numpy(weights.astype(np.float32)).to(device),
+            is_compiled=is_compiled,
         )
 
 
@@ -254,11 +258,24 @@ def new_network(settings: FitSettings, input_dim: int, output_dim: int, seed: in
 
 
 def training_device(settings: FitSettings) -> torch.device:
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where the networks train.
+
+    Raises
+    ------
+    ValueError
+        If the machine lacks what the settings ask for: the device, or a C compiler.
+    """
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda' needs a CUDA device, and there is none; use device='auto'")
-    return torch.device(settings.device)
+    is_cuda = settings.device != "cpu" and torch.cuda.is_available()
+    if settings.kernels == "compiled":
+        if is_cuda:
+            raise ValueError(
+                "kernels='compiled' are for training on a CPU; got device "
+                f"{settings.device!r}, which is CUDA here; use device='cpu' or kernels='torch'"
+            )
+        compiled_kernels()
+    return torch.device("cuda" if is_cuda else "cpu")
 
 
 def epoch_score(

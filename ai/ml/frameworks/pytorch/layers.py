@@ -1,195 +1,30 @@
 """The fast layers: linear → batch norm → ReLU → dropout with a member axis, and its own backward.
 
 Every tensor has a leading member axis. `forward_hidden` and `backward_hidden` work in buffers
-that are allocated once (`HiddenWork`); `linear_bn_relu_dropout` is the same as a differentiable
-function. Dropout draws from a hash of (seed, layer, step, row, column): no generator, no state.
+that are allocated once (`HiddenWork`): matrix products here, all between them by `kernels` or
+`compiled`. `linear_bn_relu_dropout` is the same as a differentiable function.
 """
 
 from __future__ import annotations
 
-import functools
-import struct
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ai.ml.frameworks.pytorch.compiled import CompiledKernels
+from ai.ml.frameworks.pytorch.dropout import DropoutMask, Part
+from ai.ml.frameworks.pytorch.kernels import LayerBuffers, TorchKernels
+
 __all__ = [
-    "BATCH_NORM_EPS",
-    "BATCH_NORM_MOMENTUM",
     "BFloat16Products",
-    "DropoutMask",
     "HiddenWeights",
     "HiddenWork",
-    "Part",
     "backward_hidden",
-    "dropout_keys",
     "forward_hidden",
     "linear_bn_relu_dropout",
 ]
-
-BATCH_NORM_EPS = 1e-5
-BATCH_NORM_MOMENTUM = 0.1
-
-_threshold_backward = torch.ops.aten.threshold_backward.grad_input
-
-
-class Part(NamedTuple):
-    """A worker's rows of a batch that several workers share.
-
-    Parameters
-    ----------
-    start : int
-        Place of the first of them in the batch.
-    n_rows : int
-        Rows of the whole batch.
-    """
-
-    start: int
-    n_rows: int
-
-
-# ---------------------------------------------------------------------------------------------
-# Dropout by a hash
-# ---------------------------------------------------------------------------------------------
-
-_GOLDEN = -7046029254386353131  # 2**64 / golden ratio, odd, as a signed integer
-_MIX_1 = -4658895280553007687
-_MIX_2 = -7723592293110705685
-
-
-def _scramble(z: Tensor) -> Tensor:
-    """The finaliser of SplitMix64: a bijection of 64-bit integers without structure left.
-
-    G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators", 2014,
-    figure 16.
-    """
-    z = (z ^ _shift_right(z, 30)) * _MIX_1
-    z = (z ^ _shift_right(z, 27)) * _MIX_2
-    return z ^ _shift_right(z, 31)
-
-
-def _shift_right(z: Tensor, bits: int) -> Tensor:
-    # torch shifts arithmetically; the mask takes the copies of the sign away.
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def dropout_keys(seeds: Sequence[int], n_layers: int, steps: Tensor) -> Tensor:
-    """What the dropout of each step, layer and member depends on besides the element.
-
-    Parameters
-    ----------
-    seeds : sequence of int
-        One per member, of any size.
-    n_layers : int
-    steps : Tensor of shape (n_steps,), int64
-
-    Returns
-    -------
-    Tensor of shape (n_steps, n_layers, n_members), int32
-        Odd factors. Those of a member depend on no other member.
-    """
-    signed = [(seed + 2**63) % 2**64 - 2**63 for seed in seeds]
-    device = steps.device
-    z = _scramble(torch.tensor(signed, dtype=torch.int64, device=device) + _GOLDEN)
-    layers = torch.arange(1, n_layers + 1, device=device)
-    z = _scramble(z + layers[:, None] * _GOLDEN)
-    z = _scramble(z + (steps[:, None, None] + 1) * _GOLDEN)
-    return _low_half(z) | 1
-
-
-def _low_half(z: Tensor) -> Tensor:
-    return z.unsqueeze(-1).contiguous().view(torch.int32)[..., 0]
-
-
-@functools.lru_cache(maxsize=16)
-def _element_hashes(n_rows: int, n_columns: int, device: torch.device) -> Tensor:
-    index = torch.arange(n_rows * n_columns, device=device)
-    hashed = _low_half(_scramble((index + 1) * _GOLDEN)) | 1
-    return hashed.view(1, n_rows, n_columns)
-
-
-# Patterns of a negative float32 that is a number: -0.0 down to minus infinity.
-_NEGATIVES = 0x7F800001
-
-
-def _limit(rate: float) -> float:
-    """The float32 below or at which lies the given share of all bit patterns, as floats.
-
-    NaN patterns lie nowhere; at most 0.996 of all patterns are numbers.
-    """
-    count = round(rate * 2**32)
-    bits = -(2**31) + _NEGATIVES - count if count <= _NEGATIVES else count - _NEGATIVES - 1
-    limit: float = struct.unpack("<f", struct.pack("<i", bits))[0]
-    return limit
-
-
-class DropoutMask:
-    """Zeroes elements at random, by a hash of the element and of the step's key.
-
-    Every element has a fixed random odd number, and every step, layer and member a random odd
-    factor; their product modulo 2**32 decides (multiplicative hashing: M. Dietzfelbinger,
-    T. Hagerup, J. Katajainen and M. Penttonen, "A reliable randomized algorithm for the
-    closest-pair problem", 1997, section 2).
-
-    Parameters
-    ----------
-    rate : float
-        Share of the elements to zero, in (0, 1), kept to 2**-32.
-    shape : tuple of int
-        (n_members, batch, hidden_dim).
-    dtype : torch.dtype
-    device : torch.device
-    part : Part, optional
-        Which rows of a batch these are; by default a batch of their own.
-    bits : Tensor of that shape, int32, optional
-        Where to work; by default memory of its own.
-    """
-
-    def __init__(
-        self,
-        rate: float,
-        shape: tuple[int, int, int],
-        dtype: torch.dtype,
-        device: torch.device,
-        part: Part | None = None,
-        bits: Tensor | None = None,
-    ) -> None:
-        self._rate = rate
-        if part is None:
-            self._elements = _element_hashes(shape[1], shape[2], device)
-        else:
-            whole = _element_hashes(part.n_rows, shape[2], device)
-            self._elements = whole[:, part.start : part.start + shape[1]]
-        self._bits = torch.empty(shape, dtype=torch.int32, device=device) if bits is None else bits
-        # One operation compares floats and zeroes, none does so with integers: the bits are read
-        # as floats, of which `_limit` knows the order.
-        self._floats = self._bits.view(torch.float32)
-        self._limit = _limit(rate) if rate <= 0.99 else None
-        self._in_one = self._limit is not None and dtype == torch.float32
-
-    def apply_(self, values: Tensor, key: Tensor) -> None:
-        """Zero elements of `values`, of shape (n_members, batch, hidden_dim), in place.
-
-        Parameters
-        ----------
-        values : Tensor of shape (n_members, batch, hidden_dim)
-        key : Tensor of shape (n_members, 1, 1), int32
-            Of `dropout_keys`.
-        """
-        bits = torch.mul(self._elements, key, out=self._bits)
-        if self._in_one:
-            _threshold_backward(values, self._floats, self._limit, grad_input=values)
-        elif self._limit is not None:
-            values.masked_fill_(self._floats <= self._limit, 0.0)
-        else:
-            values.masked_fill_(bits < round(self._rate * 2**32) - 2**31, 0.0)
-
-
-# ---------------------------------------------------------------------------------------------
-# A hidden layer
-# ---------------------------------------------------------------------------------------------
 
 
 class HiddenWeights:
@@ -285,6 +120,13 @@ class HiddenWork:
         batch then.
     products : BFloat16Products, optional
         Computes the matrix products; by default they are in the dtype of the weights.
+    is_compiled : bool, default=False
+        All but the matrix products by compiled kernels, for float32 on a CPU.
+
+    Raises
+    ------
+    ValueError
+        If the kernels cannot be compiled.
     """
 
     def __init__(
@@ -297,37 +139,35 @@ class HiddenWork:
         part: Part | None = None,
         all_reduce: Callable[[Tensor], None] | None = None,
         products: BFloat16Products | None = None,
+        is_compiled: bool = False,
     ) -> None:
-        n_members, batch, hidden_dim = scratch.shape
-        keep = 1.0 - max(rate, 0.0)
         self.all_reduce = all_reduce
         self.products = products
-        self.batch = batch if part is None else part.n_rows
-        # Kept elements grow by 1 / keep; the factor rides on batch norm's scale and shift.
-        self.mask = None
+        self.total, self.square_sum, self.scratch = total, square_sum, scratch
+        n_members, batch, hidden_dim = scratch.shape
+        mask = None
         if rate > 0.0:
             # Less memory touched is time saved: hashes go where nothing else is at that moment.
             bits = scratch.view(torch.int32) if scratch.dtype == torch.float32 else None
-            shape = (n_members, batch, hidden_dim)
-            self.mask = DropoutMask(rate, shape, scratch.dtype, scratch.device, part, bits)
-        self.total, self.square_sum, self.scratch = total, square_sum, scratch
-        self.centred = torch.empty_like(scratch)
-        self.output = torch.empty_like(scratch)
-        self.eps = torch.full_like(total, BATCH_NORM_EPS * keep**2)
-        self.share = keep**2 / self.batch
+            mask = DropoutMask(
+                rate, (n_members, batch, hidden_dim), scratch.dtype, scratch.device, part, bits
+            )
         pair = scratch.new_empty(n_members, 2, hidden_dim)
-        # The growth, and the growth over the standard deviation: what turns batch norm's bias and
-        # weight into shift and scale, and the two sums of the backward pass into gradients.
-        self.gain = torch.full_like(pair, 1.0 / keep)
-        self.gain_of_std = self.gain[:, 1:]
-        self.affine = torch.empty_like(pair)
-        self.shift, self.scale = self.affine[:, :1], self.affine[:, 1:]
+        self.centred, self.output = torch.empty_like(scratch), torch.empty_like(scratch)
         self.sums = torch.empty_like(pair)
-        self.sum_of_gradient, self.sum_of_product = self.sums[:, :1], self.sums[:, 1:]
-        self.pull = torch.empty_like(pair)
-        self.pull_of_mean, self.pull_of_std = self.pull[:, :1], self.pull[:, 1:]
-        # A tensor, since a Python number in a product costs more than the product.
-        self.minus_share = scratch.new_tensor(-self.share)
+        buffers = LayerBuffers(
+            centred=self.centred,
+            output=self.output,
+            scratch=scratch,
+            total=total,
+            square_sum=square_sum,
+            gain=torch.empty_like(pair),
+            affine=torch.empty_like(pair),
+            sums=self.sums,
+        )
+        keep = 1.0 - max(rate, 0.0)
+        kind = CompiledKernels if is_compiled else TorchKernels
+        self.kernels = kind(buffers, mask, keep, batch if part is None else part.n_rows)
 
 
 def forward_hidden(
@@ -359,30 +199,19 @@ def forward_hidden(
     Tensor of shape (n_members, batch, hidden_dim)
         `work.output`.
     """
-    centred = work.centred
     if work.products is None:
-        torch.bmm(x, weights.transposed, out=centred)
+        torch.bmm(x, weights.transposed, out=work.centred)
     else:
-        work.products.forward(x, weights.weight, centred)
-    torch.sum(centred, 1, keepdim=True, out=work.total)
+        work.products.forward(x, weights.weight, work.centred)
+    kernels = work.kernels
+    kernels.sum_values()
     if work.all_reduce is not None:
         work.all_reduce(work.total)
-    centred.add_(work.total, alpha=-1 / work.batch)
-    torch.mul(centred, centred, out=work.scratch)
-    torch.sum(work.scratch, 1, keepdim=True, out=work.square_sum)
+    kernels.centre()
     if work.all_reduce is not None:
         work.all_reduce(work.square_sum)
-    torch.add(work.eps, work.square_sum, alpha=work.share, out=work.gain_of_std).rsqrt_()
-    torch.mul(weights.norm, work.gain, out=work.affine)
-    output = torch.addcmul(work.shift, centred, work.scale, out=work.output)
-    if residual is not None:
-        output.add_(residual)
-    output.relu_()
-    if work.mask is not None:
-        if key is None:
-            raise ValueError("a layer with dropout needs a key; make one with dropout_keys")
-        work.mask.apply_(output, key)
-    return output
+    kernels.normalise(weights.norm, residual, key)
+    return work.output
 
 
 def backward_hidden(
@@ -412,22 +241,12 @@ def backward_hidden(
     accumulate : bool, default=False
         Add to what `x_gradient` holds.
     """
-    # An output is positive where the ReLU let it pass and dropout kept it.
-    _threshold_backward(gradient, work.output, 0, grad_input=gradient)
-    torch.sum(gradient, 1, keepdim=True, out=work.sum_of_gradient)
-    torch.mul(gradient, work.centred, out=work.scratch)
-    torch.sum(work.scratch, 1, keepdim=True, out=work.sum_of_product)
-    torch.mul(work.sums, work.gain, out=gradients.norm)
-    # S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3: the gradient loses its mean
-    # and its part along the normalised values.
-    norm = gradients.norm
+    kernels, inner = work.kernels, work.scratch
+    kernels.sum_gradients(gradient, gradients.norm)
     if work.all_reduce is not None:
         # The gradients stay the worker's own, to be summed with all the others.
         work.all_reduce(work.sums)
-        norm = torch.mul(work.sums, work.gain, out=work.pull)
-    torch.mul(norm, work.gain, out=work.pull).mul_(work.scale).mul_(work.minus_share)
-    inner = torch.addcmul(work.pull_of_mean, work.centred, work.pull_of_std, out=work.scratch)
-    inner.addcmul_(gradient, work.scale)
+    kernels.inner_gradient(gradient, inner)
     if work.products is not None:
         work.products.backward(inner, gradients.weight, x_gradient, accumulate=accumulate)
         return

@@ -16,19 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.architecture import Architecture, FlatTensors
+from ai.ml.frameworks.pytorch.dropout import Part, dropout_keys
+from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
 from ai.ml.frameworks.pytorch.layers import (
-    BATCH_NORM_EPS,
-    BATCH_NORM_MOMENTUM,
     BFloat16Products,
     HiddenWeights,
     HiddenWork,
-    Part,
     backward_hidden,
-    dropout_keys,
     forward_hidden,
 )
 from ai.ml.frameworks.pytorch.optimizer import FlatAdamW
-from ai.ml.frameworks.pytorch.settings import Precision
+from ai.ml.frameworks.pytorch.settings import Kernels, Precision
 
 __all__ = ["StackedMembers"]
 
@@ -72,14 +70,18 @@ class StackedMembers:
     precision : {"float32", "bfloat16"}, default="float32"
         What the hidden layers' matrix products are computed in, for modules in float32. In
         bfloat16, members stacked and alone agree to its rounding, not bit for bit.
+    kernels : {"torch", "compiled"}, default="torch"
+        What computes the hidden layers between their matrix products: torch's operations, or
+        kernels that a C compiler makes when they are first needed, for modules in float32 on a
+        CPU.
 
     Raises
     ------
     TypeError
         If the modules are not of one architecture that is known here.
     ValueError
-        If there is no module, the seeds are not as many, `n_threads` is below 1, or the precision
-        is not known or higher than that of the modules.
+        If there is no module, the seeds are not as many, `n_threads` is below 1, the precision or
+        the kernels are not known or not for such modules, or the kernels cannot be compiled.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class StackedMembers:
         n_threads: int = 1,
         all_reduce: Callable[[Tensor], None] | None = None,
         precision: Precision = "float32",
+        kernels: Kernels = "torch",
     ) -> None:
         if not modules:
             raise ValueError("modules must hold at least one network; got none")
@@ -108,6 +111,16 @@ class StackedMembers:
         self._in_half = precision == "bfloat16"
         if self._in_half and arch.dtype != torch.float32:
             raise ValueError(f"precision 'bfloat16' is for modules in float32; got {arch.dtype}")
+        if kernels not in get_args(Kernels):
+            raise ValueError(
+                f"kernels must be one of {', '.join(get_args(Kernels))}; got {kernels!r}"
+            )
+        self._is_compiled = kernels == "compiled"
+        if self._is_compiled and (arch.dtype != torch.float32 or arch.device.type != "cpu"):
+            raise ValueError(
+                "kernels 'compiled' are for modules in float32 on a CPU; "
+                f"got {arch.dtype} on {arch.device}"
+            )
         n_members = len(modules)
         self._templates = [copy.deepcopy(module).eval() for module in modules]
         self._seeds = tuple(seeds)
@@ -132,6 +145,7 @@ class StackedMembers:
             self._gradients.memory,
             self._parameters.offset(arch.plain()[0]),
             betas=betas,
+            is_compiled=self._is_compiled,
         )
         for k in range(n_members):
             self._fill(k)
@@ -566,6 +580,7 @@ class _Group:
                 part=part,
                 all_reduce=owner._all_reduce,
                 products=BFloat16Products() if owner._in_half else None,
+                is_compiled=owner._is_compiled,
             )
             for i, layer in enumerate(arch.hidden)
         ]

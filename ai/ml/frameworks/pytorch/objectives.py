@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ai.ml.frameworks.pytorch.compiled import CompiledCrossEntropy
+
 __all__ = ["Objective", "class_weight_vector", "row_weights"]
 
 
@@ -102,6 +104,9 @@ class Objective:
     labelled : Tensor of shape (n_rows,), bool, or None
         Which rows have a target of their own; the others learn from the soft part alone,
         whatever the teacher's weight. None: all have one.
+    is_compiled : bool, default=False
+        Compute gradients by compiled kernels where there is one for them: for logits in float32
+        on a CPU and hard class codes.
     """
 
     targets: Tensor
@@ -111,6 +116,8 @@ class Objective:
     temperature: Tensor | float = 1.0
     labelled: Tensor | None = None
     mean_weight: float | None = None
+    is_compiled: bool = False
+    _compiled: CompiledCrossEntropy | None = field(init=False, repr=False)
     _shares: Tensor = field(init=False, repr=False)
     _temperatures: Tensor = field(init=False, repr=False)
     _soft: Tensor | None = field(init=False, repr=False)
@@ -130,6 +137,14 @@ class Objective:
             self.weights = self.weights / mean
         if self.labelled is not None and self.soft_targets is None:
             raise ValueError("rows without a label need soft_targets; got None")
+        self._compiled = None
+        if (
+            self.is_compiled
+            and self.is_classification
+            and self.soft_targets is None
+            and self.targets.device.type == "cpu"
+        ):
+            self._compiled = CompiledCrossEntropy(self.targets, self.weights)
         self._cools = self.is_classification and bool((self._temperatures != 1.0).any())
         # Cooling starts from logarithms, row by row: members may differ in temperature.
         self._soft = self.soft_targets
@@ -164,6 +179,11 @@ class Objective:
         Tensor of shape (n_members, batch, output_dim)
             Gradient of each member's own mean loss: the members do not see one another.
         """
+        if self._compiled is not None and logits.dtype == torch.float32:
+            if self._loss_sum is None:
+                self._loss_sum = torch.zeros(len(logits))
+            self._row_count += rows.shape[0]
+            return self._compiled.gradient(logits, rows, self._loss_sum)
         losses, gradient = self._losses_and_gradient(logits, rows)
         weights = None if self.weights is None else self.weights.index_select(0, rows)
         if weights is not None:
@@ -175,23 +195,25 @@ class Objective:
 
     def _losses_and_gradient(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         targets = self.targets.index_select(0, rows)
-        soft = None if self._soft is None else self._soft.index_select(0, rows)
-        share = self._share_of(rows, logits)
+        soft = share = None
+        if self._soft is not None:
+            soft = self._soft.index_select(0, rows)
+            share = self._share_of(rows, logits)
         if not self.is_classification:
             # Mixing the two squared errors has the gradient of one squared error on the mixture.
-            goal = targets if soft is None else torch.lerp(targets, soft, share)
+            goal = targets if soft is None or share is None else torch.lerp(targets, soft, share)
             error = logits - goal
             return error.squeeze(-1).square(), error.mul_(2.0)
         index = targets.expand(logits.shape[0], -1).unsqueeze(-1)
         log_proba = functional.log_softmax(logits, dim=-1)
         losses = log_proba.gather(-1, index).squeeze(-1).neg_()
-        if soft is not None and not self._cools:
+        if soft is None or share is None:
+            return losses, self._less_the_class(log_proba.exp_(), index)
+        if not self._cools:
             # Both parts see the same probabilities: their gradients differ in the goal alone.
             soft_losses = (log_proba * soft).sum(-1).neg_()
             losses = torch.lerp(losses, soft_losses, share.squeeze(-1))
         gradient = log_proba.exp_()
-        if soft is None:
-            return losses, self._less_the_class(gradient, index)
         if not self._cools:
             goal = functional.one_hot(targets, logits.shape[-1]).to(soft)
             return losses, gradient.sub_(torch.lerp(goal, soft, share))

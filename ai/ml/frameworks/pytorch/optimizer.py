@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ai.ml.frameworks.pytorch.compiled import CompiledAdamW
+
 __all__ = ["FlatAdamW", "Rows", "adamw_update"]
 
 
@@ -44,6 +46,8 @@ class FlatAdamW:
     betas : tuple of float, default=(0.9, 0.999)
         Decay rates of the two running averages, each in [0, 1). May be assigned between steps.
     eps : float, default=1e-8
+    is_compiled : bool, default=False
+        By a compiled kernel, for float32 on a CPU.
 
     Attributes
     ----------
@@ -66,6 +70,7 @@ class FlatAdamW:
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        is_compiled: bool = False,
     ) -> None:
         if not all(0.0 <= beta < 1.0 for beta in betas):
             raise ValueError(f"betas must be two numbers in [0, 1); got {betas}")
@@ -79,6 +84,7 @@ class FlatAdamW:
         buffers = (parameters, gradients, self.first_moments, self.second_moments)
         self._rows = Rows(*(list(buffer.unbind(0)) for buffer in buffers))
         self._row_steps = list(self.steps.unbind(0))
+        self._compiled = CompiledAdamW(*buffers, n_decayed) if is_compiled else None
 
     def step(
         self,
@@ -97,6 +103,13 @@ class FlatAdamW:
             Which members move.
         """
         self.steps[members].add_(1)
+        if self._compiled is not None:
+            for member in range(*members.indices(len(self.steps))):
+                done = int(self.steps[member])
+                self._compiled.step(
+                    member, done, float(learning_rate), weight_decay, self.betas, self.eps
+                )
+            return
         self._decayed[members].mul_(1 - learning_rate * weight_decay)
         rows = Rows(*(tensors[members] for tensors in self._rows))
         adamw_update(rows, self._row_steps[members], learning_rate, self.betas, self.eps)

@@ -35,6 +35,7 @@ from ai.ml.frameworks.pytorch.fit_parts import (
     finite_numbers,
     member_arrays,
     model_card,
+    training_device,
     with_decision,
     with_scores,
 )
@@ -137,6 +138,7 @@ def fit_table(
             "a teacher is an argument of training_mode='tree_teacher_distillation'; the mode is "
             f"{settings.training_mode!r}"
         )
+    training_device(settings)  # refuses what this machine lacks
     rows, kept = rows.with_positive_weight()
     if kept is not None:
         groups = None if groups is None else groups[kept]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ai.ml.frameworks.pytorch.layers import Part
+from ai.ml.frameworks.pytorch.dropout import Part
 
 
 class ReferenceMembers:

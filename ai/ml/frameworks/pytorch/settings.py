@@ -25,6 +25,7 @@ NumericEncoding = Literal[
 AugmentationChoice = Literal["auto", "munge", "neighbourhood"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
+Kernels = Literal["torch", "compiled"]
 
 # The six values of `models.TrainingMode`, repeated here because importing that module loads
 # torch; a test holds the two equal.
@@ -127,6 +128,9 @@ class FitSettings:
         What the matrix products of training are computed in. Weights, batch norm, validation and
         the trained model are float32 either way. "bfloat16" is faster where the processor
         multiplies in it (a CPU with avx512_bf16 or AMX, a GPU), and much slower elsewhere.
+    kernels : {"torch", "compiled"}
+        What computes the hidden layers between their matrix products while training on a CPU.
+        "compiled" is faster, and needs a C compiler on the machine.
     """
 
     task: Task
@@ -151,6 +155,7 @@ class FitSettings:
     random_state: int = 0
     device: Device = "auto"
     precision: Precision = "float32"
+    kernels: Kernels = "torch"
 
     def __post_init__(self) -> None:
         _require(
@@ -257,6 +262,11 @@ class FitSettings:
             self.precision in get_args(Precision),
             "precision must be 'float32' or 'bfloat16'",
             self.precision,
+        )
+        _require(
+            self.kernels in get_args(Kernels),
+            "kernels must be 'torch' or 'compiled'",
+            self.kernels,
         )
 
     def resolved(self, *, n_rows: int, n_classes: int | None = None) -> FitSettings:

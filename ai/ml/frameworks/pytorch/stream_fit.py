@@ -171,6 +171,7 @@ def fit_files(
         say(f"left out {scan.n_left_out:,} rows without a target or of weight 0")
     if scan.reason:
         say(f"task: {scan.task}, since {scan.reason}")
+    training_device(settings(scan.task))  # refuses what this machine lacks
     resolved = settings(scan.task).resolved(
         n_rows=n_rows["train"], n_classes=None if scan.classes is None else len(scan.classes)
     )
@@ -302,7 +303,12 @@ class _StreamFit:
         targets = self._targets()
         device = training_device(settings)
         goal = Goal(
-            encoder, targets.scale, targets.class_weights, self._mean_weight(targets), device
+            encoder,
+            targets.scale,
+            targets.class_weights,
+            self._mean_weight(targets),
+            device,
+            is_compiled=settings.kernels == "compiled",
         )
         blocks, validation = self._encode(folder, encoder, compact)
         try:
@@ -451,6 +457,7 @@ class _StreamFit:
             deal=deal,
             n_threads=workers.n_threads,
             precision=settings.precision,
+            kernels=settings.kernels,
         )
         rows = StreamedRows(
             blocks,

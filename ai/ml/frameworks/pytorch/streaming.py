@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ai.ml.frameworks.pytorch.batches import Batch, Inputs, batch_bounds, stream_seed
 from ai.ml.frameworks.pytorch.distributed import Deal
+from ai.ml.frameworks.pytorch.dropout import Part
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fitted import TargetScale
-from ai.ml.frameworks.pytorch.layers import Part
 from ai.ml.frameworks.pytorch.objectives import Objective, row_weights
 from ai.ml.frameworks.pytorch.spool import Blocks
 
@@ -44,6 +44,8 @@ class Goal:
     mean_weight : float
         Mean of the training rows' weights, class weights included.
     device : torch.device
+    is_compiled : bool, default=False
+        Whether compiled kernels take the gradients.
     """
 
     encoder: TableEncoder
@@ -51,6 +53,7 @@ class Goal:
     class_weights: NDArray[np.float64] | None
     mean_weight: float
     device: torch.device
+    is_compiled: bool = False
 
     def inputs(self, records: NDArray[Any], hide_rate: float = 0.0) -> Inputs:
         """Network inputs of records."""
@@ -78,6 +81,7 @@ class Goal:
             if weights is None
             else torch.from_numpy(weights.astype(np.float32)).to(self.device),
             mean_weight=self.mean_weight,
+            is_compiled=self.is_compiled,
         )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.batches import HeldOut, TrainingRows
 from ai.ml.frameworks.pytorch.checkpoints import Checkpointer, RunState, Stateful
-from ai.ml.frameworks.pytorch.layers import Part
+from ai.ml.frameworks.pytorch.dropout import Part
 from ai.ml.frameworks.pytorch.settings import FitSettings
 
 __all__ = ["Epoch", "Members", "Trained", "learning_rate_at", "train"]

@@ -1,0 +1,316 @@
+"""All of a training step but its matrix products, compiled by the machine's C compiler.
+
+The functions of `compiled.c` pass over a layer's values half as often as torch's operations do,
+and one call of them replaces many. The compiler runs once in a process, in about a second, in a
+folder of its own that is gone afterwards: no compiled code is left on disk, or read from there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ai.ml.frameworks.pytorch.dropout import DropoutMask
+from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS, LayerBuffers
+
+__all__ = ["CompiledAdamW", "CompiledCrossEntropy", "CompiledKernels", "compiled_kernels"]
+
+_SOURCE = Path(__file__).with_name("compiled.c")
+_COMPILERS = ("cc", "gcc", "clang")
+# Products and sums are rounded one by one: the result does not depend on what the compiler fuses.
+_FLAGS = (
+    *("-std=c11", "-O3", "-shared", "-fPIC"),
+    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+)
+# The first of these that the compiler takes.
+_FOR_THIS_MACHINE = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ())
+_SECONDS = 120
+
+
+class _Layer(ctypes.Structure):
+    """The struct of `compiled.c`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("n_members", "n_rows", "n_columns")),
+        ("statistics_stride", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("centred", "output", "total", "square_sum")),
+        *((name, ctypes.c_void_p) for name in ("gain", "affine", "sums", "elements")),
+        ("limit", ctypes.c_float),
+        *((name, ctypes.c_float) for name in ("minus_inverse", "eps", "share", "minus_share")),
+    )
+
+
+@functools.cache
+def compiled_kernels() -> ctypes.CDLL:
+    """The functions of `compiled.c`, compiled at the first call.
+
+    The compiler is the command of the environment variable CC, or the first of cc, gcc and clang.
+
+    Raises
+    ------
+    ValueError
+        If there is no compiler, or it fails.
+    """
+    way_out = "install a C compiler, name one in CC, or train with kernels='torch'"
+    named = shlex.split(os.environ.get("CC", ""))
+    compiler = named or [name for name in _COMPILERS if shutil.which(name)][:1]
+    if not compiler or shutil.which(compiler[0]) is None:
+        tried = compiler[0] if compiler else ", ".join(_COMPILERS)
+        raise ValueError(f"kernels='compiled' needs a C compiler; not found: {tried}; {way_out}")
+    with tempfile.TemporaryDirectory(prefix="tabwright-kernels-") as folder:
+        library = Path(folder) / "kernels.so"
+        for machine in _FOR_THIS_MACHINE:
+            command = [*compiler, *_FLAGS, *machine, str(_SOURCE), "-o", str(library), "-lm"]
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, check=False, timeout=_SECONDS
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise ValueError(
+                    f"kernels='compiled' needs a C compiler; {compiler[0]} did not run: {error}; "
+                    f"{way_out}"
+                ) from error
+            if done.returncode == 0:
+                break
+        else:
+            said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[0]
+            raise ValueError(
+                f"kernels='compiled' needs a C compiler; {compiler[0]} failed: {said}; {way_out}"
+            )
+        try:
+            loaded = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise ValueError(
+                f"kernels='compiled' cannot load what {compiler[0]} made: {error}; {way_out}"
+            ) from error
+    integer, pointer = ctypes.c_int64, ctypes.c_void_p
+    for name, arguments in (
+        ("hidden_total", ()),
+        ("hidden_centre", ()),
+        ("hidden_output", (pointer, integer, pointer, integer, pointer)),
+        ("hidden_sums", (pointer, pointer, integer)),
+        ("hidden_inner", (pointer, pointer)),
+        ("cross_entropy", (*[integer] * 3, *[pointer] * 6)),
+        ("adamw", (*[integer] * 2, *[pointer] * 4, *[ctypes.c_float] * 6)),
+    ):
+        function = getattr(loaded, name)
+        is_of_layer = name.startswith("hidden")
+        function.argtypes = (pointer, *arguments) if is_of_layer else arguments
+        function.restype = None
+    return loaded
+
+
+class CompiledKernels:
+    """The operations between two matrix products, compiled; `kernels.TorchKernels` has the same.
+
+    What they compute is the same up to rounding, and exactly the same elements are dropped.
+
+    Parameters
+    ----------
+    buffers : LayerBuffers
+        In float32 on the CPU, without gaps; `total` and `square_sum` alike in strides, with gaps
+        between members only.
+    mask : DropoutMask or None
+    keep : float
+    n_rows : int
+        As for `TorchKernels`.
+
+    Raises
+    ------
+    ValueError
+        If the kernels cannot be compiled.
+    """
+
+    def __init__(
+        self, buffers: LayerBuffers, mask: DropoutMask | None, keep: float, n_rows: int
+    ) -> None:
+        kernels = compiled_kernels()
+        hashes = None if mask is None else mask.hashes
+        elements, limit = (None, 0.0) if hashes is None else hashes
+        self._is_keyed = hashes is not None
+        # Dropout at the highest rates is torch's affair.
+        self._mask = mask if hashes is None else None
+        self._result = buffers.output
+        buffers.gain.fill_(1.0 / keep)
+        share = keep**2 / n_rows
+        # The struct knows addresses only.
+        self._alive = (buffers, elements)
+        self._layer = _Layer(
+            *buffers.centred.shape,
+            buffers.total.stride(0),
+            *(
+                getattr(buffers, name).data_ptr()
+                for name in ("centred", "output", "total", "square_sum", "gain", "affine", "sums")
+            ),
+            None if elements is None else elements.data_ptr(),
+            limit=limit,
+            minus_inverse=-1 / n_rows,
+            eps=BATCH_NORM_EPS * keep**2,
+            share=share,
+            minus_share=-share,
+        )
+        self._address = ctypes.addressof(self._layer)
+        self._total, self._centre = kernels.hidden_total, kernels.hidden_centre
+        self._output, self._sums = kernels.hidden_output, kernels.hidden_sums
+        self._inner = kernels.hidden_inner
+
+    def sum_values(self) -> None:
+        """Sum the columns of `centred` into `total`."""
+        self._total(self._address)
+
+    def centre(self) -> None:
+        """Take the mean off `centred`, and sum its squares into `square_sum`."""
+        self._centre(self._address)
+
+    def normalise(self, norm: Tensor, residual: Tensor | None, key: Tensor | None) -> None:
+        """Batch norm, (+ residual), ReLU and dropout, into `output`.
+
+        Parameters
+        ----------
+        norm : Tensor of shape (n_members, 2, hidden_dim)
+        residual : Tensor of shape (n_members, batch, hidden_dim) or None
+        key : Tensor of shape (n_members, 1, 1), int32, or None
+
+        Raises
+        ------
+        ValueError
+            If dropout lacks a key.
+        """
+        if self._is_keyed and key is None:
+            raise ValueError("a layer with dropout needs a key; make one with dropout_keys")
+        self._output(
+            self._address,
+            norm.data_ptr(),
+            norm.stride(0),
+            None if residual is None else residual.data_ptr(),
+            0 if residual is None else residual.stride(0),
+            None if key is None else key.data_ptr(),
+        )
+        if self._mask is not None:
+            self._mask.apply_(self._result, key)
+
+    def sum_gradients(self, gradient: Tensor, norm_gradient: Tensor) -> None:
+        """Take `gradient` back through dropout and ReLU; batch norm's gradients from its sums.
+
+        Parameters
+        ----------
+        gradient : Tensor of shape (n_members, batch, hidden_dim)
+            Changed in place.
+        norm_gradient : Tensor of shape (n_members, 2, hidden_dim)
+        """
+        self._sums(
+            self._address, gradient.data_ptr(), norm_gradient.data_ptr(), norm_gradient.stride(0)
+        )
+
+    def inner_gradient(self, gradient: Tensor, inner: Tensor) -> None:
+        """The gradient in front of batch norm, into `inner`.
+
+        Parameters
+        ----------
+        gradient, inner : Tensor of shape (n_members, batch, hidden_dim)
+        """
+        self._inner(self._address, gradient.data_ptr(), inner.data_ptr())
+
+
+class CompiledCrossEntropy:
+    """The gradient of a mean cross-entropy in the logits, as `objectives.Objective` has it.
+
+    Parameters
+    ----------
+    targets : Tensor of shape (n_rows,), int64
+        Class codes.
+    weights : Tensor of shape (n_rows,), or None
+        Of the rows; None: all weigh 1.
+    """
+
+    def __init__(self, targets: Tensor, weights: Tensor | None) -> None:
+        self._targets = targets.contiguous()
+        self._weights = None if weights is None else weights.float().contiguous()
+        self._function = compiled_kernels().cross_entropy
+
+    def gradient(self, logits: Tensor, rows: Tensor, loss_sums: Tensor) -> Tensor:
+        """Gradient of each member's mean loss over a batch.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n_members, batch, n_classes), float32
+        rows : Tensor of shape (batch,), int64
+            Which rows of the targets the batch holds.
+        loss_sums : Tensor of shape (n_members,), float32
+            Each member's sum of losses is added to it.
+
+        Returns
+        -------
+        Tensor of shape (n_members, batch, n_classes)
+        """
+        logits, rows = logits.contiguous(), rows.contiguous()
+        gradient = torch.empty_like(logits)
+        self._function(
+            *logits.shape,
+            logits.data_ptr(),
+            rows.data_ptr(),
+            self._targets.data_ptr(),
+            None if self._weights is None else self._weights.data_ptr(),
+            gradient.data_ptr(),
+            loss_sums.data_ptr(),
+        )
+        return gradient
+
+
+class CompiledAdamW:
+    """AdamW's step on rows of flat buffers, as `optimizer.FlatAdamW` has it.
+
+    Parameters
+    ----------
+    parameters, gradients, first_moments, second_moments : Tensor of shape (n_members, size)
+        In float32, without gaps.
+    n_decayed : int
+        Columns that weight decay acts on, from the left.
+    """
+
+    def __init__(
+        self,
+        parameters: Tensor,
+        gradients: Tensor,
+        first_moments: Tensor,
+        second_moments: Tensor,
+        n_decayed: int,
+    ) -> None:
+        # Addresses stay: the buffers change in place only.
+        self._alive = (parameters, gradients, first_moments, second_moments)
+        self._sizes = (parameters.shape[1], n_decayed)
+        self._rows = [
+            tuple(tensor.data_ptr() for tensor in row) for row in zip(*self._alive, strict=True)
+        ]
+        self._function = compiled_kernels().adamw
+
+    def step(
+        self,
+        member: int,
+        steps: int,
+        learning_rate: float,
+        weight_decay: float,
+        betas: tuple[float, float],
+        eps: float,
+    ) -> None:
+        """One member's step, after which it has done `steps`."""
+        first_weight, second_weight = (1 - beta**steps for beta in betas)
+        self._function(
+            *self._sizes,
+            *self._rows[member],
+            1 - learning_rate * weight_decay,
+            learning_rate / first_weight,
+            *betas,
+            1 / math.sqrt(second_weight),
+            eps,
+        )
