@@ -11,7 +11,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ai.ml.frameworks.pytorch import row_encoder
+from ai.ml.frameworks.pytorch.cells import MISSING_MARKERS, NUMERIC_MARKERS
 from ai.ml.frameworks.pytorch.features import TableEncoder
 from ai.ml.frameworks.pytorch.tables import TableError, as_frame, profile_table
 
@@ -102,3 +106,85 @@ def test_a_date_column_of_nothing_but_nan_is_missing() -> None:
     frame = pl.DataFrame({**{name: [value] for name, value in ROW.items()}, "when": [np.nan]})
     wanted = ENCODER.encode_row({**ROW, "when": None})
     np.testing.assert_array_equal(ENCODER.expand(ENCODER.transform(frame)), wanted)
+
+
+# ---------------------------------------------------------------------------------------------
+# Text cells
+# ---------------------------------------------------------------------------------------------
+
+
+def _fitted_to_text() -> TableEncoder:
+    draw = np.random.default_rng(1)
+    frame = pl.DataFrame(
+        {
+            "amount": [f"{value:.2f}" for value in draw.normal(size=N_ROWS)],
+            "kind": draw.choice(["x", "7", "true", "Ä", "Infinite"], N_ROWS),
+        }
+    )
+    profile = profile_table(frame, roles={"amount": "numeric", "kind": "category"})
+    return TableEncoder().fit(frame, profile, target=np.arange(N_ROWS) % 2, task="classification")
+
+
+OF_TEXT = _fitted_to_text()
+WORDS = [
+    *(*MISSING_MARKERS, *NUMERIC_MARKERS),
+    *(
+        "113803",
+        "-12",
+        "+12",
+        "007",
+        "-007",
+        "0",
+        "-0",
+        "12.50",
+        "1e5",
+        "1_000",
+        "12,5",
+        "٣",
+        "１２",
+    ),
+    *("999999999999999", "9999999999999999", "9" * 25, "0.1234567890123456789", ".5", "5."),
+    *(
+        "inf",
+        "Infinity",
+        "INF2",
+        "information",
+        "true",
+        "TRUE",
+        "falſe",
+        "fals",
+        "t",
+        "False alarm",
+    ),
+    *("É", "éa", "Ä", " Ä ", "ß1", "a\u00a0", "\u2003a", "2024-01-02", "2024-01-02T03:04", "1/2"),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["amount", "kind"]),
+    st.one_of(
+        st.sampled_from(WORDS),
+        st.text("0123456789+-.eEinfNaTtruFls Äé\t", max_size=8),
+        st.from_regex(r"[+-]?[0-9]{1,18}(\.[0-9]{0,17})?", fullmatch=True),
+    ),
+)
+def test_any_text_is_encoded_as_in_a_table_of_one_row(column: str, text: str) -> None:
+    row = {"amount": "0.5", "kind": "x", column: text}
+    found = _outcome(lambda: OF_TEXT.encode_row(row))
+    wanted = _outcome(lambda: OF_TEXT.expand(OF_TEXT.transform(pl.DataFrame([row]))))
+    assert found[0] == wanted[0]
+    if found[1] is not None and wanted[1] is not None:
+        np.testing.assert_array_equal(found[1], wanted[1])
+
+
+@pytest.mark.parametrize("column", ["amount", "kind"])
+def test_plain_text_makes_no_table(column: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, value: Any) -> pl.Series:
+        raise AssertionError(f"a series was made of {value!r}")
+
+    monkeypatch.setattr(row_encoder, "one", refuse)
+    plain = ["113803", "-12", "", "?", "NA", "12"]
+    plain += ["+3.25", "0.5", "-"] if column == "amount" else ["F33", "torn", "inner", "É", "other"]
+    for text in plain:
+        OF_TEXT.encode_row({"amount": "0.5", "kind": "x", column: text})

@@ -9,6 +9,7 @@ batch path; any other cell goes through the batch path as a series of length one
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,11 +17,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ai.ml.frameworks.pytorch.cells import MISSING_MARKERS, NUMERIC_MARKERS
 from ai.ml.frameworks.pytorch.dates import cycle_codes
 from ai.ml.frameworks.pytorch.encoder_cells import Origin, booleans, moment, numbers, one
 from ai.ml.frameworks.pytorch.levels import FIRST_LEVEL, MISSING, UNKNOWN, CategoryColumn
 from ai.ml.frameworks.pytorch.plan import EncodingPlan
-from ai.ml.frameworks.pytorch.tables import MISSING_MARKERS
 
 __all__ = ["RowEncoder"]
 
@@ -34,6 +35,11 @@ _PLAIN_DTYPES = frozenset(
         *(pl.Float64, pl.Boolean, pl.String, pl.Null, pl.Date, pl.Datetime("us")),
     )
 )
+# Text that reads the same to every parser: digits, few enough to be exact as an integer.
+_PLAIN_NUMBER = re.compile(r"[+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?")
+# An integer whose text is its canonical name.
+_OWN_NAME = re.compile(r"-?[1-9][0-9]{0,14}")
+_NO_NUMBERS = frozenset((*MISSING_MARKERS, *NUMERIC_MARKERS))
 
 
 class RowEncoder:
@@ -136,7 +142,9 @@ class RowEncoder:
                     numeric[at] = encode(value)
             elif kind is int and plain and -(2**63) <= value < 2**63:
                 numeric[at] = encode(float(value if exact is None else value - exact))
-            elif value is not None:
+            elif kind is str and origin is None and _PLAIN_NUMBER.fullmatch(value):
+                numeric[at] = encode(float(value) + 0.0)
+            elif value is not None and not (kind is str and value in _NO_NUMBERS):
                 number = float(numbers(one(name, value), origin)[0])
                 if number == number:
                     numeric[at] = encode(number)
@@ -194,19 +202,24 @@ def _known_code(value: Any, table: Mapping[str, int]) -> int | None:
     """The code of a cell whose level is plain to see, else None.
 
     The levels of the table are canonical names, so text that is one of them is that level. Any
-    other text is unknown if it begins with a letter that begins no number, boolean or infinity:
-    such text is its own name.
+    other text is unknown if it is its own name: text that begins with a letter and is neither
+    boolean nor infinity, and integers as they are written by default.
     """
     kind = type(value)
     if kind is str:
         code = table.get(value)
-        if code is None and value.isascii() and value.isprintable():
+        # Of all white space only the common one is printable.
+        if code is None and value.isprintable():
             text = value.strip(" ")
             code = table.get(text)
             if code is None:
                 if text in MISSING_MARKERS:
                     return MISSING
-                if text[0].isalpha() and text[0] not in "iItTfF":
+                if text[0].isalpha():
+                    lower = text.lower()
+                    if not lower.startswith("inf") and lower not in ("true", "false"):
+                        return UNKNOWN
+                elif _OWN_NAME.fullmatch(text):
                     return UNKNOWN
         return code
     if value is None:
