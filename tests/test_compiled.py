@@ -151,6 +151,20 @@ def test_logits_that_are_not_finite_give_a_loss_that_is_not(bad: float) -> None:
     assert not losses[1].isfinite()
 
 
+def test_going_on_from_a_state_leaves_the_state_alone() -> None:
+    rows, logits = torch.arange(3), torch.randn(2, 3, 2)
+    whole, first, second = (Objective(torch.tensor([0, 1, 1]), is_compiled=True) for _ in range(3))
+    first.gradient(logits, rows)
+    state = first.state()
+    before = state["loss_sum"].clone()
+    second.load_state(state)
+    second.gradient(logits + 1, rows)
+    assert torch.equal(state["loss_sum"], before)
+    for values in (logits, logits + 1):
+        whole.gradient(values, rows)
+    assert torch.equal(second.take_running_loss(), whole.take_running_loss())
+
+
 def test_what_has_no_kernel_is_left_to_torch() -> None:
     torch.manual_seed(2)
     rows, logits = torch.arange(4), torch.randn(2, 4, 3)

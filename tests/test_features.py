@@ -738,3 +738,25 @@ def test_half_hours_of_a_day_are_told_apart(data_dir: Path) -> None:
     cycle = [i for i, name in enumerate(names) if name.startswith("Time: time of day")]
     day = _inputs(encoder, frame.head(48))[:, cycle]
     assert len(np.unique(day.round(4), axis=0)) == 48
+
+
+@pytest.mark.parametrize("encoding", ["standard", "robust", "quantile_normal", "tree_ple"])
+def test_a_trend_in_time_is_not_carried_on(encoding: NumericEncoding) -> None:
+    """A day past the training rows differs from the last of them by its calendar alone."""
+    start = dt.datetime(2020, 1, 1)
+    when = [start + dt.timedelta(days=7 * i) for i in range(60)]
+    frame = pl.DataFrame({"when": when, "x": [float(i % 7) for i in range(60)]})
+    encoder = TableEncoder(numeric_encoding=encoding).fit(
+        frame, profile_table(frame), target=np.arange(60.0), task="regression"
+    )
+
+    def elapsed_of(day: dt.datetime) -> float:
+        compact = encoder.transform(pl.DataFrame({"when": [day], "x": [1.0]}))
+        return float(compact.numeric[0, 1])
+
+    last, first = elapsed_of(when[-1]), elapsed_of(when[0])
+    assert elapsed_of(when[-1] + dt.timedelta(days=400)) == last > elapsed_of(when[-2])
+    assert elapsed_of(when[0] - dt.timedelta(days=400)) == first < elapsed_of(when[1])
+    row = {"when": when[-1] + dt.timedelta(days=400), "x": 1.0}
+    table = encoder.expand(encoder.transform(pl.DataFrame([row])))
+    np.testing.assert_array_equal(encoder.encode_row(row), table)

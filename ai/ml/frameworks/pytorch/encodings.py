@@ -114,8 +114,8 @@ class NumericFit:
     centre, scale : float
         The scaled value is (value - centre) * scale.
     lower, upper : float
-        Values are clipped to this range first: the training range, widened by its own length on
-        both sides. Infinities end up there too.
+        Values are clipped to this range first: the training range, for numbers widened by its own
+        length on both sides. Infinities end up there too.
     edges : ndarray of shape (n_bins + 1,), float32
         Strictly increasing edges of the bins in scaled units; empty without bins.
     knots, scores : ndarray of shape (n_knots,), float64
@@ -144,6 +144,7 @@ def fit_numeric(
     *,
     n_bins: int,
     tree: TreeTarget | None = None,
+    extrapolates: bool = True,
 ) -> NumericFit:
     """Fit one column.
 
@@ -167,6 +168,9 @@ def fit_numeric(
         At the most.
     tree : TreeTarget, optional
         Needed by "tree_ple".
+    extrapolates : bool, default=True
+        Whether values past the training range go on to differ, up to its own length on either
+        side; otherwise they are taken for its ends.
     """
     nothing = np.empty(0)
     no_edges = np.empty(0, dtype=np.float32)
@@ -184,6 +188,8 @@ def fit_numeric(
     ordered = np.sort(chosen)
     centre, scale = _standard(finite) if encoding == "standard" else _robust(ordered, low, high)
     lower, upper = _clip_range(low, high, centre, scale)
+    if not extrapolates:
+        lower, upper = max(lower, low), min(upper, high)
     edges = no_edges
     knots = scores = nothing
     scaled = (np.clip(ordered, lower, upper) - centre) * scale

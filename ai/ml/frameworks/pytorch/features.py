@@ -279,8 +279,8 @@ class TableEncoder:
         n_bins = bins_per_column(self.n_bins, n_encoded)
         missing: list[bool] = []
         fits: list[NumericFit] = []
-        # Bins of elapsed time are constant past the training rows, and let a network learn the
-        # level of every month by heart: later rows are then predicted from the last one.
+        # Bins of elapsed time let a network learn the level of every month by heart: later rows
+        # are then predicted from the last one. Nor is a trend carried on past the training rows.
         unbinned = "robust" if encoding in ("quantile_ple", "tree_ple") else encoding
         columns: Iterator[tuple[NDArray[np.float64], ResolvedEncoding]] = chain(
             ((numbers(c, o), encoding) for c, o in zip(series["numeric"], origins, strict=True)),
@@ -296,7 +296,10 @@ class TableEncoder:
             leaves = LeafFit(tree, sample, n_bins, about)
         for place, (values, own) in enumerate(columns):
             missing.append(bool(np.isnan(values).any()))
-            fits.append(fit_numeric(values, sample, own, n_bins=n_bins, tree=tree))
+            is_time = place >= len(origins)
+            fits.append(
+                fit_numeric(values, sample, own, n_bins=n_bins, tree=tree, extrapolates=not is_time)
+            )
             if leaves is not None and place < len(origins):
                 leaves.add(place, values, fits[-1])
         missing.extend(bool(np.isnan(booleans(column)).any()) for column in series["boolean"])

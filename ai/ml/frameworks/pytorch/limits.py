@@ -84,11 +84,10 @@ def _columns(plan: EncodingPlan) -> list[str]:
 
 def _period(plan: EncodingPlan, column: int, date: int) -> tuple[str, str]:
     """First and last day of a date column among the training rows."""
-    lower, upper = float(plan.numbers.lower[column]), float(plan.numbers.upper[column])
-    # Values are clipped to their range, widened by its own length on both sides.
-    third = (upper - lower) / 3
+    # Elapsed times are clipped to their range.
+    edges = (plan.numbers.lower[column], plan.numbers.upper[column])
     days = [
-        np.datetime64(plan.date_origins[date] + round(edge), "us").astype("datetime64[D]")
-        for edge in (lower + third, upper - third)
+        np.datetime64(plan.date_origins[date] + round(float(edge)), "us").astype("datetime64[D]")
+        for edge in edges
     ]
     return str(days[0]), str(days[1])

@@ -280,7 +280,8 @@ class Objective:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` returned."""
         sums = state["loss_sum"]
-        self._loss_sum = sums.to(self.targets.device) if len(sums) else None
+        # A copy: compiled kernels add to it in place.
+        self._loss_sum = sums.to(self.targets.device, copy=True) if len(sums) else None
         self._row_count = int(state["row_count"][0])
 
     def take_running_loss(self) -> Tensor:
