@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ai.ml.frameworks.pytorch import fit_parts
 from ai.ml.frameworks.pytorch.batches import HeldOutRows, Inputs, MemoryRows, batch_bounds
 from ai.ml.frameworks.pytorch.checkpoints import Checkpointer
 from ai.ml.frameworks.pytorch.features import TableEncoder
@@ -229,3 +232,30 @@ def test_runs_at_once_leave_the_number_of_threads_as_it_was() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_networks_made_in_several_threads_are_those_of_their_seeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Modules draw from the one generator of the process; fits may run side by side."""
+
+    def slowly(*arguments: Any) -> nn.Module:
+        network = build_model(*arguments)
+        time.sleep(0.01)  # another thread would seed the generator now
+        for parameter in network.parameters():
+            nn.init.normal_(parameter)
+        return network
+
+    monkeypatch.setattr(fit_parts, "build_model", slowly)
+    settings = FitSettings(task="classification", hidden_dim=4, num_hidden_layers=1, dropout=0.0)
+
+    def made(seed: int) -> list[Tensor]:
+        return list(fit_parts.new_network(settings, 3, 2, seed).parameters())
+
+    alone = [made(seed) for seed in range(8)]
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(made, range(8)))
+    assert torch.equal(torch.get_rng_state(), before)
+    for mine, theirs in zip(together, alone, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))

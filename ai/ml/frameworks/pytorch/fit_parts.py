@@ -7,6 +7,7 @@ trained on lives there.
 from __future__ import annotations
 
 import platform
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -52,6 +53,8 @@ __all__ = [
 
 ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
 Prior = Literal["training", "balanced"] | Sequence[float] | np.ndarray
+
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -241,20 +244,15 @@ def new_network(settings: FitSettings, input_dim: int, output_dim: int, seed: in
     width, depth, dropout = settings.hidden_dim, settings.num_hidden_layers, settings.dropout
     if width is None or depth is None or dropout is None:
         raise ValueError("settings must be resolved before training; call settings.resolved(...)")
-    before = torch.default_generator.get_state()
-    try:
-        # Not torch.manual_seed, which would seed the generators of CUDA devices too.
-        torch.default_generator.manual_seed(seed)
-        return build_model(
-            input_dim,
-            output_dim,
-            settings.training_mode,
-            width,
-            depth,
-            dropout,
-        )
-    finally:
-        torch.default_generator.set_state(before)
+    # Fits may run in several threads, and modules draw from the one generator of the process.
+    with _one_at_a_time:
+        before = torch.default_generator.get_state()
+        try:
+            # Not torch.manual_seed, which would seed the generators of CUDA devices too.
+            torch.default_generator.manual_seed(seed)
+            return build_model(input_dim, output_dim, settings.training_mode, width, depth, dropout)
+        finally:
+            torch.default_generator.set_state(before)
 
 
 def training_device(settings: FitSettings) -> torch.device:
