@@ -195,7 +195,7 @@ void hidden_inner(const layer *l, const float *gradient, float *inner)
    x = k ln 2 + r with |r| at most ln 2 / 2, and exp(r) by its series to the seventh power. */
 static inline float exponential(float x)
 {
-    float at_least = x < -87.0f ? -87.0f : x;
+    float at_least = x >= -87.0f ? x : -87.0f; /* of what is not a number too */
     float k = rintf(at_least * 1.44269504f);
     float r = (at_least - k * 0.693359375f) + k * 2.12194440e-4f;
     float series = 1.0f / 5040;
@@ -209,7 +209,7 @@ static inline float exponential(float x)
     int32_t power = ((int32_t)k + 127) << 23;
     float scale;
     memcpy(&scale, &power, sizeof scale);
-    return x < -87.0f ? 0.0f : series * scale;
+    return x >= -87.0f ? series * scale : x < -87.0f ? 0.0f : x;
 }
 
 /* Cross-entropy of logits, members x rows x classes: its gradient of the mean over the rows, and
@@ -241,14 +241,14 @@ void cross_entropy(int64_t n_members, int64_t n_rows, int64_t n_classes, const f
 
 /* AdamW's step on `size` parameters, of which weight decay acts on the first `n_decayed`. */
 void adamw(int64_t size, int64_t n_decayed, float *restrict values, const float *restrict gradients,
-           float *restrict first, float *restrict second, float keep, float rate, float beta1,
-           float beta2, float second_share, float eps)
+           float *restrict first, float *restrict second, float keep, float rate,
+           float first_change, float beta2, float second_change, float second_share, float eps)
 {
     for (int64_t i = 0; i < n_decayed; i++) values[i] *= keep;
     for (int64_t i = 0; i < size; i++) {
         const float g = gradients[i];
-        const float m = first[i] + (g - first[i]) * (1.0f - beta1);
-        const float v = second[i] * beta2 + g * g * (1.0f - beta2);
+        const float m = first[i] + (g - first[i]) * first_change;
+        const float v = second[i] * beta2 + g * g * second_change;
         first[i] = m;
         second[i] = v;
         values[i] -= rate * m / (sqrtf(v) * second_share + eps);

@@ -62,7 +62,13 @@ def compiled_kernels() -> ctypes.CDLL:
         If there is no compiler, or it fails.
     """
     way_out = "install a C compiler, name one in CC, or train with kernels='torch'"
-    named = shlex.split(os.environ.get("CC", ""))
+    try:
+        named = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise ValueError(
+            f"kernels='compiled' needs a C compiler; CC is no command ({error}): "
+            f"{os.environ['CC']}; {way_out}"
+        ) from error
     compiler = named or [name for name in _COMPILERS if shutil.which(name)][:1]
     if not compiler or shutil.which(compiler[0]) is None:
         tried = compiler[0] if compiler else ", ".join(_COMPILERS)
@@ -73,7 +79,12 @@ def compiled_kernels() -> ctypes.CDLL:
             command = [*compiler, *_FLAGS, *machine, str(_SOURCE), "-o", str(library), "-lm"]
             try:
                 done = subprocess.run(
-                    command, capture_output=True, text=True, check=False, timeout=_SECONDS
+                    command,
+                    capture_output=True,
+                    encoding="utf-8",
+                    errors="replace",
+                    check=False,
+                    timeout=_SECONDS,
                 )
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise ValueError(
@@ -101,7 +112,7 @@ def compiled_kernels() -> ctypes.CDLL:
         ("hidden_sums", (pointer, pointer, integer)),
         ("hidden_inner", (pointer, pointer)),
         ("cross_entropy", (*[integer] * 3, *[pointer] * 6)),
-        ("adamw", (*[integer] * 2, *[pointer] * 4, *[ctypes.c_float] * 6)),
+        ("adamw", (*[integer] * 2, *[pointer] * 4, *[ctypes.c_float] * 7)),
     ):
         function = getattr(loaded, name)
         is_of_layer = name.startswith("hidden")
@@ -234,6 +245,9 @@ class CompiledCrossEntropy:
     """
 
     def __init__(self, targets: Tensor, weights: Tensor | None) -> None:
+        if len(targets) and int(targets.min()) < 0:
+            raise ValueError(f"class codes must be 0 or more; got {int(targets.min())}")
+        self._n_classes = int(targets.max()) + 1 if len(targets) else 0
         self._targets = targets.contiguous()
         self._weights = None if weights is None else weights.float().contiguous()
         self._function = compiled_kernels().cross_entropy
@@ -253,6 +267,19 @@ class CompiledCrossEntropy:
         -------
         Tensor of shape (n_members, batch, n_classes)
         """
+        # Addresses leave here, and no kernel looks at what is behind them.
+        n_members, batch, n_classes = logits.shape
+        if rows.dtype != torch.int64 or rows.shape != (batch,):
+            raise ValueError(
+                f"rows must be int64 of shape ({batch},); got {rows.dtype} of {tuple(rows.shape)}"
+            )
+        if loss_sums.dtype != torch.float32 or loss_sums.shape != (n_members,):
+            raise ValueError(
+                f"the running loss must be float32 of shape ({n_members},); got "
+                f"{loss_sums.dtype} of {tuple(loss_sums.shape)}; start without the state"
+            )
+        if n_classes < self._n_classes:
+            raise ValueError(f"logits must have {self._n_classes} classes or more; got {n_classes}")
         logits, rows = logits.contiguous(), rows.contiguous()
         gradient = torch.empty_like(logits)
         self._function(
@@ -310,7 +337,9 @@ class CompiledAdamW:
             *self._rows[member],
             1 - learning_rate * weight_decay,
             learning_rate / first_weight,
-            *betas,
+            1 - betas[0],
+            betas[1],
+            1 - betas[1],
             1 / math.sqrt(second_weight),
             eps,
         )
