@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -38,6 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from ai.ml.frameworks.pytorch.compiled import compiled_kernels
 from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
 from ai.ml.frameworks.pytorch.objectives import Objective
@@ -223,10 +223,19 @@ def _threads(n_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _kernels() -> tuple[Kernels, ...]:
+    """Those that this machine can have."""
+    try:
+        compiled_kernels()
+    except ValueError as error:
+        print(f"left out: {error}", file=sys.stderr)
+        return ("torch",)
+    return get_args(Kernels)
+
+
 def contenders(setting: Setting, data: Data, member_counts: list[int]) -> list[Contender]:
     """All that run in this process; the bound first."""
     batch, threads = setting.batch, setting.threads
-    has_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
     found = [Contender(BOUND, products(setting, data), batch, threads)]
     found += [
         Contender(
@@ -239,7 +248,7 @@ def contenders(setting: Setting, data: Data, member_counts: list[int]) -> list[C
         )
         for k in member_counts
         for precision in get_args(Precision)
-        for kernels in (get_args(Kernels) if has_compiler else ("torch",))
+        for kernels in _kernels()
     ]
     found += [
         Contender(PLAIN, plain(setting, data, fused=True), batch, threads),

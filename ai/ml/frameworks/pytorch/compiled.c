@@ -37,7 +37,7 @@ static inline float dropped(float value, int32_t element, int32_t key, float lim
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Calls `body` for all tiles: `member`, the first column `from`, and the `width`. */
+/* Over all tiles of all members: `member`, its first column `from`, and its `width`. */
 #define FOR_TILES(l)                                                      \
     for (int64_t member = 0; member < (l)->n_members; member++)           \
         for (int64_t from = 0, width; from < (l)->n_columns; from += TILE) \
@@ -96,8 +96,8 @@ void hidden_centre(const layer *l)
 
 /* Batch norm's scale and shift, the residual (NULL: none), ReLU and dropout, into `output`.
 
-   `norm` is batch norm's bias and weight, `norm_stride` elements from a member to the next; `keys` has
-   one key for each. */
+   `norm` is batch norm's bias and weight, `norm_stride` elements from a member to the next;
+   `keys` has one key for each. */
 void hidden_output(const layer *l, const float *norm, int64_t norm_stride, const float *residual,
                    int64_t residual_stride, const int32_t *keys)
 {

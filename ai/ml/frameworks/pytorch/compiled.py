@@ -35,6 +35,16 @@ _FLAGS = (
 # The first of these that the compiler takes.
 _FOR_THIS_MACHINE = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ())
 _SECONDS = 120
+_INTEGER, _POINTER, _FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
+_SIGNATURES = {
+    "hidden_total": (_POINTER,),
+    "hidden_centre": (_POINTER,),
+    "hidden_output": (_POINTER, _POINTER, _INTEGER, _POINTER, _INTEGER, _POINTER),
+    "hidden_sums": (_POINTER, _POINTER, _POINTER, _INTEGER),
+    "hidden_inner": (_POINTER, _POINTER, _POINTER),
+    "cross_entropy": (*[_INTEGER] * 3, *[_POINTER] * 6),
+    "adamw": (*[_INTEGER] * 2, *[_POINTER] * 4, *[_FLOAT] * 7),
+}
 
 
 class _Layer(ctypes.Structure):
@@ -61,64 +71,60 @@ def compiled_kernels() -> ctypes.CDLL:
     ValueError
         If there is no compiler, or it fails.
     """
-    way_out = "install a C compiler, name one in CC, or train with kernels='torch'"
-    try:
-        named = shlex.split(os.environ.get("CC", ""))
-    except ValueError as error:
-        raise ValueError(
-            f"kernels='compiled' needs a C compiler; CC is no command ({error}): "
-            f"{os.environ['CC']}; {way_out}"
-        ) from error
-    compiler = named or [name for name in _COMPILERS if shutil.which(name)][:1]
-    if not compiler or shutil.which(compiler[0]) is None:
-        tried = compiler[0] if compiler else ", ".join(_COMPILERS)
-        raise ValueError(f"kernels='compiled' needs a C compiler; not found: {tried}; {way_out}")
+    compiler = _compiler()
     with tempfile.TemporaryDirectory(prefix="tabwright-kernels-") as folder:
         library = Path(folder) / "kernels.so"
-        for machine in _FOR_THIS_MACHINE:
-            command = [*compiler, *_FLAGS, *machine, str(_SOURCE), "-o", str(library), "-lm"]
-            try:
-                done = subprocess.run(
-                    command,
-                    capture_output=True,
-                    encoding="utf-8",
-                    errors="replace",
-                    check=False,
-                    timeout=_SECONDS,
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise ValueError(
-                    f"kernels='compiled' needs a C compiler; {compiler[0]} did not run: {error}; "
-                    f"{way_out}"
-                ) from error
-            if done.returncode == 0:
-                break
-        else:
-            said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[0]
-            raise ValueError(
-                f"kernels='compiled' needs a C compiler; {compiler[0]} failed: {said}; {way_out}"
-            )
+        _compile(compiler, library)
         try:
             loaded = ctypes.CDLL(str(library))
         except OSError as error:
-            raise ValueError(
-                f"kernels='compiled' cannot load what {compiler[0]} made: {error}; {way_out}"
-            ) from error
-    integer, pointer = ctypes.c_int64, ctypes.c_void_p
-    for name, arguments in (
-        ("hidden_total", ()),
-        ("hidden_centre", ()),
-        ("hidden_output", (pointer, integer, pointer, integer, pointer)),
-        ("hidden_sums", (pointer, pointer, integer)),
-        ("hidden_inner", (pointer, pointer)),
-        ("cross_entropy", (*[integer] * 3, *[pointer] * 6)),
-        ("adamw", (*[integer] * 2, *[pointer] * 4, *[ctypes.c_float] * 7)),
-    ):
+            raise _refusal(f"cannot load what {compiler[0]} made: {error}") from error
+    for name, arguments in _SIGNATURES.items():
         function = getattr(loaded, name)
-        is_of_layer = name.startswith("hidden")
-        function.argtypes = (pointer, *arguments) if is_of_layer else arguments
-        function.restype = None
+        function.argtypes, function.restype = arguments, None
     return loaded
+
+
+def _refusal(reason: str) -> ValueError:
+    return ValueError(
+        f"kernels='compiled' {reason}; install a C compiler, name one in CC, or train with "
+        "kernels='torch'"
+    )
+
+
+def _compiler() -> list[str]:
+    """The compiler's command, in words."""
+    wanted = os.environ.get("CC", "")
+    try:
+        named = shlex.split(wanted)
+    except ValueError as error:
+        raise _refusal(f"needs a C compiler; CC is no command ({error}): {wanted}") from error
+    compiler = named or [name for name in _COMPILERS if shutil.which(name)][:1]
+    if not compiler or shutil.which(compiler[0]) is None:
+        tried = compiler[0] if compiler else ", ".join(_COMPILERS)
+        raise _refusal(f"needs a C compiler; not found: {tried}")
+    return compiler
+
+
+def _compile(compiler: list[str], library: Path) -> None:
+    """Compile for this machine, as well as the compiler knows it."""
+    for machine in _FOR_THIS_MACHINE:
+        command = [*compiler, *_FLAGS, *machine, str(_SOURCE), "-o", str(library), "-lm"]
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
+                timeout=_SECONDS,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise _refusal(f"needs a C compiler; {compiler[0]} did not run: {error}") from error
+        if done.returncode == 0:
+            return
+    said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[0]
+    raise _refusal(f"needs a C compiler; {compiler[0]} failed: {said}")
 
 
 class CompiledKernels:

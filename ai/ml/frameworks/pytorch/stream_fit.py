@@ -171,8 +171,9 @@ def fit_files(
         say(f"left out {scan.n_left_out:,} rows without a target or of weight 0")
     if scan.reason:
         say(f"task: {scan.task}, since {scan.reason}")
-    training_device(settings(scan.task))  # refuses what this machine lacks
-    resolved = settings(scan.task).resolved(
+    asked = settings(scan.task)
+    training_device(asked)  # refuses what this machine lacks
+    resolved = asked.resolved(
         n_rows=n_rows["train"], n_classes=None if scan.classes is None else len(scan.classes)
     )
     fit = _StreamFit(
