@@ -1,5 +1,6 @@
 /* What a training step computes besides its matrix products: batch norm, ReLU and dropout,
-   forward and backward; the loss's gradient; AdamW.
+   forward and backward; the loss's gradient; AdamW. And the passes of a whole network, which call
+   a BLAS for the products.
 
    The formulas are those of kernels.py, objectives.py and optimizer.py; compiled.py compiles this
    file, has the same struct, and calls these functions. Every column of a member is summed by
@@ -34,6 +35,13 @@ static inline float dropped(float value, int32_t element, int32_t key, float lim
     memcpy(&hash, &bits, sizeof hash);
     return hash <= limit ? 0.0f : value;
 }
+
+/* Rows drawn at random lie anywhere: ask for all of them before the first is needed. */
+#if defined(__GNUC__)
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PREFETCH(address) ((void)0)
+#endif
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -214,43 +222,266 @@ static inline float exponential(float x)
 
 /* Cross-entropy of logits, members x rows x classes: its gradient of the mean over the rows, and
    per member the sum of the losses, added to `loss_sums`. `chosen` are the rows' places in
-   `targets` and `weights` (NULL: all 1). What is not a number stays so. */
+   `targets` and `weights` (NULL: all 1). What is not a number stays so.
+
+   A class of a block of rows is treated at once: there are few classes, and many rows. */
 void cross_entropy(int64_t n_members, int64_t n_rows, int64_t n_classes, const float *logits,
                    const int64_t *chosen, const int64_t *targets, const float *weights,
                    float *gradient, float *loss_sums)
 {
+    const float share = 1.0f / (float)n_rows;
+    for (int64_t row = 0; row < n_rows; row++) PREFETCH(targets + chosen[row]);
     for (int64_t member = 0; member < n_members; member++) {
         double loss = 0.0;
-        for (int64_t row = 0; row < n_rows; row++) {
-            const int64_t at = (member * n_rows + row) * n_classes, target = targets[chosen[row]];
+        for (int64_t from = 0; from < n_rows; from += BLOCK) {
+            const int64_t n = least(BLOCK, n_rows - from);
+            const int64_t at = (member * n_rows + from) * n_classes;
             const float *restrict z = logits + at;
             float *restrict g = gradient + at;
-            const float weight = weights ? weights[chosen[row]] : 1.0f;
-            float largest = z[0], sum = 0.0f;
-            for (int64_t c = 1; c < n_classes; c++) largest = z[c] > largest ? z[c] : largest;
-            for (int64_t c = 0; c < n_classes; c++) g[c] = exponential(z[c] - largest);
-            for (int64_t c = 0; c < n_classes; c++) sum += g[c];
-            const float scale = weight / (sum * (float)n_rows);
-            for (int64_t c = 0; c < n_classes; c++) g[c] *= scale;
-            g[target] -= weight / (float)n_rows;
-            loss += weight * (logf(sum) - (z[target] - largest));
+            float largest[BLOCK], sum[BLOCK] = {0}, scale[BLOCK];
+            for (int64_t r = 0; r < n; r++) largest[r] = z[r * n_classes];
+            for (int64_t c = 1; c < n_classes; c++)
+                for (int64_t r = 0; r < n; r++) {
+                    const float other = z[r * n_classes + c];
+                    largest[r] = other > largest[r] ? other : largest[r];
+                }
+            for (int64_t c = 0; c < n_classes; c++) {
+                float part[BLOCK] = {0};
+                for (int64_t r = 0; r < n; r++) part[r] = z[r * n_classes + c] - largest[r];
+                for (int64_t r = 0; r < BLOCK; r++) part[r] = exponential(part[r]);
+                for (int64_t r = 0; r < n; r++) {
+                    sum[r] += part[r];
+                    g[r * n_classes + c] = part[r];
+                }
+            }
+            for (int64_t r = 0; r < n; r++) {
+                const int64_t row = chosen[from + r], target = targets[row];
+                const float weight = weights ? weights[row] : 1.0f;
+                scale[r] = weight * share / sum[r];
+                loss += weight * (logf(sum[r]) - (z[r * n_classes + target] - largest[r]));
+            }
+            for (int64_t r = 0; r < n; r++)
+                for (int64_t c = 0; c < n_classes; c++) g[r * n_classes + c] *= scale[r];
+            for (int64_t r = 0; r < n; r++) {
+                const int64_t row = chosen[from + r];
+                g[r * n_classes + targets[row]] -= (weights ? weights[row] : 1.0f) * share;
+            }
         }
         loss_sums[member] += (float)loss;
     }
 }
 
-/* AdamW's step on `size` parameters, of which weight decay acts on the first `n_decayed`. */
+/* AdamW's step on `size` parameters, of which weight decay acts on the first `n_decayed`; counts
+   it in `steps`. What all parameters share is computed in double precision first. */
 void adamw(int64_t size, int64_t n_decayed, float *restrict values, const float *restrict gradients,
-           float *restrict first, float *restrict second, float keep, float rate,
-           float first_change, float beta2, float second_change, float second_share, float eps)
+           float *restrict first, float *restrict second, float *steps, double learning_rate,
+           double weight_decay, double beta1, double beta2, double least)
 {
+    const double done = *steps += 1.0f;
+    const float keep = (float)(1.0 - learning_rate * weight_decay);
+    const float rate = (float)(learning_rate / (1.0 - pow(beta1, done)));
+    const float second_share = (float)(1.0 / sqrt(1.0 - pow(beta2, done)));
+    const float first_change = (float)(1.0 - beta1), second_change = (float)(1.0 - beta2);
+    const float second_keep = (float)beta2, eps = (float)least;
     for (int64_t i = 0; i < n_decayed; i++) values[i] *= keep;
     for (int64_t i = 0; i < size; i++) {
         const float g = gradients[i];
         const float m = first[i] + (g - first[i]) * first_change;
-        const float v = second[i] * beta2 + g * g * second_change;
+        const float v = second[i] * second_keep + g * g * second_change;
         first[i] = m;
         second[i] = v;
         values[i] -= rate * m / (sqrtf(v) * second_share + eps);
+    }
+}
+
+/* sgemm of a BLAS: matrices column by column, all arguments by address, as Fortran has it.
+   Integers may have 32 bits or 64 there: positive ones below 2**31 are read alike, the lowest byte
+   being the first. */
+typedef void sgemm(const char *, const char *, const int64_t *, const int64_t *, const int64_t *,
+                   const float *, const float *, const int64_t *, const float *, const int64_t *,
+                   const float *, float *, const int64_t *);
+
+/* Below, matrices lie row by row; `rows` x `width` and `rows` x `height` are values in front of and
+   behind a linear layer, whose weight is `height` x `width`. */
+
+static void values_behind(sgemm *f, int64_t rows, int64_t width, int64_t height, const float *x,
+                          const float *weight, float *z)
+{
+    const float one = 1.0f, zero = 0.0f;
+    f("T", "N", &height, &rows, &width, &one, weight, &width, x, &width, &zero, z, &height);
+}
+
+static void weight_gradient(sgemm *f, int64_t rows, int64_t width, int64_t height, const float *x,
+                            const float *z_gradient, float *to)
+{
+    const float one = 1.0f, zero = 0.0f;
+    f("N", "T", &width, &height, &rows, &one, x, &width, z_gradient, &height, &zero, to, &width);
+}
+
+static void gradient_in_front(sgemm *f, int64_t rows, int64_t width, int64_t height,
+                              const float *weight, const float *z_gradient, float kept, float *to)
+{
+    const float one = 1.0f;
+    f("N", "N", &width, &rows, &height, &one, weight, &width, z_gradient, &height, &kept, to,
+      &width);
+}
+
+/* A last layer of few outputs is so thin that a BLAS spends most of its time on the call. */
+enum { FEW_OUTPUTS = 4, LANES = 16 };
+
+static void few_behind(int64_t rows, int64_t width, int64_t height, const float *x,
+                       const float *weight, float *z)
+{
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t c = 0; c < height; c++) {
+            const float *restrict v = x + row * width, *restrict w = weight + c * width;
+            /* Sums of every sixteenth: the result is the same however wide vectors are. */
+            float lanes[LANES] = {0}, sum = 0.0f;
+            int64_t i = 0;
+            for (; i + LANES <= width; i += LANES)
+                for (int64_t lane = 0; lane < LANES; lane++) lanes[lane] += v[i + lane] * w[i + lane];
+            for (int64_t lane = 0; lane < LANES; lane++) sum += lanes[lane];
+            for (; i < width; i++) sum += v[i] * w[i];
+            z[row * height + c] = sum;
+        }
+}
+
+static void few_weight_gradient(int64_t rows, int64_t width, int64_t height, const float *x,
+                                const float *z_gradient, float *to)
+{
+    for (int64_t from = 0; from < width; from += TILE) {
+        const int64_t n = least(TILE, width - from);
+        float sum[FEW_OUTPUTS][TILE] = {{0}}, part[FEW_OUTPUTS][TILE] = {{0}};
+        for (int64_t row = 0, end; row < rows;) {
+            for (end = least(row + BLOCK, rows); row < end; row++)
+                for (int64_t c = 0; c < height; c++) {
+                    const float g = z_gradient[row * height + c];
+                    const float *restrict v = x + row * width + from;
+                    for (int64_t i = 0; i < n; i++) part[c][i] += g * v[i];
+                }
+            for (int64_t c = 0; c < height; c++) join(sum[c], part[c], n);
+        }
+        for (int64_t c = 0; c < height; c++)
+            memcpy(to + c * width + from, sum[c], n * sizeof *to);
+    }
+}
+
+static void few_in_front(int64_t rows, int64_t width, int64_t height, const float *weight,
+                         const float *z_gradient, float *to)
+{
+    for (int64_t row = 0; row < rows; row++) {
+        float *restrict out = to + row * width;
+        for (int64_t c = 0; c < height; c++) {
+            const float g = z_gradient[row * height + c], *restrict w = weight + c * width;
+            if (c)
+                for (int64_t i = 0; i < width; i++) out[i] += g * w[i];
+            else
+                for (int64_t i = 0; i < width; i++) out[i] = g * w[i];
+        }
+    }
+}
+
+/* The product that forward passes make, alone: whether `f` is what we take it for. */
+void product(sgemm *f, int64_t rows, int64_t width, int64_t height, const float *x,
+             const float *weight, float *z)
+{
+    values_behind(f, rows, width, height, x, weight, z);
+}
+
+typedef struct {
+    const layer *between;          /* of one member */
+    const float *weight, *norm;    /* hidden_dim x inputs; bias, then weight of batch norm */
+    float *weight_gradient, *norm_gradient;
+    const int32_t *key;            /* of dropout */
+    int64_t opens_block, closes_block;
+} hidden;
+
+/* A network, and where one member's passes over a batch work. */
+typedef struct {
+    sgemm *product;
+    int64_t n_rows, input_dim, hidden_dim, output_dim, n_hidden;
+    const hidden *hidden;
+    const float *head, *head_bias;
+    float *head_gradient, *head_bias_gradient;
+    /* What products read and write must lie alike for every member, or bits might differ:
+       `outer` is the logits' and their gradients' place while they are part of one. */
+    float *logits, *outer;
+    float *gradient, *spare, *scratch;      /* rows x hidden_dim */
+    int64_t n_statistics;
+    float *running;
+    const float *sums, *shares;
+    float kept_share;
+} network;
+
+/* Logits in training mode of `x`, rows x input_dim; running statistics move. */
+void network_forward(const network *n, const float *x)
+{
+    const float *values = x, *entry = x;
+    int64_t width = n->input_dim;
+    for (int64_t i = 0; i < n->n_hidden; i++) {
+        const hidden *h = n->hidden + i;
+        if (h->opens_block) entry = values;
+        values_behind(n->product, n->n_rows, width, n->hidden_dim, values, h->weight,
+                      h->between->centred);
+        hidden_total(h->between);
+        hidden_centre(h->between);
+        hidden_output(h->between, h->norm, 0, h->closes_block ? entry : NULL, 0, h->key);
+        values = h->between->output;
+        width = n->hidden_dim;
+    }
+    if (n->output_dim <= FEW_OUTPUTS)
+        few_behind(n->n_rows, width, n->output_dim, values, n->head, n->outer);
+    else
+        values_behind(n->product, n->n_rows, width, n->output_dim, values, n->head, n->outer);
+    for (int64_t row = 0; row < n->n_rows; row++)
+        for (int64_t c = 0; c < n->output_dim; c++) {
+            const int64_t at = row * n->output_dim + c;
+            n->logits[at] = n->outer[at] + n->head_bias[c];
+        }
+    for (int64_t i = 0; i < n->n_statistics; i++)
+        n->running[i] = n->running[i] * n->kept_share + n->sums[i] * n->shares[i];
+}
+
+/* All gradients from that in the logits, after the forward pass on the same `x`. */
+void network_backward(const network *n, const float *x, const float *logits_gradient)
+{
+    const int64_t last = n->n_hidden - 1, n_outer = n->n_rows * n->output_dim;
+    const float *values = n->n_hidden ? n->hidden[last].between->output : x;
+    float *gradient = n->gradient, *spare = n->spare;
+    memcpy(n->outer, logits_gradient, n_outer * sizeof *n->outer);
+    const int64_t width = n->n_hidden ? n->hidden_dim : n->input_dim;
+    const int is_thin = n->output_dim <= FEW_OUTPUTS;
+    if (is_thin)
+        few_weight_gradient(n->n_rows, width, n->output_dim, values, n->outer, n->head_gradient);
+    else
+        weight_gradient(n->product, n->n_rows, width, n->output_dim, values, n->outer,
+                        n->head_gradient);
+    for (int64_t c = 0; c < n->output_dim; c++) {
+        double sum = 0.0;
+        for (int64_t at = c; at < n_outer; at += n->output_dim) sum += n->outer[at];
+        n->head_bias_gradient[c] = (float)sum;
+    }
+    if (n->n_hidden && is_thin)
+        few_in_front(n->n_rows, width, n->output_dim, n->head, n->outer, gradient);
+    else if (n->n_hidden)
+        gradient_in_front(n->product, n->n_rows, n->hidden_dim, n->output_dim, n->head, n->outer,
+                          0.0f, gradient);
+    for (int64_t i = last; i >= 0; i--) {
+        const hidden *h = n->hidden + i;
+        const int in_block = h->opens_block || h->closes_block;
+        values = i ? n->hidden[i - 1].between->output : x;
+        hidden_sums(h->between, gradient, h->norm_gradient, 0);
+        hidden_inner(h->between, gradient, n->scratch);
+        weight_gradient(n->product, n->n_rows, i ? n->hidden_dim : n->input_dim, n->hidden_dim,
+                        values, n->scratch, h->weight_gradient);
+        if (!i) break;
+        /* Inside a block, the gradient in the shortcut waits in the other buffer. */
+        gradient_in_front(n->product, n->n_rows, n->hidden_dim, n->hidden_dim, h->weight,
+                          n->scratch, h->opens_block ? 1.0f : 0.0f, in_block ? spare : gradient);
+        if (in_block) {
+            float *other = gradient;
+            gradient = spare;
+            spare = other;
+        }
     }
 }

@@ -1,7 +1,8 @@
 """All of a training step but its matrix products, compiled by the machine's C compiler.
 
 The functions of `compiled.c` pass over a layer's values half as often as torch's operations do,
-and one call of them replaces many. The compiler runs once in a process, in about a second, in a
+and one call of them replaces many: for a whole pass of a network see `compiled_network`. The
+compiler runs once in a process, in about a second, in a
 folder of its own that is gone afterwards: no compiled code is left on disk, or read from there.
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import os
 import shlex
 import shutil
@@ -35,7 +35,7 @@ _FLAGS = (
 # The first of these that the compiler takes.
 _FOR_THIS_MACHINE = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ())
 _SECONDS = 120
-_INTEGER, _POINTER, _FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
+_INTEGER, _POINTER, _DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
 _SIGNATURES = {
     "hidden_total": (_POINTER,),
     "hidden_centre": (_POINTER,),
@@ -43,7 +43,10 @@ _SIGNATURES = {
     "hidden_sums": (_POINTER, _POINTER, _POINTER, _INTEGER),
     "hidden_inner": (_POINTER, _POINTER, _POINTER),
     "cross_entropy": (*[_INTEGER] * 3, *[_POINTER] * 6),
-    "adamw": (*[_INTEGER] * 2, *[_POINTER] * 4, *[_FLOAT] * 7),
+    "adamw": (*[_INTEGER] * 2, *[_POINTER] * 5, *[_DOUBLE] * 5),
+    "product": (_POINTER, *[_INTEGER] * 3, *[_POINTER] * 3),
+    "network_forward": (_POINTER, _POINTER),
+    "network_backward": (_POINTER, _POINTER, _POINTER),
 }
 
 
@@ -142,6 +145,11 @@ class CompiledKernels:
     n_rows : int
         As for `TorchKernels`.
 
+    Attributes
+    ----------
+    address : int
+        Of the layer's struct, for functions of `compiled.c`.
+
     Raises
     ------
     ValueError
@@ -176,18 +184,18 @@ class CompiledKernels:
             share=share,
             minus_share=-share,
         )
-        self._address = ctypes.addressof(self._layer)
+        self.address = ctypes.addressof(self._layer)
         self._total, self._centre = kernels.hidden_total, kernels.hidden_centre
         self._output, self._sums = kernels.hidden_output, kernels.hidden_sums
         self._inner = kernels.hidden_inner
 
     def sum_values(self) -> None:
         """Sum the columns of `centred` into `total`."""
-        self._total(self._address)
+        self._total(self.address)
 
     def centre(self) -> None:
         """Take the mean off `centred`, and sum its squares into `square_sum`."""
-        self._centre(self._address)
+        self._centre(self.address)
 
     def normalise(self, norm: Tensor, residual: Tensor | None, key: Tensor | None) -> None:
         """Batch norm, (+ residual), ReLU and dropout, into `output`.
@@ -206,7 +214,7 @@ class CompiledKernels:
         if self._is_keyed and key is None:
             raise ValueError("a layer with dropout needs a key; make one with dropout_keys")
         self._output(
-            self._address,
+            self.address,
             norm.data_ptr(),
             norm.stride(0),
             None if residual is None else residual.data_ptr(),
@@ -226,7 +234,7 @@ class CompiledKernels:
         norm_gradient : Tensor of shape (n_members, 2, hidden_dim)
         """
         self._sums(
-            self._address, gradient.data_ptr(), norm_gradient.data_ptr(), norm_gradient.stride(0)
+            self.address, gradient.data_ptr(), norm_gradient.data_ptr(), norm_gradient.stride(0)
         )
 
     def inner_gradient(self, gradient: Tensor, inner: Tensor) -> None:
@@ -236,7 +244,7 @@ class CompiledKernels:
         ----------
         gradient, inner : Tensor of shape (n_members, batch, hidden_dim)
         """
-        self._inner(self._address, gradient.data_ptr(), inner.data_ptr())
+        self._inner(self.address, gradient.data_ptr(), inner.data_ptr())
 
 
 class CompiledCrossEntropy:
@@ -307,6 +315,8 @@ class CompiledAdamW:
     ----------
     parameters, gradients, first_moments, second_moments : Tensor of shape (n_members, size)
         In float32, without gaps.
+    steps : Tensor of shape (n_members,), float32
+        Steps done by each member; counted here.
     n_decayed : int
         Columns that weight decay acts on, from the left.
     """
@@ -317,10 +327,11 @@ class CompiledAdamW:
         gradients: Tensor,
         first_moments: Tensor,
         second_moments: Tensor,
+        steps: Tensor,
         n_decayed: int,
     ) -> None:
         # Addresses stay: the buffers change in place only.
-        self._alive = (parameters, gradients, first_moments, second_moments)
+        self._alive = (parameters, gradients, first_moments, second_moments, steps)
         self._sizes = (parameters.shape[1], n_decayed)
         self._rows = [
             tuple(tensor.data_ptr() for tensor in row) for row in zip(*self._alive, strict=True)
@@ -330,22 +341,10 @@ class CompiledAdamW:
     def step(
         self,
         member: int,
-        steps: int,
         learning_rate: float,
         weight_decay: float,
         betas: tuple[float, float],
         eps: float,
     ) -> None:
-        """One member's step, after which it has done `steps`."""
-        first_weight, second_weight = (1 - beta**steps for beta in betas)
-        self._function(
-            *self._sizes,
-            *self._rows[member],
-            1 - learning_rate * weight_decay,
-            learning_rate / first_weight,
-            1 - betas[0],
-            betas[1],
-            1 - betas[1],
-            1 / math.sqrt(second_weight),
-            eps,
-        )
+        """One member's step."""
+        self._function(*self._sizes, *self._rows[member], learning_rate, weight_decay, *betas, eps)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["DropoutMask", "Part", "dropout_keys"]
+__all__ = ["HIGHEST_HASHED_RATE", "DropoutMask", "Part", "dropout_keys"]
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
@@ -86,6 +86,8 @@ def _element_hashes(n_rows: int, n_columns: int, device: torch.device) -> Tensor
     return hashed.view(1, n_rows, n_columns)
 
 
+# At most 0.996 of all bit patterns are floats that are numbers: see `_limit`.
+HIGHEST_HASHED_RATE = 0.99
 # Patterns of a negative float32 that is a number: -0.0 down to minus infinity.
 _NEGATIVES = 0x7F800001
 
@@ -142,7 +144,7 @@ class DropoutMask:
         # One operation compares floats and zeroes, none does so with integers: the bits are read
         # as floats, of which `_limit` knows the order.
         self._floats = self._bits.view(torch.float32)
-        self._limit = _limit(rate) if rate <= 0.99 else None
+        self._limit = _limit(rate) if rate <= HIGHEST_HASHED_RATE else None
         self._in_one = self._limit is not None and dtype == torch.float32
 
     @property
@@ -150,7 +152,7 @@ class DropoutMask:
         """The elements' odd numbers, of shape (1, batch, hidden_dim), and the limit.
 
         An element is zeroed where its number times the key, modulo 2**32 and read as a float32,
-        is at most the limit. None where this does not hold: rates above 0.99.
+        is at most the limit. None where this does not hold: rates above `HIGHEST_HASHED_RATE`.
         """
         return None if self._limit is None else (self._elements, self._limit)
 

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.architecture import Architecture, FlatTensors
-from ai.ml.frameworks.pytorch.dropout import Part, dropout_keys
+from ai.ml.frameworks.pytorch.compiled import CompiledKernels
+from ai.ml.frameworks.pytorch.compiled_network import (
+    CompiledNetwork,
+    Layer,
+    NetworkBuffers,
+    torch_sgemm,
+)
+from ai.ml.frameworks.pytorch.dropout import HIGHEST_HASHED_RATE, Part, dropout_keys
 from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
 from ai.ml.frameworks.pytorch.layers import (
     BFloat16Products,
@@ -121,6 +128,14 @@ class StackedMembers:
                 "kernels 'compiled' are for modules in float32 on a CPU; "
                 f"got {arch.dtype} on {arch.device}"
             )
+        # Whole passes are compiled where nothing must happen in their middle.
+        self._passes_at_once = (
+            self._is_compiled
+            and not self._in_half
+            and all_reduce is None
+            and all(layer.rate <= HIGHEST_HASHED_RATE for layer in arch.hidden)
+            and torch_sgemm() is not None
+        )
         n_members = len(modules)
         self._templates = [copy.deepcopy(module).eval() for module in modules]
         self._seeds = tuple(seeds)
@@ -444,8 +459,13 @@ class _Threads:
 
     def __init__(self, n_threads: int) -> None:
         self.n_threads = n_threads
-        # The threads end with the pool, which ends with its owner; idle ones sleep.
-        self._pool = ThreadPoolExecutor(n_threads - 1) if n_threads > 1 else None
+        # The threads end with the pool, which ends with its owner; idle ones sleep. A thread's
+        # first question how many threads an operation has is what makes torch tell the BLAS.
+        self._pool = (
+            ThreadPoolExecutor(n_threads - 1, initializer=torch.get_num_threads)
+            if n_threads > 1
+            else None
+        )
 
     def share(self, active: Sequence[bool], size: int) -> list[list[slice]]:
         """The active members by thread, given the hidden values of a member, in elements."""
@@ -525,7 +545,9 @@ class _Work:
         )
         # Workers must sum the same pieces, whatever their parts of the batch.
         together = owner.n_members
-        if owner._all_reduce is None:
+        if owner._passes_at_once:
+            together = 1
+        elif owner._all_reduce is None:
             together = _members_together(arch, owner.n_members, batch)
         self.lanes: list[list[_Group]] = []
         self.slices = owner._threads.share(owner._active, batch * arch.hidden_dim)
@@ -553,7 +575,8 @@ class _Group:
         batch = work.logits.shape[1] if part is None else part.n_rows
         self._hidden = arch.hidden
         self._logits = work.logits[members]
-        shared, self._gradient, self._spare = scratch[:, :n_members].unbind(0)
+        self._input_dim = arch.input_dim
+        self._scratch, self._gradient, self._spare = scratch[:, :n_members].unbind(0)
         self._weights, self._head, self._head_bias = self._views(owner._parameters, arch)
         self._gradients, self._head_gradient, self._head_bias_gradient = self._views(
             owner._gradients, arch
@@ -576,7 +599,7 @@ class _Group:
                 layer.rate,
                 totals[:, i : i + 1],
                 square_sums[:, i : i + 1],
-                shared,
+                self._scratch,
                 part=part,
                 all_reduce=owner._all_reduce,
                 products=BFloat16Products() if owner._in_half else None,
@@ -585,6 +608,45 @@ class _Group:
             for i, layer in enumerate(arch.hidden)
         ]
         self._step_keys = [keys[members, None, None] for keys in work.keys]
+        self._compiled = self._compiled_network() if owner._passes_at_once else None
+
+    def _compiled_network(self) -> CompiledNetwork:
+        layers = [
+            Layer(
+                work.kernels,
+                weights.weight[0],
+                weights.norm[0],
+                gradients.weight[0],
+                gradients.norm[0],
+                key[0],
+                layer.opens_block,
+                layer.closes_block,
+            )
+            for layer, weights, gradients, work, key in zip(
+                self._hidden,
+                self._weights,
+                self._gradients,
+                self._layers,
+                self._step_keys,
+                strict=True,
+            )
+            if isinstance(work.kernels, CompiledKernels)
+        ]
+        buffers = NetworkBuffers(
+            head=self._head[0],
+            head_gradient=self._head_gradient[0],
+            head_bias=self._head_bias[0, 0],
+            head_bias_gradient=self._head_bias_gradient[0, 0],
+            logits=self._logits[0],
+            outer=torch.empty_like(self._logits[0]),
+            gradient=self._gradient[0],
+            spare=self._spare[0],
+            scratch=self._scratch[0],
+            running=self._running[0],
+            sums=self._sums[0],
+            shares=self._shares[0],
+        )
+        return CompiledNetwork(layers, buffers, self._input_dim, 1 - BATCH_NORM_MOMENTUM)
 
     def _views(
         self, flat: FlatTensors, arch: Architecture
@@ -596,6 +658,9 @@ class _Group:
 
     def forward(self, x: Tensor) -> None:
         """Logits in training mode of a batch (1, rows, input_dim); running statistics move."""
+        if self._compiled is not None:
+            self._compiled.forward(x[0].contiguous())
+            return
         values = x if self._n_members == 1 else x.expand(self._n_members, -1, -1)
         entry = values
         for layer, weights, work, key in zip(
@@ -611,6 +676,11 @@ class _Group:
 
     def backward(self, x: Tensor, logits_gradient: Tensor) -> None:
         """All gradients from that in the logits of all members."""
+        if self._compiled is not None:
+            self._compiled.backward(
+                x[0].contiguous(), logits_gradient[self._members][0].contiguous()
+            )
+            return
         outer = logits_gradient[self._members]
         x = x if self._n_members == 1 else x.expand(self._n_members, -1, -1)
         last = self._layers[-1].output if self._layers else x

@@ -84,7 +84,7 @@ class FlatAdamW:
         buffers = (parameters, gradients, self.first_moments, self.second_moments)
         self._rows = Rows(*(list(buffer.unbind(0)) for buffer in buffers))
         self._row_steps = list(self.steps.unbind(0))
-        self._compiled = CompiledAdamW(*buffers, n_decayed) if is_compiled else None
+        self._compiled = CompiledAdamW(*buffers, self.steps, n_decayed) if is_compiled else None
 
     def step(
         self,
@@ -102,14 +102,12 @@ class FlatAdamW:
         members : slice, default=all
             Which members move.
         """
-        self.steps[members].add_(1)
         if self._compiled is not None:
-            for member in range(*members.indices(len(self.steps))):
-                done = int(self.steps[member])
-                self._compiled.step(
-                    member, done, float(learning_rate), weight_decay, self.betas, self.eps
-                )
+            rate = float(learning_rate)
+            for member in range(*members.indices(len(self._row_steps))):
+                self._compiled.step(member, rate, weight_decay, self.betas, self.eps)
             return
+        self.steps[members].add_(1)
         self._decayed[members].mul_(1 - learning_rate * weight_decay)
         rows = Rows(*(tensors[members] for tensors in self._rows))
         adamw_update(rows, self._row_steps[members], learning_rate, self.betas, self.eps)
