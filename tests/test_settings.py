@@ -115,3 +115,14 @@ def test_many_classes_are_learned_for_longer() -> None:
     ):
         assert settings.resolved(n_rows=n_rows, n_classes=n_classes).max_epochs == wanted
     assert settings.resolved(n_rows=5_000).max_epochs == 20
+
+
+def test_a_tenth_of_the_rows_is_held_out_and_of_few_rows_a_hundred() -> None:
+    settings = FitSettings(task="classification")
+    for n_rows, wanted in ((1, 0.2), (499, 0.2), (800, 0.125), (1_000, 0.1), (10**9, 0.1)):
+        assert settings.held_out_share(n_rows) == pytest.approx(wanted)
+    assert settings.held_out_share(None) == 0.1
+    student = FitSettings(task="classification", training_mode="tree_teacher_distillation")
+    assert student.held_out_share(10**6) == student.held_out_share(None) == 0.2
+    asked = FitSettings(task="regression", validation_fraction=0.3)
+    assert asked.held_out_share(100) == asked.held_out_share(None) == 0.3

@@ -449,7 +449,7 @@ def test_the_modes_train_from_files(mode: Any, files: Path) -> None:
 def test_a_quantity_gets_intervals_from_rows_that_chose_nothing(
     files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_fit, "_ASIDE_FROM", 100)
+    monkeypatch.setattr(stream_fit, "_ASIDE_FROM", 50)
     columns = StreamColumns("value", drop=("label",), weight="mass")
     model = _fit(files, columns, on_message=print)
     assert model.metrics["test"]["rmse"] < model.metrics["baseline"]["rmse"]

@@ -239,7 +239,7 @@ class _Shared:
         if test is None and split.test_fraction > 0:
             test = halve(split.test_fraction)
         if validation is None:
-            validation = halve(settings.validation_fraction)
+            validation = halve(settings.held_out_share(len(rows)))
         return cls(
             rows,
             validation.with_positive_weight()[0],

@@ -247,8 +247,10 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         Peak step size of AdamW.
     weight_decay : float, default=0.05
         Decoupled decay of the weights of linear layers.
-    validation_fraction : float, default=0.2
-        Share of the rows that chooses the epoch and fits the calibrator.
+    validation_fraction : float or None, default=None
+        Share of the rows that chooses the epoch and fits the calibrator. None: a tenth, or 100
+        rows where that is more, but at most a fifth; a fifth in `tree_teacher_distillation`, where
+        what is taught is chosen on them too.
     class_weight : "balanced", dict or None, default=None
         Weight by label, 1 where a label is not named; multiplied with `sample_weight`.
     prior : "training", "balanced" or array of shape (n_classes,), default="training"
@@ -316,7 +318,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         batch_size: int | None = None,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.05,
-        validation_fraction: float = 0.2,
+        validation_fraction: float | None = None,
         class_weight: ClassWeight = None,
         prior: Prior = "training",
         calibration: CalibrationName | None = "auto",
@@ -478,7 +480,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         batch_size: int | None = None,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.05,
-        validation_fraction: float = 0.2,
+        validation_fraction: float | None = None,
         numeric_encoding: NumericEncoding = "auto",
         hide_rate: float = 0.02,
         teacher: object = None,

@@ -161,9 +161,11 @@ def fit_table(
     profile = profile_table(rows.frame, named=named, roles=roles)
     all_groups = None
     if validation is None:
+        share = settings.held_out_share(len(rows))
+        settings = replace(settings, validation_fraction=share)
         train_index, validation_index = split_rows(
             len(rows),
-            fraction=settings.validation_fraction,
+            fraction=share,
             codes=None if classes is None else rows.target,
             groups=groups,
             time=time,

@@ -45,6 +45,8 @@ MODE_SUMMARIES: dict[TrainingMode, str] = {
     "calibrated_classifier": "when the probabilities themselves matter",
     "tree_teacher_distillation": "a small, fast network taught by a tree ensemble",
 }
+# Rows that choose the epoch and calibrate: fewer than these are worth more there than in training.
+_HELD_OUT_ROWS, _MOST_HELD_OUT = 100, 0.2
 _CLASSIFICATION_ONLY = frozenset({"imbalance_aware", "calibrated_classifier"})
 
 
@@ -100,7 +102,7 @@ class FitSettings:
         Peak step size of AdamW.
     weight_decay : float
         Decoupled weight decay on the weights of linear layers (not on biases and norms).
-    validation_fraction : float
+    validation_fraction : float or None
         Share of the rows set aside to choose the epoch and to calibrate, in (0, 1).
     numeric_encoding : NumericEncoding
         How numeric columns become network inputs.
@@ -144,7 +146,7 @@ class FitSettings:
     batch_size: int | None = None
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
-    validation_fraction: float = 0.2
+    validation_fraction: float | None = None
     numeric_encoding: NumericEncoding = "auto"
     hide_rate: float = 0.02
     calibration: CalibrationName | None = "auto"
@@ -216,8 +218,9 @@ class FitSettings:
             self.weight_decay,
         )
         _require(
-            _is_number(self.validation_fraction) and 0 < self.validation_fraction < 1,
-            "validation_fraction must be a number above 0 and below 1",
+            self.validation_fraction is None
+            or (_is_number(self.validation_fraction) and 0 < self.validation_fraction < 1),
+            "validation_fraction must be a number above 0 and below 1, or None",
             self.validation_fraction,
         )
         _require(
@@ -268,6 +271,22 @@ class FitSettings:
             "kernels must be 'torch' or 'compiled'",
             self.kernels,
         )
+
+    def held_out_share(self, n_rows: int | None) -> float:
+        """`validation_fraction`, or what stands for it where that is None.
+
+        Parameters
+        ----------
+        n_rows : int or None
+            Rows to divide; None: many, and not counted yet.
+        """
+        if self.validation_fraction is not None:
+            return self.validation_fraction
+        # What a student is taught is chosen on these rows as well.
+        if self.training_mode == "tree_teacher_distillation":
+            return _MOST_HELD_OUT
+        fewest = 0.0 if n_rows is None else _HELD_OUT_ROWS / max(n_rows, 1)
+        return min(max(0.1, fewest), _MOST_HELD_OUT)
 
     def resolved(self, *, n_rows: int, n_classes: int | None = None) -> FitSettings:
         """Fill in what was left to the table.

@@ -150,10 +150,9 @@ def fit_files(
 
     given = settings(task or "classification" if task != "regression" else task)
     _check_mode(given, class_weight)
+    share = given.held_out_share(None)
     table = FilesTable.of(source)
-    places = RowPlaces(
-        table, given.random_state, given.validation_fraction, test_fraction, columns.group
-    )
+    places = RowPlaces(table, given.random_state, share, test_fraction, columns.group)
     scan = scan_table(
         table,
         columns,
@@ -171,7 +170,7 @@ def fit_files(
         say(f"left out {scan.n_left_out:,} rows without a target or of weight 0")
     if scan.reason:
         say(f"task: {scan.task}, since {scan.reason}")
-    asked = settings(scan.task)
+    asked = replace(settings(scan.task), validation_fraction=share)
     training_device(asked)  # refuses what this machine lacks
     resolved = asked.resolved(
         n_rows=n_rows["train"], n_classes=None if scan.classes is None else len(scan.classes)
