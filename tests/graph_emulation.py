@@ -24,8 +24,9 @@ from ai.ml.frameworks.pytorch.graphs import Graph
 
 __all__ = ["EmulatedCapture", "HostWaits", "NotCapturableError"]
 
-# Methods that leave torch without an operation: those that wait for a device, and others.
-_WAITS = frozenset({"tolist", "numpy", "cpu", "__array__"})
+# What leaves torch without an operation that is seen here: what waits for a device, and others.
+# `one_hot` reads the classes inside, where no mode looks.
+_WAITS = frozenset({"tolist", "numpy", "cpu", "__array__", "one_hot"})
 _ESCAPES = _WAITS | {"data_ptr", "pin_memory"}
 _INDEXING = frozenset({"index", "index_put", "index_put_", "_unsafe_index"})
 _GARBAGE = 0xFF  # floats of it are NaN

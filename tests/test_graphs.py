@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ai.ml.frameworks.pytorch import batches as batches_module
 from ai.ml.frameworks.pytorch import graphs as graphs_module
 from ai.ml.frameworks.pytorch import members as members_module
 from ai.ml.frameworks.pytorch import optimizer, trainer
@@ -367,6 +368,21 @@ def test_a_step_reads_no_value_and_stays_on_its_device(
 # ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("is_expanded", [True, False])
+def test_batches_lie_on_the_device_of_their_rows(
+    monkeypatch: pytest.MonkeyPatch, is_expanded: bool
+) -> None:
+    if not is_expanded:
+        monkeypatch.setattr(batches_module, "_EXPANDED_BYTES", 0)
+    table = _Table("meta")
+    rows = MemoryRows(table.inputs(), Objective(torch.zeros(N_ROWS, 1, device="meta")), 16, 0)
+    batches = list(rows.epoch(1))
+    assert [len(batch.x) for batch in batches] == [16, 16, 16, 12]
+    for batch in batches:
+        assert batch.rows is not None
+        assert batch.x.device.type == batch.rows.device.type == "meta"
+
+
 class _Table:
     """A table of numbers and categories, whose levels are hidden at random."""
 
@@ -554,7 +570,7 @@ _REFUSED: dict[str, Callable[[], object]] = {
     "address": lambda: _VALUES.data_ptr(),
     "nonzero": lambda: _VALUES.nonzero(),
     "mask": lambda: _VALUES[_VALUES > 2],
-    "one_hot": lambda: torch.nn.functional.one_hot(_VALUES.long()),
+    "one_hot": lambda: torch.nn.functional.one_hot(_VALUES.long(), 6),
     "tensor": lambda: torch.tensor([1.0]),
     "as_tensor": lambda: torch.as_tensor(0.5),
     "new_tensor": lambda: _VALUES.new_tensor(2.0),
