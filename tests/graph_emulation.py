@@ -36,6 +36,11 @@ class NotCapturableError(RuntimeError):
     """CUDA would have refused it."""
 
 
+def _is_composite(func: Any) -> bool:
+    """Whether it is made of other operations, which inference mode does not take apart itself."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
 def _why_not(func: Any, args: tuple[Any, ...]) -> str | None:
     """Why the host would wait for the device, or the device for the host; None: it does not."""
     name = func.overloadpacket.__name__
@@ -110,7 +115,7 @@ class _EmulatedGraph(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func._can_decompose():
+        if _is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)
         reason = _why_not(func, args)
@@ -248,7 +253,7 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func._can_decompose():
+        if _is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)
         reason = _why_not(func, args)
