@@ -1,11 +1,13 @@
 """How many rows a second are trained on, as ratios to the matrix products alone and to others.
 
-    python -m benchmarks.train_throughput [--peers-python PYTHON] [--output FILE]
+    python -m benchmarks.train_throughput [--peers-python PYTHON] [--device cuda] [--output FILE]
 
 100,000 rows of 64 standard normal inputs, two classes, dropout 0.1, AdamW. All contenders of a
 setting are timed in turns, so that a slower machine is slower for all; the table has medians and
 the spread between the quartiles. Members' rates count every member's rows. Peers need an
 interpreter that has them (`--peers-python`, by default this one); those it lacks are left out.
+On a CUDA device, stacked members take their steps one by one and as graphs; what trains on a CPU is
+left out.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from ai.ml.frameworks.pytorch.batches import Batch
 from ai.ml.frameworks.pytorch.compiled import compiled_kernels
+from ai.ml.frameworks.pytorch.graphs import StepGraphs
 from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
 from ai.ml.frameworks.pytorch.objectives import Objective
@@ -80,15 +84,20 @@ class Setting:
 class Data:
     """The table, and its rows in a random order, batch after batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         generator = torch.Generator().manual_seed(0)
-        self.x = torch.randn(N_ROWS, N_INPUTS, generator=generator)
+        self.x = torch.randn(N_ROWS, N_INPUTS, generator=generator).to(device)
         self.y = (self.x[:, 0] + self.x[:, 1] * self.x[:, 2] > 0).long()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.x.device
 
     def batches(self, batch: int) -> Iterator[Tensor]:
         """Endless."""
         while True:
-            order = torch.randperm(N_ROWS)
+            order = torch.randperm(N_ROWS).to(self.device)
             yield from (order[i : i + batch] for i in range(0, N_ROWS - batch + 1, batch))
 
 
@@ -99,9 +108,10 @@ def products(setting: Setting, data: Data) -> Step:
         for layer in setting.build().modules()
         if isinstance(layer, nn.Linear)
     ]
-    inputs = [torch.randn(setting.batch, width) for width, _ in shapes]
-    outputs = [torch.randn(setting.batch, width) for _, width in shapes]
-    weights = [torch.randn(height, width) for width, height in shapes]
+    with data.device:
+        inputs = [torch.randn(setting.batch, width) for width, _ in shapes]
+        outputs = [torch.randn(setting.batch, width) for _, width in shapes]
+        weights = [torch.randn(height, width) for width, height in shapes]
     gradients = [torch.empty_like(weight) for weight in weights]
 
     def step() -> None:
@@ -121,10 +131,12 @@ def stacked(
     n_members: int,
     precision: Precision = "float32",
     kernels: Kernels = "torch",
+    *,
+    is_captured: bool = False,
 ) -> Step:
     """The fast step, as the trainer takes it."""
     members = StackedMembers(
-        [setting.build() for _ in range(n_members)],
+        [setting.build().to(data.device) for _ in range(n_members)],
         seeds=range(n_members),
         n_threads=setting.threads,
         precision=precision,
@@ -132,10 +144,15 @@ def stacked(
     )
     objective = Objective(data.y, is_compiled=kernels == "compiled")
     batches = enumerate(data.batches(setting.batch))
+    graphs = StepGraphs(members, objective, 0.01) if is_captured else None
 
     def step() -> None:
         number, rows = next(batches)
         x = data.x.index_select(0, rows)
+        if graphs is not None:
+            batch = Batch(x, objective.gradient_of(rows), rows=rows)
+            graphs.take(batch, step=number, learning_rate=1e-3)
+            return
         members.forward_backward(x, objective.gradient_of(rows), step=number)
         members.optimizer_step(1e-3, 0.01)
 
@@ -144,7 +161,7 @@ def stacked(
 
 def plain(setting: Setting, data: Data, *, fused: bool) -> Step:
     """The loop that one writes: index slices, autograd, one fused or foreach AdamW."""
-    model = setting.build().train()
+    model = setting.build().to(data.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=fused, foreach=not fused)
     batches = data.batches(setting.batch)
 
@@ -205,12 +222,21 @@ class Contender:
         """Rows per second, over about so many seconds."""
         with _threads(self.threads):
             self.step()
+            _wait()
             started = time.perf_counter()
             n_steps = 0
-            while (elapsed := time.perf_counter() - started) < seconds or n_steps < 3:
+            while time.perf_counter() - started < seconds or n_steps < 3:
                 self.step()
                 n_steps += 1
+            _wait()
+            elapsed = time.perf_counter() - started
         return n_steps * self.rows / elapsed
+
+
+def _wait() -> None:
+    """Until a CUDA device, where there is one, has done all that it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 @contextlib.contextmanager
@@ -223,8 +249,10 @@ def _threads(n_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _kernels() -> tuple[Kernels, ...]:
+def _kernels(device: torch.device) -> tuple[Kernels, ...]:
     """Those that this machine can have."""
+    if device.type != "cpu":
+        return ("torch",)
     try:
         compiled_kernels()
     except ValueError as error:
@@ -241,20 +269,24 @@ def contenders(setting: Setting, data: Data, member_counts: list[int]) -> list[C
         Contender(
             f"stacked, members {k}"
             + ", bfloat16" * (precision == "bfloat16")
-            + ", compiled" * (kernels == "compiled"),
-            stacked(setting, data, k, precision, kernels),
+            + ", compiled" * (kernels == "compiled")
+            + ", graphs" * is_captured,
+            stacked(setting, data, k, precision, kernels, is_captured=is_captured),
             k * batch,
             1,
         )
         for k in member_counts
         for precision in get_args(Precision)
-        for kernels in _kernels()
+        for kernels in _kernels(data.device)
+        for is_captured in ((False, True) if data.device.type == "cuda" else (False,))
     ]
     found += [
         Contender(PLAIN, plain(setting, data, fused=True), batch, threads),
         Contender("index slices, foreach AdamW", plain(setting, data, fused=False), batch, threads),
-        Contender("DataLoader, AdamW", data_loader(setting, data), batch, threads),
     ]
+    if data.device.type != "cpu":
+        return found
+    found.append(Contender("DataLoader, AdamW", data_loader(setting, data), batch, threads))
     if setting.mode == "mlp_dense":
         found.append(
             Contender("scikit-learn MLP", scikit_learn(setting, data), 10 * batch, threads)
@@ -288,7 +320,7 @@ def measure(setting: Setting, data: Data, arguments: argparse.Namespace) -> dict
     for _ in range(arguments.repeats):
         for contender in chosen:
             rates[contender.name].append(contender.rate(arguments.seconds))
-    if setting.mode == "mlp_dense":
+    if setting.mode == "mlp_dense" and data.device.type == "cpu":
         for name in arguments.peers:
             found = [peer_rate(name, setting, arguments.peers_python) for _ in range(2)]
             if kept := [rate for rate in found if rate is not None]:
@@ -296,7 +328,7 @@ def measure(setting: Setting, data: Data, arguments: argparse.Namespace) -> dict
     return rates
 
 
-def hardware() -> dict[str, str | int | None]:
+def hardware(device: str = "cpu") -> dict[str, str | int | None]:
     """Machine and versions."""
     cpu = platform.processor()
     with contextlib.suppress(OSError):
@@ -306,6 +338,7 @@ def hardware() -> dict[str, str | int | None]:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "numpy", "scikit-learn")},
     }
@@ -365,10 +398,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="of each timing")
     parser.add_argument("--peers", nargs="*", choices=PEER_NAMES, default=list(PEER_NAMES))
     parser.add_argument("--peers-python", default=sys.executable)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--busy", type=int, default=0, help="processes that get in the way")
     parser.add_argument("--output", type=Path, help="append JSON lines here")
     arguments = parser.parse_args()
-    data, console, machine = Data(), Console(width=100), hardware()
+    data, console = Data(arguments.device), Console(width=100)
+    machine = hardware(arguments.device)
     console.print(machine)
     with busy_neighbours(arguments.busy):
         for setting in settings_of(arguments):

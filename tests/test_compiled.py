@@ -184,7 +184,7 @@ def test_what_would_leave_the_memory_is_refused() -> None:
     with pytest.raises(ValueError, match="logits must have 3 classes or more; got 2"):
         objective.gradient(logits[..., :2], rows)
     objective.load_state({"loss_sum": torch.zeros(1), "row_count": torch.tensor([3])})
-    with pytest.raises(ValueError, match=r"running loss must be float32 of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"running loss must be torch.float32 of shape \(2,\)"):
         objective.gradient(logits, rows)
     with pytest.raises(ValueError, match="class codes must be 0 or more; got -1"):
         Objective(torch.tensor([0, -1]), is_compiled=True)

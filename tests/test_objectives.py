@@ -52,6 +52,38 @@ def test_running_loss_is_the_mean_over_all_batches() -> None:
         objective.take_running_loss()
 
 
+def test_a_running_loss_goes_on_in_place() -> None:
+    objective = _objective("classification", weighted=True)
+    logits, rows = torch.randn(N_MEMBERS, 5, N_CLASSES, dtype=torch.float64), torch.arange(5)
+    objective.gradient(logits.clone(), rows)
+    sums, state, once = objective._loss_sum, objective.state(), objective.take_running_loss()
+    assert objective.state()["loss_sum"].shape == (0,)
+    assert once.all()
+    objective.gradient(logits.clone(), rows)
+    assert torch.equal(objective.take_running_loss(), once)
+    objective.load_state(state)
+    assert torch.equal(objective.take_running_loss(), once)
+    objective.gradient(logits.clone(), rows)
+    objective.load_state({"loss_sum": torch.zeros(0), "row_count": torch.tensor([0])})
+    objective.gradient(logits.clone(), rows)
+    assert torch.equal(objective.take_running_loss(), once)
+    assert objective._loss_sum is sums
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_a_running_loss_of_other_members_is_refused(is_compiled: bool) -> None:
+    codes, rows = torch.tensor([0, 1, 1]), torch.arange(3)
+    objective = Objective(codes, is_compiled=is_compiled)
+    for wrong in (torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), torch.zeros(0)):
+        with pytest.raises(ValueError, match="one floating number per member"):
+            objective.load_state({"loss_sum": wrong, "row_count": torch.tensor([3])})
+    # A sum of one would spread over all members.
+    for sums in (torch.zeros(1), torch.zeros(2, dtype=torch.float64)):
+        objective.load_state({"loss_sum": sums, "row_count": torch.tensor([3])})
+        with pytest.raises(ValueError, match=r"running loss must be torch.float32 of shape \(2,\)"):
+            objective.gradient(torch.zeros(2, 3, 2), rows)
+
+
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_weight_two_equals_a_row_twice(kind: str) -> None:
     plain = _objective(kind, weighted=False)

@@ -50,11 +50,14 @@ class Batch(NamedTuple):
     part : Part, optional
         Which rows of the batch these are, where several workers share it; the gradient is then
         that of the whole batch's mean loss.
+    rows : Tensor of shape (batch,), int64, optional
+        Where they stand among all rows of one objective, whose gradient this is.
     """
 
     x: Tensor
     gradient: Callable[[Tensor], Tensor]
     part: Part | None = None
+    rows: Tensor | None = None
 
 
 class TrainingRows(Protocol):
@@ -225,16 +228,25 @@ class MemoryRows:
     def n_batches(self) -> int:
         return len(self._bounds)
 
+    @property
+    def objective(self) -> Objective:
+        """What all batches are trained on."""
+        return self._objective
+
     def epoch(self, number: int, *, skip: int = 0) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(stream_seed(self._seed, _ORDER, number))
-        order = torch.randperm(self._inputs.n_rows, generator=generator).to(self._inputs.device)
+        order = torch.randperm(self._inputs.n_rows, generator=generator)
+        if self._inputs.device.type == "cuda":
+            # From pinned memory, the host need not wait until it has arrived.
+            order = order.pin_memory()
+        order = order.to(self._inputs.device, non_blocking=True)
         first = (number - 1) * self.n_batches
         for i, (start, end) in enumerate(self._bounds):
             if i < skip:
                 continue
             rows = order[start:end]
             x = self._inputs.batch(rows, stream_seed(self._seed, _HIDDEN, first + i))
-            yield Batch(x, self._objective.gradient_of(rows))
+            yield Batch(x, self._objective.gradient_of(rows), rows=rows)
 
     def take_running_loss(self) -> Tensor:
         return self._objective.take_running_loss()

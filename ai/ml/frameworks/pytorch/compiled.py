@@ -281,16 +281,12 @@ class CompiledCrossEntropy:
         -------
         Tensor of shape (n_members, batch, n_classes)
         """
-        # Addresses leave here, and no kernel looks at what is behind them.
-        n_members, batch, n_classes = logits.shape
+        # Addresses leave here, and no kernel looks at what is behind them. The objective has seen
+        # to `loss_sums`.
+        _, batch, n_classes = logits.shape
         if rows.dtype != torch.int64 or rows.shape != (batch,):
             raise ValueError(
                 f"rows must be int64 of shape ({batch},); got {rows.dtype} of {tuple(rows.shape)}"
-            )
-        if loss_sums.dtype != torch.float32 or loss_sums.shape != (n_members,):
-            raise ValueError(
-                f"the running loss must be float32 of shape ({n_members},); got "
-                f"{loss_sums.dtype} of {tuple(loss_sums.shape)}; start without the state"
             )
         if n_classes < self._n_classes:
             raise ValueError(f"logits must have {self._n_classes} classes or more; got {n_classes}")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["HIGHEST_HASHED_RATE", "DropoutMask", "Part", "dropout_keys"]
+__all__ = ["HIGHEST_HASHED_RATE", "DropoutMask", "Part", "dropout_keys", "seeds_on"]
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
@@ -51,13 +51,22 @@ def _shift_right(z: Tensor, bits: int) -> Tensor:
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def dropout_keys(seeds: Sequence[int], n_layers: int, steps: Tensor) -> Tensor:
+def seeds_on(device: torch.device, seeds: Sequence[int]) -> Tensor:
+    """Seeds of any size as a tensor of shape (n_members,), int64, for `dropout_keys`.
+
+    Made once a run: numbers that leave the host make it wait for the device.
+    """
+    signed = [(seed + 2**63) % 2**64 - 2**63 for seed in seeds]
+    return torch.tensor(signed, dtype=torch.int64, device=device)
+
+
+def dropout_keys(seeds: Sequence[int] | Tensor, n_layers: int, steps: Tensor) -> Tensor:
     """What the dropout of each step, layer and member depends on besides the element.
 
     Parameters
     ----------
-    seeds : sequence of int
-        One per member, of any size.
+    seeds : sequence of int, or Tensor of shape (n_members,), int64
+        One per member, of any size; a tensor is that of `seeds_on`.
     n_layers : int
     steps : Tensor of shape (n_steps,), int64
 
@@ -66,9 +75,9 @@ def dropout_keys(seeds: Sequence[int], n_layers: int, steps: Tensor) -> Tensor:
     Tensor of shape (n_steps, n_layers, n_members), int32
         Odd factors. Those of a member depend on no other member.
     """
-    signed = [(seed + 2**63) % 2**64 - 2**63 for seed in seeds]
     device = steps.device
-    z = _scramble(torch.tensor(signed, dtype=torch.int64, device=device) + _GOLDEN)
+    signed = seeds if isinstance(seeds, Tensor) else seeds_on(device, seeds)
+    z = _scramble(signed + _GOLDEN)
     layers = torch.arange(1, n_layers + 1, device=device)
     z = _scramble(z + layers[:, None] * _GOLDEN)
     z = _scramble(z + (steps[:, None, None] + 1) * _GOLDEN)

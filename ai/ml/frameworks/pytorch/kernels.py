@@ -70,7 +70,7 @@ class TorchKernels:
         self._eps = torch.full_like(buffers.total, BATCH_NORM_EPS * keep**2)
         self._share = keep**2 / n_rows
         # A tensor, since a Python number in a product costs more than the product.
-        self._minus_share = buffers.total.new_tensor(-self._share)
+        self._minus_share = buffers.total.new_full((), -self._share)
         buffers.gain.fill_(1.0 / keep)
         self._gain_of_std = buffers.gain[:, 1:]
         self._shift, self._scale = buffers.affine[:, :1], buffers.affine[:, 1:]

@@ -23,7 +23,12 @@ from ai.ml.frameworks.pytorch.compiled_network import (
     NetworkBuffers,
     torch_sgemm,
 )
-from ai.ml.frameworks.pytorch.dropout import HIGHEST_HASHED_RATE, Part, dropout_keys
+from ai.ml.frameworks.pytorch.dropout import (
+    HIGHEST_HASHED_RATE,
+    Part,
+    dropout_keys,
+    seeds_on,
+)
 from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
 from ai.ml.frameworks.pytorch.layers import (
     BFloat16Products,
@@ -138,7 +143,7 @@ class StackedMembers:
         )
         n_members = len(modules)
         self._templates = [copy.deepcopy(module).eval() for module in modules]
-        self._seeds = tuple(seeds)
+        self._seeds = seeds_on(arch.device, seeds)
         trained = (*arch.decayed(), *arch.plain())
         self._parameters, self._gradients, self._best_parameters = (
             FlatTensors(trained, n_members, arch.dtype, arch.device) for _ in range(3)
@@ -168,6 +173,7 @@ class StackedMembers:
         self._lanes = _lanes(self._active, 1)
         self._work: dict[tuple[int, Part | None], _Work] = {}
         self._keys: tuple[int, Tensor] | None = None
+        self._buffers_version = 0
 
     # -- training -----------------------------------------------------------------------------
 
@@ -175,6 +181,21 @@ class StackedMembers:
     def n_members(self) -> int:
         """How many networks there are."""
         return len(self._templates)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        return self._architecture.device
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several workers share every batch."""
+        return self._all_reduce is not None
+
+    @property
+    def buffers_version(self) -> int:
+        """Grows when buffers of the step are dropped: what holds their addresses is void then."""
+        return self._buffers_version
 
     def forward_backward(
         self,
@@ -212,6 +233,16 @@ class StackedMembers:
         ValueError
             If `x` has another shape, or one row where batch norm needs two.
         """
+        self.prepare(x, step=step, part=part)
+        logits = self.uncounted_forward_backward(x, loss_grad, part=part)
+        self.count_batch()
+        return logits
+
+    def prepare(self, x: Tensor, *, step: int, part: Part | None = None) -> None:
+        """What the host does before `uncounted_forward_backward`: checks, buffers, dropout.
+
+        Parameters and errors are those of `forward_backward`.
+        """
         arch = self._architecture
         n_rows = len(x) if part is None else part.n_rows
         if x.ndim != 2 or x.shape[1] != arch.input_dim:
@@ -227,9 +258,24 @@ class StackedMembers:
         work = self._work.get((len(x), part))
         if work is None:
             work = self._work[len(x), part] = _Work(self, len(x), part)
-        self._lanes = work.slices
         if arch.has_dropout:
             work.keys.copy_(self._step_keys(step))
+
+    def count_batch(self) -> None:
+        """Say that the active members saw a batch in `uncounted_forward_backward`."""
+        for k, is_active in enumerate(self._active):
+            self._n_batches[k] += is_active
+
+    def uncounted_forward_backward(
+        self, x: Tensor, loss_grad: Callable[[Tensor], Tensor], *, part: Part | None = None
+    ) -> Tensor:
+        """`forward_backward` of a batch that was prepared, all but what the host does.
+
+        After a first call with as many rows, nothing but work on the device: a step that was
+        captured repeats all of it, at the same addresses while `buffers_version` stays.
+        """
+        work = self._work[len(x), part]
+        self._lanes = work.slices
         shared = x.unsqueeze(0)
 
         def forward(groups: list[_Group]) -> None:
@@ -245,8 +291,6 @@ class StackedMembers:
         self._threads.run(backward, work.lanes)
         if self._all_reduce is not None:
             self._all_reduce(self._gradients.memory)
-        for k, is_active in enumerate(self._active):
-            self._n_batches[k] += is_active
         return work.logits
 
     def optimizer_step(self, learning_rate: float | Tensor, weight_decay: float) -> None:
@@ -273,6 +317,7 @@ class StackedMembers:
             self._active = changed
             self._lanes = _lanes(changed, 1)
             self._work.clear()
+            self._buffers_version += 1
             # Nobody writes these any more; sums over workers would double them step after step.
             for k in range(self.n_members):
                 if not changed[k]:
@@ -590,7 +635,7 @@ class _Group:
         self._sums, self._shares = sums.memory, shares.memory
         everyone = slice(None)
         totals, square_sums = (sums.view(piece, everyone) for piece in arch.statistics())
-        self._kept_share = scratch.new_tensor(1 - BATCH_NORM_MOMENTUM)
+        self._kept_share = scratch.new_full((), 1 - BATCH_NORM_MOMENTUM)
         if arch.hidden:
             for piece, n_rows in zip(arch.statistics(), (batch, batch - 1), strict=True):
                 shares.view(piece, everyone).fill_(BATCH_NORM_MOMENTUM / n_rows)

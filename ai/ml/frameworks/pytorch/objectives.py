@@ -123,6 +123,7 @@ class Objective:
     _soft: Tensor | None = field(init=False, repr=False)
     _cools: bool = field(init=False, repr=False)
     _minus_one: Tensor = field(init=False, repr=False)
+    # Added to in place: what a captured step adds to must stay where it is.
     _loss_sum: Tensor | None = field(default=None, repr=False)
     _row_count: int = field(default=0, repr=False)
 
@@ -164,7 +165,6 @@ class Objective:
         own = self.labelled.index_select(0, rows).view(1, -1, 1)
         return torch.where(own, share, torch.ones_like(share))
 
-    @torch.inference_mode()
     def gradient(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Gradient of the batch's mean loss in the logits; adds the loss to the running sum.
 
@@ -178,20 +178,51 @@ class Objective:
         -------
         Tensor of shape (n_members, batch, output_dim)
             Gradient of each member's own mean loss: the members do not see one another.
+
+        Raises
+        ------
+        ValueError
+            If the running loss comes from a state of another number of members or dtype.
+        """
+        gradient = self.uncounted_gradient(logits, rows)
+        self.count(rows.shape[0])
+        return gradient
+
+    def count(self, n_rows: int) -> None:
+        """Say how many rows `uncounted_gradient` has added the losses of."""
+        self._row_count += n_rows
+
+    @torch.inference_mode()
+    def uncounted_gradient(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """`gradient`, all but the count of rows, which the host keeps.
+
+        After a first call with as many members, nothing but work on the device: a step that was
+        captured repeats all of it.
         """
         if self._compiled is not None and logits.dtype == torch.float32:
-            if self._loss_sum is None:
-                self._loss_sum = torch.zeros(len(logits))
-            self._row_count += rows.shape[0]
-            return self._compiled.gradient(logits, rows, self._loss_sum)
+            return self._compiled.gradient(logits, rows, self._running_loss(logits))
         losses, gradient = self._losses_and_gradient(logits, rows)
         weights = None if self.weights is None else self.weights.index_select(0, rows)
         if weights is not None:
             losses *= weights
             gradient *= weights[:, None]
-        self._loss_sum = losses.sum(1) + (0.0 if self._loss_sum is None else self._loss_sum)
-        self._row_count += rows.shape[0]
+        self._running_loss(losses).add_(losses.sum(1))
         return gradient.div_(rows.shape[0])
+
+    def _running_loss(self, values: Tensor) -> Tensor:
+        """Where the members' losses add up, given a value of theirs: its dtype, one row each."""
+        sums, shape, dtype = self._loss_sum, values.shape[:1], values.dtype
+        if sums is not None and sums.shape == shape and sums.dtype == dtype:
+            return sums
+        if sums is not None and self._row_count:
+            raise ValueError(
+                f"the running loss must be {dtype} of shape {tuple(shape)}; got {sums.dtype} of "
+                f"shape {tuple(sums.shape)}; start without the state"
+            )
+        # A tensor made in inference mode could change in that mode alone.
+        with torch.inference_mode(False):
+            self._loss_sum = torch.zeros(shape, dtype=dtype, device=values.device)
+        return self._loss_sum
 
     def _losses_and_gradient(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         targets = self.targets.index_select(0, rows)
@@ -215,7 +246,8 @@ class Objective:
             losses = torch.lerp(losses, soft_losses, share.squeeze(-1))
         gradient = log_proba.exp_()
         if not self._cools:
-            goal = functional.one_hot(targets, logits.shape[-1]).to(soft)
+            # Not `one_hot`, whose checks read the classes on the host.
+            goal = torch.zeros_like(soft).scatter_(-1, targets.unsqueeze(-1), 1.0)
             return losses, gradient.sub_(torch.lerp(goal, soft, share))
         self._less_the_class(gradient, index)
         temperature = self._temperatures.to(logits).view(-1, 1, 1)
@@ -274,22 +306,42 @@ class Objective:
 
     def state(self) -> dict[str, Tensor]:
         """The running loss: sums of shape (n_members,), or (0,) before a batch, and the rows."""
-        sums = torch.zeros(0) if self._loss_sum is None else self._loss_sum.clone()
+        sums = torch.zeros(0)
+        if self._loss_sum is not None and self._row_count:
+            sums = self._loss_sum.clone()
         return {"loss_sum": sums, "row_count": torch.tensor([self._row_count])}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` returned."""
-        sums = state["loss_sum"]
-        # A copy: compiled kernels add to it in place.
-        self._loss_sum = sums.to(self.targets.device, copy=True) if len(sums) else None
-        self._row_count = int(state["row_count"][0])
+        """Continue from what `state` returned.
+
+        Raises
+        ------
+        ValueError
+            If the sums are not one floating number per member. How many members there are is
+            seen by the next gradient, which refuses others.
+        """
+        sums, n_rows = state["loss_sum"], int(state["row_count"][0])
+        if sums.ndim != 1 or not sums.is_floating_point() or bool(len(sums)) != (n_rows > 0):
+            raise ValueError(
+                "loss_sum of the state must be one floating number per member, or none before a "
+                f"batch; got {sums.dtype} of shape {tuple(sums.shape)} over {n_rows} rows"
+            )
+        own = self._loss_sum
+        if own is None or (len(sums) and (own.shape, own.dtype) != (sums.shape, sums.dtype)):
+            self._loss_sum = sums.to(self.targets.device, copy=True) if len(sums) else None
+        elif len(sums):
+            own.copy_(sums)
+        else:
+            own.zero_()
+        self._row_count = n_rows
 
     def take_running_loss(self) -> Tensor:
         """Mean training loss per member since the last call, shape (n_members,); starts anew."""
-        if self._loss_sum is None:
+        if self._loss_sum is None or not self._row_count:
             raise RuntimeError("no batch was seen since the last call")
         mean = self._loss_sum / self._row_count
-        self._loss_sum, self._row_count = None, 0
+        self._loss_sum.zero_()
+        self._row_count = 0
         return mean
 
     def loss(self, logits: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Here live the loop itself (`train`), its schedule and its record (`Trained`). Which rows it sees
 is `batches`' affair, what is optimised an `objectives.Objective`'s, how a step is computed the
-members' (`members.StackedMembers`, or `reference.ReferenceMembers`).
+members' (`members.StackedMembers`, or `reference.ReferenceMembers`), on a CUDA device as a graph
+(`graphs.StepGraphs`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from ai.ml.frameworks.pytorch.batches import HeldOut, TrainingRows
 from ai.ml.frameworks.pytorch.checkpoints import Checkpointer, RunState, Stateful
 from ai.ml.frameworks.pytorch.dropout import Part
+from ai.ml.frameworks.pytorch.graphs import step_graphs
 from ai.ml.frameworks.pytorch.settings import FitSettings
 
 __all__ = ["Epoch", "Members", "Trained", "learning_rate_at", "train"]
@@ -185,6 +187,8 @@ def train(
     keeper = _BestEpochs(members, settings.patience, stop_at, run)
     started = time.perf_counter() - run.seconds
 
+    graphs = step_graphs(members, rows, settings.weight_decay)
+
     def rate_at(step: int) -> float:
         return learning_rate_at(step / n_steps, settings.learning_rate)
 
@@ -193,8 +197,13 @@ def train(
             while run.epoch <= settings.max_epochs and not keeper.all_done:
                 for batch in rows.epoch(run.epoch, skip=run.batches):
                     step = (run.epoch - 1) * rows.n_batches + run.batches
-                    members.forward_backward(batch.x, batch.gradient, step=step, part=batch.part)
-                    members.optimizer_step(rate_at(step), settings.weight_decay)
+                    if graphs is not None:
+                        graphs.take(batch, step=step, learning_rate=rate_at(step))
+                    else:
+                        members.forward_backward(
+                            batch.x, batch.gradient, step=step, part=batch.part
+                        )
+                        members.optimizer_step(rate_at(step), settings.weight_decay)
                     run.batches += 1
                     if checkpointer is not None and checkpointer.is_due:
                         run.seconds = time.perf_counter() - started
