@@ -261,7 +261,9 @@ def _kernels(device: torch.device) -> tuple[Kernels, ...]:
     return get_args(Kernels)
 
 
-def contenders(setting: Setting, data: Data, member_counts: list[int]) -> list[Contender]:
+def contenders(
+    setting: Setting, data: Data, member_counts: list[int], precisions: list[Precision]
+) -> list[Contender]:
     """All that run in this process; the bound first."""
     batch, threads = setting.batch, setting.threads
     found = [Contender(BOUND, products(setting, data), batch, threads)]
@@ -276,7 +278,7 @@ def contenders(setting: Setting, data: Data, member_counts: list[int]) -> list[C
             1,
         )
         for k in member_counts
-        for precision in get_args(Precision)
+        for precision in precisions
         for kernels in _kernels(data.device)
         for is_captured in ((False, True) if data.device.type == "cuda" else (False,))
     ]
@@ -313,7 +315,7 @@ def peer_rate(name: str, setting: Setting, python: str) -> float | None:
 
 def measure(setting: Setting, data: Data, arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Rates of all contenders, in turns."""
-    chosen = contenders(setting, data, arguments.members)
+    chosen = contenders(setting, data, arguments.members, arguments.precisions)
     rates: dict[str, list[float]] = {contender.name: [] for contender in chosen}
     for contender in chosen:
         contender.rate(0.1)
@@ -394,6 +396,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batches", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--members", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=get_args(Precision),
+        default=list(get_args(Precision)),
+        help="without instructions for bfloat16, a processor takes minutes over it",
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each timing")
     parser.add_argument("--peers", nargs="*", choices=PEER_NAMES, default=list(PEER_NAMES))
