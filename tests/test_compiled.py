@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ai.ml.frameworks.pytorch import TabularClassifier, load_model, members
+from ai.ml.frameworks.pytorch import TabularClassifier, lanes, load_model, passes
 from ai.ml.frameworks.pytorch.compiled import CompiledKernels, compiled_kernels
 from ai.ml.frameworks.pytorch.compiled_network import torch_sgemm
 from ai.ml.frameworks.pytorch.dropout import DropoutMask, Part, dropout_keys
@@ -35,10 +35,10 @@ def no_kernels_yet() -> Iterator[None]:
 
 
 @pytest.fixture(params=["whole passes", "layer by layer"])
-def passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of training: with torch's BLAS, and as where torch does not show one."""
     if request.param == "layer by layer":
-        monkeypatch.setattr(members, "torch_sgemm", lambda: None)
+        monkeypatch.setattr(passes, "torch_sgemm", lambda: None)
     elif torch_sgemm() is None:
         pytest.skip("this torch does not show its BLAS")
     return str(request.param)
@@ -251,9 +251,9 @@ def _trained(members: StackedMembers, kernels: str, batches: tuple[int, ...]) ->
 @pytest.mark.parametrize("width", [7, 16])
 @pytest.mark.parametrize("mode", ["mlp_dense", "tabresnet"])
 def test_members_stacked_and_alone_have_the_same_bits(
-    passes: str, mode: TrainingMode, width: int, monkeypatch: pytest.MonkeyPatch
+    way: str, mode: TrainingMode, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(members, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(lanes, "_WORTH_A_THREAD", 1)
     modules, batches = _modules(3, mode, width), (24, 13, 24, 2)
     stacked = StackedMembers(modules, seeds=[4, 5, 6], kernels="compiled")
     shared = StackedMembers(modules, seeds=[4, 5, 6], kernels="compiled", n_threads=3)
@@ -275,7 +275,7 @@ def test_members_stacked_and_alone_have_the_same_bits(
 
 @pytest.mark.parametrize("n_classes", [2, 4, 5, 26])
 @pytest.mark.parametrize("mode", ["mlp_dense", "tabresnet", "linear_glm_baseline"])
-def test_gradients_are_those_of_autograd(passes: str, mode: TrainingMode, n_classes: int) -> None:
+def test_gradients_are_those_of_autograd(way: str, mode: TrainingMode, n_classes: int) -> None:
     torch.manual_seed(0)
     module = build_model(21, n_classes, mode, 37, 3, 0.0)
     members = StackedMembers([module], seeds=[0], kernels="compiled")
@@ -307,7 +307,7 @@ def test_whole_passes_are_the_layers_one_after_the_other(
     found = []
     for is_whole in (True, False):
         if not is_whole:
-            monkeypatch.setattr(members, "torch_sgemm", lambda: None)
+            monkeypatch.setattr(passes, "torch_sgemm", lambda: None)
         stacked = StackedMembers(modules, seeds=[1, 2], kernels="compiled")
         objective = Objective(codes, is_compiled=True)
         for step, batch in enumerate((70, 33, 70)):
@@ -319,7 +319,7 @@ def test_whole_passes_are_the_layers_one_after_the_other(
         torch.testing.assert_close(mine, theirs, rtol=2e-4, atol=2e-4)
 
 
-def test_a_whole_pass_keeps_what_is_not_a_number(passes: str) -> None:
+def test_a_whole_pass_keeps_what_is_not_a_number(way: str) -> None:
     stacked = StackedMembers(_modules(1, "mlp_dense", 16), seeds=[0], kernels="compiled")
     x = torch.randn(20, 5)
     x[3, 2] = float("inf")

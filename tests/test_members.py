@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ai.ml.frameworks.pytorch import lanes, passes
 from ai.ml.frameworks.pytorch import members as members_module
 from ai.ml.frameworks.pytorch.dropout import Part
 from ai.ml.frameworks.pytorch.layers import BFloat16Products
@@ -92,7 +93,8 @@ def _train(members: StackedMembers, steps: range, batch: int = BATCH) -> None:
 @contextmanager
 def _kernels_take(n_members: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(members_module, "_members_together", lambda *_: n_members)
+        for room in (members_module, passes):
+            patch.setattr(room, "members_together", lambda *_: n_members)
         yield
 
 
@@ -148,7 +150,9 @@ def test_dropout_scales_and_masks_as_autograd_through_the_same_masks(mode: Train
     members = StackedMembers([module], seeds=[5])
     x, codes = _batch(dtype), _codes()
     members.forward_backward(x, _cross_entropy_gradient(codes), step=7)
-    masks = members_module._Work(members, BATCH)  # a fresh work draws the masks of the same key
+    masks = passes.BatchWork(
+        members._stack, [[slice(0, 1)]], BATCH
+    )  # draws the masks of the same key
     masks.keys.copy_(members._step_keys(7))
     keep = []
     for layer, key in zip(masks.lanes[0][0]._layers, masks.lanes[0][0]._step_keys, strict=True):
@@ -240,7 +244,7 @@ def test_a_member_stacked_equals_the_member_alone_in_every_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Bit for bit on a CPU, whether or not its values fill whole vectors."""
-    monkeypatch.setattr(members_module, "_WORTH_A_THREAD", 0)
+    monkeypatch.setattr(lanes, "_WORTH_A_THREAD", 0)
     modules = _modules(5, mode, hidden_dim=hidden_dim, dropout=0.3)
     seeds = [11, 22, 33, 44, 55]
     stacked = StackedMembers(modules, seeds=seeds, n_threads=n_threads)
@@ -367,7 +371,7 @@ def test_batches_of_changing_sizes_are_each_computed_as_alone() -> None:
 def test_training_leaves_threads_and_random_streams_as_they_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(members_module, "_WORTH_A_THREAD", 0)
+    monkeypatch.setattr(lanes, "_WORTH_A_THREAD", 0)
     random, threads, alive = (
         torch.get_rng_state(),
         torch.get_num_threads(),
@@ -396,7 +400,7 @@ def test_small_work_stays_in_the_calling_thread() -> None:
 
 
 def test_an_error_in_a_thread_arrives_after_all_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = members_module._Threads(3)
+    threads = lanes.Threads(3)
     done: list[int] = []
 
     def work(lane: list[int]) -> None:

@@ -1,57 +1,31 @@
 """Several networks of one architecture, trained as one stacked computation without autograd.
 
 `StackedMembers` takes `models.py` modules apart into flat buffers, trains them side by side by
-the kernels of `layers` and the optimiser of `optimizer`, and puts them together again. How many
-members a kernel takes at once depends on the device and on the size of a batch.
+the `passes` of a batch and the optimiser of `optimizer`, and puts them together again. Which
+members a thread and a kernel take is the affair of `lanes`.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TypeVar, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.architecture import Architecture, FlatTensors
-from ai.ml.frameworks.pytorch.compiled import CompiledKernels
-from ai.ml.frameworks.pytorch.compiled_network import (
-    CompiledNetwork,
-    Layer,
-    NetworkBuffers,
-    torch_sgemm,
-)
-from ai.ml.frameworks.pytorch.dropout import (
-    HIGHEST_HASHED_RATE,
-    Part,
-    dropout_keys,
-    seeds_on,
-)
-from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
-from ai.ml.frameworks.pytorch.layers import (
-    BFloat16Products,
-    HiddenWeights,
-    HiddenWork,
-    backward_hidden,
-    forward_hidden,
-)
+from ai.ml.frameworks.pytorch.dropout import Part, dropout_keys, seeds_on
+from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS
+from ai.ml.frameworks.pytorch.lanes import Threads, lanes_of, members_together, pieces_of
 from ai.ml.frameworks.pytorch.optimizer import FlatAdamW
+from ai.ml.frameworks.pytorch.passes import BatchWork, MemberGroup, Stack
 from ai.ml.frameworks.pytorch.settings import Kernels, Precision
 
 __all__ = ["StackedMembers"]
 
-_T = TypeVar("_T")
-
 _STEPS_PER_BLOCK = 256
 _EVALUATION_ROWS = 512
-# Members are computed together on a CPU while their hidden values, in elements, stay below this:
-# small operations cost their call, large ones the way to memory.
-_TOGETHER = 2**18
-_VECTOR = 16
-# Hidden values, in elements, that a thread must have of its own to gain more than it waits.
-_WORTH_A_THREAD = 2**16
 
 
 class StackedMembers:
@@ -120,27 +94,18 @@ class StackedMembers:
             raise ValueError(
                 f"precision must be one of {', '.join(get_args(Precision))}; got {precision!r}"
             )
-        self._in_half = precision == "bfloat16"
-        if self._in_half and arch.dtype != torch.float32:
+        in_half, is_compiled = precision == "bfloat16", kernels == "compiled"
+        if in_half and arch.dtype != torch.float32:
             raise ValueError(f"precision 'bfloat16' is for modules in float32; got {arch.dtype}")
         if kernels not in get_args(Kernels):
             raise ValueError(
                 f"kernels must be one of {', '.join(get_args(Kernels))}; got {kernels!r}"
             )
-        self._is_compiled = kernels == "compiled"
-        if self._is_compiled and (arch.dtype != torch.float32 or arch.device.type != "cpu"):
+        if is_compiled and (arch.dtype != torch.float32 or arch.device.type != "cpu"):
             raise ValueError(
                 "kernels 'compiled' are for modules in float32 on a CPU; "
                 f"got {arch.dtype} on {arch.device}"
             )
-        # Whole passes are compiled where nothing must happen in their middle.
-        self._passes_at_once = (
-            self._is_compiled
-            and not self._in_half
-            and all_reduce is None
-            and all(layer.rate <= HIGHEST_HASHED_RATE for layer in arch.hidden)
-            and torch_sgemm() is not None
-        )
         n_members = len(modules)
         self._templates = [copy.deepcopy(module).eval() for module in modules]
         self._seeds = seeds_on(arch.device, seeds)
@@ -153,25 +118,34 @@ class StackedMembers:
         self._statistics, self._best_statistics = (
             FlatTensors(arch.statistics(), n_members, arch.dtype, arch.device) for _ in range(2)
         )
+        self._stack = Stack(
+            arch,
+            self._parameters,
+            self._gradients,
+            self._statistics,
+            all_reduce,
+            in_half,
+            is_compiled,
+        )
         self._n_batches = [0] * n_members
         self._best_n_batches = [0] * n_members
         self._active = [True] * n_members
         self._all_reduce = all_reduce
         # Sums over workers must come in the same order in each of them.
         is_threaded = arch.device.type == "cpu" and all_reduce is None
-        self._threads = _Threads(min(n_threads, n_members) if is_threaded else 1)
+        self._threads = Threads(min(n_threads, n_members) if is_threaded else 1)
         self._optimizer = FlatAdamW(
             self._parameters.memory,
             self._gradients.memory,
             self._parameters.offset(arch.plain()[0]),
             betas=betas,
-            is_compiled=self._is_compiled,
+            is_compiled=is_compiled,
         )
         for k in range(n_members):
             self._fill(k)
             self.snapshot(k)
-        self._lanes = _lanes(self._active, 1)
-        self._work: dict[tuple[int, Part | None], _Work] = {}
+        self._lanes = lanes_of(self._active, 1)
+        self._work: dict[tuple[int, Part | None], BatchWork] = {}
         self._keys: tuple[int, Tensor] | None = None
         self._buffers_version = 0
 
@@ -257,7 +231,8 @@ class StackedMembers:
             )
         work = self._work.get((len(x), part))
         if work is None:
-            work = self._work[len(x), part] = _Work(self, len(x), part)
+            lanes = self._threads.share(self._active, len(x) * arch.hidden_dim)
+            work = self._work[len(x), part] = BatchWork(self._stack, lanes, len(x), part)
         if arch.has_dropout:
             work.keys.copy_(self._step_keys(step))
 
@@ -278,11 +253,11 @@ class StackedMembers:
         self._lanes = work.slices
         shared = x.unsqueeze(0)
 
-        def forward(groups: list[_Group]) -> None:
+        def forward(groups: list[MemberGroup]) -> None:
             for group in groups:
                 group.forward(shared)
 
-        def backward(groups: list[_Group]) -> None:
+        def backward(groups: list[MemberGroup]) -> None:
             for group in groups:
                 group.backward(shared, gradient)
 
@@ -315,7 +290,7 @@ class StackedMembers:
         changed = [bool(value) for value in active]
         if changed != self._active:
             self._active = changed
-            self._lanes = _lanes(changed, 1)
+            self._lanes = lanes_of(changed, 1)
             self._work.clear()
             self._buffers_version += 1
             # Nobody writes these any more; sums over workers would double them step after step.
@@ -338,10 +313,10 @@ class StackedMembers:
         """
         out = x.new_empty(self.n_members, len(x), self._architecture.output_dim)
         rows = _EVALUATION_ROWS if x.device.type == "cpu" else max(1, len(x))
-        together = _members_together(self._architecture, self.n_members, rows)
+        together = members_together(self._architecture, self.n_members, rows)
 
         def evaluate(lane: list[slice]) -> None:
-            for members in _pieces(lane, together):
+            for members in pieces_of(lane, together):
                 layers = self._folded(members)
                 for start in range(0, len(x), rows):
                     block = slice(start, start + rows)
@@ -497,256 +472,3 @@ class StackedMembers:
             values.relu_()
         weight, shift = layers[-1]
         torch.baddbmm(shift, values, weight, out=out)
-
-
-class _Threads:
-    """A function applied to several lists at once, the first of them in the calling thread."""
-
-    def __init__(self, n_threads: int) -> None:
-        self.n_threads = n_threads
-        # The threads end with the pool, which ends with its owner; idle ones sleep. A thread's
-        # first question how many threads an operation has is what makes torch tell the BLAS.
-        self._pool = (
-            ThreadPoolExecutor(n_threads - 1, initializer=torch.get_num_threads)
-            if n_threads > 1
-            else None
-        )
-
-    def share(self, active: Sequence[bool], size: int) -> list[list[slice]]:
-        """The active members by thread, given the hidden values of a member, in elements."""
-        is_worth_it = sum(active) * size >= self.n_threads * _WORTH_A_THREAD
-        return _lanes(active, self.n_threads if is_worth_it else 1)
-
-    def run(self, function: Callable[[list[_T]], None], lanes: Sequence[list[_T]]) -> None:
-        """Return when all are done, even if one raises."""
-        if self._pool is None or len(lanes) == 1:
-            for lane in lanes:
-                _call(function, lane)
-            return
-        others = [self._pool.submit(_call, function, lane) for lane in lanes[1:]]
-        try:
-            _call(function, lanes[0])
-        finally:
-            wait(others)
-        for other in others:
-            other.result()
-
-
-def _call(function: Callable[[list[_T]], None], lane: list[_T]) -> None:
-    # Inference mode takes a twentieth off a step of many small operations. It is the thread's own.
-    with torch.inference_mode():
-        function(lane)
-
-
-def _members_together(arch: Architecture, n_members: int, batch: int) -> int:
-    """How many members one kernel shall take.
-
-    On a CPU a member's values must fill whole vectors: then their bits do not depend on where
-    they lie, and a member computed among others equals the same member alone.
-    """
-    if arch.device.type != "cpu":
-        return n_members
-    if batch * arch.hidden_dim % _VECTOR:
-        return 1
-    return max(1, _TOGETHER // (batch * max(arch.hidden_dim, arch.input_dim)))
-
-
-def _lanes(active: Sequence[bool], n_threads: int) -> list[list[slice]]:
-    """The active members in about equal shares, each as runs of neighbours."""
-    chosen = [k for k, is_active in enumerate(active) if is_active]
-    lanes = []
-    for thread in range(n_threads):
-        low, high = (len(chosen) * i // n_threads for i in (thread, thread + 1))
-        lane: list[slice] = []
-        for k in chosen[low:high]:
-            if lane and lane[-1].stop == k:
-                lane[-1] = slice(lane[-1].start, k + 1)
-            else:
-                lane.append(slice(k, k + 1))
-        lanes.append(lane)
-    return lanes
-
-
-def _pieces(lane: Sequence[slice], size: int) -> Iterator[slice]:
-    """Runs of members in pieces of at most `size`, as even as can be."""
-    for run in lane:
-        length = run.stop - run.start
-        n_pieces = -(-length // size)
-        for i in range(n_pieces):
-            yield slice(
-                run.start + length * i // n_pieces, run.start + length * (i + 1) // n_pieces
-            )
-
-
-class _Work:
-    """Buffers for one batch size."""
-
-    def __init__(self, owner: StackedMembers, batch: int, part: Part | None = None) -> None:
-        arch = owner._architecture
-        like = owner._parameters.memory
-        self.logits = like.new_zeros(owner.n_members, batch, arch.output_dim)
-        self.keys = torch.zeros(
-            len(arch.hidden), owner.n_members, dtype=torch.int32, device=like.device
-        )
-        # Workers must sum the same pieces, whatever their parts of the batch.
-        together = owner.n_members
-        if owner._passes_at_once:
-            together = 1
-        elif owner._all_reduce is None:
-            together = _members_together(arch, owner.n_members, batch)
-        self.lanes: list[list[_Group]] = []
-        self.slices = owner._threads.share(owner._active, batch * arch.hidden_dim)
-        for lane in self.slices:
-            pieces = list(_pieces(lane, together))
-            largest = max((piece.stop - piece.start for piece in pieces), default=0)
-            scratch = like.new_empty(3, largest, batch, arch.hidden_dim)
-            self.lanes.append([_Group(owner, piece, self, scratch, part) for piece in pieces])
-
-
-class _Group:
-    """Members that are computed at once, for one batch size."""
-
-    def __init__(
-        self,
-        owner: StackedMembers,
-        members: slice,
-        work: _Work,
-        scratch: Tensor,
-        part: Part | None,
-    ) -> None:
-        arch = owner._architecture
-        self._members = members
-        self._n_members = n_members = members.stop - members.start
-        batch = work.logits.shape[1] if part is None else part.n_rows
-        self._hidden = arch.hidden
-        self._logits = work.logits[members]
-        self._input_dim = arch.input_dim
-        self._scratch, self._gradient, self._spare = scratch[:, :n_members].unbind(0)
-        self._weights, self._head, self._head_bias = self._views(owner._parameters, arch)
-        self._gradients, self._head_gradient, self._head_bias_gradient = self._views(
-            owner._gradients, arch
-        )
-        self._head_transposed = self._head.transpose(1, 2)
-        # Sums over the batch of all layers, laid out as the running statistics are, and what
-        # turns them into this batch's part of those: the variance is the unbiased one.
-        self._running = owner._statistics.memory[members]
-        sums = FlatTensors(arch.statistics(), n_members, arch.dtype, arch.device)
-        shares = FlatTensors(arch.statistics(), n_members, arch.dtype, arch.device)
-        self._sums, self._shares = sums.memory, shares.memory
-        everyone = slice(None)
-        totals, square_sums = (sums.view(piece, everyone) for piece in arch.statistics())
-        self._kept_share = scratch.new_full((), 1 - BATCH_NORM_MOMENTUM)
-        if arch.hidden:
-            for piece, n_rows in zip(arch.statistics(), (batch, batch - 1), strict=True):
-                shares.view(piece, everyone).fill_(BATCH_NORM_MOMENTUM / n_rows)
-        self._layers = [
-            HiddenWork(
-                layer.rate,
-                totals[:, i : i + 1],
-                square_sums[:, i : i + 1],
-                self._scratch,
-                part=part,
-                all_reduce=owner._all_reduce,
-                products=BFloat16Products() if owner._in_half else None,
-                is_compiled=owner._is_compiled,
-            )
-            for i, layer in enumerate(arch.hidden)
-        ]
-        self._step_keys = [keys[members, None, None] for keys in work.keys]
-        self._compiled = self._compiled_network() if owner._passes_at_once else None
-
-    def _compiled_network(self) -> CompiledNetwork:
-        layers = [
-            Layer(
-                work.kernels,
-                weights.weight[0],
-                weights.norm[0],
-                gradients.weight[0],
-                gradients.norm[0],
-                key[0],
-                layer.opens_block,
-                layer.closes_block,
-            )
-            for layer, weights, gradients, work, key in zip(
-                self._hidden,
-                self._weights,
-                self._gradients,
-                self._layers,
-                self._step_keys,
-                strict=True,
-            )
-            if isinstance(work.kernels, CompiledKernels)
-        ]
-        buffers = NetworkBuffers(
-            head=self._head[0],
-            head_gradient=self._head_gradient[0],
-            head_bias=self._head_bias[0, 0],
-            head_bias_gradient=self._head_bias_gradient[0, 0],
-            logits=self._logits[0],
-            outer=torch.empty_like(self._logits[0]),
-            gradient=self._gradient[0],
-            spare=self._spare[0],
-            scratch=self._scratch[0],
-            running=self._running[0],
-            sums=self._sums[0],
-            shares=self._shares[0],
-        )
-        return CompiledNetwork(layers, buffers, self._input_dim, 1 - BATCH_NORM_MOMENTUM)
-
-    def _views(
-        self, flat: FlatTensors, arch: Architecture
-    ) -> tuple[list[HiddenWeights], Tensor, Tensor]:
-        *linears, head = (flat.view(piece, self._members)[:, 0] for piece in arch.decayed())
-        *norms, head_bias = (flat.view(piece, self._members) for piece in arch.plain())
-        hidden = [HiddenWeights(*pair) for pair in zip(linears, norms, strict=True)]
-        return hidden, head, head_bias
-
-    def forward(self, x: Tensor) -> None:
-        """Logits in training mode of a batch (1, rows, input_dim); running statistics move."""
-        if self._compiled is not None:
-            self._compiled.forward(x[0].contiguous())
-            return
-        values = x if self._n_members == 1 else x.expand(self._n_members, -1, -1)
-        entry = values
-        for layer, weights, work, key in zip(
-            self._hidden, self._weights, self._layers, self._step_keys, strict=True
-        ):
-            if layer.opens_block:
-                entry = values
-            residual = entry if layer.closes_block else None
-            values = forward_hidden(values, weights, work, residual=residual, key=key)
-        torch.baddbmm(self._head_bias, values, self._head_transposed, out=self._logits)
-        if self._hidden:
-            self._running.mul_(self._kept_share).addcmul_(self._sums, self._shares)
-
-    def backward(self, x: Tensor, logits_gradient: Tensor) -> None:
-        """All gradients from that in the logits of all members."""
-        if self._compiled is not None:
-            self._compiled.backward(
-                x[0].contiguous(), logits_gradient[self._members][0].contiguous()
-            )
-            return
-        outer = logits_gradient[self._members]
-        x = x if self._n_members == 1 else x.expand(self._n_members, -1, -1)
-        last = self._layers[-1].output if self._layers else x
-        torch.bmm(outer.transpose(1, 2), last, out=self._head_gradient)
-        torch.sum(outer, 1, keepdim=True, out=self._head_bias_gradient)
-        if not self._layers:
-            return
-        gradient, spare = self._gradient, self._spare
-        torch.bmm(outer, self._head, out=gradient)
-        for i in reversed(range(len(self._layers))):
-            layer = self._hidden[i]
-            # Inside a block, the gradient in the shortcut waits in the other buffer.
-            in_block = layer.opens_block or layer.closes_block
-            backward_hidden(
-                gradient,
-                self._layers[i - 1].output if i else x,
-                self._weights[i],
-                self._layers[i],
-                self._gradients[i],
-                x_gradient=None if i == 0 else spare if in_block else gradient,
-                accumulate=layer.opens_block,
-            )
-            if in_block:
-                gradient, spare = spare, gradient
