@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ai.ml.frameworks.pytorch.dropout import DropoutMask
-from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS, LayerBuffers
+from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS, LayerBuffers, LayerKernels
 
 __all__ = ["CompiledAdamW", "CompiledCrossEntropy", "CompiledKernels", "compiled_kernels"]
 
@@ -130,8 +130,8 @@ def _compile(compiler: list[str], library: Path) -> None:
     raise _refusal(f"needs a C compiler; {compiler[0]} failed: {said}")
 
 
-class CompiledKernels:
-    """The operations between two matrix products, compiled; `kernels.TorchKernels` has the same.
+class CompiledKernels(LayerKernels):
+    """The operations between two matrix products, compiled.
 
     What they compute is the same up to rounding, and exactly the same elements are dropped.
 
@@ -190,27 +190,12 @@ class CompiledKernels:
         self._inner = kernels.hidden_inner
 
     def sum_values(self) -> None:
-        """Sum the columns of `centred` into `total`."""
         self._total(self.address)
 
     def centre(self) -> None:
-        """Take the mean off `centred`, and sum its squares into `square_sum`."""
         self._centre(self.address)
 
     def normalise(self, norm: Tensor, residual: Tensor | None, key: Tensor | None) -> None:
-        """Batch norm, (+ residual), ReLU and dropout, into `output`.
-
-        Parameters
-        ----------
-        norm : Tensor of shape (n_members, 2, hidden_dim)
-        residual : Tensor of shape (n_members, batch, hidden_dim) or None
-        key : Tensor of shape (n_members, 1, 1), int32, or None
-
-        Raises
-        ------
-        ValueError
-            If dropout lacks a key.
-        """
         if self._is_keyed and key is None:
             raise ValueError("a layer with dropout needs a key; make one with dropout_keys")
         self._output(
@@ -225,25 +210,11 @@ class CompiledKernels:
             self._mask.apply_(self._result, key)
 
     def sum_gradients(self, gradient: Tensor, norm_gradient: Tensor) -> None:
-        """Take `gradient` back through dropout and ReLU; batch norm's gradients from its sums.
-
-        Parameters
-        ----------
-        gradient : Tensor of shape (n_members, batch, hidden_dim)
-            Changed in place.
-        norm_gradient : Tensor of shape (n_members, 2, hidden_dim)
-        """
         self._sums(
             self.address, gradient.data_ptr(), norm_gradient.data_ptr(), norm_gradient.stride(0)
         )
 
     def inner_gradient(self, gradient: Tensor, inner: Tensor) -> None:
-        """The gradient in front of batch norm, into `inner`.
-
-        Parameters
-        ----------
-        gradient, inner : Tensor of shape (n_members, batch, hidden_dim)
-        """
         self._inner(self.address, gradient.data_ptr(), inner.data_ptr())
 
 

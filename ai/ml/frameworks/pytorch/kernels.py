@@ -1,19 +1,19 @@
 """What a hidden layer computes between its matrix products: batch norm, ReLU and dropout.
 
-`TorchKernels` does it by torch's operations, on any device and in any precision;
-`compiled.CompiledKernels` has the same methods.
+`LayerKernels` says what there is to do. `TorchKernels` does it by torch's operations, on any
+device and in any precision, `compiled.CompiledKernels` by compiled functions.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ai.ml.frameworks.pytorch.dropout import DropoutMask
 
-__all__ = ["BATCH_NORM_EPS", "BATCH_NORM_MOMENTUM", "LayerBuffers", "TorchKernels"]
+__all__ = ["BATCH_NORM_EPS", "BATCH_NORM_MOMENTUM", "LayerBuffers", "LayerKernels", "TorchKernels"]
 
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.1
@@ -47,7 +47,61 @@ class LayerBuffers(NamedTuple):
     sums: Tensor
 
 
-class TorchKernels:
+class LayerKernels(Protocol):
+    """What happens between two matrix products, in this order, over the buffers of a layer."""
+
+    def sum_values(self) -> None:
+        """Sum the columns of `centred` into `total`."""
+
+    def centre(self) -> None:
+        """Take the mean off `centred`, and sum its squares into `square_sum`.
+
+        The mean comes off before anything is squared: the difference of two large sums would
+        leave nothing of a small variance in float32.
+        """
+
+    def normalise(self, norm: Tensor, residual: Tensor | None, key: Tensor | None) -> None:
+        """Batch norm, (+ residual), ReLU and dropout, into `output`.
+
+        Parameters
+        ----------
+        norm : Tensor of shape (n_members, 2, hidden_dim)
+            Batch norm's bias and weight.
+        residual : Tensor of shape (n_members, batch, hidden_dim) or None
+        key : Tensor of shape (n_members, 1, 1), int32, or None
+            Of `dropout_keys`.
+
+        Raises
+        ------
+        ValueError
+            If dropout lacks a key.
+        """
+
+    def sum_gradients(self, gradient: Tensor, norm_gradient: Tensor) -> None:
+        """Take `gradient` back through dropout and ReLU; batch norm's gradients from its sums.
+
+        Parameters
+        ----------
+        gradient : Tensor of shape (n_members, batch, hidden_dim)
+            Changed in place.
+        norm_gradient : Tensor of shape (n_members, 2, hidden_dim)
+            Where the gradients in `norm` go; `sums` holds what they are made of.
+        """
+
+    def inner_gradient(self, gradient: Tensor, inner: Tensor) -> None:
+        """The gradient in front of batch norm, from that behind it and from `sums`.
+
+        S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3: the gradient loses its
+        mean and its part along the normalised values.
+
+        Parameters
+        ----------
+        gradient, inner : Tensor of shape (n_members, batch, hidden_dim)
+            Where it comes from, and where it goes.
+        """
+
+
+class TorchKernels(LayerKernels):
     """The operations between two matrix products, by torch.
 
     Parameters
@@ -79,36 +133,15 @@ class TorchKernels:
         self._pull_of_mean, self._pull_of_std = self._pull[:, :1], self._pull[:, 1:]
 
     def sum_values(self) -> None:
-        """Sum the columns of `centred` into `total`."""
         torch.sum(self._buffers.centred, 1, keepdim=True, out=self._buffers.total)
 
     def centre(self) -> None:
-        """Take the mean off `centred`, and sum its squares into `square_sum`.
-
-        The mean comes off before anything is squared: the difference of two large sums would
-        leave nothing of a small variance in float32.
-        """
         centred, total, scratch = self._buffers.centred, self._buffers.total, self._buffers.scratch
         centred.add_(total, alpha=self._minus_inverse)
         torch.mul(centred, centred, out=scratch)
         torch.sum(scratch, 1, keepdim=True, out=self._buffers.square_sum)
 
     def normalise(self, norm: Tensor, residual: Tensor | None, key: Tensor | None) -> None:
-        """Batch norm, (+ residual), ReLU and dropout, into `output`.
-
-        Parameters
-        ----------
-        norm : Tensor of shape (n_members, 2, hidden_dim)
-            Batch norm's bias and weight.
-        residual : Tensor of shape (n_members, batch, hidden_dim) or None
-        key : Tensor of shape (n_members, 1, 1), int32, or None
-            Of `dropout_keys`.
-
-        Raises
-        ------
-        ValueError
-            If dropout lacks a key.
-        """
         buffers = self._buffers
         gain_of_std = self._gain_of_std
         torch.add(self._eps, buffers.square_sum, alpha=self._share, out=gain_of_std).rsqrt_()
@@ -121,15 +154,6 @@ class TorchKernels:
             self._mask.apply_(output, key)
 
     def sum_gradients(self, gradient: Tensor, norm_gradient: Tensor) -> None:
-        """Take `gradient` back through dropout and ReLU; batch norm's gradients from its sums.
-
-        Parameters
-        ----------
-        gradient : Tensor of shape (n_members, batch, hidden_dim)
-            Changed in place.
-        norm_gradient : Tensor of shape (n_members, 2, hidden_dim)
-            Where the gradients in `norm` go; `sums` holds what they are made of.
-        """
         buffers = self._buffers
         # An output is positive where the ReLU let it pass and dropout kept it.
         _threshold_backward(gradient, buffers.output, 0, grad_input=gradient)
@@ -139,16 +163,6 @@ class TorchKernels:
         torch.mul(buffers.sums, buffers.gain, out=norm_gradient)
 
     def inner_gradient(self, gradient: Tensor, inner: Tensor) -> None:
-        """The gradient in front of batch norm, from that behind it and from `sums`.
-
-        S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3: the gradient loses its
-        mean and its part along the normalised values.
-
-        Parameters
-        ----------
-        gradient, inner : Tensor of shape (n_members, batch, hidden_dim)
-            Where it comes from, and where it goes.
-        """
         buffers, pull = self._buffers, self._pull
         torch.mul(buffers.sums, buffers.gain, out=pull).mul_(buffers.gain)
         pull.mul_(self._scale).mul_(self._minus_share)
