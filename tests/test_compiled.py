@@ -188,6 +188,26 @@ def test_what_would_leave_the_memory_is_refused() -> None:
         objective.gradient(logits, rows)
     with pytest.raises(ValueError, match="class codes must be 0 or more; got -1"):
         Objective(torch.tensor([0, -1]), is_compiled=True)
+    objective = Objective(torch.tensor([0, 1, 2]), is_compiled=True)
+    for outside in (3, -1, 2**40):
+        with pytest.raises(IndexError, match=f"rows must be from 0 to 2; got {outside}"):
+            objective.gradient(logits, torch.tensor([0, outside, 1]))
+    with pytest.raises(ValueError, match=r"must be class codes of shape .*; got torch.bool"):
+        Objective(torch.tensor([True, False]), is_compiled=True)
+    with pytest.raises(ValueError, match=r"weights must be one per row \(300\); got shape \(3,\)"):
+        Objective(torch.zeros(300, dtype=torch.int64), torch.ones(3), is_compiled=True)
+    for bad in (torch.zeros(2, 64).double(), torch.zeros(64, 2).T, torch.zeros(2, 32)):
+        with pytest.raises(ValueError, match="compiled kernels take contiguous"):
+            FlatAdamW(torch.zeros(2, 64), bad, 64, is_compiled=True)
+
+
+def test_targets_are_those_that_were_given() -> None:
+    codes, rows, logits = torch.tensor([0, 1, 1]), torch.arange(3), torch.randn(2, 3, 2)
+    wanted = Objective(codes, is_compiled=True).gradient(logits, rows)
+    given = codes.to(torch.int32)
+    objective = Objective(given, is_compiled=True)
+    given.fill_(5_000)
+    assert torch.equal(objective.gradient(logits, rows), wanted)
 
 
 def test_what_has_no_kernel_is_left_to_torch() -> None:
@@ -218,6 +238,7 @@ def test_adamw_makes_the_steps_of_torch() -> None:
         for step in range(30):
             torch.manual_seed(step)
             gradients.normal_(std=10.0 ** -(step % 7))
+            gradients[:, 5] = 3e19 if step == 4 else 0.0
             optimizer.step(1e-2 / (step + 1), 0.1, slice(0, 2) if step % 3 else slice(None))
         kept.append((parameters, optimizer.first_moments, optimizer.second_moments))
         assert optimizer.steps.tolist() == [30, 30, 10]
@@ -329,11 +350,11 @@ def test_a_whole_pass_keeps_what_is_not_a_number(way: str) -> None:
 
 def test_a_network_takes_nothing_but_what_it_was_made_for() -> None:
     stacked = StackedMembers(_modules(1, "mlp_dense", 16), seeds=[0], kernels="compiled")
-    with pytest.raises(ValueError, match=r"takes contiguous float32 of shape \(20, 5\); got torch"):
+    with pytest.raises(ValueError, match=r"contiguous torch.float32 of shape \(20, 5\) on the CPU"):
         stacked.forward_backward(torch.randn(20, 5).double(), torch.zeros_like, step=0)
-    with pytest.raises(ValueError, match=r"of shape \(20, 3\); got torch.float64"):
+    with pytest.raises(ValueError, match=r"of shape \(20, 3\) on the CPU; got torch.float64"):
         stacked.forward_backward(torch.randn(20, 5), lambda z: torch.zeros_like(z).double(), step=0)
-    with pytest.raises(ValueError, match=r"of shape \(20, 3\); got torch.float32 of shape \(3, 3"):
+    with pytest.raises(ValueError, match=r"on the CPU; got torch.float32 of shape \(3, 3"):
         stacked.forward_backward(torch.randn(20, 5), lambda z: z[:, :3], step=0)
 
 

@@ -27,6 +27,7 @@ from ai.ml.frameworks.pytorch.models import (
     TrainingMode,
     build_model,
 )
+from ai.ml.frameworks.pytorch.settings import Kernels
 
 MODES: tuple[TrainingMode, ...] = get_args(TrainingMode)
 ARCHITECTURES: tuple[TrainingMode, ...] = ("mlp_dense", "tabresnet", "linear_glm_baseline")
@@ -261,6 +262,47 @@ def test_a_member_stacked_equals_the_member_alone_in_every_step(
     x = _batch(batch=700)
     for k, member in enumerate(alone):
         torch.testing.assert_close(stacked.logits(x)[k], member.logits(x)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernels", ["torch", "compiled"])
+@pytest.mark.parametrize("mode", ["mlp_dense", "linear_glm_baseline"])
+def test_with_one_output_neither_threads_nor_neighbours_change_a_bit(
+    mode: TrainingMode, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_WORTH_A_THREAD", 0)
+    modules = [build_model(12, 1, mode, 64, 2, 0.1) for _ in range(4)]
+    seeds, target = [1, 2, 3, 4], torch.randn(256, 1)
+    groups = [
+        StackedMembers(modules, seeds=seeds, n_threads=n_threads, kernels=kernels)
+        for n_threads in (1, 2, 3)
+    ]
+    groups.append(StackedMembers(modules[2:3], seeds=seeds[2:3], kernels=kernels))
+    for step in range(5):
+        x = torch.randn(256, 12)
+        for members in groups:
+            members.forward_backward(x, lambda z: (z - target) / 128, step=step)
+            members.optimizer_step(0.01, 0.1)
+    for n_rows in (100, 300, 512, 700):
+        x = torch.randn(n_rows, 12)
+        first, second, third, alone = (members.logits(x) for members in groups)
+        assert torch.equal(first, second)
+        assert torch.equal(first, third)
+        assert torch.equal(first[2], alone[0])
+
+
+def test_a_thread_that_begins_late_has_the_callers_number() -> None:
+    """Another fit may have set the number that fresh threads begin with."""
+    threads, before = lanes.Threads(2), torch.get_num_threads()
+    seen: list[int] = []
+    try:
+        other = threading.Thread(target=torch.set_num_threads, args=(3,))
+        torch.set_num_threads(1)
+        other.start()
+        other.join()
+        threads.run(lambda _: seen.append(torch.get_num_threads()), [[0], [1]])
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]
 
 
 @pytest.mark.parametrize("mode", ["mlp_dense", "tabresnet"])

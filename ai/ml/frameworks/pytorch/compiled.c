@@ -222,15 +222,19 @@ static inline float exponential(float x)
 
 /* Cross-entropy of logits, members x rows x classes: its gradient of the mean over the rows, and
    per member the sum of the losses, added to `loss_sums`. `chosen` are the rows' places in
-   `targets` and `weights` (NULL: all 1). What is not a number stays so.
+   `targets` and `weights` (NULL: all 1), of which there are `n_targets`. What is not a number
+   stays so. Returns the first of the rows whose place is none, before any work, or -1.
 
    A class of a block of rows is treated at once: there are few classes, and many rows. */
-void cross_entropy(int64_t n_members, int64_t n_rows, int64_t n_classes, const float *logits,
-                   const int64_t *chosen, const int64_t *targets, const float *weights,
-                   float *gradient, float *loss_sums)
+int64_t cross_entropy(int64_t n_members, int64_t n_rows, int64_t n_classes, int64_t n_targets,
+                      const float *logits, const int64_t *chosen, const int64_t *targets,
+                      const float *weights, float *gradient, float *loss_sums)
 {
     const float share = 1.0f / (float)n_rows;
-    for (int64_t row = 0; row < n_rows; row++) PREFETCH(targets + chosen[row]);
+    for (int64_t row = 0; row < n_rows; row++) {
+        if (chosen[row] < 0 || chosen[row] >= n_targets) return row;
+        PREFETCH(targets + chosen[row]);
+    }
     for (int64_t member = 0; member < n_members; member++) {
         double loss = 0.0;
         for (int64_t from = 0; from < n_rows; from += BLOCK) {
@@ -269,6 +273,7 @@ void cross_entropy(int64_t n_members, int64_t n_rows, int64_t n_classes, const f
         }
         loss_sums[member] += (float)loss;
     }
+    return -1;
 }
 
 /* AdamW's step on `size` parameters, of which weight decay acts on the first `n_decayed`; counts
@@ -287,7 +292,7 @@ void adamw(int64_t size, int64_t n_decayed, float *restrict values, const float 
     for (int64_t i = 0; i < size; i++) {
         const float g = gradients[i];
         const float m = first[i] + (g - first[i]) * first_change;
-        const float v = second[i] * second_keep + g * g * second_change;
+        const float v = second[i] * second_keep + second_change * g * g;
         first[i] = m;
         second[i] = v;
         values[i] -= rate * m / (sqrtf(v) * second_share + eps);

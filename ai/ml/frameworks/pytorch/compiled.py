@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +24,13 @@ from torch import Tensor
 from ai.ml.frameworks.pytorch.dropout import DropoutMask
 from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS, LayerBuffers, LayerKernels
 
-__all__ = ["CompiledAdamW", "CompiledCrossEntropy", "CompiledKernels", "compiled_kernels"]
+__all__ = [
+    "CompiledAdamW",
+    "CompiledCrossEntropy",
+    "CompiledKernels",
+    "check_memory",
+    "compiled_kernels",
+]
 
 _SOURCE = Path(__file__).with_name("compiled.c")
 _COMPILERS = ("cc", "gcc", "clang")
@@ -42,7 +49,7 @@ _SIGNATURES = {
     "hidden_output": (_POINTER, _POINTER, _INTEGER, _POINTER, _INTEGER, _POINTER),
     "hidden_sums": (_POINTER, _POINTER, _POINTER, _INTEGER),
     "hidden_inner": (_POINTER, _POINTER, _POINTER),
-    "cross_entropy": (*[_INTEGER] * 3, *[_POINTER] * 6),
+    "cross_entropy": (*[_INTEGER] * 4, *[_POINTER] * 6),
     "adamw": (*[_INTEGER] * 2, *[_POINTER] * 5, *[_DOUBLE] * 5),
     "product": (_POINTER, *[_INTEGER] * 3, *[_POINTER] * 3),
     "network_forward": (_POINTER, _POINTER),
@@ -85,7 +92,25 @@ def compiled_kernels() -> ctypes.CDLL:
     for name, arguments in _SIGNATURES.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = arguments, None
+    loaded.cross_entropy.restype = _INTEGER
     return loaded
+
+
+def check_memory(given: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
+    """Refuse a tensor whose address says too little: nobody looks behind it any more.
+
+    Raises
+    ------
+    ValueError
+        If it has another shape or dtype, gaps between its elements, or lies on another device.
+    """
+    fits = given.shape == tuple(shape) and given.dtype == dtype
+    if not (fits and given.is_contiguous() and given.device.type == "cpu"):
+        raise ValueError(
+            f"compiled kernels take contiguous {dtype} of shape {tuple(shape)} on the CPU; got "
+            f"{given.dtype} of shape {tuple(given.shape)}, strides {given.stride()}, on "
+            f"{given.device}"
+        )
 
 
 def _refusal(reason: str) -> ValueError:
@@ -159,6 +184,11 @@ class CompiledKernels(LayerKernels):
     def __init__(
         self, buffers: LayerBuffers, mask: DropoutMask | None, keep: float, n_rows: int
     ) -> None:
+        check_memory(buffers.centred, buffers.centred.shape)
+        for tensor in (buffers.output, buffers.scratch):
+            check_memory(tensor, buffers.centred.shape)
+        for tensor in (buffers.gain, buffers.affine, buffers.sums):
+            check_memory(tensor, (len(buffers.centred), 2, buffers.centred.shape[2]))
         kernels = compiled_kernels()
         hashes = None if mask is None else mask.hashes
         elements, limit = (None, 0.0) if hashes is None else hashes
@@ -230,11 +260,21 @@ class CompiledCrossEntropy:
     """
 
     def __init__(self, targets: Tensor, weights: Tensor | None) -> None:
-        if len(targets) and int(targets.min()) < 0:
-            raise ValueError(f"class codes must be 0 or more; got {int(targets.min())}")
-        self._n_classes = int(targets.max()) + 1 if len(targets) else 0
-        self._targets = targets.contiguous()
-        self._weights = None if weights is None else weights.float().contiguous()
+        if targets.ndim != 1 or targets.is_floating_point() or targets.dtype == torch.bool:
+            raise ValueError(
+                f"targets must be class codes of shape (n_rows,); got {targets.dtype} of shape "
+                f"{tuple(targets.shape)}"
+            )
+        if weights is not None and weights.shape != targets.shape:
+            raise ValueError(
+                f"weights must be one per row ({len(targets)}); got shape {tuple(weights.shape)}"
+            )
+        # A copy: nobody can change what was checked.
+        self._targets = targets.to("cpu", torch.int64, copy=True).contiguous()
+        if len(targets) and int(self._targets.min()) < 0:
+            raise ValueError(f"class codes must be 0 or more; got {int(self._targets.min())}")
+        self._n_classes = int(self._targets.max()) + 1 if len(targets) else 0
+        self._weights = None if weights is None else weights.to("cpu", torch.float32).contiguous()
         self._function = compiled_kernels().cross_entropy
 
     def gradient(self, logits: Tensor, rows: Tensor, loss_sums: Tensor) -> Tensor:
@@ -263,8 +303,9 @@ class CompiledCrossEntropy:
             raise ValueError(f"logits must have {self._n_classes} classes or more; got {n_classes}")
         logits, rows = logits.contiguous(), rows.contiguous()
         gradient = torch.empty_like(logits)
-        self._function(
+        found = self._function(
             *logits.shape,
+            len(self._targets),
             logits.data_ptr(),
             rows.data_ptr(),
             self._targets.data_ptr(),
@@ -272,6 +313,10 @@ class CompiledCrossEntropy:
             gradient.data_ptr(),
             loss_sums.data_ptr(),
         )
+        if found >= 0:
+            raise IndexError(
+                f"rows must be from 0 to {len(self._targets) - 1}; got {int(rows[found])}"
+            )
         return gradient
 
 
@@ -297,6 +342,9 @@ class CompiledAdamW:
         steps: Tensor,
         n_decayed: int,
     ) -> None:
+        for tensor in (parameters, gradients, first_moments, second_moments):
+            check_memory(tensor, parameters.shape)
+        check_memory(steps, parameters.shape[:1])
         # Addresses stay: the buffers change in place only.
         self._alive = (parameters, gradients, first_moments, second_moments, steps)
         self._sizes = (parameters.shape[1], n_decayed)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ai.ml.frameworks.pytorch.compiled import CompiledKernels, compiled_kernels
+from ai.ml.frameworks.pytorch.compiled import CompiledKernels, check_memory, compiled_kernels
 
 __all__ = ["CompiledNetwork", "Layer", "NetworkBuffers", "torch_sgemm"]
 
@@ -154,17 +154,14 @@ class CompiledNetwork:
             raise ValueError(
                 "a compiled network needs torch's BLAS, which this torch does not show"
             )
-        tensors = [*buffers, *(t for layer in layers for t in layer[1:6])]
-        for tensor in tensors:
-            # Addresses leave here, and nobody looks at what is behind them.
-            known = (torch.float32, torch.int32)
-            if tensor.dtype not in known or not tensor.is_contiguous() or tensor.is_cuda:
-                raise ValueError(
-                    "a compiled network takes contiguous float32 on a CPU; got "
-                    f"{tensor.dtype} of strides {tensor.stride()} on {tensor.device}"
-                )
         n_rows, output_dim = buffers.logits.shape
-        self._x_shape = (n_rows, input_dim)
+        for layer in layers:
+            for tensor in (layer.weight, layer.norm, layer.weight_gradient, layer.norm_gradient):
+                check_memory(tensor, tensor.shape)
+            check_memory(layer.key, (1, 1), torch.int32)
+        for tensor in buffers:
+            check_memory(tensor, tensor.shape)
+        self._x_shape, self._logits_shape = (n_rows, input_dim), (n_rows, output_dim)
         self._alive = (tuple(layers), buffers)
         self._hidden = (_Hidden * len(layers))(
             *(
@@ -208,7 +205,7 @@ class CompiledNetwork:
         ----------
         x : Tensor of shape (batch, input_dim)
         """
-        self._check(x, self._x_shape)
+        check_memory(x, self._x_shape)
         self._forward(self._address, x.data_ptr())
 
     def backward(self, x: Tensor, logits_gradient: Tensor) -> None:
@@ -219,13 +216,6 @@ class CompiledNetwork:
         x : Tensor of shape (batch, input_dim)
         logits_gradient : Tensor of shape (batch, output_dim)
         """
-        self._check(x, self._x_shape)
-        self._check(logits_gradient, self._alive[1].logits.shape)
+        check_memory(x, self._x_shape)
+        check_memory(logits_gradient, self._logits_shape)
         self._backward(self._address, x.data_ptr(), logits_gradient.data_ptr())
-
-    def _check(self, given: Tensor, shape: Sequence[int]) -> None:
-        if given.shape != shape or given.dtype != torch.float32 or not given.is_contiguous():
-            raise ValueError(
-                f"a compiled network takes contiguous float32 of shape {tuple(shape)}; got "
-                f"{given.dtype} of shape {tuple(given.shape)}, strides {given.stride()}"
-            )

@@ -249,8 +249,8 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         Decoupled decay of the weights of linear layers.
     validation_fraction : float or None, default=None
         Share of the rows that chooses the epoch and fits the calibrator. None: a tenth, or 100
-        rows where that is more, but at most a fifth; a fifth in `tree_teacher_distillation`, where
-        what is taught is chosen on them too.
+        rows where that is more, but at most a fifth; a tenth of a table that is streamed from
+        disk; a fifth in `tree_teacher_distillation`, where what is taught is chosen on them too.
     class_weight : "balanced", dict or None, default=None
         Weight by label, 1 where a label is not named; multiplied with `sample_weight`.
     prior : "training", "balanced" or array of shape (n_classes,), default="training"

@@ -27,13 +27,8 @@ class Threads:
 
     def __init__(self, n_threads: int) -> None:
         self.n_threads = n_threads
-        # The threads end with the pool, which ends with its owner; idle ones sleep. A thread's
-        # first question how many threads an operation has is what makes torch tell the BLAS.
-        self._pool = (
-            ThreadPoolExecutor(n_threads - 1, initializer=torch.get_num_threads)
-            if n_threads > 1
-            else None
-        )
+        # The threads end with the pool, which ends with its owner; idle ones sleep.
+        self._pool = ThreadPoolExecutor(n_threads - 1) if n_threads > 1 else None
 
     def share(self, active: Sequence[bool], size: int) -> list[list[slice]]:
         """The active members by thread, given the hidden values of a member, in elements."""
@@ -46,13 +41,22 @@ class Threads:
             for lane in lanes:
                 _call(function, lane)
             return
-        others = [self._pool.submit(_call, function, lane) for lane in lanes[1:]]
+        inside = torch.get_num_threads()
+        others = [self._pool.submit(_call_there, function, lane, inside) for lane in lanes[1:]]
         try:
             _call(function, lanes[0])
         finally:
             wait(others)
         for other in others:
             other.result()
+
+
+def _call_there(function: Callable[[list[_T]], None], lane: list[_T], inside: int) -> None:
+    # A thread begins with the number of the process, which another fit may have set anew since;
+    # asking for it is what makes torch, and the BLAS under it, have one at all.
+    if torch.get_num_threads() != inside:
+        torch.set_num_threads(inside)
+    _call(function, lane)
 
 
 def _call(function: Callable[[list[_T]], None], lane: list[_T]) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "HiddenWork",
     "backward_hidden",
     "forward_hidden",
+    "head_values",
     "linear_bn_relu_dropout",
 ]
 
@@ -257,6 +258,25 @@ def backward_hidden(
         x_gradient.baddbmm_(inner, weights.weight)
     else:
         torch.bmm(inner, weights.weight, out=x_gradient)
+
+
+def head_values(bias: Tensor, x: Tensor, transposed: Tensor, out: Tensor) -> None:
+    """The last linear layer, into `out`: the same bits for a member whoever is beside it.
+
+    Parameters
+    ----------
+    bias : Tensor of shape (n_members, 1, output_dim)
+    x : Tensor of shape (n_members, batch, input_dim)
+    transposed : Tensor of shape (n_members, input_dim, output_dim)
+        The weight.
+    out : Tensor of shape (n_members, batch, output_dim)
+    """
+    if out.shape[2] > 1 or out.device.type != "cpu":
+        torch.baddbmm(bias, x, transposed, out=out)
+        return
+    # With one output, torch multiplies several members in another order than one alone.
+    for member, own in enumerate(out):
+        torch.addmm(bias[member], x[member], transposed[member], out=own)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from ai.ml.frameworks.pytorch.architecture import Architecture, FlatTensors
 from ai.ml.frameworks.pytorch.dropout import Part, dropout_keys, seeds_on
 from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS
 from ai.ml.frameworks.pytorch.lanes import Threads, lanes_of, members_together, pieces_of
+from ai.ml.frameworks.pytorch.layers import head_values
 from ai.ml.frameworks.pytorch.optimizer import FlatAdamW
 from ai.ml.frameworks.pytorch.passes import BatchWork, MemberGroup, Stack
 from ai.ml.frameworks.pytorch.settings import Kernels, Precision
@@ -471,4 +472,4 @@ class StackedMembers:
                 values += entry
             values.relu_()
         weight, shift = layers[-1]
-        torch.baddbmm(shift, values, weight, out=out)
+        head_values(shift, values, weight, out)

@@ -124,8 +124,8 @@ class Objective:
     _cools: bool = field(init=False, repr=False)
     _minus_one: Tensor = field(init=False, repr=False)
     # Added to in place: what a captured step adds to must stay where it is.
-    _loss_sum: Tensor | None = field(default=None, repr=False)
-    _row_count: int = field(default=0, repr=False)
+    _loss_sum: Tensor | None = field(default=None, init=False, repr=False)
+    _row_count: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._shares = torch.as_tensor(self.teacher_weight, device=self.targets.device).reshape(-1)

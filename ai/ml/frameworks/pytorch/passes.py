@@ -29,6 +29,7 @@ from ai.ml.frameworks.pytorch.layers import (
     HiddenWork,
     backward_hidden,
     forward_hidden,
+    head_values,
 )
 
 __all__ = ["BatchWork", "MemberGroup", "Stack"]
@@ -249,7 +250,7 @@ class MemberGroup:
                 entry = values
             residual = entry if layer.closes_block else None
             values = forward_hidden(values, weights, work, residual=residual, key=key)
-        torch.baddbmm(self._head_bias, values, self._head_transposed, out=self._logits)
+        head_values(self._head_bias, values, self._head_transposed, self._logits)
         if self._hidden:
             self._running.mul_(self._kept_share).addcmul_(self._sums, self._shares)
 

@@ -269,8 +269,8 @@ class _StreamFit:
         scan, settings = self.scan, self.settings
         if not scan.n_rows["validation"]:
             raise ValueError(
-                f"a fit needs validation rows; got none of {sum(scan.n_rows.values())}; "
-                "raise validation_fraction"
+                f"a fit needs validation rows; got none of {sum(scan.n_rows.values())} with "
+                f"validation_fraction={settings.validation_fraction}; raise it"
             )
         if scan.classes is not None and len(scan.classes) < 2:
             raise ValueError(
