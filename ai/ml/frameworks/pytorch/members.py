@@ -163,6 +163,16 @@ class StackedMembers:
         return self._architecture.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of their parameters."""
+        return self._architecture.dtype
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that may share them, at the most."""
+        return self._threads.n_threads
+
+    @property
     def is_shared(self) -> bool:
         """Whether several workers share every batch."""
         return self._all_reduce is not None
@@ -260,7 +270,7 @@ class StackedMembers:
 
         def backward(groups: list[MemberGroup]) -> None:
             for group in groups:
-                group.backward(shared, gradient)
+                group.backward(shared, gradient[group.members])
 
         self._threads.run(forward, work.lanes)
         gradient = loss_grad(work.logits)
@@ -268,6 +278,68 @@ class StackedMembers:
         if self._all_reduce is not None:
             self._all_reduce(self._gradients.memory)
         return work.logits
+
+    def train_block(
+        self,
+        batches: Sequence[Tensor],
+        loss_grad: Callable[[int, slice, Tensor], Tensor],
+        *,
+        step: int,
+        learning_rates: Sequence[float],
+        weight_decay: float,
+    ) -> None:
+        """A step of the active members for each of several batches.
+
+        The same as `forward_backward` and `optimizer_step` for one batch after the other. But
+        members know nothing of one another: every thread takes its own through all batches before
+        it waits for the others, since waiting costs as much as a step of small networks.
+
+        Parameters
+        ----------
+        batches : sequence of Tensor of shape (batch, input_dim)
+            All of one shape.
+        loss_grad : callable
+            Maps the place of a batch, a slice of members, and their logits of shape
+            (n_chosen, batch, output_dim) to the gradient of their losses in those. Threads call
+            it at the same time, for other members each.
+        step : int
+            Number of the first step.
+        learning_rates : sequence of float
+            One per batch.
+        weight_decay : float
+
+        Raises
+        ------
+        ValueError
+            If workers share the batches, the batches differ in shape, or there are not as many
+            learning rates, besides the errors of `forward_backward`.
+        """
+        if self.is_shared:
+            raise ValueError("workers that share a batch must wait for each other in every step")
+        shapes = {tuple(x.shape) for x in batches}
+        if len(shapes) != 1 or len(learning_rates) != len(batches):
+            raise ValueError(
+                "a block must hold batches of one shape and as many learning rates; got shapes "
+                f"{sorted(shapes)}, {len(batches)} batches and {len(learning_rates)} rates"
+            )
+        self.prepare(batches[0], step=step)
+        keys: list[Tensor] = []
+        if self._architecture.has_dropout:
+            keys = [self._step_keys(step + i) for i in range(len(batches))]
+
+        def take(groups: list[MemberGroup]) -> None:
+            for i, x in enumerate(batches):
+                shared = x.unsqueeze(0)
+                for group in groups:
+                    if keys:
+                        group.keys.copy_(keys[i][:, group.members])
+                    group.forward(shared)
+                    group.backward(shared, loss_grad(i, group.members, group.logits))
+                    self._optimizer.step(learning_rates[i], weight_decay, group.members)
+
+        self._threads.run(take, self._work[len(batches[0]), None].lanes)
+        for _ in batches:
+            self.count_batch()
 
     def optimizer_step(self, learning_rate: float | Tensor, weight_decay: float) -> None:
         """One step of AdamW for every active member; decay on linear weights only.

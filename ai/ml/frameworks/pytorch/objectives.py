@@ -77,6 +77,11 @@ def class_weight_vector(
     return weights
 
 
+def _of_members(values: Tensor, members: slice) -> Tensor:
+    """Those of some members; a single value is everyone's."""
+    return values if len(values) == 1 else values[members]
+
+
 @dataclass
 class Objective:
     """Targets and weights of one set of rows, and the loss over them.
@@ -157,9 +162,9 @@ class Objective:
         """Whether the targets are class codes."""
         return not self.targets.is_floating_point()
 
-    def _share_of(self, rows: Tensor, logits: Tensor) -> Tensor:
+    def _share_of(self, rows: Tensor, logits: Tensor, members: slice) -> Tensor:
         """Weight of the soft part, of shape (n_members or 1, batch or 1, 1)."""
-        share = self._shares.to(logits).view(-1, 1, 1)
+        share = _of_members(self._shares, members).to(logits).view(-1, 1, 1)
         if self.labelled is None:
             return share
         own = self.labelled.index_select(0, rows).view(1, -1, 1)
@@ -199,37 +204,63 @@ class Objective:
         After a first call with as many members, nothing but work on the device: a step that was
         captured repeats all of it.
         """
+        sums = self.begin(len(logits), logits.dtype)
+        return self.part_gradient(logits, rows, slice(None), sums)
+
+    @torch.inference_mode()
+    def part_gradient(
+        self, logits: Tensor, rows: Tensor, members: slice, loss_sums: Tensor
+    ) -> Tensor:
+        """`uncounted_gradient` for some of the members; threads may each ask for others.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n_chosen, batch, output_dim)
+        rows : Tensor of shape (batch,), int64
+        members : slice
+            Which members they are.
+        loss_sums : Tensor of shape (n_members,)
+            Of `begin`, for all members.
+        """
         if self._compiled is not None and logits.dtype == torch.float32:
-            return self._compiled.gradient(logits, rows, self._running_loss(logits))
-        losses, gradient = self._losses_and_gradient(logits, rows)
+            return self._compiled.gradient(logits, rows, loss_sums[members])
+        losses, gradient = self._losses_and_gradient(logits, rows, members)
         weights = None if self.weights is None else self.weights.index_select(0, rows)
         if weights is not None:
             losses *= weights
             gradient *= weights[:, None]
-        self._running_loss(losses).add_(losses.sum(1))
+        loss_sums[members].add_(losses.sum(1))
         return gradient.div_(rows.shape[0])
 
-    def _running_loss(self, values: Tensor) -> Tensor:
-        """Where the members' losses add up, given a value of theirs: its dtype, one row each."""
-        sums, shape, dtype = self._loss_sum, values.shape[:1], values.dtype
-        if sums is not None and sums.shape == shape and sums.dtype == dtype:
+    def begin(self, n_members: int, dtype: torch.dtype) -> Tensor:
+        """Where the members' losses add up: a tensor of shape (n_members,), the same every time.
+
+        Raises
+        ------
+        ValueError
+            If the running loss comes from a state of another number of members or dtype.
+        """
+        sums = self._loss_sum
+        if sums is not None and len(sums) == n_members and sums.dtype == dtype:
             return sums
         if sums is not None and self._row_count:
             raise ValueError(
-                f"the running loss must be {dtype} of shape {tuple(shape)}; got {sums.dtype} of "
+                f"the running loss must be {dtype} of shape ({n_members},); got {sums.dtype} of "
                 f"shape {tuple(sums.shape)}; start without the state"
             )
         # A tensor made in inference mode could change in that mode alone.
         with torch.inference_mode(False):
-            self._loss_sum = torch.zeros(shape, dtype=dtype, device=values.device)
+            self._loss_sum = torch.zeros(n_members, dtype=dtype, device=self.targets.device)
         return self._loss_sum
 
-    def _losses_and_gradient(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _losses_and_gradient(
+        self, logits: Tensor, rows: Tensor, members: slice
+    ) -> tuple[Tensor, Tensor]:
         targets = self.targets.index_select(0, rows)
         soft = share = None
         if self._soft is not None:
             soft = self._soft.index_select(0, rows)
-            share = self._share_of(rows, logits)
+            share = self._share_of(rows, logits, members)
         if not self.is_classification:
             # Mixing the two squared errors has the gradient of one squared error on the mixture.
             goal = targets if soft is None or share is None else torch.lerp(targets, soft, share)
@@ -250,7 +281,7 @@ class Objective:
             goal = torch.zeros_like(soft).scatter_(-1, targets.unsqueeze(-1), 1.0)
             return losses, gradient.sub_(torch.lerp(goal, soft, share))
         self._less_the_class(gradient, index)
-        temperature = self._temperatures.to(logits).view(-1, 1, 1)
+        temperature = _of_members(self._temperatures, members).to(logits).view(-1, 1, 1)
         soft = torch.softmax(soft / temperature, dim=-1)
         cooled = functional.log_softmax(logits / temperature, dim=-1)
         soft_losses = (cooled * soft).sum(-1).neg_() * temperature.squeeze(-1) ** 2
@@ -282,7 +313,7 @@ class Objective:
 
         def loss(logits: Tensor, targets: Tensor) -> Tensor:
             soft = None if self.soft_targets is None else self.soft_targets[rows]
-            share = self._share_of(rows, logits)
+            share = self._share_of(rows, logits, slice(None))
             share = share[member % len(share)].squeeze(-1)
             temperature = float(self._temperatures[member % len(self._temperatures)])
             if self.is_classification:

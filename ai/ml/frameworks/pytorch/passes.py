@@ -139,6 +139,13 @@ class MemberGroup:
     scratch : Tensor of shape (3, at least n_members, batch, hidden_dim)
         Holds nothing between two passes.
     part : Part or None
+
+    Attributes
+    ----------
+    members : slice
+    logits : Tensor of shape (n_members of the group, batch, output_dim)
+    keys : Tensor of shape (n_layers, n_members of the group), int32
+        Where their dropout keys go.
     """
 
     def __init__(
@@ -150,11 +157,12 @@ class MemberGroup:
         part: Part | None,
     ) -> None:
         arch = stack.architecture
-        self._members = members
+        self.members = members
         self._n_members = n_members = members.stop - members.start
         batch = work.logits.shape[1] if part is None else part.n_rows
         self._hidden = arch.hidden
-        self._logits = work.logits[members]
+        self.logits = work.logits[members]
+        self.keys = work.keys[:, members]
         self._input_dim = arch.input_dim
         self._scratch, self._gradient, self._spare = scratch[:, :n_members].unbind(0)
         self._weights, self._head, self._head_bias = self._views(stack.parameters, arch)
@@ -217,8 +225,8 @@ class MemberGroup:
             head_gradient=self._head_gradient[0],
             head_bias=self._head_bias[0, 0],
             head_bias_gradient=self._head_bias_gradient[0, 0],
-            logits=self._logits[0],
-            outer=torch.empty_like(self._logits[0]),
+            logits=self.logits[0],
+            outer=torch.empty_like(self.logits[0]),
             gradient=self._gradient[0],
             spare=self._spare[0],
             scratch=self._scratch[0],
@@ -231,8 +239,8 @@ class MemberGroup:
     def _views(
         self, flat: FlatTensors, arch: Architecture
     ) -> tuple[list[HiddenWeights], Tensor, Tensor]:
-        *linears, head = (flat.view(piece, self._members)[:, 0] for piece in arch.decayed())
-        *norms, head_bias = (flat.view(piece, self._members) for piece in arch.plain())
+        *linears, head = (flat.view(piece, self.members)[:, 0] for piece in arch.decayed())
+        *norms, head_bias = (flat.view(piece, self.members) for piece in arch.plain())
         hidden = [HiddenWeights(*pair) for pair in zip(linears, norms, strict=True)]
         return hidden, head, head_bias
 
@@ -250,18 +258,16 @@ class MemberGroup:
                 entry = values
             residual = entry if layer.closes_block else None
             values = forward_hidden(values, weights, work, residual=residual, key=key)
-        head_values(self._head_bias, values, self._head_transposed, self._logits)
+        head_values(self._head_bias, values, self._head_transposed, self.logits)
         if self._hidden:
             self._running.mul_(self._kept_share).addcmul_(self._sums, self._shares)
 
     def backward(self, x: Tensor, logits_gradient: Tensor) -> None:
-        """All gradients from that in the logits of all members."""
+        """All gradients from that in the logits, of shape (n_members of the group, ...)."""
         if self._compiled is not None:
-            self._compiled.backward(
-                x[0].contiguous(), logits_gradient[self._members][0].contiguous()
-            )
+            self._compiled.backward(x[0].contiguous(), logits_gradient[0].contiguous())
             return
-        outer = logits_gradient[self._members]
+        outer = logits_gradient
         x = x if self._n_members == 1 else x.expand(self._n_members, -1, -1)
         last = self._layers[-1].output if self._layers else x
         torch.bmm(outer.transpose(1, 2), last, out=self._head_gradient)

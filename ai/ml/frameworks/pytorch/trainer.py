@@ -20,7 +20,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ai.ml.frameworks.pytorch.batches import HeldOut, TrainingRows
+from ai.ml.frameworks.pytorch.batches import Batch, HeldOut, TrainingRows
+from ai.ml.frameworks.pytorch.blocks import block_steps, in_blocks
 from ai.ml.frameworks.pytorch.checkpoints import Checkpointer, RunState, Stateful
 from ai.ml.frameworks.pytorch.dropout import Part
 from ai.ml.frameworks.pytorch.graphs import step_graphs
@@ -188,23 +189,30 @@ def train(
     started = time.perf_counter() - run.seconds
 
     graphs = step_graphs(members, rows, settings.weight_decay)
+    blocks = block_steps(members, rows, settings.weight_decay)
 
     def rate_at(step: int) -> float:
         return learning_rate_at(step / n_steps, settings.learning_rate)
 
+    def take(block: Sequence[Batch], step: int) -> None:
+        rates = [rate_at(step + i) for i in range(len(block))]
+        if blocks is not None:
+            blocks.take(block, step=step, learning_rates=rates)
+            return
+        for i, batch in enumerate(block):
+            if graphs is not None:
+                graphs.take(batch, step=step + i, learning_rate=rates[i])
+                continue
+            members.forward_backward(batch.x, batch.gradient, step=step + i, part=batch.part)
+            members.optimizer_step(rates[i], settings.weight_decay)
+
+    together = 1 if blocks is None else blocks.n_batches
     with _one_thread_an_operation(), _watched(checkpointer):
         try:
             while run.epoch <= settings.max_epochs and not keeper.all_done:
-                for batch in rows.epoch(run.epoch, skip=run.batches):
-                    step = (run.epoch - 1) * rows.n_batches + run.batches
-                    if graphs is not None:
-                        graphs.take(batch, step=step, learning_rate=rate_at(step))
-                    else:
-                        members.forward_backward(
-                            batch.x, batch.gradient, step=step, part=batch.part
-                        )
-                        members.optimizer_step(rate_at(step), settings.weight_decay)
-                    run.batches += 1
+                for block in in_blocks(rows.epoch(run.epoch, skip=run.batches), together):
+                    take(block, (run.epoch - 1) * rows.n_batches + run.batches)
+                    run.batches += len(block)
                     if checkpointer is not None and checkpointer.is_due:
                         run.seconds = time.perf_counter() - started
                         checkpointer.write(run, owners)
