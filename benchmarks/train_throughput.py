@@ -40,6 +40,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from ai.ml.frameworks.pytorch.batches import Batch
+from ai.ml.frameworks.pytorch.blocks import BlockSteps
 from ai.ml.frameworks.pytorch.compiled import compiled_kernels
 from ai.ml.frameworks.pytorch.graphs import StepGraphs
 from ai.ml.frameworks.pytorch.members import StackedMembers
@@ -145,14 +146,23 @@ def stacked(
     objective = Objective(data.y, is_compiled=kernels == "compiled")
     batches = enumerate(data.batches(setting.batch))
     graphs = StepGraphs(members, objective, 0.01) if is_captured else None
+    blocks = BlockSteps(members, objective, 0.01) if members.n_threads > 1 else None
+
+    def batch_of(rows: Tensor) -> Batch:
+        x = data.x.index_select(0, rows)
+        return Batch(x, objective.gradient_of(rows), rows=rows)
 
     def step() -> None:
         number, rows = next(batches)
-        x = data.x.index_select(0, rows)
-        if graphs is not None:
-            batch = Batch(x, objective.gradient_of(rows), rows=rows)
-            graphs.take(batch, step=number, learning_rate=1e-3)
+        if blocks is not None:
+            block = [batch_of(rows)]
+            block += [batch_of(next(batches)[1]) for _ in range(BlockSteps.n_batches - 1)]
+            blocks.take(block, step=number, learning_rates=[1e-3] * len(block))
             return
+        if graphs is not None:
+            graphs.take(batch_of(rows), step=number, learning_rate=1e-3)
+            return
+        x = data.x.index_select(0, rows)
         members.forward_backward(x, objective.gradient_of(rows), step=number)
         members.optimizer_step(1e-3, 0.01)
 
@@ -274,7 +284,7 @@ def contenders(
             + ", compiled" * (kernels == "compiled")
             + ", graphs" * is_captured,
             stacked(setting, data, k, precision, kernels, is_captured=is_captured),
-            k * batch,
+            k * batch * (BlockSteps.n_batches if min(k, threads) > 1 else 1),
             1,
         )
         for k in member_counts

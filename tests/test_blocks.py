@@ -113,8 +113,8 @@ def test_blocks_are_the_steps_one_by_one(mode: TrainingMode, kind: str, kernels:
             for name, value in mine.state_dict().items():
                 assert torch.equal(value, state[name]), name
     # A member that stopped has no loss that anybody asks for.
-    for mine in losses[1:]:
-        assert torch.equal(mine[[0, 2, 3]], losses[0][[0, 2, 3]])
+    for running in losses[1:]:
+        assert torch.equal(running[[0, 2, 3]], losses[0][[0, 2, 3]])
 
 
 def test_blocks_hold_batches_of_one_size_in_their_order() -> None:
