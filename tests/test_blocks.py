@@ -125,6 +125,20 @@ def test_blocks_hold_batches_of_one_size_in_their_order() -> None:
     assert list(in_blocks(iter([]), 2)) == []
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_full_block_goes_out_before_the_next_batch_is_drawn(size: int) -> None:
+    drawn: list[Batch] = []
+
+    def batches() -> Iterator[Batch]:
+        for batch in _batches((16,) * 4):
+            drawn.append(batch)
+            yield batch
+
+    for number, block in enumerate(in_blocks(batches(), size), start=1):
+        assert len(block) == size
+        assert len(drawn) == number * size
+
+
 def test_what_does_not_make_a_block_is_refused() -> None:
     members = StackedMembers(_modules("mlp_dense", 3), seeds=range(N_MEMBERS), n_threads=2)
     steps = BlockSteps(members, _objective("classes", "torch"), 0.0)

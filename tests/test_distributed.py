@@ -210,7 +210,7 @@ def test_several_workers_match_one(
     Four workers are two machines of two.
     """
     kill_workers.write_table(tmp_path / "table", n_rows=300)
-    words = ["--mode", mode, "--members", str(n_members)]
+    words = ["--mode", mode, "--members", str(n_members), "--validation-fraction", "0.2"]
     if n_workers == 5:
         # Two chunks of rows, three workers that have none to encode, three rows each a batch.
         words += ["--batch-size", "15"]

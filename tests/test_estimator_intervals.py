@@ -44,7 +44,9 @@ def test_coverage_on_real_tables(table: str, target: str, n_rows: int, data_dir:
     for seed in range(4):
         sample = frame.sample(n_rows + 2000, seed=seed)
         train, test = sample[:n_rows], sample[n_rows:]
-        model = TabularRegressor(**{**SMALL, "n_members": 1, "random_state": seed})
+        model = TabularRegressor(
+            **{**SMALL, "n_members": 1, "random_state": seed}, validation_fraction=0.2
+        )
         model.fit(train.drop(target), train[target])
         true = test[target].to_numpy()
         for coverage, shares in covered.items():

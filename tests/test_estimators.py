@@ -254,11 +254,14 @@ def test_classes_are_sorted_and_everything_follows_them(labels: np.ndarray) -> N
     assert (predicted == labels[codes]).mean() > 0.8
 
 
-def test_the_share_of_validation_rows_is_recorded() -> None:
+def test_what_a_fit_depended_on_is_recorded() -> None:
     X, y = _numbers(600)
     model = TabularClassifier(**TINY).fit(X, y)
     assert model.model_.card["n_validation_rows"] == 100
     assert model.settings_.validation_fraction == pytest.approx(1 / 6)
+    # What decides the bits besides the rows and the settings.
+    assert model.model_.card["device"] == "cpu" or torch.cuda.is_available()
+    assert model.model_.card["threads"] == torch.get_num_threads()
 
 
 def test_a_class_with_one_row_stays_in_training() -> None:

@@ -97,7 +97,8 @@ def test_scores_in_pieces_are_those_of_the_whole(
     )
     scores = score_table(classifier, str(path), "label", batch_rows=batch_rows)
     assert scores.n_rows == N_ROWS
-    assert scores.metrics == pytest.approx(expected, abs=1e-12)
+    # A BLAS may round a row by its place among others.
+    assert scores.metrics == pytest.approx(expected, abs=1e-7)
 
 
 @pytest.mark.filterwarnings("ignore:ignored")

@@ -25,6 +25,11 @@ class BlockSteps:
     objective : Objective
         Over the rows that train.
     weight_decay : float
+
+    Attributes
+    ----------
+    n_batches : int
+        How many batches make a block.
     """
 
     n_batches = _BATCHES
@@ -88,12 +93,19 @@ def block_steps(members: object, rows: object, weight_decay: float) -> BlockStep
 
 
 def in_blocks(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Runs of at most `size` batches of equal numbers of rows, in their order."""
+    """Runs of at most `size` batches of equal numbers of rows, in their order.
+
+    A full block goes out before another batch is asked for: rows from disk put a batch away when
+    the next is wanted.
+    """
     block: list[Batch] = []
     for batch in batches:
-        if block and (len(block) == size or len(batch.x) != len(block[0].x)):
+        if block and len(batch.x) != len(block[0].x):
             yield block
             block = []
         block.append(batch)
+        if len(block) == size:
+            yield block
+            block = []
     if block:
         yield block

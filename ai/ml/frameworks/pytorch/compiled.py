@@ -1,4 +1,4 @@
-"""All of a training step but its matrix products, compiled by the machine's C compiler.
+"""A training step beside its matrix products, compiled by the machine's C compiler.
 
 The functions of `compiled.c` pass over a layer's values half as often as torch's operations do,
 and one call of them replaces many: for a whole pass of a network see `compiled_network`. The

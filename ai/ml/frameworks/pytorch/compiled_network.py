@@ -1,7 +1,7 @@
 """The passes of a whole network in one call each: compiled, with the BLAS that torch has.
 
-A step of a small network through Python costs as much for its calls as for its products. Where
-torch's library shows the `sgemm` that its own products use, `compiled.c` calls it directly.
+A step of a small network spends much of its time on calls through Python. Where torch's library
+shows the `sgemm` that its own products use, `compiled.c` calls it directly.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ class NetworkBuffers(NamedTuple):
 
     Parameters
     ----------
-    head, head_gradient : Tensor of shape (output_dim, input_dim)
-        The last layer's weight; it takes the inputs where there is no hidden layer.
+    head, head_gradient : Tensor of shape (output_dim, hidden_dim)
+        The last layer's weight; (output_dim, input_dim) where there is no hidden layer.
     head_bias, head_bias_gradient : Tensor of shape (output_dim,)
     logits, outer : Tensor of shape (batch, output_dim)
         Where the logits go, and memory of their size that nothing else uses.

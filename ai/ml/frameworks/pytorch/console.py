@@ -170,6 +170,9 @@ def show_card(fitted: FittedModel, path: Path) -> None:
         "trained on": f"{card.get('n_training_rows', 0):,} rows, validated on "
         f"{card.get('n_validation_rows', 0):,}",
         "calibration": card.get("calibration"),
+        "trained by": f"{card['device']}, {card.get('threads')} thread(s)"
+        if "device" in card
+        else None,
         "versions": ", ".join(f"{k} {v}" for k, v in dict(card.get("versions", {})).items()),
         "limits": "\n".join(limits(fitted)),
     }

@@ -366,8 +366,18 @@ def finite_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def model_card(
-    profile: TableProfile, n_train: int, n_validation: int, target_name: str | None, stopped: str
+    settings: FitSettings,
+    profile: TableProfile,
+    n_train: int,
+    n_validation: int,
+    target_name: str | None,
+    stopped: str,
 ) -> dict[str, Any]:
+    """What a model says of its fit, besides its settings.
+
+    With the settings, the device, the number of threads and the versions, the same rows give the
+    same weights to the last bit.
+    """
     import sklearn
 
     return {
@@ -376,6 +386,8 @@ def model_card(
         "n_validation_rows": n_validation,
         "columns": [asdict(column) for column in profile.columns],
         "stopped": stopped,
+        "device": training_device(settings).type,
+        "threads": torch.get_num_threads(),
         "versions": {
             "tabwright": __version__,
             "python": platform.python_version(),

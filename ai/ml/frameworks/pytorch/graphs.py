@@ -3,7 +3,8 @@
 A step of small networks is many short operations, which a host launches more slowly than a device
 runs them. `StepGraphs` takes the first steps of a batch size one operation after the other,
 captures one, and replays that for all that follow: every step copies its rows, its learning rate
-and its dropout keys to the addresses that the graph reads. What is computed is the same.
+and its dropout keys to the addresses that the graph reads. What is computed is the same, up to
+rounding.
 `step_graphs` says where steps are taken so.
 """
 

@@ -58,9 +58,8 @@ class StackedMembers:
         What the hidden layers' matrix products are computed in, for modules in float32. In
         bfloat16, members stacked and alone agree to its rounding, not bit for bit.
     kernels : {"torch", "compiled"}, default="torch"
-        What computes the hidden layers between their matrix products: torch's operations, or
-        kernels that a C compiler makes when they are first needed, for modules in float32 on a
-        CPU.
+        What computes the hidden layers: torch's operations, or functions that a C compiler makes
+        when they are first needed, for modules in float32 on a CPU.
 
     Raises
     ------

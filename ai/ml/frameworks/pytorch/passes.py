@@ -21,7 +21,7 @@ from ai.ml.frameworks.pytorch.compiled_network import (
     torch_sgemm,
 )
 from ai.ml.frameworks.pytorch.dropout import HIGHEST_HASHED_RATE, Part
-from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_MOMENTUM
+from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_MOMENTUM, LayerKernels
 from ai.ml.frameworks.pytorch.lanes import members_together, pieces_of
 from ai.ml.frameworks.pytorch.layers import (
     BFloat16Products,
@@ -48,7 +48,7 @@ class Stack(NamedTuple):
     in_half : bool
         Whether products are computed in bfloat16.
     is_compiled : bool
-        Whether all between them is compiled.
+        Whether kernels are compiled.
     """
 
     architecture: Architecture
@@ -127,6 +127,11 @@ class BatchWork:
             self.lanes.append([MemberGroup(stack, piece, self, scratch, part) for piece in pieces])
 
 
+def _compiled(kernels: LayerKernels) -> CompiledKernels:
+    assert isinstance(kernels, CompiledKernels), type(kernels)
+    return kernels
+
+
 class MemberGroup:
     """Members that are computed at once, for one batch size.
 
@@ -201,7 +206,7 @@ class MemberGroup:
     def _compiled_network(self) -> CompiledNetwork:
         layers = [
             Layer(
-                work.kernels,
+                _compiled(work.kernels),
                 weights.weight[0],
                 weights.norm[0],
                 gradients.weight[0],
@@ -218,7 +223,6 @@ class MemberGroup:
                 self._step_keys,
                 strict=True,
             )
-            if isinstance(work.kernels, CompiledKernels)
         ]
         buffers = NetworkBuffers(
             head=self._head[0],

@@ -426,6 +426,7 @@ class _Run:
             best_epochs=trained.best_epochs[members],
             history=tuple(finite_numbers(asdict(epoch)) for epoch in trained.history),
             card=model_card(
+                settings,
                 self.recipe.profile,
                 len(self.training[1]),
                 0 if self.choosing is None else len(self.choosing[1]),

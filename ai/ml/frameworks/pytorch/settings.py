@@ -131,7 +131,7 @@ class FitSettings:
         the trained model are float32 either way. "bfloat16" is faster where the processor
         multiplies in it (a CPU with avx512_bf16 or AMX, a GPU), and much slower elsewhere.
     kernels : {"torch", "compiled"}
-        What computes the hidden layers between their matrix products while training on a CPU.
+        What computes the hidden layers, the loss and the optimiser while training on a CPU.
         "compiled" is faster, and needs a C compiler on the machine.
     """
 

@@ -521,6 +521,7 @@ class _StreamFit:
     ) -> FittedModel:
         scan = self.scan
         card = model_card(
+            self.settings,
             profile,
             scan.n_rows["train"],
             scan.n_rows["validation"],

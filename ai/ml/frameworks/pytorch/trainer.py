@@ -2,8 +2,8 @@
 
 Here live the loop itself (`train`), its schedule and its record (`Trained`). Which rows it sees
 is `batches`' affair, what is optimised an `objectives.Objective`'s, how a step is computed the
-members' (`members.StackedMembers`, or `reference.ReferenceMembers`), on a CUDA device as a graph
-(`graphs.StepGraphs`).
+members' (`members.StackedMembers`, or `reference.ReferenceMembers`): on a CUDA device as a graph
+(`graphs.StepGraphs`), on several threads in blocks (`blocks.BlockSteps`).
 """
 
 from __future__ import annotations
