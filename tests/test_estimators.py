@@ -485,3 +485,26 @@ def test_the_prior_moves_probabilities_and_labels() -> None:
     for name, model in fitted.items():
         np.testing.assert_array_equal(model.predict(X), (proba[name] > 0.5).astype(int))
     assert fitted["balanced"].predict(X).mean() > 2 * fitted["training"].predict(X).mean()
+
+
+@pytest.mark.parametrize("mode", ["mlp_dense", "calibrated_classifier"])
+def test_class_weights_count_in_loss_epoch_and_calibration_as_row_weights_do(mode: str) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 4))
+    y = (X[:, 0] + rng.normal(size=500) > 0.8).astype(int)
+    # Tree bins know row weights, not class weights.
+    settings = {**SMALL, "max_epochs": 30, "numeric_encoding": "standard"}
+    by_class, by_row, plain = (
+        TabularClassifier(mode, class_weight=class_weight, **settings).fit(X, y, sample_weight=row)
+        for class_weight, row in (
+            ({0: 1.0, 1: 4.0}, None),
+            (None, np.where(y == 1, 4.0, 1.0)),
+            (None, None),
+        )
+    )
+    np.testing.assert_array_equal(by_class.predict_proba(X), by_row.predict_proba(X))
+    assert by_class.model_.best_epochs == by_row.model_.best_epochs
+    losses = [[e["validation_loss"] for e in m.model_.history] for m in (by_class, by_row, plain)]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+    assert np.abs(by_class.predict_proba(X) - plain.predict_proba(X)).max() > 0.1
