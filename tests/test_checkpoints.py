@@ -188,11 +188,12 @@ def test_an_interval_is_seconds() -> None:
 
 
 @pytest.mark.slow
-def test_runs_survive_being_killed() -> None:
+@pytest.mark.parametrize("n_threads", [1, 2], ids=["step by step", "in blocks"])
+def test_runs_survive_being_killed(n_threads: int) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "campaigns.kill_training", "--kills", "10"],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "OMP_NUM_THREADS": str(n_threads), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

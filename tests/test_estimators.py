@@ -488,7 +488,7 @@ def test_the_prior_moves_probabilities_and_labels() -> None:
 
 
 @pytest.mark.parametrize("mode", ["mlp_dense", "calibrated_classifier"])
-def test_class_weights_count_in_loss_epoch_and_calibration_as_row_weights_do(mode: str) -> None:
+def test_class_weights_count_in_loss_epoch_and_calibration_as_row_weights_do(mode: Any) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(500, 4))
     y = (X[:, 0] + rng.normal(size=500) > 0.8).astype(int)
