@@ -12,8 +12,6 @@ from ai.ml.frameworks.pytorch.objectives import Objective
 
 __all__ = ["BlockSteps", "block_steps", "in_blocks"]
 
-_BATCHES = 8
-
 
 class BlockSteps:
     """Steps of stacked members over blocks of batches.
@@ -32,7 +30,7 @@ class BlockSteps:
         How many batches make a block.
     """
 
-    n_batches = _BATCHES
+    n_batches = 8
 
     def __init__(self, members: StackedMembers, objective: Objective, weight_decay: float) -> None:
         self._members, self._objective, self._weight_decay = members, objective, weight_decay

@@ -2,8 +2,8 @@
 
 The functions of `compiled.c` pass over a layer's values half as often as torch's operations do,
 and one call of them replaces many: for a whole pass of a network see `compiled_network`. The
-compiler runs once in a process, in about a second, in a
-folder of its own that is gone afterwards: no compiled code is left on disk, or read from there.
+compiler runs once in a process, in about a second, in a folder of its own that is gone
+afterwards: no compiled code is left on disk, or read from there.
 """
 
 from __future__ import annotations
@@ -184,8 +184,7 @@ class CompiledKernels(LayerKernels):
     def __init__(
         self, buffers: LayerBuffers, mask: DropoutMask | None, keep: float, n_rows: int
     ) -> None:
-        check_memory(buffers.centred, buffers.centred.shape)
-        for tensor in (buffers.output, buffers.scratch):
+        for tensor in (buffers.centred, buffers.output, buffers.scratch):
             check_memory(tensor, buffers.centred.shape)
         for tensor in (buffers.gain, buffers.affine, buffers.sums):
             check_memory(tensor, (len(buffers.centred), 2, buffers.centred.shape[2]))
