@@ -614,12 +614,42 @@ def _with_momentum() -> nn.Module:
     return module
 
 
+def _with_exchanged(module: nn.Module, name: str, layer: nn.Module | None) -> nn.Module:
+    parent, _, last = name.rpartition(".")
+    setattr(module.get_submodule(parent), last, layer)
+    return module
+
+
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
-        ([nn.Linear(INPUT_DIM, 2)], "got Linear; train other modules with reference"),
+        ([nn.Linear(INPUT_DIM, 2)], "got Linear; train other modules by trainer.members_of"),
         ([_Doubled(INPUT_DIM, 2, 8, 1, 0.0)], "got _Doubled"),
-        ([_with_momentum()], "default settings; got BatchNorm1d.*momentum=0.2"),
+        ([_with_momentum()], "as MLP makes them; got .*BatchNorm1d.*momentum=0.2"),
+        (
+            [_with_exchanged(MLP(INPUT_DIM, 2, 8, 2, 0.1), "net.relu2", nn.GELU())],
+            r"got GELU\(.*\) for net.relu2, which would be ReLU\(\)",
+        ),
+        (
+            [_with_exchanged(MLP(INPUT_DIM, 2, 8, 2, 0.1), "net.dropout1", nn.Dropout(0.2))],
+            r"got Dropout\(p=0.1.*\) for net.dropout2, which would be Dropout\(p=0.2",
+        ),
+        (
+            [_with_exchanged(MLP(INPUT_DIM, 2, 8, 1, 0.0), "net.scale", nn.Identity())],
+            "got Identity.* for net.scale, which would be None",
+        ),
+        (
+            [_with_exchanged(TabResNet(INPUT_DIM, 2, 8, 1, 0.0), "blocks.0.relu2", nn.Tanh())],
+            "for blocks.0.relu2, which would be ReLU",
+        ),
+        (
+            [_with_exchanged(LinearBaseline(5, 2), "linear", nn.Linear(5, 2, bias=False))],
+            "bias=False.*, which would be .*bias=True",
+        ),
+        (
+            [_with_exchanged(LinearBaseline(5, 2), "linear", nn.Identity())],
+            "for linear, which would be None",
+        ),
         ([MLP(INPUT_DIM, 2, 8, 1, 0.0), MLP(INPUT_DIM, 2, 9, 1, 0.0)], "one architecture"),
         ([MLP(INPUT_DIM, 2, 8, 1, 0.0), MLP(INPUT_DIM, 2, 8, 1, 0.1)], "one architecture"),
         ([MLP(INPUT_DIM, 2, 8, 1, 0.0), TabResNet(INPUT_DIM, 2, 8, 1, 0.0)], "one architecture"),

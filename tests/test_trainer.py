@@ -19,6 +19,7 @@ from ai.ml.frameworks.pytorch import fit_parts
 from ai.ml.frameworks.pytorch.batches import HeldOutRows, Inputs, MemoryRows, batch_bounds
 from ai.ml.frameworks.pytorch.checkpoints import Checkpointer
 from ai.ml.frameworks.pytorch.features import TableEncoder
+from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.models import build_model
 from ai.ml.frameworks.pytorch.objectives import Objective
 from ai.ml.frameworks.pytorch.reference import ReferenceMembers
@@ -29,6 +30,7 @@ from ai.ml.frameworks.pytorch.trainer import (
     Members,
     Trained,
     learning_rate_at,
+    members_of,
     train,
 )
 
@@ -103,6 +105,69 @@ def test_the_schedule_warms_up_peaks_and_ends_near_zero() -> None:
     assert peak < 30
     assert rates[-1] < 1e-5
     assert all(a >= b for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
+
+
+class _OtherNetwork(nn.Module):
+    """What the fast engine does not know: other layers, another forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.norm = nn.Linear(INPUT_DIM, 8), nn.LayerNorm(8)
+        self.drop, self.head = nn.Dropout(0.2), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.head(self.drop(torch.sin(self.norm(self.gate(x)))))
+        return hidden
+
+
+def test_other_modules_are_trained_by_plain_autograd() -> None:
+    """Weights after four epochs are those of torch's own loop over the same batches."""
+    torch.manual_seed(3)
+    modules = [_OtherNetwork(), _OtherNetwork()]
+    members = members_of(modules, seeds=[4, 9])
+    assert isinstance(members, ReferenceMembers)
+    settings = _settings(max_epochs=4, n_members=2)
+    inputs, objective = _data()
+    rows = MemoryRows(inputs, objective, 32, settings.random_state)
+    trained = train(members, rows, None, settings, stop_at=[4, 4])
+    for module, seed, after in zip(modules, (4, 9), trained.modules, strict=True):
+        weights = [module.gate.weight, module.head.weight]
+        others = [p for p in module.parameters() if all(p is not w for w in weights)]
+        groups: list[dict[str, Any]] = [
+            {"params": weights},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+        rows = MemoryRows(inputs, objective, 32, settings.random_state)
+        n_steps, step = 4 * rows.n_batches, 0
+        for epoch in range(1, 5):
+            for batch in rows.epoch(epoch):
+                assert batch.rows is not None
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate_at(step / n_steps, settings.learning_rate)
+                torch.manual_seed(seed * 1_000_003 + step)
+                loss = nn.functional.cross_entropy(module(batch.x), objective.targets[batch.rows])
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                step += 1
+        for name, value in module.state_dict().items():
+            torch.testing.assert_close(after.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_known_modules_are_stacked_and_changed_ones_are_not() -> None:
+    modules = [build_model(INPUT_DIM, 2, mode, 16, 1, 0.1) for mode in ("mlp_dense", "tabresnet")]
+    assert isinstance(members_of(modules[:1], seeds=[0], kernels="compiled"), StackedMembers)
+    assert isinstance(members_of(modules, seeds=[0, 1]), ReferenceMembers)
+    modules[0].get_submodule("net").relu1 = nn.GELU()
+    assert isinstance(members_of(modules[:1], seeds=[0]), ReferenceMembers)
+    for asked in ({"precision": "bfloat16"}, {"kernels": "compiled"}):
+        with pytest.raises(ValueError, match=r"must be of one architecture.*got MLP; leave"):
+            members_of(modules[:1], seeds=[0], **asked)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least one network; got none"):
+        members_of([], seeds=[])
+    with pytest.raises(ValueError, match=r"one per module \(2\); got 1"):
+        members_of(modules, seeds=[0])
 
 
 def test_each_member_keeps_its_own_best_epoch() -> None:

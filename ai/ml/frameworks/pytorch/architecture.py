@@ -6,22 +6,27 @@ row per member in which every tensor of the architecture has its place.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ai.ml.frameworks.pytorch.kernels import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
-from ai.ml.frameworks.pytorch.models import MLP, LinearBaseline, ResidualBlock, TabResNet
+from ai.ml.frameworks.pytorch.models import MLP, LinearBaseline, TabResNet
 
-__all__ = ["Architecture", "FlatTensors", "HiddenLayer", "Piece"]
+__all__ = ["Architecture", "ArchitectureError", "FlatTensors", "HiddenLayer", "Piece"]
 
 # A multiple of what a vector instruction takes, so that an operation over a buffer treats the
 # elements of a tensor alike wherever it lies.
 _ALIGNMENT = 64
+
+
+class ArchitectureError(TypeError):
+    """A module that the fast step cannot compute."""
 
 
 class HiddenLayer(NamedTuple):
@@ -81,36 +86,24 @@ class Architecture:
 
         Raises
         ------
-        TypeError
-            If it is anything else, a subclass included, since that may compute something else.
+        ArchitectureError
+            If it is anything else, or no longer as its class makes it: a subclass or an exchanged
+            layer may compute something else.
         """
-        hidden: list[HiddenLayer] = []
-        if type(module) is LinearBaseline:
-            head = "linear"
-        elif type(module) is MLP:
-            hidden, head = _mlp_layers(module)
-        elif type(module) is TabResNet:
-            hidden, head = _resnet_layers(module)
-        else:
-            raise TypeError(
+        if type(module) not in (MLP, TabResNet, LinearBaseline):
+            raise ArchitectureError(
                 f"modules must be MLP, TabResNet or LinearBaseline; got {type(module).__name__}; "
-                "train other modules with reference.ReferenceMembers"
+                "train other modules by trainer.members_of"
             )
-        first = module.get_submodule(hidden[0].linear if hidden else head)
-        last = module.get_submodule(head)
-        for layer in module.modules():
-            if isinstance(layer, nn.BatchNorm1d) and (
-                (layer.eps, layer.momentum) != (BATCH_NORM_EPS, BATCH_NORM_MOMENTUM)
-                or not (layer.affine and layer.track_running_stats)
-            ):
-                raise TypeError(f"batch norm must have PyTorch's default settings; got {layer}")
-        if type(first) is not nn.Linear or type(last) is not nn.Linear:
-            raise TypeError(f"the first and the last layer must be nn.Linear; got {first}, {last}")
+        layers = {name: layer for name, layer in module.named_modules() if name}
+        linears = {name: x for name, x in layers.items() if type(x) is nn.Linear}
+        _check_layers(module, layers, list(linears.values()))
+        first, last = next(iter(linears.values())), next(reversed(linears.values()))
         return cls(
-            tuple(hidden),
-            head,
+            tuple(_hidden_layers(layers, list(linears), is_residual=type(module) is TabResNet)),
+            next(reversed(linears)),
             first.in_features,
-            first.out_features if hidden else 0,
+            first.out_features if len(linears) > 1 else 0,
             last.out_features,
             last.weight.dtype,
             last.weight.device,
@@ -154,30 +147,75 @@ class Architecture:
         )
 
 
-def _mlp_layers(module: MLP) -> tuple[list[HiddenLayer], str]:
-    kinds: dict[type[nn.Module], list[str]] = {nn.Linear: [], nn.BatchNorm1d: [], nn.Dropout: []}
-    for name, layer in module.net.named_children():
-        kinds.setdefault(type(layer), []).append(f"net.{name}")
-    *linears, head = kinds[nn.Linear]
-    rates = [layer.p for layer in module.net if isinstance(layer, nn.Dropout)]
-    return [
-        HiddenLayer(linear, norm, rate)
-        for linear, norm, rate in zip(
-            linears, kinds[nn.BatchNorm1d], rates or [0.0] * len(linears), strict=True
+def _check_layers(
+    module: nn.Module, layers: Mapping[str, nn.Module], linears: Sequence[nn.Linear]
+) -> None:
+    """Whether the layers of a module of `models.py` are those that its class makes."""
+    made: dict[str, _Made] = {}
+    if linears:
+        rates = [layer.p for layer in layers.values() if isinstance(layer, nn.Dropout)]
+        first, last = linears[0], linears[-1]
+        made = _layers_as_made(
+            type(module).__name__,
+            (first.in_features, last.out_features, first.out_features),
+            len(linears),
+            max(rates, default=0.0),
         )
-    ], head
+    for name in {**made, **layers}:
+        layer = layers.get(name)
+        found = None if layer is None else _Made.of(layer)
+        if found != made.get(name):
+            raise ArchitectureError(
+                f"layers must be as {type(module).__name__} makes them; got {found} for {name}, "
+                f"which would be {made.get(name)}; train other modules by trainer.members_of"
+            )
 
 
-def _resnet_layers(module: TabResNet) -> tuple[list[HiddenLayer], str]:
-    hidden = [HiddenLayer("input_projection", "input_norm", 0.0)]
-    for i, block in enumerate(module.blocks):
-        if type(block) is not ResidualBlock:
-            raise TypeError(f"blocks must be ResidualBlock; got {type(block).__name__}")
-        name = f"blocks.{i}"
-        rate = block.dropout.p if isinstance(block.dropout, nn.Dropout) else 0.0
-        hidden.append(HiddenLayer(f"{name}.linear1", f"{name}.norm1", rate, opens_block=True))
-        hidden.append(HiddenLayer(f"{name}.linear2", f"{name}.norm2", 0.0, closes_block=True))
-    return hidden, "head"
+@lru_cache(maxsize=16)
+def _layers_as_made(
+    kind: str, shape: tuple[int, int, int], n_linears: int, rate: float
+) -> dict[str, _Made]:
+    """Names and settings of the layers of a new module, made without memory or random numbers."""
+    with torch.device("meta"):
+        if kind == "TabResNet":
+            made: nn.Module = TabResNet(*shape, max(1, n_linears // 2 - 1), rate)
+        elif kind == "MLP":
+            made = MLP(*shape, max(1, n_linears - 1), rate)
+        else:
+            made = LinearBaseline(*shape[:2])
+    return {name: _Made.of(layer) for name, layer in made.named_modules() if name}
+
+
+class _Made(NamedTuple):
+    """Class and settings of a layer, without the layers in it."""
+
+    kind: type[nn.Module]
+    settings: str
+
+    @classmethod
+    def of(cls, layer: nn.Module) -> _Made:
+        return cls(type(layer), layer.extra_repr())
+
+    def __str__(self) -> str:
+        return f"{self.kind.__name__}({self.settings})"
+
+
+def _hidden_layers(
+    layers: Mapping[str, nn.Module], linears: Sequence[str], *, is_residual: bool
+) -> Iterator[HiddenLayer]:
+    """The layers before the head, each with the norm and the dropout that follow it."""
+    names = list(layers)
+    for i, (linear, following) in enumerate(itertools.pairwise(linears)):
+        between = names[names.index(linear) : names.index(following)]
+        (norm,) = (name for name in between if isinstance(layers[name], nn.BatchNorm1d))
+        rates = [layer.p for layer in map(layers.get, between) if isinstance(layer, nn.Dropout)]
+        yield HiddenLayer(
+            linear,
+            norm,
+            rates[0] if rates else 0.0,
+            opens_block=is_residual and i % 2 == 1,
+            closes_block=is_residual and i > 0 and i % 2 == 0,
+        )
 
 
 class FlatTensors:

@@ -28,11 +28,10 @@ from ai.ml.frameworks.pytorch.fit_parts import (
     training_device,
 )
 from ai.ml.frameworks.pytorch.intervals import CrossPredictions
-from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.objectives import Objective, row_weights
 from ai.ml.frameworks.pytorch.serialization import pack
 from ai.ml.frameworks.pytorch.settings import FitSettings
-from ai.ml.frameworks.pytorch.trainer import Epoch, Trained, train
+from ai.ml.frameworks.pytorch.trainer import Epoch, Trained, members_of, train
 
 __all__ = ["train_members"]
 
@@ -104,7 +103,7 @@ def train_members(
         if lesson.extra is not None and more.start < more.stop:
             compact = _joined(compact, encoder.transform(lesson.extra[more]))
             settings = _same_steps(settings, len(compact) / len(rows))
-    members = StackedMembers(
+    members = members_of(
         [module.to(device) for module in modules],
         seeds=seeds,
         n_threads=torch.get_num_threads(),

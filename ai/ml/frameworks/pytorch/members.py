@@ -64,7 +64,8 @@ class StackedMembers:
     Raises
     ------
     TypeError
-        If the modules are not of one architecture that is known here.
+        If the modules are not of one architecture that is known here (`trainer.members_of` takes
+        any).
     ValueError
         If there is no module, the seeds are not as many, `n_threads` is below 1, the precision or
         the kernels are not known or not for such modules, or the kernels cannot be compiled.

@@ -2,8 +2,8 @@
 
 `ReferenceMembers` offers what `members.StackedMembers` offers for any `nn.Module` that maps
 `(batch, input_dim)` to `(batch, output_dim)`, one module after the other, with PyTorch's own
-layers, dropout and AdamW. The trainer falls back on it for modules that the fast engine does not
-know; the tests hold the fast engine to it.
+layers, dropout and AdamW. `trainer.members_of` falls back on it for modules that the fast engine
+does not know; the tests hold the fast engine to it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class ReferenceMembers:
         seeds: Sequence[int],
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
+        if len(seeds) != len(modules):
+            raise ValueError(f"seeds must be one per module ({len(modules)}); got {len(seeds)}")
         self._modules = [copy.deepcopy(module) for module in modules]
         self._seeds = list(seeds)
         self._optimizers = [

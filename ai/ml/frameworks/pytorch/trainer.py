@@ -2,8 +2,8 @@
 
 Here live the loop itself (`train`), its schedule and its record (`Trained`). Which rows it sees
 is `batches`' affair, what is optimised an `objectives.Objective`'s, how a step is computed the
-members' (`members.StackedMembers`, or `reference.ReferenceMembers`): on a CUDA device as a graph
-(`graphs.StepGraphs`), on several threads in blocks (`blocks.BlockSteps`).
+members' (`members_of` says which: `members.StackedMembers`, or `reference.ReferenceMembers`): on a
+CUDA device as a graph (`graphs.StepGraphs`), on several threads in blocks (`blocks.BlockSteps`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ai.ml.frameworks.pytorch.architecture import Architecture, ArchitectureError
 from ai.ml.frameworks.pytorch.batches import Batch, HeldOut, TrainingRows
 from ai.ml.frameworks.pytorch.blocks import block_steps, in_blocks
 from ai.ml.frameworks.pytorch.checkpoints import Checkpointer, RunState, Stateful
 from ai.ml.frameworks.pytorch.dropout import Part
 from ai.ml.frameworks.pytorch.graphs import step_graphs
-from ai.ml.frameworks.pytorch.settings import FitSettings
+from ai.ml.frameworks.pytorch.members import StackedMembers
+from ai.ml.frameworks.pytorch.reference import ReferenceMembers
+from ai.ml.frameworks.pytorch.settings import FitSettings, Kernels, Precision
 
-__all__ = ["Epoch", "Members", "Trained", "learning_rate_at", "train"]
+__all__ = ["Epoch", "Members", "Trained", "learning_rate_at", "members_of", "train"]
 
 _WARMUP_SHARE = 0.02
 
@@ -106,6 +109,55 @@ class Trained:
     best_epochs: tuple[int, ...]
     history: tuple[Epoch, ...]
     stopped: str
+
+
+def members_of(
+    modules: Sequence[nn.Module],
+    *,
+    seeds: Sequence[int],
+    n_threads: int = 1,
+    precision: Precision = "float32",
+    kernels: Kernels = "torch",
+) -> Members:
+    """Networks ready to train: stacked by the fast engine, any other by plain autograd.
+
+    The fast engine knows `MLP`, `TabResNet` and `LinearBaseline`, all of one architecture and as
+    `models.py` makes them. Other modules go through `reference.ReferenceMembers`: one after the
+    other, by their own forward pass, without checkpoints.
+
+    Parameters
+    ----------
+    modules : sequence of nn.Module
+        At least one; each maps (batch, input_dim) to (batch, output_dim). They are copied.
+    seeds : sequence of int
+        One per module: the seed of its dropout.
+    n_threads : int, default=1
+    precision : {"float32", "bfloat16"}, default="float32"
+    kernels : {"torch", "compiled"}, default="torch"
+        As for `members.StackedMembers`.
+
+    Raises
+    ------
+    ValueError
+        If plain autograd is asked for another precision or other kernels than the first, besides
+        the errors of `members.StackedMembers`.
+    """
+    try:
+        is_known = len({Architecture.of(module) for module in modules}) <= 1
+    except ArchitectureError:
+        is_known = False
+    if is_known:
+        return StackedMembers(
+            modules, seeds=seeds, n_threads=n_threads, precision=precision, kernels=kernels
+        )
+    if precision != "float32" or kernels != "torch":
+        names = ", ".join(sorted({type(module).__name__ for module in modules}))
+        raise ValueError(
+            "modules must be of one architecture of models.py, unchanged, for precision "
+            f"{precision!r} and kernels {kernels!r}; got {names}; "
+            "leave these settings at 'float32' and 'torch'"
+        )
+    return ReferenceMembers(modules, seeds=seeds)
 
 
 def learning_rate_at(progress: float, peak: float) -> float:
