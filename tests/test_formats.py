@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ai.ml.frameworks.pytorch import formats
+from ai.ml.frameworks.pytorch import __version__, formats
 from ai.ml.frameworks.pytorch.fitted import FittedModel
 from ai.ml.frameworks.pytorch.formats import format_of
 from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
@@ -29,12 +29,12 @@ def model() -> FittedModel:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the next version had brought three things that this one has."""
-    monkeypatch.setitem(formats.FORMATS, 2, "0.2.0")
+    """As if the next versions had brought three things that this one has."""
     monkeypatch.setitem(formats.FORMATS, 3, "0.3.0")
-    monkeypatch.setitem(formats.ADDED, "settings.hide_rate", 2)
-    monkeypatch.setitem(formats.ADDED, "settings.numeric_encoding=robust", 2)
-    monkeypatch.setitem(formats.ADDED, "calibrator", 3)
+    monkeypatch.setitem(formats.FORMATS, 4, "0.4.0")
+    monkeypatch.setitem(formats.ADDED, "settings.hide_rate", 3)
+    monkeypatch.setitem(formats.ADDED, "settings.numeric_encoding=robust", 3)
+    monkeypatch.setitem(formats.ADDED, "calibrator", 4)
 
 
 def with_settings(model: FittedModel, **changes: object) -> FittedModel:
@@ -58,16 +58,19 @@ def test_every_added_place_has_a_known_format() -> None:
     assert set(formats.ADDED.values()) <= set(formats.FORMATS)
     assert list(formats.FORMATS) == list(range(1, max(formats.FORMATS) + 1))
     assert formats.FORMATS[1] == "0.1.0"
+    known = [re.findall(r"\d+", version) for version in (*formats.FORMATS.values(), __version__)]
+    numbers = [[int(digits) for digits in version] for version in known]
+    assert numbers == sorted(numbers)
 
 
 @pytest.mark.usefixtures("later")
 def test_a_file_says_the_lowest_format_that_its_content_needs(model: FittedModel) -> None:
     plain = with_settings(replace(model, calibrator=None), hide_rate=0.02)
     assert said(pack(*plain.to_artifact())) == (1, "0.1.0")
-    assert said(pack(*with_settings(plain, hide_rate=0.1).to_artifact())) == (2, "0.2.0")
+    assert said(pack(*with_settings(plain, hide_rate=0.1).to_artifact())) == (3, "0.3.0")
     robust = with_settings(plain, numeric_encoding="robust")
-    assert said(pack(*robust.to_artifact())) == (2, "0.2.0")
-    assert said(pack(*replace(robust, calibrator=model.calibrator).to_artifact())) == (3, "0.3.0")
+    assert said(pack(*robust.to_artifact())) == (3, "0.3.0")
+    assert said(pack(*replace(robust, calibrator=model.calibrator).to_artifact())) == (4, "0.4.0")
 
 
 @pytest.mark.usefixtures("later")
@@ -93,11 +96,11 @@ def test_what_a_new_file_says_comes_back(model: FittedModel) -> None:
 
 def test_an_older_version_names_the_one_that_a_new_file_needs(model: FittedModel) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(formats.FORMATS, 2, "0.2.0")
-        patch.setitem(formats.ADDED, "settings.hide_rate", 2)
+        patch.setitem(formats.FORMATS, 3, "0.3.0")
+        patch.setitem(formats.ADDED, "settings.hide_rate", 3)
         plain = pack(*with_settings(model, hide_rate=0.02).to_artifact())
         new = pack(*with_settings(model, hide_rate=0.3).to_artifact())
-    message = "m is in format 2 and needs tabwright >= 0.2.0; this is tabwright"
+    message = "m is in format 3 and needs tabwright >= 0.3.0; this is tabwright"
     with pytest.raises(ArtifactError, match=re.escape(message)):
         unpack(new, "m")
     # This version lists hide_rate in format 1, where it must be given.
@@ -114,7 +117,7 @@ def test_keys_of_format_1_stay_required() -> None:
 
 
 @pytest.mark.usefixtures("later")
-@pytest.mark.parametrize("written", [1, 3])
+@pytest.mark.parametrize("written", [1, 4])
 def test_another_format_than_the_content_needs_is_refused(written: int) -> None:
     document = {"settings": {"hide_rate": 0.5}}
     with pytest.MonkeyPatch.context() as patch:
@@ -128,5 +131,5 @@ def test_another_format_than_the_content_needs_is_refused(written: int) -> None:
 def test_odd_documents_hold_nothing_new() -> None:
     for document in ({}, {"settings": None}, {"settings": [1]}, {"settings": {"hide": 1}}):
         assert format_of(document) == 1
-    assert format_of({"settings": {"hide_rate": None}}) == 2
+    assert format_of({"settings": {"hide_rate": None}}) == 3
     assert format_of({"settings": {"numeric_encoding": ["robust"]}}) == 1

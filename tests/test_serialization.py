@@ -420,10 +420,10 @@ def test_doctored_spellings(text: Callable[[str], str], message: str) -> None:
     ("envelope", "message"),
     [
         ({"format": True}, "its format must be a number from 1"),
-        ({"format": 0}, "its format must be a number from 1 to 1; got 0"),
+        ({"format": 0}, "its format must be a number from 1 to 2; got 0"),
         ({"format": "1"}, "its format must be a number"),
         ({"format": 1.0}, "its format must be a number"),
-        ({"needs": "0.2.0"}, "must be spelled as"),
+        ({"needs": "0.3.0"}, "must be spelled as"),
         ({"document": []}, "its document must be an object"),
         ({"document": None}, "its document must be an object"),
         ({"extra": 1}, "must have the four fields"),
@@ -439,11 +439,11 @@ def test_a_newer_format_names_the_version_it_needs() -> None:
     newer = built(
         [("a", entry([4], 0, 8, "BF16"))],
         bytes(8),
-        envelope={"format": 2, "needs": "0.7.1", "more": 1},
+        envelope={"format": 9, "needs": "0.7.1", "more": 1},
     )
     with pytest.raises(
         ArtifactError,
-        match=r"m\.st is in format 2 and needs tabwright >= 0\.7\.1; this is tabwright .* "
+        match=r"m\.st is in format 9 and needs tabwright >= 0\.7\.1; this is tabwright .* "
         "run `pip install --upgrade tabwright`",
     ):
         unpack(newer, "m.st")

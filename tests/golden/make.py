@@ -83,6 +83,21 @@ def asked_amounts() -> pl.DataFrame:
     return frame.with_columns(pl.concat([odd, frame["amount"].slice(len(odd))]))
 
 
+def coast_table(n_rows: int = 2_500, seed: int = 0) -> pl.DataFrame:
+    """Two numbers, with gaps, whose sum and difference have steps."""
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(n_rows, 2)) * [2.0, 5.0] + [-120.0, 37.0]
+    gaps = pl.Series(draw.random(n_rows) < 0.05)
+    return pl.DataFrame({"east": pl.Series(x[:, 0]).set(gaps, None), "north": x[:, 1]})
+
+
+def asked_coast() -> pl.DataFrame:
+    """New rows, and places far from all training rows."""
+    frame = coast_table(N_ASKED, seed=1)
+    odd = pl.DataFrame({"east": [1e308, -1e308, -1e300, None], "north": [-1e308, 0.0, 1e9, None]})
+    return pl.concat([odd, frame.slice(len(odd))])
+
+
 def asked_mixed() -> pl.DataFrame:
     """New rows, and cells that no training row had."""
     frame = mixed_table(N_ASKED, seed=1)
@@ -114,6 +129,11 @@ def _score(frame: pl.DataFrame) -> np.ndarray:
         amount = frame["amount"].fill_null(0).to_numpy()
         by_value: np.ndarray = frame["size"].to_numpy() / 10 + amount % 3
         return by_value
+    if "east" in frame.columns:
+        east = (frame["east"].fill_null(-120.0).to_numpy() + 120.0) / 2.0
+        north = (frame["north"].to_numpy() - 37.0) / 5.0
+        steps: np.ndarray = np.floor(2 * (east + north)) % 2 + np.floor(2 * (east - north)) % 2
+        return steps + np.random.default_rng(9).normal(size=len(frame)) / 5
     red = (frame["kind"] == "red").fill_null(False).to_numpy()
     count = frame["count"].fill_null(25).to_numpy()
     score: np.ndarray = frame["size"].fill_null(0.5).to_numpy() + 2.0 * red + count / 25.0
@@ -155,6 +175,13 @@ def _fit_by_value(**settings: Any) -> FittedModel:
     model = _fit(amount_table, numeric_encoding="tree_ple", **settings)
     if not model.encoder.plan_.leaves:
         raise AssertionError("the amount must have target statistics")
+    return model
+
+
+def _fit_oblique(**settings: Any) -> FittedModel:
+    model = _fit(coast_table, numeric_encoding="tree_ple", **settings)
+    if len(model.encoder.plan_.obliques) < 2:
+        raise AssertionError("the sum and the difference must be found")
     return model
 
 
@@ -233,6 +260,8 @@ def cases() -> dict[str, tuple[Callable[[], FittedModel], Callable[[], pl.DataFr
         **{name: (fit, asked_mixed) for name, fit in mixed.items()},
         "regression-values": (_fit_by_value, asked_amounts),
         "binary-values": (lambda: _fit_by_value(classes=two), asked_amounts),
+        "regression-sums": (_fit_oblique, asked_coast),
+        "binary-sums": (lambda: _fit_oblique(classes=two), asked_coast),
         "regression-decimals": (lambda: _fit(_decimals), asked_decimals),
     }
 

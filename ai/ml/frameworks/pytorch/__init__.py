@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ai.ml.frameworks.pytorch.students import distill
     from ai.ml.frameworks.pytorch.tables import TableError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Callback": "callbacks",

@@ -121,6 +121,11 @@ def _texts(plan: EncodingPlan) -> dict[int, str]:
     for leaf in plan.leaves:
         what = " and ".join(plan.leaf_statistics)
         texts[encoded[leaf.source]] += f"; {what} in each of {len(leaf.cuts) + 1} ranges of values"
+    for oblique in plan.obliques:
+        # Both columns say so; the first is the one whose inputs count those of the sum.
+        for own in (oblique.first, oblique.second):
+            n_bins = len(oblique.edges) - 1
+            texts[encoded[own]] += f"; {plan.oblique_name(oblique)} in {n_bins} bins"
     for date, place in enumerate(places["datetime"]):
         cycles = [cycle.name for cycle, own, _ in plan.cycle_columns if own == date]
         turns = f"; {', '.join(cycles)} as sines and cosines" if cycles else ""

@@ -480,7 +480,8 @@ class _Plan:
 
 
 def _has_target_statistics(encoder: TableEncoder) -> bool:
-    return encoder.plan_.layout.n_numeric > encoder.plan_.n_own
+    plan = encoder.plan_
+    return plan.layout.n_numeric > plan.n_own + len(plan.obliques)
 
 
 def _latency_us(architecture: Architecture, n_members: int) -> float:

@@ -3,60 +3,49 @@
 Encoding has two steps. `transform` turns a frame into the compact form (`Compact`): float32
 columns, centred and scaled, and integer codes. `expand` widens that to the inputs of the network:
 bins, missing indicators, cycles, one input per level. The compact form is what stays in memory;
-expanding is cheap and happens batch by batch. The parts live in `encodings.py` (numbers),
-`levels.py` (categories), `leaves.py` (target statistics of numbers), `dates.py` (calendars) and
-`expansion.py` (widening); what a cell means is decided in `tables.py`.
+expanding is cheap and happens batch by batch. What the training rows decide is found in
+`plan_fit.py` and kept as a `plan.EncodingPlan`. The parts live in `encodings.py` (numbers),
+`levels.py` (categories), `leaves.py` (target statistics of numbers), `obliques.py` (sums of two
+numbers), `dates.py` (calendars) and `expansion.py` (widening); what a cell means is decided in
+`tables.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from itertools import chain
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ai.ml.frameworks.pytorch.dates import CYCLES, cycle_codes
 from ai.ml.frameworks.pytorch.encoder_cells import (
-    KINDS,
     Kind,
     booleans,
     check_cells,
     elapsed,
     numbers,
 )
-from ai.ml.frameworks.pytorch.encodings import (
-    SAMPLE_ROWS,
-    NumericColumns,
-    NumericFit,
-    ResolvedEncoding,
-    TreeTarget,
-    bins_per_column,
-    fit_numeric,
-    resolve_encoding,
-)
 from ai.ml.frameworks.pytorch.expansion import Layout
-from ai.ml.frameworks.pytorch.leaves import LeafFit
 from ai.ml.frameworks.pytorch.levels import (
     UNKNOWN,
-    CategoryColumn,
-    StatisticsTarget,
-    fit_category,
-    rare_below,
 )
-from ai.ml.frameworks.pytorch.plan import EncodingPlan, listed
+from ai.ml.frameworks.pytorch.obliques import fill_obliques
+from ai.ml.frameworks.pytorch.plan import EncodingPlan
+from ai.ml.frameworks.pytorch.plan_fit import (
+    EncoderSettings,
+    RowsToFit,
+    by_kind,
+    fit_plan,
+    places_in_cycle,
+)
 from ai.ml.frameworks.pytorch.row_encoder import RowEncoder
 from ai.ml.frameworks.pytorch.schema import Reader, TensorBag
 from ai.ml.frameworks.pytorch.settings import NumericEncoding, Task
 from ai.ml.frameworks.pytorch.tables import (
     TableError,
     TableProfile,
-    exact_origin,
-    to_levels,
     to_microseconds,
 )
 
@@ -67,9 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["Compact", "TableEncoder"]
 
 _CHUNK_ROWS = 65_536
-# Levels of all columns together that may have inputs of their own.
-_LEVEL_BUDGET = 65_536
-_SETTINGS = ("numeric_encoding", "n_bins", "keep_value", "max_levels", "min_count")
+_SETTINGS = tuple(field.name for field in fields(EncoderSettings))
 
 
 @dataclass(frozen=True)
@@ -80,7 +67,7 @@ class Compact:
     ----------
     numeric : ndarray of shape (n, n_numeric), float32
         Numbers and elapsed times, centred and scaled in float64 before the cast; booleans as -1
-        and 1; target statistics. NaN is missing.
+        and 1; target statistics; sums of two columns. NaN is missing.
     codes : ndarray of shape (n, n_codes), int32
         Category codes (0 missing, 1 unknown or rare, 2 and up the levels by frequency), then
         places in calendar cycles (0 missing).
@@ -109,7 +96,8 @@ class TableEncoder:
         scores. "quantile_ple" and "tree_ple": piecewise-linear bins between quantiles, or between
         the thresholds of a decision tree on the target; elapsed time keeps its value and gets no
         bins. With "tree_ple" columns whose single values tell more than bins can show, as rows
-        held out prove, get target statistics too: see `leaves.py`.
+        held out prove, get target statistics too (`leaves.py`), and sums and differences of two
+        columns are added where they prove to tell what bins do not (`oblique_search.py`).
     n_bins : int, default=16
         Bins per numeric column at the most; fewer for columns with few distinct values, and for
         tables with more than a thousand numeric columns.
@@ -179,7 +167,10 @@ class TableEncoder:
         target_name: str | None = None,
     ) -> Self:
         """Fit on training rows; see `fit_transform`."""
-        self._fit(frame, profile, target, task, sample_weight, random_state, named, target_name)
+        rows = RowsToFit(
+            frame, profile, target, task, sample_weight, random_state, named, target_name
+        )
+        self._fit(rows)
         return self
 
     def fit_transform(
@@ -229,124 +220,23 @@ class TableEncoder:
             If no column is usable, a cell does not fit its column, or there would be more than
             262,144 inputs.
         """
-        codes, statistics = self._fit(
+        rows = RowsToFit(
             frame, profile, target, task, sample_weight, random_state, named, target_name
         )
+        codes, statistics = self._fit(rows)
         numeric = np.empty((len(frame), self.plan_.layout.n_numeric), dtype=np.float32)
         self._fill_all(self._used_series(frame), numeric, codes, categories=False)
         if statistics:
-            np.concatenate(statistics, axis=1, out=numeric[:, self.plan_.n_own :])
+            stop = numeric.shape[1] - len(self.plan_.obliques)
+            np.concatenate(statistics, axis=1, out=numeric[:, self.plan_.n_own : stop])
+        fill_obliques(self.plan_.obliques, numeric)
         return Compact(numeric, codes)
 
-    def _fit(
-        self,
-        frame: pl.DataFrame,
-        profile: TableProfile,
-        target: NDArray[Any] | None,
-        task: Task,
-        sample_weight: NDArray[np.float64] | None,
-        random_state: int,
-        named: bool,
-        target_name: str | None,
-    ) -> tuple[NDArray[np.int32], list[NDArray[np.float32]]]:
-        n_rows = len(frame)
-        if n_rows == 0:
-            raise TableError("an encoder needs at least 1 row; got 0; check the filter or file")
-        names = tuple(frame.columns)
-        kinds = _kinds(names, profile)
-        if all(kind == "unused" for kind in kinds):
-            raise TableError(
-                "a table needs at least 1 usable column; got none: "
-                + "; ".join(f"{c.name!r} is {c.role}" for c in profile.columns[:10])
-            )
-        series = _by_kind(frame.get_columns(), kinds)
-        origins = tuple(exact_origin(column) for column in series["numeric"])
-        moments = [to_microseconds(column) for column in series["datetime"]]
-        date_origins = tuple(_middle(moment) for moment in moments)
-        sample = None
-        if n_rows > SAMPLE_ROWS:
-            draw = np.random.default_rng(random_state)
-            sample = np.sort(draw.choice(n_rows, SAMPLE_ROWS, replace=False)).astype(np.int64)
-        tree = None
-        if target is not None:
-            tree = TreeTarget(target, task, sample_weight, random_state)
-        n_encoded = len(origins) + len(moments)
-        encoding = resolve_encoding(self.numeric_encoding, n_encoded, has_target=tree is not None)
-        if encoding == "tree_ple" and tree is None:
-            raise ValueError(
-                "numeric_encoding='tree_ple' needs a target; got None; use 'quantile_ple'"
-            )
-        n_bins = bins_per_column(self.n_bins, n_encoded)
-        missing: list[bool] = []
-        fits: list[NumericFit] = []
-        # Bins of elapsed time let a network learn the level of every month by heart: later rows
-        # are then predicted from the last one. Nor is a trend carried on past the training rows.
-        unbinned = "robust" if encoding in ("quantile_ple", "tree_ple") else encoding
-        columns: Iterator[tuple[NDArray[np.float64], ResolvedEncoding]] = chain(
-            ((numbers(c, o), encoding) for c, o in zip(series["numeric"], origins, strict=True)),
-            ((elapsed(m, o), unbinned) for m, o in zip(moments, date_origins, strict=True)),
-        )
-
-        @cache
-        def about() -> StatisticsTarget:
-            return StatisticsTarget.of(n_rows, target, task, sample_weight, random_state)
-
-        leaves = None
-        if encoding == "tree_ple" and tree is not None:
-            leaves = LeafFit(tree, sample, n_bins, about)
-        for place, (values, own) in enumerate(columns):
-            missing.append(bool(np.isnan(values).any()))
-            is_time = place >= len(origins)
-            fits.append(
-                fit_numeric(values, sample, own, n_bins=n_bins, tree=tree, extrapolates=not is_time)
-            )
-            if leaves is not None and place < len(origins):
-                leaves.add(place, values, fits[-1])
-        missing.extend(bool(np.isnan(booleans(column)).any()) for column in series["boolean"])
-        date_cycles = _varying_cycles(moments)
-        n_codes = len(series["category"]) + int(date_cycles.sum())
-        codes = np.empty((n_rows, n_codes), dtype=np.int32)
-        categories, statistics = self._fit_categories(series["category"], about, codes)
-        if leaves is not None:
-            statistics += leaves.statistics
-        self._remember(
-            EncodingPlan(
-                named=named,
-                names=names,
-                kinds=kinds,
-                target_name=target_name,
-                origins=origins,
-                date_origins=date_origins,
-                date_cycles=date_cycles,
-                had_missing=np.array(missing, dtype=bool),
-                numbers=NumericColumns.of(fits, encoding, self.keep_value or bool(moments)),
-                categories=categories,
-                statistic_names=(*about().names, "log count") if statistics else (),
-                leaves=() if leaves is None else tuple(leaves.columns),
-            )
-        )
+    def _fit(self, rows: RowsToFit) -> tuple[NDArray[np.int32], list[NDArray[np.float32]]]:
+        settings = EncoderSettings(**{name: getattr(self, name) for name in _SETTINGS})
+        plan, codes, statistics = fit_plan(rows, settings)
+        self._remember(plan)
         return codes, statistics
-
-    def _fit_categories(
-        self,
-        series: Sequence[pl.Series],
-        about: Callable[[], StatisticsTarget],
-        codes: NDArray[np.int32],
-    ) -> tuple[tuple[CategoryColumn, ...], list[NDArray[np.float32]]]:
-        """Fit the category columns and write their codes."""
-        max_levels = min(self.max_levels, max(2, _LEVEL_BUDGET // max(len(series), 1)))
-        min_count = rare_below(len(codes)) if self.min_count is None else self.min_count
-        categories: list[CategoryColumn] = []
-        statistics: list[NDArray[np.float32]] = []
-        for j, column in enumerate(series):
-            category, full, own = fit_category(
-                to_levels(column), about, max_levels=max_levels, min_count=min_count
-            )
-            categories.append(category)
-            codes[:, j] = category.input_codes(full)
-            if own is not None:
-                statistics.append(own)
-        return tuple(categories), statistics
 
     def _remember(self, plan: EncodingPlan) -> None:
         self.plan_ = plan
@@ -538,10 +428,10 @@ class TableEncoder:
 
     def _used_series(self, frame: pl.DataFrame) -> dict[Kind, list[pl.Series]]:
         if not self.named:
-            return _by_kind(frame.get_columns(), self.plan_.kinds)
+            return by_kind(frame.get_columns(), self.plan_.kinds)
         pairs = zip(self.plan_.names, self.plan_.kinds, strict=True)
         used = [(name, kind) for name, kind in pairs if kind != "unused"]
-        return _by_kind([frame.get_column(name) for name, _ in used], [kind for _, kind in used])
+        return by_kind([frame.get_column(name) for name, _ in used], [kind for _, kind in used])
 
     def _fill_all(
         self,
@@ -594,9 +484,7 @@ class TableEncoder:
             numeric[:, at] = booleans(column)
             at += 1
         for cycle, date, code in plan.cycle_columns:
-            moment = moments[date]
-            places = cycle_codes(cycle.name, moment.fill_null(0).to_numpy())
-            codes[:, code] = np.where(moment.is_null().to_numpy(), 0, places)
+            codes[:, code] = places_in_cycle(cycle, moments[date])
         if not categories:
             return
         for j, (column, category) in enumerate(
@@ -611,6 +499,7 @@ class TableEncoder:
         for leaf in plan.leaves:
             numeric[:, at : at + leaf.width] = leaf.encode(numeric[:, leaf.source])
             at += leaf.width
+        fill_obliques(plan.obliques, numeric)
 
     # ---------------------------------------------------------------- state
 
@@ -649,42 +538,3 @@ class TableEncoder:
 
 def _one_row(numeric: list[float], codes: list[int]) -> Compact:
     return Compact(np.array([numeric], dtype=np.float32), np.array([codes], dtype=np.int32))
-
-
-def _kinds(names: Sequence[str], profile: TableProfile) -> tuple[Kind, ...]:
-    roles = {column.name: column.role for column in profile.used}
-    lacking = [name for name in roles if name not in names]
-    if lacking:
-        raise TableError(
-            f"the frame must have the columns of its profile; {listed(lacking)} missing"
-        )
-    return tuple(
-        "unused"
-        if name not in roles
-        else role
-        if (role := roles[name]) in ("numeric", "datetime", "boolean")
-        else "category"
-        for name in names
-    )
-
-
-def _by_kind(columns: Sequence[pl.Series], kinds: Sequence[Kind]) -> dict[Kind, list[pl.Series]]:
-    series: dict[Kind, list[pl.Series]] = {kind: [] for kind in KINDS}
-    for column, kind in zip(columns, kinds, strict=True):
-        series[kind].append(column)
-    return series
-
-
-def _middle(moments: pl.Series) -> int:
-    known = moments.drop_nulls()
-    return int(known.sort()[len(known) // 2]) if len(known) else 0
-
-
-def _varying_cycles(moments: Sequence[pl.Series]) -> NDArray[np.bool_]:
-    varying = np.zeros((len(moments), len(CYCLES)), dtype=bool)
-    for j, moment in enumerate(moments):
-        known = moment.drop_nulls().to_numpy()
-        for k, cycle in enumerate(CYCLES):
-            places = cycle_codes(cycle.name, known)
-            varying[j, k] = len(places) > 0 and bool((places != places[0]).any())
-    return varying

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ai.ml.frameworks.pytorch.features import Compact
 from ai.ml.frameworks.pytorch.fitted import FittedModel, member_modules
 from ai.ml.frameworks.pytorch.metrics import row_log_loss
+from ai.ml.frameworks.pytorch.obliques import fill_obliques
 from ai.ml.frameworks.pytorch.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def permutation_importance(
         rows = np.sort(rng.choice(rows, max_rows, replace=False))
     weight, target = weight[rows], target[rows]
     compact = predictor.model.encoder.transform(frame[rows])
-    owned = compact_columns(predictor.model.encoder.plan_)
+    plan = predictor.model.encoder.plan_
+    owned = compact_columns(plan)
     places = [place for place in owned if place not in set(skip)]
     order = _by_slope(predictor.model, compact, places)[:max_columns]
     base = _loss(predictor, compact, target, weight)
@@ -129,6 +131,7 @@ def permutation_importance(
         shuffled = rng.permutation(len(rows))
         changed = Compact(compact.numeric.copy(), compact.codes.copy())
         changed.numeric[:, numeric] = compact.numeric[shuffled][:, numeric]
+        fill_obliques(plan.obliques, changed.numeric)
         changed.codes[:, codes] = compact.codes[shuffled][:, codes]
         rises[place].append(_loss(predictor, changed, target, weight) - base)
     n_repeats = max(1, min(map(len, rises.values())))
@@ -149,7 +152,8 @@ def permutation_importance(
 def compact_columns(plan: EncodingPlan) -> dict[int, tuple[list[int], list[int]]]:
     """Where each column in use is in the compact form: numeric columns and code columns.
 
-    Keys are places in `plan.names`. The order of the compact form is told in `plan.py`.
+    Keys are places in `plan.names`. The order of the compact form is told in `plan.py`; sums of two
+    columns, at its end, are nobody's.
     """
     dates, categories = plan.positions("datetime"), plan.positions("category")
     owned: dict[int, tuple[list[int], list[int]]] = {}

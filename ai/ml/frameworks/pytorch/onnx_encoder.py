@@ -21,6 +21,7 @@ from ai.ml.frameworks.pytorch.encoder_cells import Kind, Origin, booleans, numbe
 from ai.ml.frameworks.pytorch.expansion import _THIRD
 from ai.ml.frameworks.pytorch.leaves import LeafColumn
 from ai.ml.frameworks.pytorch.levels import FIRST_LEVEL, MISSING, UNKNOWN, CategoryColumn
+from ai.ml.frameworks.pytorch.obliques import ObliqueColumn
 from ai.ml.frameworks.pytorch.onnx_graph import ML_DOMAIN, Graph, floor_divide, piecewise_linear
 from ai.ml.frameworks.pytorch.plan import EncodingPlan
 
@@ -202,7 +203,7 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
     for column in inputs:
         graph.input(column.name, column.dtype, column.describe())
         by_kind.setdefault(column.kind, []).append(column)
-    own, missing, by_value = [], [], []
+    own, missing, by_value, sums = [], [], [], []
     values, absent = _add_values(graph, plan, by_kind)
     dates = _add_moments(graph, by_kind.get("datetime", []))
     if dates is not None:
@@ -214,6 +215,7 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
         mask = graph.concat(absent)
         encoded = _add_encoded(graph, plan, graph.concat(values), mask)
         by_value = [_add_leaf(graph, leaf, encoded, mask) for leaf in plan.leaves]
+        sums = [_add_oblique(graph, oblique, encoded, mask) for oblique in plan.obliques]
         own.append(encoded)
         missing.append(mask)
     if "boolean" in by_kind:
@@ -232,8 +234,7 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
             shown = graph.add("Less", full, graph.int64(FIRST_LEVEL + category.n_inputs))
             full = graph.add("Where", shown, full, graph.int64(UNKNOWN))
         codes.append(full)
-    statistics += by_value
-    blocks = _add_numeric_blocks(graph, plan, own, missing, statistics)
+    blocks = _add_numeric_blocks(graph, plan, own, missing, [*statistics, *by_value], sums)
     if dates is not None and plan.cycle_columns:
         blocks += _add_cycles(graph, plan, *dates)
     if codes:
@@ -307,6 +308,25 @@ def _add_leaf(graph: Graph, leaf: LeafColumn, encoded: str, missing: str) -> str
     return graph.add("Gather", graph.constant(np.ascontiguousarray(leaf.table)), row)
 
 
+def _add_oblique(graph: Graph, oblique: ObliqueColumn, encoded: str, missing: str) -> str:
+    """`ObliqueColumn.encode`, 0 where a column is missing: float32 of shape (rows, 1)."""
+
+    def smooth(value: str) -> str:
+        square = graph.add("Div", graph.add("Mul", value, value), graph.float64(9.0))
+        root = graph.add("Sqrt", graph.add("Add", square, graph.float64(1.0)))
+        return graph.add("Div", value, root)
+
+    places = [oblique.first, oblique.second]
+    terms = []
+    for place, weight in zip(places, oblique.weights, strict=True):
+        value = smooth(graph.cast(graph.columns(encoded, [place]), "float64"))
+        terms.append(graph.add("Mul", value, graph.float64(weight)))
+    centred = graph.add("Sub", graph.add("Add", *terms), graph.float64(oblique.centre))
+    total = smooth(graph.add("Mul", centred, graph.float64(oblique.scale)))
+    absent = graph.add("Or", *(graph.columns(missing, [place]) for place in places))
+    return graph.add("Where", absent, graph.float32(0.0), graph.cast(total, "float32"))
+
+
 # ---------------------------------------------------------------------------------------------
 # The expansion
 # ---------------------------------------------------------------------------------------------
@@ -318,6 +338,7 @@ def _add_numeric_blocks(
     own: list[str],
     missing: list[str],
     statistics: list[str],
+    sums: list[str],
 ) -> list[str]:
     """Values, bins and missing indicators, as `Layout.expand` orders them."""
     layout = plan.layout
@@ -331,9 +352,15 @@ def _add_numeric_blocks(
             blocks.append(_add_smooth(graph, encoded) if layout.smooth else encoded)
         if n_own > n_encoded:
             blocks.append(graph.columns(filled, np.arange(n_encoded, n_own)))
-    blocks += statistics
+    blocks += [*statistics, *sums]
     if len(layout.bin_source):
-        part = graph.columns(filled, layout.bin_source)
+        source, values = layout.bin_source, filled
+        if sums:
+            # Bins are of the table's own columns, then of the sums, which stand last.
+            values = graph.concat([filled, *sums])
+            is_sum = source >= plan.n_own
+            source = np.where(is_sum, source - layout.n_numeric + len(sums) + plan.n_own, source)
+        part = graph.columns(values, source)
         part = graph.add("Sub", part, graph.constant(layout.bin_left[None]))
         part = graph.add("Mul", part, graph.constant(layout.bin_inverse[None]))
         blocks.append(graph.add("Clip", part, graph.float32(0.0), graph.float32(1.0)))

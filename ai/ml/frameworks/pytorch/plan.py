@@ -21,11 +21,17 @@ from ai.ml.frameworks.pytorch.dates import CYCLES, Cycle
 from ai.ml.frameworks.pytorch.encoder_cells import KINDS, Kind, Origin
 from ai.ml.frameworks.pytorch.encodings import NumericColumns
 from ai.ml.frameworks.pytorch.expansion import CycleBlock, Layout
+from ai.ml.frameworks.pytorch.formats import left_out
 from ai.ml.frameworks.pytorch.leaves import LeafColumn, leaves_from_state, leaves_to_state
 from ai.ml.frameworks.pytorch.levels import (
     CategoryColumn,
     categories_from_state,
     categories_to_state,
+)
+from ai.ml.frameworks.pytorch.obliques import (
+    ObliqueColumn,
+    obliques_from_state,
+    obliques_to_state,
 )
 from ai.ml.frameworks.pytorch.schema import (
     ArtifactError,
@@ -76,6 +82,8 @@ class EncodingPlan:
         of the target.
     leaves : tuple of LeafColumn
         Target statistics of numeric columns, in the order of their columns.
+    obliques : tuple of ObliqueColumn
+        Weighted sums of numeric columns.
     """
 
     named: bool
@@ -90,6 +98,7 @@ class EncodingPlan:
     categories: tuple[CategoryColumn, ...]
     statistic_names: tuple[str, ...]
     leaves: tuple[LeafColumn, ...]
+    obliques: tuple[ObliqueColumn, ...]
 
     def positions(self, kind: Kind) -> list[int]:
         """Places of the columns of a kind in `names`."""
@@ -129,7 +138,7 @@ class EncodingPlan:
 
     @cached_property
     def n_own(self) -> int:
-        """Compact numeric columns before the target statistics."""
+        """Compact numeric columns before the target statistics and the sums."""
         return len(self.had_missing)
 
     @cached_property
@@ -171,7 +180,12 @@ class EncodingPlan:
         missing = np.flatnonzero(self.had_missing).astype(np.int64)
         wide = [c.statistics.shape[1] for c in self.categories if c.statistics is not None]
         wide += [leaf.width for leaf in self.leaves]
-        n_numeric = self.n_own + sum(wide)
+        first_sum = self.n_own + sum(wide)
+        n_numeric = first_sum + len(self.obliques)
+        for place, oblique in enumerate(self.obliques, start=first_sum):
+            own_left, own_inverse = oblique.bins()
+            source = np.append(source, np.full(len(own_left), place))
+            left, inverse = np.append(left, own_left), np.append(inverse, own_inverse)
         first = 0 if self.numbers.keep_value else len(self.numbers)
         at = n_numeric - first + len(source) + len(missing) + sum(b.n_inputs for b in cycles)
         starts = np.empty(len(self.categories), dtype=np.int64)
@@ -203,7 +217,10 @@ class EncodingPlan:
 
     @cached_property
     def inputs(self) -> tuple[tuple[str, int], ...]:
-        """Unique name and source column of every input, in the order of the layout's blocks."""
+        """Unique name and source column of every input, in the order of the layout's blocks.
+
+        The source of a sum is its first column.
+        """
         layout, columns = self.layout, self.names
         dates, categorical = self.positions("datetime"), self.positions("category")
         owners = [*self.positions("numeric"), *dates, *self.positions("boolean")]
@@ -221,11 +238,15 @@ class EncodingPlan:
             inputs += [
                 (f"{columns[owner]}: {name} by value", owner) for name in self.leaf_statistics
             ]
+        sums = [(self.oblique_name(own), owners[own.first]) for own in self.obliques]
+        inputs += sums
+        titles = [(title(owner), owner) for owner in owners]
+        titled = dict(enumerate(titles)) | dict(enumerate(sums, start=layout.n_numeric - len(sums)))
         numbers: dict[int, int] = {}
         for source in layout.bin_source.tolist():
             numbers[source] = numbers.get(source, 0) + 1
-            owner = owners[source]
-            inputs.append((f"{title(owner)}[bin {numbers[source]}]", owner))
+            name, owner = titled[source]
+            inputs.append((f"{name}[bin {numbers[source]}]", owner))
         for column in layout.missing.tolist():
             inputs.append((f"{columns[owners[column]]} is missing", owners[column]))
         for cycle, date, _ in self.cycle_columns:
@@ -240,6 +261,15 @@ class EncodingPlan:
         names = _unique([name for name, _ in inputs])
         return tuple(zip(names, (owner for _, owner in inputs), strict=True))
 
+    def oblique_name(self, oblique: ObliqueColumn) -> str:
+        """A sum in words: 'latitude - 2 longitude'."""
+        places = self.positions("numeric")
+        one, two = (self.names[places[own]] for own in (oblique.first, oblique.second))
+        first, second = oblique.weights
+        start = one if first == 1 else f"{first:g} {one}"
+        rest = two if abs(second) == 1 else f"{abs(second):g} {two}"
+        return f"{start} {'-' if second < 0 else '+'} {rest}"
+
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """The document and the arrays of the artifact: plain data only."""
         names, name_offsets = text_to_array(self.names)
@@ -248,13 +278,15 @@ class EncodingPlan:
         )
         numbers, number_arrays = self.numbers.to_state()
         categories, category_arrays = categories_to_state(self.categories)
-        document = {
+        document: dict[str, Any] = {
             "named": self.named,
             "target_name": self.target_name,
             "statistic_names": list(self.statistic_names),
             "numbers": numbers,
             "categories": categories,
         }
+        if not left_out("encoder.obliques", len(self.obliques), 0):
+            document["obliques"] = len(self.obliques)
         arrays: dict[str, NDArray[Any]] = {
             "names": names,
             "name_offsets": name_offsets,
@@ -267,6 +299,7 @@ class EncodingPlan:
             **prefixed("numbers.", number_arrays),
             **prefixed("categories.", category_arrays),
             **prefixed("leaves.", leaves_to_state(self.leaves, len(self.leaf_statistics))),
+            **prefixed("obliques.", obliques_to_state(self.obliques)),
         }
         return document, arrays
 
@@ -311,6 +344,11 @@ class EncodingPlan:
             leaves=leaves_from_state(
                 tensors.scoped("leaves."), count["numeric"], len(statistic_names[:-1])
             ),
+            obliques=obliques_from_state(
+                tensors.scoped("obliques."),
+                document.integer("obliques", low=1) if "obliques" in document else 0,
+                count["numeric"],
+            ),
         )
         document.done()
         tensors.done()
@@ -318,11 +356,12 @@ class EncodingPlan:
             table = category.statistics
             if table is not None and table.shape[1] != len(plan.statistic_names):
                 raise ArtifactError("encoder.statistic_names must name every statistic")
-        if plan.leaves and plan.numbers.encoding != "tree_ple":
-            raise ArtifactError(
-                "encoder.leaves must be empty for an encoding other than 'tree_ple'; "
-                f"got {plan.numbers.encoding!r}"
-            )
+        for name, found in (("leaves", plan.leaves), ("obliques", plan.obliques)):
+            if found and plan.numbers.encoding != "tree_ple":
+                raise ArtifactError(
+                    f"encoder.{name} must be empty for an encoding other than 'tree_ple'; "
+                    f"got {plan.numbers.encoding!r}"
+                )
         try:
             plan.layout  # noqa: B018
         except TableError as error:

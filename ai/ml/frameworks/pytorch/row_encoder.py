@@ -74,6 +74,10 @@ class RowEncoder:
             part = slice(at, at + leaf.width)
             self._leaves.append((leaf.source, part, leaf.cuts.tolist(), leaf.table.tolist()))
             at += leaf.width
+        self._obliques = [
+            (place, own.first, own.second, own.scalar)
+            for place, own in enumerate(plan.obliques, start=at)
+        ]
         # In the order of the table, so that the first wrong cell is the one reported.
         self._steps = [(plan.names[position], step) for position, step in sorted(steps, key=_first)]
 
@@ -128,6 +132,11 @@ class RowEncoder:
         for source, part, cuts, table in self._leaves:
             value = rounded[source]
             rounded[part] = table[bisect_right(cuts, value) + 1 if value == value else 0]
+        if self._obliques:
+            for place, first, second, combined in self._obliques:
+                numeric[place] = combined(rounded[first], rounded[second])
+            sums = slice(self._obliques[0][0], None)
+            rounded[sums] = np.array(numeric[sums], dtype=np.float32).tolist()
         return rounded, codes
 
     def _number(self, at: int, name: str, origin: Origin) -> _Step:

@@ -1,0 +1,293 @@
+"""Which weighted sums of two numeric columns a network should see.
+
+A step along a slanted line, such as a coast across latitude and longitude, is a staircase to bins
+of the two columns, and a network learns it slowly. `ObliqueSearch` looks for such sums and keeps
+those that rows held out prove; what becomes of them is `obliques.py`'s affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ai.ml.frameworks.pytorch.encodings import NumericFit, TreeTarget
+from ai.ml.frameworks.pytorch.levels import StatisticsTarget
+from ai.ml.frameworks.pytorch.obliques import smooth
+
+__all__ = ["FoundSum", "ObliqueSearch"]
+
+_FEWEST_ROWS = 1_500
+_MOST_ROWS = 20_000
+_SCREEN_ROWS = 10_000
+_MOST_COLUMNS = 256
+_MOST_CLASSES = 9
+# Numeric columns that are paired, and sums that a table may get.
+_PAIRED_COLUMNS = 16
+_MOST_SUMS = 8
+_WEIGHTS = ((1.0, 1.0), (1.0, -1.0), (1.0, 2.0), (1.0, -2.0), (2.0, 1.0), (2.0, -1.0))
+_FEWEST_EDGES = 5
+_FOLDS = 5
+_SWEEPS = 3
+_RANGES = 32
+_CELLS = 512
+_PRIOR_ROWS = 5.0
+_UNITS = 256
+_RIDGE = 0.01
+# Standard errors by which rows held out must be predicted better.
+_PROOF = 3.5
+
+Values = NDArray[np.float64]
+Codes = NDArray[np.intp]
+
+
+class FoundSum(NamedTuple):
+    """Two numeric columns, by their places in the compact form, and their weights."""
+
+    places: tuple[int, int]
+    weights: tuple[float, float]
+
+
+class _Candidate(NamedTuple):
+    place: int
+    values: Values  # smooth, 0 where missing
+    fit_size: float  # variance of what the column says by itself
+
+
+class ObliqueSearch:
+    """Looks at the columns of a table, then says which sums of them it needs.
+
+    On at most 20,000 training rows, in fifths: what all columns say by themselves (means of the
+    target in their bins or levels, fitted by turns) is taken away, then what a ridge regression on
+    256 random rectified units of the numeric columns says, which stands for what a network easily
+    learns. Each fifth is predicted from the others. What is left is compared between 32 ranges of
+    every sum; the best sum is kept if the means of its ranges predict rows held out better by more
+    than 3.5 standard errors, taken away, and the next is looked for, up to 8. Sums are those of
+    `_WEIGHTS` of the 16 columns that say most by themselves.
+
+    There is no search below 1,500 rows, with more than 256 columns, or with ten classes or more.
+    The backfitting is that of Hastie and Tibshirani, "Generalized Additive Models", 1986, the
+    random units are those of Huang, Zhu and Siew, "Extreme learning machine", 2006, the sums those
+    of Breiman, "Random Forests", 2001, section 5.
+
+    Parameters
+    ----------
+    tree : TreeTarget
+    sample : ndarray of int64, or None
+        Rows that bins are fitted on; None: all of them.
+    n_numeric, n_columns : int
+        Numeric columns, and columns in all.
+
+    Attributes
+    ----------
+    rows : ndarray of int64
+        The rows that are looked at; empty where there is no search.
+
+    Notes
+    -----
+    Columns come in the order of the compact form: numeric ones first.
+    """
+
+    def __init__(
+        self,
+        tree: TreeTarget,
+        sample: NDArray[np.int64] | None,
+        *,
+        n_numeric: int,
+        n_columns: int,
+    ) -> None:
+        self._tree = tree
+        rows = np.arange(len(tree.target)) if sample is None else sample
+        if tree.sample_weight is not None:
+            rows = rows[tree.sample_weight[rows] > 0]
+        many_classes = tree.task == "classification" and tree.target.max() >= _MOST_CLASSES
+        if len(rows) < _FEWEST_ROWS or n_numeric < 2 or n_columns > _MOST_COLUMNS or many_classes:
+            rows = rows[:0]
+        draw = np.random.default_rng((tree.random_state, _MOST_ROWS))
+        self.rows: NDArray[np.int64] = draw.permutation(rows)[:_MOST_ROWS]
+        self._draw = draw
+        self._codes: list[Codes] = []
+        self._scaled: dict[int, NDArray[np.float32]] = {}
+
+    def add_number(self, values: Values, fit: NumericFit) -> None:
+        """Look at the next column of numbers; those with bins may be part of a sum.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_rows,), float64
+            Training rows; NaN is missing.
+        fit : NumericFit
+        """
+        if not len(self.rows):
+            return
+        scaled = fit.scaled(values[self.rows])
+        inner = fit.edges[1:-1] if len(fit.edges) else np.unique(_quantiles(scaled))
+        if len(fit.edges) >= _FEWEST_EDGES:
+            self._scaled[len(self._codes)] = scaled
+        codes = np.searchsorted(inner, scaled, side="right") + 1
+        self._codes.append(np.where(np.isnan(scaled), 0, codes))
+
+    def add_codes(self, codes: NDArray[Any]) -> None:
+        """Look at a column of codes from 0: what it says by itself is taken away.
+
+        Parameters
+        ----------
+        codes : ndarray of shape (n_rows,)
+            Whole numbers, of training rows.
+        """
+        if len(self.rows):
+            self._codes.append(codes[self.rows].astype(np.intp))
+
+    def found(self) -> list[FoundSum]:
+        """The sums that the table needs, the most needed first."""
+        if not len(self.rows) or len(self._scaled) < 2:
+            return []
+        weight = self._tree.sample_weight
+        about = StatisticsTarget.of(
+            len(self.rows),
+            self._tree.target[self.rows],
+            self._tree.task,
+            None if weight is None else weight[self.rows],
+            0,
+        )
+        folds = np.arange(len(self.rows)) % _FOLDS
+        rest, sizes = _beside_single_columns(self._codes, about, folds)
+        candidates = [
+            _Candidate(place, smooth(np.nan_to_num(scaled.astype(np.float64))), sizes[place])
+            for place, scaled in self._scaled.items()
+        ]
+        candidates.sort(key=lambda own: -own.fit_size)
+        candidates = sorted(candidates[:_PAIRED_COLUMNS], key=lambda own: own.place)
+        units = _random_units(np.stack([own.values for own in candidates], axis=1), self._draw)
+        rest -= _held_out_ridge(units, rest, about.weight, folds)
+        return self._proven(candidates, rest, about.weight, folds)
+
+    def _proven(
+        self, candidates: Sequence[_Candidate], rest: Values, weight: Values, folds: Codes
+    ) -> list[FoundSum]:
+        screen = slice(_SCREEN_ROWS)
+        pairs = [(one, two, w) for one, two in combinations(candidates, 2) for w in _WEIGHTS]
+        left = {
+            FoundSum((one.place, two.place), w): _ranges(w[0] * one.values + w[1] * two.values)
+            for one, two, w in pairs
+        }
+        found: list[FoundSum] = []
+        while left and len(found) < _MOST_SUMS:
+            seen, mass = rest[screen], weight[screen]
+            promise = [_promise(codes[screen], seen, mass) for codes in left.values()]
+            best = list(left)[int(np.argmax(promise))]
+            said = _held_out_means(left.pop(best), _RANGES, rest, weight, folds)
+            gain = (rest**2 - (rest - said) ** 2).mean(axis=1)
+            if not _excess(gain, weight) > _PROOF:
+                break
+            rest = rest - said
+            found.append(best)
+        return found
+
+
+def _beside_single_columns(
+    columns: Sequence[Codes], about: StatisticsTarget, folds: Codes
+) -> tuple[Values, list[float]]:
+    """Targets less what all columns say by themselves, held out; how much each says."""
+    rest = np.empty_like(about.columns)
+    sizes = np.zeros(len(columns))
+    widths = [int(codes.max()) + 1 for codes in columns]
+    for fold in range(_FOLDS):
+        learn = np.flatnonzero(folds != fold)
+        weight = about.weight[learn]
+        centre = np.average(about.columns[learn], axis=0, weights=weight)
+        inner, outer = about.columns[learn] - centre, about.columns[folds == fold] - centre
+        own = [codes[learn] for codes in columns]
+        tables = [np.zeros((width, rest.shape[1])) for width in widths]
+        for _ in range(_SWEEPS):
+            for j, codes in enumerate(own):
+                inner += tables[j][codes]
+                tables[j] = _means(codes, widths[j], inner, weight)
+                inner -= tables[j][codes]
+        for j, codes in enumerate(columns):
+            outer -= tables[j][codes[folds == fold]]
+            sizes[j] += tables[j][own[j]].var(axis=0).sum()
+        rest[folds == fold] = outer
+    return rest, sizes.tolist()
+
+
+def _means(codes: Codes, width: int, values: Values, weight: Values) -> Values:
+    """Weighted means per code, drawn towards 0: of shape (width, n_values)."""
+    mass = np.bincount(codes, weights=weight, minlength=width) + _PRIOR_ROWS
+    sums = [np.bincount(codes, weights=weight * own, minlength=width) for own in values.T]
+    means: Values = np.stack(sums, axis=1) / mass[:, None]
+    return means
+
+
+def _held_out_means(
+    codes: Codes, width: int, values: Values, weight: Values, folds: Codes
+) -> Values:
+    """Means per code of the rows of the other folds, for each row."""
+    said = np.empty_like(values)
+    for fold in range(_FOLDS):
+        learn, test = folds != fold, folds == fold
+        said[test] = _means(codes[learn], width, values[learn], weight[learn])[codes[test]]
+    return said
+
+
+def _random_units(values: Values, draw: np.random.Generator) -> Values:
+    """Columns and random rectified units of them, centred: of shape (n, n_columns + 256)."""
+    deviation = values.std(axis=0)
+    inputs = (values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    slopes = draw.normal(size=(inputs.shape[1], _UNITS)) * 2 / np.sqrt(inputs.shape[1])
+    units = np.maximum(inputs @ slopes + draw.normal(size=_UNITS), 0.0)
+    every = np.concatenate([inputs, units], axis=1)
+    every -= every.mean(axis=0)
+    return every
+
+
+def _held_out_ridge(inputs: Values, values: Values, weight: Values, folds: Codes) -> Values:
+    """What a ridge regression on the rows of the other folds predicts, for each row."""
+    parts = [np.flatnonzero(folds == fold) for fold in range(_FOLDS)]
+    weighted = [inputs[part] * weight[part, None] for part in parts]
+    grams = [own.T @ inputs[part] for own, part in zip(weighted, parts, strict=True)]
+    sides = [own.T @ values[part] for own, part in zip(weighted, parts, strict=True)]
+    gram, side = np.sum(grams, axis=0), np.sum(sides, axis=0)
+    said = np.empty_like(values)
+    for k, part in enumerate(parts):
+        matrix = gram - grams[k]
+        ridge = _RIDGE * float(np.trace(matrix)) / len(matrix)
+        matrix[np.diag_indices_from(matrix)] += ridge if ridge > 0 else 1.0
+        said[part] = inputs[part] @ np.linalg.solve(matrix, side - sides[k])
+    return said
+
+
+def _quantiles(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    known = np.sort(values[~np.isnan(values)])
+    if not len(known):
+        return known
+    return known[np.linspace(0, len(known) - 1, _RANGES + 1).astype(np.intp)[1:-1]]
+
+
+def _ranges(values: Values) -> Codes:
+    """In which of 32 ranges of about as many rows each value is; by way of 512 equal cells."""
+    low, high = float(values.min()), float(values.max())
+    if not high > low:
+        return np.zeros(len(values), dtype=np.intp)
+    cells = ((values - low) * ((_CELLS - 1) / (high - low))).astype(np.intp)
+    counts = np.bincount(cells, minlength=_CELLS)
+    middle = np.cumsum(counts) - counts / 2
+    range_of: Codes = (middle * (_RANGES / len(values))).astype(np.intp)
+    return range_of[cells]
+
+
+def _promise(codes: Codes, rest: Values, weight: Values) -> float:
+    """What the means of ranges explain of the rows that they are taken from."""
+    mass = np.bincount(codes, weights=weight, minlength=_RANGES) + _PRIOR_ROWS
+    sums = [np.bincount(codes, weights=weight * own, minlength=_RANGES) for own in rest.T]
+    return float((np.square(sums) / mass).sum())
+
+
+def _excess(gain: Values, weight: Values) -> float:
+    """A weighted mean in units of its standard error."""
+    mean = float(gain @ weight / weight.sum())
+    spread = float(np.sqrt(((gain - mean) ** 2) @ weight**2) / weight.sum())
+    return mean / spread if spread > 0 else 0.0

@@ -1,0 +1,460 @@
+"""Sums of two numeric columns: who gets them, and that every path gives the same values."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import polars as pl
+import pytest
+import torch
+
+from ai.ml.frameworks.pytorch import oblique_search
+from ai.ml.frameworks.pytorch.column_treatment import column_treatments
+from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
+from ai.ml.frameworks.pytorch.importance import compact_columns, permutation_importance
+from ai.ml.frameworks.pytorch.obliques import ObliqueColumn, fill_obliques
+from ai.ml.frameworks.pytorch.onnx_encoder import add_encoder, graph_inputs
+from ai.ml.frameworks.pytorch.onnx_graph import Graph
+from ai.ml.frameworks.pytorch.onnx_parity import probe_rows
+from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
+from ai.ml.frameworks.pytorch.predictor import Predictor
+from ai.ml.frameworks.pytorch.schema import ArtifactError, Reader, TensorBag
+from ai.ml.frameworks.pytorch.serialization import pack, unpack
+from ai.ml.frameworks.pytorch.settings import FitSettings, NumericEncoding, Task
+from ai.ml.frameworks.pytorch.tables import Role, profile_table
+
+N_ROWS = 3_000
+
+
+def _fit(
+    columns: dict[str, Any],
+    target: np.ndarray,
+    *,
+    task: Task = "regression",
+    encoding: NumericEncoding = "auto",
+    weight: np.ndarray | None = None,
+    random_state: int = 0,
+    roles: dict[str, Role] | None = None,
+) -> tuple[TableEncoder, Compact]:
+    frame = pl.DataFrame(columns)
+    profile = profile_table(frame, roles={**dict.fromkeys(columns, "numeric"), **(roles or {})})
+    encoder = TableEncoder(encoding)
+    compact = encoder.fit_transform(
+        frame,
+        profile,
+        target=target,
+        task=task,
+        sample_weight=weight,
+        random_state=random_state,
+    )
+    return encoder, compact
+
+
+def _found(encoder: TableEncoder) -> list[str]:
+    return [encoder.plan_.oblique_name(own) for own in encoder.plan_.obliques]
+
+
+def _coast(n_rows: int = N_ROWS, seed: int = 0, *, n_noise: int = 1) -> dict[str, Any]:
+    x = np.random.default_rng(seed).normal(size=(n_rows, 2 + n_noise))
+    columns = {"east": 2 * x[:, 0] - 120, "north": 5 * x[:, 1] + 37}
+    return columns | {f"noise {k}": x[:, 2 + k] for k in range(n_noise)}
+
+
+def _steps(columns: dict[str, Any], slope: float = 1.0) -> np.ndarray:
+    """Stripes across the two columns, each in units of its spread."""
+    stripes: np.ndarray = (
+        np.floor(2 * ((columns["east"] + 120) / 2 + slope * (columns["north"] - 37) / 5)) % 2
+    )
+    return stripes
+
+
+# ---------------------------------------------------------------------------------------------
+# Which tables get them
+# ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("slope", "name"),
+    [
+        (1.0, "east + north"),
+        (-1.0, "east - north"),
+        (2.0, "east + 2 north"),
+        (-0.5, "2 east - north"),
+    ],
+)
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_stripes_across_two_columns_are_found(task: Task, slope: float, name: str) -> None:
+    columns = _coast(n_noise=3)
+    target = _steps(columns, slope).astype(np.int64)
+    noise = np.random.default_rng(1)
+    if task == "classification":
+        target = np.where(noise.random(N_ROWS) < 0.1, 1 - target, target)
+        goal: np.ndarray = target
+    else:
+        goal = 50.0 * target - 7 + noise.normal(size=N_ROWS)
+    encoder, compact = _fit(columns, goal, task=task)
+    assert _found(encoder)[0] == name
+    names = encoder.get_feature_names_out().tolist()
+    assert encoder.sources_[names.index(name)] == 0
+    assert f"{name}[bin 3]" in names
+    assert compact.numeric.shape[1] == encoder.plan_.n_own + len(encoder.plan_.obliques)
+
+
+def test_the_sum_makes_the_better_model() -> None:
+    """New rows, one network: a step that bins of the two columns leave as a staircase."""
+    columns, asked = _coast(seed=0, n_noise=3), _coast(2_000, seed=1, n_noise=3)
+    settings = FitSettings(task="regression", n_members=1, max_epochs=20, random_state=0)
+    losses = []
+    for most in (0, 8):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(oblique_search, "_MOST_SUMS", most)
+            model = fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings)
+        assert bool(model.encoder.plan_.obliques) == (most > 0)
+        said = Predictor(model).predict_values(pl.DataFrame(asked))
+        losses.append(float(np.mean((said - _steps(asked)) ** 2)))
+    assert losses[1] < 0.8 * losses[0], losses
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_columns_that_say_nothing_get_none(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    columns = {
+        "a": draw.normal(size=N_ROWS),
+        "b": draw.normal(size=N_ROWS),
+        "count": draw.integers(0, 300, N_ROWS),
+        "heavy": draw.standard_cauchy(N_ROWS),
+    }
+    for target in (draw.integers(0, 2, N_ROWS), (draw.random(N_ROWS) < 0.02).astype(np.int64)):
+        assert _found(_fit(columns, target, task="classification")[0]) == []
+    assert _found(_fit(columns, draw.standard_cauchy(N_ROWS))[0]) == []
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_single_columns_or_a_smooth_surface_say_needs_none(seed: int, noise: float) -> None:
+    draw = np.random.default_rng(seed)
+    a, b, c = draw.normal(size=(3, N_ROWS))
+    columns = {"a": a, "b": b, "c": c}
+    error = noise * draw.normal(size=N_ROWS)
+    assert _found(_fit(columns, np.sign(a) + 2 * np.abs(b) + np.sin(4 * c) + error)[0]) == []
+    assert _found(_fit(columns, a * b + np.tanh(a + c) + error)[0]) == []
+
+
+def test_levels_booleans_and_dates_are_taken_away_first() -> None:
+    """What they say would else be noise, in which the stripes are not seen."""
+    columns = _coast()
+    draw = np.random.default_rng(2)
+    kind, flag = draw.integers(0, 5, N_ROWS), draw.random(N_ROWS) < 0.5
+    hour = draw.integers(0, 24, N_ROWS)
+    start = np.datetime64("2020-01-01T00", "us")
+    when = start + (24 * draw.integers(0, 400, N_ROWS) + hour) * np.timedelta64(3_600_000_000, "us")
+    beside = 3.0 * kind + 4.0 * flag + 0.5 * hour
+    goal = _steps(columns) + 0.3 * draw.normal(size=N_ROWS) + beside
+    texts = pl.Series([f"level {k}" for k in kind])
+    every = {**columns, "kind": texts, "flag": flag, "when": when}
+    roles: dict[str, Role] = {"kind": "category", "flag": "boolean", "when": "datetime"}
+    assert _found(_fit(every, goal, roles=roles)[0]) == ["east + north"]
+    assert _found(_fit(columns, goal)[0]) == []
+
+
+def test_where_there_is_no_search() -> None:
+    columns = _coast()
+    goal = _steps(columns)
+    assert _found(_fit(columns, goal)[0]) == ["east + north"]
+    few = {name: values[:1_499] for name, values in columns.items()}
+    assert _found(_fit(few, goal[:1_499])[0]) == []
+    encodings: tuple[NumericEncoding, ...] = ("quantile_ple", "standard", "robust")
+    for encoding in encodings:
+        assert _found(_fit(columns, goal, encoding=encoding)[0]) == []
+    assert _found(_fit({"east": columns["east"]}, goal)[0]) == []
+    ten = (goal + 2 * (np.arange(N_ROWS) % 5)).astype(np.int64)
+    assert _found(_fit(columns, ten, task="classification")[0]) == []
+    wide = columns | {f"more {k}": columns["east"] for k in range(254)}
+    assert _found(_fit(wide, goal)[0]) == []
+    assert _found(_fit(columns, np.ones(N_ROWS))[0]) == []
+
+
+def test_columns_of_few_values_are_not_paired() -> None:
+    columns = _coast() | {"flat": np.ones(N_ROWS), "two": np.arange(N_ROWS) % 2}
+    goal = _steps(columns)
+    assert _found(_fit(columns, goal)[0]) == ["east + north"]
+
+
+def test_the_same_seed_finds_the_same() -> None:
+    columns = _coast()
+    goal = _steps(columns) + np.random.default_rng(3).normal(size=N_ROWS)
+    one, again = (_fit(columns, goal, random_state=5)[1] for _ in range(2))
+    np.testing.assert_array_equal(one.numeric, again.numeric)
+
+
+def test_rows_of_weight_zero_decide_nothing() -> None:
+    n_rows = 2 * N_ROWS
+    columns = _coast(n_rows)
+    goal = _steps(columns)
+    weight = np.where(np.arange(n_rows) % 2 == 0, 1.0, 0.0)
+    wrong = np.where(weight > 0, goal, np.random.default_rng(0).normal(size=n_rows) * 20)
+    right, other = (_fit(columns, y, weight=weight)[0] for y in (goal, wrong))
+    assert _found(right) == _found(other) == ["east + north"]
+    assert _found(_fit(columns, wrong)[0]) == []
+    light = np.where(np.arange(n_rows) < 1_400, 1.0, 0.0)
+    assert _found(_fit(columns, goal, weight=light)[0]) == []
+
+
+def test_heavy_rows_are_seen() -> None:
+    """Stripes on a tenth of the rows, which have nine tenths of the weight."""
+    n_rows = 6_000
+    columns = _coast(n_rows)
+    draw = np.random.default_rng(0)
+    is_heavy = draw.random(n_rows) < 0.3
+    goal = np.where(is_heavy, 2 * _steps(columns), draw.normal(size=n_rows) * 3)
+    weight = np.where(is_heavy, 20.0, 0.01)
+    assert _found(_fit(columns, goal, weight=weight)[0]) == ["east + north"]
+    assert _found(_fit(columns, goal)[0]) == []
+
+
+def test_a_large_table_is_searched_on_some_of_its_rows() -> None:
+    columns = _coast(120_000)
+    encoder, compact = _fit(columns, _steps(columns))
+    assert _found(encoder) == ["east + north"]
+    assert np.isfinite(compact.numeric).all()
+
+
+# ---------------------------------------------------------------------------------------------
+# Every path says the same
+# ---------------------------------------------------------------------------------------------
+
+
+def _odd() -> TableEncoder:
+    """Two sums, columns with gaps and infinities, target statistics and a category besides."""
+    n_rows = 6_000
+    columns = _coast(n_rows, n_noise=0)
+    draw = np.random.default_rng(5)
+    goal = _steps(columns) + _steps(columns, -1.0)
+    for name in columns:
+        columns[name][draw.random(n_rows) < 0.02] = np.nan
+    columns["east"][:20:2], columns["north"][1:20:2] = np.inf, -np.inf
+    columns |= {
+        "flag": draw.random(n_rows) < 0.5,
+        "many": [f"level {k}" for k in draw.integers(0, 90, n_rows)],
+    }
+    roles: dict[str, Role] = {"flag": "boolean", "many": "category"}
+    encoder, _ = _fit(columns, goal, roles=roles)
+    assert set(_found(encoder)) >= {"east + north", "east - north"}
+    assert encoder.plan_.categories[0].statistics is not None
+    return encoder
+
+
+ODD = _odd()
+AT = ODD.layout.n_numeric - len(ODD.plan_.obliques)
+
+
+def _asked() -> pl.DataFrame:
+    return probe_rows(ODD.plan_, graph_inputs(ODD.plan_), 3_000).frame
+
+
+def test_the_value_is_the_weighted_sum_of_smooth_values() -> None:
+    frame = _asked()
+    compact = ODD.transform(frame)
+    for k, own in enumerate(ODD.plan_.obliques):
+        one, two = (compact.numeric[:, j].astype(np.float64) for j in (own.first, own.second))
+        total = own.weights[0] * one / np.hypot(1, one / 3)
+        total += own.weights[1] * two / np.hypot(1, two / 3)
+        scaled = (total - own.centre) * own.scale
+        expected = scaled / np.hypot(1, scaled / 3)
+        np.testing.assert_allclose(compact.numeric[:, AT + k], expected, rtol=1e-6, atol=1e-6)
+        assert np.isnan(expected).any()
+        assert np.nanmax(np.abs(expected)) <= 3
+
+
+def test_a_sum_is_in_robust_units() -> None:
+    columns = _coast(n_noise=0)
+    encoder, compact = _fit(columns, _steps(columns))
+    (own,) = encoder.plan_.obliques
+    low, middle, high = np.quantile(compact.numeric[:, -1], [0.25, 0.5, 0.75])
+    assert abs(middle) < 1e-6
+    assert high - low == pytest.approx(1.0, abs=0.05)
+    assert own.edges[0] == compact.numeric[:, -1].min()
+    assert own.edges[-1] == compact.numeric[:, -1].max()
+
+
+def test_rows_one_by_one_say_what_all_at_once_say() -> None:
+    frame = _asked()
+    compact = ODD.transform(frame)
+    inputs = ODD.expand(compact)
+    rows = np.concatenate([ODD.encode_row(row) for row in frame.iter_rows(named=True)])
+    np.testing.assert_array_equal(rows, inputs)
+    np.testing.assert_array_equal(ODD.transform(frame[7:8]).numeric, compact.numeric[7:8])
+    numeric, _ = ODD.row(frame.row(11, named=True))
+    np.testing.assert_array_equal(np.array(numeric, dtype=np.float32), compact.numeric[11])
+
+
+def test_torch_and_onnx_say_what_numpy_says() -> None:
+    compact = ODD.transform(_asked())
+    inputs = ODD.expand(compact)
+    expand = ODD.torch_expander("cpu")
+    found = expand(torch.from_numpy(compact.numeric), torch.from_numpy(compact.codes))
+    np.testing.assert_array_equal(found.numpy(), inputs)
+
+    columns = graph_inputs(ODD.plan_)
+    graph = Graph([column.name for column in columns])
+    graph.output("inputs", add_encoder(graph, ODD.plan_, columns), "float32", ODD.input_dim)
+    data = graph.to_bytes(name="encoder", version="0", doc="", metadata={})
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, probe_rows(ODD.plan_, columns, 3_000).feed)
+    sums = [name.startswith(("east + ", "east - ")) for name in ODD.get_feature_names_out()]
+    assert sum(sums) > 20
+    np.testing.assert_array_equal(given[:, sums], inputs[:, sums])
+    np.testing.assert_allclose(given, inputs, rtol=2.5e-7, atol=0)
+
+
+def test_a_missing_part_makes_the_sum_missing() -> None:
+    frame = pl.DataFrame(
+        {"east": [None, -120.0], "north": [40.0, None], "flag": [True, None], "many": [None, "x"]}
+    )
+    compact = ODD.transform(frame)
+    assert np.isnan(compact.numeric[:, AT:]).all()
+    assert np.isfinite(ODD.expand(compact)).all()
+
+
+def test_importance_shuffles_what_a_column_gives_to_sums() -> None:
+    """`east` and `north` matter through their sum alone."""
+    columns = _coast(4_000)
+    goal = _steps(columns)
+    settings = FitSettings(task="regression", n_members=1, max_epochs=15, hidden_dim=64)
+    rows = LabelledRows(pl.DataFrame(columns), goal)
+    model = fit_table(rows, settings)
+    plan = model.encoder.plan_
+    assert plan.obliques
+    assert compact_columns(plan) == {0: ([0], []), 1: ([1], []), 2: ([2], [])}
+    importance = permutation_importance(Predictor(model), rows.frame, goal)
+    by_name = dict(zip(importance.names, importance.mean.tolist(), strict=True))
+    assert by_name["east"] > 0.1
+    assert by_name["north"] > 0.1
+    assert abs(by_name["noise 0"]) < 0.1 * by_name["east"]
+
+
+def test_the_treatment_says_so() -> None:
+    east, north, flag, _ = column_treatments(ODD.plan_)
+    n_bins = len(ODD.plan_.obliques[0].edges) - 1
+    for own in (east, north):
+        assert f"; {ODD.plan_.oblique_name(ODD.plan_.obliques[0])} in {n_bins} bins" in own.text
+    assert "east" not in flag.text
+    assert east.n_inputs > north.n_inputs + n_bins
+
+
+def test_they_come_back_from_a_file() -> None:
+    document, tensors = unpack(pack(*ODD.to_state()))
+    again = TableEncoder.from_state(Reader(document), TensorBag(tensors))
+    frame = _asked()
+    np.testing.assert_array_equal(again.transform(frame).numeric, ODD.transform(frame).numeric)
+    assert again.get_feature_names_out().tolist() == ODD.get_feature_names_out().tolist()
+
+
+def test_extreme_scales_stay_finite() -> None:
+    own = ObliqueColumn(0, 1, (1.0, -2.0), 0.5, 1e100, np.array([-3, 0, 3], dtype=np.float32))
+    ends = np.array([-2e18, -1, 0, 1e-30, 2e18], dtype=np.float32)
+    numeric = np.stack([*(part.ravel() for part in np.meshgrid(ends, ends)), np.zeros(25)], axis=1)
+    numeric = numeric.astype(np.float32)
+    fill_obliques([own], numeric)
+    assert np.isfinite(numeric).all()
+    assert np.abs(numeric[:, 2]).max() <= 3
+    scalars = [own.scalar(one, two) for one, two, _ in numeric.tolist()]
+    np.testing.assert_array_equal(np.array(scalars, dtype=np.float32), numeric[:, 2])
+
+
+# ---------------------------------------------------------------------------------------------
+# What a damaged state is told
+# ---------------------------------------------------------------------------------------------
+
+Arrays = dict[str, np.ndarray]
+
+
+def _set(name: str, place: Any, value: float) -> Callable[[Arrays], None]:
+    def damage(arrays: Arrays) -> None:
+        arrays[f"obliques.{name}"] = arrays[f"obliques.{name}"].copy()
+        arrays[f"obliques.{name}"][place] = value
+
+    return damage
+
+
+def _cut(name: str) -> Callable[[Arrays], None]:
+    def damage(arrays: Arrays) -> None:
+        arrays[f"obliques.{name}"] = arrays[f"obliques.{name}"][:-1]
+
+    return damage
+
+
+def _equal_edges(arrays: Arrays) -> None:
+    edges = arrays["obliques.edges"].copy()
+    edges[1] = edges[0]
+    arrays["obliques.edges"] = edges
+
+
+DAMAGE: dict[str, tuple[Callable[[Arrays], None], str]] = {
+    "a column that is no number": (_set("columns", (0, 1), 2), r"obliques\.columns"),
+    "a negative column": (_set("columns", (0, 0), -1), r"obliques\.columns"),
+    "a column with itself": (_set("columns", (0, 1), 0), r"columns must increase within"),
+    "a weight too large": (_set("weights", (0, 0), 17), r"obliques\.weights"),
+    "a weight that is none": (_set("weights", (0, 0), np.nan), r"obliques\.weights"),
+    "a centre too far": (_set("centre", 0, 97), r"obliques\.centre"),
+    "a scale below zero": (_set("scale", 0, -1), r"obliques\.scale"),
+    "a scale too large": (_set("scale", 0, 1e101), r"obliques\.scale"),
+    "an edge out of range": (_set("edges", -1, 3.1), r"obliques\.edges"),
+    "an edge that is none": (_set("edges", 0, np.nan), r"obliques\.edges"),
+    "equal edges": (_equal_edges, r"edges must increase within each column"),
+    "an edge too few": (_cut("edges"), r"edges must be as many as n_edges says"),
+    "one edge": (_set("n_edges", 0, 1), r"obliques\.n_edges"),
+    "more edges than there are": (_set("n_edges", 0, 2**62), r"obliques\.n_edges"),
+    "a sum too few": (_cut("columns"), r"obliques\.columns"),
+}
+
+
+def _state() -> tuple[dict[str, Any], Arrays]:
+    document, arrays = ODD.to_state()
+    return json.loads(json.dumps(document)), dict(arrays)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_state_is_refused(damage: str) -> None:
+    document, arrays = _state()
+    harm, rule = DAMAGE[damage]
+    harm(arrays)
+    with pytest.raises(ArtifactError, match=rule):
+        TableEncoder.from_state(Reader(document), TensorBag(arrays))
+
+
+@pytest.mark.parametrize("count", [0, -1, None, "2", True, 10**9])
+def test_a_damaged_count_is_refused(count: object) -> None:
+    document, arrays = _state()
+    document["obliques"] = count
+    with pytest.raises(ArtifactError, match="obliques"):
+        TableEncoder.from_state(Reader(document), TensorBag(arrays))
+
+
+def test_sums_without_their_count_are_refused() -> None:
+    document, arrays = _state()
+    del document["obliques"]
+    with pytest.raises(ArtifactError, match="no other arrays"):
+        TableEncoder.from_state(Reader(document), TensorBag(arrays))
+
+
+def test_sums_belong_to_tree_bins() -> None:
+    document, arrays = _state()
+    document["numbers"]["encoding"] = "quantile_ple"
+    with pytest.raises(ArtifactError, match=r"obliques must be empty .* 'quantile_ple'"):
+        TableEncoder.from_state(Reader(document), TensorBag(arrays))
+
+
+def test_a_table_without_sums_needs_no_newer_version() -> None:
+    columns = _coast(200)
+    for n_rows, needed in ((200, 1), (N_ROWS, 2)):
+        columns = _coast(n_rows)
+        encoder, _ = _fit(columns, _steps(columns))
+        document, arrays = encoder.to_state()
+        data = pack({"encoder": document}, arrays)
+        size = int.from_bytes(data[:8], "little")
+        envelope = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["tabwright"])
+        assert envelope["format"] == needed
+        assert ("obliques" in document) == (needed == 2)
