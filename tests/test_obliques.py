@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 
-from ai.ml.frameworks.pytorch import oblique_search
+from ai.ml.frameworks.pytorch import oblique_search, sum_trial, trainer
 from ai.ml.frameworks.pytorch.column_treatment import column_treatments
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.importance import compact_columns, permutation_importance
@@ -117,6 +117,77 @@ def test_the_sum_makes_the_better_model() -> None:
     assert losses[1] < 0.8 * losses[0], losses
 
 
+def _chessboard(n_rows: int, seed: int) -> tuple[pl.DataFrame, np.ndarray]:
+    """Sums tell the fields apart somewhat; a network finds them in the columns themselves."""
+    draw = np.random.default_rng(seed)
+    x = draw.integers(0, 60, (n_rows, 6))
+    fields = np.sign(np.sin(x[:, 0] / 5 - 6)) * np.sign(np.sin(x[:, 1] / 5 - 6))
+    target = (fields + 0.25 * draw.normal(size=n_rows) > 0).astype(np.int64)
+    return pl.DataFrame({f"x{k}": x[:, k] for k in range(6)}), target
+
+
+def test_sums_that_lead_a_network_astray_are_dropped() -> None:
+    frame, target = _chessboard(3_000, seed=0)
+    settings = FitSettings(
+        task="classification", n_members=1, max_epochs=25, hidden_dim=256, num_hidden_layers=3
+    )
+    roles: dict[str, Role] = dict.fromkeys(frame.columns, "numeric")
+    found = TableEncoder().fit(
+        frame, profile_table(frame, roles=roles), target=target, task="classification"
+    )
+    assert len(found.plan_.obliques) >= 2
+    classes = np.array([0, 1])
+    model = fit_table(LabelledRows(frame, target), settings, classes=classes, roles=roles)
+    assert model.encoder.plan_.obliques == ()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sum_trial, "_LEAST_GAIN", -100.0)
+        other = fit_table(LabelledRows(frame, target), settings, classes=classes, roles=roles)
+    assert other.encoder.plan_.obliques
+    asked, truth = _chessboard(3_000, seed=1)
+    losses = [
+        -np.log(Predictor(own).predict_proba(asked)[np.arange(3_000), truth]).mean()
+        for own in (model, other)
+    ]
+    assert losses[0] < losses[1], losses
+
+
+def test_the_trial_is_the_same_on_every_run_and_leaves_the_world_as_it_was() -> None:
+    columns = _coast(n_noise=3)
+    settings = FitSettings(task="regression", n_members=2, max_epochs=8, random_state=3)
+    rows = LabelledRows(pl.DataFrame(columns), _steps(columns))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    epochs: list[int] = []
+    one = fit_table(rows, settings, on_epoch=lambda epoch: epochs.append(epoch.epoch))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert epochs == list(range(1, 9))
+    assert one.encoder.plan_.obliques
+    again = fit_table(rows, settings)
+    assert pack(*again.encoder.to_state()) == pack(*one.encoder.to_state())
+    for member, same in zip(one.members, again.members, strict=True):
+        for name, value in member.items():
+            np.testing.assert_array_equal(value, same[name])
+
+
+def test_an_interrupt_in_the_trial_ends_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first epochs are the trial's: a fit that went on would train on what is half tried."""
+    columns = _coast(n_noise=3)
+    settings = FitSettings(task="regression", n_members=1, max_epochs=8, random_state=3)
+    record, done = trainer._BestEpochs.record, 0
+
+    def interrupted(*given: Any) -> bool:
+        nonlocal done
+        done += 1
+        if done == 3:
+            raise KeyboardInterrupt
+        return record(*given)
+
+    monkeypatch.setattr(trainer._BestEpochs, "record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings)
+    assert done == 3
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_columns_that_say_nothing_get_none(seed: int) -> None:
     draw = np.random.default_rng(seed)
@@ -203,7 +274,7 @@ def test_rows_of_weight_zero_decide_nothing() -> None:
 
 
 def test_heavy_rows_are_seen() -> None:
-    """Stripes on a tenth of the rows, which have nine tenths of the weight."""
+    """Stripes on a third of the rows, which have nearly all of the weight."""
     n_rows = 6_000
     columns = _coast(n_rows)
     draw = np.random.default_rng(0)
@@ -212,6 +283,35 @@ def test_heavy_rows_are_seen() -> None:
     weight = np.where(is_heavy, 20.0, 0.01)
     assert _found(_fit(columns, goal, weight=weight)[0]) == ["east + north"]
     assert _found(_fit(columns, goal)[0]) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_of_rows_prove_nothing(seed: int) -> None:
+    """Noise of which every row stands four times: held-out copies would be foretold by heart."""
+    draw = np.random.default_rng(seed)
+    columns = {f"x{k}": np.repeat(draw.normal(size=1_600), 4) for k in range(6)}
+    encoder, _ = _fit(columns, np.repeat(draw.normal(size=1_600), 4))
+    assert _found(encoder) == []
+    assert encoder.plan_.leaves == ()
+
+
+def test_copies_are_not_rows() -> None:
+    columns = _coast(1_400)
+    copies = {name: np.repeat(values, 3) for name, values in columns.items()}
+    assert _found(_fit(copies, np.repeat(_steps(columns), 3))[0]) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_many_levels_say_is_no_reason(seed: int) -> None:
+    """A place says the same as its coordinates; the level of the place has it already."""
+    draw = np.random.default_rng(seed)
+    n_rows, n_places = 6_000, 200
+    place = draw.integers(0, n_places, n_rows)
+    where, effect = draw.normal(size=(n_places, 2)), 2 * draw.normal(size=n_places)
+    near = where[place] + 0.01 * draw.normal(size=(n_rows, 2))
+    columns = {"lat": near[:, 0], "lon": near[:, 1], "place": [f"p{k}" for k in place]}
+    goal = effect[place] + draw.normal(size=n_rows)
+    assert _found(_fit(columns, goal, roles={"place": "category"})[0]) == []
 
 
 def test_a_large_table_is_searched_on_some_of_its_rows() -> None:
@@ -316,6 +416,18 @@ def test_a_missing_part_makes_the_sum_missing() -> None:
     compact = ODD.transform(frame)
     assert np.isnan(compact.numeric[:, AT:]).all()
     assert np.isfinite(ODD.expand(compact)).all()
+
+
+def test_an_encoder_without_its_sums() -> None:
+    frame = _asked()
+    plain, whole = ODD.without_sums(), ODD.transform(frame)
+    compact = plain.transform(frame)
+    np.testing.assert_array_equal(compact.numeric, whole.numeric[:, :AT])
+    inputs = ODD.expand(whole)
+    kept = np.isin(ODD.get_feature_names_out(), plain.get_feature_names_out())
+    np.testing.assert_array_equal(plain.expand(compact), inputs[:, kept])
+    assert plain.layout.n_numeric == AT
+    assert ODD.plan_.obliques
 
 
 def test_importance_shuffles_what_a_column_gives_to_sums() -> None:
@@ -425,7 +537,7 @@ def test_a_damaged_state_is_refused(damage: str) -> None:
         TableEncoder.from_state(Reader(document), TensorBag(arrays))
 
 
-@pytest.mark.parametrize("count", [0, -1, None, "2", True, 10**9])
+@pytest.mark.parametrize("count", [0, -1, None, "2", True, 65])
 def test_a_damaged_count_is_refused(count: object) -> None:
     document, arrays = _state()
     document["obliques"] = count

@@ -13,7 +13,7 @@ numbers), `dates.py` (calendars) and `expansion.py` (widening); what a cell mean
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
@@ -243,6 +243,18 @@ class TableEncoder:
         self._layout = plan.layout
         self._names = frozenset(plan.names)
         self._rows = None
+
+    def without_sums(self) -> TableEncoder:
+        """The same encoder without sums of two columns: compact forms lack their last columns."""
+        encoder = TableEncoder(
+            self.numeric_encoding,
+            n_bins=self.n_bins,
+            keep_value=self.keep_value,
+            max_levels=self.max_levels,
+            min_count=self.min_count,
+        )
+        encoder._remember(replace(self.plan_, obliques=()))
+        return encoder
 
     # ---------------------------------------------------------------- what was fitted
 

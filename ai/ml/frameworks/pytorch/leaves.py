@@ -23,6 +23,12 @@ from ai.ml.frameworks.pytorch.encodings import (
     tree_rows,
     tree_thresholds,
 )
+from ai.ml.frameworks.pytorch.held_out_proof import (
+    FOLDS,
+    PRIOR_ROWS,
+    ProofRows,
+    in_standard_errors,
+)
 from ai.ml.frameworks.pytorch.levels import StatisticsTarget, cross_fitted
 from ai.ml.frameworks.pytorch.schema import ArtifactError, TensorBag
 
@@ -32,10 +38,7 @@ _N_LEAVES = 64
 _LEAF_ROWS = 10
 # Bins that the fine tree must beat, also where a table so wide that it has fewer.
 _FEWEST_BINS = 16
-_CHECK_ROWS = 20_000
-_PRIOR_ROWS = 5.0
 _TRIAL_ROWS = 5_000
-_FOLDS = 5
 # Standard errors by which rows held out must be predicted better.
 _PROOF = 4.0
 _LARGEST_STATISTIC = 3.0
@@ -99,6 +102,7 @@ class LeafFit:
         Bins that a column may have.
     about : callable
         Gives the `StatisticsTarget` of all rows; called where statistics are needed.
+    proof : ProofRows
 
     Attributes
     ----------
@@ -113,6 +117,7 @@ class LeafFit:
         sample: NDArray[np.int64] | None,
         n_bins: int,
         about: Callable[[], StatisticsTarget],
+        proof: ProofRows,
     ) -> None:
         self._tree = tree
         self._sample = np.arange(len(tree.target)) if sample is None else sample
@@ -120,31 +125,15 @@ class LeafFit:
         self._about = about
         self.columns: list[LeafColumn] = []
         self.statistics: list[NDArray[np.float32]] = []
-        rows = self._sample
-        if tree.sample_weight is not None:
-            rows = rows[tree.sample_weight[rows] > 0]
-        draw = np.random.default_rng((tree.random_state, _CHECK_ROWS))
-        rows = draw.permutation(rows)[:_CHECK_ROWS]
         self._folds: list[_Rows] = []
-        if self._can_be_fine(len(rows)):
-            self._folds = self._standardised(rows)
+        if self._can_be_fine(len(proof.index)):
+            about_proof, values = proof.about(), np.empty(len(proof.index), dtype=np.float32)
+            every = _Rows(values, proof.index, about_proof.columns, about_proof.weight)
+            self._folds = [every.take(proof.fold == k) for k in range(FOLDS)]
 
     def _can_be_fine(self, n_rows: int) -> bool:
         """Whether half of so many rows can make more leaves than there are bins."""
         return n_rows > 2 * self._n_bins * _LEAF_ROWS
-
-    def _standardised(self, rows: NDArray[np.int64]) -> list[_Rows]:
-        """The rows with standardised targets and weights, in folds, yet without values."""
-        weight = self._tree.sample_weight
-        about = StatisticsTarget.of(
-            len(rows),
-            self._tree.target[rows],
-            self._tree.task,
-            None if weight is None else weight[rows],
-            0,
-        )
-        every = _Rows(np.empty(len(rows), dtype=np.float32), rows, about.columns, about.weight)
-        return [every.take(part) for part in np.array_split(np.arange(len(rows)), _FOLDS)]
 
     def add(self, source: int, values: Values, fit: NumericFit) -> None:
         """Look at the next column, and give it statistics where it needs them.
@@ -183,11 +172,11 @@ class LeafFit:
         # Most columns end here: a small tree is soon made, and many rows judge it.
         trial, judges = _joined(folds[:2]), _joined(folds[2:])
         gain = self._gain(trial.take(slice(_TRIAL_ROWS)), judges)
-        if not (_excess(gain, judges.weight) > 0).all():
+        if not (in_standard_errors(gain, judges.weight) > 0).all():
             return False
         pairs = zip(rest, folds, strict=True)
         gains = np.concatenate([self._gain(*pair) for pair in pairs], axis=1)
-        return bool((_excess(gains, _joined(folds).weight) > _PROOF).all())
+        return bool((in_standard_errors(gains, _joined(folds).weight) > _PROOF).all())
 
     def _gain(self, learn: _Rows, test: _Rows) -> Values:
         """Squared errors of two predictions by bins less those by fine leaves: of shape (2, n)."""
@@ -241,7 +230,7 @@ def _joined(parts: Sequence[_Rows]) -> _Rows:
 def _error(learn: _Rows, test: _Rows, cuts: NDArray[np.float32]) -> Values:
     """Squared error of the smoothed means between cuts, for each test row."""
     leaf = np.searchsorted(cuts, learn.values, side="right")
-    mass = np.bincount(leaf, weights=learn.weight, minlength=len(cuts) + 1) + _PRIOR_ROWS
+    mass = np.bincount(leaf, weights=learn.weight, minlength=len(cuts) + 1) + PRIOR_ROWS
     sums = [
         np.bincount(leaf, weights=learn.weight * goal, minlength=len(cuts) + 1)
         for goal in learn.goal.T
@@ -266,14 +255,6 @@ def _linear_in_bins(
     gram = weighted.T @ x + np.eye(x.shape[1])
     predicted: Values = inputs(values) @ np.linalg.solve(gram, weighted.T @ learn.goal)
     return predicted
-
-
-def _excess(gain: Values, weight: Values) -> Values:
-    """Weighted means along rows in units of their standard errors: of shape (2,)."""
-    mean = gain @ weight / weight.sum()
-    spread = np.sqrt(((gain - mean[:, None]) ** 2) @ weight**2) / weight.sum()
-    excess: Values = np.divide(mean, spread, out=np.zeros_like(mean), where=spread > 0)
-    return excess
 
 
 def leaves_to_state(columns: Sequence[LeafColumn], width: int) -> dict[str, NDArray[Any]]:

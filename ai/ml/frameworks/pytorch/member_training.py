@@ -50,6 +50,7 @@ def train_members(
     on_epoch: Callable[[Epoch], None] | None,
     checkpoint: Checkpoint | None,
     stop_at: Sequence[int] | None,
+    keep_interrupted: bool = True,
 ) -> Trained:
     """Train the members, or those of every candidate of a trial.
 
@@ -75,6 +76,8 @@ def train_members(
         Where the run is kept, and resumed from.
     stop_at : sequence of int, optional
         The epoch at which each member ends.
+    keep_interrupted : bool, default=True
+        Whether a keyboard interrupt ends the run with the best networks so far.
 
     Returns
     -------
@@ -136,6 +139,7 @@ def train_members(
         on_epoch=on_epoch,
         checkpointer=checkpointer,
         stop_at=stop_at,
+        keep_interrupted=keep_interrupted,
     )
 
 

@@ -15,13 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai.ml.frameworks.pytorch.encodings import NumericFit, TreeTarget
+from ai.ml.frameworks.pytorch.held_out_proof import (
+    FEWEST_DISTINCT,
+    FOLDS,
+    PRIOR_ROWS,
+    ProofRows,
+    in_standard_errors,
+)
 from ai.ml.frameworks.pytorch.levels import StatisticsTarget
 from ai.ml.frameworks.pytorch.obliques import smooth
 
 __all__ = ["FoundSum", "ObliqueSearch"]
 
-_FEWEST_ROWS = 1_500
-_MOST_ROWS = 20_000
 _SCREEN_ROWS = 10_000
 _MOST_COLUMNS = 256
 _MOST_CLASSES = 9
@@ -30,15 +35,13 @@ _PAIRED_COLUMNS = 16
 _MOST_SUMS = 8
 _WEIGHTS = ((1.0, 1.0), (1.0, -1.0), (1.0, 2.0), (1.0, -2.0), (2.0, 1.0), (2.0, -1.0))
 _FEWEST_EDGES = 5
-_FOLDS = 5
 _SWEEPS = 3
 _RANGES = 32
 _CELLS = 512
-_PRIOR_ROWS = 5.0
 _UNITS = 256
 _RIDGE = 0.01
 # Standard errors by which rows held out must be predicted better.
-_PROOF = 3.5
+_PROOF = 3.0
 
 Values = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -58,57 +61,55 @@ class _Candidate(NamedTuple):
 
 
 class ObliqueSearch:
-    """Looks at the columns of a table, then says which sums of them it needs.
+    """Looks at the columns of a table, then says which sums of them may be needed.
 
-    On at most 20,000 training rows, in fifths: what all columns say by themselves (means of the
-    target in their bins or levels, fitted by turns) is taken away, then what a ridge regression on
-    256 random rectified units of the numeric columns says, which stands for what a network easily
-    learns. Each fifth is predicted from the others. What is left is compared between 32 ranges of
-    every sum; the best sum is kept if the means of its ranges predict rows held out better by more
-    than 3.5 standard errors, taken away, and the next is looked for, up to 8. Sums are those of
-    `_WEIGHTS` of the 16 columns that say most by themselves.
+    On the rows of a `ProofRows`, each fifth predicted from the others: what all columns say by
+    themselves (means of the target in their bins or levels, fitted by turns) is taken away, then
+    what a ridge regression says on the numeric columns and 256 random rectified units of them,
+    which stands for what a network easily learns. What is left is compared between 32 ranges of
+    every sum. The sum whose ranges differ most on the first 10,000 rows is kept if the means of
+    its ranges predict held-out rows better by more than 3 standard errors; it is taken away, and
+    the next is looked for, up to 8. Numeric columns here are the 16 with bins that say most by
+    themselves, and sums those of `_WEIGHTS` of two of them.
 
-    There is no search below 1,500 rows, with more than 256 columns, or with ten classes or more.
-    The backfitting is that of Hastie and Tibshirani, "Generalized Additive Models", 1986, the
-    random units are those of Huang, Zhu and Siew, "Extreme learning machine", 2006, the sums those
-    of Breiman, "Random Forests", 2001, section 5.
+    The best of some hundred sums is chosen by rows that are also used to judge it, and a network
+    may learn by itself what the random units do not: that the sums help is for a network to
+    show (`sum_trial.py`).
+
+    There is no search below 1,500 distinct rows, with more than 256 columns, or with ten classes
+    or more. The fitting by turns is that of Hastie and Tibshirani, "Generalized Additive Models",
+    1986, the random units are those of Huang, Zhu and Siew, "Extreme learning machine", 2006, the
+    sums those of Breiman, "Random Forests", 2001, section 5.
 
     Parameters
     ----------
     tree : TreeTarget
-    sample : ndarray of int64, or None
-        Rows that bins are fitted on; None: all of them.
+    proof : ProofRows
     n_numeric, n_columns : int
         Numeric columns, and columns in all.
 
     Attributes
     ----------
-    rows : ndarray of int64
-        The rows that are looked at; empty where there is no search.
+    is_on : bool
+        Whether there is a search.
 
     Notes
     -----
-    Columns come in the order of the compact form: numeric ones first.
+    Numeric columns come first, in the order of the compact form.
     """
 
     def __init__(
-        self,
-        tree: TreeTarget,
-        sample: NDArray[np.int64] | None,
-        *,
-        n_numeric: int,
-        n_columns: int,
+        self, tree: TreeTarget, proof: ProofRows, *, n_numeric: int, n_columns: int
     ) -> None:
-        self._tree = tree
-        rows = np.arange(len(tree.target)) if sample is None else sample
-        if tree.sample_weight is not None:
-            rows = rows[tree.sample_weight[rows] > 0]
         many_classes = tree.task == "classification" and tree.target.max() >= _MOST_CLASSES
-        if len(rows) < _FEWEST_ROWS or n_numeric < 2 or n_columns > _MOST_COLUMNS or many_classes:
-            rows = rows[:0]
-        draw = np.random.default_rng((tree.random_state, _MOST_ROWS))
-        self.rows: NDArray[np.int64] = draw.permutation(rows)[:_MOST_ROWS]
-        self._draw = draw
+        self.is_on = (
+            proof.n_distinct >= FEWEST_DISTINCT
+            and n_numeric >= 2
+            and n_columns <= _MOST_COLUMNS
+            and not many_classes
+        )
+        self._proof = proof
+        self._draw = np.random.default_rng((tree.random_state, _UNITS))
         self._codes: list[Codes] = []
         self._scaled: dict[int, NDArray[np.float32]] = {}
 
@@ -121,9 +122,9 @@ class ObliqueSearch:
             Training rows; NaN is missing.
         fit : NumericFit
         """
-        if not len(self.rows):
+        if not self.is_on:
             return
-        scaled = fit.scaled(values[self.rows])
+        scaled = fit.scaled(values[self._proof.index])
         inner = fit.edges[1:-1] if len(fit.edges) else np.unique(_quantiles(scaled))
         if len(fit.edges) >= _FEWEST_EDGES:
             self._scaled[len(self._codes)] = scaled
@@ -138,22 +139,14 @@ class ObliqueSearch:
         codes : ndarray of shape (n_rows,)
             Whole numbers, of training rows.
         """
-        if len(self.rows):
-            self._codes.append(codes[self.rows].astype(np.intp))
+        if self.is_on:
+            self._codes.append(codes[self._proof.index].astype(np.intp))
 
     def found(self) -> list[FoundSum]:
         """The sums that the table needs, the most needed first."""
-        if not len(self.rows) or len(self._scaled) < 2:
+        if len(self._scaled) < 2:
             return []
-        weight = self._tree.sample_weight
-        about = StatisticsTarget.of(
-            len(self.rows),
-            self._tree.target[self.rows],
-            self._tree.task,
-            None if weight is None else weight[self.rows],
-            0,
-        )
-        folds = np.arange(len(self.rows)) % _FOLDS
+        about, folds = self._proof.about(), self._proof.fold
         rest, sizes = _beside_single_columns(self._codes, about, folds)
         candidates = [
             _Candidate(place, smooth(np.nan_to_num(scaled.astype(np.float64))), sizes[place])
@@ -181,7 +174,7 @@ class ObliqueSearch:
             best = list(left)[int(np.argmax(promise))]
             said = _held_out_means(left.pop(best), _RANGES, rest, weight, folds)
             gain = (rest**2 - (rest - said) ** 2).mean(axis=1)
-            if not _excess(gain, weight) > _PROOF:
+            if not in_standard_errors(gain, weight) > _PROOF:
                 break
             rest = rest - said
             found.append(best)
@@ -195,7 +188,7 @@ def _beside_single_columns(
     rest = np.empty_like(about.columns)
     sizes = np.zeros(len(columns))
     widths = [int(codes.max()) + 1 for codes in columns]
-    for fold in range(_FOLDS):
+    for fold in range(FOLDS):
         learn = np.flatnonzero(folds != fold)
         weight = about.weight[learn]
         centre = np.average(about.columns[learn], axis=0, weights=weight)
@@ -216,7 +209,7 @@ def _beside_single_columns(
 
 def _means(codes: Codes, width: int, values: Values, weight: Values) -> Values:
     """Weighted means per code, drawn towards 0: of shape (width, n_values)."""
-    mass = np.bincount(codes, weights=weight, minlength=width) + _PRIOR_ROWS
+    mass = np.bincount(codes, weights=weight, minlength=width) + PRIOR_ROWS
     sums = [np.bincount(codes, weights=weight * own, minlength=width) for own in values.T]
     means: Values = np.stack(sums, axis=1) / mass[:, None]
     return means
@@ -227,7 +220,7 @@ def _held_out_means(
 ) -> Values:
     """Means per code of the rows of the other folds, for each row."""
     said = np.empty_like(values)
-    for fold in range(_FOLDS):
+    for fold in range(FOLDS):
         learn, test = folds != fold, folds == fold
         said[test] = _means(codes[learn], width, values[learn], weight[learn])[codes[test]]
     return said
@@ -246,7 +239,7 @@ def _random_units(values: Values, draw: np.random.Generator) -> Values:
 
 def _held_out_ridge(inputs: Values, values: Values, weight: Values, folds: Codes) -> Values:
     """What a ridge regression on the rows of the other folds predicts, for each row."""
-    parts = [np.flatnonzero(folds == fold) for fold in range(_FOLDS)]
+    parts = [np.flatnonzero(folds == fold) for fold in range(FOLDS)]
     weighted = [inputs[part] * weight[part, None] for part in parts]
     grams = [own.T @ inputs[part] for own, part in zip(weighted, parts, strict=True)]
     sides = [own.T @ values[part] for own, part in zip(weighted, parts, strict=True)]
@@ -281,13 +274,6 @@ def _ranges(values: Values) -> Codes:
 
 def _promise(codes: Codes, rest: Values, weight: Values) -> float:
     """What the means of ranges explain of the rows that they are taken from."""
-    mass = np.bincount(codes, weights=weight, minlength=_RANGES) + _PRIOR_ROWS
+    mass = np.bincount(codes, weights=weight, minlength=_RANGES) + PRIOR_ROWS
     sums = [np.bincount(codes, weights=weight * own, minlength=_RANGES) for own in rest.T]
     return float((np.square(sums) / mass).sum())
-
-
-def _excess(gain: Values, weight: Values) -> float:
-    """A weighted mean in units of its standard error."""
-    mean = float(gain @ weight / weight.sum())
-    spread = float(np.sqrt(((gain - mean) ** 2) @ weight**2) / weight.sum())
-    return mean / spread if spread > 0 else 0.0

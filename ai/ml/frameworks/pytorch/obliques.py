@@ -25,6 +25,7 @@ from ai.ml.frameworks.pytorch.encodings import (
 from ai.ml.frameworks.pytorch.schema import ArtifactError, TensorBag
 
 __all__ = [
+    "MOST_SUMS",
     "ObliqueColumn",
     "fill_obliques",
     "fit_oblique",
@@ -33,6 +34,8 @@ __all__ = [
     "smooth",
 ]
 
+# Of a table, in this format of the artifact.
+MOST_SUMS = 64
 _LARGEST_WEIGHT = 16.0
 # Squares of what it makes of a sum still are float64.
 _LARGEST_SCALE = 1e100

@@ -51,6 +51,7 @@ from ai.ml.frameworks.pytorch.objectives import row_weights
 from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.settings import FitSettings
 from ai.ml.frameworks.pytorch.splits import split_rows
+from ai.ml.frameworks.pytorch.sum_trial import without_needless_sums
 from ai.ml.frameworks.pytorch.tables import Role, TableProfile, profile_table
 from ai.ml.frameworks.pytorch.trainer import Epoch, Trained
 
@@ -292,8 +293,8 @@ class _Recipe:
         stop_at: Sequence[int] | None = None,
     ) -> FittedModel:
         """Encoder, networks, calibration; without rows held out members end at `stop_at`."""
-        encoder, compact = self._encoded(rows)
         targets = Targets.of(rows, self.settings, self.classes, self.class_weight, self.prior)
+        encoder, compact = self._encoded(rows, targets)
         choosing = None
         if held_out is not None:
             choosing = (encoder.transform(held_out.rows.frame), held_out.rows)
@@ -323,7 +324,7 @@ class _Recipe:
         direct = with_scores(direct, *choosing)
         return _with_verdict(model, direct, lesson, self.teaching, choosing[1])
 
-    def _encoded(self, rows: LabelledRows) -> tuple[TableEncoder, Compact]:
+    def _encoded(self, rows: LabelledRows, targets: Targets) -> tuple[TableEncoder, Compact]:
         if self.encoder is not None:
             return self.encoder, self.encoder.transform(rows.frame)
         encoder = TableEncoder(numeric_encoding=self.settings.numeric_encoding)
@@ -337,7 +338,7 @@ class _Recipe:
             named=self.named,
             target_name=self.target_name,
         )
-        return encoder, compact
+        return without_needless_sums(encoder, compact, rows, targets, self.settings)
 
 
 @dataclass(frozen=True)

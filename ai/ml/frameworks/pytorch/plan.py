@@ -29,6 +29,7 @@ from ai.ml.frameworks.pytorch.levels import (
     categories_to_state,
 )
 from ai.ml.frameworks.pytorch.obliques import (
+    MOST_SUMS,
     ObliqueColumn,
     obliques_from_state,
     obliques_to_state,
@@ -321,6 +322,9 @@ class EncodingPlan:
         n_encoded = count["numeric"] + count["datetime"]
         n_own = n_encoded + count["boolean"]
         statistic_names = document.texts("statistic_names", max_length=16)
+        n_sums = 0
+        if "obliques" in document:
+            n_sums = document.integer("obliques", low=1, high=MOST_SUMS)
         plan = cls(
             named=document.boolean("named"),
             names=names,
@@ -344,11 +348,7 @@ class EncodingPlan:
             leaves=leaves_from_state(
                 tensors.scoped("leaves."), count["numeric"], len(statistic_names[:-1])
             ),
-            obliques=obliques_from_state(
-                tensors.scoped("obliques."),
-                document.integer("obliques", low=1) if "obliques" in document else 0,
-                count["numeric"],
-            ),
+            obliques=obliques_from_state(tensors.scoped("obliques."), n_sums, count["numeric"]),
         )
         document.done()
         tensors.done()

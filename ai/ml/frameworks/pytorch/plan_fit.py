@@ -36,6 +36,7 @@ from ai.ml.frameworks.pytorch.encodings import (
     fit_numeric,
     resolve_encoding,
 )
+from ai.ml.frameworks.pytorch.held_out_proof import ProofRows
 from ai.ml.frameworks.pytorch.leaves import LeafFit
 from ai.ml.frameworks.pytorch.levels import (
     CategoryColumn,
@@ -148,9 +149,12 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
 
     leaves = search = None
     if encoding == "tree_ple" and tree is not None:
-        leaves = LeafFit(tree, sample, n_bins, about)
-        n_used = sum(kind != "unused" for kind in kinds)
-        search = ObliqueSearch(tree, sample, n_numeric=len(origins), n_columns=n_used)
+        used = [name for name, kind in zip(names, kinds, strict=True) if kind != "unused"]
+        proof = ProofRows(
+            tree, sample, lambda index: frame.select(used)[index].hash_rows(0).to_numpy()
+        )
+        leaves = LeafFit(tree, sample, n_bins, about, proof)
+        search = ObliqueSearch(tree, proof, n_numeric=len(origins), n_columns=len(used))
     missing: list[bool] = []
     fits: list[NumericFit] = []
     # Bins of elapsed time let a network learn the level of every month by heart: later rows are
@@ -174,15 +178,13 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
     date_cycles = _varying_cycles(moments)
     n_codes = len(series["category"]) + int(date_cycles.sum())
     codes = np.empty((n_rows, n_codes), dtype=np.int32)
-    categories, statistics = _fit_categories(series["category"], about, codes, settings)
+    categories, statistics = _fit_categories(series["category"], about, codes, settings, search)
     if leaves is not None:
         statistics += leaves.statistics
     obliques: list[ObliqueColumn] = []
     if search is not None and tree is not None:
         for column in series["boolean"]:
             search.add_codes(np.nan_to_num(booleans(column) + 2.0))
-        for j in range(len(categories)):
-            search.add_codes(codes[:, j])
         for j, k in np.argwhere(date_cycles):
             search.add_codes(places_in_cycle(CYCLES[k], moments[j]))
         obliques = _fit_obliques(search, series, origins, fits, sample, tree, n_bins)
@@ -209,6 +211,7 @@ def _fit_categories(
     about: Callable[[], StatisticsTarget],
     codes: NDArray[np.int32],
     settings: EncoderSettings,
+    search: ObliqueSearch | None,
 ) -> tuple[tuple[CategoryColumn, ...], list[NDArray[np.float32]]]:
     """Fit the category columns and write their codes."""
     max_levels = min(settings.max_levels, max(2, _LEVEL_BUDGET // max(len(series), 1)))
@@ -221,6 +224,8 @@ def _fit_categories(
         )
         categories.append(category)
         codes[:, j] = category.input_codes(full)
+        if search is not None:
+            search.add_codes(full)
         if own is not None:
             statistics.append(own)
     return tuple(categories), statistics

@@ -58,6 +58,7 @@ from ai.ml.frameworks.pytorch.settings import FitSettings, Task
 from ai.ml.frameworks.pytorch.spool import Blocks, SpoolWriter, record_dtype, records_of
 from ai.ml.frameworks.pytorch.stream_scan import Scan, StreamColumns, scan_table
 from ai.ml.frameworks.pytorch.streaming import Goal, StreamedHeldOut, StreamedRows
+from ai.ml.frameworks.pytorch.sum_trial import without_needless_sums
 from ai.ml.frameworks.pytorch.table_chunks import Chunk, FilesTable, Place, RowPlaces
 from ai.ml.frameworks.pytorch.table_paths import Source
 from ai.ml.frameworks.pytorch.tables import Role, TableProfile, profile_table
@@ -301,6 +302,7 @@ class _StreamFit:
             target_name=self.columns.target,
         )
         targets = self._targets()
+        encoder, compact = without_needless_sums(encoder, compact, sample, targets, settings)
         device = training_device(settings)
         goal = Goal(
             encoder,
