@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, get_args
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -25,6 +26,7 @@ from benchmarks.tables import ROOT, Task
 
 PEER_WORKER = Path(__file__).with_name("peer_worker.py")
 MISSING = "(missing)"
+WITHOUT_SUMS = "tabwright_without_sums"
 Scalar = str | int | float | bool | None
 
 
@@ -209,7 +211,9 @@ class Tabwright:
 
     def fit(self, X: pl.DataFrame, y: np.ndarray) -> None:
         self.model.fit(X, y)
+        plan = self.model.model_.encoder.plan_
         self.details = {
+            "sums": [plan.oblique_name(own) for own in plan.obliques],
             "resolved": self.model.settings_.to_document(),
             "epochs": len(self.model.history_),
         }
@@ -218,6 +222,16 @@ class Tabwright:
         if self.job.task == "regression":
             return np.asarray(self.model.predict(X))
         return fixed_columns(self.model.predict_proba(X), self.model.classes_, self.job)
+
+
+class TabwrightWithoutSums(Tabwright):
+    """The same, whose encoder looks for no sums of two columns."""
+
+    def fit(self, X: pl.DataFrame, y: np.ndarray) -> None:
+        from ai.ml.frameworks.pytorch import oblique_search
+
+        with mock.patch.object(oblique_search, "_MOST_SUMS", 0):
+            super().fit(X, y)
 
 
 # ------------------------------------------------------------------------------------- references
@@ -605,10 +619,12 @@ def contender_names() -> tuple[str, ...]:
     from ai.ml.frameworks.pytorch.settings import TRAINING_MODES
 
     ours = ("tabwright", *(f"tabwright:{mode}" for mode in TRAINING_MODES))
-    return (*ours, *REFERENCES, *PEERS)
+    return (*ours, WITHOUT_SUMS, *REFERENCES, *PEERS)
 
 
-def tabwright_entry(name: str, settings: Mapping[str, Scalar]) -> Entry:
+def tabwright_entry(
+    name: str, settings: Mapping[str, Scalar], make: type[Tabwright] = Tabwright
+) -> Entry:
     """Tabwright with settings, under a name."""
     from ai.ml.frameworks.pytorch.settings import TRAINING_MODES, modes_for
 
@@ -616,7 +632,7 @@ def tabwright_entry(name: str, settings: Mapping[str, Scalar]) -> Entry:
     tasks: tuple[Task, ...] = get_args(Task)
     return Entry(
         name=name,
-        build=lambda job: Tabwright(job, settings),
+        build=lambda job: make(job, settings),
         code=hash_modules(ROOT, "estimators"),
         versions={
             library: version(library) for library in ("torch", "numpy", "polars", "scikit-learn")
@@ -672,6 +688,8 @@ def find_contender(name: str, peer_python: str | None = None) -> Entry:
         return tabwright_entry(name, {})
     if name.startswith("tabwright:") and name in contender_names():
         return tabwright_entry(name, {"training_mode": name.removeprefix("tabwright:")})
+    if name == WITHOUT_SUMS:
+        return tabwright_entry(name, {}, TabwrightWithoutSums)
     if name in REFERENCES:
         build, libraries = REFERENCES[name]
         return Entry(

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import polars as pl
 import pytest
 import torch
 
 from ai.ml.frameworks.pytorch.column_treatment import column_treatments
-from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
+from ai.ml.frameworks.pytorch.features import TableEncoder
 from ai.ml.frameworks.pytorch.importance import compact_columns
-from ai.ml.frameworks.pytorch.onnx_encoder import add_encoder, graph_inputs
-from ai.ml.frameworks.pytorch.onnx_graph import Graph
-from ai.ml.frameworks.pytorch.onnx_parity import probe_rows
 from ai.ml.frameworks.pytorch.schema import ArtifactError, Reader, TensorBag
 from ai.ml.frameworks.pytorch.serialization import pack, unpack
 from ai.ml.frameworks.pytorch.settings import NumericEncoding, Task
-from ai.ml.frameworks.pytorch.tables import Role, profile_table
+from ai.ml.frameworks.pytorch.tables import profile_table
+from tests.encoders import (
+    Arrays,
+    Damage,
+    cutting,
+    equal_first,
+    fit_encoder,
+    inputs_by_onnx,
+    probes_of,
+    setting,
+    state_of,
+)
 
 N_ROWS = 3_000
 
@@ -32,30 +38,6 @@ def _amounts(draw: np.random.Generator, n_rows: int) -> tuple[np.ndarray, np.nda
     which = np.where(draw.random(n_rows) < 0.4, draw.integers(0, 60, n_rows), -1)
     chance = np.append(np.where(np.arange(60) % 2 == 0, 0.95, 0.05), 0.2)
     return np.append(amounts, 0.0)[which], (draw.random(n_rows) < chance[which]).astype(np.int64)
-
-
-def _fit(
-    columns: dict[str, Any],
-    target: np.ndarray,
-    *,
-    task: Task = "classification",
-    encoding: NumericEncoding = "auto",
-    weight: np.ndarray | None = None,
-    random_state: int = 0,
-    roles: dict[str, Role] | None = None,
-) -> tuple[TableEncoder, Compact]:
-    frame = pl.DataFrame(columns)
-    profile = profile_table(frame, roles=roles or dict.fromkeys(columns, "numeric"))
-    encoder = TableEncoder(encoding)
-    compact = encoder.fit_transform(
-        frame,
-        profile,
-        target=target,
-        task=task,
-        sample_weight=weight,
-        random_state=random_state,
-    )
-    return encoder, compact
 
 
 def _chosen(encoder: TableEncoder) -> list[str]:
@@ -75,7 +57,7 @@ def test_a_column_whose_values_each_mean_something_gets_statistics(seed: int, ta
     values, target = _amounts(draw, N_ROWS)
     goal = target if task == "classification" else 50.0 * target - 7
     columns = {"noise": draw.normal(size=N_ROWS), "amount": values}
-    encoder, compact = _fit(columns, goal, task=task)
+    encoder, compact = fit_encoder(columns, goal, task=task)
     assert _chosen(encoder) == ["amount"]
     own = compact.numeric[:, encoder.plan_.n_own]
     assert np.corrcoef(own, target)[0, 1] > 0.6
@@ -95,9 +77,9 @@ def test_columns_that_say_nothing_never_get_them(seed: int) -> None:
         "heavy": draw.standard_cauchy(N_ROWS),
     }
     for target in (draw.integers(0, 2, N_ROWS), (draw.random(N_ROWS) < 0.02).astype(np.int64)):
-        assert _chosen(_fit(columns, target)[0]) == []
+        assert _chosen(fit_encoder(columns, target)[0]) == []
     heavy = draw.standard_cauchy(N_ROWS)
-    assert _chosen(_fit(columns, heavy, task="regression")[0]) == []
+    assert _chosen(fit_encoder(columns, heavy, task="regression")[0]) == []
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 2.0])
@@ -108,10 +90,10 @@ def test_smooth_columns_do_not_get_them(seed: int, noise: float) -> None:
     wave = draw.integers(0, 500, N_ROWS)
     signal = 2 * x + np.tanh(3 * y) + np.sin(wave / 80) + noise * draw.normal(size=N_ROWS)
     columns = {"x": x, "y": y, "wave": wave}
-    assert _chosen(_fit(columns, signal, task="regression")[0]) == []
-    assert _chosen(_fit(columns, (signal > 0).astype(np.int64))[0]) == []
+    assert _chosen(fit_encoder(columns, signal, task="regression")[0]) == []
+    assert _chosen(fit_encoder(columns, (signal > 0).astype(np.int64))[0]) == []
     alone = 2 * x + noise * draw.normal(size=N_ROWS)
-    assert _chosen(_fit({"x": x}, alone, task="regression")[0]) == []
+    assert _chosen(fit_encoder({"x": x}, alone, task="regression")[0]) == []
 
 
 @pytest.mark.parametrize("shape", [np.sin, np.abs, lambda x: x, lambda x: x**3])
@@ -120,32 +102,32 @@ def test_what_lines_within_bins_can_follow_needs_none(
 ) -> None:
     """Of many rows without noise more leaves are always better, but bins are bent lines."""
     x = np.random.default_rng(0).uniform(-3, 3, 12_000)
-    assert _chosen(_fit({"x": x}, shape(x), task="regression")[0]) == []
+    assert _chosen(fit_encoder({"x": x}, shape(x), task="regression")[0]) == []
 
 
 def test_few_rows_and_few_values_do_not_get_them() -> None:
     values, target = _amounts(np.random.default_rng(0), 300)
-    assert _chosen(_fit({"amount": values}, target)[0]) == []
+    assert _chosen(fit_encoder({"amount": values}, target)[0]) == []
     values, target = _amounts(np.random.default_rng(0), N_ROWS)
     few = np.unique(values, return_inverse=True)[1] % 16
-    assert _chosen(_fit({"few": few, "one": np.ones(N_ROWS)}, few % 2)[0]) == []
+    assert _chosen(fit_encoder({"few": few, "one": np.ones(N_ROWS)}, few % 2)[0]) == []
     known = np.where(np.arange(N_ROWS) % 10 == 0, values, np.nan)
-    assert _chosen(_fit({"amount": known}, target)[0]) == []
+    assert _chosen(fit_encoder({"amount": known}, target)[0]) == []
 
 
 @pytest.mark.parametrize("encoding", ["standard", "robust", "quantile_normal", "quantile_ple"])
 def test_plain_encodings_have_none(encoding: NumericEncoding) -> None:
     values, target = _amounts(np.random.default_rng(0), N_ROWS)
-    assert _chosen(_fit({"amount": values}, target, encoding=encoding)[0]) == []
+    assert _chosen(fit_encoder({"amount": values}, target, encoding=encoding)[0]) == []
 
 
 def test_dates_booleans_and_a_constant_target_have_none() -> None:
     values, target = _amounts(np.random.default_rng(0), N_ROWS)
     when = pl.Series(values.astype(np.int64) * 10**9).cast(pl.Datetime("us"))
     columns = {"when": when, "on": target == 1}
-    encoder, _ = _fit(columns, target, roles={"when": "datetime", "on": "boolean"})
+    encoder, _ = fit_encoder(columns, target, roles={"when": "datetime", "on": "boolean"})
     assert encoder.plan_.leaves == ()
-    assert _chosen(_fit({"amount": values}, np.zeros(N_ROWS), task="regression")[0]) == []
+    assert _chosen(fit_encoder({"amount": values}, np.zeros(N_ROWS), task="regression")[0]) == []
 
 
 def test_without_a_target_there_are_none() -> None:
@@ -158,7 +140,7 @@ def test_without_a_target_there_are_none() -> None:
 def test_a_large_table_is_checked_on_some_of_its_rows() -> None:
     draw = np.random.default_rng(0)
     values, target = _amounts(draw, 120_000)
-    encoder, compact = _fit({"amount": values, "noise": draw.normal(size=120_000)}, target)
+    encoder, compact = fit_encoder({"amount": values, "noise": draw.normal(size=120_000)}, target)
     assert _chosen(encoder) == ["amount"]
     assert np.corrcoef(compact.numeric[:, encoder.plan_.n_own], target)[0, 1] > 0.6
 
@@ -170,7 +152,7 @@ def test_a_large_table_is_checked_on_some_of_its_rows() -> None:
 
 def test_statistics_of_a_training_row_come_from_other_rows() -> None:
     values, target = _amounts(np.random.default_rng(0), N_ROWS)
-    encoder, own = _fit({"amount": values}, target)
+    encoder, own = fit_encoder({"amount": values}, target)
     at = encoder.plan_.n_own
     plain = encoder.transform(pl.DataFrame({"amount": values}))
     np.testing.assert_array_equal(own.numeric[:, :at], plain.numeric[:, :at])
@@ -184,7 +166,9 @@ def test_statistics_of_a_training_row_come_from_other_rows() -> None:
 
 def test_the_same_seed_gives_the_same_statistics() -> None:
     values, target = _amounts(np.random.default_rng(0), N_ROWS)
-    one, again, other = (_fit({"a": values}, target, random_state=seed)[1] for seed in (3, 3, 4))
+    one, again, other = (
+        fit_encoder({"a": values}, target, random_state=seed)[1] for seed in (3, 3, 4)
+    )
     np.testing.assert_array_equal(one.numeric, again.numeric)
     assert (one.numeric != other.numeric).any()
 
@@ -197,26 +181,26 @@ def test_rows_of_weight_zero_decide_nothing() -> None:
     weight = np.where(draw.random(n_rows) < 0.5, 1.0, 0.0)
     wrong = np.where(weight > 0, target, 1 - target)
     frame = pl.DataFrame({"amount": values})
-    right, other = (_fit({"amount": values}, y, weight=weight)[0] for y in (target, wrong))
+    right, other = (fit_encoder({"amount": values}, y, weight=weight)[0] for y in (target, wrong))
     assert _chosen(other) == ["amount"]
     np.testing.assert_array_equal(right.plan_.leaves[0].cuts, other.plan_.leaves[0].cuts)
     np.testing.assert_array_equal(right.transform(frame).numeric, other.transform(frame).numeric)
-    assert _chosen(_fit({"amount": values}, wrong)[0]) == []
+    assert _chosen(fit_encoder({"amount": values}, wrong)[0]) == []
 
 
 def test_rows_of_weight_zero_take_no_place_in_the_check() -> None:
     n_rows = 40_000
     values, target = _amounts(np.random.default_rng(0), n_rows)
     weight = np.where(np.arange(n_rows) % 16 == 0, 1.0, 0.0)
-    assert _chosen(_fit({"amount": values}, target, weight=weight)[0]) == ["amount"]
+    assert _chosen(fit_encoder({"amount": values}, target, weight=weight)[0]) == ["amount"]
 
 
 def test_a_weight_counts_as_so_many_rows() -> None:
     draw = np.random.default_rng(0)
     values, target = _amounts(draw, N_ROWS)
     weight = draw.integers(1, 4, N_ROWS)
-    weighted, _ = _fit({"amount": values}, target, weight=weight.astype(np.float64))
-    repeated, _ = _fit({"amount": np.repeat(values, weight)}, np.repeat(target, weight))
+    weighted, _ = fit_encoder({"amount": values}, target, weight=weight.astype(np.float64))
+    repeated, _ = fit_encoder({"amount": np.repeat(values, weight)}, np.repeat(target, weight))
     assert _chosen(weighted) == _chosen(repeated) == ["amount"]
     frame = pl.DataFrame({"amount": np.unique(values)})
     one, two = (
@@ -243,18 +227,12 @@ def _odd_table() -> tuple[dict[str, Any], np.ndarray]:
 
 def _odd() -> TableEncoder:
     columns, target = _odd_table()
-    encoder, _ = _fit(columns, target)
+    encoder, _ = fit_encoder(columns, target)
     assert _chosen(encoder) == ["amount", "account"]
     return encoder
 
 
 ODD = _odd()
-
-
-def _asked(encoder: TableEncoder) -> pl.DataFrame:
-    """Values at the cuts and beside them, and odd ones."""
-    inputs = graph_inputs(encoder.plan_)
-    return probe_rows(encoder.plan_, inputs, 3_000).frame
 
 
 def test_a_missing_value_has_a_statistic_of_its_own() -> None:
@@ -265,13 +243,13 @@ def test_a_missing_value_has_a_statistic_of_its_own() -> None:
     # All rows without an amount were of class 1.
     assert leaf.table[0, 0] == leaf.table[:, 0].max()
     columns, target = _odd_table()
-    never, _ = _fit({"account": columns["account"]}, target)
+    never, _ = fit_encoder({"account": columns["account"]}, target)
     row = pl.DataFrame({"account": pl.Series([None, 0], dtype=pl.Int64)})
     assert np.isfinite(never.transform(row).numeric[0, 1:]).all()
 
 
 def test_rows_one_by_one_say_what_all_at_once_say() -> None:
-    frame = _asked(ODD)
+    frame = probes_of(ODD)
     compact = ODD.transform(frame)
     inputs = ODD.expand(compact)
     rows = np.concatenate([ODD.encode_row(row) for row in frame.iter_rows(named=True)])
@@ -285,20 +263,14 @@ def test_rows_one_by_one_say_what_all_at_once_say() -> None:
 
 
 def test_torch_and_onnx_say_what_numpy_says() -> None:
-    frame = _asked(ODD)
+    frame = probes_of(ODD)
     compact = ODD.transform(frame)
     inputs = ODD.expand(compact)
     expand = ODD.torch_expander("cpu")
     found = expand(torch.from_numpy(compact.numeric), torch.from_numpy(compact.codes))
     np.testing.assert_array_equal(found.numpy(), inputs)
 
-    columns = graph_inputs(ODD.plan_)
-    graph = Graph([column.name for column in columns])
-    graph.output("inputs", add_encoder(graph, ODD.plan_, columns), "float32", ODD.input_dim)
-    data = graph.to_bytes(name="encoder", version="0", doc="", metadata={})
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    probes = probe_rows(ODD.plan_, columns, 3_000)
-    (given,) = session.run(None, probes.feed)
+    given = inputs_by_onnx(ODD)
     statistics = [" by value" in name for name in ODD.get_feature_names_out()]
     assert sum(statistics) == 2
     np.testing.assert_array_equal(given[:, statistics], inputs[:, statistics])
@@ -320,7 +292,7 @@ def test_the_treatment_says_so() -> None:
 def test_they_come_back_from_a_file() -> None:
     document, tensors = unpack(pack(*ODD.to_state()))
     again = TableEncoder.from_state(Reader(document), TensorBag(tensors))
-    frame = _asked(ODD)
+    frame = probes_of(ODD)
     np.testing.assert_array_equal(again.transform(frame).numeric, ODD.transform(frame).numeric)
     assert again.get_feature_names_out().tolist() == ODD.get_feature_names_out().tolist()
 
@@ -329,60 +301,32 @@ def test_they_come_back_from_a_file() -> None:
 # What a damaged state is told
 # ---------------------------------------------------------------------------------------------
 
-Arrays = dict[str, np.ndarray]
-
-
-def _set(name: str, place: int, value: float) -> Callable[[Arrays], None]:
-    def damage(arrays: Arrays) -> None:
-        arrays[f"leaves.{name}"] = arrays[f"leaves.{name}"].copy()
-        arrays[f"leaves.{name}"][place] = value
-
-    return damage
-
-
-def _cut(name: str) -> Callable[[Arrays], None]:
-    def damage(arrays: Arrays) -> None:
-        arrays[f"leaves.{name}"] = arrays[f"leaves.{name}"][:-1]
-
-    return damage
-
-
-def _equal_cuts(arrays: Arrays) -> None:
-    cuts = arrays["leaves.cuts"].copy()
-    cuts[1] = cuts[0]
-    arrays["leaves.cuts"] = cuts
-
 
 def _no_width(arrays: Arrays) -> None:
     arrays["leaves.table"] = arrays["leaves.table"][:, :0]
 
 
-DAMAGE: dict[str, tuple[Callable[[Arrays], None], str]] = {
-    "a source that is no number": (_set("source", 1, 3), r"leaves\.source"),
-    "a negative source": (_set("source", 0, -1), r"leaves\.source"),
-    "a source twice": (_set("source", 0, 2), r"leaves\.source must increase"),
-    "equal cuts": (_equal_cuts, r"leaves\.cuts must increase"),
-    "a cut at infinity": (_set("cuts", -1, np.inf), r"leaves\.cuts"),
-    "a cut that is none": (_set("cuts", 0, np.nan), r"leaves\.cuts"),
-    "a cut too few": (_cut("cuts"), r"two rows more than there are cuts"),
-    "no cuts": (_set("n_cuts", 0, 0), r"leaves\.n_cuts"),
-    "more cuts than there are": (_set("n_cuts", 0, 2**62), r"leaves\.n_cuts"),
-    "a statistic too large": (_set("table", 0, 3.1), r"leaves\.table"),
-    "a statistic that is none": (_set("table", 0, np.nan), r"leaves\.table"),
-    "a row too few": (_cut("table"), r"two rows more than there are cuts"),
-    "a source too few": (_cut("source"), r"leaves\.n_cuts"),
+DAMAGE: dict[str, tuple[Damage, str]] = {
+    "a source that is no number": (setting("leaves.source", 1, 3), r"leaves\.source"),
+    "a negative source": (setting("leaves.source", 0, -1), r"leaves\.source"),
+    "a source twice": (setting("leaves.source", 0, 2), r"leaves\.source must increase"),
+    "equal cuts": (equal_first("leaves.cuts"), r"leaves\.cuts must increase"),
+    "a cut at infinity": (setting("leaves.cuts", -1, np.inf), r"leaves\.cuts"),
+    "a cut that is none": (setting("leaves.cuts", 0, np.nan), r"leaves\.cuts"),
+    "a cut too few": (cutting("leaves.cuts"), r"two rows more than there are cuts"),
+    "no cuts": (setting("leaves.n_cuts", 0, 0), r"leaves\.n_cuts"),
+    "more cuts than there are": (setting("leaves.n_cuts", 0, 2**62), r"leaves\.n_cuts"),
+    "a statistic too large": (setting("leaves.table", 0, 3.1), r"leaves\.table"),
+    "a statistic that is none": (setting("leaves.table", 0, np.nan), r"leaves\.table"),
+    "a row too few": (cutting("leaves.table"), r"two rows more than there are cuts"),
+    "a source too few": (cutting("leaves.source"), r"leaves\.n_cuts"),
     "no statistics": (_no_width, r"leaves\.table"),
 }
 
 
-def _state() -> tuple[dict[str, Any], Arrays]:
-    document, arrays = ODD.to_state()
-    return json.loads(json.dumps(document)), dict(arrays)
-
-
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_state_is_refused(damage: str) -> None:
-    document, arrays = _state()
+    document, arrays = state_of(ODD)
     harm, rule = DAMAGE[damage]
     harm(arrays)
     with pytest.raises(ArtifactError, match=rule):
@@ -390,7 +334,7 @@ def test_a_damaged_state_is_refused(damage: str) -> None:
 
 
 def test_statistics_need_names() -> None:
-    document, arrays = _state()
+    document, arrays = state_of(ODD)
     document["statistic_names"] = ["log count"]
     _no_width(arrays)
     with pytest.raises(ArtifactError, match="at least one statistic"):
@@ -398,7 +342,7 @@ def test_statistics_need_names() -> None:
 
 
 def test_statistics_by_value_belong_to_tree_bins() -> None:
-    document, arrays = _state()
+    document, arrays = state_of(ODD)
     document["numbers"]["encoding"] = "quantile_ple"
     with pytest.raises(ArtifactError, match=r"leaves must be empty .* 'quantile_ple'"):
         TableEncoder.from_state(Reader(document), TensorBag(arrays))

@@ -1,11 +1,9 @@
 """Sums of two numeric columns: who gets them, and that every path gives the same values."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import polars as pl
 import pytest
 import torch
@@ -15,41 +13,30 @@ from ai.ml.frameworks.pytorch.column_treatment import column_treatments
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.importance import compact_columns, permutation_importance
 from ai.ml.frameworks.pytorch.obliques import ObliqueColumn, fill_obliques
-from ai.ml.frameworks.pytorch.onnx_encoder import add_encoder, graph_inputs
-from ai.ml.frameworks.pytorch.onnx_graph import Graph
-from ai.ml.frameworks.pytorch.onnx_parity import probe_rows
 from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
 from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.schema import ArtifactError, Reader, TensorBag
 from ai.ml.frameworks.pytorch.serialization import pack, unpack
 from ai.ml.frameworks.pytorch.settings import FitSettings, NumericEncoding, Task
 from ai.ml.frameworks.pytorch.tables import Role, profile_table
+from tests.encoders import (
+    Damage,
+    cutting,
+    equal_first,
+    fit_encoder,
+    inputs_by_onnx,
+    probes_of,
+    setting,
+    state_of,
+)
 
 N_ROWS = 3_000
 
 
 def _fit(
-    columns: dict[str, Any],
-    target: np.ndarray,
-    *,
-    task: Task = "regression",
-    encoding: NumericEncoding = "auto",
-    weight: np.ndarray | None = None,
-    random_state: int = 0,
-    roles: dict[str, Role] | None = None,
+    columns: dict[str, Any], target: np.ndarray, *, task: Task = "regression", **settings: Any
 ) -> tuple[TableEncoder, Compact]:
-    frame = pl.DataFrame(columns)
-    profile = profile_table(frame, roles={**dict.fromkeys(columns, "numeric"), **(roles or {})})
-    encoder = TableEncoder(encoding)
-    compact = encoder.fit_transform(
-        frame,
-        profile,
-        target=target,
-        task=task,
-        sample_weight=weight,
-        random_state=random_state,
-    )
-    return encoder, compact
+    return fit_encoder(columns, target, task=task, **settings)
 
 
 def _found(encoder: TableEncoder) -> list[str]:
@@ -351,7 +338,7 @@ AT = ODD.layout.n_numeric - len(ODD.plan_.obliques)
 
 
 def _asked() -> pl.DataFrame:
-    return probe_rows(ODD.plan_, graph_inputs(ODD.plan_), 3_000).frame
+    return probes_of(ODD)
 
 
 def test_the_value_is_the_weighted_sum_of_smooth_values() -> None:
@@ -397,12 +384,7 @@ def test_torch_and_onnx_say_what_numpy_says() -> None:
     found = expand(torch.from_numpy(compact.numeric), torch.from_numpy(compact.codes))
     np.testing.assert_array_equal(found.numpy(), inputs)
 
-    columns = graph_inputs(ODD.plan_)
-    graph = Graph([column.name for column in columns])
-    graph.output("inputs", add_encoder(graph, ODD.plan_, columns), "float32", ODD.input_dim)
-    data = graph.to_bytes(name="encoder", version="0", doc="", metadata={})
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    (given,) = session.run(None, probe_rows(ODD.plan_, columns, 3_000).feed)
+    given = inputs_by_onnx(ODD)
     sums = [name.startswith(("east + ", "east - ")) for name in ODD.get_feature_names_out()]
     assert sum(sums) > 20
     np.testing.assert_array_equal(given[:, sums], inputs[:, sums])
@@ -480,57 +462,31 @@ def test_extreme_scales_stay_finite() -> None:
 # What a damaged state is told
 # ---------------------------------------------------------------------------------------------
 
-Arrays = dict[str, np.ndarray]
-
-
-def _set(name: str, place: Any, value: float) -> Callable[[Arrays], None]:
-    def damage(arrays: Arrays) -> None:
-        arrays[f"obliques.{name}"] = arrays[f"obliques.{name}"].copy()
-        arrays[f"obliques.{name}"][place] = value
-
-    return damage
-
-
-def _cut(name: str) -> Callable[[Arrays], None]:
-    def damage(arrays: Arrays) -> None:
-        arrays[f"obliques.{name}"] = arrays[f"obliques.{name}"][:-1]
-
-    return damage
-
-
-def _equal_edges(arrays: Arrays) -> None:
-    edges = arrays["obliques.edges"].copy()
-    edges[1] = edges[0]
-    arrays["obliques.edges"] = edges
-
-
-DAMAGE: dict[str, tuple[Callable[[Arrays], None], str]] = {
-    "a column that is no number": (_set("columns", (0, 1), 2), r"obliques\.columns"),
-    "a negative column": (_set("columns", (0, 0), -1), r"obliques\.columns"),
-    "a column with itself": (_set("columns", (0, 1), 0), r"columns must increase within"),
-    "a weight too large": (_set("weights", (0, 0), 17), r"obliques\.weights"),
-    "a weight that is none": (_set("weights", (0, 0), np.nan), r"obliques\.weights"),
-    "a centre too far": (_set("centre", 0, 97), r"obliques\.centre"),
-    "a scale below zero": (_set("scale", 0, -1), r"obliques\.scale"),
-    "a scale too large": (_set("scale", 0, 1e101), r"obliques\.scale"),
-    "an edge out of range": (_set("edges", -1, 3.1), r"obliques\.edges"),
-    "an edge that is none": (_set("edges", 0, np.nan), r"obliques\.edges"),
-    "equal edges": (_equal_edges, r"edges must increase within each column"),
-    "an edge too few": (_cut("edges"), r"edges must be as many as n_edges says"),
-    "one edge": (_set("n_edges", 0, 1), r"obliques\.n_edges"),
-    "more edges than there are": (_set("n_edges", 0, 2**62), r"obliques\.n_edges"),
-    "a sum too few": (_cut("columns"), r"obliques\.columns"),
+DAMAGE: dict[str, tuple[Damage, str]] = {
+    "a column that is no number": (setting("obliques.columns", (0, 1), 2), r"obliques\.columns"),
+    "a negative column": (setting("obliques.columns", (0, 0), -1), r"obliques\.columns"),
+    "a column with itself": (
+        setting("obliques.columns", (0, 1), 0),
+        r"columns must increase within",
+    ),
+    "a weight too large": (setting("obliques.weights", (0, 0), 17), r"obliques\.weights"),
+    "a weight that is none": (setting("obliques.weights", (0, 0), np.nan), r"obliques\.weights"),
+    "a centre too far": (setting("obliques.centre", 0, 97), r"obliques\.centre"),
+    "a scale below zero": (setting("obliques.scale", 0, -1), r"obliques\.scale"),
+    "a scale too large": (setting("obliques.scale", 0, 1e101), r"obliques\.scale"),
+    "an edge out of range": (setting("obliques.edges", -1, 3.1), r"obliques\.edges"),
+    "an edge that is none": (setting("obliques.edges", 0, np.nan), r"obliques\.edges"),
+    "equal edges": (equal_first("obliques.edges"), r"edges must increase within each column"),
+    "an edge too few": (cutting("obliques.edges"), r"edges must be as many as n_edges says"),
+    "one edge": (setting("obliques.n_edges", 0, 1), r"obliques\.n_edges"),
+    "more edges than there are": (setting("obliques.n_edges", 0, 2**62), r"obliques\.n_edges"),
+    "a sum too few": (cutting("obliques.columns"), r"obliques\.columns"),
 }
-
-
-def _state() -> tuple[dict[str, Any], Arrays]:
-    document, arrays = ODD.to_state()
-    return json.loads(json.dumps(document)), dict(arrays)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_state_is_refused(damage: str) -> None:
-    document, arrays = _state()
+    document, arrays = state_of(ODD)
     harm, rule = DAMAGE[damage]
     harm(arrays)
     with pytest.raises(ArtifactError, match=rule):
@@ -539,21 +495,21 @@ def test_a_damaged_state_is_refused(damage: str) -> None:
 
 @pytest.mark.parametrize("count", [0, -1, None, "2", True, 65])
 def test_a_damaged_count_is_refused(count: object) -> None:
-    document, arrays = _state()
+    document, arrays = state_of(ODD)
     document["obliques"] = count
     with pytest.raises(ArtifactError, match="obliques"):
         TableEncoder.from_state(Reader(document), TensorBag(arrays))
 
 
 def test_sums_without_their_count_are_refused() -> None:
-    document, arrays = _state()
+    document, arrays = state_of(ODD)
     del document["obliques"]
     with pytest.raises(ArtifactError, match="no other arrays"):
         TableEncoder.from_state(Reader(document), TensorBag(arrays))
 
 
 def test_sums_belong_to_tree_bins() -> None:
-    document, arrays = _state()
+    document, arrays = state_of(ODD)
     document["numbers"]["encoding"] = "quantile_ple"
     with pytest.raises(ArtifactError, match=r"obliques must be empty .* 'quantile_ple'"):
         TableEncoder.from_state(Reader(document), TensorBag(arrays))

@@ -1,0 +1,97 @@
+"""Fitted encoders for tests, and damage to their state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import polars as pl
+
+from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
+from ai.ml.frameworks.pytorch.onnx_encoder import add_encoder, graph_inputs
+from ai.ml.frameworks.pytorch.onnx_graph import Graph
+from ai.ml.frameworks.pytorch.onnx_parity import probe_rows
+from ai.ml.frameworks.pytorch.settings import NumericEncoding, Task
+from ai.ml.frameworks.pytorch.tables import Role, profile_table
+
+Arrays = dict[str, np.ndarray]
+Damage = Callable[[Arrays], None]
+
+
+def fit_encoder(
+    columns: Mapping[str, Any],
+    target: np.ndarray,
+    *,
+    task: Task = "classification",
+    encoding: NumericEncoding = "auto",
+    weight: np.ndarray | None = None,
+    random_state: int = 0,
+    roles: Mapping[str, Role] | None = None,
+) -> tuple[TableEncoder, Compact]:
+    """An encoder and the compact form of its training rows; columns without a role are numbers."""
+    frame = pl.DataFrame(columns)
+    numeric: dict[str, Role] = dict.fromkeys(columns, "numeric")
+    encoder = TableEncoder(encoding)
+    compact = encoder.fit_transform(
+        frame,
+        profile_table(frame, roles=numeric | dict(roles or {})),
+        target=target,
+        task=task,
+        sample_weight=weight,
+        random_state=random_state,
+    )
+    return encoder, compact
+
+
+def probes_of(encoder: TableEncoder, n_rows: int = 3_000) -> pl.DataFrame:
+    """Rows at the bends of the encoding and beside them, and odd ones."""
+    return probe_rows(encoder.plan_, graph_inputs(encoder.plan_), n_rows).frame
+
+
+def inputs_by_onnx(encoder: TableEncoder, n_rows: int = 3_000) -> np.ndarray:
+    """The inputs that the graph gives for `probes_of`."""
+    columns = graph_inputs(encoder.plan_)
+    graph = Graph([column.name for column in columns])
+    graph.output("inputs", add_encoder(graph, encoder.plan_, columns), "float32", encoder.input_dim)
+    data = graph.to_bytes(name="encoder", version="0", doc="", metadata={})
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, probe_rows(encoder.plan_, columns, n_rows).feed)
+    found: np.ndarray = given
+    return found
+
+
+def state_of(encoder: TableEncoder) -> tuple[dict[str, Any], Arrays]:
+    """Document and arrays as they would come from a file, to be damaged."""
+    document, arrays = encoder.to_state()
+    return json.loads(json.dumps(document)), dict(arrays)
+
+
+def setting(name: str, place: Any, value: float) -> Damage:
+    """Damage: another value at a place of an array."""
+
+    def damage(arrays: Arrays) -> None:
+        arrays[name] = arrays[name].copy()
+        arrays[name][place] = value
+
+    return damage
+
+
+def cutting(name: str) -> Damage:
+    """Damage: an array without its last entry."""
+
+    def damage(arrays: Arrays) -> None:
+        arrays[name] = arrays[name][:-1]
+
+    return damage
+
+
+def equal_first(name: str) -> Damage:
+    """Damage: the second entry of an array is the first."""
+
+    def damage(arrays: Arrays) -> None:
+        setting(name, 1, float(arrays[name][0]))(arrays)
+
+    return damage
