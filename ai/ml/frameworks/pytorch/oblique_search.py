@@ -41,7 +41,7 @@ _CELLS = 512
 _UNITS = 256
 _RIDGE = 0.01
 # Standard errors by which rows held out must be predicted better.
-_PROOF = 3.0
+_PROOF = 2.0
 
 Values = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -68,7 +68,7 @@ class ObliqueSearch:
     what a ridge regression says on the numeric columns and 256 random rectified units of them,
     which stands for what a network easily learns. What is left is compared between 32 ranges of
     every sum. The sum whose ranges differ most on the first 10,000 rows is kept if the means of
-    its ranges predict held-out rows better by more than 3 standard errors; it is taken away, and
+    its ranges predict held-out rows better by more than 2 standard errors; it is taken away, and
     the next is looked for, up to 8. Numeric columns here are the 16 with bins that say most by
     themselves, and sums those of `_WEIGHTS` of two of them.
 
