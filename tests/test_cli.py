@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from ai.ml.frameworks.pytorch.cli import app
 from ai.ml.frameworks.pytorch.settings import TRAINING_MODES, modes_for
+from tests.golden.rows import FOLDER
 
 runner = CliRunner()
 FAST = ("--epochs", "2", "--members", "1", "--width", "8", "--quiet")
@@ -105,6 +107,12 @@ def test_inspect_shows_the_card(tmp_path: Path) -> None:
     document = json.loads(_run("inspect", str(model), "--json"))
     assert document["settings"]["training_mode"] == "mlp_dense"
     assert any("knows no class" in line for line in document["limits"])
+
+
+def test_inspect_names_the_sums_of_columns() -> None:
+    model = str(FOLDER / "0.2.0" / "regression-sums.safetensors")
+    assert re.search(r"sums +.*east \+ north", _run("inspect", model))
+    assert "sums" not in _run("inspect", str(FOLDER / "0.1.0" / "regression-values.safetensors"))
 
 
 def test_evaluate_scores_labelled_rows(tmp_path: Path) -> None:

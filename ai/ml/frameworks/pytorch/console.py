@@ -166,6 +166,7 @@ def show_card(fitted: FittedModel, path: Path) -> None:
         f"{architecture.input_dim} inputs, {layers}dropout {architecture.dropout:g}, "
         f"{n_parameters:,} parameters each",
         "columns": f"{len(used)}: {listed(used)}",
+        "sums": ", ".join(plan.oblique_name(own) for own in plan.obliques),
         "set aside": listed(aside) if aside else None,
         "trained on": f"{card.get('n_training_rows', 0):,} rows, validated on "
         f"{card.get('n_validation_rows', 0):,}",
