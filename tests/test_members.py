@@ -614,6 +614,12 @@ def _with_momentum() -> nn.Module:
     return module
 
 
+def _altered(alter: Callable[[nn.Module], object]) -> nn.Module:
+    module = MLP(INPUT_DIM, 2, 8, 1, 0.1)
+    alter(module)
+    return module
+
+
 def _with_exchanged(module: nn.Module, name: str, layer: nn.Module | None) -> nn.Module:
     parent, _, last = name.rpartition(".")
     setattr(module.get_submodule(parent), last, layer)
@@ -648,7 +654,28 @@ def _with_exchanged(module: nn.Module, name: str, layer: nn.Module | None) -> nn
         ),
         (
             [_with_exchanged(LinearBaseline(5, 2), "linear", nn.Identity())],
-            "for linear, which would be None",
+            "must have a linear layer; got none",
+        ),
+        ([_altered(lambda m: m.half())], "all in float64; got .* in torch.float16"),
+        (
+            [_altered(lambda m: m.get_submodule("net.head").double())],
+            "torch.float32, torch.float64",
+        ),
+        (
+            [_altered(lambda m: m.get_submodule("net.head").requires_grad_(False))],
+            "all trained and in float32",
+        ),
+        (
+            [_altered(lambda m: m.register_parameter("more", nn.Parameter(torch.ones(2))))],
+            r"got .*\('more', \(2,\), True\)",
+        ),
+        (
+            [_altered(lambda m: m.register_forward_hook(lambda *given: 2 * given[2]))],
+            "no hooks and no forward pass of its own",
+        ),
+        (
+            [_altered(lambda m: setattr(m, "forward", lambda x: x[:, :2]))],
+            "no hooks and no forward pass of its own",
         ),
         ([MLP(INPUT_DIM, 2, 8, 1, 0.0), MLP(INPUT_DIM, 2, 9, 1, 0.0)], "one architecture"),
         ([MLP(INPUT_DIM, 2, 8, 1, 0.0), MLP(INPUT_DIM, 2, 8, 1, 0.1)], "one architecture"),

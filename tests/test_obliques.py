@@ -1,6 +1,8 @@
 """Sums of two numeric columns: who gets them, and that every path gives the same values."""
 
 import json
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,14 @@ import polars as pl
 import pytest
 import torch
 
-from ai.ml.frameworks.pytorch import oblique_search, pipeline, trainer
+from ai.ml.frameworks.pytorch import (
+    TabularRegressor,
+    member_training,
+    oblique_search,
+    pipeline,
+    sum_trial,
+    trainer,
+)
 from ai.ml.frameworks.pytorch.column_treatment import column_treatments
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.importance import compact_columns, permutation_importance
@@ -154,6 +163,100 @@ def test_the_trial_is_the_same_on_every_run_and_leaves_the_world_as_it_was() -> 
     for member, same in zip(one.members, again.members, strict=True):
         for name, value in member.items():
             np.testing.assert_array_equal(value, same[name])
+
+
+def test_a_refit_keeps_what_the_first_networks_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = _coast(n_noise=3)
+    rows = LabelledRows(pl.DataFrame(columns), _steps(columns))
+    trials: list[TableEncoder] = []
+    whole = member_training.train_members
+
+    def counted(*given: Any, **named: Any) -> Any:
+        trials.append(given[1])
+        return whole(*given, **named)
+
+    monkeypatch.setattr(sum_trial, "train_members", counted)
+    settings = FitSettings(task="regression", n_members=1, max_epochs=8, refit=True)
+    assert fit_table(rows, settings).encoder.plan_.obliques
+    assert len(trials) == 2
+    monkeypatch.setattr(sum_trial, "_LEAST_GAIN", 100.0)
+    assert fit_table(rows, settings).encoder.plan_.obliques == ()
+    assert len(trials) == 4
+
+
+def test_groups_stay_on_one_side_of_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = _coast(n_noise=3)
+    groups = np.arange(N_ROWS) // 10
+    columns["noise 0"] = groups.astype(np.float64)
+    seen: list[list[set[float]]] = []
+    whole = member_training.train_members
+
+    def watched(*given: Any, **named: Any) -> Any:
+        seen.append([set(part[1].frame["noise 0"].to_list()) for part in given[2:4]])
+        return whole(*given, **named)
+
+    monkeypatch.setattr(sum_trial, "train_members", watched)
+    settings = FitSettings(task="regression", n_members=1, max_epochs=2)
+    fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings, groups=groups)
+    assert len(seen) == 2
+    for learning, judging in seen:
+        assert not learning & judging
+        assert 0.15 < len(judging) / len(learning | judging) < 0.25
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"training_mode": "imbalance_aware"},
+        {"training_mode": "tabresnet"},
+        {"training_mode": "linear_glm_baseline"},
+        {"training_mode": "calibrated_classifier"},
+        {"training_mode": "tree_teacher_distillation"},
+        {"kernels": "compiled"},
+        {"precision": "bfloat16"},
+    ],
+)
+def test_every_mode_has_sums(choice: dict[str, Any]) -> None:
+    columns = _coast(n_noise=1)
+    target = _steps(columns).astype(np.int64)
+    weight = np.where(np.arange(N_ROWS) % 3 == 0, 2.0, 1.0)
+    settings = FitSettings(
+        task="classification", n_members=1, max_epochs=6, hidden_dim=32, **choice
+    )
+    rows = LabelledRows(pl.DataFrame(columns), target, weight)
+    model = fit_table(rows, settings, classes=np.array([0, 1]))
+    assert "east + north" in _found(model.encoder)
+    proba = Predictor(model).predict_proba(rows.frame)
+    one = Predictor(model).predict_row(rows.frame.row(4, named=True))
+    np.testing.assert_allclose(one, proba[4], atol=1e-5)
+
+
+def test_what_cannot_be_trained_with_sums_is_trained_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    columns = _coast(n_noise=3)
+    whole = member_training.train_members
+
+    def fails(*given: Any, **named: Any) -> Any:
+        if given[1].plan_.obliques:
+            raise FloatingPointError("the training loss is not finite in the first epoch")
+        return whole(*given, **named)
+
+    monkeypatch.setattr(sum_trial, "train_members", fails)
+    settings = FitSettings(task="regression", n_members=1, max_epochs=2)
+    model = fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings)
+    assert model.encoder.plan_.obliques == ()
+
+
+def test_files_larger_than_memory_have_them(tmp_path: Path) -> None:
+    columns = _coast(6_000, n_noise=1)
+    path = tmp_path / "coast.parquet"
+    pl.DataFrame(columns).with_columns(goal=pl.Series(_steps(columns))).write_parquet(path)
+    model = TabularRegressor(n_members=1, max_epochs=4, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.fit_file(path, "goal", memory=1)
+    assert "east + north" in _found(model.model_.encoder)
 
 
 def test_an_interrupt_in_the_trial_ends_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,8 +87,8 @@ class Architecture:
         Raises
         ------
         ArchitectureError
-            If it is anything else, or no longer as its class makes it: a subclass or an exchanged
-            layer may compute something else.
+            If it is anything else, or no longer as its class makes it: a subclass, an exchanged
+            layer, a hook or a frozen parameter may compute something else.
         """
         if type(module) not in (MLP, TabResNet, LinearBaseline):
             raise ArchitectureError(
@@ -151,31 +151,45 @@ def _check_layers(
     module: nn.Module, layers: Mapping[str, nn.Module], linears: Sequence[nn.Linear]
 ) -> None:
     """Whether the layers of a module of `models.py` are those that its class makes."""
-    made: dict[str, _Made] = {}
-    if linears:
-        rates = [layer.p for layer in layers.values() if isinstance(layer, nn.Dropout)]
-        first, last = linears[0], linears[-1]
-        made = _layers_as_made(
-            type(module).__name__,
-            (first.in_features, last.out_features, first.out_features),
-            len(linears),
-            max(rates, default=0.0),
-        )
+    kind = type(module).__name__
+    if not linears:
+        raise ArchitectureError(f"{kind} must have a linear layer; got none")
+    rates = [layer.p for layer in layers.values() if isinstance(layer, nn.Dropout)]
+    first, last = linears[0], linears[-1]
+    made, tensors = _as_made(
+        kind,
+        (first.in_features, last.out_features, first.out_features),
+        len(linears),
+        max(rates, default=0.0),
+    )
     for name in {**made, **layers}:
         layer = layers.get(name)
         found = None if layer is None else _Made.of(layer)
         if found != made.get(name):
             raise ArchitectureError(
-                f"layers must be as {type(module).__name__} makes them; got {found} for {name}, "
+                f"layers must be as {kind} makes them; got {found} for {name}, "
                 f"which would be {made.get(name)}; train other modules by trainer.members_of"
             )
+    own = _tensors_of(module)
+    dtypes = {value.dtype for value in module.parameters()}
+    if own != tensors or len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
+        raise ArchitectureError(
+            f"parameters and buffers must be as {kind} makes them, all trained and in float32 or "
+            f"all in float64; got {sorted(own)} in {', '.join(sorted(map(str, dtypes)))}; train "
+            "other modules by trainer.members_of"
+        )
+    if any(map(_is_altered, module.modules())):
+        raise ArchitectureError(
+            f"{kind} must have no hooks and no forward pass of its own; got some; train other "
+            "modules by trainer.members_of"
+        )
 
 
 @lru_cache(maxsize=16)
-def _layers_as_made(
+def _as_made(
     kind: str, shape: tuple[int, int, int], n_linears: int, rate: float
-) -> dict[str, _Made]:
-    """Names and settings of the layers of a new module, made without memory or random numbers."""
+) -> tuple[dict[str, _Made], frozenset[tuple[str, tuple[int, ...], bool]]]:
+    """Layers and tensors of a new module, made without memory or random numbers."""
     with torch.device("meta"):
         if kind == "TabResNet":
             made: nn.Module = TabResNet(*shape, max(1, n_linears // 2 - 1), rate)
@@ -183,7 +197,25 @@ def _layers_as_made(
             made = MLP(*shape, max(1, n_linears - 1), rate)
         else:
             made = LinearBaseline(*shape[:2])
-    return {name: _Made.of(layer) for name, layer in made.named_modules() if name}
+    layers = {name: _Made.of(layer) for name, layer in made.named_modules() if name}
+    return layers, _tensors_of(made)
+
+
+def _tensors_of(module: nn.Module) -> frozenset[tuple[str, tuple[int, ...], bool]]:
+    """Name, shape and whether it is trained, of every parameter and buffer."""
+    named = [*module.named_parameters(), *module.named_buffers()]
+    return frozenset((name, tuple(value.shape), value.requires_grad) for name, value in named)
+
+
+def _is_altered(layer: nn.Module) -> bool:
+    """Whether a layer's call does more, or something else, than its class says."""
+    hooks = (
+        layer._forward_hooks,
+        layer._forward_pre_hooks,
+        layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )
+    return any(hooks) or "forward" in vars(layer)
 
 
 class _Made(NamedTuple):

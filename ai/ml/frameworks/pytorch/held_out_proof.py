@@ -31,8 +31,8 @@ class ProofRows:
     """At most 20,000 training rows of positive weight, in fifths.
 
     Rows that are equal but for the target are in the same fifth: a copy on the other side would be
-    foretold by heart. Where fewer than 1,500 are distinct, columns have few values, and equal rows
-    are no copies: they are dealt out like all others.
+    foretold by heart. Where fewer than 1,500 are distinct, all rows are dealt out alike: in a table
+    of few values equal rows are no copies.
 
     Parameters
     ----------

@@ -170,9 +170,13 @@ class ObliqueSearch:
         found: list[FoundSum] = []
         while left and len(found) < _MOST_SUMS:
             seen, mass = rest[screen], weight[screen]
-            promise = [_promise(codes[screen], seen, mass) for codes in left.values()]
+            # One byte a code while they wait, since there may be 720 sums.
+            promise = [
+                _promise(codes[screen].astype(np.intp), seen, mass) for codes in left.values()
+            ]
             best = list(left)[int(np.argmax(promise))]
-            said = _held_out_means(left.pop(best), _RANGES, rest, weight, folds)
+            codes = left.pop(best).astype(np.intp)
+            said = _held_out_means(codes, _RANGES, rest, weight, folds)
             gain = (rest**2 - (rest - said) ** 2).mean(axis=1)
             if not in_standard_errors(gain, weight) > _PROOF:
                 break
@@ -260,15 +264,15 @@ def _quantiles(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return known[np.linspace(0, len(known) - 1, _RANGES + 1).astype(np.intp)[1:-1]]
 
 
-def _ranges(values: Values) -> Codes:
+def _ranges(values: Values) -> NDArray[np.uint8]:
     """In which of 32 ranges of about as many rows each value is; by way of 512 equal cells."""
     low, high = float(values.min()), float(values.max())
     if not high > low:
-        return np.zeros(len(values), dtype=np.intp)
+        return np.zeros(len(values), dtype=np.uint8)
     cells = ((values - low) * ((_CELLS - 1) / (high - low))).astype(np.intp)
     counts = np.bincount(cells, minlength=_CELLS)
     middle = np.cumsum(counts) - counts / 2
-    range_of: Codes = (middle * (_RANGES / len(values))).astype(np.intp)
+    range_of: NDArray[np.uint8] = (middle * (_RANGES / len(values))).astype(np.uint8)
     return range_of[cells]
 
 

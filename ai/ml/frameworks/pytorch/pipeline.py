@@ -276,14 +276,16 @@ class _Recipe:
     encoder: TableEncoder | None
     teaching: Teaching | None
     groups: np.ndarray | None
+    keeps_sums: bool | None = None
 
     def decided(self, model: FittedModel, groups: np.ndarray | None) -> _Recipe:
-        """The recipe of a fit on more rows, after `model`: nothing is left to choose."""
+        """The recipe of a fit on more rows, after `model`: networks choose nothing any more."""
+        recipe = replace(self, keeps_sums=bool(model.encoder.plan_.obliques))
         if self.teaching is None:
-            return self
+            return recipe
         # What the teacher said was for other rows.
         teaching = replace(self.teaching, lesson=None)
-        return replace(self, settings=model.settings, teaching=teaching, groups=groups)
+        return replace(recipe, settings=model.settings, teaching=teaching, groups=groups)
 
     def fit(
         self,
@@ -338,7 +340,15 @@ class _Recipe:
             named=self.named,
             target_name=self.target_name,
         )
-        return without_needless_sums(encoder, compact, rows, targets, self.settings)
+        if self.keeps_sums is None:
+            return without_needless_sums(
+                encoder, compact, rows, targets, self.settings, self.groups
+            )
+        n_sums = len(encoder.plan_.obliques)
+        if self.keeps_sums or not n_sums:
+            return encoder, compact
+        numeric = np.ascontiguousarray(compact.numeric[:, :-n_sums])
+        return encoder.without_sums(), Compact(numeric, compact.codes)
 
 
 @dataclass(frozen=True)
