@@ -22,6 +22,7 @@ __all__ = ["without_needless_sums"]
 _MOST_ROWS = 8_000
 _HELD_OUT_SHARE = 0.2
 _PARTS = 20
+_STANDARD_ERRORS = 1.64
 _FEWEST_ROWS = 500
 # Share of the loss that the sums must save.
 _LEAST_GAIN = 0.01
@@ -39,7 +40,8 @@ def without_needless_sums(
 
     One network each is trained as the settings say, on four fifths of at most 8,000 of the rows,
     from the same seed and with the same fifth to choose its epoch and to judge it. The sums stay
-    if they save 1 % of the loss, and more than its standard error over 20 parts of that fifth.
+    if they save 1 % of the loss, and more than 1.64 of its standard errors over 20 parts of that
+    fifth (the one-sided 5 % level).
     Where there are no sums nothing is trained. The search has seen all of these rows, so that the
     trial is no second proof of what it found: it asks what a network makes of it.
 
@@ -114,6 +116,6 @@ def without_needless_sums(
     if np.isfinite(without).all() and np.isfinite(those).all() and len(parts) > 1:
         gains = without - those
         error = gains.std(ddof=1) / np.sqrt(len(gains))
-        if gains.mean() > max(_LEAST_GAIN * without.mean(), error):
+        if gains.mean() > max(_LEAST_GAIN * without.mean(), _STANDARD_ERRORS * error):
             return encoder, compact
     return plain, Compact(np.ascontiguousarray(narrow.numeric), narrow.codes)
