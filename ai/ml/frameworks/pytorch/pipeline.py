@@ -51,7 +51,7 @@ from ai.ml.frameworks.pytorch.objectives import row_weights
 from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.settings import FitSettings
 from ai.ml.frameworks.pytorch.splits import split_rows
-from ai.ml.frameworks.pytorch.sum_trial import without_needless_sums
+from ai.ml.frameworks.pytorch.sum_trial import without_needless_sums, without_sums
 from ai.ml.frameworks.pytorch.tables import Role, TableProfile, profile_table
 from ai.ml.frameworks.pytorch.trainer import Epoch, Trained
 
@@ -344,11 +344,7 @@ class _Recipe:
             return without_needless_sums(
                 encoder, compact, rows, targets, self.settings, self.groups
             )
-        n_sums = len(encoder.plan_.obliques)
-        if self.keeps_sums or not n_sums:
-            return encoder, compact
-        numeric = np.ascontiguousarray(compact.numeric[:, :-n_sums])
-        return encoder.without_sums(), Compact(numeric, compact.codes)
+        return (encoder, compact) if self.keeps_sums else without_sums(encoder, compact)
 
 
 @dataclass(frozen=True)

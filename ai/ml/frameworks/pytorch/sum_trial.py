@@ -17,7 +17,7 @@ from ai.ml.frameworks.pytorch.fit_parts import LabelledRows, Targets, training_d
 from ai.ml.frameworks.pytorch.member_training import train_members
 from ai.ml.frameworks.pytorch.settings import FitSettings
 
-__all__ = ["without_needless_sums"]
+__all__ = ["without_needless_sums", "without_sums"]
 
 _MOST_ROWS = 8_000
 _HELD_OUT_SHARE = 0.2
@@ -26,6 +26,13 @@ _STANDARD_ERRORS = 1.64
 _FEWEST_ROWS = 500
 # Share of the loss that the sums must save.
 _LEAST_GAIN = 0.01
+
+
+def without_sums(encoder: TableEncoder, compact: Compact) -> tuple[TableEncoder, Compact]:
+    """An encoder and the compact form of its training rows, both without sums of columns."""
+    n_own = encoder.layout.n_numeric - len(encoder.plan_.obliques)
+    numeric = np.ascontiguousarray(compact.numeric[:, :n_own])
+    return encoder.without_sums(), Compact(numeric, compact.codes)
 
 
 def without_needless_sums(
@@ -41,9 +48,9 @@ def without_needless_sums(
     One network each is trained as the settings say, on four fifths of at most 8,000 of the rows,
     from the same seed and with the same fifth to choose its epoch and to judge it. The sums stay
     if they save 1 % of the loss, and more than 1.64 of its standard errors over 20 parts of that
-    fifth (the one-sided 5 % level).
-    Where there are no sums nothing is trained. The search has seen all of these rows, so that the
-    trial is no second proof of what it found: it asks what a network makes of it.
+    fifth (the one-sided 5 % level). Where there are no sums nothing is trained. The search has
+    seen all of these rows, so that the trial is no second proof of what it found: it asks what a
+    network makes of it.
 
     Parameters
     ----------
@@ -64,10 +71,9 @@ def without_needless_sums(
     encoder : TableEncoder
     compact : Compact
     """
-    n_sums = len(encoder.plan_.obliques)
-    if not n_sums:
+    if not encoder.plan_.obliques:
         return encoder, compact
-    plain, narrow = encoder.without_sums(), Compact(compact.numeric[:, :-n_sums], compact.codes)
+    plain, narrow = without_sums(encoder, compact)
     draw = np.random.default_rng((settings.random_state, _MOST_ROWS))
     drawn = draw.permutation(len(rows))[:_MOST_ROWS]
     n_judges = max(1, round(_HELD_OUT_SHARE * len(drawn)))
@@ -78,7 +84,7 @@ def without_needless_sums(
     is_judge = place <= np.sort(place)[n_judges - 1]
     judging, learning = drawn[is_judge], drawn[~is_judge]
     if len(learning) < _FEWEST_ROWS:
-        return plain, Compact(np.ascontiguousarray(narrow.numeric), narrow.codes)
+        return plain, narrow
     parts = np.array_split(np.arange(len(judging)), min(_PARTS, len(judging)))
     judges = rows.take(judging)
     device = training_device(settings)
@@ -118,4 +124,4 @@ def without_needless_sums(
         error = gains.std(ddof=1) / np.sqrt(len(gains))
         if gains.mean() > max(_LEAST_GAIN * without.mean(), _STANDARD_ERRORS * error):
             return encoder, compact
-    return plain, Compact(np.ascontiguousarray(narrow.numeric), narrow.codes)
+    return plain, narrow
