@@ -31,7 +31,7 @@ __all__ = [
     "fit_numeric",
     "resolve_encoding",
     "strict_edges",
-    "tree_rows",
+    "tree_index",
     "tree_thresholds",
 ]
 
@@ -199,7 +199,7 @@ def fit_numeric(
         if encoding == "tree_ple" and tree is not None and known is not None:
             plain = ((np.clip(chosen, lower, upper) - centre) * scale).astype(np.float32)
             index = np.flatnonzero(known) if sample is None else sample[known]
-            some = tree_rows(len(plain))
+            some = _tree_rows(len(plain))
             plain, index = plain[some], index[some]
             inner = tree_thresholds(
                 plain, index, tree, n_leaves=n_bins, min_rows=fewest_rows(len(plain), n_bins)
@@ -275,9 +275,24 @@ def _quantile_edges(ordered: NDArray[np.float32], n_bins: int) -> NDArray[np.flo
     return np.unique(np.concatenate([heavy, rest[at]])) if rest.size else heavy
 
 
-def tree_rows(n_rows: int) -> slice:
+def _tree_rows(n_rows: int) -> slice:
     """Which of so many rows a tree on one column sees: at most 50,000, evenly spread."""
     return slice(None, None, max(1, -(-n_rows // _TREE_ROWS)))
+
+
+def tree_index(values: NDArray[np.float32], sample: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """The rows of a column that a tree on it sees: of a sample, those with a value.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows,), float32
+        NaN is missing.
+    sample : ndarray of int64, or None
+        None: all rows.
+    """
+    index = np.arange(len(values)) if sample is None else sample
+    index = index[~np.isnan(values[index])]
+    return index[_tree_rows(len(index))]
 
 
 def fewest_rows(n_rows: int, n_bins: int) -> int:

@@ -56,7 +56,6 @@ if TYPE_CHECKING:
 __all__ = ["Compact", "TableEncoder"]
 
 _CHUNK_ROWS = 65_536
-_SETTINGS = tuple(field.name for field in fields(EncoderSettings))
 
 
 @dataclass(frozen=True)
@@ -233,10 +232,12 @@ class TableEncoder:
         return Compact(numeric, codes)
 
     def _fit(self, rows: RowsToFit) -> tuple[NDArray[np.int32], list[NDArray[np.float32]]]:
-        settings = EncoderSettings(**{name: getattr(self, name) for name in _SETTINGS})
-        plan, codes, statistics = fit_plan(rows, settings)
+        plan, codes, statistics = fit_plan(rows, EncoderSettings(**self._settings()))
         self._remember(plan)
         return codes, statistics
+
+    def _settings(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(EncoderSettings)}
 
     def _remember(self, plan: EncodingPlan) -> None:
         self.plan_ = plan
@@ -246,13 +247,7 @@ class TableEncoder:
 
     def without_sums(self) -> TableEncoder:
         """The same encoder without sums of two columns: compact forms lack their last columns."""
-        encoder = TableEncoder(
-            self.numeric_encoding,
-            n_bins=self.n_bins,
-            keep_value=self.keep_value,
-            max_levels=self.max_levels,
-            min_count=self.min_count,
-        )
+        encoder = TableEncoder(**self._settings())
         encoder._remember(replace(self.plan_, obliques=()))
         return encoder
 
@@ -522,7 +517,7 @@ class TableEncoder:
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """The document and the arrays of the artifact: plain data only."""
         document, arrays = self.plan_.to_state()
-        return {**document, "settings": {name: getattr(self, name) for name in _SETTINGS}}, arrays
+        return {**document, "settings": self._settings()}, arrays
 
     @classmethod
     def from_state(cls, document: Reader, tensors: TensorBag) -> TableEncoder:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from ai.ml.frameworks.pytorch.encodings import TreeTarget
 from ai.ml.frameworks.pytorch.levels import StatisticsTarget
 
-__all__ = ["FEWEST_DISTINCT", "FOLDS", "PRIOR_ROWS", "ProofRows", "in_standard_errors"]
+__all__ = ["FEWEST_DISTINCT", "FOLDS", "ProofRows", "in_standard_errors", "means", "sums"]
 
 FOLDS = 5
 # Rows of the mean target that the mean of a range or level begins with.
-PRIOR_ROWS = 5.0
+_PRIOR_ROWS = 5.0
 # Distinct rows below which those that are equal are no copies.
 FEWEST_DISTINCT = 1_500
 _MOST_ROWS = 20_000
@@ -80,6 +80,35 @@ class ProofRows:
             None if weight is None else weight[self.index],
             0,
         )
+
+
+def sums(
+    codes: NDArray[np.intp], width: int, values: Values, weight: Values
+) -> tuple[Values, Values]:
+    """Weighted sums per code, and the mass behind each, with that of the prior.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n,)
+        From 0 to `width - 1`.
+    width : int
+    values : ndarray of shape (n, n_values), float64
+    weight : ndarray of shape (n,), float64
+
+    Returns
+    -------
+    sums : ndarray of shape (n_values, width), float64
+    mass : ndarray of shape (width,), float64
+    """
+    mass = np.bincount(codes, weights=weight, minlength=width).astype(np.float64)
+    total = [np.bincount(codes, weights=weight * own, minlength=width) for own in values.T]
+    return np.stack(total), mass + _PRIOR_ROWS
+
+
+def means(codes: NDArray[np.intp], width: int, values: Values, weight: Values) -> Values:
+    """Weighted means per code, drawn towards 0: of shape (width, n_values). See `sums`."""
+    total, mass = sums(codes, width, values, weight)
+    return np.ascontiguousarray((total / mass).T)
 
 
 def in_standard_errors(gain: Values, weight: Values) -> Values:

@@ -20,14 +20,14 @@ from ai.ml.frameworks.pytorch.encodings import (
     TreeTarget,
     fewest_rows,
     strict_edges,
-    tree_rows,
+    tree_index,
     tree_thresholds,
 )
 from ai.ml.frameworks.pytorch.held_out_proof import (
     FOLDS,
-    PRIOR_ROWS,
     ProofRows,
     in_standard_errors,
+    means,
 )
 from ai.ml.frameworks.pytorch.levels import StatisticsTarget, cross_fitted
 from ai.ml.frameworks.pytorch.schema import ArtifactError, TensorBag
@@ -149,8 +149,7 @@ class LeafFit:
         if not self._folds or not len(fit.edges) or not self._is_needed(values, fit):
             return
         scaled = fit.scaled(values)
-        index = self._sample[~np.isnan(scaled[self._sample])]
-        index = index[tree_rows(len(index))]
+        index = tree_index(scaled, self._sample)
         cuts = tree_thresholds(
             scaled[index], index, self._tree, n_leaves=_N_LEAVES, min_rows=_LEAF_ROWS
         )
@@ -230,13 +229,8 @@ def _joined(parts: Sequence[_Rows]) -> _Rows:
 def _error(learn: _Rows, test: _Rows, cuts: NDArray[np.float32]) -> Values:
     """Squared error of the smoothed means between cuts, for each test row."""
     leaf = np.searchsorted(cuts, learn.values, side="right")
-    mass = np.bincount(leaf, weights=learn.weight, minlength=len(cuts) + 1) + PRIOR_ROWS
-    sums = [
-        np.bincount(leaf, weights=learn.weight * goal, minlength=len(cuts) + 1)
-        for goal in learn.goal.T
-    ]
-    means: Values = np.stack(sums, axis=1) / mass[:, None]
-    return test.error(means[np.searchsorted(cuts, test.values, side="right")])
+    by_leaf = means(leaf, len(cuts) + 1, learn.goal, learn.weight)
+    return test.error(by_leaf[np.searchsorted(cuts, test.values, side="right")])
 
 
 def _linear_in_bins(

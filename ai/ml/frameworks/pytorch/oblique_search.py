@@ -18,9 +18,10 @@ from ai.ml.frameworks.pytorch.encodings import NumericFit, TreeTarget
 from ai.ml.frameworks.pytorch.held_out_proof import (
     FEWEST_DISTINCT,
     FOLDS,
-    PRIOR_ROWS,
     ProofRows,
     in_standard_errors,
+    means,
+    sums,
 )
 from ai.ml.frameworks.pytorch.levels import StatisticsTarget
 from ai.ml.frameworks.pytorch.obliques import smooth
@@ -202,21 +203,13 @@ def _beside_single_columns(
         for _ in range(_SWEEPS):
             for j, codes in enumerate(own):
                 inner += tables[j][codes]
-                tables[j] = _means(codes, widths[j], inner, weight)
+                tables[j] = means(codes, widths[j], inner, weight)
                 inner -= tables[j][codes]
         for j, codes in enumerate(columns):
             outer -= tables[j][codes[folds == fold]]
             sizes[j] += tables[j][own[j]].var(axis=0).sum()
         rest[folds == fold] = outer
     return rest, sizes.tolist()
-
-
-def _means(codes: Codes, width: int, values: Values, weight: Values) -> Values:
-    """Weighted means per code, drawn towards 0: of shape (width, n_values)."""
-    mass = np.bincount(codes, weights=weight, minlength=width) + PRIOR_ROWS
-    sums = [np.bincount(codes, weights=weight * own, minlength=width) for own in values.T]
-    means: Values = np.stack(sums, axis=1) / mass[:, None]
-    return means
 
 
 def _held_out_means(
@@ -226,7 +219,7 @@ def _held_out_means(
     said = np.empty_like(values)
     for fold in range(FOLDS):
         learn, test = folds != fold, folds == fold
-        said[test] = _means(codes[learn], width, values[learn], weight[learn])[codes[test]]
+        said[test] = means(codes[learn], width, values[learn], weight[learn])[codes[test]]
     return said
 
 
@@ -278,6 +271,5 @@ def _ranges(values: Values) -> NDArray[np.uint8]:
 
 def _promise(codes: Codes, rest: Values, weight: Values) -> float:
     """What the means of ranges explain of the rows that they are taken from."""
-    mass = np.bincount(codes, weights=weight, minlength=_RANGES) + PRIOR_ROWS
-    sums = [np.bincount(codes, weights=weight * own, minlength=_RANGES) for own in rest.T]
-    return float((np.square(sums) / mass).sum())
+    total, mass = sums(codes, _RANGES, rest, weight)
+    return float((np.square(total) / mass).sum())

@@ -19,7 +19,7 @@ from ai.ml.frameworks.pytorch.encodings import (
     fewest_rows,
     fit_numeric,
     strict_edges,
-    tree_rows,
+    tree_index,
     tree_thresholds,
 )
 from ai.ml.frameworks.pytorch.schema import ArtifactError, TensorBag
@@ -48,6 +48,10 @@ def smooth(values: Values) -> Values:
     """x / sqrt(1 + x^2 / 9): near x in the middle, within 3 outside."""
     clipped: Values = values / np.sqrt(1.0 + values * values / 9.0)
     return clipped
+
+
+def _smooth_one(value: float) -> float:
+    return value / math.sqrt(1.0 + value * value / 9.0)
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,8 @@ class ObliqueColumn:
 
     def scalar(self, first: float, second: float) -> float:
         """`encode` of one row: the same float64 operations in plain Python."""
-        one = first / math.sqrt(1.0 + first * first / 9.0)
-        two = second / math.sqrt(1.0 + second * second / 9.0)
-        value = (self.weights[0] * one + self.weights[1] * two - self.centre) * self.scale
-        return value / math.sqrt(1.0 + value * value / 9.0)
+        total = self.weights[0] * _smooth_one(first) + self.weights[1] * _smooth_one(second)
+        return _smooth_one((total - self.centre) * self.scale)
 
     def bins(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Left edge and inverse width of every bin."""
@@ -147,9 +149,7 @@ def fit_oblique(
     scale = min(fit.scale, _LARGEST_SCALE)
     column = ObliqueColumn(*places, weights, fit.centre, scale, np.empty(0, dtype=np.float32))
     values = column.encode(*scaled).astype(np.float32)
-    index = np.arange(len(values)) if sample is None else sample
-    index = index[~np.isnan(values[index])]
-    index = index[tree_rows(len(index))]
+    index = tree_index(values, sample)
     if not len(index):
         return None
     inner = tree_thresholds(

@@ -73,7 +73,6 @@ def without_needless_sums(
     """
     if not encoder.plan_.obliques:
         return encoder, compact
-    plain, narrow = without_sums(encoder, compact)
     draw = np.random.default_rng((settings.random_state, _MOST_ROWS))
     drawn = draw.permutation(len(rows))[:_MOST_ROWS]
     n_judges = max(1, round(_HELD_OUT_SHARE * len(drawn)))
@@ -84,18 +83,18 @@ def without_needless_sums(
     is_judge = place <= np.sort(place)[n_judges - 1]
     judging, learning = drawn[is_judge], drawn[~is_judge]
     if len(learning) < _FEWEST_ROWS:
-        return plain, narrow
+        return without_sums(encoder, compact)
     parts = np.array_split(np.arange(len(judging)), min(_PARTS, len(judging)))
-    judges = rows.take(judging)
+    learners, judges = rows.take(learning), rows.take(judging)
     device = training_device(settings)
 
-    def losses(own: TableEncoder, encoded: Compact) -> np.ndarray:
+    def losses(own: TableEncoder, learned: Compact, judged: Compact) -> np.ndarray:
         try:
             trained = train_members(
                 replace(settings, n_members=1),
                 own,
-                (encoded.take(learning), rows.take(learning)),
-                (encoded.take(judging), judges),
+                (learned, learners),
+                (judged, judges),
                 targets,
                 None,
                 taught=None,
@@ -108,7 +107,7 @@ def without_needless_sums(
             # What cannot be trained saves nothing; the fit itself says so if it fails too.
             return np.full(len(parts), np.inf)
         (module,) = trained.modules
-        x = torch.from_numpy(own.expand(encoded.take(judging))).to(device)
+        x = torch.from_numpy(own.expand(judged)).to(device)
         with torch.no_grad():
             logits = module(x).unsqueeze(0)
         return np.array(
@@ -118,10 +117,13 @@ def without_needless_sums(
             ]
         )
 
-    without, those = losses(plain, narrow), losses(encoder, compact)
+    learned, judged = compact.take(learning), compact.take(judging)
+    plain, plain_learned = without_sums(encoder, learned)
+    without = losses(plain, plain_learned, without_sums(encoder, judged)[1])
+    those = losses(encoder, learned, judged)
     if np.isfinite(without).all() and np.isfinite(those).all() and len(parts) > 1:
         gains = without - those
         error = gains.std(ddof=1) / np.sqrt(len(gains))
         if gains.mean() > max(_LEAST_GAIN * without.mean(), _STANDARD_ERRORS * error):
             return encoder, compact
-    return plain, narrow
+    return without_sums(encoder, compact)
