@@ -14,7 +14,6 @@ import argparse
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
-from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -22,9 +21,11 @@ from numpy.typing import NDArray
 from sklearn import datasets
 from threadpoolctl import threadpool_limits
 
-from ai.ml.frameworks.pytorch import TabularClassifier, TabularRegressor, oblique_search
 from ai.ml.frameworks.pytorch.features import TableEncoder
+from ai.ml.frameworks.pytorch.metrics import score_classification, score_regression
 from ai.ml.frameworks.pytorch.tables import Role, profile_table
+from benchmarks.contenders import Job, Tabwright, TabwrightWithoutSums
+from benchmarks.tables import Task
 
 Floats = NDArray[np.float64]
 _NEW_ROWS = 4_000
@@ -134,22 +135,20 @@ TABLES: dict[str, Callable[[int, int], MadeUp]] = {
 }
 
 
+def _task(target: NDArray[np.int64] | Floats) -> Task:
+    return "regression" if target.dtype.kind == "f" else "classification"
+
+
 def _loss(
-    frame: pl.DataFrame, made: MadeUp, n_rows: int, *, members: int, seed: int, most: int
+    model: Tabwright, frame: pl.DataFrame, made: MadeUp, n_rows: int
 ) -> tuple[float, list[str]]:
     """Loss on the rows past the first `n_rows`, and the sums of the model."""
-    known, target = made.target[:n_rows], made.target[n_rows:]
-    is_number = made.target.dtype.kind == "f"
-    make = TabularRegressor if is_number else TabularClassifier
-    model = make(n_members=members, random_state=seed, device="cpu")
-    with mock.patch.object(oblique_search, "_MOST_SUMS", most):
-        model.fit(frame[:n_rows], known)
-    plan = model.model_.encoder.plan_
-    sums = [plan.oblique_name(own) for own in plan.obliques]
-    if isinstance(model, TabularRegressor):
-        return float(np.sqrt(np.mean((model.predict(frame[n_rows:]) - target) ** 2))), sums
-    proba = model.predict_proba(frame[n_rows:])[np.arange(len(target)), target]
-    return float(-np.log(np.clip(proba, 1e-15, None)).mean()), sums
+    model.fit(frame[:n_rows], made.target[:n_rows])
+    said, target = model.predict(frame[n_rows:]), made.target[n_rows:]
+    sums: list[str] = model.details["sums"]
+    if model.job.task == "regression":
+        return score_regression(target, said)["rmse"], sums
+    return score_classification(target, said)["log_loss"], sums
 
 
 def _found(frame: pl.DataFrame, target: NDArray[np.int64] | Floats, seed: int) -> int:
@@ -159,7 +158,7 @@ def _found(frame: pl.DataFrame, target: NDArray[np.int64] | Floats, seed: int) -
         frame,
         profile_table(frame, roles=roles),
         target=target,
-        task="regression" if target.dtype.kind == "f" else "classification",
+        task=_task(target),
         random_state=seed,
     )
     return len(encoder.plan_.obliques)
@@ -174,10 +173,12 @@ def lines(seeds: Sequence[int], n_rows: int, members: int) -> Iterator[str]:
             made = make(n_rows + _NEW_ROWS, seed)
             frame = pl.DataFrame({f"x{k}": own for k, own in enumerate(made.inputs.T)})
             found = _found(frame[:n_rows], made.target[:n_rows], seed)
-            without, _ = _loss(frame, made, n_rows, members=members, seed=seed, most=0)
+            job = Job(_task(made.target), int(made.target.max()) + 1, seed, threads=1)
+            settings = {"n_members": members}
+            without, _ = _loss(TabwrightWithoutSums(job, settings), frame, made, n_rows)
             loss, kept = without, list[str]()
             if found:
-                loss, kept = _loss(frame, made, n_rows, members=members, seed=seed, most=8)
+                loss, kept = _loss(Tabwright(job, settings), frame, made, n_rows)
             sums = ", ".join(kept)
             yield (
                 f"| {name} | {seed} | {without:.4g} | {loss:.4g} | {loss / without:.3f} "
