@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import polars as pl
+import pytest
 
 from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.onnx_encoder import add_encoder, graph_inputs
 from ai.ml.frameworks.pytorch.onnx_graph import Graph
 from ai.ml.frameworks.pytorch.onnx_parity import probe_rows
+from ai.ml.frameworks.pytorch.schema import ArtifactError, Reader, TensorBag
+from ai.ml.frameworks.pytorch.serialization import pack, unpack
 from ai.ml.frameworks.pytorch.settings import NumericEncoding, Task
 from ai.ml.frameworks.pytorch.tables import Role, profile_table
 
@@ -67,6 +70,23 @@ def state_of(encoder: TableEncoder) -> tuple[dict[str, Any], Arrays]:
     """Document and arrays as they would come from a file, to be damaged."""
     document, arrays = encoder.to_state()
     return json.loads(json.dumps(document)), dict(arrays)
+
+
+def check_read_back(encoder: TableEncoder) -> None:
+    """An encoder that comes back from bytes gives the same bits and names."""
+    document, tensors = unpack(pack(*encoder.to_state()))
+    again = TableEncoder.from_state(Reader(document), TensorBag(tensors))
+    frame = probes_of(encoder)
+    np.testing.assert_array_equal(again.transform(frame).numeric, encoder.transform(frame).numeric)
+    assert again.get_feature_names_out().tolist() == encoder.get_feature_names_out().tolist()
+
+
+def check_refused(encoder: TableEncoder, harm: Damage, rule: str) -> None:
+    """A state with this damage is refused, with an error that matches `rule`."""
+    document, arrays = state_of(encoder)
+    harm(arrays)
+    with pytest.raises(ArtifactError, match=rule):
+        TableEncoder.from_state(Reader(document), TensorBag(arrays))
 
 
 def setting(name: str, place: Any, value: float) -> Damage:

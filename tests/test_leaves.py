@@ -14,12 +14,13 @@ from ai.ml.frameworks.pytorch.column_treatment import column_treatments
 from ai.ml.frameworks.pytorch.features import TableEncoder
 from ai.ml.frameworks.pytorch.importance import compact_columns
 from ai.ml.frameworks.pytorch.schema import ArtifactError, Reader, TensorBag
-from ai.ml.frameworks.pytorch.serialization import pack, unpack
 from ai.ml.frameworks.pytorch.settings import NumericEncoding, Task
 from ai.ml.frameworks.pytorch.tables import profile_table
 from tests.encoders import (
     Arrays,
     Damage,
+    check_read_back,
+    check_refused,
     cutting,
     equal_first,
     fit_encoder,
@@ -290,11 +291,7 @@ def test_the_treatment_says_so() -> None:
 
 
 def test_they_come_back_from_a_file() -> None:
-    document, tensors = unpack(pack(*ODD.to_state()))
-    again = TableEncoder.from_state(Reader(document), TensorBag(tensors))
-    frame = probes_of(ODD)
-    np.testing.assert_array_equal(again.transform(frame).numeric, ODD.transform(frame).numeric)
-    assert again.get_feature_names_out().tolist() == ODD.get_feature_names_out().tolist()
+    check_read_back(ODD)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -326,11 +323,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_state_is_refused(damage: str) -> None:
-    document, arrays = state_of(ODD)
-    harm, rule = DAMAGE[damage]
-    harm(arrays)
-    with pytest.raises(ArtifactError, match=rule):
-        TableEncoder.from_state(Reader(document), TensorBag(arrays))
+    check_refused(ODD, *DAMAGE[damage])
 
 
 def test_statistics_need_names() -> None:

@@ -25,11 +25,13 @@ from ai.ml.frameworks.pytorch.obliques import ObliqueColumn, fill_obliques
 from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
 from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.schema import ArtifactError, Reader, TensorBag
-from ai.ml.frameworks.pytorch.serialization import pack, unpack
+from ai.ml.frameworks.pytorch.serialization import pack
 from ai.ml.frameworks.pytorch.settings import FitSettings, NumericEncoding, Task
 from ai.ml.frameworks.pytorch.tables import Role, profile_table
 from tests.encoders import (
     Damage,
+    check_read_back,
+    check_refused,
     cutting,
     equal_first,
     fit_encoder,
@@ -542,11 +544,7 @@ def test_the_treatment_says_so() -> None:
 
 
 def test_they_come_back_from_a_file() -> None:
-    document, tensors = unpack(pack(*ODD.to_state()))
-    again = TableEncoder.from_state(Reader(document), TensorBag(tensors))
-    frame = _asked()
-    np.testing.assert_array_equal(again.transform(frame).numeric, ODD.transform(frame).numeric)
-    assert again.get_feature_names_out().tolist() == ODD.get_feature_names_out().tolist()
+    check_read_back(ODD)
 
 
 def test_extreme_scales_stay_finite() -> None:
@@ -589,11 +587,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_state_is_refused(damage: str) -> None:
-    document, arrays = state_of(ODD)
-    harm, rule = DAMAGE[damage]
-    harm(arrays)
-    with pytest.raises(ArtifactError, match=rule):
-        TableEncoder.from_state(Reader(document), TensorBag(arrays))
+    check_refused(ODD, *DAMAGE[damage])
 
 
 @pytest.mark.parametrize("count", [0, -1, None, "2", True, 65])
