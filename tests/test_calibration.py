@@ -188,7 +188,7 @@ def test_the_inverse_temperature_is_the_minimum(seed: int, monkeypatch: pytest.M
     found = minimize_scalar(loss, bounds=(0.2, 5.0), options={"xatol": 1e-10}).x
     assert fit_inverse_temperature(p, y, w) == pytest.approx(found, abs=1e-6)
     # and without smoothing and pull it is scikit-learn's
-    monkeypatch.setattr(calibration, "_effective_rows", lambda weight: 1e15)
+    monkeypatch.setattr(calibration, "_effective_rows", lambda counts, unit_weight: 1e15)
 
     class Given(LogisticRegression):  # type: ignore[misc]
         def fit(self, X: np.ndarray, y: np.ndarray) -> Given:
@@ -216,7 +216,7 @@ def test_logistic_is_scikit_learns_regression_on_the_log_odds(
     p, y = draw(5000, 2, 0, sharpness=2.0, shift=1.0)
     w = np.random.default_rng(0).random(5000)
     # Nothing is left of smoothing and penalties among so many rows.
-    monkeypatch.setattr(calibration, "_effective_rows", lambda weight: 1e15)
+    monkeypatch.setattr(calibration, "_effective_rows", lambda counts, unit_weight: 1e15)
     fit = fit_calibrator(p, y, kind="logistic", sample_weight=w)
     odds = np.log(p[:, 1] / p[:, 0])[:, None]
     theirs = LogisticRegression(C=1e10, tol=1e-10, max_iter=1000).fit(odds, y, sample_weight=w)
@@ -226,11 +226,38 @@ def test_logistic_is_scikit_learns_regression_on_the_log_odds(
 
 
 @pytest.mark.usefixtures("isotonic_from_100_rows")
+@pytest.mark.parametrize(
+    ("n_classes", "kind"),
+    [(n_classes, kind) for n_classes in (2, 4) for kind in [*kinds_for(n_classes), "auto"]],
+)
+@pytest.mark.parametrize("class_weights", [None, [0.3, 1.0, 2.7, 1.0]])
+@pytest.mark.parametrize("sharpness", [1.1, 2.0])
+def test_a_weight_of_two_is_the_row_twice(
+    n_classes: int, sharpness: float, class_weights: list[float] | None, kind: CalibrationName
+) -> None:
+    p, y = draw(400, n_classes, 0, sharpness=sharpness)
+    w = np.random.default_rng(0).integers(0, 4, 400).astype(np.float64)
+    order = np.random.default_rng(1).permutation(np.repeat(np.arange(400), w.astype(int)))
+    factors = None if class_weights is None else np.array(class_weights[:n_classes])
+    weighted = fit_calibrator(p, y, kind=kind, sample_weight=w, class_weights=factors)
+    repeated = fit_calibrator(p[order], y[order], kind=kind, class_weights=factors)
+    # Sums of other orders differ by rounding, and a minimum is found to a few digits.
+    assert weighted.calibrator.kind == repeated.calibrator.kind
+    assert weighted.accepted == repeated.accepted
+    assert weighted.gain == pytest.approx(repeated.gain, rel=1e-3, abs=1e-7)
+    assert weighted.standard_error == pytest.approx(repeated.standard_error, rel=1e-3)
+    proba = weighted.calibrator.apply(p)
+    np.testing.assert_allclose(proba, repeated.calibrator.apply(p), atol=2e-5)
+    for score in (fit_inverse_temperature, refined_log_loss):
+        once = score(p, y, w, factors)
+        assert once == pytest.approx(score(p[order], y[order], None, factors), rel=1e-9)
+
+
+@pytest.mark.usefixtures("isotonic_from_100_rows")
 @pytest.mark.parametrize("n_classes", [2, 4])
-def test_weights(n_classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_weights_have_no_scale(n_classes: int) -> None:
     p, y = draw(400, n_classes, 0, sharpness=2.0)
-    w = np.random.default_rng(0).integers(0, 3, 400) + 2.0 * (p.argmax(axis=1) != y)
-    rows = np.repeat(np.arange(400), w.astype(int))
+    w = np.random.default_rng(0).integers(0, 3, 400) + 2.5 * (p.argmax(axis=1) != y)
     kept = w > 0
 
     def fitted(kind: CalibrationName, index: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
@@ -245,11 +272,30 @@ def test_weights(n_classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
         assert np.allclose(weighted, fitted(kind, everything, w * 1e-7), atol=1e-5), kind
         assert np.allclose(weighted, fitted(kind, kept, w[kept]), atol=1e-5), kind
         assert np.abs(weighted - fitted(kind, everything, None)).max() > 0.02, kind
-    # Smoothing and penalties count effective rows; the rest takes a weight of 2 as a row twice.
-    monkeypatch.setattr(calibration, "_effective_rows", lambda weight: float(weight.sum()))
-    for kind in kinds_for(n_classes):
-        repeated = fitted(kind, rows, None)
-        assert np.allclose(fitted(kind, everything, w), repeated, atol=2e-4), kind
+        # Class weights say how much a class matters; whole or not, they do not count rows.
+        factors = np.array([2.0, 3.0, 1.0, 4.0])[:n_classes]
+        by_class = fit_calibrator(p, y, kind=kind, class_weights=factors).calibrator.apply(p)
+        assert np.allclose(by_class, fitted(kind, everything, factors[y] * 0.3), atol=1e-5), kind
+
+
+def test_a_copy_is_not_held_out_from_its_row() -> None:
+    # With 20 parameters and no penalty to speak of, 40 rows are half learned by heart, which is a
+    # gain on these and a loss on any other.
+    weighted, copied = [], []
+    for seed in range(6):
+        p, y = draw(40, 4, seed)
+        weighted.append(fit_calibrator(p, y, kind="structured", sample_weight=np.full(40, 1000)))
+        copies = np.repeat(np.arange(40), 20)
+        noise = np.random.default_rng(seed).normal(size=(800, 4)) * 1e-8
+        copied.append(fit_calibrator(p[copies] + noise, y[copies], kind="structured"))
+    for fits in (weighted, copied):
+        assert np.mean([fit.gain for fit in fits]) < -0.02
+
+
+def test_one_prediction_for_all_rows_is_left_alone() -> None:
+    fit = fit_calibrator(np.tile([[0.3, 0.7]], (50, 1)), np.arange(50) % 2, kind="auto")
+    assert not fit.accepted
+    assert "all validation rows have the same probabilities" in fit.message
 
 
 def test_isotonic_waits_for_10_000_rows_and_keeps_rows_apart() -> None:

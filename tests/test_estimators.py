@@ -497,8 +497,9 @@ def test_class_weights_count_in_loss_epoch_and_calibration_as_row_weights_do(mod
     by_class, by_row, plain = (
         TabularClassifier(mode, class_weight=class_weight, **settings).fit(X, y, sample_weight=row)
         for class_weight, row in (
-            ({0: 1.0, 1: 4.0}, None),
-            (None, np.where(y == 1, 4.0, 1.0)),
+            ({0: 1.0, 1: 3.5}, None),
+            # Whole numbers would count as copies of the row, which class weights are not.
+            (None, np.where(y == 1, 3.5, 1.0)),
             (None, None),
         )
     )
@@ -507,4 +508,30 @@ def test_class_weights_count_in_loss_epoch_and_calibration_as_row_weights_do(mod
     losses = [[e["validation_loss"] for e in m.model_.history] for m in (by_class, by_row, plain)]
     assert losses[0] == losses[1]
     assert losses[0] != losses[2]
+    scores = by_class.model_.metrics
+    assert scores["validation_class_weighted"] == by_row.model_.metrics["validation"]
+    assert scores["validation"] != scores["validation_class_weighted"]
+    assert set(plain.model_.metrics) == {"validation"}
     assert np.abs(by_class.predict_proba(X) - plain.predict_proba(X)).max() > 0.1
+
+
+@pytest.mark.parametrize("mode", ["mlp_dense", "calibrated_classifier", "linear_glm_baseline"])
+def test_a_validation_weight_of_two_is_the_row_twice(mode: Any) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(900, 4))
+    y = (X[:, 0] + X[:, 1] * X[:, 2] + rng.normal(size=900) > 0.5).astype(int)
+    seen, held_out = (X[:500], y[:500]), (X[500:], y[500:])
+    weight = rng.integers(0, 4, 400)
+    copies = np.repeat(np.arange(400), weight)
+    # The training rows are the same, so that the networks are, and what remains is exact.
+    model = TabularClassifier(mode, class_weight="balanced", **{**SMALL, "max_epochs": 30})
+    weighted = clone(model).fit(*seen, eval_set=(*held_out, weight.astype(float)))
+    repeated = clone(model).fit(*seen, eval_set=(held_out[0][copies], held_out[1][copies]))
+    assert weighted.model_.calibrator.kind == repeated.model_.calibrator.kind
+    assert weighted.model_.best_epochs == repeated.model_.best_epochs
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), atol=2e-5)
+    # Scores of bins and ranks part copies that rounding parts; on equal probabilities they are
+    # equal, see test_metrics.py.
+    for name in ("log_loss", "brier", "accuracy", "balanced_accuracy", "auc"):
+        scores = [one.model_.metrics["validation"][name] for one in (weighted, repeated)]
+        assert scores[0] == pytest.approx(scores[1], abs=2e-5), name

@@ -146,7 +146,7 @@ def test_scores_of_labels_follow_the_decision_rule() -> None:
     model = _fit("mlp_dense", "classification")
     codes = np.arange(N_ROWS) % 2
     everywhere = replace(model, decision=DecisionRule("threshold", threshold=0.0, positive=1))
-    before, after = (score_rows(Predictor(m), _frame(), codes) for m in (model, everywhere))
+    before, after = (score_rows(Predictor(m), _frame(), codes)["test"] for m in (model, everywhere))
     assert after["accuracy"] == 0.5
     assert after["balanced_accuracy"] == 0.5
     assert after["log_loss"] == before["log_loss"]

@@ -94,7 +94,7 @@ def test_scores_in_pieces_are_those_of_the_whole(
     codes = (table["label"] == "y").cast(pl.Int64).to_numpy()
     expected = score_rows(
         Predictor(classifier), table.drop("id", "number", "label", "price"), codes
-    )
+    )["test"]
     scores = score_table(classifier, str(path), "label", batch_rows=batch_rows)
     assert scores.n_rows == N_ROWS
     # A BLAS may round a row by its place among others.

@@ -55,6 +55,8 @@ _LARGEST_OFF_DIAGONAL = 2.0
 _MIN_ROWS = 10
 _MIN_ROWS_ISOTONIC = 10_000
 _MAX_CLASSES_STRUCTURED = 64
+# Copies of a row may differ by rounding: networks compute them at different places of a batch.
+_DIGITS = 4
 
 
 class CalibrationFit(NamedTuple):
@@ -109,16 +111,17 @@ def fit_calibrator(
     *,
     kind: CalibrationName,
     sample_weight: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
     random_state: int = 0,
 ) -> CalibrationFit:
     """Fit a calibrator on rows that did not train the model, if it helps.
 
     Each candidate is judged by cross-fitting: every row's log-loss under a calibrator fitted
-    without it. It is accepted where log-loss drops by more than one standard error of the
-    differences row by row, and is then fitted on all rows; otherwise the identity is kept. "auto"
-    tries temperature; logistic (two classes), or vector and structured (more); isotonic from
-    10,000 rows; in this order, and each must beat what was accepted before it by more than one
-    standard error.
+    without it, and without the rows of the same probabilities, among which its copies are. It is
+    accepted where log-loss drops by more than one standard error of the differences row by row,
+    and is then fitted on all rows; otherwise the identity is kept. "auto" tries temperature;
+    logistic (two classes), or vector and structured (more); isotonic from 10,000 rows; in this
+    order, and each must beat what was accepted before it by more than one standard error.
 
     Temperature: Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks",
     2017. Logistic on log-odds: Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
@@ -136,8 +139,11 @@ def fit_calibrator(
     kind : CalibrationName
         The one calibrator to try, or "auto".
     sample_weight : array-like of shape (n,), optional
-        Weights of the rows; their scale does not matter. Penalties and standard errors count
-        the effective number of rows (Kish), so a weight of 2 is one row that counts double.
+        Weights of the rows. Whole numbers count rows: a weight of 2 gives what the row twice
+        gives. Of other weights the scale does not matter: penalties and standard errors count
+        the effective number of rows (Kish, "Survey Sampling", 1965).
+    class_weights : array-like of shape (C,), optional
+        Factors of the rows' weights that never count rows.
     random_state : int
         Seed of the folds.
 
@@ -149,22 +155,26 @@ def fit_calibrator(
     p = np.asarray(proba, dtype=np.float64)
     y = np.asarray(codes, dtype=np.int64)
     check_calibration(kind, p.shape[1])
-    weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    used = weight > 0.0
-    rows = _Rows(p[used], y[used], weight[used])
-    if len(rows.codes) < _MIN_ROWS:
-        return _kept(f"{len(rows.codes)} validation rows are too few to calibrate on")
-    candidates = _candidates(kind, p.shape[1], len(rows.codes))
+    rows = _weighted_rows(p, y, sample_weight, class_weights)
+    if rows.n_rows < _MIN_ROWS:
+        return _kept(f"{rows.n_rows:.0f} validation rows are too few to calibrate on")
+    candidates = _candidates(kind, p.shape[1], rows.n_rows)
     if not candidates:
         return _kept(
             f"isotonic calibration needs {_MIN_ROWS_ISOTONIC} validation rows; "
-            f"got {len(rows.codes)}"
+            f"got {rows.n_rows:.0f}"
         )
-    return _choose(rows, candidates, random_state)
+    folds = _folds(rows, 10 if rows.n_rows < 1_000 else 5, random_state)
+    if not folds.any():
+        return _kept("all validation rows have the same probabilities")
+    return _choose(rows, candidates, folds)
 
 
 def fit_inverse_temperature(
-    proba: FloatArray, codes: IntArray, sample_weight: FloatArray | None = None
+    proba: FloatArray,
+    codes: IntArray,
+    sample_weight: FloatArray | None = None,
+    class_weights: FloatArray | None = None,
 ) -> float:
     """The inverse temperature that suits the rows best, smoothed and between 1 / 5 and 5.
 
@@ -177,15 +187,18 @@ def fit_inverse_temperature(
         Probabilities.
     codes : ndarray of shape (n,), int
         True classes.
-    sample_weight : ndarray of shape (n,), optional
-        Weights of the rows.
+    sample_weight, class_weights : ndarray of shape (n,) and of shape (C,), optional
+        As in `fit_calibrator`.
     """
-    rows = _Rows(proba, codes, np.ones(len(codes)) if sample_weight is None else sample_weight)
-    return _inverse_temperature(log_proba(proba), rows)
+    rows = _weighted_rows(proba, codes, sample_weight, class_weights)
+    return _inverse_temperature(log_proba(rows.proba), rows)
 
 
 def refined_log_loss(
-    proba: FloatArray, codes: IntArray, sample_weight: FloatArray | None = None
+    proba: FloatArray,
+    codes: IntArray,
+    sample_weight: FloatArray | None = None,
+    class_weights: FloatArray | None = None,
 ) -> float:
     """Log-loss after the best temperature: what a model is worth once calibrated.
 
@@ -200,26 +213,44 @@ def refined_log_loss(
         Probabilities.
     codes : ndarray of shape (n,), int
         True classes.
-    sample_weight : ndarray of shape (n,), optional
-        Weights of the rows.
+    sample_weight, class_weights : ndarray of shape (n,) and of shape (C,), optional
+        As in `fit_calibrator`.
     """
-    calibrated = scale_temperature(proba, fit_inverse_temperature(proba, codes, sample_weight))
-    return float(np.average(row_log_loss(codes, calibrated), weights=sample_weight))
+    rows = _weighted_rows(proba, codes, sample_weight, class_weights)
+    value = _inverse_temperature(log_proba(rows.proba), rows)
+    return float(rows.weight @ row_log_loss(rows.codes, scale_temperature(rows.proba, value)))
 
 
 class _Rows:
-    """Rows to fit on: weights with a mean of 1, and the smoothed share of each label."""
+    """Rows to fit on: how many each stands for, what each of these weighs, how labels are smoothed.
 
-    def __init__(self, proba: FloatArray, codes: IntArray, weight: FloatArray) -> None:
+    `weight` sums to 1. Nothing that is fitted here tells a row of count 2 from the row twice.
+    """
+
+    def __init__(
+        self, proba: FloatArray, codes: IntArray, counts: FloatArray, unit_weight: FloatArray
+    ) -> None:
         self.proba = proba
         self.codes = codes
-        self.raw_weight = weight
-        self.weight = weight / weight.mean()
-        self.n_effective = _effective_rows(weight)
+        self.counts = counts
+        self.unit_weight = unit_weight
+        self.n_rows = float(counts.sum())
+        weight = counts * unit_weight
+        self.weight = weight / weight.sum()
+        self.n_effective = _effective_rows(counts, unit_weight)
         self.uniform = 1.0 / (self.n_effective + 1.0)
 
     def take(self, index: NDArray[Any]) -> _Rows:
-        return _Rows(self.proba[index], self.codes[index], self.raw_weight[index])
+        return _Rows(
+            self.proba[index], self.codes[index], self.counts[index], self.unit_weight[index]
+        )
+
+    def mean_and_error(self, values: FloatArray) -> tuple[float, float]:
+        """Weighted mean of one value a row, and its standard error."""
+        mean = float(self.weight @ values)
+        # A row of count c has c shares of its weight, each of them with the same value.
+        spread = float(((self.weight * (values - mean)) ** 2 / self.counts).sum())
+        return mean, math.sqrt(spread * self.n_rows / (self.n_rows - 1.0))
 
     def labels(self) -> FloatArray:
         """One-hot labels, smoothed by one row of the uniform distribution: shape (n, C)."""
@@ -228,12 +259,47 @@ class _Rows:
         return labels
 
 
-def _effective_rows(weight: FloatArray) -> float:
-    return float(weight.sum() ** 2 / (weight**2).sum())
+def _weighted_rows(
+    proba: FloatArray,
+    codes: IntArray,
+    sample_weight: ArrayLike | None,
+    class_weights: ArrayLike | None,
+) -> _Rows:
+    """The rows of positive weight, counted by their weights where these are whole numbers."""
+    ones = np.ones(len(codes))
+    weight = ones if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    by_class = ones if class_weights is None else np.asarray(class_weights, np.float64)[codes]
+    used = weight * by_class > 0.0
+    proba, codes, weight, by_class = proba[used], codes[used], weight[used], by_class[used]
+    if (weight == np.rint(weight)).all():
+        return _Rows(proba, codes, weight, by_class)
+    return _Rows(proba, codes, ones[used], weight * by_class)
+
+
+def _effective_rows(counts: FloatArray, unit_weight: FloatArray) -> float:
+    total = float((counts * unit_weight).sum())
+    return total**2 / float((counts * unit_weight**2).sum())
+
+
+def _folds(rows: _Rows, n_folds: int, random_state: int) -> IntArray:
+    """A fold for each row; rows of equal probabilities lie together, and classes are spread.
+
+    A copy of a row would else be predicted by a calibrator that has seen it. Only 0 where there
+    are no two rows of different probabilities.
+    """
+    kinds, kind_of = np.unique(log_proba(rows.proba).round(_DIGITS), axis=0, return_inverse=True)
+    mass = np.zeros(kinds.shape)
+    np.add.at(mass, (kind_of, rows.codes), rows.weight)
+    if len(kinds) < 2:
+        return np.zeros(len(rows.codes), dtype=np.int64)
+    folds = fold_rows(
+        len(kinds), min(n_folds, len(kinds)), mass.argmax(axis=1), random_state=random_state
+    )
+    return folds[kind_of]
 
 
 def _candidates(
-    kind: CalibrationName, n_classes: int, n_rows: int
+    kind: CalibrationName, n_classes: int, n_rows: float
 ) -> list[tuple[CalibratorKind, Callable[[_Rows], Calibrator]]]:
     fits: dict[CalibratorKind, Callable[[_Rows], Calibrator]] = {"temperature": _fit_temperature}
     if n_classes == 2:
@@ -250,26 +316,24 @@ def _candidates(
 def _choose(
     rows: _Rows,
     candidates: list[tuple[CalibratorKind, Callable[[_Rows], Calibrator]]],
-    random_state: int,
+    folds: IntArray,
 ) -> CalibrationFit:
-    n_folds = 10 if len(rows.codes) < 1_000 else 5
-    folds = fold_rows(len(rows.codes), n_folds, rows.codes, random_state=random_state)
     before = row_log_loss(rows.codes, rows.proba)
     best, best_fit = before, None
     refused: tuple[float, float, str] = (-math.inf, 0.0, "")
     for name, fit in candidates:
         after = np.empty_like(before)
-        for fold in range(n_folds):
+        for fold in range(int(folds.max()) + 1):
             held_out = folds == fold
             fitted = fit(rows.take(~held_out))
             after[held_out] = row_log_loss(rows.codes[held_out], fitted.apply(rows.proba[held_out]))
-        gain, error = _mean_and_error(best - after, rows.weight)
+        gain, error = rows.mean_and_error(best - after)
         # Below 1e-9 nats a difference is rounding.
         if gain > error + 1e-9:
             best, best_fit = after, fit
         elif best_fit is None:
             refused = max(refused, (gain, error, name))
-    before_loss = float(np.average(before, weights=rows.weight))
+    before_loss = float(rows.weight @ before)
     if best_fit is None:
         gain, error, refused_name = refused
         return _kept(
@@ -278,7 +342,7 @@ def _choose(
             gain,
             error,
         )
-    gain, error = _mean_and_error(before - best, rows.weight)
+    gain, error = rows.mean_and_error(before - best)
     calibrator = best_fit(rows)
     message = (
         f"calibrated ({calibrator.describe()}): log-loss on held-out validation rows drops from "
@@ -292,28 +356,21 @@ def _kept(reason: str, gain: float = 0.0, error: float = 0.0) -> CalibrationFit:
     return CalibrationFit(Calibrator(), False, gain, error, message)
 
 
-def _mean_and_error(values: FloatArray, weight: FloatArray) -> tuple[float, float]:
-    mean = float(np.average(values, weights=weight))
-    spread = float(((weight * (values - mean)) ** 2).sum())
-    n_rows = len(values)
-    return mean, math.sqrt(spread * n_rows / (n_rows - 1)) / float(weight.sum())
-
-
 def _fit_temperature(rows: _Rows) -> Calibrator:
     value = _inverse_temperature(log_proba(rows.proba), rows)
     return Calibrator("temperature", {"inverse_temperature": np.array([value])})
 
 
 def _inverse_temperature(logs: FloatArray, rows: _Rows) -> float:
-    label_term = float(rows.weight @ (rows.labels() * logs).sum(axis=1)) / len(logs)
+    label_term = float(rows.weight @ (rows.labels() * logs).sum(axis=1))
     pull = 2.0 * _PULL / rows.n_effective
 
     def slopes(value: float) -> tuple[float, float]:
         scaled = softmax(value * logs)
         mean = (scaled * logs).sum(axis=1)
         variance = (scaled * (logs - mean[:, None]) ** 2).sum(axis=1)
-        first = float(rows.weight @ mean) / len(logs) - label_term + pull * (value - 1.0)
-        return first, float(rows.weight @ variance) / len(logs) + pull
+        first = float(rows.weight @ mean) - label_term + pull * (value - 1.0)
+        return first, float(rows.weight @ variance) + pull
 
     low, high, value = 1.0 / LARGEST_SCALE, LARGEST_SCALE, 1.0
     for _ in range(60):
@@ -337,12 +394,11 @@ def _fit_logistic(rows: _Rows) -> Calibrator:
 
     odds = log_odds(rows.proba)
     label = rows.labels()[:, 1]
-    n_rows = len(odds)
 
     def loss(theta: FloatArray) -> tuple[float, FloatArray]:
         scores = theta[0] * odds + theta[1]
-        residual = rows.weight * (two_columns(scores)[:, 1] - label) / n_rows
-        value = rows.weight @ (np.logaddexp(0.0, scores) - label * scores) / n_rows
+        residual = rows.weight * (two_columns(scores)[:, 1] - label)
+        value = rows.weight @ (np.logaddexp(0.0, scores) - label * scores)
         value += (_PULL * (theta[0] - 1.0) ** 2 + theta[1] ** 2) / rows.n_effective
         pull = 2.0 * np.array([_PULL * (theta[0] - 1.0), theta[1]]) / rows.n_effective
         return float(value), np.array([residual @ odds, residual.sum()]) + pull
@@ -361,7 +417,7 @@ def _fit_logistic(rows: _Rows) -> Calibrator:
 def _fit_matrix(rows: _Rows, kind: Literal["vector", "structured"]) -> Calibrator:
     from scipy.optimize import minimize
 
-    n_rows, n_classes = rows.proba.shape
+    n_classes = rows.proba.shape[1]
     inverse_temperature = _inverse_temperature(log_proba(rows.proba), rows)
     logs = smoothed_logs(rows.proba, inverse_temperature, rows.uniform)
     labels = rows.labels()
@@ -379,8 +435,8 @@ def _fit_matrix(rows: _Rows, kind: Literal["vector", "structured"]) -> Calibrato
         scores = scores - scores.max(axis=1, keepdims=True)
         norm = np.log(np.exp(scores).sum(axis=1, keepdims=True))
         scores -= norm
-        value = -float(rows.weight @ (labels * scores).sum(axis=1)) / n_rows
-        residual = (np.exp(scores) - labels) * (rows.weight / n_rows)[:, None]
+        value = -float(rows.weight @ (labels * scores).sum(axis=1))
+        residual = (np.exp(scores) - labels) * rows.weight[:, None]
         slope = residual.T @ logs if kind == "structured" else (residual * logs).sum(axis=0)
         value += float((penalty * change**2).sum() + diagonal * (bias**2).sum())
         slope = slope + 2.0 * penalty * change

@@ -190,13 +190,15 @@ def evaluate(
                     "rows": scores.n_rows,
                     "rows_without_target": scores.n_without_target,
                     "metrics": scores.metrics,
+                    "class_weighted_metrics": scores.class_weighted,
                     "intervals": {name: list(ends) for name, ends in scores.intervals.items()},
                 }
             )
             return
         left_out = f", {scores.n_without_target:,} without a target left out"
         show_scores(
-            {"score": scores.metrics},
+            {"score": scores.metrics}
+            | ({"by class weights": scores.class_weighted} if scores.class_weighted else {}),
             f"{model.name} on {scores.n_rows:,} rows"
             + (left_out if scores.n_without_target else ""),
             scores.intervals,

@@ -407,7 +407,7 @@ def distill_table(
     metrics = dict(student.metrics)
     if parts.test is not None:
         test = parts.test
-        metrics["test"] = score_rows(Predictor(student), test.frame, test.target, test.weight)
+        metrics |= score_rows(Predictor(student), test.frame, test.target, test.weight)
     student = replace(
         student, metrics=metrics, card={**student.card, "fidelity": report.to_document()}
     )

@@ -130,9 +130,16 @@ def show_scores(
 
 def show_model_scores(fitted: FittedModel) -> None:
     """The scores that a model carries: of test rows if there were any, else of validation rows."""
-    names = {"test": "test rows", "baseline": "trivial baseline"}
+    names = {
+        "test": "test rows",
+        "test_class_weighted": "by class weights",
+        "baseline": "trivial baseline",
+    }
     if "test" not in fitted.metrics:
-        names = {"validation": "validation rows"}
+        names = {
+            "validation": "validation rows",
+            "validation_class_weighted": "by class weights",
+        }
     shown = {title: fitted.metrics[rows] for rows, title in names.items() if rows in fitted.metrics}
     if shown:
         labels = "" if fitted.decision is None else f"; labels: {describe_rule(fitted)}"

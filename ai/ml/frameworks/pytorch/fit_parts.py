@@ -25,10 +25,10 @@ from ai.ml.frameworks.pytorch.decisions import DecisionAim
 from ai.ml.frameworks.pytorch.features import Compact
 from ai.ml.frameworks.pytorch.fitted import FittedModel, TargetScale
 from ai.ml.frameworks.pytorch.intervals import CrossPredictions
-from ai.ml.frameworks.pytorch.metrics import score_classification, score_regression
 from ai.ml.frameworks.pytorch.models import build_model
 from ai.ml.frameworks.pytorch.objectives import Objective, class_weight_vector, row_weights
 from ai.ml.frameworks.pytorch.predictor import Predictor
+from ai.ml.frameworks.pytorch.scoring import scores_of
 from ai.ml.frameworks.pytorch.settings import FitSettings
 from ai.ml.frameworks.pytorch.tables import TableProfile
 
@@ -294,14 +294,14 @@ def epoch_score(
         return seen
     if settings.training_mode != "calibrated_classifier":
         return objective.loss
-    weights = row_weights(rows.target, rows.weight, targets.class_weights, len(rows))
 
     def refined(logits: Tensor) -> Tensor:
         proba = torch.softmax(logits.double(), dim=-1).cpu().numpy()
-        return torch.tensor(
-            [refined_log_loss(member, rows.target, weights) for member in proba],
-            dtype=torch.float64,
-        )
+        losses = [
+            refined_log_loss(member, rows.target, rows.weight, targets.class_weights)
+            for member in proba
+        ]
+        return torch.tensor(losses, dtype=torch.float64)
 
     return refined
 
@@ -317,8 +317,8 @@ def with_scores(model: FittedModel, compact: Compact, validation: LabelledRows) 
     predictor = Predictor(model)
     output = predictor.network(compact)
     if model.classes is None:
-        scores = score_regression(validation.target, output, validation.weight)
-        return replace(model, metrics={"validation": scores})
+        scores = scores_of("validation", model, validation.target, output, validation.weight)
+        return replace(model, metrics=scores)
     settings = model.settings
     if settings.calibration is not None and settings.training_mode != "imbalance_aware":
         kind = settings.calibration
@@ -328,9 +328,8 @@ def with_scores(model: FittedModel, compact: Compact, validation: LabelledRows) 
             output,
             validation.target,
             kind=kind,
-            sample_weight=row_weights(
-                validation.target, validation.weight, model.class_weights, len(validation)
-            ),
+            sample_weight=validation.weight,
+            class_weights=model.class_weights,
             random_state=settings.random_state,
         )
         model = replace(
@@ -340,8 +339,8 @@ def with_scores(model: FittedModel, compact: Compact, validation: LabelledRows) 
         )
         predictor = Predictor(model)
     proba = predictor.calibrated(output)
-    scores = score_classification(validation.target, proba, validation.weight)
-    return replace(model, metrics={"validation": scores})
+    scores = scores_of("validation", model, validation.target, proba, validation.weight)
+    return replace(model, metrics=scores)
 
 
 def with_decision(model: FittedModel, rows: LabelledRows, aim: DecisionAim) -> FittedModel:
@@ -352,11 +351,11 @@ def with_decision(model: FittedModel, rows: LabelledRows, aim: DecisionAim) -> F
     if not fit.accepted and aim.goal in ("recall", "precision"):
         warnings.warn(f"the decision rule {fit.message}", UserWarning, stacklevel=3)
     decided = fit.rule.apply(proba)
-    scores = score_classification(rows.target, proba, rows.weight, predicted=decided)
+    scores = scores_of("validation", model, rows.target, proba, rows.weight, decided)
     return replace(
         model,
         decision=fit.rule if fit.accepted else None,
-        metrics={**model.metrics, "validation": scores},
+        metrics={**model.metrics, **scores},
         card={**model.card, "decision": fit.message},
     )
 

@@ -222,7 +222,8 @@ class FittedModel:
     history : tuple of dict
         One dict of numbers per epoch.
     metrics : dict
-        Scores by name of the set of rows: "validation", "test", ...
+        Scores by name of the set of rows: "validation", "test", ... With class weights also
+        "validation_class_weighted", ..., in which each row has the weight of its class.
     card : dict
         What the model was made from and with, for people: table, target, versions, messages.
     """

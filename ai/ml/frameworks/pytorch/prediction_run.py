@@ -14,14 +14,9 @@ import numpy as np
 import polars as pl
 
 from ai.ml.frameworks.pytorch.fitted import FittedModel
-from ai.ml.frameworks.pytorch.metrics import (
-    classification_intervals,
-    regression_intervals,
-    score_classification,
-    score_regression,
-)
+from ai.ml.frameworks.pytorch.metrics import classification_intervals, regression_intervals
 from ai.ml.frameworks.pytorch.predictor import Predictor
-from ai.ml.frameworks.pytorch.scoring import prediction_frame
+from ai.ml.frameworks.pytorch.scoring import prediction_frame, score_output
 from ai.ml.frameworks.pytorch.tables import (
     TableError,
     iter_tables,
@@ -49,6 +44,8 @@ class TableScores:
     metrics : dict of str to float
         As `score_classification` or `score_regression` has them; those that judge labels, by the
         model's decision rule where it has one.
+    class_weighted : dict of str to float
+        The same with the class weights of training; empty where there were none.
     intervals : dict of str to (low, high)
         95 % bootstrap intervals of the metrics; empty where they were not asked for.
     """
@@ -56,6 +53,7 @@ class TableScores:
     n_rows: int
     n_without_target: int
     metrics: dict[str, float]
+    class_weighted: dict[str, float]
     intervals: dict[str, tuple[float, float]]
 
 
@@ -207,17 +205,22 @@ def score_table(
     mass = np.concatenate(weights) if weights else None
     bounds: dict[str, tuple[float, float]] = {}
     if model.classes is None:
-        values = regression_target(known_target)
-        metrics = score_regression(values, output, mass)
+        true, decided = regression_target(known_target), None
         if intervals:
-            bounds = regression_intervals(values, output, mass)
+            bounds = regression_intervals(true, output, mass)
     else:
-        codes = labels_to_codes(known_target, model.classes, where=f"the column {target!r}")
+        true = labels_to_codes(known_target, model.classes, where=f"the column {target!r}")
         decided = predictor.decide(output)
-        metrics = score_classification(codes, output, mass, predicted=decided)
         if intervals:
-            bounds = classification_intervals(codes, output, mass, predicted=decided)
-    return TableScores(len(output), n_absent, metrics, bounds)
+            bounds = classification_intervals(true, output, mass, predicted=decided)
+    judged = (model, true, output, mass, decided)
+    return TableScores(
+        len(output),
+        n_absent,
+        score_output(*judged),
+        score_output(*judged, by_class_weights=True),
+        bounds,
+    )
 
 
 @dataclass(frozen=True)

@@ -577,4 +577,4 @@ class _StreamFit:
         else:
             assert model.class_prior is not None
             baseline = score_class_prior(test.target, model.class_prior, test.weight)
-        return {"test": scores, "baseline": baseline}
+        return {**scores, "baseline": baseline}

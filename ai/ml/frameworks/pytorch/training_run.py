@@ -535,7 +535,7 @@ def _scores(
     scores = score_rows(Predictor(model), test.features, test.target, test.weight)
     if model.classes is None:
         mean = float(np.average(rows.target, weights=rows.weight))
-        return {"test": scores, "baseline": score_constant(test.target, mean, test.weight)}
+        return {**scores, "baseline": score_constant(test.target, mean, test.weight)}
     counts = np.bincount(rows.target, weights=rows.weight, minlength=len(model.classes))
     prior = counts / counts.sum()
-    return {"test": scores, "baseline": score_class_prior(test.target, prior, test.weight)}
+    return {**scores, "baseline": score_class_prior(test.target, prior, test.weight)}
