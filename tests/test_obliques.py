@@ -206,6 +206,31 @@ def test_groups_stay_on_one_side_of_the_trial(monkeypatch: pytest.MonkeyPatch) -
         assert 0.15 < len(judging) / len(learning | judging) < 0.25
 
 
+def test_the_later_rows_judge_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = _coast(n_noise=3)
+    time = np.random.default_rng(2).permutation(N_ROWS) // 3
+    columns["noise 0"] = time.astype(np.float64)
+    seen: list[list[list[float]]] = []
+    whole = member_training.train_members
+
+    def watched(*given: Any, **named: Any) -> Any:
+        seen.append([part[1].frame["noise 0"].to_list() for part in given[2:4]])
+        return whole(*given, **named)
+
+    monkeypatch.setattr(sum_trial, "train_members", watched)
+    settings = FitSettings(task="regression", n_members=1, max_epochs=2)
+    fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings, time=time)
+    assert len(seen) == 2
+    for learning, judging in seen:
+        assert max(learning) < min(judging)
+        assert 0.15 < len(judging) / len(learning + judging) < 0.25
+
+
+def test_rows_of_one_time_cannot_try_sums() -> None:
+    learning, judging = sum_trial._sides(1_000, None, np.zeros(1_000), 0)
+    assert (len(learning), len(judging)) == (0, 1_000)
+
+
 @pytest.mark.parametrize(
     "choice",
     [

@@ -177,11 +177,12 @@ def fit_table(
         if groups is not None:
             all_groups = np.concatenate([groups[train_index], groups[validation_index]])
         training_groups = None if groups is None else groups[train_index]
+        training_time = None if time is None else time[train_index]
         groups = None if groups is None else groups[validation_index]
         time = None if time is None else time[validation_index]
         _check_enough(rows, len(validation))
     else:
-        training_groups = groups
+        training_groups, training_time = groups, time
         if groups is not None:
             # Validation rows that come by themselves are groups of their own.
             codes = np.unique(groups, return_inverse=True)[1]
@@ -203,6 +204,7 @@ def fit_table(
         encoder,
         (teaching or Teaching()) if distils else None,
         training_groups,
+        training_time,
     )
     if on_start is not None:
         on_start(recipe.settings, len(rows), len(validation))
@@ -276,6 +278,7 @@ class _Recipe:
     encoder: TableEncoder | None
     teaching: Teaching | None
     groups: np.ndarray | None
+    time: np.ndarray | None
     keeps_sums: bool | None = None
 
     def decided(self, model: FittedModel, groups: np.ndarray | None) -> _Recipe:
@@ -342,7 +345,7 @@ class _Recipe:
         )
         if self.keeps_sums is None:
             return without_needless_sums(
-                encoder, compact, rows, targets, self.settings, self.groups
+                encoder, compact, rows, targets, self.settings, self.groups, self.time
             )
         return (encoder, compact) if self.keeps_sums else without_sums(encoder, compact)
 

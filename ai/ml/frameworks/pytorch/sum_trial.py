@@ -16,6 +16,7 @@ from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fit_parts import LabelledRows, Targets, training_device
 from ai.ml.frameworks.pytorch.member_training import train_members
 from ai.ml.frameworks.pytorch.settings import FitSettings
+from ai.ml.frameworks.pytorch.splits import split_rows
 
 __all__ = ["without_needless_sums", "without_sums"]
 
@@ -42,6 +43,7 @@ def without_needless_sums(
     targets: Targets,
     settings: FitSettings,
     groups: np.ndarray | None = None,
+    time: np.ndarray | None = None,
 ) -> tuple[TableEncoder, Compact]:
     """The encoder with its sums where a network with them is better, otherwise without.
 
@@ -64,7 +66,9 @@ def without_needless_sums(
     settings : FitSettings
         Resolved.
     groups : ndarray of shape (n_rows,), optional
-        Rows of one group are on one side. Order in time does not count here.
+        Rows of one group are on one side.
+    time : ndarray of shape (n_rows,), optional
+        The rows that judge are later than those that learn.
 
     Returns
     -------
@@ -73,15 +77,7 @@ def without_needless_sums(
     """
     if not encoder.plan_.obliques:
         return encoder, compact
-    draw = np.random.default_rng((settings.random_state, _MOST_ROWS))
-    drawn = draw.permutation(len(rows))[:_MOST_ROWS]
-    n_judges = max(1, round(_HELD_OUT_SHARE * len(drawn)))
-    place = np.arange(len(drawn))
-    if groups is not None:
-        number = np.unique(groups[drawn], return_inverse=True)[1]
-        place = draw.permutation(int(number.max()) + 1)[number]
-    is_judge = place <= np.sort(place)[n_judges - 1]
-    judging, learning = drawn[is_judge], drawn[~is_judge]
+    learning, judging = _sides(len(rows), groups, time, settings.random_state)
     if len(learning) < _FEWEST_ROWS:
         return without_sums(encoder, compact)
     parts = np.array_split(np.arange(len(judging)), min(_PARTS, len(judging)))
@@ -127,3 +123,26 @@ def without_needless_sums(
         if gains.mean() > max(_LEAST_GAIN * without.mean(), _STANDARD_ERRORS * error):
             return encoder, compact
     return without_sums(encoder, compact)
+
+
+def _sides(
+    n_rows: int, groups: np.ndarray | None, time: np.ndarray | None, random_state: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that learn and the rows that judge; the first are none where nothing parts them."""
+    draw = np.random.default_rng((random_state, _MOST_ROWS))
+    drawn = draw.permutation(n_rows)[:_MOST_ROWS]
+    if time is not None:
+        times = time[drawn]
+        if (times == times[0]).all():
+            return drawn[:0], drawn
+        sides = split_rows(
+            len(drawn), fraction=_HELD_OUT_SHARE, time=times, random_state=random_state
+        )
+        return drawn[sides[0]], drawn[sides[1]]
+    n_judges = max(1, round(_HELD_OUT_SHARE * len(drawn)))
+    place = np.arange(len(drawn))
+    if groups is not None:
+        number = np.unique(groups[drawn], return_inverse=True)[1]
+        place = draw.permutation(int(number.max()) + 1)[number]
+    is_judge = place <= np.sort(place)[n_judges - 1]
+    return drawn[~is_judge], drawn[is_judge]
