@@ -286,6 +286,31 @@ def test_files_larger_than_memory_have_them(tmp_path: Path) -> None:
     assert "east + north" in _found(model.model_.encoder)
 
 
+def test_groups_of_files_stay_on_one_side_of_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = _coast(6_000, n_noise=1)
+    groups = np.arange(6_000) // 10
+    columns["noise 0"] = groups.astype(np.float64)
+    path = tmp_path / "coast.parquet"
+    table = pl.DataFrame(columns).with_columns(goal=pl.Series(_steps(columns)))
+    table.with_columns(place=pl.Series([f"place {k}" for k in groups])).write_parquet(path)
+    seen: list[list[set[float]]] = []
+    whole = member_training.train_members
+
+    def watched(*given: Any, **named: Any) -> Any:
+        seen.append([set(part[1].frame["noise 0"].to_list()) for part in given[2:4]])
+        return whole(*given, **named)
+
+    monkeypatch.setattr(sum_trial, "train_members", watched)
+    model = TabularRegressor(n_members=1, max_epochs=2, device="cpu")
+    model.fit_file(path, "goal", memory=1, group="place")
+    assert len(seen) == 2
+    for learning, judging in seen:
+        assert not learning & judging
+        assert judging
+
+
 def test_an_interrupt_in_the_trial_ends_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first epochs are the trial's: a fit that went on would train on what is half tried."""
     columns = _coast(n_noise=3)

@@ -302,7 +302,9 @@ class _StreamFit:
             target_name=self.columns.target,
         )
         targets = self._targets()
-        encoder, compact = without_needless_sums(encoder, compact, sample, targets, settings)
+        encoder, compact = without_needless_sums(
+            encoder, compact, sample, targets, settings, self._sample_groups()
+        )
         device = training_device(settings)
         goal = Goal(
             encoder,
@@ -332,6 +334,13 @@ class _StreamFit:
             weight = sample[self.columns.weight].cast(pl.Float64).to_numpy()
         target = self.scan.encoded(sample[self.columns.target])
         return LabelledRows(sample.select(self.columns.features(self.table)), target, weight)
+
+    def _sample_groups(self) -> NDArray[Any] | None:
+        """A number for the group of each row of the training sample."""
+        if self.columns.group is None:
+            return None
+        cells = self.scan.samples["train"][self.columns.group].cast(pl.String).fill_null("")
+        return cells.rank("dense").to_numpy()
 
     @property
     def _sets_aside(self) -> bool:

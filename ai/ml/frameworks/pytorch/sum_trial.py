@@ -20,7 +20,7 @@ from ai.ml.frameworks.pytorch.splits import split_rows
 
 __all__ = ["without_needless_sums", "without_sums"]
 
-_MOST_ROWS = 8_000
+_MOST_ROWS = 16_000
 _HELD_OUT_SHARE = 0.2
 _PARTS = 20
 _STANDARD_ERRORS = 1.64
@@ -47,7 +47,7 @@ def without_needless_sums(
 ) -> tuple[TableEncoder, Compact]:
     """The encoder with its sums where a network with them is better, otherwise without.
 
-    One network each is trained as the settings say, on four fifths of at most 8,000 of the rows,
+    One network each is trained as the settings say, on four fifths of at most 16,000 of the rows,
     from the same seed and with the same fifth to choose its epoch and to judge it. The sums stay
     if they save 1 % of the loss, and more than 1.64 of its standard errors over 20 parts of that
     fifth (the one-sided 5 % level). Where there are no sums nothing is trained. The search has
