@@ -15,6 +15,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 
 from ai.ml.frameworks.pytorch import Checkpoint, TabularClassifier, TabularRegressor, load_model
+from ai.ml.frameworks.pytorch.settings import modes_for
 
 SMALL: dict[str, Any] = {
     "hidden_dim": 16,
@@ -136,13 +137,25 @@ def test_regression_is_good_and_stays_in_the_training_range() -> None:
     assert predictions.max() <= y.max()
 
 
-def test_zero_weight_equals_no_row_exactly() -> None:
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [(TabularClassifier, mode) for mode in modes_for("classification")]
+    + [(TabularRegressor, mode) for mode in modes_for("regression")],
+)
+def test_zero_weight_equals_no_row_exactly(kind: Any, mode: Any) -> None:
     frame, y = _mixed()
     keep = np.arange(len(y)) % 5 != 0
-    odd = np.where(keep, y, "no")
-    weighted = TabularClassifier(**SMALL).fit(frame, odd, sample_weight=keep.astype(float))
-    absent = TabularClassifier(**SMALL).fit(frame.filter(keep), y[keep])
-    np.testing.assert_array_equal(weighted.predict_proba(frame), absent.predict_proba(frame))
+    if kind is TabularRegressor:
+        y = np.arange(len(y)) / 7.0
+    odd = np.where(keep, y, y[0])
+    model = kind(mode, **SMALL | ({"max_epochs": 3} if mode.startswith("tree") else {}))
+    weighted = clone(model).fit(frame, odd, sample_weight=keep.astype(float))
+    absent = clone(model).fit(frame.filter(keep), y[keep])
+    np.testing.assert_array_equal(weighted.predict(frame), absent.predict(frame))
+    assert weighted.model_.metrics == absent.model_.metrics
+    for epochs in zip(weighted.model_.history, absent.model_.history, strict=True):
+        one, other = ({**epoch, "seconds": 0.0} for epoch in epochs)
+        assert one == other
 
 
 def test_eval_set_replaces_the_split_and_its_labels_are_checked() -> None:
@@ -535,3 +548,9 @@ def test_a_validation_weight_of_two_is_the_row_twice(mode: Any) -> None:
     for name in ("log_loss", "brier", "accuracy", "balanced_accuracy", "auc"):
         scores = [one.model_.metrics["validation"][name] for one in (weighted, repeated)]
         assert scores[0] == pytest.approx(scores[1], abs=2e-5), name
+
+
+@pytest.mark.parametrize("mode", ["imbalance_aware", "calibrated_classifier", "nothing"])
+def test_a_mode_that_does_not_fit_is_refused_before_the_table_is_read(mode: Any) -> None:
+    with pytest.raises(ValueError, match=mode):
+        TabularRegressor(mode).fit("not a table", None)

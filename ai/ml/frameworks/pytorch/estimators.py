@@ -409,6 +409,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         TableError
             If the table does.
         """
+        settings, teaching = self._settings(), self._teaching()
         callback = self._callback(callbacks)
         frame, named = self._frame(X)
         labels = encode_labels(_column(y, type(self).__name__))
@@ -420,7 +421,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         with telling_failures(callback):
             model = fit_table(
                 self._rows(frame, labels.codes, sample_weight),
-                self._settings(),
+                settings,
                 classes=labels.classes,
                 validation=validation,
                 groups=_optional_column(groups, "groups", len(frame)),
@@ -429,7 +430,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
                 roles=self.roles,
                 class_weight=self.class_weight,
                 prior=self.prior,
-                teaching=self._teaching(),
+                teaching=teaching,
                 on_start=callback.on_start,
                 on_epoch=callback.on_epoch,
                 checkpoint=checkpoint,
@@ -531,6 +532,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Fit to a table; arguments as in `TabularClassifier.fit`, with a numeric `y`."""
+        settings, teaching = self._settings(), self._teaching()
         callback = self._callback(callbacks)
         frame, named = self._frame(X)
         target = regression_target(_column(y, type(self).__name__))
@@ -545,13 +547,13 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         with telling_failures(callback):
             model = fit_table(
                 self._rows(frame, target, sample_weight),
-                self._settings(),
+                settings,
                 validation=validation,
                 groups=_optional_column(groups, "groups", len(frame)),
                 time=_optional_column(time, "time", len(frame)),
                 named=named,
                 roles=self.roles,
-                teaching=self._teaching(),
+                teaching=teaching,
                 on_start=callback.on_start,
                 on_epoch=callback.on_epoch,
                 checkpoint=checkpoint,

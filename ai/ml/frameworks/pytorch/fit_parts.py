@@ -96,7 +96,11 @@ class LabelledRows:
         return LabelledRows(frame, np.concatenate([self.target, more.target]), weight)
 
     def with_positive_weight(self) -> tuple[LabelledRows, np.ndarray | None]:
-        """These rows less those of weight zero, and the numbers of the rows kept."""
+        """These rows less those of weight zero, and the numbers of the rows kept.
+
+        Where all others weigh 1, nothing is left of the weights, so that sums come in the same
+        order, and to the last bit, as without them.
+        """
         if self.weight is None:
             return self, None
         if not np.isfinite(self.weight).all() or (self.weight < 0).any():
@@ -108,9 +112,10 @@ class LabelledRows:
         keep = np.flatnonzero(self.weight > 0)
         if keep.size == 0:
             raise ValueError("sample_weight must be above 0 for at least one row; all are 0")
-        if keep.size == len(self):
-            return self, None
-        return self.take(keep), keep
+        rows = self if keep.size == len(self) else self.take(keep)
+        if rows.weight is not None and (rows.weight == 1.0).all():
+            rows = replace(rows, weight=None)
+        return rows, None if keep.size == len(self) else keep
 
 
 @dataclass(frozen=True)
