@@ -226,6 +226,17 @@ def test_the_later_rows_judge_the_trial(monkeypatch: pytest.MonkeyPatch) -> None
         assert 0.15 < len(judging) / len(learning + judging) < 0.25
 
 
+def test_the_trial_is_told_of_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = _coast(n_noise=3)
+    model = TabularRegressor(n_members=1, max_epochs=12, random_state=0, verbose=1)
+    model.fit(pl.DataFrame(columns), _steps(columns))
+    found, decided, *epochs = capsys.readouterr().out.splitlines()
+    assert found.startswith("sums of columns that may help: east + north")
+    assert found.endswith("; two networks try them first")
+    assert decided == "the sums stay: the network with them is better"
+    assert epochs[0].startswith("epoch 1: ")
+
+
 def test_rows_of_one_time_cannot_try_sums() -> None:
     learning, judging = sum_trial._sides(1_000, None, np.zeros(1_000), 0)
     assert (len(learning), len(judging)) == (0, 1_000)

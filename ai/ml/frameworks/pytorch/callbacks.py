@@ -28,6 +28,9 @@ class Callback:
     def on_start(self, settings: FitSettings, n_training_rows: int, n_validation_rows: int) -> None:
         """Training is about to begin, with every setting resolved."""
 
+    def on_message(self, message: str) -> None:
+        """A sentence on what takes time before the first epoch."""
+
     def on_epoch(self, epoch: Epoch) -> None:
         """An epoch is done. A fit that trains more than once counts from 1 each time."""
 
@@ -45,6 +48,10 @@ class _Several(Callback):
     def on_start(self, settings: FitSettings, n_training_rows: int, n_validation_rows: int) -> None:
         for callback in self._callbacks:
             callback.on_start(settings, n_training_rows, n_validation_rows)
+
+    def on_message(self, message: str) -> None:
+        for callback in self._callbacks:
+            callback.on_message(message)
 
     def on_epoch(self, epoch: Epoch) -> None:
         for callback in self._callbacks:

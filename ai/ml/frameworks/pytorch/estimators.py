@@ -94,7 +94,7 @@ class _TabularEstimator(FitsFiles, BaseEstimator):  # type: ignore[misc]
 
     def _callback(self, callbacks: Callbacks) -> Callback:
         given = as_callback(callbacks)
-        return as_callback([given, _print_epoch]) if self.verbose else given
+        return as_callback([given, _Printer()]) if self.verbose else given
 
     def _eval_frame(self, X: object, training: pl.DataFrame) -> pl.DataFrame:
         """The table of an `eval_set`; an array's columns are those of training, in order."""
@@ -433,6 +433,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
                 teaching=teaching,
                 on_start=callback.on_start,
                 on_epoch=callback.on_epoch,
+                on_message=callback.on_message,
                 checkpoint=checkpoint,
             )
             self._remember(model)
@@ -556,6 +557,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
                 teaching=teaching,
                 on_start=callback.on_start,
                 on_epoch=callback.on_epoch,
+                on_message=callback.on_message,
                 checkpoint=checkpoint,
             )
             self._remember(model)
@@ -651,9 +653,15 @@ def _forget(checkpoint: Checkpoint | None, model: FittedModel) -> None:
         checkpoint.remove()
 
 
-def _print_epoch(epoch: Epoch) -> None:
-    print(
-        f"epoch {epoch.epoch}: train {epoch.train_loss:.4f}, "
-        f"validation {epoch.validation_loss:.4f}, best {epoch.best_loss:.4f}, "
-        f"{epoch.seconds:.1f} s"
-    )
+class _Printer(Callback):
+    """What `verbose` shows."""
+
+    def on_message(self, message: str) -> None:
+        print(message)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        print(
+            f"epoch {epoch.epoch}: train {epoch.train_loss:.4f}, "
+            f"validation {epoch.validation_loss:.4f}, best {epoch.best_loss:.4f}, "
+            f"{epoch.seconds:.1f} s"
+        )

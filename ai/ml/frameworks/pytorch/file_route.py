@@ -108,6 +108,7 @@ class FitsFiles:
                 checkpoint=checkpoint,
                 on_start=callback.on_start,
                 on_epoch=callback.on_epoch,
+                on_message=callback.on_message,
             )
             if not isinstance(model, FittedModel):
                 raise RuntimeError("a process that works alone has the model")

@@ -76,6 +76,7 @@ def fit_table(
     target_name: str | None = None,
     on_start: Callable[[FitSettings, int, int], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> FittedModel:
     """Fit a model to a table.
@@ -114,6 +115,8 @@ def fit_table(
         validation rows.
     on_epoch : callable, optional
         Called with each `Epoch`.
+    on_message : callable, optional
+        Called with sentences on what takes time before the first epoch.
     checkpoint : Checkpoint, optional
         Where the run keeps its state, and goes on from; the caller removes it in the end.
 
@@ -205,6 +208,7 @@ def fit_table(
         (teaching or Teaching()) if distils else None,
         training_groups,
         training_time,
+        on_message,
     )
     if on_start is not None:
         on_start(recipe.settings, len(rows), len(validation))
@@ -279,6 +283,7 @@ class _Recipe:
     teaching: Teaching | None
     groups: np.ndarray | None
     time: np.ndarray | None
+    on_message: Callable[[str], None] | None
     keeps_sums: bool | None = None
 
     def decided(self, model: FittedModel, groups: np.ndarray | None) -> _Recipe:
@@ -345,7 +350,14 @@ class _Recipe:
         )
         if self.keeps_sums is None:
             return without_needless_sums(
-                encoder, compact, rows, targets, self.settings, self.groups, self.time
+                encoder,
+                compact,
+                rows,
+                targets,
+                self.settings,
+                self.groups,
+                self.time,
+                self.on_message,
             )
         return (encoder, compact) if self.keeps_sums else without_sums(encoder, compact)
 

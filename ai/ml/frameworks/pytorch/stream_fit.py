@@ -303,7 +303,7 @@ class _StreamFit:
         )
         targets = self._targets()
         encoder, compact = without_needless_sums(
-            encoder, compact, sample, targets, settings, self._sample_groups()
+            encoder, compact, sample, targets, settings, self._sample_groups(), on_message=say
         )
         device = training_device(settings)
         goal = Goal(

@@ -7,6 +7,7 @@ whole numbers its loss was higher with them (`benchmarks/sums.py`). So two netwo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -44,6 +45,7 @@ def without_needless_sums(
     settings: FitSettings,
     groups: np.ndarray | None = None,
     time: np.ndarray | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> tuple[TableEncoder, Compact]:
     """The encoder with its sums where a network with them is better, otherwise without.
 
@@ -69,6 +71,8 @@ def without_needless_sums(
         Rows of one group are on one side.
     time : ndarray of shape (n_rows,), optional
         The rows that judge are later than those that learn.
+    on_message : callable, optional
+        Told of the sums before networks try them, and of what came of it.
 
     Returns
     -------
@@ -80,6 +84,9 @@ def without_needless_sums(
     learning, judging = _sides(len(rows), groups, time, settings.random_state)
     if len(learning) < _FEWEST_ROWS:
         return without_sums(encoder, compact)
+    say = on_message or (lambda message: None)
+    names = ", ".join(encoder.plan_.oblique_name(own) for own in encoder.plan_.obliques)
+    say(f"sums of columns that may help: {names}; two networks try them first")
     parts = np.array_split(np.arange(len(judging)), min(_PARTS, len(judging)))
     learners, judges = rows.take(learning), rows.take(judging)
     device = training_device(settings)
@@ -121,7 +128,9 @@ def without_needless_sums(
         gains = without - those
         error = gains.std(ddof=1) / np.sqrt(len(gains))
         if gains.mean() > max(_LEAST_GAIN * without.mean(), _STANDARD_ERRORS * error):
+            say("the sums stay: the network with them is better")
             return encoder, compact
+    say("the sums are left out: the network with them is no better")
     return without_sums(encoder, compact)
 
 

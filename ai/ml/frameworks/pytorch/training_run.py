@@ -333,6 +333,7 @@ def _fit_in_memory(
             target_name=request.table.target,
             on_start=callback.on_start,
             on_epoch=callback.on_epoch,
+            on_message=say,
             checkpoint=_checkpoint(request, n_workers=1),
         )
     if test is None:
