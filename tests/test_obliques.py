@@ -237,9 +237,39 @@ def test_the_trial_is_told_of_in_words(capsys: pytest.CaptureFixture[str]) -> No
     assert epochs[0].startswith("epoch 1: ")
 
 
-def test_rows_of_one_time_cannot_try_sums() -> None:
-    learning, judging = sum_trial._sides(1_000, None, np.zeros(1_000), 0)
-    assert (len(learning), len(judging)) == (0, 1_000)
+def test_every_row_judges_at_most_once() -> None:
+    draw = np.random.default_rng(0)
+    for groups in (None, draw.integers(0, 40, 3_000)):
+        sides = list(sum_trial._sides(3_000, groups, None, 0))
+        assert len(sides) == 2
+        for learning, judging in sides:
+            assert np.array_equal(np.sort(np.concatenate([learning, judging])), np.arange(3_000))
+            assert 500 < len(judging) < 750
+        assert not set(sides[0][1]) & set(sides[1][1])
+        if groups is not None:
+            assert not set(groups[sides[1][0]]) & set(groups[sides[1][1]])
+
+
+@pytest.mark.parametrize("order", ["groups", "time"])
+def test_rows_that_nothing_parts_cannot_try_sums(order: str) -> None:
+    given: dict[str, Any] = {"groups": None, "time": None, order: np.zeros(1_000)}
+    assert list(sum_trial._sides(1_000, random_state=0, **given)) == []
+
+
+@pytest.mark.parametrize(("second_gain", "stay"), [(0.1, True), (-0.1, False), (0.0, False)])
+def test_an_undecided_trial_is_made_again(
+    second_gain: float, stay: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = _coast(n_noise=3)
+    # Without and with sums: first 5 % better by two standard errors, of which three are asked.
+    noise = np.tile([-0.1, 0.1], 10)
+    told = [np.ones(20), 0.95 + noise, np.ones(20), 1.0 - second_gain + 0.1 * noise]
+    monkeypatch.setattr(sum_trial, "_part_losses", lambda *given: told.pop(0))
+    monkeypatch.setattr(sum_trial, "_STANDARD_ERRORS", 3.0)
+    settings = FitSettings(task="regression", n_members=1, max_epochs=2)
+    model = fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings)
+    assert bool(model.encoder.plan_.obliques) == stay
+    assert not told
 
 
 @pytest.mark.parametrize(

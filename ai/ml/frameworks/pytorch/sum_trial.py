@@ -7,8 +7,9 @@ whole numbers its loss was higher with them (`benchmarks/sums.py`). So two netwo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +18,11 @@ from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fit_parts import LabelledRows, Targets, training_device
 from ai.ml.frameworks.pytorch.member_training import train_members
 from ai.ml.frameworks.pytorch.settings import FitSettings
-from ai.ml.frameworks.pytorch.splits import split_rows
 
 __all__ = ["without_needless_sums", "without_sums"]
 
 _MOST_ROWS = 16_000
+_MOST_TRIALS = 2
 _HELD_OUT_SHARE = 0.2
 _PARTS = 20
 _STANDARD_ERRORS = 1.64
@@ -52,9 +53,10 @@ def without_needless_sums(
     One network each is trained as the settings say, on four fifths of at most 16,000 of the rows,
     from the same seed and with the same fifth to choose its epoch and to judge it. The sums stay
     if they save 1 % of the loss, and more than 1.64 of its standard errors over 20 parts of that
-    fifth (the one-sided 5 % level). Where there are no sums nothing is trained. The search has
-    seen all of these rows, so that the trial is no second proof of what it found: it asks what a
-    network makes of it.
+    fifth (the one-sided 5 % level). Where they save 1 % but not so many errors, the same is done
+    with another fifth, and both decide together. Where there are no sums nothing is trained. The
+    search has seen all of these rows, so that the trial is no second proof of what it found: it
+    asks what a network makes of it.
 
     Parameters
     ----------
@@ -70,7 +72,7 @@ def without_needless_sums(
     groups : ndarray of shape (n_rows,), optional
         Rows of one group are on one side.
     time : ndarray of shape (n_rows,), optional
-        The rows that judge are later than those that learn.
+        The rows that judge are later than those that learn; there is one trial then.
     on_message : callable, optional
         Told of the sums before networks try them, and of what came of it.
 
@@ -81,77 +83,98 @@ def without_needless_sums(
     """
     if not encoder.plan_.obliques:
         return encoder, compact
-    learning, judging = _sides(len(rows), groups, time, settings.random_state)
-    if len(learning) < _FEWEST_ROWS:
-        return without_sums(encoder, compact)
     say = on_message or (lambda message: None)
     names = ", ".join(encoder.plan_.oblique_name(own) for own in encoder.plan_.obliques)
     say(f"sums of columns that may help: {names}; two networks try them first")
-    parts = np.array_split(np.arange(len(judging)), min(_PARTS, len(judging)))
-    learners, judges = rows.take(learning), rows.take(judging)
-    device = training_device(settings)
-
-    def losses(own: TableEncoder, learned: Compact, judged: Compact) -> np.ndarray:
-        try:
-            trained = train_members(
-                replace(settings, n_members=1),
-                own,
-                (learned, learners),
-                (judged, judges),
-                targets,
-                None,
-                taught=None,
-                on_epoch=None,
-                checkpoint=None,
-                stop_at=None,
-                keep_interrupted=False,
-            )
-        except FloatingPointError:
-            # What cannot be trained saves nothing; the fit itself says so if it fails too.
-            return np.full(len(parts), np.inf)
-        (module,) = trained.modules
-        x = torch.from_numpy(own.expand(judged)).to(device)
-        with torch.no_grad():
-            logits = module(x).unsqueeze(0)
-        return np.array(
-            [
-                float(targets.on(judges.take(part), device).loss(logits[:, torch.from_numpy(part)]))
-                for part in parts
-            ]
+    without, those = np.empty(0), np.empty(0)
+    for learning, judging in _sides(len(rows), groups, time, settings.random_state):
+        learned, judged = (
+            _Encoded(encoder, compact.take(index), rows.take(index))
+            for index in (learning, judging)
         )
-
-    learned, judged = compact.take(learning), compact.take(judging)
-    plain, plain_learned = without_sums(encoder, learned)
-    without = losses(plain, plain_learned, without_sums(encoder, judged)[1])
-    those = losses(encoder, learned, judged)
-    if np.isfinite(without).all() and np.isfinite(those).all() and len(parts) > 1:
+        plain_learned, plain_judged = learned.without_sums(), judged.without_sums()
+        without = np.append(without, _part_losses(plain_learned, plain_judged, targets, settings))
+        those = np.append(those, _part_losses(learned, judged, targets, settings))
+        if len(those) < 2 or not (np.isfinite(without).all() and np.isfinite(those).all()):
+            break
         gains = without - those
         error = gains.std(ddof=1) / np.sqrt(len(gains))
-        if gains.mean() > max(_LEAST_GAIN * without.mean(), _STANDARD_ERRORS * error):
+        least = _LEAST_GAIN * without.mean()
+        if gains.mean() > max(least, _STANDARD_ERRORS * error):
             say("the sums stay: the network with them is better")
             return encoder, compact
+        if gains.mean() <= least:
+            break
     say("the sums are left out: the network with them is no better")
     return without_sums(encoder, compact)
 
 
+class _Encoded(NamedTuple):
+    """Rows, what an encoder made of them, and the encoder."""
+
+    encoder: TableEncoder
+    compact: Compact
+    rows: LabelledRows
+
+    def without_sums(self) -> _Encoded:
+        return _Encoded(*without_sums(self.encoder, self.compact), self.rows)
+
+
+def _part_losses(
+    learned: _Encoded, judged: _Encoded, targets: Targets, settings: FitSettings
+) -> np.ndarray:
+    """Losses of one network on parts of the rows that judge it, infinite where it fails."""
+    parts = np.array_split(np.arange(len(judged.rows)), min(_PARTS, len(judged.rows)))
+    try:
+        trained = train_members(
+            replace(settings, n_members=1),
+            learned.encoder,
+            (learned.compact, learned.rows),
+            (judged.compact, judged.rows),
+            targets,
+            None,
+            taught=None,
+            on_epoch=None,
+            checkpoint=None,
+            stop_at=None,
+            keep_interrupted=False,
+        )
+    except FloatingPointError:
+        # What cannot be trained saves nothing; the fit itself says so if it fails too.
+        return np.full(len(parts), np.inf)
+    (module,) = trained.modules
+    device = training_device(settings)
+    x = torch.from_numpy(judged.encoder.expand(judged.compact)).to(device)
+    with torch.no_grad():
+        logits = module(x).unsqueeze(0)
+    losses = [
+        targets.on(judged.rows.take(part), device).loss(logits[:, torch.from_numpy(part)])
+        for part in parts
+    ]
+    return np.array([float(loss) for loss in losses])
+
+
 def _sides(
     n_rows: int, groups: np.ndarray | None, time: np.ndarray | None, random_state: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that learn and the rows that judge; the first are none where nothing parts them."""
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The rows that learn and the rows that judge, as often as there are others to judge."""
     draw = np.random.default_rng((random_state, _MOST_ROWS))
     drawn = draw.permutation(n_rows)[:_MOST_ROWS]
-    if time is not None:
-        times = time[drawn]
-        if (times == times[0]).all():
-            return drawn[:0], drawn
-        sides = split_rows(
-            len(drawn), fraction=_HELD_OUT_SHARE, time=times, random_state=random_state
-        )
-        return drawn[sides[0]], drawn[sides[1]]
     n_judges = max(1, round(_HELD_OUT_SHARE * len(drawn)))
     place = np.arange(len(drawn))
+    n_trials = _MOST_TRIALS
     if groups is not None:
         number = np.unique(groups[drawn], return_inverse=True)[1]
         place = draw.permutation(int(number.max()) + 1)[number]
-    is_judge = place <= np.sort(place)[n_judges - 1]
-    return drawn[~is_judge], drawn[is_judge]
+    elif time is not None:
+        # The latest judge, and no others are as late.
+        place = -np.unique(time[drawn], return_inverse=True)[1]
+        n_trials = 1
+    ends = np.sort(place)
+    low = ends[0] - 1
+    for trial in range(n_trials):
+        high = ends[min((trial + 1) * n_judges, len(ends)) - 1]
+        is_judge = (low < place) & (place <= high)
+        low = high
+        if is_judge.any() and (~is_judge).sum() >= _FEWEST_ROWS:
+            yield drawn[~is_judge], drawn[is_judge]
