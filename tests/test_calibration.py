@@ -292,6 +292,66 @@ def test_a_copy_is_not_held_out_from_its_row() -> None:
         assert np.mean([fit.gain for fit in fits]) < -0.02
 
 
+def test_copies_that_rounding_parted_move_few_rows() -> None:
+    # As networks give them: copies of a row differ by 1e-7.
+    p, y = draw(5_000, 2, 0, sharpness=1.05)
+    copies = np.repeat(np.arange(5_000), 2)
+    noisy = p[copies] * np.exp(np.random.default_rng(0).normal(size=(10_000, 2)) * 2e-7)
+    weighted = fit_calibrator(p, y, kind="temperature", sample_weight=np.full(5_000, 2))
+    repeated = fit_calibrator(noisy, y[copies], kind="temperature")
+    assert abs(weighted.gain - repeated.gain) < 0.2 * weighted.standard_error
+    assert weighted.standard_error == pytest.approx(repeated.standard_error, rel=0.01)
+    folds = []
+    for proba, codes in ((p[copies], y[copies]), (noisy, y[copies])):
+        rows = calibration._weighted_rows(proba, codes, None, None)
+        assert rows is not None
+        folds.append(calibration._folds(rows, calibration._kinds(rows, 0), 5))
+    assert (folds[0] != folds[1]).mean() < 0.02
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_folds_are_even_and_spread_classes(n_classes: int) -> None:
+    p, y = draw(1_000, n_classes, 0)
+    rows = calibration._weighted_rows(p, y, None, None)
+    assert rows is not None
+    folds = calibration._folds(rows, calibration._kinds(rows, 0), 10)
+    for label in range(n_classes):
+        sizes = np.bincount(folds[y == label], minlength=10)
+        # Rows of nearly equal probabilities lie together.
+        assert sizes.max() - sizes.min() <= 4
+    assert not np.array_equal(folds, calibration._folds(rows, calibration._kinds(rows, 1), 10))
+
+
+@pytest.mark.parametrize("scale", [1e-250, 1e-160, 1e17, 1e200])
+def test_extreme_weights_are_weights(scale: float) -> None:
+    p, y = draw(300, 3, 0, sharpness=2.0)
+    w = np.random.default_rng(0).uniform(0.5, 1.0, 300)
+    plain, scaled = (
+        fit_calibrator(p, y, kind="vector", sample_weight=weight) for weight in (w, w * scale)
+    )
+    assert scaled.gain == pytest.approx(plain.gain, rel=1e-4)
+    assert scaled.standard_error == pytest.approx(plain.standard_error, rel=1e-4)
+
+
+def test_no_weight_at_all() -> None:
+    p, y = draw(50, 2, 0)
+    fit = fit_calibrator(p, y, kind="auto", sample_weight=np.zeros(50))
+    assert fit.message.startswith("not calibrated: 0 validation rows are too few")
+    with pytest.raises(ValueError, match="at least one row of positive weight"):
+        refined_log_loss(p, y, np.zeros(50))
+
+
+def test_two_rows_however_heavy_fit_no_matrix() -> None:
+    fit = fit_calibrator(
+        softmax(np.eye(3)[:2]), np.array([0, 1]), kind="auto", sample_weight=np.full(2, 100)
+    )
+    assert fit.calibrator.kind in ("identity", "temperature")
+    fit = fit_calibrator(
+        softmax(np.eye(3)[:2]), np.array([0, 1]), kind="vector", sample_weight=np.full(2, 100)
+    )
+    assert "vector calibration needs 10 different predictions; got 2" in fit.message
+
+
 def test_one_prediction_for_all_rows_is_left_alone() -> None:
     fit = fit_calibrator(np.tile([[0.3, 0.7]], (50, 1)), np.arange(50) % 2, kind="auto")
     assert not fit.accepted

@@ -28,7 +28,6 @@ from ai.ml.frameworks.pytorch.calibrator import (
 )
 from ai.ml.frameworks.pytorch.metrics import row_log_loss
 from ai.ml.frameworks.pytorch.settings import CalibrationName
-from ai.ml.frameworks.pytorch.splits import fold_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -57,6 +56,7 @@ _MIN_ROWS_ISOTONIC = 10_000
 _MAX_CLASSES_STRUCTURED = 64
 # Copies of a row may differ by rounding: networks compute them at different places of a batch.
 _DIGITS = 4
+_LARGEST_COUNT = 2.0**31
 
 
 class CalibrationFit(NamedTuple):
@@ -156,18 +156,22 @@ def fit_calibrator(
     y = np.asarray(codes, dtype=np.int64)
     check_calibration(kind, p.shape[1])
     rows = _weighted_rows(p, y, sample_weight, class_weights)
-    if rows.n_rows < _MIN_ROWS:
-        return _kept(f"{rows.n_rows:.0f} validation rows are too few to calibrate on")
-    candidates = _candidates(kind, p.shape[1], rows.n_rows)
+    if rows is None or rows.n_rows < _MIN_ROWS:
+        n_rows = 0 if rows is None else rows.n_rows
+        return _kept(f"{n_rows:.0f} validation rows are too few to calibrate on")
+    kinds = _kinds(rows, random_state)
+    n_kinds = int(kinds.max()) + 1
+    if n_kinds < 2:
+        return _kept("all validation rows have the same probabilities")
+    candidates = _candidates(kind, p.shape[1], rows.n_rows, n_kinds)
+    if not candidates and n_kinds < _MIN_ROWS:
+        return _kept(f"{kind} calibration needs {_MIN_ROWS} different predictions; got {n_kinds}")
     if not candidates:
         return _kept(
             f"isotonic calibration needs {_MIN_ROWS_ISOTONIC} validation rows; "
             f"got {rows.n_rows:.0f}"
         )
-    folds = _folds(rows, 10 if rows.n_rows < 1_000 else 5, random_state)
-    if not folds.any():
-        return _kept("all validation rows have the same probabilities")
-    return _choose(rows, candidates, folds)
+    return _choose(rows, candidates, _folds(rows, kinds, 10 if rows.n_rows < 1_000 else 5))
 
 
 def fit_inverse_temperature(
@@ -191,6 +195,8 @@ def fit_inverse_temperature(
         As in `fit_calibrator`.
     """
     rows = _weighted_rows(proba, codes, sample_weight, class_weights)
+    if rows is None:
+        raise ValueError("at least one row of positive weight is needed; got none")
     return _inverse_temperature(log_proba(rows.proba), rows)
 
 
@@ -217,6 +223,8 @@ def refined_log_loss(
         As in `fit_calibrator`.
     """
     rows = _weighted_rows(proba, codes, sample_weight, class_weights)
+    if rows is None:
+        raise ValueError("at least one row of positive weight is needed; got none")
     value = _inverse_temperature(log_proba(rows.proba), rows)
     return float(rows.weight @ row_log_loss(rows.codes, scale_temperature(rows.proba, value)))
 
@@ -233,11 +241,12 @@ class _Rows:
         self.proba = proba
         self.codes = codes
         self.counts = counts
-        self.unit_weight = unit_weight
+        # Nothing depends on their scale, and squares of extreme ones would not be finite.
+        self.unit_weight = unit_weight / unit_weight.max()
         self.n_rows = float(counts.sum())
-        weight = counts * unit_weight
+        weight = counts * self.unit_weight
         self.weight = weight / weight.sum()
-        self.n_effective = _effective_rows(counts, unit_weight)
+        self.n_effective = _effective_rows(counts, self.unit_weight)
         self.uniform = 1.0 / (self.n_effective + 1.0)
 
     def take(self, index: NDArray[Any]) -> _Rows:
@@ -264,16 +273,20 @@ def _weighted_rows(
     codes: IntArray,
     sample_weight: ArrayLike | None,
     class_weights: ArrayLike | None,
-) -> _Rows:
+) -> _Rows | None:
     """The rows of positive weight, counted by their weights where these are whole numbers."""
     ones = np.ones(len(codes))
     weight = ones if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     by_class = ones if class_weights is None else np.asarray(class_weights, np.float64)[codes]
-    used = weight * by_class > 0.0
+    used = (weight > 0.0) & (by_class > 0.0)
+    if not used.any():
+        return None
     proba, codes, weight, by_class = proba[used], codes[used], weight[used], by_class[used]
-    if (weight == np.rint(weight)).all():
-        return _Rows(proba, codes, weight, by_class)
-    return _Rows(proba, codes, ones[used], weight * by_class)
+    counts = np.rint(weight)
+    # 3 times 0.1 times 10 is 3 but for rounding; and above 2**52 every float is whole.
+    if counts.max() <= _LARGEST_COUNT and np.allclose(weight, counts, rtol=1e-9, atol=0.0):
+        return _Rows(proba, codes, counts, by_class)
+    return _Rows(proba, codes, ones[used], weight / weight.max() * by_class)
 
 
 def _effective_rows(counts: FloatArray, unit_weight: FloatArray) -> float:
@@ -281,34 +294,54 @@ def _effective_rows(counts: FloatArray, unit_weight: FloatArray) -> float:
     return total**2 / float((counts * unit_weight**2).sum())
 
 
-def _folds(rows: _Rows, n_folds: int, random_state: int) -> IntArray:
-    """A fold for each row; rows of equal probabilities lie together, and classes are spread.
+def _kinds(rows: _Rows, random_state: int) -> IntArray:
+    """A number for each row, from 0, equal where the probabilities are, in random order.
 
-    A copy of a row would else be predicted by a calibrator that has seen it. Only 0 where there
-    are no two rows of different probabilities.
+    The order is that of a hash of the probabilities themselves: a copy more or less, or one that
+    rounding took away from the others, moves no other row far.
     """
-    kinds, kind_of = np.unique(log_proba(rows.proba).round(_DIGITS), axis=0, return_inverse=True)
-    mass = np.zeros(kinds.shape)
-    np.add.at(mass, (kind_of, rows.codes), rows.weight)
-    if len(kinds) < 2:
-        return np.zeros(len(rows.codes), dtype=np.int64)
-    folds = fold_rows(
-        len(kinds), min(n_folds, len(kinds)), mass.argmax(axis=1), random_state=random_state
-    )
-    return folds[kind_of]
+    logs = (log_proba(rows.proba) * 10.0**_DIGITS).round().astype(np.int64).view(np.uint64)
+    draw = np.random.default_rng(random_state)
+    factors = draw.integers(0, 2**63, logs.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    mixed = (logs * factors).sum(axis=1, dtype=np.uint64)
+    # The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) leaves nothing of neighbourhood.
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return np.unique(mixed, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _folds(rows: _Rows, kinds: IntArray, n_folds: int) -> IntArray:
+    """A fold for each row; those of one kind lie together, and classes are spread.
+
+    A copy of a row would else be predicted by a calibrator that has seen it.
+    """
+    n_classes = rows.proba.shape[1]
+    mass = np.zeros((int(kinds.max()) + 1, n_classes))
+    np.add.at(mass, (kinds, rows.codes), rows.weight)
+    class_of = mass.argmax(axis=1)
+    folds = np.empty(len(mass), dtype=np.int64)
+    start = 0
+    for label in range(n_classes):
+        own = np.flatnonzero(class_of == label)
+        # Runs of equal length; a class of few kinds begins where the one before it ended.
+        folds[own] = (start + np.arange(len(own)) * n_folds // max(len(own), n_folds)) % n_folds
+        start += min(len(own), n_folds)
+    # Numbered anew, since few kinds fill few folds.
+    return np.unique(folds, return_inverse=True)[1].reshape(-1)[kinds]
 
 
 def _candidates(
-    kind: CalibrationName, n_classes: int, n_rows: float
+    kind: CalibrationName, n_classes: int, n_rows: float, n_kinds: int
 ) -> list[tuple[CalibratorKind, Callable[[_Rows], Calibrator]]]:
     fits: dict[CalibratorKind, Callable[[_Rows], Calibrator]] = {"temperature": _fit_temperature}
     if n_classes == 2:
         fits["logistic"] = _fit_logistic
-    else:
+    elif n_kinds >= _MIN_ROWS:
         fits["vector"] = lambda rows: _fit_matrix(rows, "vector")
         if n_classes <= _MAX_CLASSES_STRUCTURED or kind == "structured":
             fits["structured"] = lambda rows: _fit_matrix(rows, "structured")
-    if n_rows >= _MIN_ROWS_ISOTONIC:
+    if n_rows >= _MIN_ROWS_ISOTONIC and n_kinds >= _MIN_ROWS:
         fits["isotonic"] = _fit_isotonic
     return [(name, fit) for name, fit in fits.items() if kind in ("auto", name)]
 
