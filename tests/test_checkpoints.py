@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
 from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted
@@ -30,6 +31,15 @@ SETTINGS = FitSettings(
     task="classification", hidden_dim=8, num_hidden_layers=1, n_members=2, max_epochs=6, patience=3
 )
 N_STEPS = 6 * 4
+
+
+@pytest.fixture(autouse=True)
+def _step_by_step() -> Iterator[None]:
+    """One thread: several take steps in blocks, past what `_stop_after` counts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class StopError(Exception):
@@ -78,6 +88,10 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_bits(
                 _fit(checkpoint, settings)
             except StopError:
                 assert Path(checkpoint.path).exists() == (step > 0)
+            else:
+                # Patience ends a run before its last steps.
+                assert settings.patience == 1
+                assert step > 1
         assert difference(whole, _fit(checkpoint, settings)) is None
 
 
@@ -161,6 +175,69 @@ def test_other_data_or_settings_are_refused(
     _fit(checkpoint)
     with pytest.raises(ValueError, match=f"same data and settings; different: .*{what}"):
         _fit(checkpoint, settings, table())
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", {"yes": 5.0}])
+def test_other_class_weights_are_refused(class_weight: Any, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", 0.0)
+    _fit(checkpoint)
+    with pytest.raises(ValueError, match="different: class weights"):
+        fit_table(
+            rows(),
+            SETTINGS,
+            classes=np.array(["no", "yes"]),
+            class_weight=class_weight,
+            checkpoint=checkpoint,
+        )
+
+
+@pytest.mark.parametrize("how", ["interrupted", "non-finite"])
+def test_a_refit_that_comes_to_no_end_leaves_the_first_networks(how: str, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, refit=True, patience=None)
+    first = _fit(settings=replace(settings, refit=False))
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", 0.0)
+
+    def end() -> None:
+        if how == "interrupted":
+            raise KeyboardInterrupt
+        raise FloatingPointError
+
+    n_steps = N_STEPS + 6
+    with pytest.MonkeyPatch.context() as patch:
+        if how == "interrupted":
+            _stop_after(patch, n_steps, end)
+        else:
+            whole = StackedMembers.optimizer_step
+            count = iter(range(n_steps))
+
+            def poisoned(self: StackedMembers, *arguments: Any) -> None:
+                whole(self, *arguments)
+                if next(count, None) is None:
+                    self._parameters.memory.fill_(float("nan"))
+
+            patch.setattr(StackedMembers, "optimizer_step", poisoned)
+        with pytest.warns(RuntimeWarning) as warned:
+            kept = _fit(checkpoint, settings)
+    messages = [str(warning.message) for warning in warned]
+    assert any("the refit on all rows came to no end" in message for message in messages)
+    assert kept.card["stopped"] == how
+    assert kept.best_epochs == first.best_epochs
+    for one, other in zip(kept.members, first.members, strict=True):
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+    if how == "interrupted":
+        # The same lines go on to what they would have come to.
+        assert difference(_fit(settings=settings), _fit(checkpoint, settings)) is None
+
+
+def test_no_refit_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    _stop_after(monkeypatch, 9, interrupt)
+    with pytest.warns(RuntimeWarning, match="training was interrupted"):
+        model = _fit(settings=replace(SETTINGS, refit=True))
+    assert model.card["stopped"] == "interrupted"
+    assert model.card["n_training_rows"] < 300
 
 
 def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:

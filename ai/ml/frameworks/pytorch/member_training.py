@@ -117,7 +117,8 @@ def train_members(
     if checkpoint is not None:
         checkpointer = Checkpointer(
             checkpoint if held_out is not None else checkpoint.of_refit(),
-            _identity(settings, encoder, training, held_out) | _taught_identity(taught),
+            _identity(settings, encoder, targets, (compact, rows), held_out)
+            | _taught_identity(taught),
         )
     chooser = None
     if held_out is not None:
@@ -205,11 +206,17 @@ def _per_member(values: Sequence[float], n_members: int, device: torch.device) -
 
 
 def _identity(
-    settings: FitSettings, encoder: TableEncoder, *parts: tuple[Compact, LabelledRows] | None
+    settings: FitSettings,
+    encoder: TableEncoder,
+    targets: Targets,
+    *parts: tuple[Compact, LabelledRows] | None,
 ) -> dict[str, str]:
     """What must be the same for a run to go on from a checkpoint."""
     identity = {f"settings.{name}": repr(value) for name, value in settings.to_document().items()}
     identity |= {"torch": str(torch.__version__), "tabwright": __version__}
+    identity["class weights"] = repr(
+        None if targets.class_weights is None else targets.class_weights.tolist()
+    )
     identity["encoder"] = hashlib.blake2b(pack(*encoder.to_state()), digest_size=16).hexdigest()
     for name, part in zip(("training rows", "validation rows"), parts, strict=True):
         digest = hashlib.blake2b(digest_size=16)
@@ -226,6 +233,6 @@ def _taught_identity(taught: tuple[Lesson, Trial] | None) -> dict[str, str]:
         return {}
     lesson, trial = taught
     digest = hashlib.blake2b(lesson.labels.tobytes(), digest_size=16)
-    if lesson.extra_labels is not None:
-        digest.update(lesson.extra_labels.tobytes())
+    for array in (lesson.extra_labels, lesson.extra_weight):
+        digest.update(b"-" if array is None else array.tobytes())
     return {"teacher's labels": digest.hexdigest(), "trial": repr(trial)}

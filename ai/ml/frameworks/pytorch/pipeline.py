@@ -6,6 +6,7 @@ implementation of any of its steps.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -215,9 +216,16 @@ def fit_table(
     model = recipe.fit(rows, held_out, checkpoint)
     if decision is not None:
         model = with_decision(model, held_out.rows, decision)
-    if settings.refit and len(validation):
+    if settings.refit and len(validation) and model.card["stopped"] != "interrupted":
         recipe = recipe.decided(model, all_groups)
         whole = recipe.fit(rows.with_rows(validation), None, checkpoint, model.best_epochs)
+        if whole.card["stopped"] in ("interrupted", "non-finite"):
+            warnings.warn(
+                "the refit on all rows came to no end; the networks of the first training are kept",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return replace(model, card={**model.card, "stopped": whole.card["stopped"]})
         model = replace(
             whole,
             calibrator=model.calibrator,

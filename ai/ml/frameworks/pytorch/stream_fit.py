@@ -490,7 +490,7 @@ class _StreamFit:
             held_out = DealtHeldOut(every_row, deal)
         checkpointer = None
         if checkpoint is not None:
-            checkpointer = SharedCheckpointer(checkpoint, self._identity(goal.encoder), workers)
+            checkpointer = SharedCheckpointer(checkpoint, self._identity(goal), workers)
         return train(
             members,
             rows,
@@ -502,7 +502,7 @@ class _StreamFit:
             keep_interrupted=workers.size == 1,
         )
 
-    def _identity(self, encoder: TableEncoder) -> dict[str, str]:
+    def _identity(self, goal: Goal) -> dict[str, str]:
         """What must be the same for a run to go on from a checkpoint."""
         scan = self.scan
         digest = hashlib.blake2b(digest_size=16)
@@ -516,7 +516,10 @@ class _StreamFit:
         return identity | {
             "torch": str(torch.__version__),
             "tabwright": __version__,
-            "encoder": hashlib.blake2b(pack(*encoder.to_state()), digest_size=16).hexdigest(),
+            "encoder": hashlib.blake2b(pack(*goal.encoder.to_state()), digest_size=16).hexdigest(),
+            "class weights": repr(
+                None if goal.class_weights is None else goal.class_weights.tolist()
+            ),
             "table": digest.hexdigest(),
         }
 
