@@ -147,12 +147,13 @@ def test_zero_weight_equals_no_row_exactly(kind: Any, mode: Any) -> None:
     keep = np.arange(len(y)) % 5 != 0
     if kind is TabularRegressor:
         y = np.arange(len(y)) / 7.0
-    odd = np.where(keep, y, y[0])
+    odd = np.where(keep, y, "absent" if kind is TabularClassifier else 1e6)
     model = kind(mode, **SMALL | ({"max_epochs": 3} if mode.startswith("tree") else {}))
     weighted = clone(model).fit(frame, odd, sample_weight=keep.astype(float))
     absent = clone(model).fit(frame.filter(keep), y[keep])
     np.testing.assert_array_equal(weighted.predict(frame), absent.predict(frame))
     assert weighted.model_.metrics == absent.model_.metrics
+    assert np.array_equal(getattr(weighted, "classes_", 0), getattr(absent, "classes_", 0))
     for epochs in zip(weighted.model_.history, absent.model_.history, strict=True):
         one, other = ({**epoch, "seconds": 0.0} for epoch in epochs)
         assert one == other
@@ -554,3 +555,30 @@ def test_a_validation_weight_of_two_is_the_row_twice(mode: Any) -> None:
 def test_a_mode_that_does_not_fit_is_refused_before_the_table_is_read(mode: Any) -> None:
     with pytest.raises(ValueError, match=mode):
         TabularRegressor(mode).fit("not a table", None)
+
+
+def test_a_class_without_weight_is_absent() -> None:
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    y = np.where(X[:, 0] > 0, 3, 1)
+    y[::4] = 2
+    model = TabularClassifier(**SMALL).fit(X, y, sample_weight=(y != 2).astype(float))
+    assert model.classes_.tolist() == [1, 3]
+    with pytest.raises(ValueError, match="got 1 class"):
+        TabularClassifier(**SMALL).fit(X, y, sample_weight=(y == 2).astype(float))
+    with pytest.raises(ValueError, match="at least one non-zero"):
+        TabularClassifier(**SMALL).fit(X, y, sample_weight=np.zeros(200))
+
+
+def test_another_default_dtype_changes_nothing_and_is_left() -> None:
+    X = np.random.default_rng(0).normal(size=(200, 3))
+    before = str(np.random.get_state())  # noqa: NPY002
+    torch.set_default_dtype(torch.float64)
+    try:
+        for mode in modes_for("classification"):
+            settings = SMALL | {"max_epochs": 2}
+            model = TabularClassifier(mode, **settings).fit(X, (X[:, 0] > 0).astype(int))
+            assert not any(value.dtype == np.float64 for value in model.model_.members[0].values())
+            assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert str(np.random.get_state()) == before  # noqa: NPY002

@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
-from ai.ml.frameworks.pytorch import TabularClassifier, load_model
 from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted
+from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
+from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.schema import ArtifactError
 from ai.ml.frameworks.pytorch.serialization import pack, read_artifact
+from ai.ml.frameworks.pytorch.settings import FitSettings
 from campaigns import mutate_artifact
 from campaigns.kill_saves import fill_a_disk, kill_at_random
 from tests.golden.rows import golden_models
@@ -154,12 +157,15 @@ def test_shares_and_weights_fit_the_mode(
 def test_a_class_that_lost_all_weight_is_saved_and_loaded(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     labels = np.array(["a", "b", "c"] * 20)
-    model = TabularClassifier(max_epochs=1, n_members=1, hidden_dim=4, random_state=0)
-    X = draw.normal(size=(60, 2))
-    model.fit(X, labels, sample_weight=np.where(labels == "c", 0.0, 1.0))
+    settings = FitSettings(task="classification", max_epochs=1, n_members=1, hidden_dim=4)
+    frame = pl.DataFrame(draw.normal(size=(60, 2)))
+    codes = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    rows = LabelledRows(frame, codes, np.where(labels == "c", 0.0, 1.0))
+    model = fit_table(rows, settings, classes=np.array(["a", "b", "c"]))
     model.save(tmp_path / "model.safetensors")
-    again = load_model(tmp_path / "model.safetensors")
-    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    again = load_fitted(tmp_path / "model.safetensors")
+    before, after = (Predictor(one).predict_proba(frame) for one in (model, again))
+    np.testing.assert_array_equal(before, after)
 
 
 def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:

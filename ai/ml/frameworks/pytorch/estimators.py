@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Self
 
@@ -45,6 +45,7 @@ from ai.ml.frameworks.pytorch.tables import (
     labels_to_codes,
     regression_target,
     row_cells,
+    seen_labels,
 )
 from ai.ml.frameworks.pytorch.trainer import Epoch
 
@@ -413,6 +414,8 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         callback = self._callback(callbacks)
         frame, named = self._frame(X)
         labels = encode_labels(_column(y, type(self).__name__))
+        rows = self._rows(frame, labels.codes, sample_weight)
+        labels = seen_labels(labels, rows.weight)
         validation = None
         if eval_set is not None:
             eval_X, eval_y, eval_weight = _eval_parts(eval_set)
@@ -420,7 +423,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
             validation = self._rows(self._eval_frame(eval_X, frame), codes, eval_weight)
         with telling_failures(callback):
             model = fit_table(
-                self._rows(frame, labels.codes, sample_weight),
+                replace(rows, target=labels.codes),
                 settings,
                 classes=labels.classes,
                 validation=validation,

@@ -255,7 +255,11 @@ def new_network(settings: FitSettings, input_dim: int, output_dim: int, seed: in
         try:
             # Not torch.manual_seed, which would seed the generators of CUDA devices too.
             torch.default_generator.manual_seed(seed)
-            return build_model(input_dim, output_dim, settings.training_mode, width, depth, dropout)
+            module = build_model(
+                input_dim, output_dim, settings.training_mode, width, depth, dropout
+            )
+            # The process may have another default.
+            return module.float()
         finally:
             torch.default_generator.set_state(before)
 

@@ -38,6 +38,7 @@ from ai.ml.frameworks.pytorch.targets import (
     labels_to_codes,
     regression_target,
     sample_weights,
+    seen_labels,
 )
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "regression_target",
     "row_cells",
     "sample_weights",
+    "seen_labels",
     "table_dtypes",
     "to_booleans",
     "to_levels",

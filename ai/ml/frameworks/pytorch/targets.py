@@ -23,6 +23,7 @@ __all__ = [
     "labels_to_codes",
     "regression_target",
     "sample_weights",
+    "seen_labels",
     "task_of_counts",
 ]
 
@@ -123,6 +124,27 @@ def task_of_counts(
     if few:
         return "classification", f"{count}: few, so they are classes"
     return "regression", f"{count}: many, so it is a quantity"
+
+
+def seen_labels(labels: Labels, weight: np.ndarray | None) -> Labels:
+    """The same without the classes of which every row weighs 0, as if these rows were absent.
+
+    Parameters
+    ----------
+    labels : Labels
+        Of n_rows rows.
+    weight : ndarray of shape (n_rows,), float64, or None
+
+    Returns
+    -------
+    Labels
+        Rows of weight 0 may have the code of another class.
+    """
+    if weight is None or not (weight > 0).any():
+        return labels
+    seen = np.unique(labels.codes[weight > 0])
+    codes = np.searchsorted(seen, labels.codes).clip(max=len(seen) - 1)
+    return Labels(labels.classes[seen], codes.astype(np.int64))
 
 
 def encode_labels(y: object) -> Labels:
