@@ -29,7 +29,7 @@ class Callback:
         """Training is about to begin, with every setting resolved."""
 
     def on_message(self, message: str) -> None:
-        """A sentence on what takes time before the first epoch."""
+        """A sentence on what the fit decides, or on what takes time outside its epochs."""
 
     def on_epoch(self, epoch: Epoch) -> None:
         """An epoch is done. A fit that trains more than once counts from 1 each time."""

@@ -211,6 +211,7 @@ class _Shared:
     validation: LabelledRows
     test: LabelledRows | None
     groups: np.ndarray | None = field(default=None, repr=False)
+    time: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, rows: LabelledRows, split: Split, settings: FitSettings) -> _Shared:
@@ -245,6 +246,7 @@ class _Shared:
             validation.with_positive_weight()[0],
             None if test is None else test.with_positive_weight()[0],
             groups,
+            time,
         )
 
 
@@ -365,6 +367,7 @@ def distill_table(
             classes=classes,
             validation=parts.validation,
             groups=parts.groups,
+            time=parts.time,
             named=named,
             roles=roles,
             class_weight=class_weight,
@@ -372,6 +375,7 @@ def distill_table(
             encoder=inherited,
             target_name=target_name,
             on_epoch=on_epoch,
+            on_message=say,
         )
 
     taught = replace(teaching, lesson=lesson, report=False)

@@ -132,8 +132,8 @@ def show_model_scores(fitted: FittedModel) -> None:
     """The scores that a model carries: of test rows if there were any, else of validation rows."""
     names = {
         "test": "test rows",
-        "test_class_weighted": "by class weights",
         "baseline": "trivial baseline",
+        "test_class_weighted": "by class weights",
     }
     if "test" not in fitted.metrics:
         names = {

@@ -72,10 +72,11 @@ def score_output(
     predicted : ndarray of shape (n_rows,), int64, optional
         Codes of the labels to judge, where they are not those of the highest probability.
     by_class_weights : bool, default=False
-        Whether the class weights of training count too. Empty where there were none.
+        Whether the class weights of training count too. Empty where there were none, and in
+        `imbalance_aware`, which takes them out of its probabilities again.
     """
     if by_class_weights:
-        if model.class_weights is None:
+        if model.class_weights is None or model.settings.training_mode == "imbalance_aware":
             return {}
         factor = model.class_weights[target]
         sample_weight = factor if sample_weight is None else factor * sample_weight

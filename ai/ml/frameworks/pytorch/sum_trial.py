@@ -53,8 +53,8 @@ def without_needless_sums(
     One network each is trained as the settings say, on four fifths of at most 16,000 of the rows,
     from the same seed and with the same fifth to choose its epoch and to judge it. The sums stay
     if they save 1 % of the loss, and more than 1.64 of its standard errors over 20 parts of that
-    fifth (the one-sided 5 % level). Where they save 1 % but not so many errors, the same is done
-    with another fifth, and both decide together. Where there are no sums nothing is trained. The
+    fifth. Where they save 1 % but not so many errors, the same is done with another fifth, and
+    both decide together. Where there are no sums nothing is trained. The
     search has seen all of these rows, so that the trial is no second proof of what it found: it
     asks what a network makes of it.
 
@@ -85,9 +85,13 @@ def without_needless_sums(
         return encoder, compact
     say = on_message or (lambda message: None)
     names = ", ".join(encoder.plan_.oblique_name(own) for own in encoder.plan_.obliques)
+    sides = list(_sides(len(rows), groups, time, settings.random_state))
+    if not sides:
+        say(f"sums of columns that may help: {names}; left out, since too few rows can try them")
+        return without_sums(encoder, compact)
     say(f"sums of columns that may help: {names}; two networks try them first")
     without, those = np.empty(0), np.empty(0)
-    for learning, judging in _sides(len(rows), groups, time, settings.random_state):
+    for learning, judging in sides:
         learned, judged = (
             _Encoded(encoder, compact.take(index), rows.take(index))
             for index in (learning, judging)

@@ -174,6 +174,7 @@ def run_training(
         messages.append(message)
         if on_message is not None:
             on_message(message)
+        callback.on_message(message)
 
     _check(request)
     callback = _with_counter(callbacks, on_epoch)
