@@ -42,13 +42,14 @@ def _modules(
     depth: int = 2,
     dropout: float = 0.0,
     output_dim: int = 3,
+    input_dim: int = INPUT_DIM,
     dtype: torch.dtype = torch.float32,
 ) -> list[nn.Module]:
     """Networks whose batch norm, too, is not as fresh from the shop."""
     torch.manual_seed(1)
     modules = []
     for _ in range(n_members):
-        module = build_model(INPUT_DIM, output_dim, mode, hidden_dim, depth, dropout).to(dtype)
+        module = build_model(input_dim, output_dim, mode, hidden_dim, depth, dropout).to(dtype)
         with torch.no_grad():
             for value in module.state_dict().values():
                 if value.is_floating_point():
@@ -57,9 +58,14 @@ def _modules(
     return modules
 
 
-def _batch(dtype: torch.dtype = torch.float32, batch: int = BATCH, seed: int = 0) -> Tensor:
+def _batch(
+    dtype: torch.dtype = torch.float32,
+    batch: int = BATCH,
+    seed: int = 0,
+    input_dim: int = INPUT_DIM,
+) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return 2 + torch.randn(batch, INPUT_DIM, generator=generator, dtype=dtype)
+    return 2 + torch.randn(batch, input_dim, generator=generator, dtype=dtype)
 
 
 def _cross_entropy_gradient(codes: Tensor) -> Callable[[Tensor], Tensor]:
@@ -108,6 +114,7 @@ def _kernels_take(n_members: int) -> Iterator[None]:
 @pytest.mark.parametrize("n_members", [1, 3])
 @pytest.mark.parametrize("together", [1, 2, 3])
 @pytest.mark.parametrize(("hidden_dim", "depth", "output_dim"), [(8, 2, 3), (1, 1, 2), (7, 3, 1)])
+@pytest.mark.parametrize(("input_dim", "batch"), [(INPUT_DIM, BATCH), (1, 3), (64, 257)])
 def test_gradients_outputs_and_statistics_are_autograds(
     mode: TrainingMode,
     n_members: int,
@@ -115,15 +122,23 @@ def test_gradients_outputs_and_statistics_are_autograds(
     hidden_dim: int,
     depth: int,
     output_dim: int,
+    input_dim: int,
+    batch: int,
 ) -> None:
     dtype = torch.float64
     modules = _modules(
-        n_members, mode, hidden_dim=hidden_dim, depth=depth, output_dim=output_dim, dtype=dtype
+        n_members,
+        mode,
+        hidden_dim=hidden_dim,
+        depth=depth,
+        output_dim=output_dim,
+        input_dim=input_dim,
+        dtype=dtype,
     )
     members = StackedMembers(modules, seeds=range(n_members))
-    x = _batch(dtype)
+    x = _batch(dtype, batch, input_dim=input_dim)
     torch.manual_seed(3)
-    outer = torch.randn(n_members, BATCH, output_dim, dtype=dtype)
+    outer = torch.randn(n_members, batch, output_dim, dtype=dtype)
     with _kernels_take(together):
         logits = members.forward_backward(x, lambda _: outer, step=0)
     for k, module in enumerate(modules):
