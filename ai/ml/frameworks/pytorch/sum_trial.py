@@ -54,9 +54,9 @@ def without_needless_sums(
     from the same seed and with the same fifth to choose its epoch and to judge it. The sums stay
     if they save 1 % of the loss, and more than 1.64 of its standard errors over 20 parts of that
     fifth. Where they save 1 % but not so many errors, the same is done with another fifth, and
-    both decide together. Where there are no sums nothing is trained. The
-    search has seen all of these rows, so that the trial is no second proof of what it found: it
-    asks what a network makes of it.
+    both decide together. Where there are no sums nothing is trained. The search has seen all of
+    these rows, so that the trial is no second proof of what it found: it asks what a network makes
+    of it.
 
     Parameters
     ----------
