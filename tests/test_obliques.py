@@ -186,30 +186,8 @@ def test_a_refit_keeps_what_the_first_networks_chose(monkeypatch: pytest.MonkeyP
     assert len(trials) == 4
 
 
-def test_groups_stay_on_one_side_of_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = _coast(n_noise=3)
-    groups = np.arange(N_ROWS) // 10
-    columns["noise 0"] = groups.astype(np.float64)
-    seen: list[list[set[float]]] = []
-    whole = member_training.train_members
-
-    def watched(*given: Any, **named: Any) -> Any:
-        seen.append([set(part[1].frame["noise 0"].to_list()) for part in given[2:4]])
-        return whole(*given, **named)
-
-    monkeypatch.setattr(sum_trial, "train_members", watched)
-    settings = FitSettings(task="regression", n_members=1, max_epochs=2)
-    fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings, groups=groups)
-    assert len(seen) == 2
-    for learning, judging in seen:
-        assert not learning & judging
-        assert 0.15 < len(judging) / len(learning | judging) < 0.25
-
-
-def test_the_later_rows_judge_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = _coast(n_noise=3)
-    time = np.random.default_rng(2).permutation(N_ROWS) // 3
-    columns["noise 0"] = time.astype(np.float64)
+def _watched_trials(patch: pytest.MonkeyPatch) -> list[list[list[float]]]:
+    """Filled, for each network of a trial, with "noise 0" of the rows that learn and that judge."""
     seen: list[list[list[float]]] = []
     whole = member_training.train_members
 
@@ -217,7 +195,28 @@ def test_the_later_rows_judge_the_trial(monkeypatch: pytest.MonkeyPatch) -> None
         seen.append([part[1].frame["noise 0"].to_list() for part in given[2:4]])
         return whole(*given, **named)
 
-    monkeypatch.setattr(sum_trial, "train_members", watched)
+    patch.setattr(sum_trial, "train_members", watched)
+    return seen
+
+
+def test_groups_stay_on_one_side_of_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = _coast(n_noise=3)
+    groups = np.arange(N_ROWS) // 10
+    columns["noise 0"] = groups.astype(np.float64)
+    seen = _watched_trials(monkeypatch)
+    settings = FitSettings(task="regression", n_members=1, max_epochs=2)
+    fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings, groups=groups)
+    assert len(seen) == 2
+    for learning, judging in seen:
+        assert not set(learning) & set(judging)
+        assert 0.15 < len(set(judging)) / len(set(learning + judging)) < 0.25
+
+
+def test_the_later_rows_judge_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = _coast(n_noise=3)
+    time = np.random.default_rng(2).permutation(N_ROWS) // 3
+    columns["noise 0"] = time.astype(np.float64)
+    seen = _watched_trials(monkeypatch)
     settings = FitSettings(task="regression", n_members=1, max_epochs=2)
     fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings, time=time)
     assert len(seen) == 2
@@ -336,19 +335,12 @@ def test_groups_of_files_stay_on_one_side_of_the_trial(
     path = tmp_path / "coast.parquet"
     table = pl.DataFrame(columns).with_columns(goal=pl.Series(_steps(columns)))
     table.with_columns(place=pl.Series([f"place {k}" for k in groups])).write_parquet(path)
-    seen: list[list[set[float]]] = []
-    whole = member_training.train_members
-
-    def watched(*given: Any, **named: Any) -> Any:
-        seen.append([set(part[1].frame["noise 0"].to_list()) for part in given[2:4]])
-        return whole(*given, **named)
-
-    monkeypatch.setattr(sum_trial, "train_members", watched)
+    seen = _watched_trials(monkeypatch)
     model = TabularRegressor(n_members=1, max_epochs=2, device="cpu")
     model.fit_file(path, "goal", memory=1, group="place")
     assert len(seen) == 2
     for learning, judging in seen:
-        assert not learning & judging
+        assert not set(learning) & set(judging)
         assert judging
 
 
