@@ -28,6 +28,7 @@ from ai.ml.frameworks.pytorch.calibrator import (
 )
 from ai.ml.frameworks.pytorch.metrics import row_log_loss
 from ai.ml.frameworks.pytorch.settings import CalibrationName
+from ai.ml.frameworks.pytorch.splits import scrambled
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -194,9 +195,7 @@ def fit_inverse_temperature(
     sample_weight, class_weights : ndarray of shape (n,) and of shape (C,), optional
         As in `fit_calibrator`.
     """
-    rows = _weighted_rows(proba, codes, sample_weight, class_weights)
-    if rows is None:
-        raise ValueError("at least one row of positive weight is needed; got none")
+    rows = _some_rows(proba, codes, sample_weight, class_weights)
     return _inverse_temperature(log_proba(rows.proba), rows)
 
 
@@ -222,9 +221,7 @@ def refined_log_loss(
     sample_weight, class_weights : ndarray of shape (n,) and of shape (C,), optional
         As in `fit_calibrator`.
     """
-    rows = _weighted_rows(proba, codes, sample_weight, class_weights)
-    if rows is None:
-        raise ValueError("at least one row of positive weight is needed; got none")
+    rows = _some_rows(proba, codes, sample_weight, class_weights)
     value = _inverse_temperature(log_proba(rows.proba), rows)
     return float(rows.weight @ row_log_loss(rows.codes, scale_temperature(rows.proba, value)))
 
@@ -289,6 +286,18 @@ def _weighted_rows(
     return _Rows(proba, codes, ones[used], weight / weight.max() * by_class)
 
 
+def _some_rows(
+    proba: FloatArray,
+    codes: IntArray,
+    sample_weight: FloatArray | None,
+    class_weights: FloatArray | None,
+) -> _Rows:
+    rows = _weighted_rows(proba, codes, sample_weight, class_weights)
+    if rows is None:
+        raise ValueError("at least one row of positive weight is needed; got none")
+    return rows
+
+
 def _effective_rows(counts: FloatArray, unit_weight: FloatArray) -> float:
     total = float((counts * unit_weight).sum())
     return total**2 / float((counts * unit_weight**2).sum())
@@ -303,12 +312,8 @@ def _kinds(rows: _Rows, random_state: int) -> IntArray:
     logs = (log_proba(rows.proba) * 10.0**_DIGITS).round().astype(np.int64).view(np.uint64)
     draw = np.random.default_rng(random_state)
     factors = draw.integers(0, 2**63, logs.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    mixed = (logs * factors).sum(axis=1, dtype=np.uint64)
-    # The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) leaves nothing of neighbourhood.
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    mixed ^= mixed >> np.uint64(31)
-    return np.unique(mixed, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    hashes = scrambled((logs * factors).sum(axis=1, dtype=np.uint64))
+    return np.unique(hashes, return_inverse=True)[1].astype(np.int64)
 
 
 def _folds(rows: _Rows, kinds: IntArray, n_folds: int) -> IntArray:
@@ -328,7 +333,7 @@ def _folds(rows: _Rows, kinds: IntArray, n_folds: int) -> IntArray:
         folds[own] = (start + np.arange(len(own)) * n_folds // max(len(own), n_folds)) % n_folds
         start += min(len(own), n_folds)
     # Numbered anew, since few kinds fill few folds.
-    return np.unique(folds, return_inverse=True)[1].reshape(-1)[kinds]
+    return np.unique(folds, return_inverse=True)[1].astype(np.int64)[kinds]
 
 
 def _candidates(

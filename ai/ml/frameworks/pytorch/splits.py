@@ -203,9 +203,17 @@ def stable_row_hash(seed: int, file_name: str, row_numbers: ArrayLike) -> NDArra
     """
     digest = hashlib.blake2b(f"{seed}\0{file_name}".encode(), digest_size=8).digest()
     start = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
-    state = start + (np.asarray(row_numbers).astype(np.uint64) + np.uint64(1)) * np.uint64(
-        0x9E3779B97F4A7C15
-    )
+    numbers = np.asarray(row_numbers).astype(np.uint64) + np.uint64(1)
+    return scrambled(start + numbers * np.uint64(0x9E3779B97F4A7C15))
+
+
+def scrambled(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's finaliser: a bijection that leaves nothing of neighbourhood.
+
+    Parameters
+    ----------
+    state : ndarray of shape (n,), uint64
+    """
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return cast("NDArray[np.uint64]", state ^ (state >> np.uint64(31)))
