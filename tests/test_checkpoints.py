@@ -74,6 +74,10 @@ def _raise() -> None:
     raise StopError
 
 
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, patience=1, refit=True)])
 def test_a_run_stopped_at_any_step_goes_on_to_the_same_bits(
     settings: FitSettings, tmp_path: Path
@@ -197,15 +201,10 @@ def test_a_refit_that_comes_to_no_end_leaves_the_first_networks(how: str, tmp_pa
     first = _fit(settings=replace(settings, refit=False))
     checkpoint = Checkpoint(tmp_path / "run.safetensors", 0.0)
 
-    def end() -> None:
-        if how == "interrupted":
-            raise KeyboardInterrupt
-        raise FloatingPointError
-
     n_steps = N_STEPS + 6
     with pytest.MonkeyPatch.context() as patch:
         if how == "interrupted":
-            _stop_after(patch, n_steps, end)
+            _stop_after(patch, n_steps, _interrupt)
         else:
             whole = StackedMembers.optimizer_step
             count = iter(range(n_steps))
@@ -230,10 +229,7 @@ def test_a_refit_that_comes_to_no_end_leaves_the_first_networks(how: str, tmp_pa
 
 
 def test_no_refit_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    _stop_after(monkeypatch, 9, interrupt)
+    _stop_after(monkeypatch, 9, _interrupt)
     with pytest.warns(RuntimeWarning, match="training was interrupted"):
         model = _fit(settings=replace(SETTINGS, refit=True))
     assert model.card["stopped"] == "interrupted"

@@ -6,6 +6,7 @@ trained on lives there.
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import threading
 import warnings
@@ -22,13 +23,14 @@ from ai.ml.frameworks.pytorch import __version__
 from ai.ml.frameworks.pytorch.calibration import fit_calibrator, refined_log_loss
 from ai.ml.frameworks.pytorch.compiled import compiled_kernels
 from ai.ml.frameworks.pytorch.decisions import DecisionAim
-from ai.ml.frameworks.pytorch.features import Compact
+from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
 from ai.ml.frameworks.pytorch.fitted import FittedModel, TargetScale
 from ai.ml.frameworks.pytorch.intervals import CrossPredictions
 from ai.ml.frameworks.pytorch.models import build_model
 from ai.ml.frameworks.pytorch.objectives import Objective, class_weight_vector, row_weights
 from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.scoring import scores_of
+from ai.ml.frameworks.pytorch.serialization import pack
 from ai.ml.frameworks.pytorch.settings import FitSettings
 from ai.ml.frameworks.pytorch.tables import TableProfile
 
@@ -45,6 +47,7 @@ __all__ = [
     "member_seeds",
     "model_card",
     "new_network",
+    "run_identity",
     "training_device",
     "weights_by_label",
     "with_decision",
@@ -404,6 +407,18 @@ def model_card(
             "polars": pl.__version__,
             "scikit-learn": sklearn.__version__,
         },
+    }
+
+
+def run_identity(
+    settings: FitSettings, encoder: TableEncoder, class_weights: np.ndarray | None
+) -> dict[str, str]:
+    """What must be the same for a run to go on from a checkpoint, apart from its rows."""
+    return {f"settings.{name}": repr(value) for name, value in settings.to_document().items()} | {
+        "torch": str(torch.__version__),
+        "tabwright": __version__,
+        "encoder": hashlib.blake2b(pack(*encoder.to_state()), digest_size=16).hexdigest(),
+        "class weights": repr(None if class_weights is None else class_weights.tolist()),
     }
 
 

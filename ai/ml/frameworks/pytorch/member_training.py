@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ai.ml.frameworks.pytorch import __version__
 from ai.ml.frameworks.pytorch.batches import HeldOutRows, Inputs, MemoryRows
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint, Checkpointer
 from ai.ml.frameworks.pytorch.distillation import Lesson, Trial
@@ -25,11 +24,11 @@ from ai.ml.frameworks.pytorch.fit_parts import (
     epoch_score,
     member_seeds,
     new_network,
+    run_identity,
     training_device,
 )
 from ai.ml.frameworks.pytorch.intervals import CrossPredictions
 from ai.ml.frameworks.pytorch.objectives import Objective, row_weights
-from ai.ml.frameworks.pytorch.serialization import pack
 from ai.ml.frameworks.pytorch.settings import FitSettings
 from ai.ml.frameworks.pytorch.trainer import Epoch, Trained, members_of, train
 
@@ -212,12 +211,7 @@ def _identity(
     *parts: tuple[Compact, LabelledRows] | None,
 ) -> dict[str, str]:
     """What must be the same for a run to go on from a checkpoint."""
-    identity = {f"settings.{name}": repr(value) for name, value in settings.to_document().items()}
-    identity |= {"torch": str(torch.__version__), "tabwright": __version__}
-    identity["class weights"] = repr(
-        None if targets.class_weights is None else targets.class_weights.tolist()
-    )
-    identity["encoder"] = hashlib.blake2b(pack(*encoder.to_state()), digest_size=16).hexdigest()
+    identity = run_identity(settings, encoder, targets.class_weights)
     for name, part in zip(("training rows", "validation rows"), parts, strict=True):
         digest = hashlib.blake2b(digest_size=16)
         if part is not None:

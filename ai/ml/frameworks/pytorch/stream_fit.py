@@ -20,10 +20,8 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 
-from ai.ml.frameworks.pytorch import __version__
 from ai.ml.frameworks.pytorch.batches import HeldOut, HeldOutRows, Inputs
 from ai.ml.frameworks.pytorch.calibration import check_calibration
 from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
@@ -43,6 +41,7 @@ from ai.ml.frameworks.pytorch.fit_parts import (
     member_seeds,
     model_card,
     new_network,
+    run_identity,
     training_device,
     weights_by_label,
     with_decision,
@@ -53,7 +52,6 @@ from ai.ml.frameworks.pytorch.intervals import fit_intervals
 from ai.ml.frameworks.pytorch.metrics import score_class_prior, score_constant
 from ai.ml.frameworks.pytorch.predictor import Predictor
 from ai.ml.frameworks.pytorch.scoring import score_rows
-from ai.ml.frameworks.pytorch.serialization import pack
 from ai.ml.frameworks.pytorch.settings import FitSettings, Task
 from ai.ml.frameworks.pytorch.spool import Blocks, SpoolWriter, record_dtype, records_of
 from ai.ml.frameworks.pytorch.stream_scan import Scan, StreamColumns, scan_table
@@ -510,18 +508,8 @@ class _StreamFit:
             digest.update(f"{self.table.name(number)}\0{path.stat().st_size}\0".encode())
         for part in (scan.n_rows, scan.scale, scan.class_mass, scan.mean_weight):
             digest.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())
-        identity = {
-            f"settings.{name}": repr(value) for name, value in self.settings.to_document().items()
-        }
-        return identity | {
-            "torch": str(torch.__version__),
-            "tabwright": __version__,
-            "encoder": hashlib.blake2b(pack(*goal.encoder.to_state()), digest_size=16).hexdigest(),
-            "class weights": repr(
-                None if goal.class_weights is None else goal.class_weights.tolist()
-            ),
-            "table": digest.hexdigest(),
-        }
+        identity = run_identity(self.settings, goal.encoder, goal.class_weights)
+        return identity | {"table": digest.hexdigest()}
 
     # -- the result ---------------------------------------------------------------------------
 
