@@ -9,7 +9,7 @@ import ast
 from hashlib import blake2b
 from pathlib import Path
 
-PACKAGE = "ai.ml.frameworks.pytorch"
+PACKAGES = ("tabwright", "ai.ml.frameworks.pytorch")
 
 
 def _without_docstrings(tree: ast.AST) -> ast.AST:
@@ -28,39 +28,37 @@ def _digest(parts: dict[str, ast.AST]) -> str:
     return digest.hexdigest()
 
 
-def hash_modules(root: Path, entry: str, package: str = PACKAGE) -> str:
-    """Hash a module and every module of its package that it imports, at once or later.
+def hash_modules(root: Path, entry: str) -> str:
+    """Hash a module and every module of ours that it imports, at once or later.
 
     Parameters
     ----------
     root : Path
-        The folder that holds the package's first part.
+        The folder that holds the packages.
     entry : str
-        Name of the module in the package.
-    package : str
-        The package.
+        Dotted name of the module.
     """
-    folder = root.joinpath(*package.split("."))
     parts: dict[str, ast.AST] = {}
     waiting = [entry]
     while waiting:
         name = waiting.pop()
-        path = folder / f"{name}.py"
-        if name in parts or not path.is_file():
+        path = _module_file(root, name)
+        if name in parts or path is None or not name.startswith(PACKAGES):
             continue
         parts[name] = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(parts[name]):
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                if node.module == package:
-                    waiting += [alias.name for alias in node.names]
-                elif node.module.startswith(f"{package}."):
-                    waiting.append(node.module.removeprefix(f"{package}.").split(".")[0])
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-                waiting += [
-                    n.removeprefix(f"{package}.") for n in names if n.startswith(f"{package}.")
-                ]
+                waiting += [alias.name for alias in node.names]
     return _digest(parts)
+
+
+def _module_file(root: Path, name: str) -> Path | None:
+    """The file of a module or package; the lazy public face, which imports all, is none."""
+    path = root.joinpath(*name.split("."))
+    files = [path.with_suffix(".py")] + ([path / "__init__.py"] if "." in name else [])
+    return next((file for file in files if file.is_file()), None)
 
 
 def hash_definition(path: Path, name: str) -> str:

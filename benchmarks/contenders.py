@@ -189,7 +189,7 @@ class Tabwright:
     def __init__(self, job: Job, settings: Mapping[str, Scalar]) -> None:
         import torch
 
-        from ai.ml.frameworks.pytorch import TabularClassifier, TabularRegressor
+        from tabwright import TabularClassifier, TabularRegressor
 
         torch.set_num_threads(job.threads)
         self.job = job
@@ -228,7 +228,7 @@ class TabwrightWithoutSums(Tabwright):
     """The same, whose encoder looks for no sums of two columns."""
 
     def fit(self, X: pl.DataFrame, y: np.ndarray) -> None:
-        from ai.ml.frameworks.pytorch import oblique_search
+        from tabwright.encoding import oblique_search
 
         with mock.patch.object(oblique_search, "_MOST_SUMS", 0):
             super().fit(X, y)
@@ -616,7 +616,7 @@ def _installed(library: str) -> str:
 
 def contender_names() -> tuple[str, ...]:
     """Every name that needs no `--variant`."""
-    from ai.ml.frameworks.pytorch.settings import TRAINING_MODES
+    from tabwright.settings import TRAINING_MODES
 
     ours = ("tabwright", *(f"tabwright:{mode}" for mode in TRAINING_MODES))
     return (*ours, WITHOUT_SUMS, *REFERENCES, *PEERS)
@@ -626,14 +626,14 @@ def tabwright_entry(
     name: str, settings: Mapping[str, Scalar], make: type[Tabwright] = Tabwright
 ) -> Entry:
     """Tabwright with settings, under a name."""
-    from ai.ml.frameworks.pytorch.settings import TRAINING_MODES, modes_for
+    from tabwright.settings import TRAINING_MODES, modes_for
 
     mode = settings.get("training_mode", TRAINING_MODES[0])
     tasks: tuple[Task, ...] = get_args(Task)
     return Entry(
         name=name,
         build=lambda job: make(job, settings),
-        code=hash_modules(ROOT, "estimators"),
+        code=hash_modules(ROOT, "tabwright.estimators.classifier"),
         versions={
             library: version(library) for library in ("torch", "numpy", "polars", "scikit-learn")
         },

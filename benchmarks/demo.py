@@ -19,9 +19,9 @@ from rich.table import Table
 from sklearn import datasets
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from ai.ml.frameworks.pytorch.metrics import score_classification, score_regression
-from ai.ml.frameworks.pytorch.settings import Task, modes_for
-from ai.ml.frameworks.pytorch.splits import split_rows
+from tabwright.metrics import score_classification, score_regression
+from tabwright.settings import Task, modes_for
+from tabwright.splits import split_rows
 
 OUTPUT = Path("demo-output")
 TABLES: dict[str, Task] = {
@@ -55,7 +55,7 @@ def write_table(name: str) -> tuple[Path, Path]:
 
 def tabwright(*words: str) -> str:
     """Run a command as a user would type it, and give what it printed."""
-    command = [sys.executable, "-m", "ai.ml.frameworks.pytorch", *words]
+    command = [sys.executable, "-m", "tabwright", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"tabwright {' '.join(words)} failed:\n{done.stderr}")

@@ -29,11 +29,6 @@ from typing import Any, cast
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ai.ml.frameworks.pytorch.compression import Split, distill_table
-from ai.ml.frameworks.pytorch.distillation import Teaching
-from ai.ml.frameworks.pytorch.pipeline import LabelledRows
-from ai.ml.frameworks.pytorch.settings import FitSettings
-from ai.ml.frameworks.pytorch.teachers import TEACHER_KINDS, TeacherKind
 from benchmarks.code_hash import hash_modules
 from benchmarks.contenders import python_version
 from benchmarks.result_lines import Line, opened_results, read_lines
@@ -41,6 +36,11 @@ from benchmarks.row_splits import Split as Rows
 from benchmarks.row_splits import committed_split
 from benchmarks.suite import machine
 from benchmarks.tables import ROOT, BenchmarkTable, load_table, table_names
+from tabwright.distillation.soft_targets import Teaching
+from tabwright.distillation.teachers import TEACHER_KINDS, TeacherKind
+from tabwright.fitting.distill_table import Split, distill_table
+from tabwright.fitting.fit_table import LabelledRows
+from tabwright.settings import FitSettings
 
 LIBRARIES = {
     "hist_gradient_boosting": "scikit-learn",
@@ -81,7 +81,7 @@ def planned_line(
         "split": split.checksum,
         "contender": f"distilled:{teacher}",
         "settings": {} if width is None else {"hidden_dim": width},
-        "code": hash_modules(ROOT, "compression"),
+        "code": hash_modules(ROOT, "tabwright.fitting.distill_table"),
         "versions": {name: version(name) for name in sorted({"torch", "numpy", *libraries})},
     }
 

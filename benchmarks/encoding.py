@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-    from ai.ml.frameworks.pytorch.features import TableEncoder
+    from tabwright.encoding.encoder import TableEncoder
 
 N_NUMBERS, N_CATEGORIES, N_BOOLEANS = 30, 15, 5
 ENCODINGS = ("tree_ple", "quantile_ple", "quantile_normal")
@@ -125,8 +125,8 @@ def pandas_table(n_rows: int) -> pd.DataFrame:
 
 def fitted(frame: pl.DataFrame, encoding: str) -> tuple[TableEncoder, Any]:
     """An encoder and the compact form, from the frame on."""
-    from ai.ml.frameworks.pytorch.features import TableEncoder
-    from ai.ml.frameworks.pytorch.tables import profile_table
+    from tabwright.encoding.encoder import TableEncoder
+    from tabwright.tables import profile_table
 
     encoder = TableEncoder(encoding)  # type: ignore[arg-type]
     compact = encoder.fit_transform(
@@ -255,9 +255,9 @@ def batch_costs(frame: pl.DataFrame, encoding: str, batch: int, seconds: float) 
     """Milliseconds of `expand` in torch and of a training step at 256x3, in turns."""
     import torch
 
-    from ai.ml.frameworks.pytorch.members import StackedMembers
     from ai.ml.frameworks.pytorch.models import build_model
-    from ai.ml.frameworks.pytorch.objectives import Objective
+    from tabwright.training.engine.stacked_members import StackedMembers
+    from tabwright.training.objectives import Objective
 
     encoder, compact = fitted(frame, encoding)
     numeric, codes = torch.from_numpy(compact.numeric), torch.from_numpy(compact.codes)

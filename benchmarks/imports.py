@@ -27,11 +27,11 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from ai.ml.frameworks.pytorch import TabularClassifier
 from benchmarks.train_throughput import hardware
+from tabwright import TabularClassifier
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = "ai.ml.frameworks.pytorch"
+PACKAGE = "tabwright"
 
 
 class Case(NamedTuple):
@@ -54,11 +54,12 @@ def cases(model: Path, onnx: Path | None) -> list[Case]:
 
     def command(*words: str) -> str:
         return (
-            f"import sys\nfrom {PACKAGE}.cli import main\nsys.argv = {['tabwright', *words]!r}\n"
+            f"import sys\nfrom {PACKAGE}.cli.app import main\n"
+            f"sys.argv = {['tabwright', *words]!r}\n"
             "main()"
         )
 
-    load = f"from {PACKAGE}.fitted import load_fitted\nfrom {PACKAGE}.predictor import Predictor\n"
+    load = f"from {PACKAGE} import load_fitted, Predictor\n"
     found = [
         Case(BARE, ""),
         Case("import numpy", "import numpy", BARE),
@@ -66,7 +67,7 @@ def cases(model: Path, onnx: Path | None) -> list[Case]:
         Case(TORCH, "import torch", BARE),
         Case(THREE, "import torch, sklearn.base, polars", BARE),
         Case("the package", f"import {PACKAGE}", BARE, 0.05),
-        Case("models", f"import {PACKAGE}.models", TORCH, 0.05),
+        Case("models", "import ai.ml.frameworks.pytorch.models", TORCH, 0.05),
         Case("TabularClassifier", f"from {PACKAGE} import TabularClassifier", THREE, 0.2),
         Case("tabwright --help", command("--help"), BARE),
         Case("tabwright inspect", command("inspect", str(model)), BARE),

@@ -43,11 +43,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
-from ai.ml.frameworks.pytorch import TabularClassifier
-from ai.ml.frameworks.pytorch.folded import FoldedNetwork
-from ai.ml.frameworks.pytorch.predictor import Predictor
 from benchmarks.inference_peer import MANY, N_TRAIN
 from benchmarks.train_throughput import hardware
+from tabwright import TabularClassifier
+from tabwright.inference.numpy_network import FoldedNetwork
+from tabwright.inference.predictor import Predictor
 
 PEER = Path(__file__).with_name("inference_peer.py")
 PEER_NAMES = ("pytabkit RealMLP_TD_S", "pytabkit MLP_RTDL", "pytorch_tabular")

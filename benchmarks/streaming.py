@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted
+from tabwright.inference.fitted_model import FittedModel, load_fitted
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE_ROWS = 1_000_000
@@ -117,7 +117,7 @@ def measure(
         if workers > 1:
             command += ["-m", "torch.distributed.run", "--standalone"]
             command += ["--nproc-per-node", str(workers)]
-        command += ["-m", "ai.ml.frameworks.pytorch", "train", str(table), "--target", "label"]
+        command += ["-m", "tabwright", "train", str(table), "--target", "label"]
         command += ["--quiet", "--epochs", str(epochs), "--memory", "1MB", "-o", str(output)]
         variables = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT), "TMPDIR": name}
         began, worked = time.perf_counter(), _cpu_seconds_of_children()

@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ai.ml.frameworks.pytorch.metrics import score_classification, score_regression
 from benchmarks.contenders import (
     Entry,
     Job,
@@ -44,6 +43,7 @@ from benchmarks.standings import (
     standings_table,
 )
 from benchmarks.tables import SMALL_TABLES, BenchmarkTable, load_table, table_names
+from tabwright.metrics import score_classification, score_regression
 
 
 def machine() -> str:

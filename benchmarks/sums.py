@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from sklearn import datasets
 from threadpoolctl import threadpool_limits
 
-from ai.ml.frameworks.pytorch.features import TableEncoder
-from ai.ml.frameworks.pytorch.metrics import score_classification, score_regression
-from ai.ml.frameworks.pytorch.tables import Role, profile_table
 from benchmarks.contenders import Job, Tabwright, TabwrightWithoutSums
 from benchmarks.tables import Task
+from tabwright.encoding.encoder import TableEncoder
+from tabwright.metrics import score_classification, score_regression
+from tabwright.tables import Role, profile_table
 
 Floats = NDArray[np.float64]
 _NEW_ROWS = 4_000

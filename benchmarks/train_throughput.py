@@ -39,14 +39,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from ai.ml.frameworks.pytorch.batches import Batch
-from ai.ml.frameworks.pytorch.blocks import BlockSteps
-from ai.ml.frameworks.pytorch.compiled import compiled_kernels
-from ai.ml.frameworks.pytorch.graphs import StepGraphs
-from ai.ml.frameworks.pytorch.members import StackedMembers
 from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
-from ai.ml.frameworks.pytorch.objectives import Objective
-from ai.ml.frameworks.pytorch.settings import Kernels, Precision
+from tabwright.settings import Kernels, Precision
+from tabwright.training.batches import Batch
+from tabwright.training.cpu_steps import BlockSteps
+from tabwright.training.cuda_graphs import StepGraphs
+from tabwright.training.engine.compiled_kernels import compiled_kernels
+from tabwright.training.engine.stacked_members import StackedMembers
+from tabwright.training.objectives import Objective
 
 N_ROWS, N_INPUTS, DROPOUT = 100_000, 64, 0.1
 PEER = Path(__file__).with_name("train_throughput_peer.py")

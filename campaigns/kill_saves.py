@@ -30,7 +30,7 @@ _CALLS = ("open", "write", "fchmod", "fsync", "close", "replace")
 # argv: path of the target, path of the new bytes, number of the call (-1: list them all), when.
 _CHILD = r"""
 import os, signal, sys
-from ai.ml.frameworks.pytorch.files import write_atomically
+from tabwright.artifact.atomic_write import write_atomically
 
 target, source, number, when = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 with open(source, "rb") as file:
@@ -139,7 +139,7 @@ def kill_at_random(folder: Path, count: int, seed: int) -> dict[str, int]:
     _prepare(folder, old, new)
     root = str(Path(__file__).resolve().parent.parent)
     script = (
-        "import sys; from ai.ml.frameworks.pytorch.files import write_atomically\n"
+        "import sys; from tabwright.artifact.atomic_write import write_atomically\n"
         "data = open(sys.argv[2], 'rb').read(); print(flush=True)\n"
         "write_atomically(sys.argv[1], data)"
     )
@@ -162,7 +162,7 @@ def kill_at_random(folder: Path, count: int, seed: int) -> dict[str, int]:
 
 def fill_a_disk(folder: Path) -> str:
     """Save onto a tmpfs of 1 MiB that has too little room; the message of the refusal."""
-    from ai.ml.frameworks.pytorch.files import write_atomically
+    from tabwright.artifact.atomic_write import write_atomically
 
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=True)
     try:

@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ai.ml.frameworks.pytorch.checkpoints import Checkpoint
-from ai.ml.frameworks.pytorch.fitted import FittedModel, load_fitted
-from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
-from ai.ml.frameworks.pytorch.settings import FitSettings
+from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.inference.fitted_model import FittedModel, load_fitted
+from tabwright.settings import FitSettings
+from tabwright.training.checkpoints import Checkpoint
 
 _SETTINGS = FitSettings(
     task="classification",

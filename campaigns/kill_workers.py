@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ai.ml.frameworks.pytorch.distributed import TIMEOUT_VARIABLE
-from ai.ml.frameworks.pytorch.fitted import load_fitted
 from campaigns.kill_training import difference
+from tabwright.distributed.workers import TIMEOUT_VARIABLE
+from tabwright.inference.fitted_model import load_fitted
 
 ROOT = Path(__file__).resolve().parent.parent
 # torchrun gives workers so many seconds to end by themselves before it kills them.
@@ -58,7 +58,7 @@ def command(
 ) -> list[str]:
     """How to train on the table under torchrun, with the state written after every step."""
     launch = f"-m torch.distributed.run --standalone --nproc-per-node {n_workers}"
-    launch += f" --max-restarts {max_restarts} -m ai.ml.frameworks.pytorch train {folder / 'table'}"
+    launch += f" --max-restarts {max_restarts} -m tabwright train {folder / 'table'}"
     launch += f" --target label --epochs {epochs} --members {n_members} --width 32 --batch-size 64"
     launch += " --quiet"
     return [sys.executable, *launch.split(), "--checkpoint-seconds", "0", "-o", str(output)]

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ai.ml.frameworks.pytorch.serialization import ArtifactError, pack, unpack
+from tabwright.artifact.container import ArtifactError, pack, unpack
 
 Verdict = str
 Load = Callable[[bytes], Verdict]
@@ -105,9 +105,9 @@ def load_generic(data: bytes) -> Verdict:
 
 def load_whole(data: bytes) -> Verdict:
     """Read as a whole model; what is accepted must predict finite numbers."""
-    from ai.ml.frameworks.pytorch.features import Compact
-    from ai.ml.frameworks.pytorch.fitted import FittedModel
-    from ai.ml.frameworks.pytorch.predictor import Predictor
+    from tabwright.encoding.encoder import Compact
+    from tabwright.inference.fitted_model import FittedModel
+    from tabwright.inference.predictor import Predictor
 
     try:
         model = FittedModel.from_artifact(*unpack(data, "mutant"))

@@ -11,9 +11,11 @@ from typing import Any
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from ai.ml.frameworks.pytorch.cli import app
+from tabwright.cli.app import app
 
-_OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:tests|benchmarks|ai|campaigns)/[^)]*\)")
+_OUTSIDE = re.compile(
+    r"\[([^\]]+)\]\((?:\.\./)+(?:tests|benchmarks|tabwright|ai|campaigns)/[^)]*\)"
+)
 _COMMANDS = "<!-- the help of every command -->"
 
 

@@ -11,14 +11,14 @@ import onnxruntime
 import polars as pl
 import pytest
 
-from ai.ml.frameworks.pytorch.features import Compact, TableEncoder
-from ai.ml.frameworks.pytorch.onnx_encoder import add_encoder, graph_inputs
-from ai.ml.frameworks.pytorch.onnx_graph import Graph
-from ai.ml.frameworks.pytorch.onnx_parity import probe_rows
-from ai.ml.frameworks.pytorch.schema import ArtifactError, Reader, TensorBag
-from ai.ml.frameworks.pytorch.serialization import pack, unpack
-from ai.ml.frameworks.pytorch.settings import NumericEncoding, Task
-from ai.ml.frameworks.pytorch.tables import Role, profile_table
+from tabwright.artifact.container import pack, unpack
+from tabwright.artifact.schema import ArtifactError, Reader, TensorBag
+from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.export.encoder import add_encoder, graph_inputs
+from tabwright.export.graph import Graph
+from tabwright.export.parity import probe_rows
+from tabwright.settings import NumericEncoding, Task
+from tabwright.tables import Role, profile_table
 
 Arrays = dict[str, np.ndarray]
 Damage = Callable[[Arrays], None]

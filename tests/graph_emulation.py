@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ai.ml.frameworks.pytorch.graphs import Graph
+from tabwright.training.cuda_graphs import Graph
 
 __all__ = ["EmulatedCapture", "HostWaits", "NotCapturableError"]
 

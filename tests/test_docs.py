@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from ai.ml.frameworks.pytorch.cli import app
-from ai.ml.frameworks.pytorch.settings import FitSettings
+from tabwright.cli.app import app
+from tabwright.settings import FitSettings
 from tests.pages import PAGES, ROOT, Block, blocks, commands
 
 README = ROOT / "README.md"

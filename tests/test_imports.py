@@ -5,13 +5,15 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from tests.rooms import PACKAGE, ROOT, rooms
+from tests.packages import CONTRACT, PACKAGE, ROOT, module_name, modules, parts
+from tests.test_architecture import part_of
 
 HEAVY = {
     "torch",
@@ -26,18 +28,22 @@ HEAVY = {
     "onnx",
     "onnxruntime",
 }
-# What a small service needs to read a model file and predict with it, and what stands below.
+# What a small service needs to read a model file and predict with it stands in packages that load
+# no torch; these modules of others keep to that too.
 LIGHT = {
-    "serialization",
-    "settings",
-    "tables",
-    "features",
-    "splits",
-    "metrics",
-    "calibration",
-    "fitted",
-    "predictor",
+    "tabwright.training.callbacks",
+    "tabwright.training.loggers",
+    "tabwright.workflows.decision_request",
+    "tabwright.workflows.paired_differences",
+    "tabwright.workflows.predict",
 }
+
+
+def light_modules() -> list[str]:
+    light = {part.name for part in parts() if not part.loads_torch}
+    return [
+        name for path in modules() if part_of(name := module_name(path)) in light or name in LIGHT
+    ]
 
 
 @functools.cache
@@ -58,7 +64,7 @@ def loaded_by(code: str) -> frozenset[str]:
 
 def command(*words: str) -> str:
     return (
-        f"import sys\nfrom {PACKAGE}.cli import main\nsys.argv = {['tabwright', *words]!r}\n"
+        f"import sys\nfrom {PACKAGE}.cli.app import main\nsys.argv = {['tabwright', *words]!r}\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code"
     )
 
@@ -68,18 +74,31 @@ def test_package_loads_nothing_heavy() -> None:
 
 
 def test_models_loads_nothing_beyond_torch() -> None:
-    ours = {"ai", "ai.ml", "ai.ml.frameworks", PACKAGE, f"{PACKAGE}.models"}
-    beyond = loaded_by(f"import {PACKAGE}.models") - loaded_by("import torch")
+    ours = {"ai", "ai.ml", "ai.ml.frameworks", CONTRACT, f"{CONTRACT}.models"}
+    beyond = loaded_by(f"import {CONTRACT}.models") - loaded_by("import torch")
     assert beyond == ours
 
 
-def test_light_modules_are_marked_so_in_the_architecture() -> None:
-    assert {room.name for room in rooms() if not room.loads_torch} >= LIGHT
+def test_the_older_path_hands_on_every_public_name() -> None:
+    assert loaded_by(f"import {CONTRACT}") & (HEAVY | {"numpy", "polars", PACKAGE}) == set()
+    older = import_module(CONTRACT)
+    public = import_module(PACKAGE)
+    for name in [*public.__all__, "__version__"]:
+        assert getattr(older, name) is getattr(public, name)
+    assert set(dir(older)) >= set(public.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'unheard_of'"):
+        _ = older.unheard_of
 
 
-@pytest.mark.parametrize("name", [room.name for room in rooms() if not room.loads_torch])
+def test_the_older_command_still_runs() -> None:
+    words = [sys.executable, "-m", CONTRACT, "--version"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"tabwright {import_module(PACKAGE).__version__}\n"
+
+
+@pytest.mark.parametrize("name", light_modules())
 def test_module_that_promises_to_be_light_loads_nothing_heavy(name: str) -> None:
-    assert loaded_by(f"import {PACKAGE}.{name}") & HEAVY == set()
+    assert loaded_by(f"import {name}") & HEAVY == set()
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -90,7 +109,7 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.fixture(scope="module")
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model file, with the table it was fitted on beside it as rows.csv."""
-    from ai.ml.frameworks.pytorch import TabularClassifier
+    from tabwright import TabularClassifier
 
     folder = tmp_path_factory.mktemp("model")
     generator = np.random.default_rng(0)

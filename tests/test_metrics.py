@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from ai.ml.frameworks.pytorch.metrics import (
+from tabwright.metrics import (
     calibration_error,
     classification_intervals,
     log_loss,
@@ -220,7 +220,7 @@ def test_intervals_hold_the_value_and_repeat_with_the_seed() -> None:
 def test_chunks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     y, p, w = draw(60, 2, 0)
     whole = classification_intervals(y, p, w, n_resamples=50)
-    monkeypatch.setattr("ai.ml.frameworks.pytorch.metrics._CHUNK_WEIGHTS", 400)
+    monkeypatch.setattr("tabwright.metrics._CHUNK_WEIGHTS", 400)
     chunked = classification_intervals(y, p, w, n_resamples=50)
     assert list(chunked) == list(whole)
     assert np.allclose(list(chunked.values()), list(whole.values()), rtol=1e-12)

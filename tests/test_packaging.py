@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.rooms import FOLDER, PACKAGE, ROOT
+from tests.packages import CONTRACT, PACKAGE, ROOT
 
 pytestmark = pytest.mark.slow
 
-PREFIX = PACKAGE.replace(".", "/") + "/"
+PREFIXES = (f"{PACKAGE}/", CONTRACT.replace(".", "/") + "/")
+SOURCE = (".py", ".c", ".typed")
 NOT_SOURCE = shutil.ignore_patterns(
     ".*_cache", ".git", ".venv*", ".hypothesis", "__pycache__", "build", "dist", "demo-output"
 )
@@ -64,15 +65,18 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    written = {PREFIX + path.name for path in FOLDER.iterdir() if path.is_file()}
-    assert held == written
-    assert PREFIX + "py.typed" in held
-    assert all(name.startswith(PREFIX) for name in held)
+    folders = [ROOT / prefix for prefix in PREFIXES]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in SOURCE]
+    files += [folder / "py.typed" for folder in folders]
+    assert held == {path.relative_to(ROOT).as_posix() for path in files}
+    assert {prefix + "py.typed" for prefix in PREFIXES} <= held
+    assert "tabwright/training/engine/kernels.c" in held
 
 
 def test_nothing_above_the_package_claims_the_namespace(wheel: Path) -> None:
-    inits = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("__init__.py")]
-    assert inits == [PREFIX + "__init__.py"]
+    names = zipfile.ZipFile(wheel).namelist()
+    inits = [name for name in names if name.startswith("ai/") and name.endswith("__init__.py")]
+    assert inits == [PREFIXES[1] + "__init__.py"]
 
 
 def test_wheel_names_its_licence_and_its_command(wheel: Path) -> None:
@@ -82,12 +86,12 @@ def test_wheel_names_its_licence_and_its_command(wheel: Path) -> None:
     assert "\nName: tabwright\n" in text
     assert "\nLicense-Expression: Apache-2.0\n" in text
     entry_points = metadata.replace("METADATA", "entry_points.txt")
-    assert f"tabwright = {PACKAGE}.cli:main" in archive.read(entry_points).decode()
+    assert f"tabwright = {PACKAGE}.cli.app:main" in archive.read(entry_points).decode()
 
 
 def test_installed_wheel_works_from_another_directory(installed: Path, tmp_path: Path) -> None:
     use = (
-        f"import {PACKAGE}.models as models, torch\n"
+        f"import {CONTRACT}.models as models, torch\n"
         "model = models.build_model(3, 2, 'tabresnet', 4, 1, 0.1).eval()\n"
         "assert model(torch.zeros(1, 3)).shape == (1, 2)\n"
         "print(models.__file__)"
@@ -106,5 +110,5 @@ def test_namespace_is_shared_with_another_distribution(installed: Path, tmp_path
     sibling = tmp_path / "ai" / "ml" / "frameworks" / "sibling"
     sibling.mkdir(parents=True)
     (sibling / "__init__.py").write_text("")
-    use = f"import ai.ml.frameworks.sibling, {PACKAGE}"
+    use = f"import ai.ml.frameworks.sibling, {CONTRACT}.models, {PACKAGE}"
     run(installed / "python", "-c", use, cwd=tmp_path)

@@ -8,8 +8,8 @@ from typing import Any, get_args
 import pytest
 
 from ai.ml.frameworks.pytorch.models import TrainingMode
-from ai.ml.frameworks.pytorch.schema import ArtifactError, Reader
-from ai.ml.frameworks.pytorch.settings import (
+from tabwright.artifact.schema import ArtifactError, Reader
+from tabwright.settings import (
     MODE_SUMMARIES,
     TRAINING_MODES,
     FitSettings,

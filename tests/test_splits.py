@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
 
-from ai.ml.frameworks.pytorch.splits import (
+from tabwright.splits import (
     fold_rows,
     forward_folds,
     split_by_hash,

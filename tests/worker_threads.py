@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ai.ml.frameworks.pytorch.distributed import ALONE, Workers
+from tabwright.distributed.workers import ALONE, Workers
 
 _T = TypeVar("_T")
 

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ai.ml.frameworks.pytorch import __version__
-from ai.ml.frameworks.pytorch.calibrator import Calibrator, CalibratorKind
-from ai.ml.frameworks.pytorch.fitted import FittedModel
-from ai.ml.frameworks.pytorch.pipeline import LabelledRows, fit_table
-from ai.ml.frameworks.pytorch.predictor import Predictor
-from ai.ml.frameworks.pytorch.settings import FitSettings
+from tabwright._version import __version__
+from tabwright.calibration.calibrator import Calibrator, CalibratorKind
+from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
+from tabwright.settings import FitSettings
 from tests.golden.rows import FOLDER, write_golden
 
 N_ROWS, N_ASKED = 160, 24

@@ -1,5 +1,5 @@
-"""`python -m ai.ml.frameworks.pytorch`: the command line."""
+"""`python -m ai.ml.frameworks.pytorch`: the command line, as `python -m tabwright`."""
 
-from ai.ml.frameworks.pytorch.cli import main
+from tabwright.cli.app import main
 
 main()

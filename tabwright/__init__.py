@@ -1,0 +1,86 @@
+"""Tabwright: neural networks for tables.
+
+The names below are loaded when they are first used (PEP 562), so that importing this package
+loads neither torch nor scikit-learn.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tabwright._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from ai.ml.frameworks.pytorch.models import build_model
+    from tabwright.artifact.schema import ArtifactError
+    from tabwright.estimators.classifier import (
+        TabularClassifier,
+        TabularRegressor,
+        load_model,
+    )
+    from tabwright.estimators.distill import distill
+    from tabwright.export.onnx import export_onnx
+    from tabwright.inference.fitted_model import load_fitted
+    from tabwright.inference.predictor import Predictor
+    from tabwright.report.write import write_report
+    from tabwright.tables import TableError, profile_table, read_table
+    from tabwright.training.callbacks import Callback
+    from tabwright.training.checkpoints import Checkpoint
+    from tabwright.training.loggers import MLflowLogger, TensorBoardLogger
+    from tabwright.workflows.ray_job import train_on_ray
+    from tabwright.workflows.train import TrainRequest
+
+_HOME = {
+    "ArtifactError": "tabwright.artifact.schema",
+    "Callback": "tabwright.training.callbacks",
+    "Checkpoint": "tabwright.training.checkpoints",
+    "MLflowLogger": "tabwright.training.loggers",
+    "Predictor": "tabwright.inference.predictor",
+    "TableError": "tabwright.tables",
+    "TabularClassifier": "tabwright.estimators.classifier",
+    "TabularRegressor": "tabwright.estimators.classifier",
+    "TensorBoardLogger": "tabwright.training.loggers",
+    "TrainRequest": "tabwright.workflows.train",
+    "build_model": "ai.ml.frameworks.pytorch.models",
+    "distill": "tabwright.estimators.distill",
+    "export_onnx": "tabwright.export.onnx",
+    "load_fitted": "tabwright.inference.fitted_model",
+    "load_model": "tabwright.estimators.classifier",
+    "profile_table": "tabwright.tables",
+    "read_table": "tabwright.tables",
+    "train_on_ray": "tabwright.workflows.ray_job",
+    "write_report": "tabwright.report.write",
+}
+
+__all__ = [
+    "ArtifactError",
+    "Callback",
+    "Checkpoint",
+    "MLflowLogger",
+    "Predictor",
+    "TableError",
+    "TabularClassifier",
+    "TabularRegressor",
+    "TensorBoardLogger",
+    "TrainRequest",
+    "build_model",
+    "distill",
+    "export_onnx",
+    "load_fitted",
+    "load_model",
+    "profile_table",
+    "read_table",
+    "train_on_ray",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

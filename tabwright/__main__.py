@@ -1,0 +1,5 @@
+"""`python -m tabwright`: the command line."""
+
+from tabwright.cli.app import main
+
+main()

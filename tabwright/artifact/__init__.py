@@ -1,0 +1,1 @@
+"""Model files that can be trusted: atomic writes, strict JSON, closed-schema reading."""

@@ -1,0 +1,1 @@
+"""What is made of probabilities and residuals: calibrators, decision rules, intervals."""

@@ -1,0 +1,348 @@
+"""Prediction intervals for regression, from residuals of rows that chose nothing.
+
+Conformal prediction: whatever the model, an interval as wide as the right quantile of held-out
+residuals covers a new row of the same kind with at least the wanted probability. NumPy alone.
+
+Here live also the choice of those rows (`interval_rows`) and the cross version for tables that have
+none to spare (`CrossPredictions`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import numpy as np
+
+from tabwright.splits import fold_rows, split_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from tabwright.artifact.schema import Reader, TensorBag
+
+    FloatArray = NDArray[np.float64]
+
+IntervalKind = Literal["split", "cross"]
+
+_MAX_RESIDUALS = 4096
+_MAX_TAIL = 1024
+# From so many validation rows on, a quarter of them is set aside: the epoch loses little by it,
+# and 200 residuals put the coverage within about 2 points of the wanted one.
+_SPLIT_FROM = 800
+_SHARE_ASIDE = 0.25
+_N_FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """Quantiles of absolute residuals, ready to widen a prediction.
+
+    Parameters
+    ----------
+    kind : {"split", "cross"}
+        "split": residuals of the very model that predicts, on rows it did not see. Coverage is
+        then at least the wanted one for exchangeable rows, and at most 1 / (n + 1) above it when
+        residuals have no ties (Lei, G'Sell, Rinaldo, Tibshirani and Wasserman,
+        "Distribution-Free Predictive Inference for Regression", 2018, theorem 2.2). "cross":
+        out-of-fold residuals of models fitted on parts of the rows, for tables too small to set
+        rows aside. As the jackknife, it comes without a guarantee for unstable models (Barber,
+        Candès, Ramdas and Tibshirani, "Predictive Inference with the Jackknife+", 2021).
+    residuals : ndarray of shape (m,), float64
+        Absolute residuals, rising, in the target's unit; at most 4,096 of them.
+    levels : ndarray of shape (m,), float64
+        The coverage that each residual, taken as half-width, guarantees; rising, below 1.
+    """
+
+    kind: IntervalKind
+    residuals: FloatArray
+    levels: FloatArray
+
+    @property
+    def highest_coverage(self) -> float:
+        """The highest coverage that a finite interval can reach: n / (n + 1) without weights."""
+        return float(self.levels[-1])
+
+    def half_width(self, coverage: float) -> float:
+        """Half the width of the interval, in the target's unit.
+
+        Parameters
+        ----------
+        coverage : float
+            Wanted coverage, in (0, 1).
+
+        Returns
+        -------
+        float
+            Infinite above `highest_coverage`: 9 rows can promise 90 %, not 95 %.
+        """
+        if not 0.0 < coverage < 1.0:
+            raise ValueError(f"coverage must be above 0 and below 1; got {coverage!r}")
+        at = int(np.searchsorted(self.levels, coverage * (1.0 - 1e-12)))
+        return float(self.residuals[at]) if at < len(self.residuals) else float("inf")
+
+    def interval(
+        self, prediction: ArrayLike, coverage: float = 0.9
+    ) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper ends around predictions.
+
+        Parameters
+        ----------
+        prediction : array-like of shape (n,), float64
+            Predicted values.
+        coverage : float
+            Wanted coverage, in (0, 1); on average over rows, not for each row.
+
+        Returns
+        -------
+        low, high : ndarray of shape (n,), float64
+            Infinite where so few rows cannot promise the coverage.
+        """
+        value = np.asarray(prediction, dtype=np.float64)
+        width = self.half_width(coverage)
+        return value - width, value + width
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """The document and the arrays that `from_state` reads."""
+        return {"kind": self.kind}, {"residuals": self.residuals, "levels": self.levels}
+
+    @classmethod
+    def from_state(cls, document: Reader, tensors: TensorBag) -> Intervals:
+        """Read the intervals of a saved model.
+
+        Raises
+        ------
+        ArtifactError
+            Unknown keys, arrays of different lengths, values that do not rise.
+        """
+        kind = document.choice("kind", get_args(IntervalKind))
+        residuals = tensors.take("residuals", "float64", (None,))
+        levels = tensors.take("levels", "float64", (len(residuals),))
+        ok = (
+            0 < len(residuals) <= _MAX_RESIDUALS
+            and (np.diff(residuals, prepend=0.0) >= 0.0).all()
+            and (np.diff(levels, prepend=0.0) > 0.0).all()
+            and levels[-1] < 1.0
+        )
+        if not ok:
+            raise document.fail("kind", "backed by residuals and levels that rise")
+        document.done()
+        tensors.done()
+        return cls(kind, residuals, levels)
+
+
+def fit_intervals(
+    y: ArrayLike,
+    prediction: ArrayLike,
+    *,
+    kind: IntervalKind = "split",
+    sample_weight: ArrayLike | None = None,
+) -> Intervals:
+    """Take the quantiles of the absolute residuals of rows that chose nothing.
+
+    Parameters
+    ----------
+    y, prediction : array-like of shape (n,), float64
+        True values and held-out ("split") or out-of-fold ("cross") predictions.
+    kind : {"split", "cross"}
+        Where the predictions come from; see `Intervals`.
+    sample_weight : array-like of shape (n,), optional
+        Weights of the rows, as in Tibshirani, Barber, Candès and Ramdas, "Conformal Prediction
+        Under Covariate Shift", 2019, section 2; a new row is taken to have the mean weight.
+
+    Raises
+    ------
+    ValueError
+        No row of positive weight, different lengths, values that are not finite.
+    """
+    target = np.asarray(y, dtype=np.float64)
+    value = np.asarray(prediction, dtype=np.float64)
+    weight = (
+        np.ones(len(target)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    )
+    if target.ndim != 1 or value.shape != target.shape or weight.shape != target.shape:
+        raise ValueError(
+            "y, prediction and sample_weight must be 1-D of one length; got "
+            f"{target.shape}, {value.shape} and {weight.shape}"
+        )
+    used = weight > 0.0
+    if not used.any():
+        raise ValueError("at least one row of positive weight is needed; got none")
+    residuals, weight = np.abs(target - value)[used], weight[used]
+    if not np.isfinite(residuals).all():
+        raise ValueError("y and prediction must be finite; got missing or infinite values")
+    order = np.argsort(residuals, kind="stable")
+    levels = np.cumsum(weight[order]) / (weight.sum() + weight.mean())
+    kept = _kept(len(levels))
+    return Intervals(kind, residuals[order][kept], levels[kept])
+
+
+@dataclass(frozen=True, eq=False)
+class IntervalRows:
+    """Which validation rows give the residuals, and how.
+
+    Parameters
+    ----------
+    kind : {"split", "cross"} or None
+        None: no rows can, and `message` says why.
+    choosing, aside : ndarray of int64
+        Numbers of the rows that choose the epoch, and of those that choose nothing ("split").
+    folds : ndarray of shape (n_rows,), int64, or None
+        "cross": the fold of each row.
+    message : str
+        What was decided, in a sentence for people.
+    """
+
+    kind: IntervalKind | None
+    choosing: NDArray[np.int64]
+    aside: NDArray[np.int64]
+    folds: NDArray[np.int64] | None
+    message: str
+
+
+def interval_rows(
+    n_rows: int,
+    *,
+    groups: ArrayLike | None = None,
+    time: ArrayLike | None = None,
+    random_state: int,
+) -> IntervalRows:
+    """Decide which validation rows give the residuals of the intervals.
+
+    From 800 rows on, and always with `time`, a quarter is set aside that has no part in anything
+    else. Below, every row helps to choose the epoch, and each fold of rows is predicted by the
+    epochs that the other folds would have chosen.
+
+    Parameters
+    ----------
+    n_rows : int
+        Validation rows.
+    groups : array-like of shape (n_rows,), optional
+        Rows of one group stay together.
+    time : array-like of shape (n_rows,), optional
+        The rows set aside are strictly later than those that choose.
+    random_state : int
+    """
+    every, nothing = np.arange(n_rows), np.empty(0, dtype=np.int64)
+    n_units = n_rows
+    unit = "rows"
+    if time is not None:
+        n_units, unit = len(np.unique(np.asarray(time))), "times"
+    elif groups is not None:
+        n_units, unit = len(np.unique(np.asarray(groups))), "groups"
+    if n_units < 2:
+        message = f"no intervals: they need at least 2 validation {unit}; got {n_units}"
+        return IntervalRows(None, every, nothing, None, message)
+    if time is not None or n_rows >= _SPLIT_FROM:
+        choosing, aside = split_rows(
+            n_rows, fraction=_SHARE_ASIDE, groups=groups, time=time, random_state=random_state
+        )
+        message = f"split conformal: {len(aside):,} validation rows that chose nothing"
+        return IntervalRows("split", choosing, aside, None, message)
+    n_folds = min(_N_FOLDS, n_units)
+    folds = fold_rows(n_rows, n_folds, groups=groups, random_state=random_state)
+    message = f"cross-conformal: {n_rows:,} validation rows in {n_folds} folds"
+    return IntervalRows("cross", every, nothing, folds, message)
+
+
+class CrossPredictions:
+    """Predictions for validation rows, each from epochs that other validation rows chose.
+
+    Fed with the outputs of every epoch, it keeps for each fold the outputs of the epoch at which
+    the squared error over the other folds was lowest, member by member. That costs no second
+    training, since the rows of a fold decide nothing else but the epoch; patience alone still
+    looks at all of them.
+
+    Parameters
+    ----------
+    target : ndarray of shape (n_rows,), float64
+        In the networks' units.
+    folds : ndarray of shape (n_rows,), int64
+        The fold of each row, 0, 1, ...
+    sample_weight : ndarray of shape (n_rows,), float64, optional
+    """
+
+    def __init__(
+        self,
+        target: FloatArray,
+        folds: NDArray[np.int64],
+        sample_weight: FloatArray | None = None,
+    ) -> None:
+        self._target = target
+        self._folds = folds
+        weight = np.ones(len(target)) if sample_weight is None else sample_weight
+        member_of = folds[:, None] == np.arange(int(folds.max()) + 1)
+        # One row a validation row, one column a fold: the weight where the row lies elsewhere.
+        self._elsewhere = weight[:, None] * ~member_of
+        self._lowest: FloatArray | None = None
+        self._kept: FloatArray | None = None
+
+    def see(self, outputs: FloatArray) -> None:
+        """Take in the outputs of one epoch, float64 of shape (n_members, n_rows)."""
+        if self._lowest is None or self._kept is None:
+            self._lowest = np.full((len(outputs), self._elsewhere.shape[1]), np.inf)
+            self._kept = outputs.copy()
+        losses = (outputs - self._target) ** 2 @ self._elsewhere
+        better = losses < self._lowest
+        self._lowest = np.where(better, losses, self._lowest)
+        self._kept = np.where(better[:, self._folds], outputs, self._kept)
+
+    def state(self) -> dict[str, FloatArray]:
+        """What was kept so far: (n_members, n_folds) and (n_members, n_rows), or empty."""
+        if self._lowest is None or self._kept is None:
+            return {"lowest": np.empty((0, 0)), "kept": np.empty((0, 0))}
+        return {"lowest": self._lowest, "kept": self._kept}
+
+    def load_state(self, state: Mapping[str, FloatArray]) -> None:
+        """Continue from what `state` returned."""
+        if len(state["lowest"]):
+            self._lowest, self._kept = state["lowest"], state["kept"]
+
+    @classmethod
+    def best_of(cls, tried: Sequence[CrossPredictions], n_members: int) -> CrossPredictions:
+        """Several candidates that saw the same rows as one: each fold keeps the best of them.
+
+        Parameters
+        ----------
+        tried : sequence of CrossPredictions
+            Each was fed with the outputs of one or more candidates of `n_members` members, one
+            candidate after the other.
+        n_members : int
+
+        Returns
+        -------
+        CrossPredictions
+            For each fold the candidate whose loss over the other folds was lowest.
+        """
+        first = tried[0]
+        best = cls(first._target, first._folds)
+        kept = [one._kept for one in tried if one._kept is not None]
+        lowest = [one._lowest for one in tried if one._lowest is not None]
+        if not kept:
+            return best
+        outputs = np.concatenate(kept).reshape(-1, n_members, len(first._target)).mean(axis=1)
+        losses = np.concatenate(lowest)
+        losses = losses.reshape(-1, n_members, losses.shape[1]).mean(axis=1)
+        chosen = losses.argmin(axis=0)
+        best._kept = outputs[chosen[first._folds], np.arange(len(first._target))][None]
+        return best
+
+    def predictions(self) -> FloatArray:
+        """Mean over the members of what each fold kept, in the networks' units, (n_rows,)."""
+        if self._kept is None:
+            raise ValueError("no epoch was seen; call see(outputs) after each")
+        mean: FloatArray = self._kept.mean(axis=0)
+        return mean
+
+
+def _kept(n_rows: int) -> NDArray[np.int64]:
+    """Which of many ordered residuals to keep: all of the tail, an even share of the rest.
+
+    A level that falls between two kept residuals takes the higher one, so coverage never drops.
+    """
+    if n_rows <= _MAX_RESIDUALS:
+        return np.arange(n_rows)
+    rest = np.linspace(0, n_rows - _MAX_TAIL - 1, _MAX_RESIDUALS - _MAX_TAIL).astype(np.int64)
+    return cast("NDArray[np.int64]", np.concatenate([rest, np.arange(n_rows - _MAX_TAIL, n_rows)]))

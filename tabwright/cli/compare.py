@@ -1,0 +1,198 @@
+"""The command `tabwright compare`: its words, and how its result is shown."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tabwright.cli.console import (
+    Advance,
+    counting_bar,
+    out,
+    print_json,
+    say,
+    show_grid,
+)
+from tabwright.cli.errors import readable_errors
+from tabwright.cli.options import (
+    SETTINGS,
+    HelpAll,
+    JsonFlag,
+    QuietFlag,
+    complete_metric,
+    complete_mode,
+    complete_task,
+)
+
+if TYPE_CHECKING:
+    from tabwright.workflows.compare import CandidateScores, Comparison
+
+__all__ = ["compare"]
+
+_WIDE = 110
+
+
+def compare(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="As for `train`.")],
+    target: Annotated[
+        str, typer.Option("--target", "-t", metavar="COLUMN", help="Column to predict.")
+    ],
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mode",
+            "-m",
+            metavar="MODE",
+            autocompletion=complete_mode,
+            help="Only these; may come again.",
+        ),
+    ] = None,
+    references: Annotated[
+        bool, typer.Option("--references/--no-references", help="Tree ensembles too.")
+    ] = True,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", autocompletion=complete_metric, help="Judges [log_loss, rmse]."
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(metavar="N", help="Of the cross-validation.")] = 5,
+    repeats: Annotated[int, typer.Option(metavar="N", help="Cross-validations.")] = 1,
+    drop: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Do not use; may come again.")
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option("--time", metavar="COLUMN", help="Test on later rows by it.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value together.")
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Sample weights.", rich_help_panel=SETTINGS)
+    ] = None,
+    drop_null_target: Annotated[
+        bool,
+        typer.Option(
+            "--drop-null-target", help="Leave out rows without a target.", rich_help_panel=SETTINGS
+        ),
+    ] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            autocompletion=complete_task,
+            help="Else told by the target.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    members: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Networks averaged, in every mode.", rich_help_panel=SETTINGS
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Epochs at the most, in every mode.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Threads to fit with.", rich_help_panel=SETTINGS)
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of every random choice.", rich_help_panel=SETTINGS)
+    ] = 0,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    help_all: HelpAll = False,
+) -> None:
+    """Cross-validate the modes beside tree ensembles and say which to use."""
+    with readable_errors(as_json=as_json), ExitStack() as stack:
+        from tabwright.tables.labelled import TableRequest
+        from tabwright.workflows.compare import CompareRequest, run_comparison
+
+        settings: dict[str, Any] = {"n_members": members, "max_epochs": epochs}
+        request = CompareRequest(
+            table=TableRequest(
+                table=table,
+                target=target,
+                drop=tuple(drop or ()),
+                task=task,
+                time=time_column,
+                group=group,
+                weight=weight,
+                drop_null_target=drop_null_target,
+            ),
+            modes=tuple(mode or ()),
+            references=references,
+            metric=metric,
+            n_folds=folds,
+            n_repeats=repeats,
+            settings={name: value for name, value in settings.items() if value is not None},
+            n_threads=threads,
+            random_state=seed,
+        )
+        silent = quiet or as_json
+
+        def start(n_fits: int) -> Advance:
+            return stack.enter_context(counting_bar(silent, "fits", n_fits))
+
+        comparison = run_comparison(
+            request,
+            on_message=None if silent else lambda text: say(text, style="dim"),
+            on_start=start,
+        )
+        stack.close()
+        if as_json:
+            print_json(_document(comparison))
+        else:
+            _show(comparison)
+
+
+def _show(comparison: Comparison) -> None:
+    metric = comparison.metric
+    others = [name for name in comparison.candidates[0].scores if name != metric][:2]
+    # Two metrics more fit a wide screen only.
+    others = others if out.width >= _WIDE else []
+    say(
+        f"means over folds; behind: the best's lead in {metric}, with its 95 % interval",
+        style="bold",
+    )
+    headings = ["", metric, "behind", "", *others, "fit s", "rows/s", "KiB"]
+    rows = [
+        [
+            candidate.name,
+            _number(candidate.mean(metric)),
+            *_behind(candidate),
+            *(
+                f"{candidate.mean(name):,.4g}" if name in candidate.scores else ""
+                for name in others
+            ),
+            f"{candidate.fit_seconds:,.1f}",
+            f"{candidate.rows_per_second:,.0f}",
+            "" if candidate.size_bytes is None else f"{candidate.size_bytes / 1024:,.0f}",
+        ]
+        for candidate in comparison.candidates
+    ]
+    show_grid(headings, rows, right=[1, 2, *range(4, len(headings))])
+    for sentence in comparison.advice:
+        say(sentence)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def _behind(candidate: CandidateScores) -> tuple[str, str]:
+    if candidate.behind is None:
+        return "best", ""
+    gap = candidate.behind
+    return f"{gap.mean:.3g}", f"{gap.low:.2g} to {gap.high:.2g}"
+
+
+def _document(comparison: Comparison) -> dict[str, Any]:
+    document = asdict(comparison)
+    for candidate, entry in zip(comparison.candidates, document["candidates"], strict=True):
+        entry["means"] = {name: candidate.mean(name) for name in candidate.scores}
+    return document

@@ -1,0 +1,324 @@
+"""What the command line shows: tables of scores, a model's card, notes, progress.
+
+Results go to the standard output, everything else to the error stream. Progress and colours
+appear in a terminal only. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tabwright.calibration.decisions import DecisionRule
+    from tabwright.inference.fitted_model import FittedModel
+    from tabwright.tables import TableProfile
+    from tabwright.training.loop import Epoch
+
+__all__ = [
+    "Advance",
+    "EpochBar",
+    "counting_bar",
+    "describe_rule",
+    "epoch_bar",
+    "err",
+    "out",
+    "print_json",
+    "say",
+    "show_block",
+    "show_card",
+    "show_grid",
+    "show_model_scores",
+    "show_note",
+    "show_profile",
+    "show_scores",
+    "told",
+    "waiting",
+    "write_out",
+]
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+_MOST_LISTED = 12
+
+
+def say(text: str, *, style: str = "") -> None:
+    """A line of the result."""
+    # Soft wrap: what is copied from a pipe must not be cut.
+    out.print(Text(text, style=style), soft_wrap=not out.is_terminal)
+
+
+def show_note(text: str) -> None:
+    """A remark beside the result."""
+    err.print(Text(f"note: {text}", style="yellow"), soft_wrap=not err.is_terminal)
+
+
+def show_block(title: str, message: str) -> None:
+    """An error: framed in a terminal, plain lines in a pipe."""
+    if err.is_terminal:
+        err.print(Panel(Text(message), title=title, border_style="red", expand=False))
+    else:
+        err.print(Text(f"{title}: {message}"), soft_wrap=True)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object, keys sorted, without NaN."""
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_out(data: bytes) -> None:
+    """Bytes of a result, e.g. CSV, on the standard output as they are."""
+    sys.stdout.write(data.decode())
+
+
+def show_grid(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str = "",
+    right: Sequence[int] = (),
+) -> None:
+    """A table without lines; `right` names the columns of numbers."""
+    if title:
+        say(title, style="bold")
+    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for position, heading in enumerate(headings):
+        grid.add_column(heading, justify="right" if position in right else "left")
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    out.print(grid)
+
+
+def show_scores(
+    columns: Mapping[str, Mapping[str, float]],
+    title: str,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+) -> None:
+    """Scores side by side, one row a metric, in the order of the first column."""
+    headings = ["metric", *columns, *(["95 % interval"] if intervals else [])]
+    rows = []
+    for metric in next(iter(columns.values())):
+        cells = [f"{s[metric]:,.4f}" if metric in s else "" for s in columns.values()]
+        if intervals:
+            low, high = intervals.get(metric, (float("nan"),) * 2)
+            cells.append(f"{low:,.4f} to {high:,.4f}" if low == low else "")
+        rows.append([metric, *cells])
+    show_grid(headings, rows, title=title, right=range(1, len(headings)))
+
+
+def show_model_scores(fitted: FittedModel) -> None:
+    """The scores that a model carries: of test rows if there were any, else of validation rows."""
+    names = {
+        "test": "test rows",
+        "baseline": "trivial baseline",
+        "test_class_weighted": "by class weights",
+    }
+    if "test" not in fitted.metrics:
+        names = {
+            "validation": "validation rows",
+            "validation_class_weighted": "by class weights",
+        }
+    shown = {title: fitted.metrics[rows] for rows, title in names.items() if rows in fitted.metrics}
+    if shown:
+        labels = "" if fitted.decision is None else f"; labels: {describe_rule(fitted)}"
+        show_scores(shown, f"scores of {fitted.settings.training_mode}{labels}")
+
+
+def show_card(fitted: FittedModel, path: Path) -> None:
+    """What a model file holds, in one screen."""
+    from tabwright.report.limits import limits
+
+    architecture, settings, card = fitted.architecture, fitted.settings, fitted.card
+    n_parameters = sum(
+        value.size
+        for name, value in fitted.members[0].items()
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+    )
+    layers = f"{architecture.num_hidden_layers} x {architecture.hidden_dim}, "
+    if architecture.training_mode == "linear_glm_baseline":
+        layers = ""
+    plan = fitted.encoder.plan_
+    used = [n for n, kind in zip(plan.names, plan.kinds, strict=True) if kind != "unused"]
+    aside = [n for n, kind in zip(plan.names, plan.kinds, strict=True) if kind == "unused"]
+    facts: dict[str, object] = {
+        "file": f"{path} ({path.stat().st_size / 1024:,.0f} KiB)",
+        "task": settings.task,
+        "mode": settings.training_mode,
+        "target": card.get("target"),
+        "labels": None if fitted.classes is None else listed(fitted.classes.tolist()),
+        "decision": None if fitted.classes is None else describe_rule(fitted),
+        "network": f"{len(fitted.members)} x {_ARCHITECTURES[architecture.training_mode]}: "
+        f"{architecture.input_dim} inputs, {layers}dropout {architecture.dropout:g}, "
+        f"{n_parameters:,} parameters each",
+        "columns": f"{len(used)}: {listed(used)}",
+        "sums": ", ".join(plan.oblique_name(own) for own in plan.obliques),
+        "set aside": listed(aside) if aside else None,
+        "trained on": f"{card.get('n_training_rows', 0):,} rows, validated on "
+        f"{card.get('n_validation_rows', 0):,}",
+        "calibration": card.get("calibration"),
+        "trained by": f"{card['device']}, {card.get('threads')} thread(s)"
+        if "device" in card
+        else None,
+        "versions": ", ".join(f"{k} {v}" for k, v in dict(card.get("versions", {})).items()),
+        "limits": "\n".join(limits(fitted)),
+    }
+    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    for name, value in facts.items():
+        if value:
+            grid.add_row(name, Text(str(value)))
+    out.print(grid)
+    show_model_scores(fitted)
+
+
+def show_profile(profile: TableProfile) -> None:
+    """What the columns are, counted by role, and each column that is set aside, with the reason."""
+    counts = Counter(column.role for column in profile.used)
+    kinds = ", ".join(f"{count} {role}" for role, count in counts.items())
+    missing = sum(column.n_missing > 0 for column in profile.used)
+    text = f"{len(profile.used)} columns used: {kinds}"
+    say(text + (f"; {missing} with missing cells" if missing else ""), style="dim")
+    told_of = [*profile.set_aside, *(column for column in profile.used if column.note)]
+    for column in told_of[:_MOST_LISTED]:
+        say(f"  {column.name}: {column.note}", style="dim")
+    if len(told_of) > _MOST_LISTED:
+        rest = len(told_of) - _MOST_LISTED
+        say(f"  and {rest} more columns with a remark; `tabwright inspect` lists them", style="dim")
+
+
+def listed(values: Sequence[object]) -> str:
+    """Names in a row; past twelve the rest is counted."""
+    rest = len(values) - _MOST_LISTED
+    head = ", ".join(map(str, values[:_MOST_LISTED]))
+    return f"{head} and {rest} more" if rest > 0 else head
+
+
+def describe_rule(fitted: FittedModel) -> str:
+    """The decision rule of a classifier, in words."""
+    rule: DecisionRule | None = fitted.decision
+    if fitted.classes is None or rule is None or rule.kind == "argmax":
+        return "the most probable class"
+    labels = fitted.classes.tolist()
+    if rule.costs is not None:
+        return "the class of lowest expected cost"
+    return f"{labels[rule.positive]} where its probability is at least {rule.threshold:.4g}"
+
+
+# The class that each architecture is built of.
+_ARCHITECTURES = {
+    "mlp_dense": "MLP",
+    "tabresnet": "TabResNet",
+    "linear_glm_baseline": "LinearBaseline",
+}
+
+
+class Advance(Protocol):
+    """Told how many more are done, and what is going on."""
+
+    def __call__(self, count: int, text: str = "") -> None: ...
+
+
+class EpochBar:
+    """A bar told of each epoch and of how many there will be at the most.
+
+    It takes a line of the terminal from the first epoch on, until `hide` gives the line back.
+    """
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._bar = Progress(
+            TextColumn("training: epoch {task.completed:.0f} of at most {task.total:.0f}"),
+            BarColumn(bar_width=None),
+            TextColumn("loss {task.fields[loss]:.4f}, best {task.fields[best]:.4f}"),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+            expand=True,
+        )
+        self._line: TaskID | None = None
+
+    def __call__(self, epoch: Epoch, n_epochs: int) -> None:
+        if not self._shown:
+            return
+        loss, best = epoch.validation_loss, epoch.best_loss
+        if self._line is None:
+            self._line = self._bar.add_task("", total=n_epochs, loss=loss, best=best)
+        self._bar.start()
+        self._bar.update(self._line, completed=epoch.epoch, loss=loss, best=best)
+
+    def hide(self) -> None:
+        """Give the line back, before something else is printed."""
+        # rich ends the line of a bar that never began, too.
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+
+@contextmanager
+def epoch_bar(silent: bool) -> Iterator[EpochBar]:
+    """A bar for epochs; it shows nothing where nobody would see it."""
+    bar = EpochBar(not silent and err.is_terminal)
+    try:
+        yield bar
+    finally:
+        bar.hide()
+
+
+@contextmanager
+def counting_bar(silent: bool, what: str, total: int | None = None) -> Iterator[Advance]:
+    """A count of things done, e.g. rows; with a total a bar. Silent where nobody would see it."""
+    if silent or not err.is_terminal:
+        yield lambda count, text="": None
+        return
+    seen = "{task.description}: {task.completed:,.0f}" + (
+        "" if total is None else " of {task.total}"
+    )
+    columns = [SpinnerColumn(), TextColumn(seen)]
+    columns += [] if total is None else [BarColumn(bar_width=None)]
+    columns += [TextColumn("{task.fields[text]}"), TimeElapsedColumn()]
+    with Progress(*columns, console=err, transient=True, expand=total is not None) as bar:
+        line = bar.add_task(what, total=total, text="")
+
+        def advance(count: int, text: str = "") -> None:
+            bar.update(line, advance=count, text=text)
+
+        yield advance
+
+
+def told(pieces: Iterable[pl.DataFrame], advance: Advance) -> Iterator[pl.DataFrame]:
+    """The pieces of a table; `advance` is told the rows of each that is done."""
+    for piece in pieces:
+        yield piece
+        advance(piece.height)
+
+
+@contextmanager
+def waiting(silent: bool, what: str) -> Iterator[None]:
+    """A spinner beside work whose length nobody knows."""
+    if silent or not err.is_terminal:
+        yield
+        return
+    with err.status(what):
+        yield

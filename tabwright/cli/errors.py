@@ -1,0 +1,130 @@
+"""What the command line says and returns when it cannot go on.
+
+Every error is one block on the error stream: the rule, what was received, the way out. In a
+terminal it has a frame; with `--json` it is one JSON object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import TextIO
+
+import typer
+
+from tabwright.cli.console import err, show_block, show_note
+
+__all__ = ["EXIT_CODES", "ExitCode", "readable_errors", "show_tracebacks"]
+
+
+class ExitCode(IntEnum):
+    """What the command line returns."""
+
+    DONE = 0
+    FAULT = 1
+    WORDS = 2
+    DATA = 3
+    MACHINE = 4
+    INTERRUPTED = 130
+
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 fault of tabwright, 2 wrong words, 3 wrong table or model file, 4 file, "
+    "package or memory missing, 130 interrupted."
+)
+
+_tracebacks = False
+
+
+def show_tracebacks(wanted: bool) -> None:
+    """Whether errors show where they came from, instead of their block."""
+    global _tracebacks
+    _tracebacks = wanted
+
+
+@contextmanager
+def readable_errors(*, as_json: bool = False) -> Iterator[None]:
+    """Show warnings as notes and exceptions as one block, and leave with the code that fits.
+
+    Parameters
+    ----------
+    as_json : bool, default=False
+        Whether the block is a JSON object.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.showwarning = _note
+            yield
+    except BrokenPipeError:
+        _forget_output()
+        raise typer.Exit(ExitCode.DONE) from None
+    except KeyboardInterrupt:
+        _leave(
+            ExitCode.INTERRUPTED, "interrupted", "interrupted; nothing was saved", as_json=as_json
+        )
+    except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
+        if _tracebacks:
+            raise
+        _leave(_code_of(error), "tabwright cannot go on", _words(error), as_json=as_json)
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if _tracebacks:
+            raise
+        message = (
+            f"{type(error).__name__}: {error}\nThis is a fault of tabwright. Please report it with "
+            "what `tabwright --traceback COMMAND ...` prints."
+        )
+        _leave(ExitCode.FAULT, "unexpected error", message, as_json=as_json)
+
+
+def _code_of(error: Exception) -> ExitCode:
+    # Not at the top: they load polars, which `--help` has no use for.
+    from tabwright.artifact.schema import ArtifactError
+    from tabwright.tables.cells import TableError
+
+    if isinstance(error, TableError | ArtifactError | FloatingPointError):
+        return ExitCode.DATA
+    if isinstance(error, OSError | ImportError | MemoryError):
+        return ExitCode.MACHINE
+    return ExitCode.WORDS
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"the memory of this machine does not suffice ({error}); give fewer rows or columns"
+    return str(error)
+
+
+def _leave(code: ExitCode, title: str, message: str, *, as_json: bool) -> None:
+    if as_json:
+        err.file.write(json.dumps({"error": message, "exit_code": int(code)}) + "\n")
+    else:
+        show_block(title, message)
+    raise typer.Exit(code) from None
+
+
+def _forget_output() -> None:
+    """Send what is left to print nowhere: the reader of the pipe is gone."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    show_note(str(message))

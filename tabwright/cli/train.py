@@ -1,0 +1,347 @@
+"""The command `tabwright train`: its words, and how its result is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tabwright.cli.console import (
+    describe_rule,
+    epoch_bar,
+    print_json,
+    say,
+    show_model_scores,
+    show_profile,
+)
+from tabwright.cli.errors import readable_errors
+from tabwright.cli.options import (
+    SETTINGS,
+    HelpAll,
+    JsonFlag,
+    QuietFlag,
+    complete_calibration,
+    complete_decision,
+    complete_encoding,
+    complete_mode,
+    complete_task,
+    complete_teacher,
+)
+
+if TYPE_CHECKING:
+    from tabwright.training.callbacks import Callback
+
+__all__ = ["train"]
+
+
+def train(
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="CSV, Parquet, Arrow, JSON lines, Excel; folder.")
+    ],
+    target: Annotated[
+        str, typer.Option("--target", "-t", metavar="COLUMN", help="Column to predict.")
+    ],
+    mode: Annotated[
+        str,
+        typer.Option(
+            "--mode",
+            "-m",
+            metavar="MODE",
+            autocompletion=complete_mode,
+            help="See `tabwright modes`.",
+        ),
+    ] = "mlp_dense",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Else TABLE-MODE.safetensors."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="HTML report on the held-out rows.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Do not use; may come again.")
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option("--time", metavar="COLUMN", help="Test on the latest rows by it.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value together.")
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Sample weights.", rich_help_panel=SETTINGS)
+    ] = None,
+    drop_null_target: Annotated[
+        bool, typer.Option("--drop-null-target", help="Leave out rows without a target.")
+    ] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            autocompletion=complete_task,
+            help="classification, regression; else by the target.",
+        ),
+    ] = None,
+    test_fraction: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE", help="Rows kept for the scores; 0: none.", rich_help_panel=SETTINGS
+        ),
+    ] = 0.2,
+    decision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            autocompletion=complete_decision,
+            help="f1, balanced_accuracy, recall=X, precision=X, costs=FILE.",
+        ),
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL", help="Positive one of two labels [the last].", rich_help_panel=SETTINGS
+        ),
+    ] = None,
+    prior: Annotated[
+        str,
+        typer.Option(
+            metavar="PRIOR",
+            help="imbalance_aware answers under: training, balanced, or no=0.9,yes=0.1.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = "training",
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_teacher,
+            help="Of tree_teacher_distillation: catboost, lightgbm, xgboost, random_forest, "
+            "extra_trees, hist_gradient_boosting; may come again.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    members: Annotated[
+        int | None, typer.Option(metavar="N", help="Networks averaged.", rich_help_panel=SETTINGS)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Epochs at the most.", rich_help_panel=SETTINGS)
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Epochs without gain to stop; 0: never.", rich_help_panel=SETTINGS
+        ),
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Width of hidden layers.", rich_help_panel=SETTINGS),
+    ] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Hidden layers, or blocks.", rich_help_panel=SETTINGS),
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Dropped in training.", rich_help_panel=SETTINGS),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="Peak step size.", rich_help_panel=SETTINGS)
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(metavar="X", help="Of AdamW.", rich_help_panel=SETTINGS)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="ROWS", help="Rows per step.", rich_help_panel=SETTINGS)
+    ] = None,
+    validation_fraction: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Rows that choose the epoch.", rich_help_panel=SETTINGS),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_encoding,
+            help="Of numbers: auto, standard, robust, quantile_normal, quantile_ple, tree_ple.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_calibration,
+            help="auto, temperature, logistic, vector, structured, isotonic, none.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit", help="Train again on validation rows too.", rich_help_panel=SETTINGS
+        ),
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda.", rich_help_panel=SETTINGS)
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of products while training: float32, bfloat16.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    kernels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of training on a CPU: torch, compiled (faster; needs a C compiler).",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Threads to train with.", rich_help_panel=SETTINGS),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write curves there.", rich_help_panel=SETTINGS),
+    ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="Log there, as to sqlite:///x.db.", rich_help_panel=SETTINGS
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of every random choice.", rich_help_panel=SETTINGS)
+    ] = 0,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AMOUNT",
+            help="Training may take so much, e.g. 2GB; else rows stay on disk [half of free].",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the run's state there, and go on from it.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float,
+        typer.Option(
+            metavar="X", help="Between two writes of the state.", rich_help_panel=SETTINGS
+        ),
+    ] = 60.0,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    help_all: HelpAll = False,
+) -> None:
+    """Train a model on a table, score it on held-out rows, save it as one file."""
+    with readable_errors(as_json=as_json):
+        from tabwright.streaming.memory import bytes_of
+        from tabwright.tables.labelled import TableRequest
+        from tabwright.workflows.decision_request import DecisionRequest
+        from tabwright.workflows.train import TrainRequest, run_training
+
+        if positive is not None and decision is None:
+            raise ValueError(f"--positive is for --decision; got {positive!r} and no --decision")
+        settings: dict[str, Any] = {
+            "training_mode": mode,
+            "n_members": members,
+            "max_epochs": epochs,
+            "hidden_dim": width,
+            "num_hidden_layers": depth,
+            "dropout": dropout,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "batch_size": batch_size,
+            "validation_fraction": validation_fraction,
+            "numeric_encoding": encoding,
+            "device": device,
+            "precision": precision,
+            "kernels": kernels,
+        }
+        settings = {name: value for name, value in settings.items() if value is not None}
+        if patience is not None:
+            settings["patience"] = patience or None
+        if calibration is not None:
+            settings["calibration"] = None if calibration == "none" else calibration
+        if refit:
+            settings["refit"] = True
+        request = TrainRequest(
+            table=TableRequest(
+                table=table,
+                target=target,
+                drop=tuple(drop or ()),
+                task=task,
+                time=time_column,
+                group=group,
+                weight=weight,
+                drop_null_target=drop_null_target,
+            ),
+            output=output,
+            test_fraction=test_fraction,
+            settings=settings,
+            prior=prior,
+            teachers=tuple(teacher or ()),
+            decision=None if decision is None else DecisionRequest(decision, positive),
+            n_threads=threads,
+            random_state=seed,
+            report=report,
+            memory=None if memory is None else bytes_of(memory),
+            checkpoint=checkpoint,
+            checkpoint_interval=checkpoint_seconds,
+        )
+        silent = quiet or as_json
+        with epoch_bar(silent) as bar:
+
+            def tell(text: str) -> None:
+                bar.hide()
+                say(text, style="dim")
+
+            result = run_training(
+                request,
+                on_message=None if silent else tell,
+                on_profile=None if silent else show_profile,
+                on_epoch=bar,
+                callbacks=_loggers(tensorboard, mlflow),
+            )
+        if result is None:
+            # Another worker speaks for all.
+            return
+        model = result.model
+        if as_json:
+            print_json(
+                {
+                    "model": str(result.path),
+                    "report": None if report is None else str(report),
+                    "mode": model.settings.training_mode,
+                    "task": model.settings.task,
+                    "decision": describe_rule(model),
+                    "metrics": {rows: dict(scores) for rows, scores in model.metrics.items()},
+                    "messages": list(result.messages),
+                    "seconds": result.seconds,
+                }
+            )
+        elif not quiet:
+            show_model_scores(model)
+            say(f"saved {result.path} after {result.seconds:.1f} s; use it with")
+            say(f"  tabwright predict {result.path} NEW_TABLE")
+
+
+def _loggers(tensorboard: Path | None, mlflow: str | None) -> list[Callback]:
+    from tabwright.training.loggers import MLflowLogger, TensorBoardLogger
+
+    loggers: list[Callback] = []
+    if tensorboard is not None:
+        loggers.append(TensorBoardLogger(tensorboard))
+    if mlflow is not None:
+        loggers.append(MLflowLogger(mlflow))
+    return loggers

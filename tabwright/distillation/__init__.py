@@ -1,0 +1,1 @@
+"""Teachers and their labels: tree ensembles, estimators, augmentation, soft targets."""

@@ -1,0 +1,376 @@
+"""What a student is taught, and which way of teaching is kept.
+
+A `Lesson` is what a teacher says of the training rows, and of rows without a label. `trials` lists
+the ways to teach that are worth a try; `best_student` keeps what does best on validation rows, so
+that a teacher who does not help is not listened to. How a network is trained on a lesson is
+`pipeline.py`'s affair, sizes and verdicts are in `compression.py` and `fidelity.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from tabwright.distillation.augmentation import (
+    Augmentation,
+    augment_rows,
+    with_unlabelled_rows,
+)
+from tabwright.distillation.teachers import (
+    DEFAULT_TEACHER,
+    FittedTeacher,
+    TeacherSpec,
+    soft_labels,
+)
+from tabwright.encoding.encoder import Compact
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
+from tabwright.metrics import row_log_loss
+from tabwright.settings import FitSettings
+from tabwright.tables import TableProfile
+
+__all__ = ["Lesson", "Teaching", "Trial", "best_student", "prepare_lesson", "row_losses", "trials"]
+
+FloatArray = NDArray[np.float64]
+
+# Weights of the teacher that are tried. Without a weight of 0 a teacher that is worse than the
+# network would pull it down; 1 was never the best, since out-of-fold labels carry the noise of
+# teachers that saw fewer rows.
+_WEIGHTS: Final = (0.5, 0.3, 0.7, 0.0)
+_AUGMENTED_WEIGHTS: Final = (0.5, 0.3, 0.7)
+# Tree ensembles fitted on the log-loss are calibrated: there is nothing to cool.
+_TEMPERATURES: Final = (1.0,)
+_METHOD: Final[Augmentation] = "neighbourhood"
+_MADE_PER_ROW: Final = 1.0
+_MOST_MADE: Final = 20_000
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What a distillation is asked for, beside the student's settings.
+
+    Parameters
+    ----------
+    teacher : TeacherKind, estimator, FittedModel, or sequence of these
+        See `teachers.soft_labels`.
+    unlabelled : polars.DataFrame or None
+        Rows of the user's own without a target, for the teacher to label.
+    lesson : Lesson or None
+        Prepared on the same training rows, so that several students share it; None: it is
+        prepared in the fit.
+    n_threads : int
+        Threads of the teachers' libraries.
+    report : bool
+        Whether the fit ends with a report, where it trained the network without a teacher too:
+        where no `teacher_weight` is given.
+    judged : tuple of (DataFrame, ndarray, ndarray or None), or None
+        Rows, targets and weights for that report, which have no other part in the fit; None: the
+        validation rows, and the report says so.
+    """
+
+    teacher: TeacherSpec = DEFAULT_TEACHER
+    unlabelled: pl.DataFrame | None = None
+    lesson: Lesson | None = None
+    n_threads: int = 1
+    report: bool = True
+    judged: tuple[pl.DataFrame, NDArray[Any], FloatArray | None] | None = None
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a teacher says.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n, n_classes) or (n,), float64
+        Of the training rows, out of fold unless the teacher came fitted.
+    teacher : FittedTeacher
+        For other rows.
+    description : dict
+        Plain data: kinds, libraries, versions, settings, scores of the teacher.
+    extra : polars.DataFrame or None
+        Rows without a target, made-up ones first.
+    extra_labels : ndarray of shape (n_extra, n_classes) or (n_extra,), float64, or None
+    extra_weight : ndarray of shape (n_extra,), float64, or None
+        Row weights; None: 1.
+    n_made : int
+        How many of the extra rows are made up.
+    method : {"munge", "neighbourhood"} or None
+        How they were made.
+    """
+
+    labels: FloatArray
+    teacher: FittedTeacher
+    description: dict[str, Any]
+    extra: pl.DataFrame | None = None
+    extra_labels: FloatArray | None = None
+    extra_weight: FloatArray | None = None
+    n_made: int = 0
+    method: Augmentation | None = None
+
+    def extra_rows(self, *, augmented: bool) -> slice:
+        """Which of the extra rows a trial learns from: the user's own always."""
+        n_extra = 0 if self.extra is None else len(self.extra)
+        return slice(0 if augmented else self.n_made, n_extra)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Candidates that are trained side by side on the same rows.
+
+    Parameters
+    ----------
+    weights, temperatures : tuple of float
+        The teacher's, one per candidate.
+    augmented : bool
+        Whether they learn from made-up rows too.
+    """
+
+    weights: tuple[float, ...]
+    temperatures: tuple[float, ...]
+    augmented: bool = False
+
+    def settings(self, candidate: int, settings: FitSettings, lesson: Lesson) -> FitSettings:
+        """The settings of one candidate, with nothing left open."""
+        return replace(
+            settings,
+            teacher_weight=self.weights[candidate],
+            teacher_temperature=self.temperatures[candidate],
+            augmentation=lesson.method if self.augmented else None,
+        )
+
+
+def prepare_lesson(
+    frame: pl.DataFrame,
+    profile: TableProfile,
+    target: NDArray[Any],
+    *,
+    settings: FitSettings,
+    teaching: Teaching,
+    classes: NDArray[Any] | None = None,
+    sample_weight: FloatArray | None = None,
+    class_weights: FloatArray | None = None,
+    groups: ArrayLike | None = None,
+) -> Lesson:
+    """Fit the teacher out of fold, make rows near the training rows, and label everything.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        Training rows only.
+    profile : TableProfile
+        Of these rows.
+    target : ndarray of shape (n,)
+        Class codes, int64, or values, float64.
+    settings : FitSettings
+        Its `augmentation` says which rows to make, its `random_state` decides every draw.
+    teaching : Teaching
+    classes : ndarray of shape (n_classes,) or None
+        The labels; None in regression.
+    sample_weight : ndarray of shape (n,), float64, optional
+        Above 0. A made-up row has the weight of the row that it started from.
+    class_weights : ndarray of shape (n_classes,), float64, optional
+        The teacher's probabilities are brought to the class prior that these weights imply, since
+        the teacher does not see them.
+    groups : array-like of shape (n,), optional
+        Rows of one group stay in one fold.
+
+    Returns
+    -------
+    Lesson
+
+    Raises
+    ------
+    ValueError
+        If a teacher does not fit the task or the weights.
+    TableError
+        If the unlabelled rows do not have the columns of the training rows.
+    ImportError
+        If a teacher's library is not installed.
+    """
+    unlabelled = teaching.unlabelled
+    if unlabelled is not None:
+        # Before the long work: other columns are refused here.
+        with_unlabelled_rows(frame.clear(), unlabelled, profile)
+    taught = soft_labels(
+        frame,
+        profile,
+        target,
+        task=settings.task,
+        n_classes=0 if classes is None else len(classes),
+        classes=classes,
+        teacher=teaching.teacher,
+        sample_weight=sample_weight,
+        groups=groups,
+        random_state=settings.random_state,
+        n_threads=teaching.n_threads,
+    )
+    lesson = Lesson(_tilted(taught.labels, class_weights), taught.teacher, taught.description)
+    method = _METHOD if settings.augmentation == "auto" else settings.augmentation
+    if method is None and unlabelled is None:
+        return lesson
+    made, starts = _made_rows(frame, profile, method, settings.random_state)
+    extra = with_unlabelled_rows(made, unlabelled, profile)
+    said = taught.predict(extra)
+    weight = None
+    if sample_weight is not None or class_weights is not None:
+        own = np.ones(len(frame)) if sample_weight is None else sample_weight
+        # A row of the user's own counts as a training row does on average.
+        weight = np.concatenate([own[starts], np.full(len(extra) - len(starts), own.mean())])
+        if class_weights is not None:
+            weight *= said @ class_weights
+    return replace(
+        lesson,
+        extra=extra,
+        extra_labels=_tilted(said, class_weights),
+        extra_weight=weight,
+        n_made=len(starts),
+        method=method if len(starts) else None,
+    )
+
+
+def _made_rows(
+    frame: pl.DataFrame, profile: TableProfile, method: Augmentation | None, random_state: int
+) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+    """Made-up rows, and the training row that each started from."""
+    if method is None:
+        return frame.clear(), np.empty(0, dtype=np.int64)
+    place = "row"
+    while place in frame.columns:
+        place += "_"
+    # A column outside the profile is copied from the starting row.
+    made = augment_rows(
+        frame.with_row_index(place),
+        profile,
+        min(round(_MADE_PER_ROW * len(frame)), _MOST_MADE),
+        rng=np.random.default_rng([random_state, 1]),
+        method=method,
+    )
+    return made.drop(place), made[place].to_numpy().astype(np.int64)
+
+
+def _tilted(labels: FloatArray, class_weights: FloatArray | None) -> FloatArray:
+    """Probabilities under the prior that class weights imply."""
+    if class_weights is None:
+        return labels
+    tilted = labels * class_weights
+    tilted /= tilted.sum(axis=1, keepdims=True)
+    return tilted
+
+
+def trials(settings: FitSettings, lesson: Lesson) -> tuple[Trial, ...]:
+    """The ways to teach that are worth a try, given what the settings fix.
+
+    Parameters
+    ----------
+    settings : FitSettings
+    lesson : Lesson
+
+    Returns
+    -------
+    tuple of Trial
+        The first candidate of the first trial is what is kept where validation rows do not tell.
+    """
+    heats = _TEMPERATURES
+    if settings.teacher_temperature is not None:
+        heats = (settings.teacher_temperature,)
+    if settings.task == "regression":
+        heats = (1.0,)
+
+    def trial(weights: Sequence[float], augmented: bool) -> Trial:
+        if settings.teacher_weight is not None:
+            weights = (settings.teacher_weight,)
+        pairs = [
+            (weight, heat)
+            for weight, heat in product(weights, heats)
+            # Without a teacher there is nothing to cool.
+            if weight > 0 or heat == heats[0]
+        ]
+        return Trial(tuple(w for w, _ in pairs), tuple(t for _, t in pairs), augmented)
+
+    plain, augmented = trial(_WEIGHTS, False), trial(_AUGMENTED_WEIGHTS, True)
+    if not lesson.n_made or settings.teacher_weight == 0.0:
+        return (plain,)
+    return (plain, augmented) if settings.augmentation == "auto" else (augmented,)
+
+
+def best_student(
+    tried: Sequence[Trial],
+    train: Callable[[Trial], Sequence[FittedModel]],
+    lesson: Lesson,
+    validation: tuple[Compact, NDArray[Any], FloatArray | None] | None,
+) -> tuple[FittedModel, FittedModel | None]:
+    """Train every candidate and keep the one of the lowest loss on validation rows.
+
+    Parameters
+    ----------
+    tried : sequence of Trial
+        From `trials`.
+    train : callable
+        Gives a model for each candidate of a trial.
+    lesson : Lesson
+    validation : tuple of (Compact, ndarray, ndarray or None), or None
+        Rows encoded, class codes or values, weights. None: the first candidate is kept.
+
+    Returns
+    -------
+    FittedModel
+        Its card says what was tried, and who taught.
+    FittedModel or None
+        The same network trained without a teacher, if that was among the candidates.
+    """
+    choices: list[tuple[float, FittedModel]] = []
+    record: list[dict[str, Any]] = []
+    for trial in tried:
+        for model in train(trial):
+            loss = _validation_loss(model, validation)
+            choices.append((0.0 if loss is None else loss, model))
+            record.append(
+                {
+                    "teacher_weight": model.settings.teacher_weight,
+                    "teacher_temperature": model.settings.teacher_temperature,
+                    "augmentation": model.settings.augmentation,
+                    "validation_loss": loss,
+                }
+            )
+        if choices[-1][1].card.get("stopped") == "interrupted":
+            break
+    best = min(range(len(choices)), key=lambda k: choices[k][0])
+    model = choices[best][1]
+    n_extra = 0 if lesson.extra is None else len(lesson.extra)
+    distillation = {
+        "teacher": lesson.description,
+        "tried": record,
+        "chosen": record[best],
+        "n_made_rows": lesson.n_made if model.settings.augmentation is not None else 0,
+        "n_unlabelled_rows": n_extra - lesson.n_made,
+    }
+    untaught = [own for _, own in choices if own.settings.teacher_weight == 0.0]
+    return (
+        replace(model, card={**model.card, "distillation": distillation}),
+        untaught[0] if untaught else None,
+    )
+
+
+def _validation_loss(
+    model: FittedModel, validation: tuple[Compact, NDArray[Any], FloatArray | None] | None
+) -> float | None:
+    if validation is None or not len(validation[1]):
+        return None
+    compact, target, weight = validation
+    losses = row_losses(Predictor(model).network(compact), target)
+    return float(np.average(losses, weights=weight))
+
+
+def row_losses(output: FloatArray, target: NDArray[Any]) -> FloatArray:
+    """Log-loss in nats (probabilities) or squared error (values) of each row, shape (n,)."""
+    if output.ndim == 2:
+        return row_log_loss(target, output)
+    squares: FloatArray = (output - target) ** 2
+    return squares

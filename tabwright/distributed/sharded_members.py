@@ -1,0 +1,140 @@
+"""An ensemble whose members are dealt out to workers, as the training loop sees it.
+
+`DealtMembers` trains a team's own members and answers for all; `DealtHeldOut` does the same for
+losses. Who has which members is a `distributed.Deal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tabwright.distributed.workers import Deal
+from tabwright.settings import Kernels, Precision
+from tabwright.training.batches import HeldOut
+from tabwright.training.engine.dropout import Part
+from tabwright.training.engine.stacked_members import StackedMembers
+
+__all__ = ["DealtHeldOut", "DealtMembers"]
+
+
+class DealtMembers:
+    """`StackedMembers` of which each team of workers trains its own.
+
+    Methods that take or give something per member speak of all members, by their numbers in the
+    ensemble; forward passes are those of the own.
+
+    Parameters
+    ----------
+    modules : sequence of nn.Module
+        All members, the same at every worker.
+    seeds : sequence of int
+        One per member.
+    deal : Deal
+    n_threads : int, default=1
+        As for `StackedMembers`.
+    precision : {"float32", "bfloat16"}, default="float32"
+    kernels : {"torch", "compiled"}, default="torch"
+        As for `StackedMembers`.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        *,
+        seeds: Sequence[int],
+        deal: Deal,
+        n_threads: int = 1,
+        precision: Precision = "float32",
+        kernels: Kernels = "torch",
+    ) -> None:
+        self._every, self._seeds, self._deal = list(modules), list(seeds), deal
+        self._own = StackedMembers(
+            self._every[deal.own],
+            seeds=self._seeds[deal.own],
+            n_threads=n_threads,
+            all_reduce=deal.team.all_reduce if deal.team.size > 1 else None,
+            precision=precision,
+            kernels=kernels,
+        )
+
+    @property
+    def n_members(self) -> int:
+        """How many networks the ensemble has."""
+        return self._deal.n_members
+
+    def forward_backward(
+        self,
+        x: Tensor,
+        loss_grad: Callable[[Tensor], Tensor],
+        *,
+        step: int,
+        part: Part | None = None,
+    ) -> Tensor:
+        """As of `StackedMembers`, for the own members: logits of shape (n_own, batch, ...)."""
+        return self._own.forward_backward(x, loss_grad, step=step, part=part)
+
+    def optimizer_step(self, learning_rate: float | Tensor, weight_decay: float) -> None:
+        """One step for every own member that is active."""
+        self._own.optimizer_step(learning_rate, weight_decay)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits of the own members in eval mode, of shape (n_own, batch, output_dim)."""
+        return self._own.logits(x)
+
+    def set_active(self, active: Sequence[bool]) -> None:
+        """Say which members of the ensemble still train."""
+        if len(active) != self.n_members:
+            raise ValueError(f"active must be one per member ({self.n_members}); got {len(active)}")
+        self._own.set_active(active[self._deal.own])
+
+    def snapshot(self, member: int) -> None:
+        """Keep a member's present state as its best, where it is trained here."""
+        place = member - self._deal.first
+        if 0 <= place < self._deal.n_own:
+            self._own.snapshot(place)
+
+    def restore(self) -> None:
+        """Bring every member back to its best state."""
+        self._own.restore()
+
+    def modules(self) -> list[nn.Module]:
+        """All members as ordinary modules, copies, in eval mode; all workers must ask."""
+        if self._deal.n_own == self.n_members:
+            return self._own.modules()
+        whole = StackedMembers(self._every, seeds=self._seeds)
+        whole.load_state(self.state())
+        return whole.modules()
+
+    def state(self) -> dict[str, Tensor]:
+        """The state of all members, as one worker alone would have it; all workers must ask."""
+        return {name: self._deal.every(value) for name, value in self._own.state().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` returned, with any number of workers."""
+        self._own.load_state({name: value[self._deal.own] for name, value in state.items()})
+
+
+class DealtHeldOut:
+    """Held-out rows that every worker has whole: each scores its own members.
+
+    Parameters
+    ----------
+    held_out : HeldOut
+    deal : Deal
+    """
+
+    def __init__(self, held_out: HeldOut, deal: Deal) -> None:
+        self._held_out, self._deal = held_out, deal
+
+    def losses(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        """One loss per member of the ensemble; all workers must ask."""
+        return self._deal.every(self._held_out.losses(logits).to(torch.float64))
+
+    def state(self) -> dict[str, Tensor]:
+        return self._held_out.state()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self._held_out.load_state(state)

@@ -1,0 +1,374 @@
+"""Several workers on one task: what they sum, gather and agree on.
+
+`Workers` is the door to `torch.distributed`; processes are started, watched and restarted by
+torchrun or Ray, never from here. `Deal` says which members of an ensemble each of them trains.
+`SharedCheckpointer` lets one worker write what all go on from.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from tabwright.training.checkpoints import Checkpoint, Checkpointer, RunState, Stateful
+
+__all__ = [
+    "ALONE",
+    "TIMEOUT_VARIABLE",
+    "Deal",
+    "SharedCheckpointer",
+    "Workers",
+    "joined_workers",
+]
+
+# Seconds that a worker waits for the others before it gives up; torchrun then starts all anew.
+TIMEOUT_VARIABLE = "TABWRIGHT_TIMEOUT"
+_TIMEOUT = 600.0
+# How long a wish to write the state may wait until all have heard of it.
+_SECONDS_UNTIL_ASKED = 0.5
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that train one model together, as one of them sees them.
+
+    Parameters
+    ----------
+    rank : int
+        Which worker this is, from 0; worker 0 writes.
+    size : int
+        How many there are.
+    local_rank, local_size : int
+        The same among the workers of this machine.
+    group : ProcessGroup, optional
+        Theirs; by default that of all processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    group: dist.ProcessGroup | None = None
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that this worker may use: its share of the cores, and torch's number at most."""
+        return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // self.local_size))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker writes files and talks to the user."""
+        return self.rank == 0
+
+    def share(self, start: int, stop: int) -> tuple[int, int]:
+        """This worker's part of a range: neighbours, all of it dealt out, sizes even to one."""
+        n = stop - start
+        return start + n * self.rank // self.size, start + n * (self.rank + 1) // self.size
+
+    def team(self, n_teams: int) -> Workers:
+        """This worker's team, where neighbours form teams of one size; all must ask.
+
+        Parameters
+        ----------
+        n_teams : int
+            Divides the number of workers.
+        """
+        if n_teams == 1:
+            return self
+        size = self.size // n_teams
+        number, rank = divmod(self.rank, size)
+        if size == 1:
+            return ALONE
+        timeout = timedelta(seconds=_timeout())
+        with _told_of_losses():
+            # Every process must take part in the making of every group.
+            groups = [
+                dist.new_group(list(range(start, start + size)), timeout=timeout)
+                for start in range(0, self.size, size)
+            ]
+        return Workers(rank, size, group=groups[number])
+
+    def all_reduce(self, values: Tensor) -> None:
+        """Sum a tensor over the workers, in place; all get the same bits."""
+        if self.size == 1:
+            return
+        whole = values.contiguous()
+        with _told_of_losses():
+            dist.all_reduce(whole, group=self.group)
+        if whole is not values:
+            values.copy_(whole)
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """What every worker gave, by rank."""
+        if self.size == 1:
+            return [data]
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths[self.rank] = len(data)
+        self.all_reduce(lengths)
+        longest = int(lengths.max())
+        mine = torch.zeros(longest, dtype=torch.uint8)
+        if data:
+            mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        every = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+        with _told_of_losses():
+            dist.all_gather(every, mine, group=self.group)
+        return [
+            part[:length].numpy().tobytes()
+            for part, length in zip(every, lengths.tolist(), strict=True)
+        ]
+
+    def from_first(self, data: bytes | None) -> bytes | None:
+        """What worker 0 has, be it nothing."""
+        if self.size == 1:
+            return data
+        length = torch.tensor([-1 if data is None else len(data)])
+        with _told_of_losses():
+            dist.broadcast(length, group=self.group, group_src=0)
+        if int(length) < 0:
+            return None
+        buffer = torch.zeros(int(length), dtype=torch.uint8)
+        if data and self.is_first:
+            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        with _told_of_losses():
+            dist.broadcast(buffer, group=self.group, group_src=0)
+        return buffer.numpy().tobytes()
+
+    def wait(self) -> None:
+        """Until all are here."""
+        self.all_reduce(torch.zeros(1))
+
+
+ALONE = Workers()
+
+
+@dataclass(frozen=True)
+class Deal:
+    """Which members of an ensemble a worker trains, and with whom it shares their batches.
+
+    Members have nothing to tell each other while they train, so they are dealt out first: to as
+    many teams of equal size as there are shares of equal size. The workers of a team share the
+    rows of every batch, and must sum several times a step.
+
+    Parameters
+    ----------
+    n_members : int
+        Members of the ensemble.
+    first : int
+        The first of those that this worker's team trains.
+    n_own : int
+        How many it trains.
+    team : Workers
+    everyone : Workers
+    """
+
+    n_members: int
+    first: int
+    n_own: int
+    team: Workers
+    everyone: Workers
+
+    @classmethod
+    def of(cls, workers: Workers, n_members: int) -> Deal:
+        """Deal members out to workers; all must ask."""
+        n_teams = math.gcd(workers.size, n_members)
+        share = n_members // n_teams
+        first = workers.rank // (workers.size // n_teams) * share
+        return cls(n_members, first, share, workers.team(n_teams), workers)
+
+    @property
+    def own(self) -> slice:
+        """The members that this worker's team trains."""
+        return slice(self.first, self.first + self.n_own)
+
+    def total(self, own: Tensor) -> Tensor:
+        """Sums over the workers of each team, of all members side by side; all must ask.
+
+        Parameters
+        ----------
+        own : Tensor of shape (n_own, ...)
+            Of a dtype that can be summed.
+
+        Returns
+        -------
+        Tensor of shape (n_members, ...)
+        """
+        if self.everyone.size == 1:
+            return own
+        whole = own.new_zeros(self.n_members, *own.shape[1:])
+        whole[self.own] = own
+        self.everyone.all_reduce(whole)
+        return whole
+
+    def every(self, own: Tensor) -> Tensor:
+        """As `total`, of values that all workers of a team have alike, of any dtype."""
+        if own.dtype == torch.bool:
+            return self.every(own.to(torch.uint8)).to(torch.bool)
+        return self.total(own if self.team.is_first else torch.zeros_like(own))
+
+
+@contextmanager
+def joined_workers() -> Iterator[Workers]:
+    """The workers that torchrun started, or this process alone.
+
+    gloo carries what lies on a CPU, NCCL what lies on a CUDA device; each worker takes the device
+    of its local rank. No worker waits longer for the others than the seconds in the environment
+    variable TABWRIGHT_TIMEOUT (600 by default): it raises ConnectionError then, and torchrun ends
+    the rest.
+
+    Yields
+    ------
+    Workers
+
+    Raises
+    ------
+    ValueError
+        If the timeout is not a number of seconds above 0.
+    ConnectionError
+        If the workers do not find each other.
+    """
+    if dist.is_available() and dist.is_initialized():
+        # Ray has made the group already, and takes it down.
+        yield _from_environment(dist.get_rank(), dist.get_world_size())
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    timeout = timedelta(seconds=_timeout())
+    with _told_of_losses():
+        store, rank, size = _meeting_place(timeout)
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
+    try:
+        yield _from_environment(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def _meeting_place(timeout: timedelta) -> tuple[PrefixStore, int, int]:
+    """Where workers leave their addresses, this one's rank, and how many there are.
+
+    torchrun keeps one store for all its attempts: without a prefix of the attempt's own, an
+    address that a dead worker left would be taken for its successor's, and waited for.
+    """
+    store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"attempt {attempt}", store), rank, size
+
+
+@contextmanager
+def _told_of_losses() -> Iterator[None]:
+    """What torch says of a peer that died is a plain RuntimeError, and no fault of ours."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConnectionError(
+            f"another worker ended, or was waited for longer than {TIMEOUT_VARIABLE} allows "
+            f"({reason}); with --max-restarts torchrun starts all anew, and they go on from the "
+            "state of the run"
+        ) from error
+
+
+def _timeout() -> float:
+    text = os.environ.get(TIMEOUT_VARIABLE, str(_TIMEOUT))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"{TIMEOUT_VARIABLE} must be seconds above 0; got {text!r}")
+    return seconds
+
+
+def _from_environment(rank: int, size: int) -> Workers:
+    local_rank = int(os.environ.get("LOCAL_RANK", str(rank)))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
+    return Workers(rank, size, local_rank, local_size)
+
+
+class SharedCheckpointer(Checkpointer):
+    """A checkpointer of several workers: worker 0 has the file, all go on from it.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Its path counts on the machine of worker 0.
+    identity : mapping of str to text
+        As for `Checkpointer`; the same for any number of workers, so that it may change.
+    workers : Workers
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, identity: Mapping[str, str], workers: Workers
+    ) -> None:
+        super().__init__(checkpoint, identity)
+        self._workers = workers
+        self._steps, self._left = 1, 1
+        self._asked = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the state should be written now: where one says so, all must.
+
+        Asked after every step; the workers ask each other about twice a second, since an answer
+        costs as much as a small step.
+        """
+        self._left -= 1
+        if self._left:
+            return False
+        votes = torch.tensor([float(super().is_due), 0.0])
+        if self._workers.is_first:
+            votes[1] = self._steps_until_asked()
+        self._workers.all_reduce(votes)
+        self._steps = self._left = int(votes[1])
+        self._asked = time.monotonic()
+        return bool(votes[0] > 0)
+
+    def _steps_until_asked(self) -> int:
+        seconds = max(time.monotonic() - self._asked, 1e-6)
+        steps = int(self._steps * min(_SECONDS_UNTIL_ASKED, self._interval) / seconds)
+        return max(1, min(2 * self._steps, steps))
+
+    def write(self, run: RunState, owners: Mapping[str, Stateful]) -> None:
+        """Write the state; every worker must call this at the same step."""
+        if self._workers.is_first:
+            super().write(run, owners)
+            return
+        for owner in owners.values():
+            # Some states are sums over the workers.
+            owner.state()
+        self._last = time.monotonic()
+
+    def read(self, owners: Mapping[str, Stateful]) -> RunState | None:
+        """The state to go on from, of worker 0's file, at every worker."""
+        if self._workers.size == 1:
+            return super().read(owners)
+        path = Path(self._path)
+        data = path.read_bytes() if self._workers.is_first and path.exists() else None
+        data = self._workers.from_first(data)
+        if data is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="tabwright-") as folder:
+            copy = Path(folder) / path.name
+            copy.write_bytes(data)
+            here, self._path = self._path, str(copy)
+            try:
+                return super().read(owners)
+            finally:
+                self._path = here

@@ -1,0 +1,1 @@
+"""Columns to network inputs: what training rows decide, and how rows pass through it."""

@@ -1,0 +1,547 @@
+"""`TableEncoder`: from the columns of a table to the inputs of a network.
+
+Encoding has two steps. `transform` turns a frame into the compact form (`Compact`): float32
+columns, centred and scaled, and integer codes. `expand` widens that to the inputs of the network:
+bins, missing indicators, cycles, one input per level. The compact form is what stays in memory;
+expanding is cheap and happens batch by batch. What the training rows decide is found in
+`plan_fit.py` and kept as a `plan.EncodingPlan`. The parts live in `encodings.py` (numbers),
+`levels.py` (categories), `leaves.py` (target statistics of numbers), `obliques.py` (sums of two
+numbers), `dates.py` (calendars) and `expansion.py` (widening); what a cell means is decided in
+`tables.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Self, get_args
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tabwright.artifact.schema import Reader, TensorBag
+from tabwright.encoding.categorical import (
+    UNKNOWN,
+)
+from tabwright.encoding.layout import Layout
+from tabwright.encoding.oblique import fill_obliques
+from tabwright.encoding.plan import EncodingPlan
+from tabwright.encoding.plan_fit import (
+    EncoderSettings,
+    RowsToFit,
+    by_kind,
+    fit_plan,
+    places_in_cycle,
+)
+from tabwright.encoding.row_encoder import RowEncoder
+from tabwright.encoding.values import (
+    Kind,
+    booleans,
+    check_cells,
+    elapsed,
+    numbers,
+)
+from tabwright.settings import NumericEncoding, Task
+from tabwright.tables import (
+    TableError,
+    TableProfile,
+    to_microseconds,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["Compact", "TableEncoder"]
+
+_CHUNK_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Compact:
+    """Rows of a table, encoded and not yet widened.
+
+    Parameters
+    ----------
+    numeric : ndarray of shape (n, n_numeric), float32
+        Numbers and elapsed times, centred and scaled in float64 before the cast; booleans as -1
+        and 1; target statistics; sums of two columns. NaN is missing.
+    codes : ndarray of shape (n, n_codes), int32
+        Category codes (0 missing, 1 unknown or rare, 2 and up the levels by frequency), then
+        places in calendar cycles (0 missing).
+    """
+
+    numeric: NDArray[np.float32]
+    codes: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.numeric)
+
+    def take(self, index: NDArray[np.int64] | slice) -> Compact:
+        """The rows at `index`."""
+        return Compact(self.numeric[index], self.codes[index])
+
+
+class TableEncoder:
+    """Encoder of the columns of a table, fitted on its training rows.
+
+    Parameters
+    ----------
+    numeric_encoding : {"auto", "standard", "robust", "quantile_normal", "quantile_ple", \
+"tree_ple"}, default="auto"
+        How numbers become inputs. "standard": mean and standard deviation. "robust": median and
+        1/IQR, then the smooth clip x / sqrt(1 + (x/3)^2). "quantile_normal": ranks as normal
+        scores. "quantile_ple" and "tree_ple": piecewise-linear bins between quantiles, or between
+        the thresholds of a decision tree on the target; elapsed time keeps its value and gets no
+        bins. With "tree_ple" columns whose single values tell more than bins can show, as rows
+        held out prove, get target statistics too (`leaves.py`), and sums and differences of two
+        columns are added where they prove to tell what bins do not (`oblique_search.py`).
+    n_bins : int, default=16
+        Bins per numeric column at the most; fewer for columns with few distinct values, and for
+        tables with more than a thousand numeric columns.
+    keep_value : bool, default=True
+        Whether a column with bins is also an input by itself, robustly scaled. Always so in a
+        table with dates.
+    max_levels : int, default=50
+        Levels of a category column with an input of their own at the most; columns with more get
+        target statistics too. Fewer for tables with more than a thousand category columns.
+    min_count : int or None, default=None
+        Training rows that a level needs for an input of its own; None: 1 in 200 rows, from 2 to
+        10.
+
+    Attributes
+    ----------
+    plan_ : EncodingPlan
+        What was fitted.
+
+    Notes
+    -----
+    Missing numbers sit at the centre of the column; columns that had missing values in training
+    have an indicator besides. Zoned times count as UTC. The state is arrays and plain data; an
+    encoder that comes back from it gives the same bits.
+    """
+
+    unknown_code = UNKNOWN
+
+    def __init__(
+        self,
+        numeric_encoding: NumericEncoding = "auto",
+        *,
+        n_bins: int = 16,
+        keep_value: bool = True,
+        max_levels: int = 50,
+        min_count: int | None = None,
+    ) -> None:
+        if numeric_encoding not in get_args(NumericEncoding):
+            raise ValueError(
+                f"numeric_encoding must be one of {', '.join(get_args(NumericEncoding))}; "
+                f"got {numeric_encoding!r}"
+            )
+        if n_bins < 2:
+            raise ValueError(f"n_bins must be at least 2; got {n_bins}")
+        if max_levels < 1:
+            raise ValueError(f"max_levels must be at least 1; got {max_levels}")
+        if min_count is not None and min_count < 1:
+            raise ValueError(f"min_count must be at least 1, or None; got {min_count}")
+        self.numeric_encoding: NumericEncoding = numeric_encoding
+        self.n_bins = n_bins
+        self.keep_value = keep_value
+        self.max_levels = max_levels
+        self.min_count = min_count
+        self._rows: RowEncoder | None = None
+
+    # ---------------------------------------------------------------- fit
+
+    def fit(
+        self,
+        frame: pl.DataFrame,
+        profile: TableProfile,
+        *,
+        target: NDArray[Any] | None,
+        task: Task,
+        sample_weight: NDArray[np.float64] | None = None,
+        random_state: int = 0,
+        named: bool = True,
+        target_name: str | None = None,
+    ) -> Self:
+        """Fit on training rows; see `fit_transform`."""
+        rows = RowsToFit(
+            frame, profile, target, task, sample_weight, random_state, named, target_name
+        )
+        self._fit(rows)
+        return self
+
+    def fit_transform(
+        self,
+        frame: pl.DataFrame,
+        profile: TableProfile,
+        *,
+        target: NDArray[Any] | None,
+        task: Task,
+        sample_weight: NDArray[np.float64] | None = None,
+        random_state: int = 0,
+        named: bool = True,
+        target_name: str | None = None,
+    ) -> Compact:
+        """Fit on training rows and give their compact form.
+
+        Where a column has target statistics, those of a training row come from other rows
+        (cross-fitting), so this differs from `fit` followed by `transform`.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+            Training rows only.
+        profile : TableProfile
+            Roles of the columns.
+        target : ndarray of shape (n_rows,), or None
+            Class codes or numbers; tree bins and target statistics look at it.
+        task : {"classification", "regression"}
+        sample_weight : ndarray of shape (n_rows,), float64, optional
+            Counts in tree bins and target statistics. Scales, quantiles and level counts are
+            those of the rows.
+        random_state : int, default=0
+            Decides the rows that bins are fitted on, and the folds of the statistics.
+        named : bool, default=True
+            Whether the column names are the user's: False for arrays, whose columns then go by
+            position.
+        target_name : str, optional
+            A column that `transform` ignores without a warning.
+
+        Returns
+        -------
+        Compact
+
+        Raises
+        ------
+        TableError
+            If no column is usable, a cell does not fit its column, or there would be more than
+            262,144 inputs.
+        """
+        rows = RowsToFit(
+            frame, profile, target, task, sample_weight, random_state, named, target_name
+        )
+        codes, statistics = self._fit(rows)
+        numeric = np.empty((len(frame), self.plan_.layout.n_numeric), dtype=np.float32)
+        self._fill_all(self._used_series(frame), numeric, codes, categories=False)
+        if statistics:
+            stop = numeric.shape[1] - len(self.plan_.obliques)
+            np.concatenate(statistics, axis=1, out=numeric[:, self.plan_.n_own : stop])
+        fill_obliques(self.plan_.obliques, numeric)
+        return Compact(numeric, codes)
+
+    def _fit(self, rows: RowsToFit) -> tuple[NDArray[np.int32], list[NDArray[np.float32]]]:
+        plan, codes, statistics = fit_plan(rows, EncoderSettings(**self._settings()))
+        self._remember(plan)
+        return codes, statistics
+
+    def _settings(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(EncoderSettings)}
+
+    def _remember(self, plan: EncodingPlan) -> None:
+        self.plan_ = plan
+        self._layout = plan.layout
+        self._names = frozenset(plan.names)
+        self._rows = None
+
+    def without_sums(self) -> TableEncoder:
+        """The same encoder without sums of two columns: compact forms lack their last columns."""
+        encoder = TableEncoder(**self._settings())
+        encoder._remember(replace(self.plan_, obliques=()))
+        return encoder
+
+    # ---------------------------------------------------------------- what was fitted
+
+    @property
+    def named(self) -> bool:
+        """Whether columns go by name (else by position)."""
+        return self.plan_.named
+
+    @property
+    def feature_names_in_(self) -> tuple[str, ...]:
+        """Columns of the training table, those set aside included."""
+        return self.plan_.names
+
+    @property
+    def n_features_in_(self) -> int:
+        """How many they are."""
+        return len(self.plan_.names)
+
+    @property
+    def layout(self) -> Layout:
+        """Where the network inputs come from."""
+        return self._layout
+
+    @property
+    def input_dim(self) -> int:
+        """Network inputs."""
+        return self._layout.input_dim
+
+    @property
+    def hidable_(self) -> NDArray[np.bool_]:
+        """Code columns in which training should hide known levels: bool of shape (n_codes,).
+
+        Codes of 2 and up are shown as `unknown_code` now and then, so that the input for unknown
+        levels is trained rather than left at its random start.
+        """
+        return np.arange(self.plan_.n_codes) < len(self.plan_.categories)
+
+    @property
+    def sources_(self) -> NDArray[np.int64]:
+        """Index in `feature_names_in_` of the column behind each input."""
+        return np.array([source for _, source in self.plan_.inputs], dtype=np.int64)
+
+    def get_feature_names_out(self) -> NDArray[np.str_]:
+        """Name of every input, unique: 'age', 'age[bin 3]', 'age is missing', 'job=admin'."""
+        return np.array([name for name, _ in self.plan_.inputs])
+
+    # ---------------------------------------------------------------- transform and expand
+
+    def transform(self, frame: pl.DataFrame) -> Compact:
+        """Encode a frame.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+            Columns in any order; other columns than those of the training table are ignored with
+            one warning, those set aside there without. By position if `named` is False.
+
+        Returns
+        -------
+        Compact
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        if len(frame) == 1:
+            return _one_row(*self.frame_row(frame))
+        self._check_columns(frame)
+        numeric = np.empty((len(frame), self._layout.n_numeric), dtype=np.float32)
+        codes = np.empty((len(frame), self.plan_.n_codes), dtype=np.int32)
+        self._fill_all(self._used_series(frame), numeric, codes, categories=True)
+        return Compact(numeric, codes)
+
+    def expand(self, compact: Compact) -> NDArray[np.float32]:
+        """Network inputs of encoded rows.
+
+        Parameters
+        ----------
+        compact : Compact
+
+        Returns
+        -------
+        ndarray of shape (n, input_dim), float32
+            C-contiguous, always finite.
+        """
+        return self._layout.expand(compact.numeric, compact.codes)
+
+    def torch_expander(self, device: torch.device | str) -> Callable[[Tensor, Tensor], Tensor]:
+        """`expand` in torch.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where its tables lie, and the tensors it is given.
+
+        Returns
+        -------
+        callable
+            `(numeric, codes) -> inputs`: float32 of shape (n, n_numeric) and int32 of shape
+            (n, n_codes) to float32 of shape (n, input_dim), equal to `expand` bit for bit on a
+            CPU.
+        """
+        return self._layout.torch_expander(device)
+
+    def encode_row(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
+        """Network inputs of one row, by a scalar path; equal to `expand(transform(...))`.
+
+        Parameters
+        ----------
+        row : mapping of str to object
+            Cell by column name. Extra keys are ignored with one warning.
+
+        Returns
+        -------
+        ndarray of shape (1, input_dim), float32
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        return self.expand(_one_row(*self.row(row)))
+
+    def row(self, row: Mapping[str, Any]) -> tuple[list[float], list[int]]:
+        """The compact form of one row as plain numbers, by a scalar path.
+
+        Parameters
+        ----------
+        row : mapping of str to object
+            Cell by column name. Extra keys are ignored with one warning.
+
+        Returns
+        -------
+        numeric : list of n_numeric floats
+            Values that a float32 holds exactly.
+        codes : list of n_codes ints
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        return self._row_encoder().encode(row)
+
+    def frame_row(self, frame: pl.DataFrame) -> tuple[list[float], list[int]]:
+        """`row` of a frame of one row.
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        self._check_columns(frame)
+        rows = self._row_encoder()
+        return rows.encode_cells(rows.frame_cells(frame))
+
+    def cells_row(self, cells: Mapping[str, Any]) -> tuple[list[float], list[int]]:
+        """`row` of the cells of a table of one row, which `pandas_row.row_cells` gave.
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        if cells.keys() != self._names:
+            self.plan_.check_names(cells)
+        return self._row_encoder().encode_cells(cells)
+
+    def _check_columns(self, frame: pl.DataFrame) -> None:
+        if self.named:
+            self.plan_.check_names(frame.columns)
+        elif frame.width != self.n_features_in_:
+            raise TableError(
+                f"X has {frame.width} features, but TableEncoder is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+
+    def _row_encoder(self) -> RowEncoder:
+        if self._rows is None:
+            self._rows = RowEncoder(self.plan_)
+        return self._rows
+
+    def _used_series(self, frame: pl.DataFrame) -> dict[Kind, list[pl.Series]]:
+        if not self.named:
+            return by_kind(frame.get_columns(), self.plan_.kinds)
+        pairs = zip(self.plan_.names, self.plan_.kinds, strict=True)
+        used = [(name, kind) for name, kind in pairs if kind != "unused"]
+        return by_kind([frame.get_column(name) for name, _ in used], [kind for _, kind in used])
+
+    def _fill_all(
+        self,
+        series: Mapping[Kind, list[pl.Series]],
+        numeric: NDArray[np.float32],
+        codes: NDArray[np.int32],
+        *,
+        categories: bool,
+    ) -> None:
+        n_rows = len(numeric)
+        # Column after column within a chunk of rows: the rows stay in the cache, and the
+        # float64 intermediates are small.
+        for start in range(0, n_rows, _CHUNK_ROWS):
+            rows = slice(start, min(start + _CHUNK_ROWS, n_rows))
+            whole = n_rows <= _CHUNK_ROWS
+            part = (
+                series
+                if whole
+                else {
+                    kind: [column.slice(start, rows.stop - start) for column in columns]
+                    for kind, columns in series.items()
+                }
+            )
+            try:
+                self._fill(part, numeric[rows], codes[rows], categories)
+            except TableError:
+                # The message must name the row of the table, not of the chunk.
+                if not whole:
+                    for kind, columns in series.items():
+                        for column in columns:
+                            check_cells(kind, column)
+                raise
+
+    def _fill(
+        self,
+        series: Mapping[Kind, list[pl.Series]],
+        numeric: NDArray[np.float32],
+        codes: NDArray[np.int32],
+        categories: bool,
+    ) -> None:
+        plan, at = self.plan_, 0
+        for column, origin in zip(series["numeric"], plan.origins, strict=True):
+            numeric[:, at] = plan.numbers.encode(at, numbers(column, origin))
+            at += 1
+        moments = [to_microseconds(column) for column in series["datetime"]]
+        for moment, start in zip(moments, plan.date_origins, strict=True):
+            numeric[:, at] = plan.numbers.encode(at, elapsed(moment, start))
+            at += 1
+        for column in series["boolean"]:
+            numeric[:, at] = booleans(column)
+            at += 1
+        for cycle, date, code in plan.cycle_columns:
+            codes[:, code] = places_in_cycle(cycle, moments[date])
+        if not categories:
+            return
+        for j, (column, category) in enumerate(
+            zip(series["category"], plan.categories, strict=True)
+        ):
+            full = category.codes_of_cells(column)
+            codes[:, j] = category.input_codes(full)
+            if category.statistics is not None:
+                width = category.statistics.shape[1]
+                numeric[:, at : at + width] = category.statistics[full]
+                at += width
+        for leaf in plan.leaves:
+            numeric[:, at : at + leaf.width] = leaf.encode(numeric[:, leaf.source])
+            at += leaf.width
+        fill_obliques(plan.obliques, numeric)
+
+    # ---------------------------------------------------------------- state
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Closures do not pickle; they are made again at the first row.
+        return {**self.__dict__, "_rows": None}
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """The document and the arrays of the artifact: plain data only."""
+        document, arrays = self.plan_.to_state()
+        return {**document, "settings": self._settings()}, arrays
+
+    @classmethod
+    def from_state(cls, document: Reader, tensors: TensorBag) -> TableEncoder:
+        """Read an encoder back and check everything.
+
+        Raises
+        ------
+        ArtifactError
+            If something is missing, left over, out of range or does not fit together.
+        """
+        settings = document.child("settings")
+        encoder = cls(
+            settings.choice("numeric_encoding", get_args(NumericEncoding)),
+            n_bins=settings.integer("n_bins", low=2),
+            keep_value=settings.boolean("keep_value"),
+            max_levels=settings.integer("max_levels", low=1),
+            min_count=(
+                settings.integer("min_count", low=1) if settings.optional("min_count") else None
+            ),
+        )
+        settings.done()
+        encoder._remember(EncodingPlan.from_state(document, tensors))
+        return encoder
+
+
+def _one_row(numeric: list[float], codes: list[int]) -> Compact:
+    return Compact(np.array([numeric], dtype=np.float32), np.array([codes], dtype=np.int32))

@@ -1,0 +1,420 @@
+"""What a fit of the encoder decided, as one value: `EncodingPlan`.
+
+Here lives the state of a fitted `TableEncoder` with its way into a file and back, and what
+follows from it alone: the layout of the network's inputs and their names. Fitting and encoding
+are done in `plan_fit.py` and `features.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tabwright.artifact.format_versions import left_out
+from tabwright.artifact.schema import (
+    ArtifactError,
+    Reader,
+    TensorBag,
+    array_to_text,
+    prefixed,
+    text_to_array,
+)
+from tabwright.encoding.calendar_cycles import CYCLES, Cycle
+from tabwright.encoding.categorical import (
+    CategoryColumn,
+    categories_from_state,
+    categories_to_state,
+)
+from tabwright.encoding.layout import CycleBlock, Layout
+from tabwright.encoding.numeric import NumericColumns
+from tabwright.encoding.oblique import (
+    MOST_SUMS,
+    ObliqueColumn,
+    obliques_from_state,
+    obliques_to_state,
+)
+from tabwright.encoding.value_statistics import LeafColumn, leaves_from_state, leaves_to_state
+from tabwright.encoding.values import KINDS, Kind, Origin
+from tabwright.tables import TableError
+
+__all__ = ["EncodingPlan", "listed"]
+
+# A network of 256 units behind it has 67 million weights: past any table worth a network.
+_MOST_INPUTS = 2**18
+
+
+@dataclass(frozen=True, eq=False)
+class EncodingPlan:
+    """The fitted state of a `TableEncoder`.
+
+    Within each kind columns stand in the order of the training table.
+
+    Parameters
+    ----------
+    named : bool
+        Whether columns go by name (else by position).
+    names : tuple of str
+        Columns of the training table, those set aside included.
+    kinds : tuple of Kind
+        How each of them is encoded.
+    target_name : str or None
+        A column that is ignored without a warning.
+    origins : tuple of int, Decimal or None
+        Per numeric column: what is subtracted exactly before the cast to float64.
+    date_origins : tuple of int
+        Per date column: microseconds since 1970 from which elapsed time counts.
+    date_cycles : ndarray of shape (n_dates, n_cycles), bool
+        Which cycles of `dates.CYCLES` vary in each date column.
+    had_missing : ndarray of shape (n_own,), bool
+        Whether the numeric, then the date, then the boolean columns had missing values in
+        training, and so have an indicator.
+    numbers : NumericColumns
+        Of the numeric columns, then of the elapsed times of the date columns.
+    categories : tuple of CategoryColumn
+    statistic_names : tuple of str
+        Target statistics of a level: of the target, then its count. Numeric columns have those
+        of the target.
+    leaves : tuple of LeafColumn
+        Target statistics of numeric columns, in the order of their columns.
+    obliques : tuple of ObliqueColumn
+        Weighted sums of numeric columns.
+    """
+
+    named: bool
+    names: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    target_name: str | None
+    origins: tuple[Origin, ...]
+    date_origins: tuple[int, ...]
+    date_cycles: NDArray[np.bool_]
+    had_missing: NDArray[np.bool_]
+    numbers: NumericColumns
+    categories: tuple[CategoryColumn, ...]
+    statistic_names: tuple[str, ...]
+    leaves: tuple[LeafColumn, ...]
+    obliques: tuple[ObliqueColumn, ...]
+
+    def positions(self, kind: Kind) -> list[int]:
+        """Places of the columns of a kind in `names`."""
+        return [position for position, own in enumerate(self.kinds) if own == kind]
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Check the columns of a table to encode.
+
+        Raises
+        ------
+        TableError
+            If a column in use is missing.
+
+        Warns
+        -----
+        UserWarning
+            If there are columns that the training table lacked, the target aside.
+        """
+        given = set(names)
+        known = zip(self.names, self.kinds, strict=True)
+        lacking = [name for name, kind in known if kind != "unused" and name not in given]
+        if lacking:
+            one = len(lacking) == 1
+            raise TableError(
+                "the table must have the columns that the model was trained on; "
+                f"{listed(lacking)} {'is' if one else 'are'} missing; "
+                f"add {'it' if one else 'them'} (empty cells are allowed)"
+            )
+        extra = given.difference(self.names, (self.target_name,))
+        if extra:
+            warnings.warn(
+                f"ignored {len(extra)} {'column' if len(extra) == 1 else 'columns'} that the "
+                f"model was not trained on: {listed(sorted(map(str, extra)))}",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    @cached_property
+    def n_own(self) -> int:
+        """Compact numeric columns before the target statistics and the sums."""
+        return len(self.had_missing)
+
+    @cached_property
+    def cycle_columns(self) -> tuple[tuple[Cycle, int, int], ...]:
+        """Cycle, date column and code column of every code column that is a place in a cycle."""
+        pairs = [
+            (cycle, int(date))
+            for k, cycle in enumerate(CYCLES)
+            for date in np.flatnonzero(self.date_cycles[:, k])
+        ]
+        start = len(self.categories)
+        return tuple((cycle, date, start + j) for j, (cycle, date) in enumerate(pairs))
+
+    @cached_property
+    def n_codes(self) -> int:
+        """Code columns of the compact form."""
+        return len(self.categories) + len(self.cycle_columns)
+
+    @property
+    def leaf_statistics(self) -> tuple[str, ...]:
+        """The statistics that numeric columns have, where any do: those of the target."""
+        return self.statistic_names[:-1]
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the inputs come from.
+
+        Raises
+        ------
+        TableError
+            If there are no inputs, or more than 262,144.
+        """
+        cycles = []
+        for cycle in CYCLES:
+            columns = [code for own, _, code in self.cycle_columns if own is cycle]
+            if columns:
+                cycles.append(CycleBlock(columns[0], columns[-1] + 1, cycle.table()))
+        source, left, inverse = self.numbers.bins()
+        missing = np.flatnonzero(self.had_missing).astype(np.int64)
+        wide = [c.statistics.shape[1] for c in self.categories if c.statistics is not None]
+        wide += [leaf.width for leaf in self.leaves]
+        first_sum = self.n_own + sum(wide)
+        n_numeric = first_sum + len(self.obliques)
+        for place, oblique in enumerate(self.obliques, start=first_sum):
+            own_left, own_inverse = oblique.bins()
+            source = np.append(source, np.full(len(own_left), place))
+            left, inverse = np.append(left, own_left), np.append(inverse, own_inverse)
+        first = 0 if self.numbers.keep_value else len(self.numbers)
+        at = n_numeric - first + len(source) + len(missing) + sum(b.n_inputs for b in cycles)
+        starts = np.empty(len(self.categories), dtype=np.int64)
+        for j, category in enumerate(self.categories):
+            # Without an input for missing values, code 1 is the first to have one.
+            starts[j] = at - (0 if category.has_missing else 1)
+            at += 1 + category.n_inputs + category.has_missing
+        if not 0 < at <= _MOST_INPUTS:
+            raise TableError(
+                f"a table must make from 1 to {_MOST_INPUTS} network inputs; got {at} from "
+                f"{len(self.names)} columns; "
+                + ("check its columns" if at == 0 else "drop columns, or lower max_levels")
+            )
+        return Layout(
+            n_numeric=n_numeric,
+            n_encoded=len(self.numbers),
+            keep_value=self.numbers.keep_value,
+            smooth=self.numbers.smooth,
+            bin_source=source,
+            bin_left=left,
+            bin_inverse=inverse,
+            missing=missing,
+            cycles=tuple(cycles),
+            n_categories=len(self.categories),
+            level_start=starts,
+            level_floor=np.array([not c.has_missing for c in self.categories], dtype=np.int32),
+            input_dim=at,
+        )
+
+    @cached_property
+    def inputs(self) -> tuple[tuple[str, int], ...]:
+        """Unique name and source column of every input, in the order of the layout's blocks.
+
+        The source of a sum is its first column.
+        """
+        layout, columns = self.layout, self.names
+        dates, categorical = self.positions("datetime"), self.positions("category")
+        owners = [*self.positions("numeric"), *dates, *self.positions("boolean")]
+        elapsed = set(dates)
+
+        def title(owner: int) -> str:
+            return f"{columns[owner]}: elapsed" if owner in elapsed else columns[owner]
+
+        inputs = [(title(owner), owner) for owner in owners[layout.first_value :]]
+        for category, owner in zip(self.categories, categorical, strict=True):
+            if category.statistics is not None:
+                inputs += [(f"{columns[owner]}: {name}", owner) for name in self.statistic_names]
+        for leaf in self.leaves:
+            owner = owners[leaf.source]
+            inputs += [
+                (f"{columns[owner]}: {name} by value", owner) for name in self.leaf_statistics
+            ]
+        sums = [(self.oblique_name(own), owners[own.first]) for own in self.obliques]
+        inputs += sums
+        titles = [(title(owner), owner) for owner in owners]
+        titled = dict(enumerate(titles)) | dict(enumerate(sums, start=layout.n_numeric - len(sums)))
+        numbers: dict[int, int] = {}
+        for source in layout.bin_source.tolist():
+            numbers[source] = numbers.get(source, 0) + 1
+            name, owner = titled[source]
+            inputs.append((f"{name}[bin {numbers[source]}]", owner))
+        for column in layout.missing.tolist():
+            inputs.append((f"{columns[owners[column]]} is missing", owners[column]))
+        for cycle, date, _ in self.cycle_columns:
+            owner = dates[date]
+            inputs += [(f"{columns[owner]}: {part}", owner) for part in cycle.input_names()]
+        for category, owner in zip(self.categories, categorical, strict=True):
+            name = columns[owner]
+            if category.has_missing:
+                inputs.append((f"{name} is missing", owner))
+            inputs.append((f"{name} is rare or unknown", owner))
+            inputs += [(f"{name}={level}", owner) for level in category.levels[: category.n_inputs]]
+        names = _unique([name for name, _ in inputs])
+        return tuple(zip(names, (owner for _, owner in inputs), strict=True))
+
+    def oblique_name(self, oblique: ObliqueColumn) -> str:
+        """A sum in words: 'latitude - 2 longitude'."""
+        places = self.positions("numeric")
+        one, two = (self.names[places[own]] for own in (oblique.first, oblique.second))
+        first, second = oblique.weights
+        start = one if first == 1 else f"{first:g} {one}"
+        rest = two if abs(second) == 1 else f"{abs(second):g} {two}"
+        return f"{start} {'-' if second < 0 else '+'} {rest}"
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """The document and the arrays of the artifact: plain data only."""
+        names, name_offsets = text_to_array(self.names)
+        origins, origin_offsets = text_to_array(
+            ["" if origin is None else str(origin) for origin in self.origins]
+        )
+        numbers, number_arrays = self.numbers.to_state()
+        categories, category_arrays = categories_to_state(self.categories)
+        document: dict[str, Any] = {
+            "named": self.named,
+            "target_name": self.target_name,
+            "statistic_names": list(self.statistic_names),
+            "numbers": numbers,
+            "categories": categories,
+        }
+        if not left_out("encoder.obliques", len(self.obliques), 0):
+            document["obliques"] = len(self.obliques)
+        arrays: dict[str, NDArray[Any]] = {
+            "names": names,
+            "name_offsets": name_offsets,
+            "kinds": np.array([KINDS.index(kind) for kind in self.kinds], dtype=np.uint8),
+            "origins": origins,
+            "origin_offsets": origin_offsets,
+            "had_missing": self.had_missing.astype(np.uint8),
+            "date_origins": np.array(self.date_origins, dtype=np.int64),
+            "date_cycles": self.date_cycles.astype(np.uint8),
+            **prefixed("numbers.", number_arrays),
+            **prefixed("categories.", category_arrays),
+            **prefixed("leaves.", leaves_to_state(self.leaves, len(self.leaf_statistics))),
+            **prefixed("obliques.", obliques_to_state(self.obliques)),
+        }
+        return document, arrays
+
+    @classmethod
+    def from_state(cls, document: Reader, tensors: TensorBag) -> EncodingPlan:
+        """Read a plan back and check everything.
+
+        Raises
+        ------
+        ArtifactError
+            If something is missing, left over, out of range or does not fit together.
+        """
+        names = tuple(_take_texts(tensors, "names", "name_offsets"))
+        if len(set(names)) != len(names):
+            raise ArtifactError("encoder.names must differ; a column name occurs twice")
+        codes = tensors.take("kinds", "uint8", (len(names),), high=len(KINDS) - 1)
+        kinds = tuple(KINDS[code] for code in codes.tolist())
+        count = {kind: kinds.count(kind) for kind in KINDS}
+        n_encoded = count["numeric"] + count["datetime"]
+        n_own = n_encoded + count["boolean"]
+        statistic_names = document.texts("statistic_names", max_length=16)
+        n_sums = 0
+        if "obliques" in document:
+            n_sums = document.integer("obliques", low=1, high=MOST_SUMS)
+        plan = cls(
+            named=document.boolean("named"),
+            names=names,
+            kinds=kinds,
+            target_name=document.text("target_name") if document.optional("target_name") else None,
+            origins=_read_origins(tensors, count["numeric"]),
+            date_origins=tuple(
+                tensors.take("date_origins", "int64", (count["datetime"],)).tolist()
+            ),
+            date_cycles=tensors.take(
+                "date_cycles", "uint8", (count["datetime"], len(CYCLES)), high=1
+            ).astype(bool),
+            had_missing=tensors.take("had_missing", "uint8", (n_own,), high=1).astype(bool),
+            numbers=NumericColumns.from_state(
+                document.child("numbers"), tensors.scoped("numbers."), n_encoded
+            ),
+            categories=categories_from_state(
+                document.child("categories"), tensors.scoped("categories."), count["category"]
+            ),
+            statistic_names=statistic_names,
+            leaves=leaves_from_state(
+                tensors.scoped("leaves."), count["numeric"], len(statistic_names[:-1])
+            ),
+            obliques=obliques_from_state(tensors.scoped("obliques."), n_sums, count["numeric"]),
+        )
+        document.done()
+        tensors.done()
+        for category in plan.categories:
+            table = category.statistics
+            if table is not None and table.shape[1] != len(plan.statistic_names):
+                raise ArtifactError("encoder.statistic_names must name every statistic")
+        for name, found in (("leaves", plan.leaves), ("obliques", plan.obliques)):
+            if found and plan.numbers.encoding != "tree_ple":
+                raise ArtifactError(
+                    f"encoder.{name} must be empty for an encoding other than 'tree_ple'; "
+                    f"got {plan.numbers.encoding!r}"
+                )
+        try:
+            plan.layout  # noqa: B018
+        except TableError as error:
+            raise ArtifactError(f"encoder: {error}") from None
+        return plan
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message: the first ten, and how many more."""
+    shown = ", ".join(repr(name) for name in names[:10])
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
+
+
+def _take_texts(tensors: TensorBag, data: str, offsets: str) -> list[str]:
+    return array_to_text(
+        tensors.take(data, "uint8", (None,)),
+        tensors.take(offsets, "int64", (None,)),
+        f"encoder.{data}",
+    )
+
+
+def _read_origins(tensors: TensorBag, n_columns: int) -> tuple[Origin, ...]:
+    texts = _take_texts(tensors, "origins", "origin_offsets")
+    if len(texts) != n_columns:
+        raise ArtifactError(
+            f"encoder.origins must hold one text per numeric column, {n_columns}; got {len(texts)}"
+        )
+    origins: list[Origin] = []
+    for text in texts:
+        digits = text.removeprefix("-")
+        if not text:
+            origins.append(None)
+        elif digits.isascii() and digits.isdigit() and len(digits) <= 40:
+            origins.append(int(text))
+        elif len(digits) <= 60 and all(c in "0123456789.E+-" for c in digits):
+            try:
+                origins.append(Decimal(text))
+            except ArithmeticError:
+                raise ArtifactError(f"encoder.origins must be numbers; got {text!r}") from None
+        else:
+            raise ArtifactError(f"encoder.origins must be numbers; got {text[:60]!r}")
+    return tuple(origins)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The same names, those that came before with a number behind them."""
+    taken = set(names)
+    seen: set[str] = set()
+    result = []
+    for name in names:
+        unique, k = name, 2
+        while unique in seen or (k > 2 and unique in taken):
+            unique, k = f"{name} ({k})", k + 1
+        seen.add(unique)
+        result.append(unique)
+    return result

@@ -1,0 +1,306 @@
+"""Fitting the encoder: from the training rows of a table to an `EncodingPlan`.
+
+`fit_plan` goes through the columns once and asks the rooms of each part what they make of them:
+`encodings.py`, `leaves.py`, `levels.py`, `oblique_search.py`, `obliques.py`. What a plan then does
+with rows is `features.py`'s affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tabwright.encoding.calendar_cycles import CYCLES, Cycle, cycle_codes
+from tabwright.encoding.categorical import (
+    CategoryColumn,
+    StatisticsTarget,
+    fit_category,
+    rare_below,
+)
+from tabwright.encoding.held_out_test import ProofRows
+from tabwright.encoding.numeric import (
+    SAMPLE_ROWS,
+    NumericColumns,
+    NumericFit,
+    ResolvedEncoding,
+    TreeTarget,
+    bins_per_column,
+    fit_numeric,
+    resolve_encoding,
+)
+from tabwright.encoding.oblique import ObliqueColumn, fit_oblique
+from tabwright.encoding.oblique_search import ObliqueSearch
+from tabwright.encoding.plan import EncodingPlan, listed
+from tabwright.encoding.value_statistics import LeafFit
+from tabwright.encoding.values import (
+    KINDS,
+    Kind,
+    Origin,
+    booleans,
+    elapsed,
+    numbers,
+)
+from tabwright.settings import NumericEncoding, Task
+from tabwright.tables import (
+    TableError,
+    TableProfile,
+    exact_origin,
+    to_levels,
+    to_microseconds,
+)
+
+__all__ = ["EncoderSettings", "PlanFit", "RowsToFit", "by_kind", "fit_plan", "places_in_cycle"]
+
+# Levels of all columns together that may have inputs of their own.
+_LEVEL_BUDGET = 65_536
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """What `TableEncoder` was asked for; the parameters are described there."""
+
+    numeric_encoding: NumericEncoding
+    n_bins: int
+    keep_value: bool
+    max_levels: int
+    min_count: int | None
+
+
+@dataclass(frozen=True)
+class RowsToFit:
+    """The training rows; the parameters are those of `TableEncoder.fit_transform`."""
+
+    frame: pl.DataFrame
+    profile: TableProfile
+    target: NDArray[Any] | None
+    task: Task
+    sample_weight: NDArray[np.float64] | None
+    random_state: int
+    named: bool
+    target_name: str | None
+
+
+class PlanFit(NamedTuple):
+    """What a fit found.
+
+    Parameters
+    ----------
+    plan : EncodingPlan
+    codes : ndarray of shape (n_rows, n_codes), int32
+        Of the training rows; those of categories are filled in.
+    statistics : list of ndarray of shape (n_rows, width), float32
+        Target statistics of the training rows, cross-fitted.
+    """
+
+    plan: EncodingPlan
+    codes: NDArray[np.int32]
+    statistics: list[NDArray[np.float32]]
+
+
+def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
+    """Fit all columns.
+
+    Raises
+    ------
+    TableError
+        If there are no rows, no column is usable, a cell does not fit its column, or there would
+        be more than 262,144 inputs.
+    ValueError
+        If tree bins are asked for and there is no target.
+    """
+    frame, target = rows.frame, rows.target
+    n_rows = len(frame)
+    if n_rows == 0:
+        raise TableError("an encoder needs at least 1 row; got 0; check the filter or file")
+    names = tuple(frame.columns)
+    kinds = _kinds(names, rows.profile)
+    if all(kind == "unused" for kind in kinds):
+        raise TableError(
+            "a table needs at least 1 usable column; got none: "
+            + "; ".join(f"{c.name!r} is {c.role}" for c in rows.profile.columns[:10])
+        )
+    series = by_kind(frame.get_columns(), kinds)
+    origins = tuple(exact_origin(column) for column in series["numeric"])
+    moments = [to_microseconds(column) for column in series["datetime"]]
+    date_origins = tuple(_middle(moment) for moment in moments)
+    sample = None
+    if n_rows > SAMPLE_ROWS:
+        draw = np.random.default_rng(rows.random_state)
+        sample = np.sort(draw.choice(n_rows, SAMPLE_ROWS, replace=False)).astype(np.int64)
+    tree = None
+    if target is not None:
+        tree = TreeTarget(target, rows.task, rows.sample_weight, rows.random_state)
+    n_encoded = len(origins) + len(moments)
+    encoding = resolve_encoding(settings.numeric_encoding, n_encoded, has_target=tree is not None)
+    if encoding == "tree_ple" and tree is None:
+        raise ValueError("numeric_encoding='tree_ple' needs a target; got None; use 'quantile_ple'")
+    n_bins = bins_per_column(settings.n_bins, n_encoded)
+
+    @cache
+    def about() -> StatisticsTarget:
+        return StatisticsTarget.of(n_rows, target, rows.task, rows.sample_weight, rows.random_state)
+
+    leaves = search = None
+    if encoding == "tree_ple" and tree is not None:
+        used = [name for name, kind in zip(names, kinds, strict=True) if kind != "unused"]
+        proof = ProofRows(
+            tree, sample, lambda index: frame.select(used)[index].hash_rows(0).to_numpy()
+        )
+        leaves = LeafFit(tree, sample, n_bins, about, proof)
+        search = ObliqueSearch(tree, proof, n_numeric=len(origins), n_columns=len(used))
+    missing: list[bool] = []
+    fits: list[NumericFit] = []
+    # Bins of elapsed time let a network learn the level of every month by heart: later rows are
+    # then predicted from the last one. Nor is a trend carried on past the training rows.
+    unbinned = "robust" if encoding in ("quantile_ple", "tree_ple") else encoding
+    columns: Iterator[tuple[NDArray[np.float64], ResolvedEncoding]] = chain(
+        ((numbers(c, o), encoding) for c, o in zip(series["numeric"], origins, strict=True)),
+        ((elapsed(m, o), unbinned) for m, o in zip(moments, date_origins, strict=True)),
+    )
+    for place, (values, own) in enumerate(columns):
+        missing.append(bool(np.isnan(values).any()))
+        is_time = place >= len(origins)
+        fits.append(
+            fit_numeric(values, sample, own, n_bins=n_bins, tree=tree, extrapolates=not is_time)
+        )
+        if leaves is not None and not is_time:
+            leaves.add(place, values, fits[-1])
+        if search is not None:
+            search.add_number(values, fits[-1])
+    missing.extend(bool(np.isnan(booleans(column)).any()) for column in series["boolean"])
+    date_cycles = _varying_cycles(moments)
+    n_codes = len(series["category"]) + int(date_cycles.sum())
+    codes = np.empty((n_rows, n_codes), dtype=np.int32)
+    categories, statistics = _fit_categories(series["category"], about, codes, settings, search)
+    if leaves is not None:
+        statistics += leaves.statistics
+    obliques: list[ObliqueColumn] = []
+    if search is not None and tree is not None:
+        for column in series["boolean"]:
+            search.add_codes(np.nan_to_num(booleans(column) + 2.0))
+        for j, k in np.argwhere(date_cycles):
+            search.add_codes(places_in_cycle(CYCLES[k], moments[j]))
+        obliques = _fit_obliques(search, series, origins, fits, sample, tree, n_bins)
+    plan = EncodingPlan(
+        named=rows.named,
+        names=names,
+        kinds=kinds,
+        target_name=rows.target_name,
+        origins=origins,
+        date_origins=date_origins,
+        date_cycles=date_cycles,
+        had_missing=np.array(missing, dtype=bool),
+        numbers=NumericColumns.of(fits, encoding, settings.keep_value or bool(moments)),
+        categories=categories,
+        statistic_names=(*about().names, "log count") if statistics else (),
+        leaves=() if leaves is None else tuple(leaves.columns),
+        obliques=tuple(obliques),
+    )
+    return PlanFit(plan, codes, statistics)
+
+
+def _fit_categories(
+    series: Sequence[pl.Series],
+    about: Callable[[], StatisticsTarget],
+    codes: NDArray[np.int32],
+    settings: EncoderSettings,
+    search: ObliqueSearch | None,
+) -> tuple[tuple[CategoryColumn, ...], list[NDArray[np.float32]]]:
+    """Fit the category columns and write their codes."""
+    max_levels = min(settings.max_levels, max(2, _LEVEL_BUDGET // max(len(series), 1)))
+    min_count = rare_below(len(codes)) if settings.min_count is None else settings.min_count
+    categories: list[CategoryColumn] = []
+    statistics: list[NDArray[np.float32]] = []
+    for j, column in enumerate(series):
+        category, full, own = fit_category(
+            to_levels(column), about, max_levels=max_levels, min_count=min_count
+        )
+        categories.append(category)
+        codes[:, j] = category.input_codes(full)
+        if search is not None:
+            search.add_codes(full)
+        if own is not None:
+            statistics.append(own)
+    return tuple(categories), statistics
+
+
+def _fit_obliques(
+    search: ObliqueSearch,
+    series: Mapping[Kind, Sequence[pl.Series]],
+    origins: Sequence[Origin],
+    fits: Sequence[NumericFit],
+    sample: NDArray[np.int64] | None,
+    tree: TreeTarget,
+    n_bins: int,
+) -> list[ObliqueColumn]:
+    """The sums of two columns that the search found, fitted."""
+
+    def scaled(place: int) -> NDArray[np.float32]:
+        return fits[place].scaled(numbers(series["numeric"][place], origins[place]))
+
+    columns = []
+    for (one, two), weights in search.found():
+        column = fit_oblique(
+            (one, two),
+            weights,
+            (scaled(one), scaled(two)),
+            sample=sample,
+            tree=tree,
+            n_bins=n_bins,
+        )
+        if column is not None:
+            columns.append(column)
+    return columns
+
+
+def _kinds(names: Sequence[str], profile: TableProfile) -> tuple[Kind, ...]:
+    roles = {column.name: column.role for column in profile.used}
+    lacking = [name for name in roles if name not in names]
+    if lacking:
+        raise TableError(
+            f"the frame must have the columns of its profile; {listed(lacking)} missing"
+        )
+    return tuple(
+        "unused"
+        if name not in roles
+        else role
+        if (role := roles[name]) in ("numeric", "datetime", "boolean")
+        else "category"
+        for name in names
+    )
+
+
+def by_kind(columns: Sequence[pl.Series], kinds: Sequence[Kind]) -> dict[Kind, list[pl.Series]]:
+    """Columns sorted by how they are encoded, in their order."""
+    series: dict[Kind, list[pl.Series]] = {kind: [] for kind in KINDS}
+    for column, kind in zip(columns, kinds, strict=True):
+        series[kind].append(column)
+    return series
+
+
+def _middle(moments: pl.Series) -> int:
+    known = moments.drop_nulls()
+    return int(known.sort()[len(known) // 2]) if len(known) else 0
+
+
+def places_in_cycle(cycle: Cycle, moments: pl.Series) -> NDArray[np.int64]:
+    """Codes of moments, in microseconds since 1970, in a cycle: 0 for a missing one."""
+    places = cycle_codes(cycle.name, moments.fill_null(0).to_numpy())
+    return np.where(moments.is_null().to_numpy(), 0, places)
+
+
+def _varying_cycles(moments: Sequence[pl.Series]) -> NDArray[np.bool_]:
+    varying = np.zeros((len(moments), len(CYCLES)), dtype=bool)
+    for j, moment in enumerate(moments):
+        known = moment.drop_nulls().to_numpy()
+        for k, cycle in enumerate(CYCLES):
+            places = cycle_codes(cycle.name, known)
+            varying[j, k] = len(places) > 0 and bool((places != places[0]).any())
+    return varying

@@ -1,0 +1,447 @@
+"""The encoder as ONNX nodes: from raw columns to the inputs of the networks.
+
+Each step has its twin in `features.py`, `encodings.py`, `dates.py` or `expansion.py`, in the same
+dtype and the same order, so that values on the edge of a bin fall on the same side. What a graph
+is given for a cell, missing ones included, is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tabwright.encoding.calendar_cycles import CYCLES
+from tabwright.encoding.categorical import FIRST_LEVEL, MISSING, UNKNOWN, CategoryColumn
+from tabwright.encoding.layout import _THIRD
+from tabwright.encoding.oblique import ObliqueColumn
+from tabwright.encoding.plan import EncodingPlan
+from tabwright.encoding.value_statistics import LeafColumn
+from tabwright.encoding.values import Kind, Origin, booleans, numbers
+from tabwright.export.graph import ML_DOMAIN, Graph, floor_divide, piecewise_linear
+from tabwright.tables.cells import MISSING_MARKERS, to_levels, to_microseconds
+
+__all__ = [
+    "MISSING_INTEGER",
+    "GraphInput",
+    "InputDtype",
+    "add_encoder",
+    "graph_array",
+    "graph_inputs",
+    "level_spellings",
+    "missing_spellings",
+]
+
+InputDtype = Literal["float64", "int64", "string"]
+# What numpy's NaT is as an integer.
+MISSING_INTEGER = -(2**63)
+_MINUTE = 60_000_000
+_DAY = 1_440 * _MINUTE
+_EXACT = 2.0**62
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """One raw column as a graph takes it, a tensor of shape (rows, 1).
+
+    Parameters
+    ----------
+    name : str
+        In the graph: the column's name, or `column_K` for a column without one.
+    column : str
+        In the table.
+    kind : {"numeric", "datetime", "boolean", "category"}
+    dtype : {"float64", "int64", "string"}
+    position : int
+        Among the columns of the training table.
+    """
+
+    name: str
+    column: str
+    kind: Kind
+    dtype: InputDtype
+    position: int
+
+    def describe(self) -> str:
+        """What to pass, in a sentence."""
+        if self.kind == "datetime":
+            return "microseconds since 1970-01-01 00:00 UTC; -2**63 (NumPy's NaT) is missing"
+        if self.kind == "boolean":
+            return "0 for false, 1 for true; NaN is missing"
+        if self.kind == "category":
+            return (
+                "text with at most one space on either side; empty, NA, NaN, null and the like "
+                "are missing"
+            )
+        if self.dtype == "int64":
+            return "an integer; -2**63 is missing"
+        return "a number; NaN is missing"
+
+
+def graph_inputs(plan: EncodingPlan) -> tuple[GraphInput, ...]:
+    """The inputs of the graph: one per used column, in the order of the training table."""
+    origins = dict(zip(plan.positions("numeric"), plan.origins, strict=True))
+    taken = set(plan.names)
+    inputs = []
+    for position, (column, kind) in enumerate(zip(plan.names, plan.kinds, strict=True)):
+        if kind == "unused":
+            continue
+        name = column
+        while not name or (name != column and name in taken):
+            name = f"{name or 'column'}_{position}"
+        dtype: InputDtype = "float64"
+        if kind == "category":
+            dtype = "string"
+        elif kind == "datetime" or _fits_int64(origins.get(position)):
+            dtype = "int64"
+        inputs.append(GraphInput(name, column, kind, dtype, position))
+    return tuple(inputs)
+
+
+def _fits_int64(origin: Origin) -> bool:
+    return isinstance(origin, int) and -(2**63) < origin < 2**63
+
+
+def graph_array(plan: EncodingPlan, column: GraphInput, series: pl.Series) -> NDArray[np.generic]:
+    """A column of a table as its input takes it, of shape (n, 1).
+
+    Raises
+    ------
+    TableError
+        If a cell does not fit its column.
+    """
+    array: NDArray[np.generic]
+    if column.kind == "category":
+        array = to_levels(series).fill_null("").to_numpy().astype(object)
+    elif column.kind == "datetime":
+        array = to_microseconds(series).fill_null(MISSING_INTEGER).to_numpy()
+    elif column.kind == "boolean":
+        array = (booleans(series) + 1.0) / 2.0
+    elif column.dtype == "float64":
+        array = numbers(series, None)
+    else:
+        origin = plan.origins[plan.positions("numeric").index(column.position)]
+        assert isinstance(origin, int)
+        array = _integers(numbers(series, origin), origin)
+    return array[:, None]
+
+
+def _integers(distance: NDArray[np.float64], origin: int) -> NDArray[np.int64]:
+    """Integers from how far they are from the origin; NaN is missing."""
+    lowest, highest = MISSING_INTEGER + 1, 2**63 - 1
+    exact = np.nan_to_num(np.clip(distance, -_EXACT, _EXACT)).astype(np.int64)
+    # Python's integers: the sum may leave 64 bits.
+    total = [min(max(origin + step, lowest), highest) for step in exact.tolist()]
+    return np.where(np.isnan(distance), MISSING_INTEGER, np.array(total, dtype=np.int64))
+
+
+# ---------------------------------------------------------------------------------------------
+# Spellings of levels
+# ---------------------------------------------------------------------------------------------
+
+
+def _spaced(text: str) -> Iterator[str]:
+    yield text
+    yield f" {text}"
+    yield f"{text} "
+    yield f" {text} "
+
+
+def missing_spellings() -> list[str]:
+    """Text that the graph takes for a missing category."""
+    found = dict.fromkeys(spelling for marker in MISSING_MARKERS for spelling in _spaced(marker))
+    return list(found)
+
+
+def level_spellings(levels: Sequence[str]) -> dict[str, str]:
+    """Text that the graph takes for levels, and the level that each means to the encoder too."""
+    means: dict[str, str] = {}
+    for level in levels:
+        own = (level, f"{level}.0", level.capitalize(), level.upper())
+        for text in own if level in ("true", "false") else own[:2]:
+            means |= dict.fromkeys(_spaced(text), level)
+    names = to_levels(pl.Series(means.keys(), dtype=pl.String))
+    agreed = zip(means.items(), names.to_list(), strict=True)
+    return {spelling: level for (spelling, level), name in agreed if name == level}
+
+
+def _add_codes(graph: Graph, column: str, category: CategoryColumn) -> str:
+    """Code of each value, of all levels with a code: int64 of shape (rows, 1)."""
+    code_of = {level: code for code, level in enumerate(category.levels, start=FIRST_LEVEL)}
+    keys = {text: code_of[level] for text, level in level_spellings(category.levels).items()}
+    keys.update(dict.fromkeys(missing_spellings(), MISSING))
+    return graph.add(
+        "LabelEncoder",
+        column,
+        domain=ML_DOMAIN,
+        attributes={
+            "keys_strings": list(keys),
+            "values_int64s": list(keys.values()),
+            "default_int64": UNKNOWN,
+        },
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# The compact form
+# ---------------------------------------------------------------------------------------------
+
+
+def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) -> str:
+    """Declare the inputs and encode them.
+
+    Returns
+    -------
+    str
+        float32 of shape (rows, input_dim), finite, as `TableEncoder.expand` gives it.
+    """
+    by_kind: dict[Kind, list[GraphInput]] = {}
+    for column in inputs:
+        graph.input(column.name, column.dtype, column.describe())
+        by_kind.setdefault(column.kind, []).append(column)
+    own, missing, by_value, sums = [], [], [], []
+    values, absent = _add_values(graph, plan, by_kind)
+    dates = _add_moments(graph, by_kind.get("datetime", []))
+    if dates is not None:
+        moments, no_moment = dates
+        origins = graph.constant(np.array([plan.date_origins], dtype=np.float64))
+        values.append(graph.add("Sub", graph.cast(moments, "float64"), origins))
+        absent.append(no_moment)
+    if values:
+        mask = graph.concat(absent)
+        encoded = _add_encoded(graph, plan, graph.concat(values), mask)
+        by_value = [_add_leaf(graph, leaf, encoded, mask) for leaf in plan.leaves]
+        sums = [_add_oblique(graph, oblique, encoded, mask) for oblique in plan.obliques]
+        own.append(encoded)
+        missing.append(mask)
+    if "boolean" in by_kind:
+        switches = graph.concat([column.name for column in by_kind["boolean"]])
+        off = graph.add("Equal", switches, graph.float64(0.0))
+        own.append(graph.add("Where", off, graph.float32(-1.0), graph.float32(1.0)))
+        missing.append(graph.add("IsNaN", switches))
+    codes, statistics = [], []
+    for column, category in zip(by_kind.get("category", []), plan.categories, strict=True):
+        full = _add_codes(graph, column.name, category)
+        if category.statistics is not None:
+            table = graph.constant(np.ascontiguousarray(category.statistics))
+            shape = graph.int64([0, category.statistics.shape[1]])
+            statistics.append(graph.add("Reshape", graph.add("Gather", table, full), shape))
+        if category.n_inputs < len(category.levels):
+            shown = graph.add("Less", full, graph.int64(FIRST_LEVEL + category.n_inputs))
+            full = graph.add("Where", shown, full, graph.int64(UNKNOWN))
+        codes.append(full)
+    blocks = _add_numeric_blocks(graph, plan, own, missing, [*statistics, *by_value], sums)
+    if dates is not None and plan.cycle_columns:
+        blocks += _add_cycles(graph, plan, *dates)
+    if codes:
+        blocks.append(_add_levels(graph, plan, graph.concat(codes)))
+    return graph.concat(blocks)
+
+
+def _add_values(
+    graph: Graph, plan: EncodingPlan, by_kind: dict[Kind, list[GraphInput]]
+) -> tuple[list[str], list[str]]:
+    """Numeric columns less their origins, float64, and where they are missing."""
+    values, absent = [], []
+    for column, origin in zip(by_kind.get("numeric", []), plan.origins, strict=True):
+        value = column.name
+        if column.dtype == "int64":
+            absent.append(graph.add("Equal", value, graph.int64(MISSING_INTEGER)))
+            assert isinstance(origin, int)
+            value = _add_distance(graph, value, origin)
+        else:
+            absent.append(graph.add("IsNaN", value))
+            if origin is not None:
+                value = graph.add("Sub", value, graph.float64(float(origin)))
+        values.append(value)
+    return values, absent
+
+
+def _add_distance(graph: Graph, value: str, origin: int) -> str:
+    """`value - origin` of int64 as float64: exact, and approximate where 64 bits overflow."""
+    rough = graph.add("Sub", graph.cast(value, "float64"), graph.float64(float(origin)))
+    exact = graph.cast(graph.add("Sub", value, graph.int64(origin)), "float64")
+    fits = graph.add("Less", graph.add("Abs", rough), graph.float64(_EXACT))
+    return graph.add("Where", fits, exact, rough)
+
+
+def _add_moments(graph: Graph, columns: Sequence[GraphInput]) -> tuple[str, str] | None:
+    """Moments, missing ones as 0, and where they are missing."""
+    if not columns:
+        return None
+    moments = graph.concat([column.name for column in columns])
+    absent = graph.add("Equal", moments, graph.int64(MISSING_INTEGER))
+    return graph.add("Where", absent, graph.int64(0), moments), absent
+
+
+def _add_encoded(graph: Graph, plan: EncodingPlan, values: str, missing: str) -> str:
+    """`NumericColumns.encode` of all columns, float32; missing ones as anything finite."""
+    fitted = plan.numbers
+
+    def row(vector: NDArray[np.float64]) -> str:
+        return graph.constant(np.ascontiguousarray(vector[None]))
+
+    known = graph.add("Where", missing, row(fitted.centre), values)
+    clipped = graph.add("Min", graph.add("Max", known, row(fitted.lower)), row(fitted.upper))
+    centred = graph.add("Sub", clipped, row(fitted.centre))
+    scaled = graph.add("Mul", centred, row(fitted.scale))
+    if len(fitted.knots):
+        borders = fitted.knot_offsets[1:-1]
+        knots = np.split(fitted.knots, borders)
+        mapped = piecewise_linear(graph, scaled, knots, np.split(fitted.scores, borders))
+        has_map = graph.constant(np.array([[len(part) > 0 for part in knots]]))
+        scaled = graph.add("Where", has_map, mapped, scaled)
+    return graph.cast(scaled, "float32")
+
+
+def _add_leaf(graph: Graph, leaf: LeafColumn, encoded: str, missing: str) -> str:
+    """Target statistics of a numeric column: float32 of shape (rows, n_targets)."""
+    value = graph.columns(encoded, [leaf.source])
+    reached = graph.add("GreaterOrEqual", value, graph.constant(leaf.cuts[None]))
+    place = graph.add("Add", graph.sum(graph.cast(reached, "int64"), 1), graph.int64(1))
+    absent = graph.add("Squeeze", graph.columns(missing, [leaf.source]), graph.int64([1]))
+    row = graph.add("Where", absent, graph.int64(0), place)
+    return graph.add("Gather", graph.constant(np.ascontiguousarray(leaf.table)), row)
+
+
+def _add_oblique(graph: Graph, oblique: ObliqueColumn, encoded: str, missing: str) -> str:
+    """`ObliqueColumn.encode`, 0 where a column is missing: float32 of shape (rows, 1)."""
+
+    def smooth(value: str) -> str:
+        square = graph.add("Div", graph.add("Mul", value, value), graph.float64(9.0))
+        root = graph.add("Sqrt", graph.add("Add", square, graph.float64(1.0)))
+        return graph.add("Div", value, root)
+
+    places = [oblique.first, oblique.second]
+    terms = []
+    for place, weight in zip(places, oblique.weights, strict=True):
+        value = smooth(graph.cast(graph.columns(encoded, [place]), "float64"))
+        terms.append(graph.add("Mul", value, graph.float64(weight)))
+    centred = graph.add("Sub", graph.add("Add", *terms), graph.float64(oblique.centre))
+    total = smooth(graph.add("Mul", centred, graph.float64(oblique.scale)))
+    absent = graph.add("Or", *(graph.columns(missing, [place]) for place in places))
+    return graph.add("Where", absent, graph.float32(0.0), graph.cast(total, "float32"))
+
+
+# ---------------------------------------------------------------------------------------------
+# The expansion
+# ---------------------------------------------------------------------------------------------
+
+
+def _add_numeric_blocks(
+    graph: Graph,
+    plan: EncodingPlan,
+    own: list[str],
+    missing: list[str],
+    statistics: list[str],
+    sums: list[str],
+) -> list[str]:
+    """Values, bins and missing indicators, as `Layout.expand` orders them."""
+    layout = plan.layout
+    blocks = []
+    if own:
+        mask = graph.concat(missing)
+        filled = graph.add("Where", mask, graph.float32(0.0), graph.concat(own))
+        n_encoded, n_own = layout.n_encoded, plan.n_own
+        if layout.keep_value and n_encoded:
+            encoded = graph.columns(filled, np.arange(n_encoded))
+            blocks.append(_add_smooth(graph, encoded) if layout.smooth else encoded)
+        if n_own > n_encoded:
+            blocks.append(graph.columns(filled, np.arange(n_encoded, n_own)))
+    blocks += [*statistics, *sums]
+    if len(layout.bin_source):
+        source, values = layout.bin_source, filled
+        if sums:
+            # Bins are of the table's own columns, then of the sums, which stand last.
+            values = graph.concat([filled, *sums])
+            is_sum = source >= plan.n_own
+            source = np.where(is_sum, source - layout.n_numeric + len(sums) + plan.n_own, source)
+        part = graph.columns(values, source)
+        part = graph.add("Sub", part, graph.constant(layout.bin_left[None]))
+        part = graph.add("Mul", part, graph.constant(layout.bin_inverse[None]))
+        blocks.append(graph.add("Clip", part, graph.float32(0.0), graph.float32(1.0)))
+    if len(layout.missing):
+        blocks.append(graph.cast(graph.columns(mask, layout.missing), "float32"))
+    return blocks
+
+
+def _add_smooth(graph: Graph, value: str) -> str:
+    third = graph.add("Mul", value, graph.float32(_THIRD))
+    square = graph.add("Add", graph.add("Mul", third, third), graph.float32(1.0))
+    return graph.add("Div", value, graph.add("Sqrt", square))
+
+
+def _add_cycles(graph: Graph, plan: EncodingPlan, moments: str, missing: str) -> list[str]:
+    """Sines and cosines of the places in calendar cycles; 0 for missing moments."""
+    blocks = []
+    for cycle in CYCLES:
+        dates = [date for own, date, _ in plan.cycle_columns if own is cycle]
+        if not dates:
+            continue
+        one = graph.int64(1)
+        places = graph.add("Add", _add_place(graph, cycle.name, graph.columns(moments, dates)), one)
+        absent = graph.columns(missing, dates)
+        codes = graph.add("Where", absent, graph.int64(0), places)
+        table = cycle.table()
+        found = graph.add("Gather", graph.constant(table), codes)
+        width = len(dates) * table.shape[1]
+        blocks.append(graph.add("Reshape", found, graph.int64([0, width])))
+    return blocks
+
+
+def _add_place(graph: Graph, cycle: str, moments: str) -> str:
+    """`dates.cycle_codes` less 1."""
+
+    def minus(left: str, right: str) -> str:
+        return graph.add("Sub", left, right)
+
+    def times(value: str, factor: int) -> str:
+        return graph.add("Mul", value, graph.int64(factor))
+
+    def plus(value: str, term: int) -> str:
+        return graph.add("Add", value, graph.int64(term))
+
+    def over(value: str, divisor: int) -> str:
+        # Of values that are not negative: rounding towards zero rounds down.
+        return graph.add("Div", value, graph.int64(divisor))
+
+    if cycle == "time of day":
+        return over(graph.add("Mod", moments, graph.int64(_DAY)), _MINUTE)
+    days = floor_divide(graph, moments, _DAY)
+    if cycle == "weekday":
+        return graph.add("Mod", plus(days, 3), graph.int64(7))
+    shifted = plus(days, 719_468)
+    day_of_era = graph.add("Mod", shifted, graph.int64(146_097))
+    year = minus(day_of_era, over(day_of_era, 1_460))
+    year = graph.add("Add", year, over(day_of_era, 36_524))
+    year = over(minus(year, over(day_of_era, 146_096)), 365)
+    so_far = minus(graph.add("Add", times(year, 365), over(year, 4)), over(year, 100))
+    day_of_year = minus(day_of_era, so_far)
+    if cycle == "day of year":
+        return day_of_year
+    month = over(plus(times(day_of_year, 5), 2), 153)
+    return minus(day_of_year, over(plus(times(month, 153), 2), 5))
+
+
+def _add_levels(graph: Graph, plan: EncodingPlan, codes: str) -> str:
+    """One input per level: float32, one 1 in the part of each column."""
+    layout = plan.layout
+    start = layout.stops[3]
+    width = layout.input_dim - start
+    floor = graph.constant(layout.level_floor.astype(np.int64)[None])
+    shift = graph.constant(layout.level_start[None] - start)
+    index = graph.add("Add", graph.add("Max", codes, floor), shift)
+    shape = graph.add("Shape", codes)
+    rows = graph.add("Gather", shape, graph.int64([0]))
+    empty = graph.concat([rows, graph.int64([width])], axis=0)
+    return graph.add(
+        "ScatterElements",
+        graph.add("Expand", graph.float32(0.0), empty),
+        index,
+        graph.add("Expand", graph.float32(1.0), shape),
+        attributes={"axis": 1},
+    )

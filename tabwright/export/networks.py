@@ -1,0 +1,191 @@
+"""What stands behind the encoder, as ONNX nodes: networks, averaging, class prior, calibration,
+decision rule.
+
+The twins are `folded.py`, `calibrator.py` and `TargetScale`: networks in float32, everything
+behind them in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tabwright.calibration.calibrator import (
+    _ISOTONIC_BLEND,
+    _SMALLEST_PROBABILITY,
+    Calibrator,
+)
+from tabwright.calibration.decisions import DecisionRule
+from tabwright.export.graph import Graph, piecewise_linear
+from tabwright.inference.fitted_model import TargetScale
+from tabwright.inference.numpy_network import FoldedNetwork
+
+__all__ = [
+    "add_calibration",
+    "add_decision",
+    "add_mean",
+    "add_networks",
+    "add_prior",
+    "add_probabilities",
+    "add_target_scale",
+]
+
+# A bound on what a float32 network computes; past it the graph computes in float64.
+_SAFE = 1e37
+
+FloatArray = NDArray[np.float64]
+
+
+def add_networks(graph: Graph, network: FoldedNetwork, x: str, largest_input: float) -> str:
+    """Outputs of every member, float64 of shape (n_members, rows, output_dim).
+
+    Parameters
+    ----------
+    graph : Graph
+    network : FoldedNetwork
+    x : str
+        float32 of shape (rows, input_dim).
+    largest_input : float
+        No input is larger in absolute value.
+    """
+    first, hidden, head = network._layers
+    k = network.n_members
+    wide = not _largest_output(network, largest_input) < _SAFE
+    if wide:
+        x = graph.cast(x, "float64")
+
+    def constant(array: NDArray[Any]) -> str:
+        return graph.constant(np.ascontiguousarray(array, "float64" if wide else "float32"))
+
+    def affine(value: str, weight: NDArray[Any]) -> str:
+        return graph.add("MatMul", value, constant(weight))
+
+    def apart(value: str, width: int) -> str:
+        """(rows, K width) to (K, rows, width)."""
+        split = graph.add("Reshape", value, graph.int64([0, k, width]))
+        return graph.add("Transpose", split, attributes={"perm": [1, 0, 2]})
+
+    def biased(value: str, bias: NDArray[Any]) -> str:
+        return graph.add("Add", value, constant(bias.reshape(k, 1, -1)))
+
+    now = graph.add("Add", affine(x, first.weight), constant(first.bias))
+    if head is None:
+        return graph.cast(apart(now, network.output_dim), "float64")
+    now = graph.add("Relu", apart(now, network.hidden_dim))
+    for i, layer in enumerate(hidden):
+        if network.residual and i % 2 == 0:
+            entered = now
+        now = biased(affine(now, layer.weight), layer.bias)
+        if network.residual and i % 2:
+            now = graph.add("Add", now, entered)
+        now = graph.add("Relu", now)
+    return graph.cast(biased(affine(now, head.weight), head.bias), "float64")
+
+
+def _largest_output(network: FoldedNetwork, largest_input: float) -> float:
+    """A bound on every value inside the networks."""
+    first, hidden, head = network._layers
+    largest = bound = largest_input
+    carried = 0.0
+    for i, layer in enumerate((first, *hidden, *(() if head is None else (head,)))):
+        if network.residual and i % 2:
+            carried = bound
+        gain = float(np.abs(layer.weight.astype(np.float64)).sum(axis=-2).max(initial=0.0))
+        bound = gain * bound + float(np.abs(layer.bias).max(initial=0.0)) + carried
+        largest = max(largest, bound)
+    return largest
+
+
+def add_probabilities(graph: Graph, logits: str, n_members: int) -> str:
+    """Softmax of every member's outputs, averaged: float64 of shape (rows, n_classes)."""
+    total = graph.sum(_softmax(graph, logits), 0)
+    return graph.add("Div", total, graph.float64(n_members))
+
+
+def add_mean(graph: Graph, outputs: str, n_members: int) -> str:
+    """The members' first output, averaged: float64 of shape (rows,)."""
+    first = graph.add("Gather", outputs, graph.int64(0), attributes={"axis": 2})
+    return graph.add("Div", graph.sum(first, 0), graph.float64(n_members))
+
+
+def add_target_scale(graph: Graph, value: str, target: TargetScale) -> str:
+    """`TargetScale.restore`."""
+    scaled = graph.add("Mul", value, graph.float64(target.scale))
+    moved = graph.add("Add", scaled, graph.float64(target.mean))
+    raised = graph.add("Max", moved, graph.float64(target.low))
+    return graph.add("Min", raised, graph.float64(target.high))
+
+
+def add_prior(graph: Graph, proba: str, log_ratio: FloatArray) -> str:
+    """`calibrator.change_prior`."""
+    logs = graph.add("Log", proba)
+    return _softmax(graph, graph.add("Add", logs, graph.constant(log_ratio[None])))
+
+
+def add_calibration(graph: Graph, proba: str, calibrator: Calibrator) -> str:
+    """`Calibrator.apply`, but for rounding errors between probabilities that are equal."""
+    kind, arrays = calibrator.kind, calibrator.arrays
+    if kind == "identity":
+        return proba
+    if kind == "isotonic":
+        return _add_isotonic(graph, proba, calibrator)
+    clipped = graph.add("Max", proba, graph.float64(_SMALLEST_PROBABILITY))
+    logs = graph.add("Log", graph.add("Min", clipped, graph.float64(1.0)))
+    if kind == "logistic":
+        scale, shift = arrays["coefficients"]
+        half = np.array([[-0.5 * scale, 0.5 * scale]])
+        # Log-odds as a product with (-1, 1), then both halves with their signs at once.
+        odds = graph.add("MatMul", logs, graph.constant(np.array([[-1.0], [1.0]])))
+        halves = graph.add("Mul", odds, graph.constant(half))
+        return _softmax(
+            graph, graph.add("Add", halves, graph.constant(np.array([[-0.5, 0.5]]) * shift))
+        )
+    inverse = graph.float64(float(arrays["inverse_temperature"][0]))
+    scaled = _softmax(graph, graph.add("Mul", logs, inverse))
+    if kind == "temperature":
+        return scaled
+    uniform = float(arrays["uniform"][0])
+    shrunk = graph.add("Mul", scaled, graph.float64(1.0 - uniform))
+    floor = graph.float64(uniform / len(arrays["bias"]))
+    mixed = graph.add("Log", graph.add("Add", shrunk, floor))
+    if kind == "vector":
+        mapped = graph.add("Mul", mixed, graph.constant(arrays["weight"][None]))
+    else:
+        mapped = graph.add(
+            "MatMul", mixed, graph.constant(np.ascontiguousarray(arrays["weight"].T))
+        )
+    return _softmax(graph, graph.add("Add", mapped, graph.constant(arrays["bias"][None])))
+
+
+def _add_isotonic(graph: Graph, proba: str, calibrator: Calibrator) -> str:
+    borders = np.cumsum(calibrator.arrays["lengths"])[:-1].astype(np.int64)
+    knots = np.split(calibrator.arrays["inputs"], borders)
+    values = np.split(calibrator.arrays["outputs"], borders)
+    # Two classes have one function, of class 1; class 0 gets the rest.
+    if len(knots) == 1:
+        second = piecewise_linear(graph, graph.columns(proba, [1]), knots, values)
+        mapped = graph.concat([graph.add("Sub", graph.float64(1.0), second), second])
+    else:
+        mapped = piecewise_linear(graph, proba, knots, values)
+    mapped = graph.add("Mul", mapped, graph.float64(1.0 - _ISOTONIC_BLEND))
+    blend = graph.add("Mul", proba, graph.float64(_ISOTONIC_BLEND))
+    mixed = graph.add("Add", mapped, blend)
+    return graph.add("Div", mixed, graph.sum(mixed, 1, keep=True))
+
+
+def _softmax(graph: Graph, scores: str) -> str:
+    return graph.add("Softmax", scores, attributes={"axis": -1})
+
+
+def add_decision(graph: Graph, proba: str, rule: DecisionRule) -> str:
+    """Predicted classes, int64 of shape (rows,); the twin of `DecisionRule.apply`."""
+    if rule.kind == "threshold":
+        positive = graph.constant(np.array(rule.positive))
+        chosen = graph.add("Gather", proba, positive, attributes={"axis": 1})
+        reached = graph.add("GreaterOrEqual", chosen, graph.constant(np.array(rule.threshold)))
+        return graph.add("Where", reached, positive, graph.constant(np.array(1 - rule.positive)))
+    if rule.costs is not None:
+        proba = graph.add("MatMul", proba, graph.constant(-rule.costs))
+    return graph.add("ArgMax", proba, attributes={"axis": 1, "keepdims": 0})

@@ -1,0 +1,1 @@
+"""From rows, in memory or on disk, to a `FittedModel`."""

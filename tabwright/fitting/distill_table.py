@@ -1,0 +1,543 @@
+"""Distillation from rows to a student and a verdict: sizes, budgets, the size-quality curve.
+
+The one implementation behind `estimators.distill` and `tabwright distill`; networks are trained by
+`pipeline.fit_table`, in the mode `tree_teacher_distillation`, like everybody's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from ai.ml.frameworks.pytorch import models
+from tabwright.distillation.fidelity import (
+    FidelityReport,
+    SweepPoint,
+    fidelity_report,
+    median_us,
+    model_figures,
+    n_parameters,
+)
+from tabwright.distillation.soft_targets import Teaching, prepare_lesson, row_losses
+from tabwright.distillation.teachers import TEACHER_KINDS, TeacherKind, model_of
+from tabwright.encoding.encoder import TableEncoder
+from tabwright.fitting.fit_table import (
+    ClassWeight,
+    LabelledRows,
+    class_weights_of,
+    fit_table,
+)
+from tabwright.inference.fitted_model import Architecture, FittedModel, load_fitted, member_modules
+from tabwright.inference.numpy_network import FoldedNetwork
+from tabwright.inference.predictor import Predictor
+from tabwright.inference.scoring import score_rows
+from tabwright.settings import FitSettings
+from tabwright.splits import split_rows
+from tabwright.tables import Role, TableProfile, profile_table
+from tabwright.training.loop import Epoch
+
+__all__ = [
+    "Budget",
+    "EncoderChoice",
+    "Split",
+    "StudentSize",
+    "distill_table",
+    "named_teacher",
+    "student_size",
+]
+
+EncoderChoice = Literal["auto", "inherit", "fit"]
+
+_NARROWEST: Final = 16
+_WIDTHS: Final = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_MORE_DROPOUT: Final = 0.05
+_MOST_DROPOUT: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a student may cost; None: as much as the rule for its size gives.
+
+    Parameters
+    ----------
+    max_parameters : int or None
+        Trained numbers over all members.
+    max_latency_us : float or None
+        Of one row from encoded inputs to the prediction, in microseconds, measured here and now.
+    """
+
+    max_parameters: int | None = None
+    max_latency_us: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_parameters", "max_latency_us"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not value > 0):
+                raise ValueError(f"{name} must be a number above 0, or None; got {value!r}")
+
+    def allows(self, size: StudentSize, input_dim: int, output_dim: int, n_members: int) -> bool:
+        """Whether a student of this size keeps to it."""
+        architecture = size.architecture(input_dim, output_dim)
+        if (
+            self.max_parameters is not None
+            and n_parameters(architecture, n_members) > self.max_parameters
+        ):
+            return False
+        return self.max_latency_us is None or (
+            _latency_us(architecture, n_members) <= self.max_latency_us
+        )
+
+
+@dataclass(frozen=True)
+class StudentSize:
+    """Width, depth and dropout of a student."""
+
+    hidden_dim: int
+    num_hidden_layers: int
+    dropout: float
+
+    def architecture(self, input_dim: int, output_dim: int) -> Architecture:
+        """The network of this size."""
+        return Architecture(
+            training_mode="mlp_dense",
+            input_dim=input_dim,
+            output_dim=output_dim,
+            hidden_dim=self.hidden_dim,
+            num_hidden_layers=self.num_hidden_layers,
+            dropout=self.dropout,
+        )
+
+    def within(
+        self, budget: Budget, input_dim: int, output_dim: int, n_members: int
+    ) -> StudentSize | None:
+        """The largest size up to this one that a budget allows; None if none does.
+
+        Depth goes before width, down to 16; only then width goes on to 4.
+        """
+        if budget.allows(self, input_dim, output_dim, n_members):
+            return self
+        for narrowest in (_NARROWEST, _WIDTHS[0]):
+            for depth in range(self.num_hidden_layers, 0, -1):
+                widths = [w for w in _WIDTHS if narrowest <= w <= self.hidden_dim]
+                # The cost rises with the width: the last one allowed is found by halving.
+                low, high = 0, len(widths)
+                while low < high:
+                    middle = (low + high) // 2
+                    size = replace(self, hidden_dim=widths[middle], num_hidden_layers=depth)
+                    if budget.allows(size, input_dim, output_dim, n_members):
+                        low = middle + 1
+                    else:
+                        high = middle
+                if low:
+                    return replace(self, hidden_dim=widths[low - 1], num_hidden_layers=depth)
+        return None
+
+
+def student_size(teacher: FittedModel | None, settings: FitSettings, *, n_rows: int) -> StudentSize:
+    """The size of a student: what the settings say, and the rule for what they leave open.
+
+    Parameters
+    ----------
+    teacher : FittedModel or None
+        A network: half its width but at least 16, a layer fewer but at least 1, and where the
+        settings have the default dropout a little more than the teacher's, up to 0.5; by the
+        contract's introspection helpers. None: a teacher of another kind, and the mode's own
+        size.
+    settings : FitSettings
+        Not resolved.
+    n_rows : int
+        Training rows.
+
+    Returns
+    -------
+    StudentSize
+    """
+    hidden_dim, depth, dropout = (
+        settings.hidden_dim,
+        settings.num_hidden_layers,
+        settings.dropout,
+    )
+    if teacher is not None:
+        module = member_modules(teacher)[0]
+        hidden_dim = hidden_dim or max(_NARROWEST, models.model_hidden_dim(module) // 2)
+        depth = models.model_num_hidden_layers(module) - 1 if depth is None else depth
+        if dropout is None:
+            dropout = min(_MOST_DROPOUT, round(models.model_dropout(module) + _MORE_DROPOUT, 6))
+    resolved = settings.resolved(n_rows=n_rows)
+    hidden_dim = hidden_dim or resolved.hidden_dim or _NARROWEST
+    depth = resolved.num_hidden_layers if depth is None else depth
+    dropout = resolved.dropout if dropout is None else dropout
+    return StudentSize(hidden_dim, max(1, depth or 1), dropout or 0.0)
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the rows of a table are shared out.
+
+    Parameters
+    ----------
+    test : LabelledRows or None
+        Rows for the verdict alone; None: `test_fraction` of the rows.
+    validation : LabelledRows or None
+        Rows that choose epochs and weights; None: a share of the rows.
+    test_fraction : float
+        In [0, 1); 0: the verdict is given on the validation rows, and says so.
+    groups, time : ndarray of shape (n_rows,), or None
+        Groups stay on one side of every split; test rows are the latest, then validation rows.
+    """
+
+    test: LabelledRows | None = None
+    validation: LabelledRows | None = None
+    test_fraction: float = 0.2
+    groups: np.ndarray | None = None
+    time: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.test_fraction < 1:
+            raise ValueError(
+                f"test_fraction must be in [0, 1); got {self.test_fraction!r}; 0 holds no rows out"
+            )
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Rows of a distillation after the splits."""
+
+    training: LabelledRows
+    validation: LabelledRows
+    test: LabelledRows | None
+    groups: np.ndarray | None = field(default=None, repr=False)
+    time: np.ndarray | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, rows: LabelledRows, split: Split, settings: FitSettings) -> _Shared:
+        groups, time, test, validation = split.groups, split.time, split.test, split.validation
+        rows, kept = rows.with_positive_weight()
+        if kept is not None:
+            groups = None if groups is None else groups[kept]
+            time = None if time is None else time[kept]
+
+        def halve(fraction: float) -> LabelledRows:
+            nonlocal rows, groups, time
+            stay, leave = split_rows(
+                len(rows),
+                fraction=fraction,
+                codes=rows.target if settings.task == "classification" else None,
+                groups=groups,
+                time=time,
+                random_state=settings.random_state,
+            )
+            left = rows.take(leave)
+            rows = rows.take(stay)
+            groups = None if groups is None else groups[stay]
+            time = None if time is None else time[stay]
+            return left
+
+        if test is None and split.test_fraction > 0:
+            test = halve(split.test_fraction)
+        if validation is None:
+            validation = halve(settings.held_out_share(len(rows)))
+        return cls(
+            rows,
+            validation.with_positive_weight()[0],
+            None if test is None else test.with_positive_weight()[0],
+            groups,
+            time,
+        )
+
+
+def named_teacher(name: str | os.PathLike[str]) -> TeacherKind | FittedModel:
+    """The teacher of a name: a tree kind, or a model file of ours. Nothing else is loaded.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    ArtifactError
+        If the file is not a whole and valid model of ours.
+    """
+    for kind in TEACHER_KINDS:
+        if name == kind:
+            return kind
+    if not os.path.isfile(name):
+        raise ValueError(
+            f"a teacher must be one of {', '.join(TEACHER_KINDS)}, or the path of a model file; "
+            f"got {os.fspath(name)!r}, which is no file"
+        )
+    return load_fitted(name)
+
+
+def distill_table(
+    rows: LabelledRows,
+    settings: FitSettings,
+    teaching: Teaching,
+    *,
+    classes: np.ndarray | None = None,
+    split: Split | None = None,
+    named: bool = True,
+    roles: Mapping[str, Role] | None = None,
+    class_weight: ClassWeight = None,
+    target_name: str | None = None,
+    budget: Budget | None = None,
+    encoder: EncoderChoice = "auto",
+    sweep: Sequence[int] = (),
+    on_message: Callable[[str], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> tuple[FittedModel, FidelityReport]:
+    """Teach a student, train the same network without a teacher, and compare the two.
+
+    Parameters
+    ----------
+    rows : LabelledRows
+    settings : FitSettings
+        The student's, in the mode `tree_teacher_distillation`. A width, depth or
+        dropout that is None follows from the teacher, see `student_size`.
+    teaching : Teaching
+    classes : ndarray of shape (n_classes,) or None
+        The labels that the codes stand for; None in regression.
+    split : Split, optional
+    named, roles, class_weight, target_name : as in `pipeline.fit_table`
+    budget : Budget, optional
+        Makes the student smaller where needed.
+    encoder : {"auto", "inherit", "fit"}, default="auto"
+        Whether a student of a network of ours takes over its encoder. "auto": where the encoder
+        has no statistics of the target, which would be those of the student's own rows, and the
+        budget allows.
+    sweep : sequence of int, optional
+        Widths to try besides, with the same depth; the student that is kept is the smallest one
+        whose validation loss is within one standard error of the best.
+    on_message : callable, optional
+        Called with what is about to be done, in words.
+    on_epoch : callable, optional
+
+    Returns
+    -------
+    FittedModel
+        Its card holds the report.
+    FidelityReport
+
+    Raises
+    ------
+    ValueError
+        If no student fits the budget, or settings, teacher and rows do not fit together.
+    TableError
+        If a table is not what it should be.
+    """
+    if settings.training_mode != "tree_teacher_distillation":
+        raise ValueError(
+            "a student is trained in training_mode='tree_teacher_distillation'; got "
+            f"{settings.training_mode!r}"
+        )
+    split, budget = split or Split(), budget or Budget()
+    say = on_message or (lambda _: None)
+    parts = _Shared.of(rows, split, settings)
+    profile = profile_table(parts.training.frame, named=named, roles=roles)
+    source = model_of(teaching.teacher)
+    size = student_size(source, settings, n_rows=len(parts.training))
+    settings = settings.resolved(n_rows=len(parts.training))
+    plan = _Plan(parts.training, profile, 1 if classes is None else len(classes), budget)
+    inherited, size, settings = plan.encoder_and_size(encoder, source, size, settings)
+    settings = replace(
+        settings,
+        hidden_dim=size.hidden_dim,
+        num_hidden_layers=size.num_hidden_layers,
+        dropout=size.dropout,
+    )
+    say("asking the teacher for labels" if source else "fitting the teacher out of fold")
+    lesson = teaching.lesson or prepare_lesson(
+        parts.training.frame,
+        profile,
+        parts.training.target,
+        settings=settings,
+        teaching=teaching,
+        classes=classes,
+        sample_weight=parts.training.weight,
+        class_weights=class_weights_of(parts.training, class_weight, classes),
+        groups=parts.groups,
+    )
+
+    def fit(own: FitSettings, taught: Teaching | None) -> FittedModel:
+        return fit_table(
+            parts.training,
+            own,
+            classes=classes,
+            validation=parts.validation,
+            groups=parts.groups,
+            time=parts.time,
+            named=named,
+            roles=roles,
+            class_weight=class_weight,
+            teaching=taught,
+            encoder=inherited,
+            target_name=target_name,
+            on_epoch=on_epoch,
+            on_message=say,
+        )
+
+    taught = replace(teaching, lesson=lesson, report=False)
+    judged = parts.validation if parts.test is None else parts.test
+    students = []
+    widths = sorted({*sweep, size.hidden_dim})
+    for width in widths:
+        say(f"training a student of {size.num_hidden_layers} x {width}")
+        students.append(fit(replace(settings, hidden_dim=width), taught))
+    kept = _smallest_good(students, parts.validation)
+    student = students[kept]
+    say("training the same network without the teacher")
+    direct_settings = replace(
+        student.settings,
+        training_mode="mlp_dense",
+        teacher_weight=None,
+        teacher_temperature=None,
+        augmentation="auto",
+    )
+    report = fidelity_report(
+        lesson.teacher,
+        student,
+        fit(direct_settings, None),
+        judged.frame,
+        judged.target,
+        judged.weight,
+        rows="validation" if parts.test is None else "held-out",
+        teacher_came_fitted=not lesson.description["out_of_fold"],
+    )
+    if len(students) > 1:
+        points = [_point(own, judged, chosen=own is student) for own in students]
+        report = replace(report, sweep=tuple(points))
+    metrics = dict(student.metrics)
+    if parts.test is not None:
+        test = parts.test
+        metrics |= score_rows(Predictor(student), test.frame, test.target, test.weight)
+    student = replace(
+        student, metrics=metrics, card={**student.card, "fidelity": report.to_document()}
+    )
+    return student, report
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a budget leaves of encoder and size."""
+
+    training: LabelledRows
+    profile: TableProfile
+    output_dim: int
+    budget: Budget
+
+    def encoder_and_size(
+        self,
+        choice: EncoderChoice,
+        source: FittedModel | None,
+        size: StudentSize,
+        settings: FitSettings,
+    ) -> tuple[TableEncoder | None, StudentSize, FitSettings]:
+        """The encoder to take over (None: fit one), the size, and the settings that say so."""
+        choices: list[tuple[TableEncoder | None, FitSettings]] = []
+        if choice == "inherit" and source is None:
+            raise ValueError(
+                "encoder='inherit' needs a teacher that is a network of ours; use encoder='fit'"
+            )
+        if source is not None and (
+            choice == "inherit" or (choice == "auto" and not _has_target_statistics(source.encoder))
+        ):
+            encoding = source.settings.numeric_encoding
+            choices.append((source.encoder, replace(settings, numeric_encoding=encoding)))
+        if choice != "inherit":
+            choices.append((None, settings))
+            if settings.numeric_encoding == "auto":
+                choices.append((None, replace(settings, numeric_encoding="standard")))
+        if self.budget == Budget():
+            return choices[0][0], size, choices[0][1]
+        n_members = settings.n_members or 1
+        narrow: tuple[TableEncoder | None, StudentSize, FitSettings] | None = None
+        for encoder, own in choices:
+            input_dim = self._fitted(own).input_dim if encoder is None else encoder.input_dim
+            found = size.within(self.budget, input_dim, self.output_dim, n_members)
+            if found is not None and found.hidden_dim >= _NARROWEST:
+                return encoder, found, own
+            narrow = narrow or (None if found is None else (encoder, found, own))
+        if narrow is None:
+            least = replace(size, hidden_dim=_WIDTHS[0], num_hidden_layers=1)
+            architecture = least.architecture(input_dim, self.output_dim)
+            raise ValueError(
+                "max_parameters and max_latency_us must allow the smallest student; got "
+                f"{self.budget.max_parameters} and {self.budget.max_latency_us}, and one of "
+                f"{n_members} x 1 x {_WIDTHS[0]} on {input_dim} inputs has "
+                f"{n_parameters(architecture, n_members):,} parameters and takes "
+                f"{_latency_us(architecture, n_members):.1f} us; raise the budget, or leave out "
+                "columns"
+            )
+        return narrow
+
+    def _fitted(self, settings: FitSettings) -> TableEncoder:
+        return TableEncoder(numeric_encoding=settings.numeric_encoding).fit(
+            self.training.frame,
+            self.profile,
+            target=self.training.target,
+            task=settings.task,
+            sample_weight=self.training.weight,
+            random_state=settings.random_state,
+        )
+
+
+def _has_target_statistics(encoder: TableEncoder) -> bool:
+    plan = encoder.plan_
+    return plan.layout.n_numeric > plan.n_own + len(plan.obliques)
+
+
+def _latency_us(architecture: Architecture, n_members: int) -> float:
+    """Time of one row, with weights that mean nothing."""
+    rng = np.random.default_rng(0)
+    states: list[dict[str, Any]] = [
+        {
+            name: rng.random(shape, dtype=np.float32) + 0.5
+            for name, shape in architecture.tensor_shapes().items()
+        }
+        for _ in range(n_members)
+    ]
+    network = FoldedNetwork(states)
+    x = rng.standard_normal((1, architecture.input_dim)).astype(np.float32)
+    if architecture.output_dim == 1:
+        return median_us(lambda: network.values(x))
+    return median_us(lambda: network.probabilities(x))
+
+
+def _smallest_good(students: Sequence[FittedModel], validation: LabelledRows) -> int:
+    """The first student, of those in order of size, that is as good as the best.
+
+    As good: its validation loss is higher by at most one standard error of the difference.
+    """
+    losses = [row_losses(_answers(own, validation), validation.target) for own in students]
+    weight = np.ones(len(validation)) if validation.weight is None else validation.weight
+    means = [float(np.average(own, weights=weight)) for own in losses]
+    best = int(np.argmin(means))
+    for k, own in enumerate(losses):
+        paired = own - losses[best]
+        mean = np.average(paired, weights=weight)
+        error = np.sqrt(weight**2 @ (paired - mean) ** 2) / weight.sum()
+        if mean <= error:
+            return k
+    return best
+
+
+def _answers(model: FittedModel, rows: LabelledRows) -> np.ndarray:
+    predictor = Predictor(model)
+    if model.classes is None:
+        return predictor.predict_values(rows.frame)
+    return predictor.predict_proba(rows.frame)
+
+
+def _point(model: FittedModel, rows: LabelledRows, *, chosen: bool) -> SweepPoint:
+    losses = row_losses(_answers(model, rows), rows.target)
+    loss = float(np.average(losses, weights=rows.weight))
+    validation = model.metrics.get("validation", {})
+    return SweepPoint(
+        hidden_dim=model.architecture.hidden_dim,
+        num_hidden_layers=model.architecture.num_hidden_layers,
+        validation_loss=validation.get("log_loss", validation.get("rmse", float("nan"))),
+        figures=model_figures(model, rows.frame, loss if model.classes is not None else loss**0.5),
+        chosen=chosen,
+    )

@@ -1,0 +1,580 @@
+"""`fit_files`: from a table larger than memory to a `FittedModel`.
+
+The way is that of `pipeline.fit_table`, with the same encoder, objective, loop, calibration and
+result; what differs is how rows come. A first pass counts exactly and draws uniform samples
+(`stream_scan`), a second one encodes every row once to disk (`spool`), and epochs read it from
+there (`streaming`). Several workers share the passes and every batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tabwright.calibration.decisions import DecisionAim
+from tabwright.calibration.fit import check_calibration
+from tabwright.calibration.intervals import fit_intervals
+from tabwright.distributed.sharded_members import DealtHeldOut, DealtMembers
+from tabwright.distributed.workers import ALONE, Deal, SharedCheckpointer, Workers
+from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.fitting.finishing import (
+    ClassWeight,
+    LabelledRows,
+    Prior,
+    Targets,
+    checked_prior,
+    epoch_score,
+    finite_numbers,
+    member_arrays,
+    member_seeds,
+    model_card,
+    new_network,
+    run_identity,
+    training_device,
+    weights_by_label,
+    with_decision,
+    with_scores,
+)
+from tabwright.fitting.oblique_trial import without_needless_sums
+from tabwright.inference.fitted_model import Architecture, FittedModel
+from tabwright.inference.predictor import Predictor
+from tabwright.inference.scoring import score_rows
+from tabwright.metrics import score_class_prior, score_constant
+from tabwright.settings import FitSettings, Task
+from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
+from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
+from tabwright.streaming.scan import Scan, StreamColumns, scan_table
+from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records_of
+from tabwright.tables import Role, TableProfile, profile_table
+from tabwright.tables.paths import Source
+from tabwright.training.batches import HeldOut, HeldOutRows, Inputs
+from tabwright.training.checkpoints import Checkpoint
+from tabwright.training.loop import Epoch, Trained, train
+
+__all__ = ["fit_files"]
+
+# As in memory: with fewer validation rows, all of them choose.
+_ASIDE_FROM: Final = 800
+
+
+def fit_files(
+    source: Source,
+    columns: StreamColumns,
+    settings: Callable[[Task], FitSettings],
+    *,
+    task: Task | None = None,
+    test_fraction: float = 0.0,
+    roles: Mapping[str, Role] | None = None,
+    class_weight: ClassWeight = None,
+    prior: Prior | Callable[[np.ndarray | None], Prior] = "training",
+    decision: Callable[[np.ndarray], DecisionAim] | None = None,
+    spool: str | os.PathLike[str] | None = None,
+    checkpoint: Checkpoint | None = None,
+    workers: Workers = ALONE,
+    on_message: Callable[[str], None] | None = None,
+    on_profile: Callable[[TableProfile], None] | None = None,
+    on_start: Callable[[FitSettings, int, int], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> FittedModel | None:
+    """Fit a model to files that need not fit in memory.
+
+    Parameters
+    ----------
+    source : path, pattern, folder, or sequence of paths
+        CSV, JSON lines, Parquet or Arrow.
+    columns : StreamColumns
+        What the columns are for.
+    settings : callable
+        Gives the settings for a task; fields left to the table are resolved here.
+    task : {"classification", "regression"} or None
+        None: told by the target.
+    test_fraction : float, default=0.0
+        Expected share of rows that have no part in the fit, in [0, 1); the scores "test" and
+        "baseline" are of a sample of at most 100,000 of them.
+    roles : mapping of str to Role, optional
+        Overrides the inferred roles of columns.
+    class_weight, prior
+        As in `fit_table`; the prior may be a function of the labels.
+    decision : callable, optional
+        Gives what the stored decision rule shall serve, for the labels.
+    spool : path, optional
+        Folder for the encoded rows, about 4 bytes a cell; emptied first, and removed in the end.
+        By default one in the folder for temporary files.
+    checkpoint : Checkpoint, optional
+        Where the run keeps its state, and goes on from; the caller removes it in the end.
+    workers : Workers
+        The processes that share the work. The model does not depend on how many there are, up to
+        rounding.
+    on_message : callable, optional
+        Called with each decision, as a sentence, at the first worker.
+    on_profile : callable, optional
+        Called with what each column is, before training, at the first worker.
+    on_start : callable, optional
+        Called with the resolved settings and the numbers of training and validation rows, at the
+        first worker.
+    on_epoch : callable, optional
+        Called with each `Epoch`, at the first worker.
+
+    Returns
+    -------
+    FittedModel or None
+        At the first worker; None at the others.
+
+    Raises
+    ------
+    ValueError
+        If the settings do not fit the task, or a checkpoint is of another run.
+    TableError
+        If the table or a column is not what it should be.
+    OSError
+        If the disk has no room for the encoded rows.
+    """
+    if not 0 <= test_fraction < 1:
+        raise ValueError(f"test_fraction must be in [0, 1); got {test_fraction}")
+
+    def say(message: str) -> None:
+        if on_message is not None and workers.is_first:
+            on_message(message)
+
+    given = settings(task or "classification" if task != "regression" else task)
+    _check_mode(given, class_weight)
+    share = given.held_out_share(None)
+    table = FilesTable.of(source)
+    places = RowPlaces(table, given.random_state, share, test_fraction, columns.group)
+    scan = scan_table(
+        table,
+        columns,
+        places,
+        task=task,
+        wanted=_dealt(workers.rank, workers.size),
+        gather=workers.gather if workers.size > 1 else None,
+    )
+    n_rows = scan.n_rows
+    say(
+        f"{len(table.paths)} file(s), {sum(n_rows.values()):,} rows: {n_rows['train']:,} train, "
+        f"{n_rows['validation']:,} validate, {n_rows['test']:,} test"
+    )
+    if scan.n_left_out:
+        say(f"left out {scan.n_left_out:,} rows without a target or of weight 0")
+    if scan.reason:
+        say(f"task: {scan.task}, since {scan.reason}")
+    asked = replace(settings(scan.task), validation_fraction=share)
+    training_device(asked)  # refuses what this machine lacks
+    resolved = asked.resolved(
+        n_rows=n_rows["train"], n_classes=None if scan.classes is None else len(scan.classes)
+    )
+    fit = _StreamFit(
+        table,
+        columns,
+        places,
+        scan,
+        resolved,
+        dict(roles or {}),
+        class_weight,
+        prior(scan.classes) if callable(prior) else prior,
+        None if decision is None or scan.classes is None else decision(scan.classes),
+        workers,
+    )
+    if not workers.is_first:
+        on_profile = on_start = on_epoch = None
+    if on_start is not None:
+        on_start(resolved, n_rows["train"], n_rows["validation"])
+    with _folder(spool, workers) as folder:
+        return fit.run(folder, checkpoint, say, on_profile, on_epoch)
+
+
+def _check_mode(settings: FitSettings, class_weight: ClassWeight) -> None:
+    if settings.training_mode == "tree_teacher_distillation":
+        raise ValueError(
+            "a tree ensemble learns in memory: tree_teacher_distillation is not for tables larger "
+            "than it; raise the memory budget, distil on a part of the rows, or use mlp_dense"
+        )
+    if settings.refit:
+        raise ValueError(
+            "refit is for tables in memory; got refit=True for one that is streamed; hold fewer "
+            "rows out with validation_fraction"
+        )
+    if settings.training_mode == "imbalance_aware" and class_weight is not None:
+        raise ValueError(
+            "imbalance_aware computes its own class weights and takes no class_weight; got "
+            f"{class_weight!r}; use training_mode='mlp_dense' to choose them"
+        )
+
+
+def _dealt(worker: int, n_workers: int) -> Callable[[int, int], bool]:
+    """Which chunks a worker reads."""
+
+    def wanted(file: int, number: int) -> bool:
+        return (file + number) % n_workers == worker
+
+    return wanted
+
+
+@contextmanager
+def _folder(spool: str | os.PathLike[str] | None, workers: Workers) -> Iterator[Path]:
+    """The machine's folder for encoded rows, made by the first of its workers."""
+    leads = workers.local_rank == 0
+    path = b""
+    if leads:
+        if spool is None:
+            folder = Path(tempfile.mkdtemp(prefix="tabwright-"))
+        else:
+            folder = Path(f"{os.fspath(spool)}-{workers.rank // workers.local_size}")
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        path = os.fsencode(folder.absolute())
+    folder = Path(os.fsdecode(workers.gather(path)[workers.rank - workers.local_rank]))
+    try:
+        yield folder
+    finally:
+        if leads:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _StreamFit:
+    """A fit after the first pass."""
+
+    table: FilesTable
+    columns: StreamColumns
+    places: RowPlaces
+    scan: Scan
+    settings: FitSettings
+    roles: dict[str, Role]
+    class_weight: ClassWeight
+    prior: Prior
+    decision: DecisionAim | None
+    workers: Workers
+
+    def run(
+        self,
+        folder: Path,
+        checkpoint: Checkpoint | None,
+        say: Callable[[str], None],
+        on_profile: Callable[[TableProfile], None] | None,
+        on_epoch: Callable[[Epoch], None] | None,
+    ) -> FittedModel | None:
+        scan, settings = self.scan, self.settings
+        if not scan.n_rows["validation"]:
+            raise ValueError(
+                f"a fit needs validation rows; got none of {sum(scan.n_rows.values())} with "
+                f"validation_fraction={settings.validation_fraction}; raise it"
+            )
+        if scan.classes is not None and len(scan.classes) < 2:
+            raise ValueError(
+                f"a classifier needs at least 2 classes; got 1 class ({scan.classes[0]!r}); "
+                "check the target column"
+            )
+        if scan.classes is not None and settings.calibration is not None:
+            check_calibration(settings.calibration, len(scan.classes))
+        if self.decision is not None:
+            if scan.classes is None:
+                raise ValueError("a decision rule is for classification; this is a regression task")
+            self.decision.check(len(scan.classes))
+        sample = self._rows("train")
+        if len(sample) < scan.n_rows["train"]:
+            say(f"the encoder is fitted on a uniform sample of {len(sample):,} training rows")
+        identifiers: dict[str, Role] = dict.fromkeys(scan.identifiers, "identifier")
+        profile = profile_table(sample.frame, roles=identifiers | self.roles)
+        if on_profile is not None:
+            on_profile(profile)
+        encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)
+        compact = encoder.fit_transform(
+            sample.frame,
+            profile,
+            target=sample.target,
+            task=settings.task,
+            sample_weight=sample.weight,
+            random_state=settings.random_state,
+            target_name=self.columns.target,
+        )
+        targets = self._targets()
+        encoder, compact = without_needless_sums(
+            encoder, compact, sample, targets, settings, self._sample_groups(), on_message=say
+        )
+        device = training_device(settings)
+        goal = Goal(
+            encoder,
+            targets.scale,
+            targets.class_weights,
+            self._mean_weight(targets),
+            device,
+            is_compiled=settings.kernels == "compiled",
+        )
+        blocks, validation = self._encode(folder, encoder, compact)
+        try:
+            trained = self._train(goal, targets, blocks, validation, checkpoint, on_epoch)
+        finally:
+            blocks.close()
+            validation.close()
+        if not self.workers.is_first:
+            return None
+        return self._model(encoder, profile, targets, trained, say)
+
+    def _rows(self, place: Place, keep: NDArray[np.bool_] | None = None) -> LabelledRows:
+        """A sample as labelled rows."""
+        sample = self.scan.samples[place]
+        if keep is not None:
+            sample = sample.filter(pl.Series(keep))
+        weight = None
+        if self.columns.weight is not None:
+            weight = sample[self.columns.weight].cast(pl.Float64).to_numpy()
+        target = self.scan.encoded(sample[self.columns.target])
+        return LabelledRows(sample.select(self.columns.features(self.table)), target, weight)
+
+    def _sample_groups(self) -> NDArray[Any] | None:
+        """A number for the group of each row of the training sample."""
+        if self.columns.group is None:
+            return None
+        cells = self.scan.samples["train"][self.columns.group].cast(pl.String).fill_null("")
+        return cells.rank("dense").to_numpy()
+
+    @property
+    def _sets_aside(self) -> bool:
+        return self.scan.task == "regression" and self.scan.n_rows["validation"] >= _ASIDE_FROM
+
+    def _choosing(self) -> LabelledRows:
+        return self._rows(
+            "validation", ~self.scan.aside("validation") if self._sets_aside else None
+        )
+
+    def _targets(self) -> Targets:
+        scan = self.scan
+        if scan.classes is None or scan.class_mass is None:
+            return Targets(1, scan.scale, None, None, None)
+        n_classes = len(scan.classes)
+        weights = None
+        if self.settings.training_mode == "imbalance_aware" or self.class_weight == "balanced":
+            # The contract's formula, on weighted counts: see `objectives.class_weight_vector`.
+            mass = scan.class_mass
+            weights = mass.sum() / (n_classes * np.where(mass > 0, mass, 1.0))
+        elif isinstance(self.class_weight, str):
+            raise ValueError(
+                "class_weight must be None, 'balanced' or a mapping of label to weight; "
+                f"got {self.class_weight!r}"
+            )
+        elif self.class_weight is not None:
+            weights = weights_by_label(self.class_weight, scan.classes)
+        return Targets(
+            output_dim=n_classes,
+            scale=None,
+            class_prior=scan.class_mass / scan.class_mass.sum(),
+            class_weights=weights,
+            prior=checked_prior(self.prior, n_classes, self.settings),
+        )
+
+    def _mean_weight(self, targets: Targets) -> float:
+        if targets.class_weights is None or self.scan.class_mass is None:
+            return self.scan.mean_weight
+        return float(targets.class_weights @ self.scan.class_mass) / self.scan.n_rows["train"]
+
+    # -- the second pass ----------------------------------------------------------------------
+
+    def _encode(
+        self, folder: Path, encoder: TableEncoder, sample: Compact
+    ) -> tuple[Blocks, Blocks]:
+        """Encode every row to disk; the blocks of the training and of the choosing rows."""
+        workers = self.workers
+        dtype = record_dtype(
+            sample.numeric.shape[1],
+            sample.codes.shape[1],
+            weighted=self.columns.weight is not None,
+        )
+        n_bytes = (self.scan.n_rows["train"] + self.scan.n_rows["validation"]) * dtype.itemsize
+        free = shutil.disk_usage(folder).free
+        if n_bytes > free:
+            raise OSError(
+                f"the encoded rows take {n_bytes / 1e9:.1f} GB in {folder}, where "
+                f"{free / 1e9:.1f} GB are free; save the model on another disk, or set TMPDIR"
+            )
+        names = ("train", "validation")
+        writers = {name: SpoolWriter(folder, name, workers.local_rank) for name in names}
+        # A training row's target statistics come from other rows: those of the sample are kept.
+        own = sample if encoder.plan_.statistic_names else None
+        wanted = _dealt(workers.local_rank, workers.local_size)
+        for chunk in self.table.chunks(self.columns.read(self.table), wanted):
+            for name, records in self._encoded_chunk(chunk, encoder, own, dtype):
+                writers[name].append(chunk.file, chunk.number, records)
+        for writer in writers.values():
+            writer.close()
+        workers.wait()
+        train, validation = (Blocks.open(folder, n, workers.local_size, dtype) for n in names)
+        return train, validation
+
+    def _encoded_chunk(
+        self,
+        chunk: Chunk,
+        encoder: TableEncoder,
+        sample: Compact | None,
+        dtype: np.dtype[Any],
+    ) -> Iterator[tuple[str, NDArray[Any]]]:
+        chunk, keep, weight = self.columns.kept(chunk)
+        # Rows that are left out may have no target: any will do.
+        target = chunk.frame[self.columns.target]
+        codes = np.zeros(len(target), dtype=np.int64 if self.scan.classes is not None else float)
+        if keep.any():
+            codes[keep] = self.scan.encoded(target.filter(pl.Series(keep)))
+        masks = self.scan.masks(self.places, chunk, codes)
+        if self._sets_aside:
+            masks["validation"] &= ~self.places.aside(chunk)
+        compact = encoder.transform(chunk.frame.select(self.columns.features(self.table)))
+        if sample is not None:
+            rows, places = self.scan.sampled("train", chunk)
+            compact.numeric[rows] = sample.numeric[places]
+            compact.codes[rows] = sample.codes[places]
+        for name in ("train", "validation"):
+            rows = np.flatnonzero(masks[name] & keep)
+            yield (
+                name,
+                records_of(
+                    compact.take(rows), codes[rows], None if weight is None else weight[rows], dtype
+                ),
+            )
+
+    # -- training -----------------------------------------------------------------------------
+
+    def _train(
+        self,
+        goal: Goal,
+        targets: Targets,
+        blocks: Blocks,
+        validation: Blocks,
+        checkpoint: Checkpoint | None,
+        on_epoch: Callable[[Epoch], None] | None,
+    ) -> Trained:
+        settings, workers = self.settings, self.workers
+        if settings.n_members is None or settings.batch_size is None:
+            raise ValueError("settings must be resolved before training")
+        seeds = member_seeds(settings.random_state, settings.n_members)
+        input_dim = goal.encoder.input_dim
+        modules = [new_network(settings, input_dim, targets.output_dim, seed) for seed in seeds]
+        deal = Deal.of(workers, settings.n_members)
+        members = DealtMembers(
+            [module.to(goal.device) for module in modules],
+            seeds=seeds,
+            deal=deal,
+            n_threads=workers.n_threads,
+            precision=settings.precision,
+            kernels=settings.kernels,
+        )
+        rows = StreamedRows(
+            blocks,
+            goal,
+            settings.batch_size,
+            settings.random_state,
+            deal,
+            hide_rate=settings.hide_rate,
+        )
+        held_out: HeldOut = StreamedHeldOut(validation, goal, deal)
+        if settings.training_mode == "calibrated_classifier":
+            # The loss after calibration needs the predictions side by side: a sample's.
+            choosing = self._choosing()
+            compact = goal.encoder.transform(choosing.frame)
+            every_row = HeldOutRows(
+                Inputs(goal.encoder, compact, goal.device),
+                epoch_score(settings, targets, choosing, goal.device, None),
+            )
+            held_out = DealtHeldOut(every_row, deal)
+        checkpointer = None
+        if checkpoint is not None:
+            checkpointer = SharedCheckpointer(checkpoint, self._identity(goal), workers)
+        return train(
+            members,
+            rows,
+            held_out,
+            settings,
+            on_epoch=on_epoch,
+            checkpointer=checkpointer,
+            # Interrupted workers stand at different steps: they have no model together.
+            keep_interrupted=workers.size == 1,
+        )
+
+    def _identity(self, goal: Goal) -> dict[str, str]:
+        """What must be the same for a run to go on from a checkpoint."""
+        scan = self.scan
+        digest = hashlib.blake2b(digest_size=16)
+        for number, path in enumerate(self.table.paths):
+            digest.update(f"{self.table.name(number)}\0{path.stat().st_size}\0".encode())
+        for part in (scan.n_rows, scan.scale, scan.class_mass, scan.mean_weight):
+            digest.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())
+        identity = run_identity(self.settings, goal.encoder, goal.class_weights)
+        return identity | {"table": digest.hexdigest()}
+
+    # -- the result ---------------------------------------------------------------------------
+
+    def _model(
+        self,
+        encoder: TableEncoder,
+        profile: TableProfile,
+        targets: Targets,
+        trained: Trained,
+        say: Callable[[str], None],
+    ) -> FittedModel:
+        scan = self.scan
+        card = model_card(
+            self.settings,
+            profile,
+            scan.n_rows["train"],
+            scan.n_rows["validation"],
+            self.columns.target,
+            trained.stopped,
+        )
+        samples = {place: sample.height for place, sample in scan.samples.items()}
+        model = FittedModel(
+            settings=self.settings,
+            encoder=encoder,
+            architecture=Architecture.of(
+                trained.modules[0], input_dim=encoder.input_dim, output_dim=targets.output_dim
+            ),
+            members=tuple(member_arrays(module) for module in trained.modules),
+            classes=scan.classes,
+            target=targets.scale,
+            class_prior=targets.class_prior,
+            class_weights=targets.class_weights,
+            prior=targets.prior,
+            best_epochs=trained.best_epochs,
+            history=tuple(finite_numbers(asdict(epoch)) for epoch in trained.history),
+            card={**card, "streamed": {"files": len(self.table.paths), "sampled_rows": samples}},
+        )
+        choosing = self._choosing()
+        if len(choosing) < scan.n_rows["validation"] and not self._sets_aside:
+            say(f"calibrated and scored on a uniform sample of {len(choosing):,} validation rows")
+        model = with_scores(model, encoder.transform(choosing.frame), choosing)
+        if self.decision is not None:
+            model = with_decision(model, choosing, self.decision)
+        if self._sets_aside:
+            spare = self._rows("validation", scan.aside("validation"))
+            values = Predictor(model).predict_values(spare.frame)
+            intervals = fit_intervals(
+                spare.target, values, kind="split", sample_weight=spare.weight
+            )
+            message = f"half-widths from {len(spare):,} validation rows that chose nothing"
+            model = replace(model, intervals=intervals, card={**model.card, "intervals": message})
+        if "test" in scan.samples:
+            model = replace(model, metrics={**model.metrics, **self._test_scores(model, say)})
+        return model
+
+    def _test_scores(
+        self, model: FittedModel, say: Callable[[str], None]
+    ) -> dict[str, dict[str, float]]:
+        test = self._rows("test")
+        if len(test) < self.scan.n_rows["test"]:
+            say(f"scored on a uniform sample of {len(test):,} test rows")
+        scores = score_rows(Predictor(model), test.frame, test.target, test.weight)
+        if self.scan.scale is not None:
+            baseline = score_constant(test.target, self.scan.scale.mean, test.weight)
+        else:
+            assert model.class_prior is not None
+            baseline = score_class_prior(test.target, model.class_prior, test.weight)
+        return {**scores, "baseline": baseline}

@@ -1,0 +1,507 @@
+"""`fit_table`: the one way from a table and a target to a `FittedModel`.
+
+The estimators and the command line are two faces of this function; neither has a second
+implementation of any of its steps.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from tabwright.calibration.decisions import DecisionAim
+from tabwright.calibration.fit import (
+    check_calibration,
+)
+from tabwright.calibration.intervals import (
+    CrossPredictions,
+    IntervalRows,
+    fit_intervals,
+    interval_rows,
+)
+from tabwright.distillation.fidelity import fidelity_report
+from tabwright.distillation.soft_targets import (
+    Lesson,
+    Teaching,
+    Trial,
+    best_student,
+    prepare_lesson,
+    trials,
+)
+from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.fitting.finishing import (
+    ClassWeight,
+    LabelledRows,
+    Prior,
+    Targets,
+    class_weights_of,
+    finite_numbers,
+    member_arrays,
+    model_card,
+    training_device,
+    with_decision,
+    with_scores,
+)
+from tabwright.fitting.member_training import train_members
+from tabwright.fitting.oblique_trial import without_needless_sums, without_sums
+from tabwright.inference.fitted_model import Architecture, FittedModel, TargetScale
+from tabwright.inference.predictor import Predictor
+from tabwright.settings import FitSettings
+from tabwright.splits import split_rows
+from tabwright.tables import Role, TableProfile, profile_table
+from tabwright.training.checkpoints import Checkpoint
+from tabwright.training.loop import Epoch, Trained
+from tabwright.training.objectives import row_weights
+
+__all__ = ["ClassWeight", "LabelledRows", "Prior", "class_weights_of", "fit_table"]
+
+
+def fit_table(
+    rows: LabelledRows,
+    settings: FitSettings,
+    *,
+    classes: np.ndarray | None = None,
+    validation: LabelledRows | None = None,
+    groups: np.ndarray | None = None,
+    time: np.ndarray | None = None,
+    named: bool = True,
+    roles: Mapping[str, Role] | None = None,
+    class_weight: ClassWeight = None,
+    prior: Prior = "training",
+    decision: DecisionAim | None = None,
+    teaching: Teaching | None = None,
+    encoder: TableEncoder | None = None,
+    target_name: str | None = None,
+    on_start: Callable[[FitSettings, int, int], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> FittedModel:
+    """Fit a model to a table.
+
+    Parameters
+    ----------
+    rows : LabelledRows
+    settings : FitSettings
+        Fields left to the table are resolved here.
+    classes : ndarray of shape (n_classes,) or None
+        The labels that the codes stand for; None in regression.
+    validation : LabelledRows, optional
+        Rows that choose the epoch, and fit the calibrator or give the residuals of prediction
+        intervals; without them `validation_fraction` of `rows` is set aside.
+    groups, time : ndarray of shape (n_rows,), optional
+        Rows of one group stay on one side of the split; validation rows are strictly later.
+    named : bool, default=True
+        Whether the columns have names of their own (a frame) or not (an array).
+    roles : mapping of str to Role, optional
+        Overrides the inferred roles of columns.
+    class_weight : "balanced", mapping of label to weight, or None
+        Refused by `imbalance_aware`, which has weights of its own.
+    prior : "training", "balanced" or ndarray of shape (n_classes,)
+        The class prior under which `imbalance_aware` answers.
+    decision : DecisionAim, optional
+        What the stored decision rule shall serve; it is tuned on the validation rows.
+    teaching : Teaching, optional
+        Who teaches in `tree_teacher_distillation`, and on which further rows; None: the default
+        teacher. Refused by the other modes.
+    encoder : TableEncoder, optional
+        Fitted before, on no validation rows; None: one is fitted on the training rows.
+    target_name : str, optional
+        For the model's card; a column of this name is not taken for a forgotten feature.
+    on_start : callable, optional
+        Called before training with the resolved settings and the numbers of training and
+        validation rows.
+    on_epoch : callable, optional
+        Called with each `Epoch`.
+    on_message : callable, optional
+        Called with sentences on what takes time before the first epoch.
+    checkpoint : Checkpoint, optional
+        Where the run keeps its state, and goes on from; the caller removes it in the end.
+
+    Returns
+    -------
+    FittedModel
+
+    Raises
+    ------
+    ValueError
+        If the settings do not fit the task or the rows, or a checkpoint is of another run.
+    TableError
+        If the table has no usable column, or a column is not what it should be.
+    """
+    if settings.training_mode == "imbalance_aware" and class_weight is not None:
+        raise ValueError(
+            "imbalance_aware computes its own class weights and takes no class_weight; got "
+            f"{class_weight!r}; use training_mode='mlp_dense' to choose them"
+        )
+    distils = settings.training_mode == "tree_teacher_distillation"
+    if teaching is not None and not distils:
+        raise ValueError(
+            "a teacher is an argument of training_mode='tree_teacher_distillation'; the mode is "
+            f"{settings.training_mode!r}"
+        )
+    training_device(settings)  # refuses what this machine lacks
+    rows, kept = rows.with_positive_weight()
+    if kept is not None:
+        groups = None if groups is None else groups[kept]
+        time = None if time is None else time[kept]
+    if validation is not None:
+        validation, _ = validation.with_positive_weight()
+    # Before the classes: a single row has a single class, and that is not what is wrong with it.
+    _check_enough(rows)
+    if classes is not None and len(classes) < 2:
+        raise ValueError(
+            f"a classifier needs at least 2 classes; got 1 class ({classes.tolist()[0]!r}); "
+            "check the target column, or the filter that made the table"
+        )
+    if classes is not None and settings.calibration is not None:
+        check_calibration(settings.calibration, len(classes))
+    if decision is not None:
+        if classes is None:
+            raise ValueError("a decision rule is for classification; this is a regression task")
+        decision.check(len(classes))
+    profile = profile_table(rows.frame, named=named, roles=roles)
+    all_groups = None
+    if validation is None:
+        share = settings.held_out_share(len(rows))
+        settings = replace(settings, validation_fraction=share)
+        train_index, validation_index = split_rows(
+            len(rows),
+            fraction=share,
+            codes=None if classes is None else rows.target,
+            groups=groups,
+            time=time,
+            random_state=settings.random_state,
+        )
+        validation = rows.take(validation_index)
+        rows = rows.take(train_index)
+        if groups is not None:
+            all_groups = np.concatenate([groups[train_index], groups[validation_index]])
+        training_groups = None if groups is None else groups[train_index]
+        training_time = None if time is None else time[train_index]
+        groups = None if groups is None else groups[validation_index]
+        time = None if time is None else time[validation_index]
+        _check_enough(rows, len(validation))
+    else:
+        training_groups, training_time = groups, time
+        if groups is not None:
+            # Validation rows that come by themselves are groups of their own.
+            codes = np.unique(groups, return_inverse=True)[1]
+            all_groups = np.concatenate([codes, len(codes) + np.arange(len(validation))])
+        # Intervals ask for groups and times of validation rows, which are not given here.
+        groups = time = None
+    held_out = _HeldOut(validation)
+    if classes is None:
+        held_out = _HeldOut.with_spare(validation, groups, time, settings.random_state)
+    recipe = _Recipe(
+        settings.resolved(n_rows=len(rows), n_classes=None if classes is None else len(classes)),
+        profile,
+        classes,
+        named,
+        class_weight,
+        prior,
+        target_name,
+        on_epoch,
+        encoder,
+        (teaching or Teaching()) if distils else None,
+        training_groups,
+        training_time,
+        on_message,
+    )
+    if on_start is not None:
+        on_start(recipe.settings, len(rows), len(validation))
+    model = recipe.fit(rows, held_out, checkpoint)
+    if decision is not None:
+        model = with_decision(model, held_out.rows, decision)
+    if settings.refit and len(validation) and model.card["stopped"] != "interrupted":
+        recipe = recipe.decided(model, all_groups)
+        whole = recipe.fit(rows.with_rows(validation), None, checkpoint, model.best_epochs)
+        if whole.card["stopped"] in ("interrupted", "non-finite"):
+            warnings.warn(
+                "the refit on all rows came to no end; the networks of the first training are kept",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return replace(model, card={**model.card, "stopped": whole.card["stopped"]})
+        model = replace(
+            whole,
+            calibrator=model.calibrator,
+            decision=model.decision,
+            # Of the first networks: to the second ones their residuals are out of fold.
+            intervals=model.intervals and replace(model.intervals, kind="cross"),
+            metrics=model.metrics,
+            card={**model.card, "n_training_rows": whole.card["n_training_rows"]},
+        )
+    return model
+
+
+def _check_enough(rows: LabelledRows, n_set_aside: int = 0) -> None:
+    """Batch norm has no variance to learn from in one row."""
+    if len(rows) < 2:
+        aside = f", and {n_set_aside} set aside to validate" if n_set_aside else ""
+        raise ValueError(
+            "at least 2 training rows of positive weight are needed; "
+            f"got n_samples={len(rows)}{aside}; give more rows"
+        )
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Validation rows: those that choose, and those kept for the residuals of intervals."""
+
+    rows: LabelledRows
+    spare: LabelledRows | None = None
+    interval: IntervalRows | None = None
+
+    @classmethod
+    def with_spare(
+        cls,
+        rows: LabelledRows,
+        groups: np.ndarray | None,
+        time: np.ndarray | None,
+        random_state: int,
+    ) -> _HeldOut:
+        interval = interval_rows(len(rows), groups=groups, time=time, random_state=random_state)
+        return cls(rows.take(interval.choosing), rows.take(interval.aside), interval)
+
+    def cross_predictions(self, scale: TargetScale | None) -> CrossPredictions | None:
+        """What keeps predictions of the choosing rows, where none are spare."""
+        if scale is None or self.interval is None or self.interval.folds is None:
+            return None
+        standard = scale.standardise(self.rows.target)[:, 0].astype(np.float64)
+        return CrossPredictions(standard, self.interval.folds, self.rows.weight)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How networks are fitted, apart from the rows."""
+
+    settings: FitSettings
+    profile: TableProfile
+    classes: np.ndarray | None
+    named: bool
+    class_weight: ClassWeight
+    prior: Prior
+    target_name: str | None
+    on_epoch: Callable[[Epoch], None] | None
+    encoder: TableEncoder | None
+    teaching: Teaching | None
+    groups: np.ndarray | None
+    time: np.ndarray | None
+    on_message: Callable[[str], None] | None
+    keeps_sums: bool | None = None
+
+    def decided(self, model: FittedModel, groups: np.ndarray | None) -> _Recipe:
+        """The recipe of a fit on more rows, after `model`: networks choose nothing any more."""
+        recipe = replace(self, keeps_sums=bool(model.encoder.plan_.obliques))
+        if self.teaching is None:
+            return recipe
+        # What the teacher said was for other rows.
+        teaching = replace(self.teaching, lesson=None)
+        return replace(recipe, settings=model.settings, teaching=teaching, groups=groups)
+
+    def fit(
+        self,
+        rows: LabelledRows,
+        held_out: _HeldOut | None,
+        checkpoint: Checkpoint | None,
+        stop_at: Sequence[int] | None = None,
+    ) -> FittedModel:
+        """Encoder, networks, calibration; without rows held out members end at `stop_at`."""
+        targets = Targets.of(rows, self.settings, self.classes, self.class_weight, self.prior)
+        encoder, compact = self._encoded(rows, targets)
+        choosing = None
+        if held_out is not None:
+            choosing = (encoder.transform(held_out.rows.frame), held_out.rows)
+        run = _Run(self, encoder, targets, (compact, rows), choosing, held_out, checkpoint, stop_at)
+        lesson = direct = None
+        if self.teaching is None:
+            trained, cross = run.train()
+            model = run.model(trained, self.settings)
+        else:
+            lesson = self.teaching.lesson or prepare_lesson(
+                rows.frame,
+                self.profile,
+                rows.target,
+                settings=self.settings,
+                teaching=self.teaching,
+                classes=self.classes,
+                sample_weight=rows.weight,
+                class_weights=targets.class_weights,
+                groups=self.groups,
+            )
+            model, direct, cross = run.taught(lesson)
+        if held_out is None or choosing is None:
+            return model
+        model = _with_intervals(with_scores(model, *choosing), held_out, cross)
+        if lesson is None or direct is None or self.teaching is None or not self.teaching.report:
+            return model
+        direct = with_scores(direct, *choosing)
+        return _with_verdict(model, direct, lesson, self.teaching, choosing[1])
+
+    def _encoded(self, rows: LabelledRows, targets: Targets) -> tuple[TableEncoder, Compact]:
+        if self.encoder is not None:
+            return self.encoder, self.encoder.transform(rows.frame)
+        encoder = TableEncoder(numeric_encoding=self.settings.numeric_encoding)
+        compact = encoder.fit_transform(
+            rows.frame,
+            self.profile,
+            target=rows.target,
+            task=self.settings.task,
+            sample_weight=rows.weight,
+            random_state=self.settings.random_state,
+            named=self.named,
+            target_name=self.target_name,
+        )
+        if self.keeps_sums is None:
+            return without_needless_sums(
+                encoder,
+                compact,
+                rows,
+                targets,
+                self.settings,
+                self.groups,
+                self.time,
+                self.on_message,
+            )
+        return (encoder, compact) if self.keeps_sums else without_sums(encoder, compact)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One training run, or those of a distillation's trials, on encoded rows."""
+
+    recipe: _Recipe
+    encoder: TableEncoder
+    targets: Targets
+    training: tuple[Compact, LabelledRows]
+    choosing: tuple[Compact, LabelledRows] | None
+    held_out: _HeldOut | None
+    checkpoint: Checkpoint | None
+    stop_at: Sequence[int] | None
+
+    def train(
+        self, lesson: Lesson | None = None, trial: Trial | None = None, turn: int = 0
+    ) -> tuple[Trained, CrossPredictions | None]:
+        """Train the members, or those of every candidate of a trial."""
+        cross = None
+        if self.held_out is not None:
+            cross = self.held_out.cross_predictions(self.targets.scale)
+        trained = train_members(
+            self.recipe.settings,
+            self.encoder,
+            self.training,
+            self.choosing,
+            self.targets,
+            cross,
+            taught=None if lesson is None or trial is None else (lesson, trial),
+            on_epoch=self.recipe.on_epoch,
+            checkpoint=None if self.checkpoint is None else self.checkpoint.of_turn(turn),
+            stop_at=self.stop_at,
+        )
+        return trained, cross
+
+    def taught(
+        self, lesson: Lesson
+    ) -> tuple[FittedModel, FittedModel | None, CrossPredictions | None]:
+        """Train candidates on a lesson and keep the best on the rows that choose."""
+        settings = self.recipe.settings
+        tried = trials(settings, lesson)
+        n_members = settings.n_members or 1
+        watched: list[CrossPredictions] = []
+
+        def train(trial: Trial) -> list[FittedModel]:
+            trained, cross = self.train(lesson, trial, tried.index(trial))
+            if cross is not None:
+                watched.append(cross)
+            return [
+                self.model(
+                    trained,
+                    trial.settings(k, settings, lesson),
+                    slice(k * n_members, (k + 1) * n_members),
+                )
+                for k in range(len(trial.weights))
+            ]
+
+        validation = None
+        if self.choosing is not None:
+            compact, rows = self.choosing
+            codes = None if self.recipe.classes is None else rows.target
+            weights = row_weights(codes, rows.weight, self.targets.class_weights, len(rows))
+            validation = (compact, rows.target, weights)
+        model, direct = best_student(tried, train, lesson, validation)
+        cross = CrossPredictions.best_of(watched, n_members) if watched else None
+        return model, direct, cross
+
+    def model(
+        self, trained: Trained, settings: FitSettings, members: slice = slice(None)
+    ) -> FittedModel:
+        """The members of a run, or some of them, as a model."""
+        modules, targets = trained.modules[members], self.targets
+        return FittedModel(
+            settings=settings,
+            encoder=self.encoder,
+            architecture=Architecture.of(
+                modules[0], input_dim=self.encoder.input_dim, output_dim=targets.output_dim
+            ),
+            members=tuple(member_arrays(module) for module in modules),
+            classes=self.recipe.classes,
+            target=targets.scale,
+            class_prior=targets.class_prior,
+            class_weights=targets.class_weights,
+            prior=targets.prior,
+            best_epochs=trained.best_epochs[members],
+            history=tuple(finite_numbers(asdict(epoch)) for epoch in trained.history),
+            card=model_card(
+                settings,
+                self.recipe.profile,
+                len(self.training[1]),
+                0 if self.choosing is None else len(self.choosing[1]),
+                self.recipe.target_name,
+                trained.stopped,
+            ),
+        )
+
+
+def _with_verdict(
+    model: FittedModel,
+    direct: FittedModel,
+    lesson: Lesson,
+    teaching: Teaching,
+    validation: LabelledRows,
+) -> FittedModel:
+    """Say whether the teacher helped, on rows that were kept for it or on the validation rows."""
+    judged = teaching.judged or (validation.frame, validation.target, validation.weight)
+    if not len(judged[1]):
+        return model
+    report = fidelity_report(
+        lesson.teacher,
+        model,
+        direct,
+        *judged,
+        rows="validation" if teaching.judged is None else "held-out",
+        teacher_came_fitted=not lesson.description["out_of_fold"],
+    )
+    return replace(model, card={**model.card, "fidelity": report.to_document()})
+
+
+def _with_intervals(
+    model: FittedModel, held_out: _HeldOut, cross: CrossPredictions | None
+) -> FittedModel:
+    """Half-widths of prediction intervals, from residuals of rows that chose nothing."""
+    interval, spare = held_out.interval, held_out.spare
+    if interval is None or spare is None:
+        return model
+    model = replace(model, card={**model.card, "intervals": interval.message})
+    if interval.kind is None:
+        return model
+    if cross is None:
+        rows, values = spare, Predictor(model).predict_values(spare.frame)
+    else:
+        assert model.target is not None
+        rows, values = held_out.rows, model.target.restore(cross.predictions())
+    intervals = fit_intervals(rows.target, values, kind=interval.kind, sample_weight=rows.weight)
+    return replace(model, intervals=intervals)

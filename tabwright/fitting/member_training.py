@@ -1,0 +1,232 @@
+"""One training run of a table in memory: members, objective and rows put together.
+
+Rows come here encoded, targets prepared and settings resolved; what is fitted before, and what
+becomes of the members afterwards, is `pipeline.py`'s affair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tabwright.calibration.intervals import CrossPredictions
+from tabwright.distillation.soft_targets import Lesson, Trial
+from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.fitting.finishing import (
+    LabelledRows,
+    Targets,
+    epoch_score,
+    member_seeds,
+    new_network,
+    run_identity,
+    training_device,
+)
+from tabwright.settings import FitSettings
+from tabwright.training.batches import HeldOutRows, Inputs, MemoryRows
+from tabwright.training.checkpoints import Checkpoint, Checkpointer
+from tabwright.training.loop import Epoch, Trained, members_of, train
+from tabwright.training.objectives import Objective, row_weights
+
+__all__ = ["train_members"]
+
+_LEAST_PATIENCE = 6
+
+
+def train_members(
+    settings: FitSettings,
+    encoder: TableEncoder,
+    training: tuple[Compact, LabelledRows],
+    held_out: tuple[Compact, LabelledRows] | None,
+    targets: Targets,
+    cross: CrossPredictions | None,
+    *,
+    taught: tuple[Lesson, Trial] | None,
+    on_epoch: Callable[[Epoch], None] | None,
+    checkpoint: Checkpoint | None,
+    stop_at: Sequence[int] | None,
+    keep_interrupted: bool = True,
+) -> Trained:
+    """Train the members, or those of every candidate of a trial.
+
+    Parameters
+    ----------
+    settings : FitSettings
+        Resolved.
+    encoder : TableEncoder
+        Fitted.
+    training : tuple of Compact and LabelledRows
+        The encoded training rows and their targets.
+    held_out : tuple of Compact and LabelledRows, or None
+        The rows that choose each member's epoch; None: members end at `stop_at`.
+    targets : Targets
+    cross : CrossPredictions or None
+        Keeps predictions of the held-out rows for prediction intervals.
+    taught : tuple of Lesson and Trial, or None
+        What a teacher says, and what is tried with it; candidates stand one after the other among
+        the members.
+    on_epoch : callable, optional
+        Called with every epoch's figures.
+    checkpoint : Checkpoint, optional
+        Where the run is kept, and resumed from.
+    stop_at : sequence of int, optional
+        The epoch at which each member ends.
+    keep_interrupted : bool, default=True
+        Whether a keyboard interrupt ends the run with the best networks so far.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    ValueError
+        If the settings are not resolved.
+    """
+    device = training_device(settings)
+    if settings.n_members is None or settings.batch_size is None:
+        raise ValueError("settings must be resolved before training; call settings.resolved(...)")
+    seeds = member_seeds(settings.random_state, settings.n_members)
+    compact, rows = training
+    batch_size = settings.batch_size
+    modules = [new_network(settings, encoder.input_dim, targets.output_dim, seed) for seed in seeds]
+    if taught is None:
+        objective = targets.on(rows, device, is_compiled=settings.kernels == "compiled")
+    else:
+        lesson, trial = taught
+        objective = _taught_objective(targets, rows, lesson, trial, settings.n_members, device)
+        # Candidates differ in what they are taught alone: first weights and dropout are the same.
+        modules, seeds = modules * len(trial.weights), seeds * len(trial.weights)
+        more = lesson.extra_rows(augmented=trial.augmented)
+        if lesson.extra is not None and more.start < more.stop:
+            compact = _joined(compact, encoder.transform(lesson.extra[more]))
+            settings = _same_steps(settings, len(compact) / len(rows))
+    members = members_of(
+        [module.to(device) for module in modules],
+        seeds=seeds,
+        n_threads=torch.get_num_threads(),
+        precision=settings.precision,
+        kernels=settings.kernels,
+    )
+    checkpointer = None
+    if checkpoint is not None:
+        checkpointer = Checkpointer(
+            checkpoint if held_out is not None else checkpoint.of_refit(),
+            _identity(settings, encoder, targets, (compact, rows), held_out)
+            | _taught_identity(taught),
+        )
+    chooser = None
+    if held_out is not None:
+        chooser = HeldOutRows(
+            Inputs(encoder, held_out[0], device),
+            epoch_score(settings, targets, held_out[1], device, cross),
+            cross,
+        )
+    return train(
+        members,
+        MemoryRows(
+            Inputs(encoder, compact, device, settings.hide_rate),
+            objective,
+            batch_size,
+            settings.random_state,
+        ),
+        chooser,
+        settings,
+        on_epoch=on_epoch,
+        checkpointer=checkpointer,
+        stop_at=stop_at,
+        keep_interrupted=keep_interrupted,
+    )
+
+
+def _taught_objective(
+    targets: Targets,
+    rows: LabelledRows,
+    lesson: Lesson,
+    trial: Trial,
+    n_members: int,
+    device: torch.device,
+) -> Objective:
+    """The objective over the training rows and those without a target behind them."""
+    codes = None if targets.scale else rows.target
+    weights = row_weights(codes, rows.weight, targets.class_weights, len(rows))
+    target, labels = rows.target, lesson.labels
+    labelled = None
+    extra = lesson.extra_rows(augmented=trial.augmented)
+    if lesson.extra_labels is not None and extra.start < extra.stop:
+        n_extra = extra.stop - extra.start
+        labels = np.concatenate([labels, lesson.extra_labels[extra]])
+        # Any target in range: the objective does not look at it.
+        target = np.concatenate([target, np.repeat(target[:1], n_extra)])
+        labelled = torch.arange(len(target), device=device) < len(rows)
+        if weights is not None and lesson.extra_weight is not None:
+            weights = np.concatenate([weights, lesson.extra_weight[extra]])
+    if targets.scale is not None:
+        scale = targets.scale
+        target, labels = scale.standardise(target), scale.standardise(labels)
+    return Objective(
+        targets=torch.from_numpy(np.ascontiguousarray(target)).to(device),
+        weights=None
+        if weights is None
+        else torch.from_numpy(weights.astype(np.float32)).to(device),
+        soft_targets=torch.from_numpy(labels.astype(np.float32)).to(device),
+        teacher_weight=_per_member(trial.weights, n_members, device),
+        temperature=_per_member(trial.temperatures, n_members, device),
+        labelled=labelled,
+    )
+
+
+def _joined(first: Compact, second: Compact) -> Compact:
+    return Compact(
+        np.concatenate([first.numeric, second.numeric]),
+        np.concatenate([first.codes, second.codes]),
+    )
+
+
+def _same_steps(settings: FitSettings, growth: float) -> FitSettings:
+    """Fewer of the longer epochs that rows without a target make."""
+    if settings.max_epochs is None:
+        return settings
+    patience = settings.patience
+    return replace(
+        settings,
+        max_epochs=max(1, round(settings.max_epochs / growth)),
+        patience=None if patience is None else max(_LEAST_PATIENCE, round(patience / growth)),
+    )
+
+
+def _per_member(values: Sequence[float], n_members: int, device: torch.device) -> Tensor:
+    """One value per candidate, for each of its members."""
+    return torch.tensor(values, dtype=torch.float32, device=device).repeat_interleave(n_members)
+
+
+def _identity(
+    settings: FitSettings,
+    encoder: TableEncoder,
+    targets: Targets,
+    *parts: tuple[Compact, LabelledRows] | None,
+) -> dict[str, str]:
+    """What must be the same for a run to go on from a checkpoint."""
+    identity = run_identity(settings, encoder, targets.class_weights)
+    for name, part in zip(("training rows", "validation rows"), parts, strict=True):
+        digest = hashlib.blake2b(digest_size=16)
+        if part is not None:
+            compact, rows = part
+            for array in (compact.numeric, compact.codes, rows.target, rows.weight):
+                digest.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        identity[name] = digest.hexdigest()
+    return identity
+
+
+def _taught_identity(taught: tuple[Lesson, Trial] | None) -> dict[str, str]:
+    if taught is None:
+        return {}
+    lesson, trial = taught
+    digest = hashlib.blake2b(lesson.labels.tobytes(), digest_size=16)
+    for array in (lesson.extra_labels, lesson.extra_weight):
+        digest.update(b"-" if array is None else array.tobytes())
+    return {"teacher's labels": digest.hexdigest(), "trial": repr(trial)}

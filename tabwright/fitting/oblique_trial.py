@@ -1,0 +1,184 @@
+"""Whether networks are better with the sums of columns that the encoder found.
+
+Rows held out have proved that the sums tell what random units of a network do not. But a network
+that learns may find the same by itself, and further inputs then lead it astray: on chessboards of
+whole numbers its loss was higher with them (`benchmarks/sums.py`). So two networks are trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.fitting.finishing import LabelledRows, Targets, training_device
+from tabwright.fitting.member_training import train_members
+from tabwright.settings import FitSettings
+
+__all__ = ["without_needless_sums", "without_sums"]
+
+_MOST_ROWS = 16_000
+_MOST_TRIALS = 2
+_HELD_OUT_SHARE = 0.2
+_PARTS = 20
+_STANDARD_ERRORS = 1.64
+_FEWEST_ROWS = 500
+# Share of the loss that the sums must save.
+_LEAST_GAIN = 0.01
+
+
+def without_sums(encoder: TableEncoder, compact: Compact) -> tuple[TableEncoder, Compact]:
+    """An encoder and the compact form of its training rows, both without sums of columns."""
+    n_own = encoder.layout.n_numeric - len(encoder.plan_.obliques)
+    numeric = np.ascontiguousarray(compact.numeric[:, :n_own])
+    return encoder.without_sums(), Compact(numeric, compact.codes)
+
+
+def without_needless_sums(
+    encoder: TableEncoder,
+    compact: Compact,
+    rows: LabelledRows,
+    targets: Targets,
+    settings: FitSettings,
+    groups: np.ndarray | None = None,
+    time: np.ndarray | None = None,
+    on_message: Callable[[str], None] | None = None,
+) -> tuple[TableEncoder, Compact]:
+    """The encoder with its sums where a network with them is better, otherwise without.
+
+    One network each is trained as the settings say, on four fifths of at most 16,000 of the rows,
+    from the same seed and with the same fifth to choose its epoch and to judge it. The sums stay
+    if they save 1 % of the loss, and more than 1.64 of its standard errors over 20 parts of that
+    fifth. Where they save 1 % but not so many errors, the same is done with another fifth, and
+    both decide together. Where there are no sums nothing is trained. The search has seen all of
+    these rows, so that the trial is no second proof of what it found: it asks what a network makes
+    of it.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+        Fitted.
+    compact : Compact
+        Its training rows.
+    rows : LabelledRows
+        The same rows.
+    targets : Targets
+    settings : FitSettings
+        Resolved.
+    groups : ndarray of shape (n_rows,), optional
+        Rows of one group are on one side.
+    time : ndarray of shape (n_rows,), optional
+        The rows that judge are later than those that learn; there is one trial then.
+    on_message : callable, optional
+        Told of the sums before networks try them, and of what came of it.
+
+    Returns
+    -------
+    encoder : TableEncoder
+    compact : Compact
+    """
+    if not encoder.plan_.obliques:
+        return encoder, compact
+    say = on_message or (lambda message: None)
+    names = ", ".join(encoder.plan_.oblique_name(own) for own in encoder.plan_.obliques)
+    sides = list(_sides(len(rows), groups, time, settings.random_state))
+    if not sides:
+        say(f"sums of columns that may help: {names}; left out, since too few rows can try them")
+        return without_sums(encoder, compact)
+    say(f"sums of columns that may help: {names}; two networks try them first")
+    without, those = np.empty(0), np.empty(0)
+    for learning, judging in sides:
+        learned, judged = (
+            _Encoded(encoder, compact.take(index), rows.take(index))
+            for index in (learning, judging)
+        )
+        plain_learned, plain_judged = learned.without_sums(), judged.without_sums()
+        without = np.append(without, _part_losses(plain_learned, plain_judged, targets, settings))
+        those = np.append(those, _part_losses(learned, judged, targets, settings))
+        if len(those) < 2 or not (np.isfinite(without).all() and np.isfinite(those).all()):
+            break
+        gains = without - those
+        error = gains.std(ddof=1) / np.sqrt(len(gains))
+        least = _LEAST_GAIN * without.mean()
+        if gains.mean() > max(least, _STANDARD_ERRORS * error):
+            say("the sums stay: the network with them is better")
+            return encoder, compact
+        if gains.mean() <= least:
+            break
+    say("the sums are left out: the network with them is no better")
+    return without_sums(encoder, compact)
+
+
+class _Encoded(NamedTuple):
+    """Rows, what an encoder made of them, and the encoder."""
+
+    encoder: TableEncoder
+    compact: Compact
+    rows: LabelledRows
+
+    def without_sums(self) -> _Encoded:
+        return _Encoded(*without_sums(self.encoder, self.compact), self.rows)
+
+
+def _part_losses(
+    learned: _Encoded, judged: _Encoded, targets: Targets, settings: FitSettings
+) -> np.ndarray:
+    """Losses of one network on parts of the rows that judge it, infinite where it fails."""
+    parts = np.array_split(np.arange(len(judged.rows)), min(_PARTS, len(judged.rows)))
+    try:
+        trained = train_members(
+            replace(settings, n_members=1),
+            learned.encoder,
+            (learned.compact, learned.rows),
+            (judged.compact, judged.rows),
+            targets,
+            None,
+            taught=None,
+            on_epoch=None,
+            checkpoint=None,
+            stop_at=None,
+            keep_interrupted=False,
+        )
+    except FloatingPointError:
+        # What cannot be trained saves nothing; the fit itself says so if it fails too.
+        return np.full(len(parts), np.inf)
+    (module,) = trained.modules
+    device = training_device(settings)
+    x = torch.from_numpy(judged.encoder.expand(judged.compact)).to(device)
+    with torch.no_grad():
+        logits = module(x).unsqueeze(0)
+    losses = [
+        targets.on(judged.rows.take(part), device).loss(logits[:, torch.from_numpy(part)])
+        for part in parts
+    ]
+    return np.array([float(loss) for loss in losses])
+
+
+def _sides(
+    n_rows: int, groups: np.ndarray | None, time: np.ndarray | None, random_state: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The rows that learn and the rows that judge, as often as there are others to judge."""
+    draw = np.random.default_rng((random_state, _MOST_ROWS))
+    drawn = draw.permutation(n_rows)[:_MOST_ROWS]
+    n_judges = max(1, round(_HELD_OUT_SHARE * len(drawn)))
+    place = np.arange(len(drawn))
+    n_trials = _MOST_TRIALS
+    if groups is not None:
+        number = np.unique(groups[drawn], return_inverse=True)[1]
+        place = draw.permutation(int(number.max()) + 1)[number]
+    elif time is not None:
+        # The latest judge, and no others are as late.
+        place = -np.unique(time[drawn], return_inverse=True)[1]
+        n_trials = 1
+    ends = np.sort(place)
+    low = ends[0] - 1
+    for trial in range(n_trials):
+        high = ends[min((trial + 1) * n_judges, len(ends)) - 1]
+        is_judge = (low < place) & (place <= high)
+        low = high
+        if is_judge.any() and (~is_judge).sum() >= _FEWEST_ROWS:
+            yield drawn[~is_judge], drawn[is_judge]

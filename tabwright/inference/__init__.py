@@ -1,0 +1,1 @@
+"""The fitted model and everything that runs it, without torch."""

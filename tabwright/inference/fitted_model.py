@@ -1,0 +1,509 @@
+"""`FittedModel`: all that a fit produced, as plain data, and its way into a file and back.
+
+Nothing here trains or predicts, and nothing loads torch unless a live `models.py` module is asked
+for: a saved model can be read, inspected and run with NumPy alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tabwright.artifact.container import pack, read_artifact, unpack, write_atomically
+from tabwright.artifact.format_versions import left_out, may_be_missing
+from tabwright.artifact.schema import (
+    ArtifactError,
+    Reader,
+    TensorBag,
+    array_to_text,
+    prefixed,
+    text_to_array,
+)
+from tabwright.calibration.calibrator import Calibrator
+from tabwright.calibration.decisions import DecisionRule
+from tabwright.calibration.intervals import Intervals
+from tabwright.encoding.encoder import TableEncoder
+from tabwright.settings import FitSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ai.ml.frameworks.pytorch.models import TrainingMode
+
+__all__ = ["Architecture", "FittedModel", "TargetScale", "load_fitted", "member_modules"]
+
+MemberState = dict[str, np.ndarray]
+_ARCHITECTURES: tuple[TrainingMode, ...] = ("mlp_dense", "linear_glm_baseline", "tabresnet")
+_LARGEST_DIM = 2**24
+_LABEL_DTYPES = (
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float32",
+    "float64",
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What `build_model` needs to build a member again.
+
+    Parameters
+    ----------
+    training_mode : {"mlp_dense", "linear_glm_baseline", "tabresnet"}
+        As `model_training_mode` tells it: the architecture, not the mode of the fit.
+    input_dim, output_dim : int
+    hidden_dim, num_hidden_layers : int
+    dropout : float
+    """
+
+    training_mode: TrainingMode
+    input_dim: int
+    output_dim: int
+    hidden_dim: int
+    num_hidden_layers: int
+    dropout: float
+
+    @classmethod
+    def of(cls, model: nn.Module, *, input_dim: int, output_dim: int) -> Architecture:
+        """Read the architecture off a live model with the contract's introspection helpers."""
+        from ai.ml.frameworks.pytorch import models
+
+        return cls(
+            training_mode=models.model_training_mode(model),
+            input_dim=input_dim,
+            output_dim=output_dim,
+            hidden_dim=models.model_hidden_dim(model),
+            num_hidden_layers=models.model_num_hidden_layers(model),
+            dropout=models.model_dropout(model),
+        )
+
+    def build(self) -> nn.Module:
+        """A new model of this architecture, with fresh weights."""
+        from ai.ml.frameworks.pytorch import models
+
+        return models.build_model(**asdict(self))
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor in a member's `state_dict`, worked out without torch."""
+        width = self.hidden_dim
+        if self.training_mode == "linear_glm_baseline":
+            return _linear("linear", self.input_dim, self.output_dim)
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.training_mode == "tabresnet":
+            shapes |= _linear("input_projection", self.input_dim, width)
+            shapes |= _norm("input_norm", width)
+            for block in range(self.num_hidden_layers):
+                for half in ("1", "2"):
+                    shapes |= _linear(f"blocks.{block}.linear{half}", width, width)
+                    shapes |= _norm(f"blocks.{block}.norm{half}", width)
+            return shapes | _linear("head", width, self.output_dim)
+        fan_in = self.input_dim
+        for layer in range(1, self.num_hidden_layers + 1):
+            shapes |= _linear(f"net.linear{layer}", fan_in, width)
+            shapes |= _norm(f"net.norm{layer}", width)
+            fan_in = width
+        return shapes | _linear("net.head", fan_in, self.output_dim)
+
+    @classmethod
+    def from_document(cls, document: Reader) -> Architecture:
+        """Read the architecture back, every value in range."""
+        architecture = cls(
+            training_mode=document.choice("training_mode", _ARCHITECTURES),
+            input_dim=document.integer("input_dim", low=1, high=_LARGEST_DIM),
+            output_dim=document.integer("output_dim", low=1, high=_LARGEST_DIM),
+            hidden_dim=document.integer("hidden_dim", low=1, high=_LARGEST_DIM),
+            num_hidden_layers=document.integer("num_hidden_layers", low=1, high=10_000),
+            dropout=document.number("dropout", low=0.0, high=1.0),
+        )
+        document.done()
+        return architecture
+
+
+def _linear(name: str, fan_in: int, fan_out: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (fan_out, fan_in), f"{name}.bias": (fan_out,)}
+
+
+def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    vectors = {
+        f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")
+    }
+    return {**vectors, f"{name}.num_batches_tracked": ()}
+
+
+@dataclass(frozen=True)
+class TargetScale:
+    """How a regression target is standardised for the networks.
+
+    Parameters
+    ----------
+    mean, scale : float
+        Weighted mean and standard deviation over the training rows; a constant target has scale 1.
+    low, high : float
+        Range of the target over the training rows; predictions are clamped to it, as RealMLP does
+        (Holzmüller, Grinsztajn, Steinwart, "Better by Default", 2024, appendix A).
+    """
+
+    mean: float
+    scale: float
+    low: float
+    high: float
+
+    @classmethod
+    def fit(cls, target: np.ndarray, sample_weight: np.ndarray | None = None) -> TargetScale:
+        """Fit on training targets of shape (n_rows,), float64."""
+        low, high = float(target.min()), float(target.max())
+        # Centred and scaled by the range first, so that the square of 1e300 does not overflow.
+        span = (high / 2 - low / 2) or 1.0
+        unit = target / span - low / span
+        mean = float(np.average(unit, weights=sample_weight))
+        variance = float(np.average((unit - mean) ** 2, weights=sample_weight))
+        scale = np.sqrt(variance) * span
+        return cls(
+            mean=min(max(low + mean * span, low), high),
+            scale=float(scale) if np.isfinite(scale) and scale > 0 else 1.0,
+            low=low,
+            high=high,
+        )
+
+    def standardise(self, target: np.ndarray) -> np.ndarray:
+        """Target in standard units, float32 of shape (n_rows, 1)."""
+        unit = target / self.scale - self.mean / self.scale
+        limit = float(np.finfo(np.float32).max)
+        return np.clip(unit, -limit, limit).astype(np.float32)[:, None]
+
+    def restore(self, output: np.ndarray) -> np.ndarray:
+        """Network outputs, float64 of shape (n_rows,), in the target's own units, clamped."""
+        return np.clip(output * self.scale + self.mean, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """Everything that a fit produced; immutable.
+
+    Parameters
+    ----------
+    settings : FitSettings
+        Resolved.
+    encoder : TableEncoder
+    architecture : Architecture
+        Of every member.
+    members : tuple of dict
+        The `state_dict` of each member, as NumPy arrays.
+    classes : ndarray of shape (n_classes,) or None
+        The labels in sorted order, in the dtype they came in; None in regression.
+    target : TargetScale or None
+        None in classification.
+    class_prior : ndarray of shape (n_classes,), float64, or None
+        Weighted shares of the classes in the training rows.
+    class_weights : ndarray of shape (n_classes,), float64, or None
+        The class weights of the objective, if any.
+    prior : ndarray of shape (n_classes,), float64, or None
+        The prior under which `imbalance_aware` answers; None: as trained.
+    calibrator : Calibrator or None
+        None in regression and where calibration was turned off.
+    decision : DecisionRule or None
+        How the command line makes labels of probabilities; None: the most probable class, as in
+        the estimators always.
+    intervals : Intervals or None
+        Half-widths of prediction intervals; None in classification, and where too few rows were
+        held out.
+    best_epochs : tuple of int
+    history : tuple of dict
+        One dict of numbers per epoch.
+    metrics : dict
+        Scores by name of the set of rows: "validation", "test", ... With class weights also
+        "validation_class_weighted", ..., in which each row has the weight of its class.
+    card : dict
+        What the model was made from and with, for people: table, target, versions, messages.
+    """
+
+    settings: FitSettings
+    encoder: TableEncoder
+    architecture: Architecture
+    members: tuple[MemberState, ...]
+    classes: np.ndarray | None = None
+    target: TargetScale | None = None
+    class_prior: np.ndarray | None = None
+    class_weights: np.ndarray | None = None
+    prior: np.ndarray | None = None
+    calibrator: Calibrator | None = None
+    decision: DecisionRule | None = None
+    intervals: Intervals | None = None
+    best_epochs: tuple[int, ...] = ()
+    history: tuple[dict[str, float], ...] = ()
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the one-file artifact; a crash leaves the old file or the new one.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written; the old file stays.
+        ArtifactError
+            If the file could not be read back: the model holds something that no fit gives.
+            Nothing is written.
+        """
+        data = pack(*self.to_artifact())
+        # What could not be loaded must not take the place of a file that can.
+        FittedModel.from_artifact(*unpack(data, "the model to save"))
+        write_atomically(path, data)
+
+    def to_artifact(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The document and the tensors of the artifact."""
+        tensors: dict[str, np.ndarray] = {}
+        encoder, encoder_tensors = self.encoder.to_state()
+        tensors |= prefixed("encoder.", encoder_tensors)
+        for k, member in enumerate(self.members):
+            tensors |= prefixed(f"members.{k}.", member)
+        calibrator = None
+        if self.calibrator is not None:
+            calibrator, calibrator_tensors = self.calibrator.to_state()
+            tensors |= prefixed("calibrator.", calibrator_tensors)
+        decision = None
+        if self.decision is not None:
+            decision, decision_tensors = self.decision.to_state()
+            tensors |= prefixed("decision.", decision_tensors)
+        intervals = None
+        if self.intervals is not None:
+            intervals, interval_tensors = self.intervals.to_state()
+            tensors |= prefixed("intervals.", interval_tensors)
+        for name in ("class_prior", "class_weights", "prior"):
+            vector = getattr(self, name)
+            if vector is not None:
+                tensors[name] = np.asarray(vector, dtype=np.float64)
+        classes = None
+        if self.classes is not None:
+            classes, class_tensors = _classes_to_state(self.classes)
+            tensors |= class_tensors
+        document = {
+            "settings": self.settings.to_document(),
+            "architecture": asdict(self.architecture),
+            "n_members": len(self.members),
+            "encoder": encoder,
+            "classes": classes,
+            "target": None if self.target is None else asdict(self.target),
+            "calibrator": calibrator,
+            "decision": decision,
+            "intervals": intervals,
+            "best_epochs": list(self.best_epochs),
+            "history": [dict(epoch) for epoch in self.history],
+            "metrics": {rows: dict(scores) for rows, scores in self.metrics.items()},
+            "card": dict(self.card),
+        }
+        document = {
+            name: value for name, value in document.items() if not left_out(name, value, None)
+        }
+        return document, tensors
+
+    @classmethod
+    def from_artifact(
+        cls, document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+    ) -> FittedModel:
+        """Check everything and put the model together again.
+
+        Raises
+        ------
+        ArtifactError
+            If anything is missing, left over, of the wrong type or out of range.
+        """
+        reader, bag = Reader(document), TensorBag(tensors)
+        settings = FitSettings.from_document(reader.child("settings"))
+        architecture = Architecture.from_document(reader.child("architecture"))
+        encoder = TableEncoder.from_state(reader.child("encoder"), bag.scoped("encoder."))
+        _agree("architecture.input_dim", architecture.input_dim, encoder.input_dim, "the encoder")
+        shapes = architecture.tensor_shapes()
+        members = tuple(
+            _take_member(bag.scoped(f"members.{k}."), shapes)
+            for k in range(reader.integer("n_members", low=1, high=1024))
+        )
+        classes = target = calibrator = decision = intervals = None
+        if _is_given(reader, "classes"):
+            classes = _classes_from_state(reader.child("classes"), bag)
+        if _is_given(reader, "target"):
+            target = _read_target(reader.child("target"))
+        if (classes is None) == (settings.task == "classification") or (target is None) == (
+            settings.task == "regression"
+        ):
+            raise ArtifactError(
+                f"document.classes and document.target must fit the task {settings.task!r}; "
+                "the file was not written by tabwright as it is"
+            )
+        n_classes = 1 if classes is None else len(classes)
+        _agree("architecture.output_dim", architecture.output_dim, n_classes, "the labels")
+        if _is_given(reader, "calibrator"):
+            calibrator = Calibrator.from_state(
+                reader.child("calibrator"), bag.scoped("calibrator."), n_classes=n_classes
+            )
+        if _is_given(reader, "decision"):
+            if classes is None:
+                raise reader.fail("decision", "null in regression")
+            decision = DecisionRule.from_state(
+                reader.child("decision"), bag.scoped("decision."), n_classes=n_classes
+            )
+        if _is_given(reader, "intervals"):
+            if classes is not None:
+                raise reader.fail("intervals", "null in classification")
+            intervals = Intervals.from_state(reader.child("intervals"), bag.scoped("intervals."))
+        vectors = _read_class_vectors(bag, settings, n_classes)
+        model = cls(
+            settings=settings,
+            encoder=encoder,
+            architecture=architecture,
+            members=members,
+            classes=classes,
+            target=target,
+            calibrator=calibrator,
+            decision=decision,
+            intervals=intervals,
+            best_epochs=reader.integers("best_epochs"),
+            history=tuple(_read_epoch(epoch) for epoch in reader.children("history")),
+            metrics=_read_metrics(reader.child("metrics")),
+            card=reader.free("card"),
+            **vectors,
+        )
+        reader.done()
+        bag.done()
+        return model
+
+
+def load_fitted(path: str | os.PathLike[str]) -> FittedModel:
+    """Read a model file.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is not a whole and valid model of ours; the message says what and where.
+    """
+    return FittedModel.from_artifact(*read_artifact(path))
+
+
+def member_modules(model: FittedModel) -> list[nn.Module]:
+    """The members as `models.py` modules in eval mode."""
+    import torch
+
+    modules = []
+    for state in model.members:
+        module = model.architecture.build()
+        module.load_state_dict(
+            {name: torch.from_numpy(value.copy()) for name, value in state.items()}
+        )
+        modules.append(module.eval())
+    return modules
+
+
+def _is_given(document: Reader, key: str) -> bool:
+    """Whether a key holds a value or null; only keys later than format 1 may be missing."""
+    if key not in document and not may_be_missing(key):
+        raise document.fail(key, "given, or null")
+    return document.optional(key)
+
+
+def _agree(what: str, value: int, wanted: int, owner: str) -> None:
+    if value != wanted:
+        raise ArtifactError(f"document.{what} must agree with {owner}, {wanted}; got {value}")
+
+
+def _take_member(bag: TensorBag, shapes: Mapping[str, tuple[int, ...]]) -> MemberState:
+    state = {
+        name: bag.take(
+            name, dtype="int64" if name.endswith("num_batches_tracked") else "float32", shape=shape
+        )
+        for name, shape in shapes.items()
+    }
+    for name, value in state.items():
+        if name.endswith("running_var") and (value < 0).any():
+            raise ArtifactError(f"tensor {name!r} is a variance and must not be negative")
+    return state
+
+
+def _read_class_vectors(
+    bag: TensorBag, settings: FitSettings, n_classes: int
+) -> dict[str, np.ndarray | None]:
+    """Shares, weights and the prior asked for, those that the task and the mode have."""
+    weighted = settings.training_mode == "imbalance_aware"
+    needed = {"class_prior": settings.task == "classification", "class_weights": weighted}
+    allowed = {"class_prior", "class_weights"} if settings.task == "classification" else set()
+    if weighted:
+        allowed.add("prior")
+    vectors: dict[str, np.ndarray | None] = {}
+    for name in ("class_prior", "class_weights", "prior"):
+        vectors[name] = None
+        if needed.get(name) or (name in allowed and bag.has(name)):
+            vector = bag.take(name, dtype="float64", shape=(n_classes,))
+            # A class may have no weight left in training, but then it cannot be weighted up.
+            empty = name == "class_prior" and not weighted
+            if not ((vector > 0) | (empty & (vector == 0))).all():
+                raise ArtifactError(f"tensor {name!r} must hold numbers above 0; got {vector!r}")
+            if name != "class_weights" and abs(vector.sum() - 1.0) > 1e-6:
+                raise ArtifactError(f"tensor {name!r} must hold shares of 1; got {vector!r}")
+            vectors[name] = vector
+    return vectors
+
+
+def _read_target(document: Reader) -> TargetScale:
+    low = document.number("low")
+    high = document.number("high", low=low)
+    mean = document.number("mean", low=low, high=high)
+    scale = document.number("scale", low=0.0)
+    document.done()
+    if scale == 0:
+        raise document.fail("scale", "above 0")
+    return TargetScale(mean=mean, scale=scale, low=low, high=high)
+
+
+def _read_epoch(document: Reader) -> dict[str, float]:
+    epoch = {name: document.number(name) for name in sorted(document.keys())}
+    if "epoch" not in epoch:
+        raise document.fail("epoch", "the number of the epoch")
+    return epoch
+
+
+def _read_metrics(document: Reader) -> dict[str, dict[str, float]]:
+    return {rows: document.mapping_of_numbers(rows) for rows in sorted(document.keys())}
+
+
+def _classes_to_state(classes: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    kind: Literal["text", "object", "array"] = "array"
+    if classes.dtype.kind == "U":
+        kind = "text"
+    elif classes.dtype.kind == "O":
+        kind = "object"
+    if kind == "array":
+        return {"kind": kind, "dtype": classes.dtype.name}, {"classes": classes}
+    data, offsets = text_to_array([str(label) for label in classes])
+    return {"kind": kind, "dtype": "text"}, {"classes.text": data, "classes.offsets": offsets}
+
+
+def _classes_from_state(document: Reader, bag: TensorBag) -> np.ndarray:
+    kind = document.choice("kind", ("text", "object", "array"))
+    dtype = document.choice("dtype", ("text", *_LABEL_DTYPES))
+    document.done()
+    if (kind == "array") == (dtype == "text"):
+        raise document.fail("dtype", f"the dtype of labels of kind {kind!r}")
+    if kind == "array":
+        classes = bag.take("classes", dtype=dtype, shape=(None,))
+    else:
+        labels = array_to_text(
+            bag.take("classes.text", dtype="uint8", shape=(None,)),
+            bag.take("classes.offsets", dtype="int64", shape=(None,)),
+            where="tensors classes",
+        )
+        classes = np.array(labels, dtype=object if kind == "object" else np.str_)
+    if len(classes) < 2 or not (classes[1:] > classes[:-1]).all():
+        raise ArtifactError(
+            f"the labels must be at least 2, each once, in rising order; got {classes[:5]!r}"
+        )
+    return classes

@@ -1,0 +1,265 @@
+"""Inference: the path that every `predict` takes, without torch.
+
+`Predictor` puts the encoder before the folded networks, and calibration and the class prior, or
+the target's scale, behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tabwright.calibration.calibrator import change_prior, prior_log_ratio
+from tabwright.calibration.decisions import DecisionRule
+from tabwright.inference.numpy_network import FoldedNetwork
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tabwright.encoding.encoder import Compact
+    from tabwright.inference.fitted_model import FittedModel
+
+__all__ = ["Predictor"]
+
+# Inputs of the first product made at once: they are still in the second-level cache when it reads
+# them, and never all in memory.
+_BLOCK_INPUTS = 2**16
+_LEAST_ROWS = 64
+
+FloatArray = NDArray[np.float64]
+
+
+class Predictor:
+    """A fitted model that predicts, from raw rows or encoded ones.
+
+    Safe to use from several threads and after a fork, and to pickle.
+
+    Parameters
+    ----------
+    model : FittedModel
+    """
+
+    def __init__(self, model: FittedModel) -> None:
+        self.model = model
+        layout = model.encoder.layout
+        self._network = FoldedNetwork(model.members, layout)
+        rows = max(_LEAST_ROWS, _BLOCK_INPUTS // (layout.stops[3] + 1))
+        self._network.block_rows = min(rows, self._network.block_rows)
+        self._prior_shift: FloatArray | None = None
+        if model.settings.training_mode == "imbalance_aware" and model.class_prior is not None:
+            self._prior_shift = prior_log_ratio(
+                "training" if model.prior is None else model.prior,
+                class_prior=model.class_prior,
+                class_weights=model.class_weights,
+            )
+
+    def network(self, compact: Compact) -> FloatArray:
+        """What the networks say, before calibration and the change of prior.
+
+        Parameters
+        ----------
+        compact : Compact
+            Rows encoded by the model's encoder. They are run in blocks: memory stays bounded.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) in regression, float64
+            Probabilities, averaged over the members; in regression the members' mean in the
+            target's own units, clamped to the range of the training targets.
+        """
+        if len(compact) == 1:
+            return self._row_outputs(compact.numeric[0].tolist(), compact.codes[0].tolist())
+        if self.model.classes is not None:
+            return self._network.encoded_probabilities(compact.numeric, compact.codes)
+        return self._restored(self._network.encoded_values(compact.numeric, compact.codes))
+
+    def calibrated(self, proba: FloatArray) -> FloatArray:
+        """Probabilities as users get them, from those of `network`.
+
+        Parameters
+        ----------
+        proba : ndarray of shape (n, n_classes), float64
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), float64
+            Under the prior asked for (`imbalance_aware`) and calibrated.
+        """
+        if self._prior_shift is not None:
+            proba = change_prior(proba, self._prior_shift)
+        if self.model.calibrator is not None:
+            proba = self.model.calibrator.apply(proba)
+        return proba
+
+    def predict_proba(self, frame: pl.DataFrame) -> FloatArray:
+        """Class probabilities of the rows of a table.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+            The columns of training, in any order.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes), float64
+            Columns in the order of the model's classes.
+
+        Raises
+        ------
+        TableError
+            If the columns are not those of training, or a cell does not fit its column.
+        ValueError
+            For a regression model.
+        """
+        if self.model.classes is None:
+            raise ValueError("predict_proba needs a classifier; this is a regression model")
+        return self.calibrated(self._frame_outputs(frame))
+
+    def decide(self, proba: FloatArray) -> NDArray[np.int64]:
+        """Predicted classes by the decision rule stored with the model, else the most probable.
+
+        Parameters
+        ----------
+        proba : ndarray of shape (n, n_classes), float64
+            From `predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n,), int64
+            Positions in the model's classes.
+        """
+        return (self.model.decision or DecisionRule()).apply(proba)
+
+    def predict_values(self, frame: pl.DataFrame) -> FloatArray:
+        """Regression values of the rows of a table.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+            The columns of training, in any order.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,), float64
+
+        Raises
+        ------
+        TableError
+            If the columns are not those of training, or a cell does not fit its column.
+        ValueError
+            For a classifier.
+        """
+        if self.model.classes is not None:
+            raise ValueError("predict_values needs a regression model; this is a classifier")
+        return self._frame_outputs(frame)
+
+    def predict_interval(self, frame: pl.DataFrame, coverage: float = 0.9) -> FloatArray:
+        """Intervals around the regression values of the rows of a table.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+            The columns of training, in any order.
+        coverage : float, default=0.9
+            Share of new rows whose value the interval shall hold, in (0, 1).
+
+        Returns
+        -------
+        ndarray of shape (n_rows, 2), float64
+            Lower and upper ends, in the target's own units; infinite where the held-out rows are
+            too few to promise the coverage.
+
+        Raises
+        ------
+        TableError
+            If the columns are not those of training, or a cell does not fit its column.
+        ValueError
+            For a classifier, a coverage out of range, or a model without held-out residuals.
+        """
+        width = self.half_width(coverage)
+        value = self.predict_values(frame)
+        return np.stack([value - width, value + width], axis=1)
+
+    def half_width(self, coverage: float) -> float:
+        """Half the width of the prediction intervals, the same for every row.
+
+        Parameters
+        ----------
+        coverage : float
+            Share of new rows whose value the interval shall hold, in (0, 1).
+
+        Raises
+        ------
+        ValueError
+            For a classifier, a coverage out of range, or a model without held-out residuals.
+        """
+        if self.model.classes is not None:
+            raise ValueError("prediction intervals need a regression model; this is a classifier")
+        if self.model.intervals is None:
+            raise ValueError(
+                "prediction intervals need residuals of rows that chose nothing; this model has "
+                f"none ({self.model.card.get('intervals')}); fit with more validation rows"
+            )
+        return self.model.intervals.half_width(coverage)
+
+    def predict_row(self, row: Mapping[str, Any]) -> FloatArray | float:
+        """One row by the shortest way: no table is built.
+
+        Parameters
+        ----------
+        row : mapping of str to object
+            Cell by column name.
+
+        Returns
+        -------
+        ndarray of shape (n_classes,), float64, or float
+            Probabilities, or the value in regression: those of a table of this row, within 1e-6.
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        outputs = self._row_outputs(*self.model.encoder.row(row))
+        if self.model.classes is None:
+            return float(outputs[0])
+        proba: FloatArray = self.calibrated(outputs)[0]
+        return proba
+
+    def predict_cells(self, cells: Mapping[str, Any]) -> FloatArray:
+        """One row of a table, given as its cells.
+
+        Parameters
+        ----------
+        cells : mapping of str to object
+            From `pandas_row.row_cells`.
+
+        Returns
+        -------
+        ndarray of shape (1, n_classes), or (1,) in regression, float64
+            What `predict_proba` or `predict_values` gives for the table.
+
+        Raises
+        ------
+        TableError
+            If columns are missing, or a cell does not fit its column.
+        """
+        outputs = self._row_outputs(*self.model.encoder.cells_row(cells))
+        return outputs if self.model.classes is None else self.calibrated(outputs)
+
+    def _frame_outputs(self, frame: pl.DataFrame) -> FloatArray:
+        encoder = self.model.encoder
+        if len(frame) == 1:
+            return self._row_outputs(*encoder.frame_row(frame))
+        return self.network(encoder.transform(frame))
+
+    def _row_outputs(self, numeric: list[float], codes: list[int]) -> FloatArray:
+        if self.model.classes is not None:
+            return self._network.row_probabilities(numeric, codes)
+        return self._restored(self._network.row_values(numeric, codes))
+
+    def _restored(self, values: FloatArray) -> FloatArray:
+        return values if self.model.target is None else self.model.target.restore(values)

@@ -1,0 +1,171 @@
+"""A fitted model applied to a table: predictions as a table, and scores on labelled rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
+from tabwright.metrics import score_classification, score_regression
+from tabwright.tables import labels_to_codes, regression_target
+
+__all__ = ["prediction_frame", "score_frame", "score_output", "score_rows", "scores_of"]
+
+
+def prediction_frame(
+    predictor: Predictor, frame: pl.DataFrame, coverage: float | None = None
+) -> pl.DataFrame:
+    """Predictions for the rows of a table.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    frame : polars.DataFrame
+        The columns of training, in any order; others are ignored.
+    coverage : float, optional
+        In regression: the share of new rows whose value an interval shall hold, in (0, 1).
+
+    Returns
+    -------
+    polars.DataFrame
+        A column `prediction`, by the model's decision rule where it has one; in classification
+        also `probability_LABEL` for every label; with a coverage also `low` and `high`.
+
+    Raises
+    ------
+    ValueError
+        If a coverage is asked for and the model has no intervals.
+    """
+    classes = predictor.model.classes
+    width = None if coverage is None else predictor.half_width(coverage)
+    if classes is None:
+        values = predictor.predict_values(frame)
+        if width is None:
+            return pl.DataFrame({"prediction": values})
+        return pl.DataFrame({"prediction": values, "low": values - width, "high": values + width})
+    proba = predictor.predict_proba(frame)
+    labels = pl.Series("prediction", classes[predictor.decide(proba)].tolist())
+    columns = {f"probability_{label}": proba[:, i] for i, label in enumerate(classes.tolist())}
+    return pl.DataFrame([labels]).hstack(pl.DataFrame(columns).get_columns())
+
+
+def score_output(
+    model: FittedModel,
+    target: np.ndarray,
+    output: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+    predicted: np.ndarray | None = None,
+    *,
+    by_class_weights: bool = False,
+) -> dict[str, float]:
+    """Scores of a model's predictions.
+
+    Parameters
+    ----------
+    model : FittedModel
+    target : ndarray of shape (n_rows,)
+        Class codes, int64, or values, float64.
+    output : ndarray of shape (n_rows, n_classes) or (n_rows,), float64
+        Probabilities, or values.
+    sample_weight : ndarray of shape (n_rows,), float64, optional
+    predicted : ndarray of shape (n_rows,), int64, optional
+        Codes of the labels to judge, where they are not those of the highest probability.
+    by_class_weights : bool, default=False
+        Whether the class weights of training count too. Empty where there were none, and in
+        `imbalance_aware`, which takes them out of its probabilities again.
+    """
+    if by_class_weights:
+        if model.class_weights is None or model.settings.training_mode == "imbalance_aware":
+            return {}
+        factor = model.class_weights[target]
+        sample_weight = factor if sample_weight is None else factor * sample_weight
+        # Of the classes that are here, all may have weight 0.
+        if not sample_weight.any():
+            return {}
+    if model.classes is None:
+        return score_regression(target, output, sample_weight)
+    return score_classification(target, output, sample_weight, predicted=predicted)
+
+
+def scores_of(
+    rows: str,
+    model: FittedModel,
+    target: np.ndarray,
+    output: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+    predicted: np.ndarray | None = None,
+) -> dict[str, dict[str, float]]:
+    """Scores as `FittedModel.metrics` has them: under the name of the set of rows.
+
+    With class weights there is a second entry, `ROWS_class_weighted`. The parameters are those of
+    `score_output`.
+    """
+    known = (model, target, output, sample_weight, predicted)
+    scores = {
+        rows: score_output(*known),
+        f"{rows}_class_weighted": score_output(*known, by_class_weights=True),
+    }
+    return {name: own for name, own in scores.items() if own}
+
+
+def score_rows(
+    predictor: Predictor,
+    frame: pl.DataFrame,
+    target: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+    *,
+    rows: str = "test",
+) -> dict[str, dict[str, float]]:
+    """Scores on rows whose class codes, or regression targets, are known.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    frame : polars.DataFrame
+    target : ndarray of shape (n_rows,)
+        Class codes, int64, or values, float64.
+    sample_weight : ndarray of shape (n_rows,), float64, optional
+    rows : str, default="test"
+        Name of the set of rows.
+
+    Returns
+    -------
+    dict of str to dict
+        See `scores_of`. Those that judge labels, by the model's decision rule where it has one.
+    """
+    model = predictor.model
+    if model.classes is None:
+        return scores_of(rows, model, target, predictor.predict_values(frame), sample_weight)
+    proba = predictor.predict_proba(frame)
+    return scores_of(rows, model, target, proba, sample_weight, predictor.decide(proba))
+
+
+def score_frame(
+    predictor: Predictor, frame: pl.DataFrame, target: str, weight: str | None = None
+) -> dict[str, float]:
+    """Scores on a labelled table.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    frame : polars.DataFrame
+    target : str
+        Its column of labels or values.
+    weight : str, optional
+        Its column of sample weights.
+
+    Returns
+    -------
+    dict of str to float
+
+    Raises
+    ------
+    ValueError
+        If a label was unknown in training, or a value is missing.
+    """
+    classes = predictor.model.classes
+    column = frame[target]
+    known = regression_target(column) if classes is None else labels_to_codes(column, classes)
+    weights = None if weight is None else frame[weight].cast(pl.Float64).to_numpy()
+    return score_rows(predictor, frame, known, weights, rows="rows")["rows"]

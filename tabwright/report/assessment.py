@@ -1,0 +1,277 @@
+"""What a report says about a model, as numbers: scores, intervals, baselines, the hardest rows.
+
+All of it comes from labelled rows that had no part in training. How it is shown is `report.py`'s
+affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tabwright.calibration.decisions import DecisionRule
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
+from tabwright.metrics import (
+    classification_intervals,
+    regression_intervals,
+    row_log_loss,
+    score_class_prior,
+    score_classification,
+    score_constant,
+    score_regression,
+)
+from tabwright.report.importance import Importance, permutation_importance
+
+__all__ = ["Assessment", "Gain", "Scored", "assess"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_RESAMPLES = (200, 1000)
+# Rows times classes times resamples: past it there are fewer resamples.
+_RESAMPLED_CELLS = 30_000_000
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one model, and where it can be told how sure they are.
+
+    Parameters
+    ----------
+    title : str
+    scores : mapping of str to float
+        As `metrics` names them.
+    intervals : mapping of str to (low, high)
+        95 % bootstrap intervals; empty for the trivial model.
+    """
+
+    title: str
+    scores: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much lower the model's loss is than the linear model's, on the same rows.
+
+    Parameters
+    ----------
+    value : float
+        Log-loss in nats, or root mean squared error in the target's unit; above 0 is better.
+    low, high : float
+        95 % interval of a paired bootstrap over the rows.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """A model on labelled rows.
+
+    Parameters
+    ----------
+    target : ndarray of shape (n_rows,)
+        Class codes, int64, or values, float64.
+    weight : ndarray of shape (n_rows,), float64, or None
+    output : ndarray of shape (n_rows, n_classes) or (n_rows,), float64
+        Probabilities, or predicted values.
+    predicted : ndarray of shape (n_rows,)
+        Class codes under `rule`, or the values.
+    rule : DecisionRule
+        The model's own, else the most probable class.
+    losses : ndarray of shape (n_rows,), float64
+        Log-loss of each row in nats, or its absolute error in the target's unit.
+    scored : tuple of Scored
+        The model, then the linear model if given, then the trivial one.
+    gain : Gain or None
+        Against the linear model.
+    n_resamples : int
+        Of the bootstrap.
+    importance : Importance
+    hardest : ndarray of shape (k,), int64
+        Row numbers from the highest loss on; rows of weight 0 are left out.
+    """
+
+    target: np.ndarray
+    weight: FloatArray | None
+    output: FloatArray
+    predicted: np.ndarray
+    rule: DecisionRule
+    losses: FloatArray
+    scored: tuple[Scored, ...]
+    gain: Gain | None
+    n_resamples: int
+    importance: Importance
+    hardest: IntArray
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+def assess(
+    model: FittedModel,
+    frame: pl.DataFrame,
+    target: np.ndarray,
+    sample_weight: FloatArray | None = None,
+    *,
+    linear: FittedModel | None = None,
+    n_hardest: int = 10,
+    max_seconds: float = 30.0,
+    random_state: int = 0,
+) -> Assessment:
+    """Put a model to labelled rows.
+
+    Parameters
+    ----------
+    model : FittedModel
+    frame : polars.DataFrame
+        The columns of training, in any order.
+    target : ndarray of shape (n_rows,)
+        Class codes, int64, or values, float64.
+    sample_weight : ndarray of shape (n_rows,), float64, optional
+    linear : FittedModel, optional
+        A `linear_glm_baseline` fitted on the same training rows.
+    n_hardest : int
+        Rows of the highest loss to name.
+    max_seconds : float
+        For the permutation importance.
+    random_state : int
+        Of the bootstrap and of the shuffles.
+
+    Returns
+    -------
+    Assessment
+    """
+    predictor = Predictor(model)
+    rule = model.decision or DecisionRule()
+    n_classes = 1 if model.classes is None else len(model.classes)
+    lowest, highest = _RESAMPLES
+    n_resamples = int(np.clip(_RESAMPLED_CELLS // (len(target) * n_classes), lowest, highest))
+    output, losses = _losses(predictor, frame, target)
+    predicted = output if model.classes is None else rule.apply(output)
+    own = "Model" if model.settings.training_mode != "linear_glm_baseline" else "Model (linear)"
+    scored = [_scored(own, target, output, predicted, sample_weight, n_resamples, random_state)]
+    gain = None
+    if linear is not None:
+        other, other_losses = _losses(Predictor(linear), frame, target)
+        said = other if linear.classes is None else other.argmax(axis=1)
+        scored.append(
+            _scored(
+                "Linear baseline", target, other, said, sample_weight, n_resamples, random_state
+            )
+        )
+        gain = _gain(
+            other_losses, losses, sample_weight, n_resamples, model.classes is None, random_state
+        )
+    scored.append(_trivial(model, target, sample_weight))
+    order = np.argsort(-losses, kind="stable")
+    if sample_weight is not None:
+        order = order[sample_weight[order] > 0]
+    return Assessment(
+        target=target,
+        weight=sample_weight,
+        output=output,
+        predicted=predicted,
+        rule=rule,
+        losses=losses,
+        scored=tuple(scored),
+        gain=gain,
+        n_resamples=n_resamples,
+        importance=permutation_importance(
+            predictor,
+            frame,
+            target,
+            sample_weight,
+            max_seconds=max_seconds,
+            random_state=random_state,
+        ),
+        hardest=order[:n_hardest],
+    )
+
+
+def _losses(
+    predictor: Predictor, frame: pl.DataFrame, target: np.ndarray
+) -> tuple[FloatArray, FloatArray]:
+    if predictor.model.classes is None:
+        values = predictor.predict_values(frame)
+        return values, np.abs(values - target)
+    proba = predictor.predict_proba(frame)
+    return proba, row_log_loss(target, proba)
+
+
+def _scored(
+    title: str,
+    target: np.ndarray,
+    output: FloatArray,
+    predicted: np.ndarray,
+    weight: FloatArray | None,
+    n_resamples: int,
+    random_state: int,
+) -> Scored:
+    if output.ndim == 1:
+        return Scored(
+            title,
+            score_regression(target, output, weight),
+            regression_intervals(
+                target, output, weight, n_resamples=n_resamples, random_state=random_state
+            ),
+        )
+    return Scored(
+        title,
+        score_classification(target, output, weight, predicted=predicted),
+        classification_intervals(
+            target,
+            output,
+            weight,
+            predicted=predicted,
+            n_resamples=n_resamples,
+            random_state=random_state,
+        ),
+    )
+
+
+def _trivial(model: FittedModel, target: np.ndarray, weight: FloatArray | None) -> Scored:
+    """The training rows' class shares or mean target for every row."""
+    if model.target is not None:
+        return Scored("Training mean", score_constant(target, model.target.mean, weight), {})
+    if model.class_prior is None:
+        raise ValueError("a classifier must hold its class prior; fit it with fit_table")
+    return Scored("Class shares", score_class_prior(target, model.class_prior, weight), {})
+
+
+def _gain(
+    theirs: FloatArray,
+    ours: FloatArray,
+    weight: FloatArray | None,
+    n_resamples: int,
+    squared: bool,
+    random_state: int,
+) -> Gain:
+    pair = np.column_stack([theirs, ours])
+    if squared:
+        pair = pair**2
+    base = np.ones(len(pair)) if weight is None else weight
+    rng = np.random.default_rng(random_state)
+
+    def difference(weights: FloatArray) -> float:
+        means = weights @ pair / weights.sum()
+        if squared:
+            means = np.sqrt(means)
+        return float(means[0] - means[1])
+
+    n_rows = len(pair)
+    drawn = []
+    for _ in range(n_resamples):
+        weights = base * np.bincount(rng.integers(0, n_rows, n_rows), minlength=n_rows)
+        if weights.sum() > 0:
+            drawn.append(difference(weights))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Gain(difference(base), float(low), float(high))

@@ -1,0 +1,217 @@
+"""The parts of a report on a classifier's probabilities and decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tabwright.calibration.decisions import DecisionRule
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.report.assessment import Assessment
+from tabwright.report.markup import Markup, Node, element, number, percent, short, table
+from tabwright.report.page import Section, chart, more
+from tabwright.report.plots import (
+    confusion_counts,
+    diagram_bins,
+    plot_accuracy_by_confidence,
+    plot_confusion,
+    plot_precision_recall,
+    plot_reliability,
+)
+
+__all__ = [
+    "class_name",
+    "decision_section",
+    "implied_threshold",
+    "probability_section",
+    "target_title",
+]
+
+_CLASSES_SHOWN = 30
+_PAIRS_SHOWN = 10
+
+
+def class_name(model: FittedModel, code: int) -> str:
+    """A label as people read it."""
+    return "" if model.classes is None else str(model.classes[code])
+
+
+def target_title(model: FittedModel) -> str:
+    """What the target is called; "class" where the card does not say."""
+    name = model.card.get("target")
+    return name if isinstance(name, str) else "class"
+
+
+def probability_section(model: FittedModel, found: Assessment) -> Section:
+    """Whether the probabilities are what they say, and precision and recall by threshold."""
+    said = model.card.get("calibration")
+    body: list[Node] = []
+    if isinstance(said, str) and said:
+        body.append(element("p", "Calibration on the validation rows: ", said, "."))
+    if found.output.shape[1] == 2:
+        threshold, positive = implied_threshold(found.rule)
+        event, p = found.target == positive, found.output[:, positive]
+        name = f"{target_title(model)} = {class_name(model, positive)}"
+        body += _reliability(event, p, found, name)
+        if _mass(event, found) > 0:
+            figure = plot_precision_recall(event, p, found.weight, threshold=threshold, name=name)
+            at = "" if threshold is None else f"; marked: threshold {threshold:.3g}"
+            body += [
+                element("h3", "Precision, recall and the threshold"),
+                chart(
+                    figure,
+                    key="precision-recall",
+                    label=f"Precision against recall, and both against the threshold{at}",
+                    caption=[
+                        "A row counts as ",
+                        short(name, 60),
+                        " where its probability is at least the threshold. ",
+                        "The mark is the rule that this model decides by.",
+                    ],
+                ),
+            ]
+        return Section("probabilities", "Are the probabilities right?", body)
+    right, p = found.predicted == found.target, found.output.max(axis=1)
+    top = found.output.argmax(axis=1) == found.target
+    body += _reliability(top, p, found, "the most probable class")
+    if _mass(right, found) > 0:
+        figure = plot_accuracy_by_confidence(top, p, found.weight)
+        body += [
+            element("h3", "Acting only on confident predictions"),
+            chart(
+                figure,
+                key="confidence",
+                label="Accuracy and share of rows by the least probability to act on",
+                caption="How accurate the most probable class is where its probability is at "
+                "least the value below, and how many rows that leaves.",
+            ),
+        ]
+    return Section("probabilities", "Are the probabilities right?", body)
+
+
+def implied_threshold(rule: DecisionRule) -> tuple[float | None, int]:
+    """The probability from which a rule for two classes says "positive", and that class.
+
+    None for costs under which one class always wins.
+    """
+    if rule.kind == "threshold":
+        return rule.threshold, rule.positive
+    if rule.costs is None:
+        return 0.5, 1
+    alarm, miss = rule.costs[0, 1] - rule.costs[0, 0], rule.costs[1, 0] - rule.costs[1, 1]
+    if not (alarm > 0 and miss > 0):
+        return None, 1
+    return float(alarm / (alarm + miss)), 1
+
+
+def _mass(mask: np.ndarray, found: Assessment) -> float:
+    return float(mask.sum() if found.weight is None else found.weight[mask].sum())
+
+
+def _reliability(event: np.ndarray, p: np.ndarray, found: Assessment, name: str) -> list[Node]:
+    bins = diagram_bins(event, p, found.weight)
+    worst = float(np.abs(bins.mean_probability - bins.frequency).max())
+    rows = [
+        [number(mean), number(share), number(mass)]
+        for mean, share, mass in zip(*(part.tolist() for part in bins), strict=True)
+    ]
+    return [
+        element("h3", "Reliability"),
+        chart(
+            plot_reliability(event, p, found.weight, name=name),
+            key="reliability",
+            label=f"Reliability diagram of {name}: {len(rows)} bins; the largest gap of predicted "
+            f"and observed is {worst:.3f}",
+            caption="Each point is a bin of equally many rows, with a 95 % interval. On the dashed "
+            "line what is predicted comes true as often as predicted. Below: how many rows have "
+            "which probability.",
+        ),
+        more(
+            "The numbers of the diagram",
+            table(
+                "Bins of the reliability diagram",
+                [
+                    "Mean probability",
+                    "Observed frequency",
+                    "Rows" if found.weight is None else "Weight",
+                ],
+                rows,
+                numeric=(0, 1, 2),
+            ),
+        ),
+    ]
+
+
+def decision_section(model: FittedModel, found: Assessment) -> Section:
+    """Which classes are taken for which."""
+    if model.classes is None:
+        raise ValueError("a confusion matrix needs a classifier; this is a regression model")
+    labels = [class_name(model, code) for code in range(len(model.classes))]
+    counts = confusion_counts(found.target, found.predicted, len(labels), found.weight)
+    hits = float(np.trace(counts))
+    body: list[Node] = [
+        element("p", "Decided by: ", _rule_text(model, found.rule), "."),
+        chart(
+            plot_confusion(found.target, found.predicted, labels, found.weight),
+            key="confusion",
+            label=f"Confusion matrix of {len(labels)} classes; "
+            f"{percent(hits / float(counts.sum()))} of the rows lie on its diagonal",
+            caption="Rows are true classes, columns predicted ones; the shade is the share of the "
+            "true class."
+            + ("" if len(labels) <= 40 else " Classes are counted in the order of their labels."),
+        ),
+        _class_table(model, counts),
+    ]
+    if len(labels) > 2:
+        body.append(_pair_table(labels, counts))
+    return Section("decisions", "Right and wrong decisions", body)
+
+
+def _rule_text(model: FittedModel, rule: DecisionRule) -> Node:
+    if rule.kind == "threshold":
+        name = class_name(model, rule.positive)
+        return [short(name, 60), f" where its probability is at least {rule.threshold:.4g}"]
+    if rule.kind == "costs":
+        return "the class of the lowest expected cost"
+    return "the most probable class"
+
+
+def _class_table(model: FittedModel, counts: np.ndarray) -> Markup:
+    mass, said = counts.sum(axis=1), counts.sum(axis=0)
+    hits = np.diag(counts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall, precision, f1 = hits / mass, hits / said, 2 * hits / (mass + said)
+    order = np.arange(len(mass))
+    caption = "By class"
+    if len(order) > _CLASSES_SHOWN:
+        hardest = np.argsort(np.where(np.isnan(recall), np.inf, recall), kind="stable")
+        order = hardest[:_CLASSES_SHOWN]
+        caption = f"By class: the {_CLASSES_SHOWN} of lowest recall, of {len(mass):,}"
+    prior = model.class_prior
+    rows = [
+        [
+            short(class_name(model, int(c)), 40),
+            "–" if prior is None else percent(float(prior[c])),
+            number(float(mass[c])),
+            *("–" if np.isnan(v[c]) else f"{v[c]:.3f}" for v in (precision, recall, f1)),
+        ]
+        for c in order
+    ]
+    head = ["Class", "Training share", "Rows here", "Precision", "Recall", "F1"]
+    return table(caption, head, rows, numeric=range(1, 6))
+
+
+def _pair_table(labels: Sequence[str], counts: np.ndarray) -> Markup | None:
+    wrong = counts * (1 - np.eye(len(labels)))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS_SHOWN]
+    rows = [
+        [short(labels[a], 40), short(labels[b], 40), number(float(wrong[a, b]))]
+        for a, b in (divmod(int(i), len(labels)) for i in order)
+        if wrong[a, b] > 0
+    ]
+    if not rows:
+        return None
+    return table(
+        "The most frequent mistakes", ["True class", "Predicted", "Rows"], rows, numeric=(2,)
+    )

@@ -1,0 +1,483 @@
+"""The parts of a report, each as one `Section`: what is said and shown about a model.
+
+The numbers come from `assessment.py` and from the model itself, charts from `plots.py`; every
+name, label and cell goes through `markup.py`, which escapes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tabwright.inference.fitted_model import FittedModel, member_modules
+from tabwright.report.assessment import Assessment
+from tabwright.report.column_treatment import ColumnTreatment, column_treatments
+from tabwright.report.markup import Node, element, number, percent, short, table
+from tabwright.report.page import Section, chart, facts, more
+from tabwright.report.plots import (
+    plot_importance,
+    plot_learning_curves,
+    plot_predicted_true,
+)
+from tabwright.report.probability_sections import class_name, target_title
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = [
+    "METRICS",
+    "hardest_section",
+    "importance_section",
+    "loss_unit",
+    "model_section",
+    "scores_section",
+    "table_section",
+    "training_section",
+    "values_section",
+]
+
+_COLUMNS_SHOWN = 100
+_CELLS_SHOWN = 5
+_CARD_SHOWN = 20
+
+_STOPPED = {
+    "schedule": "the last epoch of the schedule was done",
+    "patience": "the validation loss had not improved for as long as the patience allows",
+    "interrupted": "it was interrupted; the best epochs so far were kept",
+    "non-finite": "the loss was no longer a number; the best epochs before were kept",
+}
+
+# Title, what it is, and whether more is better.
+METRICS: dict[str, tuple[str, str, bool]] = {
+    "log_loss": ("Log-loss", "mean negative log of the true class's probability, in nats", False),
+    "accuracy": ("Accuracy", "share of rows with the right class", True),
+    "balanced_accuracy": ("Balanced accuracy", "mean recall of the classes", True),
+    "brier": ("Brier score", "mean squared error of the probabilities", False),
+    "ece": ("Calibration error", "mean gap of probability and frequency, noise removed", False),
+    "rms_calibration_error": ("RMS calibration error", "the same, large gaps weighing more", False),
+    "classwise_ece": ("Class-wise calibration error", "the same, mean over the classes", False),
+    "auc": ("ROC AUC", "chance that a positive row ranks above another", True),
+    "average_precision": ("Average precision", "area under precision against recall", True),
+    "recall_at_precision": ("Recall at 90 % precision", "the most found with 9 of 10 right", True),
+    "rmse": ("RMSE", "root mean squared error, in the target's unit", False),
+    "mae": ("MAE", "mean absolute error, in the target's unit", False),
+    "r2": ("R²", "share of the target's variance explained", True),
+}
+
+
+def loss_unit(model: FittedModel) -> str:
+    """What the losses of rows and of shuffled columns are measured in."""
+    return "RMSE in the target's unit" if model.classes is None else "log-loss in nats"
+
+
+def scores_section(model: FittedModel, found: Assessment) -> Section:
+    """Scores with intervals, beside the baselines."""
+    head = ["Score", *(scored.title for scored in found.scored)]
+    rows = []
+    for name in found.scored[0].scores:
+        title, meaning, rising = METRICS.get(name, (name, "", True))
+        cells: list[Node] = [[title, element("small", meaning, "; ", _direction(rising))]]
+        for scored in found.scored:
+            interval = scored.intervals.get(name)
+            span = None if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+            cells.append(
+                [number(scored.scores.get(name)), element("small", span) if span else None]
+            )
+        rows.append(cells)
+    weighted = "" if found.weight is None else " Sample weights count in every score."
+    body: list[Node] = [
+        table(
+            f"Scores on {len(found):,} rows that had no part in training, with 95 % bootstrap "
+            f"intervals from {found.n_resamples:,} resamples.{weighted}",
+            head,
+            rows,
+            numeric=range(1, len(head)),
+        )
+    ]
+    if found.gain is not None:
+        body.append(element("p", _gain_sentence(model, found)))
+    body.append(
+        element(
+            "p",
+            f"The last column answers every row with the training rows' "
+            f"{'mean' if model.classes is None else 'class shares'}: what a model must beat. ",
+            None
+            if found.gain is None
+            else "The linear baseline was fitted on the same training rows. ",
+            None
+            if model.classes is None
+            else "Calibration errors are sizes of noise near 0, so their intervals can lie above "
+            "the value.",
+            class_="small",
+        )
+    )
+    return Section("scores", "Scores", body)
+
+
+def _direction(rising: bool) -> str:
+    return "higher is better" if rising else "lower is better"
+
+
+def _gain_sentence(model: FittedModel, found: Assessment) -> Node:
+    gain = found.gain
+    if gain is None:
+        return None
+    name = "RMSE" if model.classes is None else "log-loss"
+    span = f" (95 % interval {number(gain.low)} to {number(gain.high)}, the same rows for both)"
+    if gain.low > 0:
+        return [
+            element("span", "Better than the linear baseline:", class_="good"),
+            f" its {name} is lower by {number(gain.value)}{span}.",
+        ]
+    if gain.high < 0:
+        return [
+            element("span", "Worse than the linear baseline:", class_="bad"),
+            f" the model's {name} is higher by {number(-gain.value)}"
+            f" (95 % interval {number(-gain.high)} to {number(-gain.low)}, the same rows for "
+            "both). Prefer the linear model here.",
+        ]
+    return [
+        element("span", "Not told apart from the linear baseline:", class_="bad"),
+        f" the {name} differs by {number(gain.value)}{span}. The simpler model may do.",
+    ]
+
+
+def table_section(
+    model: FittedModel,
+    n_rows: int,
+    *,
+    table_name: str | None,
+    notes: Sequence[str],
+    left_out: Mapping[str, str],
+) -> Section:
+    """What the table was, and what was done with each of its columns."""
+    card = model.card
+    given = card.get("columns", ())
+    profile = [c for c in given if isinstance(c, Mapping)] if isinstance(given, list) else []
+    columns = column_treatments(model.encoder.plan_, profile)
+    used = [column for column in columns if column.used]
+    aside = [column for column in columns if not column.used]
+    body: list[Node] = [
+        facts(
+            [
+                ("Table", table_name),
+                ("Target", _target(model)),
+                ("Training rows", _rows(card.get("n_training_rows"))),
+                ("Validation rows", _rows(card.get("n_validation_rows"))),
+                ("Rows of this report", f"{n_rows:,}, held out from everything before"),
+                (
+                    "Columns",
+                    f"{len(used):,} used, {len(aside) + len(left_out):,} set aside; "
+                    f"{model.encoder.input_dim:,} network inputs",
+                ),
+                ("Labels", _labels(model)),
+            ]
+        )
+    ]
+    if notes:
+        body += [
+            element("h3", "What was decided on the way"),
+            element("ul", [element("li", note) for note in notes]),
+        ]
+    gone = [(name, "", reason) for name, reason in left_out.items()]
+    gone += [(column.name, column.role, column.text) for column in aside]
+    if gone:
+        body += [
+            element("h3", "Columns set aside"),
+            table(
+                _counted("Columns that the model does not see", len(gone)),
+                ["Column", "Role", "Why"],
+                [(short(name), role, short(why, 160)) for name, role, why in gone[:_COLUMNS_SHOWN]],
+            ),
+        ]
+    body += [
+        element("h3", "Columns used"),
+        table(
+            _counted("How each column reaches the network", len(used)),
+            ["Column", "Role", "Type", "Missing", "Distinct", "Inputs", "Treatment"],
+            [_treatment(column) for column in used[:_COLUMNS_SHOWN]],
+            numeric=(3, 4, 5),
+        ),
+    ]
+    return Section("table", "The table and its columns", body)
+
+
+def _treatment(column: ColumnTreatment) -> list[Node]:
+    return [
+        short(column.name),
+        column.role,
+        short(column.dtype, 24),
+        "–" if column.n_missing is None else f"{column.n_missing:,}",
+        "–" if column.n_unique is None else f"{column.n_unique:,}",
+        f"{column.n_inputs:,}",
+        short(column.text, 240),
+    ]
+
+
+def _counted(title: str, n: int) -> str:
+    return title if n <= _COLUMNS_SHOWN else f"{title}: the first {_COLUMNS_SHOWN} of {n:,}"
+
+
+def _rows(value: object) -> str | None:
+    return f"{value:,}" if isinstance(value, int) else None
+
+
+def _target(model: FittedModel) -> Node:
+    name = model.card.get("target")
+    kind = model.settings.task
+    return [short(name), f" ({kind})"] if isinstance(name, str) else kind
+
+
+def _labels(model: FittedModel) -> Node:
+    if model.classes is None:
+        return None
+    shares = model.class_prior
+    parts: list[Node] = []
+    for code in range(min(len(model.classes), 12)):
+        share = "" if shares is None else f" ({percent(float(shares[code]))})"
+        parts += [", " if code else "", short(class_name(model, code), 30), share]
+    if len(model.classes) > 12:
+        parts.append(f" and {len(model.classes) - 12:,} more")
+    return parts
+
+
+def training_section(model: FittedModel) -> Section:
+    """Learning curves and how training ended."""
+    unit = "squared error of the standardised target"
+    if model.classes is not None:
+        weighted = model.class_weights is not None
+        unit = f"{'class-weighted ' if weighted else ''}log-loss in nats"
+    n = len(model.members)
+    kept = ", ".join(map(str, model.best_epochs[:12])) + (", …" if n > 12 else "")
+    caption = (
+        f"Mean over the {n} networks still training." if n > 1 else "One network."
+    ) + " Training loss is measured with dropout on, so it may lie above the validation loss."
+    body: list[Node] = []
+    if model.history:
+        figure = plot_learning_curves(model.history, model.best_epochs, unit=unit)
+        label = f"Line chart: loss by epoch over {len(model.history)} epochs; kept: {kept}"
+        body.append(chart(figure, key="learning", label=label, caption=caption))
+    last = model.history[-1] if model.history else {}
+    body.append(
+        facts(
+            [
+                ("Epochs run", f"{len(model.history):,}"),
+                ("Epochs kept", kept),
+                ("Ended because", _stopped(model)),
+                ("Time", f"{last['seconds']:,.1f} s" if "seconds" in last else None),
+            ]
+        )
+    )
+    return Section("training", "Training", body)
+
+
+def _stopped(model: FittedModel) -> str | None:
+    reason = model.card.get("stopped")
+    if not isinstance(reason, str):
+        return None
+    return _STOPPED.get(reason, reason)
+
+
+def values_section(model: FittedModel, found: Assessment) -> Section:
+    """Predicted against true values."""
+    name = target_title(model)
+    figure = plot_predicted_true(found.target, found.output, found.weight, name=name)
+    spread = np.quantile(found.losses, [0.5, 0.9])
+    return Section(
+        "values",
+        "Predicted and true values",
+        [
+            chart(
+                figure,
+                key="values",
+                label=f"Predicted against true {name}, and residuals; half of the rows are within "
+                f"{number(float(spread[0]))} of the truth",
+                caption="On the dashed lines the prediction is the truth. The stronger the shade, "
+                "the more rows. "
+                "The residuals' median and the range of their middle 80 % tell where the model "
+                "is off, and where it is unsure.",
+            ),
+            facts(
+                [
+                    ("Half of the rows", f"are off by at most {number(float(spread[0]))}"),
+                    ("Nine in ten rows", f"are off by at most {number(float(spread[1]))}"),
+                ]
+            ),
+        ],
+    )
+
+
+def importance_section(model: FittedModel, found: Assessment) -> Section:
+    """Which columns the model leans on."""
+    own = found.importance
+    shown = len(own.names)
+    limits = (
+        ""
+        if shown == own.n_used
+        else f" {shown:,} of {own.n_used:,} columns were measured, first those to which the "
+        "output is most sensitive."
+    )
+    rows = [
+        [short(name), number(float(mean)), number(float(deviation))]
+        for name, mean, deviation in zip(own.names, own.mean, own.deviation, strict=True)
+    ]
+    top = ", ".join(own.names[:3])
+    return Section(
+        "importance",
+        "What the model relies on",
+        [
+            chart(
+                plot_importance(own.names, own.mean, own.deviation, unit=loss_unit(model)),
+                key="importance",
+                label=f"Bar chart of permutation importance; the largest: {top}",
+                caption=f"How much the loss on {own.n_rows:,} held-out rows rises when a column is "
+                f"shuffled, mean and standard deviation of {own.n_repeats} shuffles.{limits} "
+                "Columns that say the same share their importance, and each may look idle.",
+            ),
+            more(
+                f"All {shown:,} columns measured",
+                table(
+                    f"Permutation importance: rise of the loss ({loss_unit(model)})",
+                    ["Column", "Mean rise", "Standard deviation"],
+                    rows,
+                    numeric=(1, 2),
+                ),
+            ),
+        ],
+    )
+
+
+def hardest_section(
+    model: FittedModel, found: Assessment, frame: pl.DataFrame, row_numbers: np.ndarray
+) -> Section:
+    """The rows with the highest loss, and their most important cells."""
+    shown = [name for name in found.importance.names[:_CELLS_SHOWN] if name in frame.columns]
+    rows: list[list[Node]] = []
+    for row in found.hardest.tolist():
+        if model.classes is None:
+            error = float(found.output[row] - found.target[row])
+            facts_: list[Node] = [
+                number(float(found.target[row])),
+                number(float(found.output[row])),
+                f"{'+' if error > 0 else ''}{number(error)}",
+            ]
+        else:
+            true, said = int(found.target[row]), int(found.predicted[row])
+            facts_ = [
+                short(class_name(model, true), 30),
+                short(class_name(model, said), 30),
+                number(float(found.output[row, true]), 3),
+            ]
+        cells = [_cell(frame[name][row]) for name in shown]
+        rows.append([f"{int(row_numbers[row]):,}", *facts_, *cells])
+    third = "Error" if model.classes is None else "Probability of the true class"
+    columns = [name if len(name) <= 28 else f"{name[:27]}…" for name in shown]
+    numeric = (1, 2, 3) if model.classes is None else (3,)
+    return Section(
+        "hardest",
+        "The hardest rows",
+        [
+            element(
+                "p",
+                "Look here for wrong labels, broken cells and kinds of rows that the table lacks. "
+                "This part shows cells of the table: share the file only with those who may see "
+                "them.",
+                class_="note",
+            ),
+            table(
+                f"The {len(rows)} rows of the highest loss, with the "
+                f"{len(shown)} most important columns; rows are counted from 1",
+                ["Row", "True", "Predicted", third, *columns],
+                rows,
+                numeric=numeric,
+                class_="cells",
+            ),
+        ],
+    )
+
+
+def _cell(value: object) -> Node:
+    if value is None:
+        return element("small", "missing")
+    if isinstance(value, float):
+        return f"{value:,.6g}".replace("-", "−")
+    return short(value, 40)
+
+
+def model_section(model: FittedModel) -> Section:
+    """The model's structure, read off the live networks, its settings and its card."""
+    from ai.ml.frameworks.pytorch.models import (
+        model_dropout,
+        model_hidden_dim,
+        model_num_hidden_layers,
+        model_training_mode,
+    )
+
+    network = member_modules(model)[0]
+    built = model_training_mode(network)
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    layers = [
+        [name or "the network", type(part).__name__, _shapes(part)]
+        for name, part in network.named_modules()
+        if not list(part.children()) and any(True for _ in part.parameters())
+    ]
+    body: list[Node] = [
+        facts(
+            [
+                ("Training mode", model.settings.training_mode),
+                ("Networks", f"{len(model.members)} × {type(network).__name__}, averaged"),
+                ("Architecture", built),
+                ("Hidden layers", f"{model_num_hidden_layers(network)}"),
+                ("Width", f"{model_hidden_dim(network):,}"),
+                ("Dropout", f"{model_dropout(network):g}"),
+                (
+                    "Inputs and outputs",
+                    f"{model.architecture.input_dim:,} → {model.architecture.output_dim:,}",
+                ),
+                ("Parameters", f"{n_parameters:,} in each network"),
+                (
+                    "Calibration",
+                    None if model.calibrator is None else model.calibrator.describe(),
+                ),
+            ]
+        ),
+        more(
+            "Layers",
+            table(
+                "Layers with parameters, from the inputs on",
+                ["Name", "Layer", "Shapes"],
+                layers[:60],
+            ),
+        ),
+        more("Settings of the fit", facts([(k, str(v)) for k, v in _settings(model).items()])),
+        element("h3", "Model card"),
+        facts(_card(model.card)),
+    ]
+    return Section("model", "The model", body)
+
+
+def _shapes(part: Any) -> str:
+    return ", ".join(
+        f"{name} {'×'.join(map(str, value.shape))}" for name, value in part.named_parameters()
+    )
+
+
+def _settings(model: FittedModel) -> dict[str, Any]:
+    return model.settings.to_document()
+
+
+def _card(card: Mapping[str, Any]) -> list[tuple[str, Node]]:
+    """What the card holds, but for the columns: those have a table."""
+    pairs: list[tuple[str, Node]] = []
+    for key, value in card.items():
+        if key == "columns":
+            continue
+        name = str(key).removeprefix("n_").replace("_", " ").capitalize()
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        elif isinstance(value, list | tuple):
+            value = ", ".join(map(str, value))
+        pairs.append((name[:60], short(value, 300)))
+    return pairs[:_CARD_SHOWN]

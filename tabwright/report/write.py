@@ -1,0 +1,252 @@
+"""`write_report`: a fitted model on labelled rows as one self-contained HTML file.
+
+The page needs no network, runs no script and opens from disk. The parts are in
+`report_sections.py`, their numbers in `assessment.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from tabwright.artifact.atomic_write import check_writable, write_atomically
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.report.assessment import Assessment, assess
+from tabwright.report.markup import Node, element, number, percent
+from tabwright.report.page import Section, page, tiles
+from tabwright.report.probability_sections import decision_section, probability_section
+from tabwright.report.sections import (
+    METRICS,
+    hardest_section,
+    importance_section,
+    model_section,
+    scores_section,
+    table_section,
+    training_section,
+    values_section,
+)
+from tabwright.tables import as_frame, labels_to_codes, regression_target
+
+__all__ = ["FittedEstimator", "write_report"]
+
+_TILES = {
+    "classification": ("log_loss", "brier", "accuracy", "auc"),
+    "regression": ("rmse", "mae", "r2"),
+}
+
+
+class FittedEstimator(Protocol):
+    """What holds a fitted model: a fitted `TabularClassifier` or `TabularRegressor`."""
+
+    model_: FittedModel
+
+
+def write_report(
+    model: FittedModel | FittedEstimator,
+    frame: Any,
+    target: Any,
+    path: str | os.PathLike[str],
+    *,
+    sample_weight: Any = None,
+    linear: FittedModel | FittedEstimator | None = None,
+    table_name: str | None = None,
+    notes: Sequence[str] = (),
+    left_out: Mapping[str, str] | None = None,
+    row_numbers: np.ndarray | None = None,
+    n_hardest: int = 10,
+    max_seconds: float = 30.0,
+    random_state: int = 0,
+) -> None:
+    """Write a report on a fitted model.
+
+    Parameters
+    ----------
+    model : FittedModel, TabularClassifier or TabularRegressor
+    frame : table
+        Labelled rows that had no part in training: polars, pandas, pyarrow, NumPy, list of dicts.
+    target : str or array of shape (n_rows,)
+        The column of `frame` with the labels or values, or those themselves.
+    path : str or path-like
+        The HTML file.
+    sample_weight : array of shape (n_rows,), optional
+        Not negative; a weight of 2 equals a row twice, 0 leaves a row out.
+    linear : FittedModel or estimator, optional
+        A `linear_glm_baseline` fitted on the same training rows, to compare with.
+    table_name : str, optional
+        What the table is called, for the title.
+    notes : sequence of str
+        What was decided on the way, in sentences.
+    left_out : mapping of str to str, optional
+        Columns that the model was not even given, and why; by default those of its card.
+    row_numbers : ndarray of shape (n_rows,), int64, optional
+        Where the rows are in the table, from 1; by default their places in `frame`.
+    n_hardest : int, default=10
+        Rows of the highest loss to show with their cells; 0 for none.
+    max_seconds : float, default=30.0
+        For the permutation importance.
+    random_state : int, default=0
+        Of the bootstrap and of the shuffles. The same call writes the same bytes.
+
+    Raises
+    ------
+    TableError
+        If the rows do not fit the model, or a label was unknown in training.
+    ValueError
+        If there are no rows, or lengths differ.
+    OSError
+        If the file cannot be written; a file that was there stays whole.
+    """
+    check_writable(path)
+    fitted = _fitted(model)
+    rows, codes = _labelled(fitted, frame, target)
+    weight = _weight(sample_weight, len(codes))
+    numbers = np.arange(1, len(codes) + 1) if row_numbers is None else np.asarray(row_numbers)
+    if numbers.shape != codes.shape:
+        raise ValueError(
+            f"row_numbers must have one number per row, {len(codes)}; got shape {numbers.shape}"
+        )
+    found = assess(
+        fitted,
+        rows,
+        codes,
+        weight,
+        linear=None if linear is None else _fitted(linear),
+        n_hardest=n_hardest,
+        max_seconds=max_seconds,
+        random_state=random_state,
+    )
+    about = table_section(
+        fitted,
+        len(codes),
+        table_name=table_name,
+        notes=notes,
+        left_out=_left_out(fitted) if left_out is None else left_out,
+    )
+    text = _page(fitted, found, rows, numbers, about, table_name)
+    write_atomically(path, text.encode("utf-8"))
+
+
+def _left_out(model: FittedModel) -> dict[str, str]:
+    names = model.card.get("columns_not_used")
+    return dict.fromkeys(map(str, names), "left out") if isinstance(names, list) else {}
+
+
+def _fitted(model: Any) -> FittedModel:
+    fitted = getattr(model, "model_", model)
+    if not isinstance(fitted, FittedModel):
+        raise TypeError(
+            "a report needs a FittedModel or a fitted TabularClassifier or TabularRegressor; got "
+            f"{type(model).__name__}"
+        )
+    return fitted
+
+
+def _labelled(model: FittedModel, frame: Any, target: Any) -> tuple[pl.DataFrame, np.ndarray]:
+    """The rows as the encoder wants them, and class codes or values."""
+    rows, named = as_frame(frame, estimator="write_report")
+    if isinstance(target, str):
+        if target not in rows.columns:
+            raise ValueError(
+                f"target must be a column of the frame, or the labels themselves; got {target!r}; "
+                f"the columns are {', '.join(rows.columns[:20])}"
+            )
+        column: Any = rows[target]
+        rows = rows.drop(target)
+    else:
+        column = target
+    encoder = model.encoder
+    if not named and encoder.named and rows.width == encoder.n_features_in_:
+        rows = rows.rename(dict(zip(rows.columns, encoder.feature_names_in_, strict=True)))
+    known = set(encoder.feature_names_in_)
+    rows = rows.select(name for name in rows.columns if name in known)
+    if model.classes is None:
+        codes = regression_target(column)
+    else:
+        codes = labels_to_codes(column, model.classes)
+    if len(codes) != len(rows):
+        raise ValueError(
+            f"frame and target must have the same number of rows; got {len(rows)} and {len(codes)}"
+        )
+    return rows, codes
+
+
+def _weight(sample_weight: Any, n_rows: int) -> np.ndarray | None:
+    if sample_weight is None:
+        return None
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.shape != (n_rows,):
+        raise ValueError(f"sample_weight must have shape ({n_rows},); got {weight.shape}")
+    return weight
+
+
+def _page(
+    model: FittedModel,
+    found: Assessment,
+    frame: pl.DataFrame,
+    numbers: np.ndarray,
+    about: Section,
+    table_name: str | None,
+) -> str:
+    sections = [
+        Section("summary", "In short", _summary(model, found)),
+        scores_section(model, found),
+    ]
+    if model.classes is None:
+        sections.append(values_section(model, found))
+    else:
+        sections += [probability_section(model, found), decision_section(model, found)]
+    sections.append(importance_section(model, found))
+    if len(found.hardest):
+        sections.append(hardest_section(model, found, frame, numbers))
+    sections += [about, training_section(model), model_section(model)]
+    name = model.card.get("target")
+    title = f"Predicting {_cut(name)}" if isinstance(name, str) else "Model report"
+    lead = [model.settings.training_mode, model.settings.task, f"{len(found):,} held-out rows"]
+    if table_name:
+        lead.insert(0, _cut(Path(table_name).name))
+    versions = model.card.get("versions")
+    version = versions.get("tabwright") if isinstance(versions, Mapping) else None
+    footer = (
+        f"Written by tabwright{f' {version}' if version else ''}. One file, no scripts, no network."
+    )
+    return page(title, " · ".join(lead), sections, footer)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:50]}…{text[-29:]}"
+
+
+def _summary(model: FittedModel, found: Assessment) -> list[Node]:
+    own, trivial = found.scored[0], found.scored[-1]
+    entries = []
+    for name in _TILES[model.settings.task]:
+        if name in own.scores:
+            low, high = own.intervals.get(name, (np.nan, np.nan))
+            interval = f"95 %: {number(low, 3)} to {number(high, 3)}"
+            entries.append((METRICS[name][0], number(own.scores[name], 3), interval))
+    key = "rmse" if model.classes is None else "log_loss"
+    mine, base = own.scores[key], trivial.scores[key]
+    sentences = []
+    if base > 0:
+        share = 1.0 - mine / base
+        sentences.append(
+            f"{METRICS[key][0]} is {percent(abs(share), 0)} {'below' if share >= 0 else 'above'} "
+            f"that of the {trivial.title.lower()}."
+        )
+    gain = found.gain
+    if gain is not None:
+        if gain.low > 0:
+            sentences.append("The linear baseline is beaten beyond chance.")
+        elif gain.high < 0:
+            sentences.append("The linear baseline is better: use that one.")
+        else:
+            sentences.append("The linear baseline does as well, as far as these rows can tell.")
+    names = [f"“{_cut(name)}”" for name in found.importance.names[:3]]
+    if names:
+        sentences.append(f"What it relies on most: {', '.join(names)}.")
+    return [tiles(entries), element("p", " ".join(sentences))]

@@ -1,0 +1,374 @@
+"""Settings of one fit: what the caller asked for, what the rules made of it, what the file records.
+
+Here live `FitSettings`, its joint checks, the rules that fill in what was left to the table, and
+which training mode fits which task. What the settings do lives in the rooms that read them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from tabwright.artifact.format_versions import left_out, may_be_missing
+from tabwright.artifact.schema import ArtifactError
+
+if TYPE_CHECKING:
+    from ai.ml.frameworks.pytorch.models import TrainingMode
+    from tabwright.artifact.schema import Reader
+
+Task = Literal["classification", "regression"]
+CalibrationName = Literal["auto", "temperature", "logistic", "vector", "structured", "isotonic"]
+NumericEncoding = Literal[
+    "auto", "standard", "robust", "quantile_normal", "quantile_ple", "tree_ple"
+]
+AugmentationChoice = Literal["auto", "munge", "neighbourhood"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
+Kernels = Literal["torch", "compiled"]
+
+# The six values of `models.TrainingMode`, repeated here because importing that module loads
+# torch; a test holds the two equal.
+TRAINING_MODES: tuple[TrainingMode, ...] = (
+    "mlp_dense",
+    "linear_glm_baseline",
+    "tabresnet",
+    "imbalance_aware",
+    "calibrated_classifier",
+    "tree_teacher_distillation",
+)
+MODE_SUMMARIES: dict[TrainingMode, str] = {
+    "mlp_dense": "the default: strong on most tables",
+    "linear_glm_baseline": "the yardstick: how much does depth buy?",
+    "tabresnet": "a residual network; worth a try on large tables",
+    "imbalance_aware": "rare classes: inverse-frequency weights, a prior of your choice",
+    "calibrated_classifier": "when the probabilities themselves matter",
+    "tree_teacher_distillation": "a small, fast network taught by a tree ensemble",
+}
+# Rows that choose the epoch and calibrate: fewer than these are worth more there than in training.
+_HELD_OUT_ROWS, _MOST_HELD_OUT = 100, 0.2
+_CLASSIFICATION_ONLY = frozenset({"imbalance_aware", "calibrated_classifier"})
+
+
+def modes_for(task: Task) -> tuple[TrainingMode, ...]:
+    """The training modes that fit a task, in the contract's order."""
+    if task == "classification":
+        return TRAINING_MODES
+    return tuple(mode for mode in TRAINING_MODES if mode not in _CLASSIFICATION_ONLY)
+
+
+def _require(ok: bool, rule: str, value: object) -> None:
+    if not ok:
+        raise ValueError(f"{rule}; got {value!r}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Everything that decides how a model is fitted, apart from the data.
+
+    A field that is None where its type allows it, other than `patience`, `calibration`,
+    `teacher_weight`, `teacher_temperature` and `augmentation`, is left to a rule of the table's
+    size: see `resolved`.
+
+    Parameters
+    ----------
+    task : {"classification", "regression"}
+        What the target is.
+    training_mode : TrainingMode
+        One of the contract's six modes.
+    hidden_dim : int or None
+        Width of the hidden layers.
+    num_hidden_layers : int or None
+        Number of hidden layers (`MLP`) or residual blocks (`TabResNet`); below 1 means 1.
+    dropout : float or None
+        Share of activations dropped while training, in [0, 1).
+    n_members : int or None
+        Networks trained at once and averaged in probability space.
+    max_epochs : int or None
+        Passes over the training rows at the most; also the length of the schedule.
+    patience : int or None
+        Epochs without a better validation loss before a member stops; None: no early stopping.
+    batch_size : int or None
+        Rows per step.
+    learning_rate : float
+        Peak step size of AdamW.
+    weight_decay : float
+        Decoupled weight decay on the weights of linear layers (not on biases and norms).
+    validation_fraction : float or None
+        Share of the rows set aside to choose the epoch and to calibrate, in (0, 1).
+    numeric_encoding : NumericEncoding
+        How numeric columns become network inputs.
+    hide_rate : float
+        Share of known category levels shown as "unknown" while training, in [0, 1).
+    calibration : CalibrationName or None
+        Post-hoc calibration of a classifier; None turns it off.
+    teacher_weight : float or None
+        Weight of the teacher's soft labels in distillation, in [0, 1]; None: chosen on the
+        validation rows.
+    teacher_temperature : float or None
+        Temperature of a classifier's soft labels in distillation, above 0; None: chosen on the
+        validation rows.
+    augmentation : {"auto", "munge", "neighbourhood"} or None
+        Rows made near the training rows for the teacher to label; "auto": where the validation
+        rows show that they help. None: none.
+    refit : bool
+        Train once more on all rows, validation rows included, each member to the epoch that was
+        its best; the calibrator and the scores stay those of the first training.
+    random_state : int
+        Seed of every random stream.
+    device : {"auto", "cpu", "cuda"}
+        Where the networks train; "auto" is CUDA where there is one.
+    precision : {"float32", "bfloat16"}
+        What the matrix products of training are computed in. Weights, batch norm, validation and
+        the trained model are float32 either way. "bfloat16" is faster where the processor
+        multiplies in it (a CPU with avx512_bf16 or AMX, a GPU), and much slower elsewhere.
+    kernels : {"torch", "compiled"}
+        What computes the hidden layers, the loss and the optimiser while training on a CPU.
+        "compiled" is faster, and needs a C compiler on the machine.
+    """
+
+    task: Task
+    training_mode: TrainingMode = "mlp_dense"
+    hidden_dim: int | None = None
+    num_hidden_layers: int | None = None
+    dropout: float | None = None
+    n_members: int | None = None
+    max_epochs: int | None = None
+    patience: int | None = None
+    batch_size: int | None = None
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    validation_fraction: float | None = None
+    numeric_encoding: NumericEncoding = "auto"
+    hide_rate: float = 0.02
+    calibration: CalibrationName | None = "auto"
+    teacher_weight: float | None = None
+    teacher_temperature: float | None = None
+    augmentation: AugmentationChoice | None = "auto"
+    refit: bool = False
+    random_state: int = 0
+    device: Device = "auto"
+    precision: Precision = "float32"
+    kernels: Kernels = "torch"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.task in get_args(Task),
+            "task must be 'classification' or 'regression'",
+            self.task,
+        )
+        _require(
+            self.training_mode in TRAINING_MODES,
+            f"training_mode must be one of {', '.join(TRAINING_MODES)}",
+            self.training_mode,
+        )
+        if self.training_mode not in modes_for(self.task):
+            raise ValueError(
+                f"training_mode {self.training_mode!r} does not fit a {self.task} task; "
+                f"those that do: {', '.join(modes_for(self.task))}"
+            )
+        for name in ("hidden_dim", "max_epochs", "batch_size"):
+            value = getattr(self, name)
+            _require(
+                value is None or (_is_integer(value) and value >= 1),
+                f"{name} must be an integer of at least 1, or None",
+                value,
+            )
+        _require(
+            self.num_hidden_layers is None or _is_integer(self.num_hidden_layers),
+            "num_hidden_layers must be an integer or None",
+            self.num_hidden_layers,
+        )
+        _require(
+            self.patience is None or (_is_integer(self.patience) and self.patience >= 1),
+            "patience must be an integer of at least 1, or None for no early stopping",
+            self.patience,
+        )
+        _require(
+            self.n_members is None or (_is_integer(self.n_members) and 1 <= self.n_members <= 1024),
+            "n_members must be an integer from 1 to 1024, or None",
+            self.n_members,
+        )
+        _require(
+            self.dropout is None or (_is_number(self.dropout) and 0 <= self.dropout < 1),
+            "dropout must be in [0, 1), or None",
+            self.dropout,
+        )
+        _require(
+            _is_number(self.hide_rate) and 0 <= self.hide_rate < 1,
+            "hide_rate must be in [0, 1)",
+            self.hide_rate,
+        )
+        _require(
+            _is_number(self.learning_rate) and self.learning_rate > 0,
+            "learning_rate must be a number above 0",
+            self.learning_rate,
+        )
+        _require(
+            _is_number(self.weight_decay) and self.weight_decay >= 0,
+            "weight_decay must be a number of at least 0",
+            self.weight_decay,
+        )
+        _require(
+            self.validation_fraction is None
+            or (_is_number(self.validation_fraction) and 0 < self.validation_fraction < 1),
+            "validation_fraction must be a number above 0 and below 1, or None",
+            self.validation_fraction,
+        )
+        _require(
+            self.numeric_encoding in get_args(NumericEncoding),
+            f"numeric_encoding must be one of {', '.join(get_args(NumericEncoding))}",
+            self.numeric_encoding,
+        )
+        _require(
+            self.calibration is None or self.calibration in get_args(CalibrationName),
+            f"calibration must be None or one of {', '.join(get_args(CalibrationName))}",
+            self.calibration,
+        )
+        _require(
+            self.teacher_weight is None
+            or (_is_number(self.teacher_weight) and 0 <= self.teacher_weight <= 1),
+            "teacher_weight must be a number in [0, 1], or None",
+            self.teacher_weight,
+        )
+        _require(
+            self.teacher_temperature is None
+            or (_is_number(self.teacher_temperature) and self.teacher_temperature > 0),
+            "teacher_temperature must be a number above 0, or None",
+            self.teacher_temperature,
+        )
+        _require(
+            self.augmentation is None or self.augmentation in get_args(AugmentationChoice),
+            f"augmentation must be None or one of {', '.join(get_args(AugmentationChoice))}",
+            self.augmentation,
+        )
+        _require(
+            _is_integer(self.random_state) and 0 <= self.random_state < 2**63,
+            "random_state must be an integer from 0 to 2**63 - 1",
+            self.random_state,
+        )
+        _require(isinstance(self.refit, bool), "refit must be True or False", self.refit)
+        _require(
+            self.device in get_args(Device),
+            "device must be 'auto', 'cpu' or 'cuda'",
+            self.device,
+        )
+        _require(
+            self.precision in get_args(Precision),
+            "precision must be 'float32' or 'bfloat16'",
+            self.precision,
+        )
+        _require(
+            self.kernels in get_args(Kernels),
+            "kernels must be 'torch' or 'compiled'",
+            self.kernels,
+        )
+
+    def held_out_share(self, n_rows: int | None) -> float:
+        """`validation_fraction`, or what stands for it where that is None.
+
+        Parameters
+        ----------
+        n_rows : int or None
+            Rows to divide; None: many, and not counted yet.
+        """
+        if self.validation_fraction is not None:
+            return self.validation_fraction
+        # What a student is taught is chosen on these rows as well.
+        if self.training_mode == "tree_teacher_distillation":
+            return _MOST_HELD_OUT
+        fewest = 0.0 if n_rows is None else _HELD_OUT_ROWS / max(n_rows, 1)
+        return min(max(0.1, fewest), _MOST_HELD_OUT)
+
+    def resolved(self, *, n_rows: int, n_classes: int | None = None) -> FitSettings:
+        """Fill in what was left to the table.
+
+        Parameters
+        ----------
+        n_rows : int
+            Training rows.
+        n_classes : int, optional
+            Classes of the target, in classification.
+
+        Returns
+        -------
+        FitSettings
+            The same settings with `hidden_dim`, `num_hidden_layers`, `dropout`, `n_members`,
+            `max_epochs` and `batch_size` set. `docs/performance.md` has the study behind each rule.
+        """
+        tiny, small = n_rows < 1_500, n_rows < 5_000
+        classifies = self.task == "classification"
+        # A distilled student is meant to be moved: one compact network.
+        student = self.training_mode == "tree_teacher_distillation"
+        # Few rows fill neither width nor depth: a quarter of the time, and no worse.
+        compact = student or tiny
+        # Cross-entropy punishes the overconfidence of long training: classifiers drop more and
+        # train shorter. A student's soft labels, and a linear model, keep from it by themselves.
+        if student or self.training_mode == "linear_glm_baseline":
+            dropout, epochs = 0.1, 80 if small else 40
+        elif classifies:
+            # Between a few rows and many, twice as long is overfitting; past them it is learning,
+            # and so it is where each of many classes has but few of the rows.
+            is_short = 1_500 <= n_rows < 8_000 and (n_classes or 2) < 10
+            dropout, epochs = 0.3, 20 if is_short else 40
+        else:
+            dropout, epochs = 0.2, 40 if tiny else 30
+        return replace(
+            self,
+            hidden_dim=self.hidden_dim or (128 if compact else 256),
+            num_hidden_layers=(2 if compact else 3)
+            if self.num_hidden_layers is None
+            else self.num_hidden_layers,
+            dropout=dropout if self.dropout is None else self.dropout,
+            n_members=self.n_members or (1 if student else 4),
+            max_epochs=self.max_epochs or epochs,
+            batch_size=self.batch_size or (64 if tiny else 128 if small else 256),
+        )
+
+    def to_document(self) -> dict[str, Any]:
+        """The settings as plain JSON-able data."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            field.name: values[field.name]
+            for field in fields(self)
+            if not left_out(_place(field.name), values[field.name], field.default)
+        }
+
+    @classmethod
+    def from_document(cls, document: Reader) -> FitSettings:
+        """Read the settings back; every rule of the constructor holds for a file's values too."""
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            if field.name in document or not may_be_missing(_place(field.name)):
+                values[field.name] = _read_field(document, field.name, str(field.type))
+        document.done()
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ArtifactError(f"settings: {error}") from None
+
+
+def _place(name: str) -> str:
+    return f"settings.{name}"
+
+
+def _read_field(document: Reader, name: str, annotation: str) -> object:
+    if name not in document:
+        raise document.fail(name, "given")
+    if "None" in annotation and not document.optional(name):
+        return None
+    if annotation == "bool":
+        return document.boolean(name)
+    if annotation.startswith("int"):
+        return document.integer(name)
+    if annotation.startswith("float"):
+        return document.number(name)
+    return document.text(name)

@@ -1,0 +1,1 @@
+"""Tables larger than memory: chunks, the first pass, encoded rows on disk."""

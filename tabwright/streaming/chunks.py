@@ -1,0 +1,164 @@
+"""A table larger than memory as numbered chunks of its files, and the fixed place of every row.
+
+A chunk is a run of neighbouring rows of one file. Which part of the work a row belongs to is told
+by a stable hash of the seed, the file and the row's number, so that every pass over the table and
+every worker agrees. How files are read lives in `table_files.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tabwright.splits import split_by_hash, stable_row_hash
+from tabwright.tables.cells import TableError
+from tabwright.tables.paths import Source, shown_paths, table_format, table_paths
+from tabwright.tables.reading import file_chunks, table_dtypes
+
+__all__ = ["CHUNK_ROWS", "Chunk", "FilesTable", "Place", "RowPlaces"]
+
+CHUNK_ROWS: Final = 65_536
+_SHARE_ASIDE: Final = 0.25
+
+Place = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Neighbouring rows of one file.
+
+    Parameters
+    ----------
+    file, number : int
+        Which file of the table, and which chunk of the file, from 0.
+    frame : polars.DataFrame
+    """
+
+    file: int
+    number: int
+    frame: pl.DataFrame
+
+    @property
+    def row_numbers(self) -> NDArray[np.int64]:
+        """Numbers of the rows in their file, from 0."""
+        start = self.number * CHUNK_ROWS
+        return np.arange(start, start + self.frame.height, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class FilesTable:
+    """Files that make up one table, in order, and the types of its columns.
+
+    Parameters
+    ----------
+    paths : tuple of Path
+    dtypes : dict of str to polars dtype
+    """
+
+    paths: tuple[Path, ...]
+    dtypes: dict[str, pl.DataType]
+
+    @classmethod
+    def of(cls, source: Source) -> FilesTable:
+        """Find the files and the types; files of text are read once for that.
+
+        Raises
+        ------
+        TableError
+            As `read_table`; and for Excel files, which are read only whole.
+        """
+        paths = table_paths(source)
+        if table_format(paths[0]) == "excel":
+            raise TableError(
+                f"a table that is streamed must be CSV, JSON lines, Parquet or Arrow; got "
+                f"{shown_paths(paths)}; save it as one of these"
+            )
+        return cls(tuple(paths), table_dtypes(source))
+
+    def name(self, file: int) -> str:
+        """A file's name within the table: the same wherever the table lies."""
+        folder = os.path.commonpath([path.absolute().parent for path in self.paths])
+        return os.path.relpath(self.paths[file].absolute(), folder).replace(os.sep, "/")
+
+    def chunks(
+        self, columns: Sequence[str], wanted: Callable[[int, int], bool] | None = None
+    ) -> Iterator[Chunk]:
+        """The chunks of all files, in order.
+
+        Parameters
+        ----------
+        columns : sequence of str
+        wanted : callable, optional
+            Takes a file's and a chunk's number; others than those wanted are passed over, unread
+            where the format has an index (Parquet, Arrow).
+        """
+        dtypes = {name: self.dtypes[name] for name in columns}
+        for file, path in enumerate(self.paths):
+
+            def here(number: int, file: int = file) -> bool:
+                return wanted is None or wanted(file, number)
+
+            for number, frame in file_chunks(path, CHUNK_ROWS, list(columns), dtypes, here):
+                yield Chunk(file, number, frame)
+
+
+@dataclass(frozen=True)
+class RowPlaces:
+    """Which rows train, which validate, which test: by a hash, so once and for all.
+
+    Parameters
+    ----------
+    table : FilesTable
+    seed : int
+    validation_fraction, test_fraction : float
+        Expected shares: the test rows' of all rows, the validation rows' of the others.
+    group : str or None
+        Column whose equal cells stay together; the hash is the group's then.
+    """
+
+    table: FilesTable
+    seed: int
+    validation_fraction: float
+    test_fraction: float
+    group: str | None = None
+
+    def masks(self, chunk: Chunk) -> dict[Place, NDArray[np.bool_]]:
+        """The rows of each part."""
+        test = np.zeros(chunk.frame.height, dtype=bool)
+        if self.test_fraction > 0:
+            test = split_by_hash(self.hashes(chunk, "test"), self.test_fraction)
+        validation = split_by_hash(self.hashes(chunk, "validation"), self.validation_fraction)
+        return {"train": ~test & ~validation, "validation": ~test & validation, "test": test}
+
+    def hashes(self, chunk: Chunk, purpose: str) -> NDArray[np.uint64]:
+        """One hash per row, of the group where there is one; purposes have nothing in common."""
+        if self.group is None:
+            name = f"{purpose}\0{self.table.name(chunk.file)}"
+            return stable_row_hash(self.seed, name, chunk.row_numbers)
+        cells = chunk.frame[self.group].cast(pl.String).fill_null("")
+        names = cells.unique(maintain_order=True)
+        values = [
+            int(stable_row_hash(self.seed, f"{purpose}\0{name}", [0])[0])
+            for name in names.to_list()
+        ]
+        places = cells.replace_strict(
+            names, pl.Series(range(names.len()), dtype=pl.Int64), return_dtype=pl.Int64
+        )
+        hashes: NDArray[np.uint64] = np.array(values, dtype=np.uint64)[places.to_numpy()]
+        return hashes
+
+    def aside(self, chunk: Chunk) -> NDArray[np.bool_]:
+        """A quarter of all rows; of the validation rows, those that may choose nothing."""
+        return split_by_hash(self.hashes(chunk, "aside"), _SHARE_ASIDE)
+
+    def row_hashes(self, chunk: Chunk, purpose: str) -> NDArray[np.uint64]:
+        """One hash per row, whatever the group."""
+        name = f"{purpose}\0{self.table.name(chunk.file)}"
+        return stable_row_hash(self.seed, name, chunk.row_numbers)

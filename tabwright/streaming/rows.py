@@ -1,0 +1,275 @@
+"""Rows from disk as the training loop sees them: `StreamedRows` and `StreamedHeldOut`.
+
+The counterparts of `batches.MemoryRows` and `batches.HeldOutRows` for tables larger than memory,
+and for several workers that share every batch. Rows come from `spool.Blocks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tabwright.distributed.workers import Deal
+from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.inference.fitted_model import TargetScale
+from tabwright.streaming.spool import Blocks
+from tabwright.training.batches import Batch, Inputs, batch_bounds, stream_seed
+from tabwright.training.engine.dropout import Part
+from tabwright.training.objectives import Objective, row_weights
+
+__all__ = ["Goal", "StreamedHeldOut", "StreamedRows"]
+
+# Blocks in memory at once, drawn from all over the table: 65,536 rows, as a rule.
+_BUFFER_BLOCKS: Final = 256
+_EVALUATION_BLOCKS: Final = 32
+_BLOCK_ORDER, _HIDDEN, _ROW_ORDER = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What records are trained on: their objective, whatever piece of the table they are.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+    scale : TargetScale or None
+        Of a regression target.
+    class_weights : ndarray of shape (n_classes,), float64, or None
+    mean_weight : float
+        Mean of the training rows' weights, class weights included.
+    device : torch.device
+    is_compiled : bool, default=False
+        Whether compiled kernels take the gradients.
+    """
+
+    encoder: TableEncoder
+    scale: TargetScale | None
+    class_weights: NDArray[np.float64] | None
+    mean_weight: float
+    device: torch.device
+    is_compiled: bool = False
+
+    def inputs(self, records: NDArray[Any], hide_rate: float = 0.0) -> Inputs:
+        """Network inputs of records."""
+        compact = Compact(
+            np.ascontiguousarray(records["numeric"]), np.ascontiguousarray(records["codes"])
+        )
+        return Inputs(self.encoder, compact, self.device, hide_rate)
+
+    def weights(self, records: NDArray[Any]) -> NDArray[np.float64] | None:
+        """Sample weights times class weights; None where every row counts the same."""
+        own = records["weight"] if "weight" in (records.dtype.names or ()) else None
+        codes = None if self.scale is not None else records["target"].astype(np.int64)
+        return row_weights(codes, own, self.class_weights, len(records))
+
+    def objective(self, records: NDArray[Any]) -> Objective:
+        """The objective over records."""
+        if self.scale is None:
+            target = torch.from_numpy(records["target"].astype(np.int64))
+        else:
+            target = torch.from_numpy(self.scale.standardise(records["target"]))
+        weights = self.weights(records)
+        return Objective(
+            targets=target.to(self.device),
+            weights=None
+            if weights is None
+            else torch.from_numpy(weights.astype(np.float32)).to(self.device),
+            mean_weight=self.mean_weight,
+            is_compiled=self.is_compiled,
+        )
+
+
+class StreamedRows:
+    """Training rows from disk, in a random order that depends on the seed and the epoch.
+
+    An epoch deals all blocks out at random into buffers of 256, and shuffles the rows of a
+    buffer: up to 65,536 rows are in memory, and rows of one batch come from all over the table. A
+    table of fewer rows is shuffled as a whole. The batches do not depend on the number of
+    workers; those who train the same members share every batch.
+
+    Parameters
+    ----------
+    blocks : Blocks
+    goal : Goal
+    batch_size : int
+        Rows of a whole batch.
+    seed : int
+    deal : Deal
+    hide_rate : float, default=0.0
+        Share of known category levels shown as "unknown".
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        goal: Goal,
+        batch_size: int,
+        seed: int,
+        deal: Deal,
+        hide_rate: float = 0.0,
+    ) -> None:
+        self._blocks, self._goal, self._seed = blocks, goal, seed
+        self._hide_rate, self._deal, self._workers = hide_rate, deal, deal.team
+        self._bounds = batch_bounds(blocks.total, batch_size)
+        self._sums = torch.zeros(deal.n_own, dtype=torch.float64, device=goal.device)
+        self._count = 0
+        self._objective: Objective | None = None
+
+    @property
+    def n_batches(self) -> int:
+        return len(self._bounds)
+
+    def epoch(self, number: int, *, skip: int = 0) -> Iterator[Batch]:
+        first = (number - 1) * self.n_batches
+        at = skip
+        for records, stop in self._pieces(number, skip):
+            # What is left of a piece goes to the front of the next: it ends with whole batches.
+            inputs = self._goal.inputs(records, self._hide_rate)
+            self._objective = self._goal.objective(records)
+            done = 0
+            while at < stop:
+                start, end = self._bounds[at]
+                own_start, own_end = self._workers.share(start, end)
+                n_own = own_end - own_start
+                rows = torch.arange(done, done + n_own, device=self._goal.device)
+                part = None
+                if self._workers.size > 1:
+                    part = Part(own_start - start, end - start)
+                x = inputs.batch(rows, stream_seed(self._seed, _HIDDEN, first + at), part)
+                yield Batch(x, self._gradient(rows, part), part)
+                self._fold()
+                done += n_own
+                at += 1
+
+    def _gradient(self, rows: Tensor, part: Part | None) -> Callable[[Tensor], Tensor]:
+        objective = self._objective
+        if objective is None:
+            raise RuntimeError("gradients are asked for within an epoch")
+        if part is None:
+            return objective.gradient_of(rows)
+        share = len(rows) / part.n_rows
+
+        def gradient(logits: Tensor) -> Tensor:
+            return objective.gradient(logits, rows) * share
+
+        return gradient
+
+    def _pieces(self, epoch: int, skip: int) -> Iterator[tuple[NDArray[Any], int]]:
+        """This worker's records of whole batches, and the number of the batch after them."""
+        blocks, bounds = self._blocks, self._bounds
+        order = _shuffled(len(blocks), stream_seed(self._seed, _BLOCK_ORDER, epoch))
+        n_buffers = -(-len(blocks) // _BUFFER_BLOCKS)
+        waiting = np.empty(0, dtype=blocks.dtype)
+        seen, at = 0, skip
+        for buffer in range(n_buffers):
+            chosen = order[buffer * _BUFFER_BLOCKS : (buffer + 1) * _BUFFER_BLOCKS]
+            n_rows = int(blocks.n_rows[chosen].sum())
+            seen, before = seen + n_rows, seen
+            if at >= len(bounds) or seen <= bounds[at][0]:
+                continue
+            seed = stream_seed(self._seed, _ROW_ORDER, (epoch - 1) * n_buffers + buffer)
+            rows = _shuffled(n_rows, seed)[self._own(at, before, seen)]
+            waiting = np.concatenate([waiting, blocks.read(chosen)[rows]])
+            stop = at
+            while stop < len(bounds) and bounds[stop][1] <= seen:
+                stop += 1
+            if stop == at:
+                continue
+            yield waiting, stop
+            n_used = sum(b - a for a, b in map(self._share, range(at, stop)))
+            waiting, at = waiting[n_used:].copy(), stop
+
+    def _share(self, batch: int) -> tuple[int, int]:
+        return self._workers.share(*self._bounds[batch])
+
+    def _own(self, at: int, before: int, seen: int) -> NDArray[np.int64]:
+        """Places within a buffer of the rows that this worker has of the batches from `at` on."""
+        own: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+        for batch in range(at, len(self._bounds)):
+            if self._bounds[batch][0] >= seen:
+                break
+            start, end = self._share(batch)
+            own.append(np.arange(max(start, before), min(end, seen), dtype=np.int64) - before)
+        return np.concatenate(own)
+
+    def _fold(self) -> None:
+        """Take the loss of the last batch, so that sums do not depend on when one asks."""
+        if self._objective is None:
+            return
+        state = self._objective.state()
+        if len(state["loss_sum"]):
+            self._sums += state["loss_sum"].double()
+            self._count += int(state["row_count"][0])
+            empty = {"loss_sum": torch.zeros(0), "row_count": torch.zeros(1, dtype=torch.int64)}
+            self._objective.load_state(empty)
+
+    def _totals(self) -> tuple[Tensor, int]:
+        self._fold()
+        sums = self._sums.cpu()
+        totals = self._deal.total(torch.stack([sums, torch.full_like(sums, self._count)], dim=1))
+        return totals[:, 0].clone(), int(totals[0, 1])
+
+    def take_running_loss(self) -> Tensor:
+        sums, count = self._totals()
+        self._sums, self._count = torch.zeros_like(self._sums), 0
+        return sums / count
+
+    def state(self) -> dict[str, Tensor]:
+        """The running loss, of all workers: each must ask."""
+        sums, count = self._totals()
+        return {"loss_sum": sums, "row_count": torch.tensor([count])}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue; the first worker of a team keeps what all of it had lost so far."""
+        self._objective = None
+        own = state["loss_sum"][self._deal.own] * float(self._workers.is_first)
+        self._sums = own.to(self._goal.device)
+        self._count = int(state["row_count"][0]) if self._workers.is_first else 0
+
+
+class StreamedHeldOut:
+    """Validation rows from disk that choose the epoch, by their mean loss over all workers.
+
+    Parameters
+    ----------
+    blocks : Blocks
+    goal : Goal
+    deal : Deal
+    """
+
+    def __init__(self, blocks: Blocks, goal: Goal, deal: Deal) -> None:
+        self._blocks, self._goal, self._deal = blocks, goal, deal
+
+    def losses(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        # The members' losses, and the weights.
+        sums = torch.zeros(self._deal.n_own, 2, dtype=torch.float64)
+        start, stop = self._deal.team.share(0, len(self._blocks))
+        for first in range(start, stop, _EVALUATION_BLOCKS):
+            chosen = np.arange(first, min(first + _EVALUATION_BLOCKS, stop))
+            records = self._blocks.read(chosen)
+            inputs = self._goal.inputs(records)
+            every = torch.cat([logits(x) for x in inputs.chunks()], dim=1)
+            weights = self._goal.weights(records)
+            weight = float(len(records)) if weights is None else float(weights.sum())
+            sums[:, 0] += self._goal.objective(records).loss(every).cpu() * weight
+            sums[:, 1] += weight
+        totals = self._deal.total(sums)
+        return totals[:, 0] / totals[:, 1]
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        if state:
+            raise ValueError(f"streamed validation rows have no state; got {sorted(state)}")
+
+
+def _shuffled(n: int, seed: int) -> NDArray[np.int64]:
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order.numpy()

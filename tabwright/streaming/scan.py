@@ -1,0 +1,583 @@
+"""The first pass over a table larger than memory: exact counts, and uniform samples of rows.
+
+`scan_table` reads every row once and keeps what a fit must know beforehand: the labels and how
+often each occurs, the mean and the spread of a regression target, the range of integer columns,
+and a bounded sample of the training, validation and test rows each. Several workers read a share
+each; what they found is put together to the same result, whatever their number.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tabwright.inference.fitted_model import TargetScale
+from tabwright.settings import Task
+from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
+from tabwright.tables.cells import TableError
+from tabwright.tables.targets import (
+    encode_labels,
+    labels_to_codes,
+    regression_target,
+    task_of_counts,
+)
+
+__all__ = ["SAMPLE_LIMITS", "Scan", "StreamColumns", "scan_table"]
+
+# Rows kept of each part. Quantiles, bins and levels move little past so many training rows; the
+# others put a score's standard error at 0.002 for a share.
+SAMPLE_LIMITS: Final[dict[Place, int]] = {
+    "train": 200_000,
+    "validation": 100_000,
+    "test": 100_000,
+}
+_PLACES: Final[tuple[Place, ...]] = ("train", "validation", "test")
+_MOST_LABELS: Final = 10_000
+# Columns of a sample beside those of the table; no file has such names.
+_HASH, _FILE, _ROW, _ASIDE = "\0hash", "\0file", "\0row", "\0aside"
+
+
+@dataclass(frozen=True)
+class StreamColumns:
+    """What the columns of the table are for.
+
+    Parameters
+    ----------
+    target : str
+    drop : tuple of str
+        Columns not to use.
+    group : str or None
+        Column whose equal cells stay on one side of every split; not a feature.
+    weight : str or None
+        Column of sample weights; not a feature. Rows of weight 0 are left out.
+    drop_null_target : bool
+        Leave out rows without a target.
+    """
+
+    target: str
+    drop: tuple[str, ...] = ()
+    group: str | None = None
+    weight: str | None = None
+    drop_null_target: bool = False
+
+    def check(self, table: FilesTable) -> None:
+        """Refuse names that the table lacks.
+
+        Raises
+        ------
+        TableError
+        """
+        for name in (self.target, *self.drop, self.group, self.weight):
+            if name is not None and name not in table.dtypes:
+                raise TableError(
+                    f"the table has no column {name!r}; its columns are "
+                    f"{', '.join(list(table.dtypes)[:30])}"
+                )
+        if not self.features(table):
+            raise TableError("a table must have at least one column to learn from; got none")
+
+    def features(self, table: FilesTable) -> list[str]:
+        """The columns that may be features, in the table's order."""
+        asides = {self.target, self.group, self.weight, *self.drop}
+        return [name for name in table.dtypes if name not in asides]
+
+    def read(self, table: FilesTable) -> list[str]:
+        """The columns to read."""
+        own = [name for name in (self.target, self.group, self.weight) if name is not None]
+        return [*self.features(table), *own]
+
+    def kept(self, chunk: Chunk) -> tuple[Chunk, NDArray[np.bool_], NDArray[np.float64] | None]:
+        """Which rows of a chunk count, and the weights of all its rows.
+
+        Raises
+        ------
+        TableError
+            If a target is missing and may not be, or a weight is no weight.
+        """
+        missing = chunk.frame[self.target].is_null()
+        if chunk.frame[self.target].dtype.is_float():
+            missing |= chunk.frame[self.target].is_nan().fill_null(False)
+        if missing.any() and not self.drop_null_target:
+            row = int(chunk.row_numbers[int(missing.arg_max() or 0)]) + 1
+            raise TableError(
+                f"the target {self.target!r} must have no missing values; got one in row {row}; "
+                "give --drop-null-target (drop_null_target=True) to leave such rows out"
+            )
+        keep = ~missing.to_numpy()
+        if self.weight is None:
+            return chunk, keep, None
+        column = chunk.frame[self.weight]
+        if not column.dtype.is_numeric() or column.null_count():
+            raise TableError(
+                f"the weight column {self.weight!r} must hold numbers and no missing values"
+            )
+        weight = column.cast(pl.Float64).to_numpy()
+        if not np.isfinite(weight).all() or (weight < 0).any():
+            raise TableError(
+                f"the weight column {self.weight!r} must hold finite numbers, none below 0"
+            )
+        return chunk, keep & (weight > 0), weight
+
+
+@dataclass
+class _Tally:
+    """What a pass has counted so far; two of them can be added."""
+
+    n_rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_PLACES, 0))
+    weight: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_PLACES, 0.0))
+    n_left_out: int = 0
+    # Per label: rows that train, validate and test; the weight of the first, and of all. None: too
+    # many labels.
+    labels: dict[str, list[float]] | None = field(default_factory=dict)
+    fraction: bool = False
+    # Weight, mean and sum of squared distances of the training targets; their range.
+    moments: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    low: float = math.inf
+    high: float = -math.inf
+    # Lowest, highest and number of values of integer columns, missing ones aside.
+    ranges: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, other: _Tally) -> None:
+        for place in _PLACES:
+            self.n_rows[place] += other.n_rows[place]
+            self.weight[place] += other.weight[place]
+        self.n_left_out += other.n_left_out
+        if self.labels is None or other.labels is None:
+            self.labels = None
+        else:
+            for label, counts in other.labels.items():
+                mine = self.labels.get(label, [0.0] * 5)
+                self.labels[label] = [a + b for a, b in zip(mine, counts, strict=True)]
+            if len(self.labels) > _MOST_LABELS:
+                self.labels = None
+        self.fraction |= other.fraction
+        self._add_moments(other.moments)
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        for name, (low, high, count) in other.ranges.items():
+            mine_low, mine_high, mine_count = self.ranges.get(name, [low, high, 0])
+            self.ranges[name] = [min(low, mine_low), max(high, mine_high), count + mine_count]
+
+    def _add_moments(self, other: list[float]) -> None:
+        # T. Chan, G. Golub and R. LeVeque, "Updating formulae and a pairwise algorithm for
+        # computing sample variances", 1979, equation 2.1.
+        weight, mean, square = other
+        total = self.moments[0] + weight
+        if weight == 0.0:
+            return
+        shift = mean - self.moments[1]
+        self.moments = [
+            total,
+            self.moments[1] + shift * (weight / total),
+            self.moments[2] + square + shift * shift * (self.moments[0] * weight / total),
+        ]
+
+
+class _Sample:
+    """The rows with the lowest hashes: a uniform sample, the same in whatever order they come.
+
+    Keeping those of the lowest random keys is W. Vitter's reservoir in another dress ("Random
+    sampling with a reservoir", 1985, section 2); with a hash for a key, shares of it can be put
+    together.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._frames: list[pl.DataFrame] = []
+        self._n_rows = 0
+        self._highest = 2**64 - 1
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Take what has a place in the sample; the frame has a column of hashes."""
+        frame = frame.filter(pl.col(_HASH) <= self._highest)
+        if not frame.height:
+            return
+        self._frames.append(frame)
+        self._n_rows += frame.height
+        if self._n_rows > 2 * self._limit:
+            self._prune()
+
+    def _prune(self) -> None:
+        whole = pl.concat(self._frames)
+        if whole.height > self._limit:
+            highest = np.partition(whole[_HASH].to_numpy(), self._limit - 1)[self._limit - 1]
+            self._highest = int(highest)
+            whole = whole.filter(pl.col(_HASH) <= self._highest)
+        self._frames, self._n_rows = [whole], whole.height
+
+    def rows(self) -> pl.DataFrame | None:
+        """The sample in the order of the table; None if nothing came."""
+        if not self._frames:
+            return None
+        self._prune()
+        return self._frames[0].sort(_FILE, _ROW)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the first pass found.
+
+    Parameters
+    ----------
+    task : {"classification", "regression"}
+    reason : str
+        Why it is that task, as a sentence; empty where it was given.
+    n_rows : dict of str to int
+        Rows that "train", that are for "validation" and for "test".
+    n_left_out : int
+        Rows without a target, or of weight 0.
+    classes : ndarray of shape (n_classes,) or None
+    scale : TargetScale or None
+        Of a regression target, over all training rows.
+    class_mass : ndarray of shape (n_classes,), float64, or None
+        Weight of the training rows of each class.
+    class_rows : ndarray of shape (n_classes,), float64, or None
+        Their number.
+    mean_weight : float
+        Of the training rows.
+    only_training : frozenset of int
+        Classes all of whose rows train: else none of them would.
+    samples : dict of str to polars.DataFrame
+        Rows of "train", "validation" and "test" with all the columns read; parts without rows
+        are absent.
+    identifiers : tuple of str
+        Integer columns that number the rows.
+    """
+
+    task: Task
+    reason: str
+    n_rows: dict[str, int]
+    n_left_out: int
+    classes: NDArray[Any] | None
+    scale: TargetScale | None
+    class_mass: NDArray[np.float64] | None
+    class_rows: NDArray[np.float64] | None
+    mean_weight: float
+    only_training: frozenset[int]
+    samples: dict[str, pl.DataFrame]
+    identifiers: tuple[str, ...]
+
+    def encoded(self, target: pl.Series) -> NDArray[Any]:
+        """Targets as class codes, int64, or as numbers, float64."""
+        if self.classes is None:
+            return regression_target(target)
+        return labels_to_codes(target, self.classes, where="the table")
+
+    def masks(
+        self, places: RowPlaces, chunk: Chunk, codes: NDArray[Any]
+    ) -> dict[Place, NDArray[np.bool_]]:
+        """The rows of each part, rare classes considered."""
+        masks = places.masks(chunk)
+        if self.only_training:
+            kept = np.isin(codes, list(self.only_training))
+            masks = {place: mask & ~kept for place, mask in masks.items()}
+            masks["train"] |= kept
+        return masks
+
+    def sampled(self, place: Place, chunk: Chunk) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows of a chunk that a sample has: their places in the chunk, and in the sample."""
+        sample = self.samples[place]
+        start, stop = chunk.row_numbers[0], chunk.row_numbers[-1]
+        inside = (sample[_FILE] == chunk.file) & sample[_ROW].is_between(int(start), int(stop))
+        at = np.flatnonzero(inside.to_numpy())
+        return sample[_ROW].to_numpy()[at] - start, at
+
+    def aside(self, place: Place) -> NDArray[np.bool_]:
+        """Which rows of a sample `RowPlaces.aside` marks."""
+        return self.samples[place][_ASIDE].to_numpy()
+
+
+def scan_table(
+    table: FilesTable,
+    columns: StreamColumns,
+    places: RowPlaces,
+    *,
+    task: Task | None,
+    wanted: Callable[[int, int], bool] | None = None,
+    gather: Callable[[bytes], list[bytes]] | None = None,
+    limits: dict[Place, int] | None = None,
+) -> Scan:
+    """Read the table once.
+
+    Parameters
+    ----------
+    table : FilesTable
+    columns : StreamColumns
+    places : RowPlaces
+    task : {"classification", "regression"} or None
+        None: told by the target.
+    wanted : callable, optional
+        Which chunks this worker reads; all by default.
+    gather : callable, optional
+        Gives what every worker has found, for what this one has.
+    limits : dict of str to int, optional
+        Rows of the samples at the most; `SAMPLE_LIMITS` by default.
+
+    Returns
+    -------
+    Scan
+
+    Raises
+    ------
+    TableError
+        If a column or the target is not what it should be, or there are no rows to train on.
+    """
+    columns.check(table)
+    limits = limits or SAMPLE_LIMITS
+    dtype = table.dtypes[columns.target]
+    if dtype.is_temporal():
+        raise TableError(
+            f"the target must be labels or numbers; column {columns.target!r} holds {dtype}; "
+            "make a number of it first, e.g. the days since a date"
+        )
+    tally = _Tally()
+    samples = {place: _Sample(limits[place]) for place in _PLACES}
+    for chunk in table.chunks(columns.read(table), wanted):
+        chunk, keep, weight = columns.kept(chunk)
+        masks = {place: mask & keep for place, mask in places.masks(chunk).items()}
+        tally.n_left_out += int((~keep).sum())
+        tally.add(_tally_of(chunk, columns, masks, weight, keep, task))
+        keyed = chunk.frame.with_columns(
+            pl.Series(_HASH, places.row_hashes(chunk, "sample")),
+            pl.lit(chunk.file, dtype=pl.Int64).alias(_FILE),
+            pl.Series(_ROW, chunk.row_numbers),
+            pl.Series(_ASIDE, places.aside(chunk)),
+        )
+        for place, mask in masks.items():
+            samples[place].add(keyed.filter(pl.Series(mask)))
+    return _put_together(table, columns, task, tally, samples, gather, limits)
+
+
+def _tally_of(
+    chunk: Chunk,
+    columns: StreamColumns,
+    masks: dict[Place, NDArray[np.bool_]],
+    weight: NDArray[np.float64] | None,
+    keep: NDArray[np.bool_],
+    task: Task | None,
+) -> _Tally:
+    weights = np.ones(chunk.frame.height) if weight is None else weight
+    tally = _Tally()
+    for place in _PLACES:
+        tally.n_rows[place] = int(masks[place].sum())
+        tally.weight[place] = float(weights[masks[place]].sum())
+    for name, dtype in chunk.frame.schema.items():
+        if dtype.is_integer():
+            low, high = chunk.frame[name].min(), chunk.frame[name].max()
+            if isinstance(low, int) and isinstance(high, int):
+                n_values = chunk.frame.height - chunk.frame[name].null_count()
+                tally.ranges[name] = [low, high, n_values]
+    target = chunk.frame[columns.target]
+    if task != "regression":
+        _count_labels(tally, target, masks, weights, keep)
+    if task != "classification" and target.dtype.is_numeric():
+        values = regression_target(target.filter(pl.Series(masks["train"])))
+        _measure(tally, values, weights[masks["train"]])
+    return tally
+
+
+def _count_labels(
+    tally: _Tally,
+    target: pl.Series,
+    masks: dict[Place, NDArray[np.bool_]],
+    weights: NDArray[np.float64],
+    keep: NDArray[np.bool_],
+) -> None:
+    if target.dtype.is_float():
+        present = target.filter(pl.Series(keep))
+        tally.fraction = bool((present % 1 != 0).any())
+    if tally.fraction:
+        tally.labels = None
+        return
+    counts = (
+        pl.DataFrame(
+            {
+                "label": target.cast(pl.String) if not target.dtype.is_numeric() else target,
+                "weight": weights,
+            }
+        )
+        .with_columns(pl.Series(place, mask) for place, mask in masks.items())
+        .filter(pl.Series(keep))
+        .group_by("label")
+        .agg(
+            *(pl.col(place).sum() for place in _PLACES),
+            (pl.col("weight") * pl.col("train")).sum().alias("mass"),
+            pl.col("weight").sum(),
+        )
+    )
+    if counts.height > _MOST_LABELS:
+        tally.labels = None
+        return
+    tally.labels = {
+        json.dumps(label): [float(value) for value in values] for label, *values in counts.rows()
+    }
+
+
+def _measure(tally: _Tally, values: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
+    if not len(values):
+        return
+    total = float(weights.sum())
+    mean = float(np.average(values, weights=weights))
+    tally.moments = [total, mean, float((weights * (values - mean) ** 2).sum())]
+    tally.low, tally.high = float(values.min()), float(values.max())
+
+
+def _put_together(
+    table: FilesTable,
+    columns: StreamColumns,
+    given: Task | None,
+    tally: _Tally,
+    samples: dict[Place, _Sample],
+    gather: Callable[[bytes], list[bytes]] | None,
+    limits: dict[Place, int],
+) -> Scan:
+    frames = {place: sample.rows() for place, sample in samples.items()}
+    if gather is not None:
+        total = _Tally()
+        for text in gather(json.dumps(tally.__dict__).encode()):
+            total.add(_Tally(**json.loads(text)))
+        tally = total
+        for place in _PLACES:
+            whole = _Sample(limits[place])
+            for data in gather(_to_bytes(frames[place])):
+                if data:
+                    whole.add(pl.read_ipc(io.BytesIO(data)))
+            frames[place] = whole.rows()
+    if not tally.n_rows["train"]:
+        raise TableError(
+            f"a table must have rows to train on; got none of {sum(tally.n_rows.values())} rows; "
+            "hold fewer rows out, or give more"
+        )
+    dtype = table.dtypes[columns.target]
+    task, reason = given, ""
+    if task is None:
+        task, reason = _task(columns.target, dtype, tally)
+    found = {place: frame for place, frame in frames.items() if frame is not None}
+    identifiers = tuple(
+        name
+        for name, (low, high, count) in sorted(tally.ranges.items())
+        if high - low + 1 == count > 100 and _all_differ(found.get("train"), name)
+    )
+    scan = Scan(
+        task=task,
+        reason=reason,
+        n_rows=dict(tally.n_rows),
+        n_left_out=tally.n_left_out,
+        classes=None,
+        scale=None,
+        class_mass=None,
+        class_rows=None,
+        mean_weight=tally.weight["train"] / tally.n_rows["train"],
+        only_training=frozenset(),
+        samples={str(place): frame for place, frame in found.items()},
+        identifiers=identifiers,
+    )
+    if task == "regression":
+        return _with_scale(scan, columns, dtype, tally)
+    return _with_classes(scan, columns, dtype, tally)
+
+
+def _to_bytes(frame: pl.DataFrame | None) -> bytes:
+    if frame is None:
+        return b""
+    buffer = io.BytesIO()
+    frame.write_ipc(buffer)
+    return buffer.getvalue()
+
+
+def _all_differ(sample: pl.DataFrame | None, name: str) -> bool:
+    return sample is None or sample[name].n_unique() == sample.height
+
+
+def _task(name: str, dtype: pl.DataType, tally: _Tally) -> tuple[Task, str]:
+    n_rows = sum(tally.n_rows.values())
+    if tally.labels is None:
+        if not dtype.is_numeric():
+            raise _too_many_labels(name)
+        return task_of_counts(
+            name, dtype, n_unique=_MOST_LABELS + 1, n_rows=n_rows, has_fraction=tally.fraction
+        )
+    return task_of_counts(
+        name, dtype, n_unique=len(tally.labels), n_rows=n_rows, has_fraction=False
+    )
+
+
+def _too_many_labels(name: str) -> TableError:
+    return TableError(
+        f"a target of classes must have at most {_MOST_LABELS:,} of them; column {name!r} has "
+        "more; name another target column"
+    )
+
+
+def _with_scale(scan: Scan, columns: StreamColumns, dtype: pl.DataType, tally: _Tally) -> Scan:
+    if not dtype.is_numeric():
+        raise TableError(
+            f"a regression target must hold numbers; column {columns.target!r} holds {dtype}"
+        )
+    weight, mean, square = tally.moments
+    scale = math.sqrt(square / weight)
+    return _replaced(
+        scan,
+        scale=TargetScale(
+            mean=min(max(mean, tally.low), tally.high),
+            scale=scale if math.isfinite(scale) and scale > 0 else 1.0,
+            low=tally.low,
+            high=tally.high,
+        ),
+    )
+
+
+def _with_classes(scan: Scan, columns: StreamColumns, dtype: pl.DataType, tally: _Tally) -> Scan:
+    if tally.fraction:
+        raise TableError(
+            f"labels must be strings, integers, booleans or integral floats; column "
+            f"{columns.target!r} holds numbers with a fraction; for quantities the task is "
+            "regression"
+        )
+    if tally.labels is None:
+        raise _too_many_labels(columns.target)
+    names = [json.loads(label) for label in tally.labels]
+    text = pl.Series(columns.target, names)
+    values = text.cast(dtype) if dtype.is_numeric() or dtype == pl.String else text
+    if dtype == pl.Boolean:
+        values = text == "true"
+    labels = encode_labels(values)
+    rows = np.zeros((len(labels.classes), 5))
+    rows[labels.codes] = np.array(list(tally.labels.values()))
+    absent = rows[:, 0] == 0
+    only_training = frozenset(np.flatnonzero(absent).tolist())
+    n_rows, samples = dict(scan.n_rows), dict(scan.samples)
+    if only_training:
+        scan = _replaced(scan, classes=labels.classes)
+        for place, column in (("validation", 1), ("test", 2)):
+            moved = int(rows[absent, column].sum())
+            n_rows[place] -= moved
+            n_rows["train"] += moved
+            if place in samples:
+                codes = scan.encoded(samples[place][columns.target])
+                samples[place] = samples[place].filter(
+                    pl.Series(~np.isin(codes, list(only_training)))
+                )
+        rows[absent, 0] = rows[absent, :3].sum(axis=1)
+        rows[absent, 3] = rows[absent, 4]
+    return _replaced(
+        scan,
+        classes=labels.classes,
+        class_rows=rows[:, 0],
+        class_mass=rows[:, 3],
+        mean_weight=float(rows[:, 3].sum() / rows[:, 0].sum()),
+        only_training=only_training,
+        n_rows=n_rows,
+        samples={place: sample for place, sample in samples.items() if sample.height},
+    )
+
+
+def _replaced(scan: Scan, **values: Any) -> Scan:
+    return Scan(**{**scan.__dict__, **values})

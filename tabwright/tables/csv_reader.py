@@ -1,0 +1,467 @@
+"""CSV as bytes: encoding, delimiter, header, and whole records as frames of text.
+
+Every record is checked: its number of fields, its quotes, its encoding; a fault names its line.
+What the text of a cell means is decided in `cells.py`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import polars as pl
+
+from tabwright.tables.cells import MISSING_MARKERS, TableError
+
+__all__ = ["CsvFormat", "csv_frames", "text_blocks"]
+
+_DELIMITERS: Final = (",", ";", "\t", "|")
+_SNIFFED_RECORDS: Final = 50
+_SNIFFED_BYTES: Final = 2**18
+_LONGEST_RECORD: Final = 64 * 2**20
+_NEWLINE, _RETURN, _QUOTE, _SPACE = b'\n\r" '
+_BOMS: Final = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+@dataclass(frozen=True)
+class CsvFormat:
+    """How a CSV file is written, where it cannot tell by itself.
+
+    Parameters
+    ----------
+    has_header : bool or None, default=None
+        Whether the first line names the columns. None: it must, and a first line that looks like
+        data is refused; True: it does, whatever it looks like; False: it is data.
+    column_names : tuple of str, optional
+        Names of the columns, in place of those in the file.
+    delimiter : str, optional
+        One character; by default tab for .tsv and .tab, else whichever of comma, semicolon, tab
+        and bar splits the first lines alike.
+    encoding : str, default="utf-8"
+        A byte order mark at the start of the file goes before it.
+    decimal : {".", ","}, default="."
+        What separates the fraction of a number.
+    quotes : bool, default=True
+        Whether double quotes enclose cells; False takes them as plain characters.
+    """
+
+    has_header: bool | None = None
+    column_names: tuple[str, ...] | None = None
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    decimal: Literal[".", ","] = "."
+    quotes: bool = True
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None and (
+            len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'
+        ):
+            raise ValueError(f"delimiter must be one ASCII character; got {self.delimiter!r}")
+        if self.decimal not in (".", ","):
+            raise ValueError(f"decimal must be '.' or ','; got {self.decimal!r}")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise ValueError(
+                f"encoding must be one that Python knows, e.g. 'utf-8' or 'cp1252'; "
+                f"got {self.encoding!r}"
+            ) from None
+
+
+def csv_frames(path: Path, layout: CsvFormat, *, chunk_bytes: int) -> Iterator[pl.DataFrame]:
+    """Read a CSV file as frames of text, some records at a time.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        May be compressed with gzip.
+    layout : CsvFormat
+    chunk_bytes : int
+        About as much of the file is in memory at a time.
+
+    Yields
+    ------
+    polars.DataFrame
+        String columns, cells as they stand in the file; at least one frame, maybe without rows.
+
+    Raises
+    ------
+    TableError
+        Naming file and line, if the file is empty, not text in its encoding, has a broken header,
+        a record with too few or too many fields, or a quote that is never closed.
+    """
+    parser: _Parser | None = None
+    head = b""
+    for chunk in _whole_records(path, layout, chunk_bytes):
+        if parser is None:
+            head += chunk
+            if not _tells_layout(head, quotes=layout.quotes):
+                continue
+            parser, chunk = _Parser.of_first(path, head, layout)
+        yield parser.frame(chunk)
+    if parser is None:
+        parser, chunk = _Parser.of_first(path, head, layout)
+        yield parser.frame(chunk)
+
+
+# ---------------------------------------------------------------------------------------------
+# Bytes to text
+# ---------------------------------------------------------------------------------------------
+
+
+def text_blocks(path: Path, encoding: str, *, chunk_bytes: int) -> Iterator[bytes]:
+    """The content of a text file as UTF-8, without byte order mark, checked.
+
+    Raises
+    ------
+    TableError
+        Naming file and line, at bytes that are no text, and at NUL bytes.
+    """
+    n_lines = 0
+    try:
+        for block in _decoded(path, encoding, chunk_bytes):
+            position = block.find(b"\0")
+            if position >= 0:
+                line = n_lines + block.count(b"\n", 0, position) + 1
+                raise TableError(
+                    f"{path}, line {line}: text must not hold NUL bytes; if the file is UTF-16 "
+                    "without a byte order mark, read it with encoding='utf-16-le', else it is "
+                    "damaged or no text file"
+                )
+            yield block
+            n_lines += block.count(b"\n")
+    except UnicodeDecodeError as error:
+        line = n_lines + error.object[: error.start].count(b"\n") + 1
+        found = error.object[error.start : error.start + 1].hex()
+        raise TableError(
+            f"{path}, line {line}: the text must be {error.encoding}; got the byte 0x{found}; "
+            "name the encoding it was written in, e.g. encoding='cp1252'"
+        ) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise TableError(
+            f"{path}: the gzip data must be whole; it is damaged or cut short ({error}); "
+            "copy the file again"
+        ) from error
+
+
+def _decoded(path: Path, encoding: str, chunk_bytes: int) -> Iterator[bytes]:
+    with path.open("rb") as plain:
+        packed = plain.read(2) == b"\x1f\x8b"
+    with gzip.open(path, "rb") if packed else path.open("rb") as stream:
+        start = stream.read(4)
+        for mark, marked in _BOMS:
+            if start.startswith(mark):
+                encoding, start = marked, start[len(mark) :]
+                break
+        decoder = codecs.getincrementaldecoder(encoding)()
+        utf8 = codecs.lookup(encoding).name == "utf-8"
+        old_returns: bool | None = None
+        block = start + stream.read(max(chunk_bytes - len(start), 0))
+        while block:
+            following = stream.read(chunk_bytes)
+            if not utf8:
+                block = decoder.decode(block, final=not following).encode()
+            elif not (block.isascii() and not decoder.getstate()[0]):
+                decoder.decode(block, final=not following)
+            if old_returns is None:
+                old_returns = b"\n" not in block and b"\r" in block
+            yield block.replace(b"\r", b"\n") if old_returns else block
+            block = following
+
+
+def _whole_records(path: Path, layout: CsvFormat, chunk_bytes: int) -> Iterator[bytes]:
+    """Blocks of the file cut where records end."""
+    rest = b""
+    first_line = 1
+    for block in text_blocks(path, layout.encoding, chunk_bytes=chunk_bytes):
+        rest += block
+        end = _last_record_end(rest, quotes=layout.quotes)
+        if end:
+            yield rest[:end]
+            first_line += rest.count(b"\n", 0, end)
+            rest = rest[end:]
+        elif len(rest) > max(_LONGEST_RECORD, chunk_bytes):
+            raise _unclosed(path, rest, first_line)
+    if layout.quotes and rest.count(b'"') % 2:
+        raise _unclosed(path, rest, first_line)
+    if rest.strip():
+        yield rest
+
+
+def _last_record_end(data: bytes, *, quotes: bool) -> int:
+    if not quotes or b'"' not in data:
+        return data.rfind(b"\n") + 1
+    # Only newlines behind an even number of quotes end a record; look from the back.
+    n_quotes = data.count(b'"')
+    stop = len(data)
+    while True:
+        quote = data.rfind(b'"', 0, stop)
+        if n_quotes % 2 == 0:
+            newline = data.rfind(b"\n", quote + 1, stop)
+            if newline >= 0:
+                return newline + 1
+        if quote < 0:
+            return 0
+        stop, n_quotes = quote, n_quotes - 1
+
+
+def _unclosed(path: Path, data: bytes, first_line: int) -> TableError:
+    # The first quote that opens inside a record that never ends is where the trouble starts.
+    line = first_line + data.count(b"\n", 0, max(data.find(b'"'), 0))
+    for match in _lone_quotes(data):
+        line = first_line + data.count(b"\n", 0, match)
+        break
+    return TableError(
+        f"{path}, line {line}: a quote is opened and never closed; close it, double it ('\"\"') "
+        "inside a quoted cell, or read the file with quotes=False"
+    )
+
+
+def _lone_quotes(data: bytes) -> Iterator[int]:
+    """Where lines with an odd number of quotes have their last one."""
+    position = 0
+    for line in data.splitlines(keepends=True):
+        if line.count(b'"') % 2:
+            yield position + line.rfind(b'"')
+        position += len(line)
+
+
+# ---------------------------------------------------------------------------------------------
+# Text to records
+# ---------------------------------------------------------------------------------------------
+
+
+class _Parser:
+    """Turns whole records into frames; knows the columns and where in the file it is."""
+
+    def __init__(
+        self, path: Path, names: list[str], delimiter: str, *, quotes: bool, next_line: int
+    ) -> None:
+        self.path = path
+        self.names = names
+        self.delimiter = delimiter
+        self.quotes = quotes
+        self.next_line = next_line
+
+    @classmethod
+    def of_first(cls, path: Path, chunk: bytes, layout: CsvFormat) -> tuple[_Parser, bytes]:
+        """A parser that fits the first chunk of a file, and the chunk without its header."""
+        line = 1
+        skipped = len(chunk) - len(chunk.lstrip(b"\r\n"))
+        line += chunk.count(b"\n", 0, skipped)
+        chunk = chunk[skipped:]
+        delimiter = layout.delimiter
+        declared = chunk.partition(b"\n")[0].strip()
+        if declared[:4].lower() == b"sep=" and len(declared) == 5:
+            # A line by which spreadsheets tell each other the delimiter.
+            delimiter = delimiter or declared[4:].decode()
+            chunk = chunk.partition(b"\n")[2]
+            line += 1
+        records = list(_first_records(chunk, quotes=layout.quotes))
+        if not any(record.strip() for record in records):
+            raise TableError(f"{path} is empty; a table needs a line of column names and rows")
+        if delimiter is None:
+            delimiter = _sniffed(path, records, quotes=layout.quotes)
+        first = _fields(records[0], delimiter, quotes=layout.quotes)
+        names = list(layout.column_names) if layout.column_names is not None else None
+        if layout.has_header is not False:
+            if layout.has_header is None:
+                _refuse_data(path, first)
+            line += records[0].count(b"\n")
+            chunk = chunk[len(records[0]) :]
+            found = [name.strip() or f"unnamed_{i}" for i, name in enumerate(first, 1)]
+        else:
+            found = [f"column_{i}" for i in range(1, len(first) + 1)]
+        if names is not None and len(names) != len(found):
+            raise TableError(
+                f"{path} has {len(found)} columns; got {len(names)} column_names; give one each"
+            )
+        names = names or found
+        name, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            raise TableError(
+                f"{path}: column names must differ; {name!r} comes {count} times; rename the "
+                "copies in the file, or give column_names"
+            )
+        return cls(path, names, delimiter, quotes=layout.quotes, next_line=line), chunk
+
+    def frame(self, data: bytes) -> pl.DataFrame:
+        """Records as a frame of text; blank lines are left out."""
+        data = self._checked(data)
+        schema = dict.fromkeys(self.names, pl.String)
+        if not data:
+            return pl.DataFrame(schema=schema)
+        return pl.read_csv(
+            data,
+            has_header=False,
+            schema=schema,
+            infer_schema=False,
+            separator=self.delimiter,
+            quote_char='"' if self.quotes else None,
+            empty_string_is_null=False,
+        )
+
+    def _checked(self, data: bytes) -> bytes:
+        """The same records, less blank lines and spaces around quotes; faults raise."""
+        first_line = self.next_line
+        self.next_line += data.count(b"\n")
+        if not data.endswith(b"\n"):
+            data += b"\n"
+        width = len(self.names)
+        symbols = np.frombuffer(data, dtype=np.uint8)
+        ends = np.flatnonzero(symbols == _NEWLINE)
+        splits = np.flatnonzero(symbols == ord(self.delimiter))
+        keep: np.ndarray | None = None
+        if self.quotes and b'"' in data:
+            quotes = np.flatnonzero(symbols == _QUOTE)
+            ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
+            splits = splits[np.searchsorted(quotes, splits) % 2 == 0]
+            keep = self._quotes_checked(data, symbols, quotes, first_line)
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        lengths = ends - starts
+        blank = (lengths == 0) | ((lengths == 1) & (symbols[starts] == _RETURN))
+        found = np.diff(np.searchsorted(splits, ends), prepend=0) + 1
+        ragged = (found != width) & ~blank
+        if ragged.any():
+            record = int(ragged.argmax())
+            line = first_line + data.count(b"\n", 0, int(starts[record]))
+            raise TableError(
+                f"{self.path}, line {line}: every line must have as many fields as there are "
+                f"columns ({width}); got {int(found[record])}; quote cells that hold "
+                f"{self.delimiter!r}, or repair the line"
+            )
+        if blank.any():
+            keep = np.ones(len(data), dtype=bool) if keep is None else keep
+            for offset in (0, 1):
+                keep[np.minimum(starts[blank] + offset, ends[blank])] = False
+        return data if keep is None else symbols[keep].tobytes()
+
+    def _quotes_checked(
+        self, data: bytes, symbols: np.ndarray, quotes: np.ndarray, first_line: int
+    ) -> np.ndarray | None:
+        """Refuse quotes within unquoted cells; say which spaces around quotes to leave out."""
+        opening, closing = quotes[0::2], quotes[1::2]
+        doubled = opening[1:] == closing[:-1] + 1
+        opening = opening[np.concatenate([[True], ~doubled])]
+        closing = closing[np.concatenate([~doubled, [True]])]
+        edges = np.array([ord(self.delimiter), _NEWLINE, _RETURN], dtype=np.uint8)
+        keep = np.ones(len(data), dtype=bool)
+        for places, step in ((opening, -1), (closing, 1)):
+            beside = places + step
+            while True:
+                inside = (beside >= 0) & (beside < len(symbols))
+                beside = beside[inside]
+                spaces = symbols[beside] == _SPACE
+                stray = ~spaces & ~np.isin(symbols[beside], edges)
+                if stray.any():
+                    line = first_line + data.count(b"\n", 0, int(beside[stray][0]))
+                    raise TableError(
+                        f"{self.path}, line {line}: a quote must enclose a whole cell; got one "
+                        "within a cell; enclose the cell in quotes and double the quote ('\"\"'), "
+                        "or read the file with quotes=False"
+                    )
+                if not spaces.any():
+                    break
+                keep[beside[spaces]] = False
+                beside = beside[spaces] + step
+        return None if keep.all() else keep
+
+
+def _first_records(data: bytes, *, quotes: bool) -> Iterator[bytes]:
+    """The first records of a file, with their line ends; blank lines are left out."""
+    record = b""
+    n_records = 0
+    position = 0
+    while position < len(data) and n_records < _SNIFFED_RECORDS:
+        end = data.find(b"\n", position) + 1 or len(data)
+        record += data[position:end]
+        position = end
+        if quotes and record.count(b'"') % 2:
+            continue
+        if record.strip(b"\r\n"):
+            n_records += 1
+            yield record
+        record = b""
+
+
+def _tells_layout(head: bytes, *, quotes: bool) -> bool:
+    """Whether there are as many records as are looked at, or fewer but long ones."""
+    n_records = sum(1 for _ in _first_records(head, quotes=quotes))
+    return n_records == _SNIFFED_RECORDS or (n_records > 2 and len(head) >= _SNIFFED_BYTES)
+
+
+def _fields(record: bytes, delimiter: str, *, quotes: bool) -> list[str]:
+    text = record.decode().rstrip("\r\n")
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
+        skipinitialspace=True,
+    )
+    return next(reader, [""])
+
+
+def _sniffed(path: Path, records: list[bytes], *, quotes: bool) -> str:
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith((".tsv", ".tab")):
+        return "\t"
+    best = ","
+    most = 1
+    for delimiter in _DELIMITERS:
+        widths = {len(_fields(record, delimiter, quotes=quotes)) for record in records}
+        if len(widths) == 1 and max(widths) > most:
+            if delimiter == ",":
+                return ","
+            best, most = delimiter, max(widths)
+    if most == 1:
+        # No delimiter splits all lines alike: that of the header, so that the error names a line.
+        header = _fields(records[0], ",", quotes=quotes)
+        if len(header) == 1:
+            widths_of = {d: len(_fields(records[0], d, quotes=quotes)) for d in _DELIMITERS}
+            best = max(_DELIMITERS, key=lambda d: widths_of[d])
+    return best
+
+
+def _refuse_data(path: Path, first: list[str]) -> None:
+    """Refuse a first line that looks like data.
+
+    Column names may be whole numbers that rise or fall all along (years, bins); other numbers,
+    and markers of missing cells, are data.
+    """
+    whole: list[int] = []
+    odd: list[str] = []
+    for name in (cell.strip() for cell in first):
+        if name and name in MISSING_MARKERS:
+            odd.append(name)
+            continue
+        try:
+            number = float(name)
+        except ValueError:
+            continue
+        if number.is_integer() and name.isdigit():
+            whole.append(int(name))
+        else:
+            odd.append(name)
+    steps = np.sign(np.diff(np.array(whole, dtype=object))) if len(whole) > 1 else np.array([1])
+    if not odd and (set(steps.tolist()) in ({1}, {-1})):
+        return
+    shown = ", ".join(repr(cell.strip()) for cell in first[:5])
+    raise TableError(
+        f"{path}: the first line must hold column names; got what looks like data ({shown}); read "
+        "it with has_header=False and column_names, or has_header=True if these are the names"
+    )

@@ -1,0 +1,184 @@
+"""A column of text and the type that all of its cells have.
+
+What a cell means once its column has a type is decided in `cells.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from tabwright.tables.cells import (
+    DIGITS,
+    INSTANT,
+    LEADING_ZERO,
+    MISSING_MARKERS,
+    NUMERIC_MARKERS,
+    parse_instants,
+)
+
+__all__ = ["read_text"]
+
+_SAMPLE_ROWS: Final = 1_000
+# Where so many of the cells are numbers or dates, the others are worth a word.
+_MOST_CELLS: Final = 0.9
+_ALMOST_DATE: Final = (
+    r"^[0-9]{1,4}[-/. ](?:[0-9]{1,2}|[A-Za-z]{3,9})[-/. ][0-9]{1,4}"
+    r"(?:[ T,]+[0-9]{1,2}:[0-9]{2}.*)?$"
+)
+_ALMOST_NUMBER: Final = r"^[-+]?[$€£]?\s*[-+]?\d[\d.,'\s]*\s*[%$€£]?$"
+
+
+def read_text(
+    series: pl.Series, *, decimal: str = ".", counts: pl.Series | None = None
+) -> tuple[pl.Series, str]:
+    """Give a text column the type that all of its cells have.
+
+    Spaces around a cell go; `MISSING_MARKERS` become null. If every other cell is an integer the
+    column is Int64 (UInt64 where needed), if every one is a number it is Float64, with
+    true/false in any case Boolean, with ISO 8601 dates Date, with ISO 8601 dates and times
+    Datetime (UTC where the cells name an offset). Any other column stays String. So does a column
+    with a number that has a leading zero (`00501` is a code, not 501) or an integer that does not
+    fit 64 bits.
+
+    Parameters
+    ----------
+    series : polars.Series of String
+    decimal : {".", ","}, default="."
+        What separates the fraction of a number.
+    counts : polars.Series of integers, optional
+        How often each cell occurs, where `series` holds the distinct cells of a column only; the
+        note counts those.
+
+    Returns
+    -------
+    series : polars.Series
+        Same name and length.
+    note : str
+        What a reader of the table should know: markers read as missing, spaces removed, numbers
+        that were not recognised. Empty where there is nothing to say.
+    """
+    text = series.str.strip_chars()
+    clean = text.set(text.is_in(MISSING_MARKERS), None)
+    typed = _typed(clean, decimal)
+    notes = []
+    lost = series.is_not_null() & typed.is_null() & (series != "")
+    if lost.any():
+        markers = _occurrences(series, counts, lost)
+        n_lost = sum(markers.values())
+        cells = "1 cell" if n_lost == 1 else f"{n_lost:,} cells"
+        first = ", ".join(repr(marker) for marker in list(markers)[:3])
+        notes.append(f"{cells} read as missing: {first}")
+    if typed.dtype.is_numeric():
+        spaced = typed.is_not_null() & (text != series)
+        if spaced.any():
+            n_spaced = sum(_occurrences(series, counts, spaced).values())
+            notes.append(f"spaces around {n_spaced:,} numbers ignored")
+    elif typed.dtype == pl.String:
+        hint = _near_miss(clean, counts)
+        if hint is not None:
+            notes.append(hint)
+    return typed, "; ".join(notes)
+
+
+def _occurrences(cells: pl.Series, counts: pl.Series | None, chosen: pl.Series) -> dict[str, int]:
+    """How often each of the chosen cells occurs, the most frequent first."""
+    n = pl.repeat(1, cells.len(), eager=True) if counts is None else counts
+    table = pl.DataFrame({"cell": cells, "n": n}).filter(chosen)
+    table = (
+        table.group_by("cell").agg(pl.col("n").sum()).sort("n", "cell", descending=[True, False])
+    )
+    return dict(table.iter_rows())
+
+
+def _typed(text: pl.Series, decimal: str) -> pl.Series:
+    present = text.drop_nulls()
+    if not present.len():
+        return text
+    head = present.head(_SAMPLE_ROWS)
+    # A look at the first rows spares text columns the full scans.
+    if _may_be_numbers(head, decimal):
+        numbers = _as_numbers(text, decimal)
+        if numbers is not None:
+            return numbers
+    if head.str.to_lowercase().is_in(["true", "false"]).all():
+        lower = text.str.to_lowercase()
+        if lower.drop_nulls().is_in(["true", "false"]).all():
+            return lower == "true"
+    if head.str.contains(INSTANT).all() and present.str.contains(INSTANT).all():
+        return _as_instants(text)
+    return text
+
+
+def _may_be_numbers(head: pl.Series, decimal: str) -> bool:
+    if decimal != ".":
+        head = head.str.replace(decimal, ".", literal=True)
+    fine = head.cast(pl.Float64, strict=False).is_not_null() | head.is_in(NUMERIC_MARKERS)
+    return bool(fine.all())
+
+
+def _as_numbers(text: pl.Series, decimal: str) -> pl.Series | None:
+    """The column as Int64, UInt64 or Float64, or None where a cell is no number."""
+    text = text.set(text.is_in(NUMERIC_MARKERS), None)
+    n_null = text.null_count()
+    if n_null == text.len() or text.str.contains(LEADING_ZERO).any():
+        return None
+    whole = text.cast(pl.Int64, strict=False)
+    if whole.null_count() == n_null:
+        return whole
+    if decimal != ".":
+        text = text.str.replace(decimal, ".", literal=True)
+    numbers = text.cast(pl.Float64, strict=False)
+    if numbers.null_count() != n_null:
+        return None
+    if text.filter(whole.is_null() & text.is_not_null()).str.contains(DIGITS).any():
+        wide = text.cast(pl.UInt64, strict=False)
+        return wide if wide.null_count() == n_null else None
+    return numbers
+
+
+def _as_instants(text: pl.Series) -> pl.Series:
+    """ISO 8601 text as Date or Datetime; unchanged where a cell is no such date (31 June)."""
+    moments = parse_instants(text)
+    if moments.null_count() != text.null_count():
+        return text
+    present = text.drop_nulls()
+    if bool((present.str.len_chars() == len("2000-01-01")).all()):
+        return moments.dt.date()
+    if present.str.contains(r"(?:[Zz]|UTC|:[0-9.,]+ ?[+-][0-9:]+)$").any():
+        return moments.dt.replace_time_zone("UTC")
+    return moments
+
+
+def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
+    """Why a column that looks like numbers or dates is text after all."""
+    present = text.drop_nulls()
+    counts = None if counts is None else counts.filter(text.is_not_null())
+    if not present.len():
+        return None
+    head = present.head(_SAMPLE_ROWS)
+    weight = pl.repeat(1, head.len(), eager=True) if counts is None else counts.head(_SAMPLE_ROWS)
+
+    def most(chosen: pl.Series) -> bool:
+        n_chosen, n_all = (int(part.sum() or 0) for part in (weight.filter(chosen), weight))
+        return n_chosen >= _MOST_CELLS * n_all
+
+    def example(cells: pl.Series, chosen: pl.Series) -> str | None:
+        found = list(_occurrences(cells, counts, chosen))
+        return repr(found[0]) if found else None
+
+    plain = head.cast(pl.Float64, strict=False).is_not_null()
+    odd = head.str.contains(_ALMOST_NUMBER) & head.str.contains(r"[,'%$€£\s]")
+    if odd.any() and (odd | plain).all():
+        shown = repr(head.filter(odd).min())
+        return f"{shown} is not read as a number: write 1234.5, or set decimal=','"
+    if most(plain):
+        bad = example(present, present.cast(pl.Float64, strict=False).is_null())
+        return None if bad is None else f"{bad} is no number, so the column is text"
+    if most(head.str.contains(INSTANT)):
+        bad = example(present, parse_instants(present).is_null())
+        return None if bad is None else f"{bad} is no date, so the column is text"
+    if head.str.contains(_ALMOST_DATE).all():
+        return f"{head.min()!r} is not read as a date: write YYYY-MM-DD"
+    return None

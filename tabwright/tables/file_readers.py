@@ -1,0 +1,285 @@
+"""One table file as polars frames: whole, or piece by piece.
+
+Several files as one table are put together in `table_files.py`; how CSV text is cut into records
+lives in `csv_text.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from tabwright.tables.cells import TableError, refuse_nested
+from tabwright.tables.csv_reader import CsvFormat, csv_frames, text_blocks
+from tabwright.tables.paths import FileFormat, table_format
+
+__all__ = ["file_pieces", "read_file"]
+
+_TEXT_CHUNK_BYTES: Final = 8 * 2**20
+_READ_CHUNK_BYTES: Final = 64 * 2**20
+# What polars raises at files that are damaged, or hold what it does not know.
+_UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+
+
+def read_file(
+    path: Path, columns: Sequence[str] | None, layout: CsvFormat, sheet: str | None
+) -> pl.DataFrame:
+    """A file as one frame; the columns of CSV files are text.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    columns : sequence of str or None
+        Columns to read, in this order; None: all.
+    layout : CsvFormat
+    sheet : str or None
+        Sheet of an Excel file; None: the first.
+
+    Raises
+    ------
+    TableError
+        Naming file and line or column, if the file is not whole or not a table.
+    ImportError
+        Naming the install line, if Excel files need a package that is not there.
+    """
+    kind = table_format(path)
+    if kind == "csv":
+        frames = csv_frames(path, layout, chunk_bytes=_READ_CHUNK_BYTES)
+        return pl.concat([_selected(path, frame, columns) for frame in frames])
+    if kind == "jsonl":
+        parts = list(_json_frames(path, columns, layout.encoding, _READ_CHUNK_BYTES))
+        return _selected(path, pl.concat(parts, how="diagonal_relaxed"), columns)
+    if kind == "excel":
+        return _selected(path, _read_excel(path, sheet), columns)
+    try:
+        frame = pl.read_parquet(path, glob=False) if kind == "parquet" else _read_arrow(path)
+    except _UNREADABLE as error:
+        raise _damaged(path, kind, error) from error
+    return _selected(path, frame, columns)
+
+
+def _read_arrow(path: Path) -> pl.DataFrame:
+    return pl.read_ipc(path) if _is_arrow_file(path) else pl.read_ipc_stream(path)
+
+
+def _is_arrow_file(path: Path) -> bool:
+    """Whether it is a file with a footer, else a stream."""
+    with path.open("rb") as file:
+        return file.read(6) == b"ARROW1"
+
+
+def _damaged(path: Path, kind: FileFormat, error: BaseException) -> TableError:
+    reason = str(error)
+    zone = re.search(r"unable to parse time zone: '([^']*)'", reason)
+    if zone is not None:
+        return TableError(
+            f"{path}: times must have no zone, UTC or a zone with a name; got {zone[1]!r}; write "
+            "them in UTC, e.g. with pandas: df['name'] = df['name'].dt.tz_convert('UTC')"
+        )
+    twice = re.search(r"column with name '(.*)' has more than one occurrence", reason)
+    if twice is not None:
+        return TableError(
+            f"{path}: column names must differ; {twice[1]!r} comes more than once; rename the "
+            "copies"
+        )
+    reason = (reason.splitlines() or [type(error).__name__])[0]
+    return TableError(
+        f"{path} must be a whole {kind} file; it is damaged, cut short or something else "
+        f"({reason}); copy or write it again"
+    )
+
+
+def _selected(path: Path, frame: pl.DataFrame, columns: Sequence[str] | None) -> pl.DataFrame:
+    if columns is not None:
+        for name in columns:
+            if name not in frame.columns:
+                near = get_close_matches(name, frame.columns, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {frame.columns[:10]}"
+                raise TableError(f"{path} has no column {name!r}; {hint}")
+        frame = frame.select(columns)
+    for series in frame.get_columns():
+        try:
+            refuse_nested(series)
+        except TableError as error:
+            raise TableError(f"{path}: {error}") from None
+    return frame
+
+
+def _read_excel(path: Path, sheet: str | None) -> pl.DataFrame:
+    if find_spec("fastexcel") is None:
+        raise ImportError(
+            f'reading {path} needs the package fastexcel: pip install "tabwright[excel]"'
+        )
+    import fastexcel
+
+    try:
+        book = fastexcel.read_excel(path)
+        if sheet is not None and sheet not in book.sheet_names:
+            raise TableError(f"{path} has no sheet {sheet!r}; it has {book.sheet_names}")
+        name = book.sheet_names[0] if sheet is None else sheet
+        head = book.load_sheet(name, header_row=None, n_rows=1, dtypes="string").to_polars()
+        frame = pl.read_excel(path, sheet_name=name, infer_schema_length=None, raise_if_empty=False)
+    except (fastexcel.FastExcelError, pl.exceptions.PolarsError, OSError) as error:
+        raise _damaged(path, "excel", error) from error
+    if not head.height:
+        raise TableError(f"{path} is empty; a table needs a line of column names and rows")
+    names = [str(cell).strip() for cell in head.row(0) if cell is not None and str(cell).strip()]
+    repeated, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise TableError(
+            f"{path}: column names must differ; {repeated!r} comes {count} times; rename the copies"
+        )
+    return frame
+
+
+def _json_frames(
+    path: Path, columns: Sequence[str] | None, encoding: str, chunk_bytes: int
+) -> Iterator[pl.DataFrame]:
+    rest = b""
+    first_line = 1
+    n_frames = 0
+    for block in text_blocks(path, encoding, chunk_bytes=chunk_bytes):
+        rest += block
+        end = rest.rfind(b"\n") + 1
+        if end:
+            if rest[:end].strip():
+                if not n_frames:
+                    _refuse_repeated_keys(path, rest[:end], first_line)
+                n_frames += 1
+                yield _json_frame(path, rest[:end], first_line, columns)
+            first_line += rest.count(b"\n", 0, end)
+            rest = rest[end:]
+    if rest.strip():
+        if not n_frames:
+            _refuse_repeated_keys(path, rest, first_line)
+        n_frames += 1
+        yield _json_frame(path, rest, first_line, columns)
+    if not n_frames:
+        raise TableError(f"{path} is empty; a table needs at least one row")
+
+
+def _json_row(line: bytes) -> Any:
+    """A line as JSON is meant to be: Python's reader takes NaN and 1e999 too."""
+
+    def constant(text: str) -> float:
+        raise ValueError(f"{text} is no JSON; write null for a missing number")
+
+    def number(text: str) -> float:
+        if math.isinf(float(text)):
+            raise ValueError(f"{text} is past float64; write null, or a number up to 1.7e308")
+        return float(text)
+
+    if not line.strip():
+        return {}
+    return json.loads(line, parse_constant=constant, parse_float=number)
+
+
+def _refuse_repeated_keys(path: Path, data: bytes, first_line: int) -> None:
+    """Look at the first row only: what names columns twice does so in every row."""
+    row = data.lstrip()
+    line = first_line + data.count(b"\n", 0, len(data) - len(row))
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        name, count = Counter(name for name, _ in pairs).most_common(1)[0] if pairs else ("", 0)
+        if count > 1:
+            raise TableError(
+                f"{path}, line {line}: column names must differ; {name!r} comes {count} times; "
+                "rename the copies"
+            )
+        return dict(pairs)
+
+    # Whatever else is wrong with the line is for the reader of the whole file to say.
+    with contextlib.suppress(json.JSONDecodeError):
+        json.loads(row.partition(b"\n")[0], object_pairs_hook=unique)
+
+
+def _json_frame(
+    path: Path, data: bytes, first_line: int, columns: Sequence[str] | None
+) -> pl.DataFrame:
+    try:
+        frame = pl.read_ndjson(data, infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        for number, line in enumerate(data.splitlines(), first_line):
+            try:
+                row = _json_row(line)
+            except ValueError as fault:
+                raise TableError(
+                    f"{path}, line {number}: every line must be one JSON object; got "
+                    f"{line[:60].decode(errors='replace')!r} ({fault}); repair the line"
+                ) from None
+            if not isinstance(row, dict):
+                raise TableError(
+                    f"{path}, line {number}: every line must be one JSON object; got "
+                    f'{line[:60].decode(errors="replace")!r}; write it as {{"name": value}}'
+                ) from None
+        raise _damaged(path, "jsonl", error) from error
+    if columns is None:
+        return _selected(path, frame, None)
+    # A row may leave out a key; whether the file has it is known at its end.
+    return _selected(path, frame, [name for name in columns if name in frame.columns])
+
+
+def file_pieces(
+    path: Path,
+    columns: Sequence[str] | None,
+    layout: CsvFormat,
+    batch_rows: int = 65_536,
+    wanted: Callable[[int], bool] | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Pieces of a file as they come; the columns of CSV files are text.
+
+    Pieces of Parquet and Arrow files have `batch_rows` rows each, and only those are read whose
+    number, from 0, is `wanted`.
+
+    Raises
+    ------
+    TableError, ImportError
+        As `read_file`.
+    """
+    kind = table_format(path)
+    if kind == "csv":
+        for frame in csv_frames(path, layout, chunk_bytes=_TEXT_CHUNK_BYTES):
+            yield _selected(path, frame, columns)
+    elif kind == "jsonl":
+        yield from _json_frames(path, columns, layout.encoding, _TEXT_CHUNK_BYTES)
+    elif kind == "excel":
+        yield read_file(path, columns, layout, None)
+    else:
+        yield from _lazy_batches(path, columns, kind, batch_rows, wanted)
+
+
+def _lazy_batches(
+    path: Path,
+    columns: Sequence[str] | None,
+    kind: FileFormat,
+    batch_rows: int,
+    wanted: Callable[[int], bool] | None,
+) -> Iterator[pl.DataFrame]:
+    try:
+        if kind == "parquet":
+            lazy = pl.scan_parquet(path, glob=False)
+        elif _is_arrow_file(path):
+            lazy = pl.scan_ipc(path)
+        else:
+            # polars reads a stream only whole.
+            lazy = pl.read_ipc_stream(path).lazy()
+        n_rows = int(lazy.select(pl.len()).collect().item())
+        _selected(path, lazy.head(1).collect(), columns)
+        if columns is not None:
+            lazy = lazy.select(columns)
+        for number, start in enumerate(range(0, max(n_rows, 1), batch_rows)):
+            if wanted is not None and not wanted(number):
+                continue
+            yield _selected(path, lazy.slice(start, batch_rows).collect(), None)
+    except _UNREADABLE as error:
+        raise _damaged(path, kind, error) from error

@@ -1,0 +1,364 @@
+"""Tables in files: reading, whole and in batches.
+
+CSV, TSV, JSON lines, Parquet, Arrow (Feather) and Excel; one file, a list, a pattern or a folder
+of files with one schema. Which files they are is found in `table_paths.py`, one file is read in
+`file_frames.py`, types that are given are checked in `text_types.py`; writing lives in
+`table_writer.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import polars as pl
+
+from tabwright.tables.cells import TableError
+from tabwright.tables.csv_reader import CsvFormat
+from tabwright.tables.dtypes import read_text
+from tabwright.tables.file_readers import file_pieces, read_file
+from tabwright.tables.paths import (
+    Source,
+    shown_paths,
+    table_format,
+    table_paths,
+)
+from tabwright.tables.text_types import Dtypes, cast_column, dtype_of_kinds, text_kinds
+
+__all__ = [
+    "CsvFormat",
+    "Source",
+    "file_chunks",
+    "iter_tables",
+    "read_table",
+    "read_with_notes",
+    "table_dtypes",
+]
+
+
+def read_table(
+    source: Source,
+    *,
+    columns: Sequence[str] | None = None,
+    dtypes: Dtypes | None = None,
+    csv: CsvFormat | None = None,
+    sheet: str | None = None,
+) -> pl.DataFrame:
+    """Read a table from a file, or from several with one schema.
+
+    Columns of CSV files get the type that all of their cells have (`text_columns.read_text`); the
+    other formats bring types of their own.
+
+    Parameters
+    ----------
+    source : path, pattern, folder, or sequence of paths
+        The format is told by the extension: .csv .tsv .tab .txt .data, .jsonl .ndjson (each also
+        .gz), .parquet .pq, .arrow .feather .ipc, .xlsx .xls .xlsb .ods. Files of a pattern or a
+        folder are read in the order of their names.
+    columns : sequence of str, optional
+        Columns to read, in this order; all by default.
+    dtypes : mapping of str to polars dtype, optional
+        Types of columns, in place of those that their cells or the file suggest.
+    csv : CsvFormat, optional
+        How CSV files are written, where they cannot tell by themselves.
+    sheet : str, optional
+        Sheet of Excel files; the first by default.
+
+    Returns
+    -------
+    polars.DataFrame
+
+    Raises
+    ------
+    TableError
+        Naming file and line or column: no such file, unknown extension, not whole, no rows, broken
+        records, names that come twice, nested cells, schemas that differ.
+    ImportError
+        Naming the install line, if Excel files need a package that is not there.
+    """
+    return read_with_notes(source, columns=columns, dtypes=dtypes, csv=csv, sheet=sheet)[0]
+
+
+def read_with_notes(
+    source: Source,
+    *,
+    columns: Sequence[str] | None = None,
+    dtypes: Dtypes | None = None,
+    csv: CsvFormat | None = None,
+    sheet: str | None = None,
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Read a table as `read_table` does, with what was found in its text, by column.
+
+    Returns
+    -------
+    frame : polars.DataFrame
+    notes : dict of str to str
+        For `profile_table(frame, notes=notes)`.
+
+    Raises
+    ------
+    TableError, ImportError
+        As `read_table`.
+    """
+    layout = csv or CsvFormat()
+    paths = table_paths(source)
+    given = dtypes or {}
+    parts: list[pl.DataFrame] = []
+    n_before = 0
+    for path in paths:
+        part = read_file(path, columns, layout, sheet)
+        _check_typed(path, given, part.columns)
+        parts.append(_typed(part, given, layout.decimal, n_before))
+        n_before += part.height
+    frame = _stacked(paths, parts)
+    if not frame.width:
+        raise TableError(f"{shown_paths(paths)} has no columns; a table needs at least one")
+    if not frame.height:
+        raise TableError(f"{shown_paths(paths)} has no rows; a table needs at least one")
+    notes: dict[str, str] = {}
+    untyped = table_format(paths[0]) == "csv"
+    result = []
+    for series in frame.get_columns():
+        if untyped and series.name not in given:
+            series, note = read_text(series, decimal=layout.decimal)
+            if note:
+                notes[series.name] = note
+        result.append(series)
+    return pl.DataFrame(result), notes
+
+
+def table_dtypes(
+    source: Source, *, columns: Sequence[str] | None = None, csv: CsvFormat | None = None
+) -> dict[str, pl.DataType]:
+    """The types that `read_table` gives the columns, in bounded memory.
+
+    Files of text are read once from end to end.
+
+    Returns
+    -------
+    dict of str to polars dtype
+
+    Raises
+    ------
+    TableError
+        As `read_table`.
+    """
+    layout = csv or CsvFormat()
+    paths = table_paths(source)
+    kinds: dict[str, set[str]] = {}
+    found: dict[str, pl.DataType] = {}
+    for path in paths:
+        for frame in file_pieces(path, columns, layout):
+            if table_format(path) != "jsonl":
+                _check_same_columns(paths[0], list(kinds or found), path, frame.columns)
+            for series in frame.get_columns():
+                if table_format(path) == "csv":
+                    kinds.setdefault(series.name, set()).update(text_kinds(series, layout.decimal))
+                else:
+                    known = found.get(series.name, series.dtype)
+                    found[series.name] = _wider(path, series.name, known, series.dtype)
+            if table_format(path) in ("parquet", "arrow"):
+                break
+    absent = [name for name in columns or () if name not in kinds and name not in found]
+    if absent:
+        raise TableError(
+            f"{shown_paths(paths)} has no column {absent[0]!r}; it has {list(found)[:10]}"
+        )
+    return found | {name: dtype_of_kinds(seen) for name, seen in kinds.items()}
+
+
+def iter_tables(
+    source: Source,
+    *,
+    batch_rows: int = 65_536,
+    columns: Sequence[str] | None = None,
+    dtypes: Dtypes | None = None,
+    verbatim: Sequence[str] = (),
+    csv: CsvFormat | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Read a table of any length in batches, in bounded memory.
+
+    Every batch has the same columns and types, those that `read_table` would give the whole. For
+    files of text without `dtypes` that takes a first pass over them (`table_dtypes`).
+
+    Parameters
+    ----------
+    source : path, pattern, folder, or sequence of paths
+        As in `read_table`. Excel files are read whole.
+    batch_rows : int, default=65_536
+        Rows per batch; the last may have fewer.
+    columns : sequence of str, optional
+    dtypes : mapping of str to polars dtype, optional
+        Types of all columns that are read, e.g. of an earlier `table_dtypes`.
+    verbatim : sequence of str, default=()
+        Columns whose cells stay the text that a CSV file has, e.g. identifiers such as ``007``;
+        other formats have types of their own, and keep them.
+    csv : CsvFormat, optional
+
+    Yields
+    ------
+    polars.DataFrame
+
+    Raises
+    ------
+    TableError
+        As `read_table`; naming column, row of the table (from 1) and value, if a cell does not
+        fit its column's type.
+    """
+    if batch_rows < 1:
+        raise ValueError(f"batch_rows must be at least 1; got {batch_rows}")
+    layout = csv or CsvFormat()
+    paths = table_paths(source)
+    schema: Dtypes = table_dtypes(source, columns=columns, csv=csv) if dtypes is None else dtypes
+    if verbatim and table_format(paths[0]) == "csv":
+        schema = {name: dtype for name, dtype in schema.items() if name not in verbatim}
+    return _batches(paths, batch_rows, columns, schema, layout)
+
+
+def file_chunks(
+    path: Path,
+    chunk_rows: int,
+    columns: Sequence[str] | None = None,
+    dtypes: Dtypes | None = None,
+    wanted: Callable[[int], bool] | None = None,
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Runs of `chunk_rows` rows of one file, with their numbers from 0.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    chunk_rows : int
+    columns : sequence of str, optional
+        Columns to read, in this order.
+    dtypes : mapping of str to polars dtype, optional
+        Types of columns, as in `iter_tables`; without them text stays text.
+    wanted : callable, optional
+        Takes a chunk's number. The others are passed over; in Parquet and Arrow files unread.
+
+    Yields
+    ------
+    number : int
+    frame : polars.DataFrame
+
+    Raises
+    ------
+    TableError
+        As `iter_tables`.
+    """
+    given = dtypes or {}
+    if table_format(path) in ("parquet", "arrow"):
+        numbers = (n for n in itertools.count() if wanted is None or wanted(n))
+        for frame in file_pieces(path, columns, CsvFormat(), chunk_rows, wanted):
+            number = next(numbers)
+            _check_typed(path, given, frame.columns)
+            yield number, _typed(frame, given, ".", number * chunk_rows)
+        return
+    for number, frame in enumerate(_batches([path], chunk_rows, columns, given, CsvFormat())):
+        if wanted is None or wanted(number):
+            yield number, frame
+
+
+# ---------------------------------------------------------------------------------------------
+# Several files, one schema
+# ---------------------------------------------------------------------------------------------
+
+
+def _check_typed(path: Path, dtypes: Dtypes, names: Sequence[str]) -> None:
+    for name in dtypes:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"they are {list(names)[:10]}"
+            raise TableError(f"dtypes must name columns of {path}; got {name!r}; {hint}")
+
+
+def _typed(frame: pl.DataFrame, dtypes: Dtypes, decimal: str, n_before: int) -> pl.DataFrame:
+    """The frame with the types that are given for some of its columns."""
+    return pl.DataFrame(
+        [
+            cast_column(series, dtypes[series.name], decimal, n_before)
+            if series.name in dtypes
+            else series
+            for series in frame.get_columns()
+        ]
+    )
+
+
+def _check_same_columns(
+    first: Path, expected: Sequence[str], path: Path, found: Sequence[str]
+) -> None:
+    if not expected or set(expected) == set(found):
+        return
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    fault = f"lacks the column {missing[0]!r}" if missing else f"has the column {extra[0]!r} too"
+    raise TableError(
+        f"files of one table must have the same columns; {path} {fault}, unlike {first}; "
+        "read them apart, or name the columns they share with columns=[...]"
+    )
+
+
+def _wider(path: Path, name: str, one: pl.DataType, other: pl.DataType) -> pl.DataType:
+    if one == other or other == pl.Null:
+        return one
+    if one == pl.Null:
+        return other
+    if one.is_numeric() and other.is_numeric():
+        both = pl.concat(
+            [pl.Series([], dtype=one).to_frame("x"), pl.Series([], dtype=other).to_frame("x")],
+            how="vertical_relaxed",
+        )
+        return both.schema["x"]
+    if {one, other} == {pl.String(), pl.Categorical()}:
+        return pl.String()
+    raise TableError(
+        f"files of one table must have the same types; column {name!r} of {path} is {other}, "
+        f"and {one} before; convert one of them, or give dtypes={{{name!r}: ...}}"
+    )
+
+
+def _stacked(paths: Sequence[Path], parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    schema = dict(first.schema)
+    for path, part in zip(paths, parts, strict=True):
+        _check_same_columns(paths[0], first.columns, path, part.columns)
+        for name, dtype in part.schema.items():
+            schema[name] = _wider(path, name, schema[name], dtype)
+    return pl.concat([part.select(pl.col(n).cast(t) for n, t in schema.items()) for part in parts])
+
+
+def _batches(
+    paths: Sequence[Path],
+    batch_rows: int,
+    columns: Sequence[str] | None,
+    schema: Dtypes,
+    layout: CsvFormat,
+) -> Iterator[pl.DataFrame]:
+    waiting: list[pl.DataFrame] = []
+    n_waiting = n_before = 0
+    names = list(columns or (schema if table_format(paths[0]) == "jsonl" else ()))
+    for path in paths:
+        for frame in file_pieces(path, columns, layout, batch_rows):
+            if table_format(path) == "jsonl":
+                absent = [name for name in schema if name not in frame.columns]
+                frame = frame.with_columns(pl.lit(None).alias(name) for name in absent)
+            names = names or frame.columns
+            _check_same_columns(paths[0], names, path, frame.columns)
+            frame = frame.select(names)
+            frame = _typed(frame, schema, layout.decimal, n_before)
+            n_before += frame.height
+            waiting.append(frame)
+            n_waiting += frame.height
+            if n_waiting >= batch_rows:
+                whole = pl.concat(waiting)
+                for start in range(0, n_waiting - batch_rows + 1, batch_rows):
+                    yield whole.slice(start, batch_rows)
+                rest = whole.slice(n_waiting - n_waiting % batch_rows)
+                waiting, n_waiting = [rest], rest.height
+    if not n_before:
+        raise TableError(f"{shown_paths(paths)} has no rows; a table needs at least one")
+    if n_waiting:
+        yield pl.concat(waiting)

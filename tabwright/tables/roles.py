@@ -1,0 +1,338 @@
+"""What each column of a table is for: `profile_table` infers roles, sets columns aside, says why.
+
+Reading files lives in `table_files.py`; what a cell means in `cells.py`; nothing here changes a
+table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final, Literal, get_args
+
+import polars as pl
+
+from tabwright.tables.cells import (
+    TableError,
+    refuse_nested,
+    to_booleans,
+    to_microseconds,
+    to_numbers,
+)
+from tabwright.tables.dtypes import read_text
+
+__all__ = ["Column", "Role", "TableProfile", "profile_table"]
+
+Role = Literal["numeric", "boolean", "category", "datetime", "constant", "identifier", "text"]
+
+_USED: Final[frozenset[Role]] = frozenset({"numeric", "boolean", "category", "datetime"})
+# An identifier or free text is only told from a category in more rows than this.
+_FEW_ROWS: Final = 100
+_TEXT_UNIQUE_SHARE: Final = 0.9
+_TEXT_MEAN_LENGTH: Final = 20
+_TEXT_MEAN_SPACES: Final = 2.0
+_GROUP_COLUMNS: Final = 64
+# Past this, the distinct values of float columns are estimated: nothing hangs on them.
+_EXACT_ROWS: Final = 200_000
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table, as `profile_table` sees it.
+
+    Parameters
+    ----------
+    name : str
+    role : Role
+    dtype : str
+        The polars dtype as text, without its details; a time zone is kept.
+    n_missing : int
+        Null cells, NaN, and text that stands for a missing cell.
+    n_unique : int
+        Distinct values that are not missing; an estimate for floats in long tables.
+    used : bool
+        Whether the column is a feature; the others are set aside.
+    note : str
+        Why it is set aside, or what was found in its cells; may be empty.
+    """
+
+    name: str
+    role: Role
+    dtype: str
+    n_missing: int
+    n_unique: int
+    used: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class TableProfile:
+    """The columns of a table and their roles.
+
+    Parameters
+    ----------
+    n_rows : int
+    columns : tuple of Column
+        In the order of the table.
+    """
+
+    n_rows: int
+    columns: tuple[Column, ...]
+
+    @property
+    def used(self) -> tuple[Column, ...]:
+        """The columns that are features."""
+        return tuple(column for column in self.columns if column.used)
+
+    @property
+    def set_aside(self) -> tuple[Column, ...]:
+        """The columns that are not, each with the reason in its `note`."""
+        return tuple(column for column in self.columns if not column.used)
+
+    def summary(self, *, max_columns: int = 200) -> str:
+        """A plain-text table, a line per column; past `max_columns` the rest is counted."""
+        head = ("column", "role", "type", "missing", "distinct", "used", "note")
+        rows = [
+            (
+                _shortened(column.name),
+                column.role,
+                _shortened(column.dtype),
+                f"{column.n_missing:,}",
+                f"{column.n_unique:,}",
+                "yes" if column.used else "no",
+                column.note,
+            )
+            for column in self.columns[:max_columns]
+        ]
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+        lines = [f"{self.n_rows:,} rows, {len(self.columns)} columns, {len(self.used)} used"]
+        for row in [head, *rows]:
+            cells = [
+                cell.rjust(width) if i in (3, 4) else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  ".join(cells).rstrip())
+        if len(self.columns) > max_columns:
+            lines.append(f"... and {len(self.columns) - max_columns} more columns")
+        return "\n".join(lines)
+
+
+def profile_table(
+    frame: pl.DataFrame,
+    *,
+    named: bool = True,
+    roles: Mapping[str, Role] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> TableProfile:
+    """Infer what each column is for.
+
+    The rules, the first that holds: no value, or one value and nothing missing, in more than one
+    row is `constant`; dates, times of day with a date and ISO 8601 text are `datetime`; booleans
+    and text that says true or false are `boolean`; numbers and text that is numbers are
+    `numeric`, however few they are; all else is `category`. In more than 100 rows of a frame
+    with column names, integers that are consecutive (in any order) and text or categories whose
+    every cell differs are `identifier`, and text of which 90 % of the cells differ, with 20
+    characters and two spaces on average, is `text`. Constants, identifiers and text are set aside.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        Feature columns.
+    named : bool, default=True
+        Whether the columns have names of their own; an array has none, and no identifiers.
+    roles : mapping of str to Role, optional
+        Roles for columns by name, in place of what the rules say.
+    notes : mapping of str to str, optional
+        What reading the file found, by column (`read_with_notes`).
+
+    Returns
+    -------
+    TableProfile
+
+    Raises
+    ------
+    TableError
+        If a role names no column or is no role, if a column does not fit the role it was given,
+        if cells are nested, or if every column of several rows is set aside.
+    """
+    given = _checked_roles(frame, roles)
+    stats = _statistics(frame)
+    columns = tuple(
+        _profiled(series, stats[series.name], given.get(series.name), named)
+        for series in frame.get_columns()
+    )
+    if notes:
+        columns = tuple(_with_note(column, notes.get(column.name, "")) for column in columns)
+    if frame.height > 1 and not any(column.used for column in columns):
+        reasons = "; ".join(f"{c.name!r} is {c.role}" for c in columns[:5]) or "it has no columns"
+        raise TableError(
+            f"a table must have at least one column to learn from; got none: {reasons}; "
+            "give a column a role, e.g. roles={'name': 'category'}, or add columns"
+        )
+    return TableProfile(frame.height, columns)
+
+
+def _shortened(text: str, limit: int = 40) -> str:
+    text = text.replace("\n", " ").replace("\r", " ")
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _with_note(column: Column, note: str) -> Column:
+    if not note:
+        return column
+    joined = f"{column.note}; {note}" if column.note else note
+    return Column(**{**column.__dict__, "note": joined})
+
+
+def _checked_roles(frame: pl.DataFrame, roles: Mapping[str, Role] | None) -> Mapping[str, Role]:
+    for name, role in (roles or {}).items():
+        if name not in frame.columns:
+            near = get_close_matches(str(name), frame.columns, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"they are {frame.columns[:10]}"
+            raise TableError(f"roles must name columns of the table; got {name!r}; {hint}")
+        if role not in get_args(Role):
+            raise TableError(
+                f"the role of column {name!r} must be one of {', '.join(get_args(Role))}; "
+                f"got {role!r}"
+            )
+    return roles or {}
+
+
+def _statistics(frame: pl.DataFrame) -> dict[str, tuple[int, int]]:
+    """Missing cells and distinct values of every column; distinct texts are not counted yet."""
+    for series in frame.get_columns():
+        refuse_nested(series)
+    statistics: dict[str, tuple[int, int]] = {}
+    names = frame.columns
+    # Columns of a group in one pass, on all threads. The planner's time grows with the square of
+    # the columns, so that a wide table goes group by group.
+    for start in range(0, len(names), _GROUP_COLUMNS):
+        group = frame.select(names[start : start + _GROUP_COLUMNS])
+        counts = group.lazy().select(
+            count
+            for position, (name, dtype) in enumerate(group.schema.items())
+            for count in _counts(position, name, dtype, frame.height > _EXACT_ROWS)
+        )
+        found = counts.collect().row(0)
+        statistics.update(
+            zip(group.columns, zip(found[::2], found[1::2], strict=True), strict=True)
+        )
+    return statistics
+
+
+def _counts(
+    position: int, name: str, dtype: pl.DataType, estimated: bool
+) -> tuple[pl.Expr, pl.Expr]:
+    """Missing cells and distinct values of one column."""
+    column = pl.col(name)
+    n_missing = column.null_count()
+    if dtype.is_float():
+        n_missing = n_missing + column.is_nan().sum()
+        column = column.fill_nan(None)
+    if dtype == pl.String:
+        # Counted by `_text_values`, once the cells have their meaning.
+        n_unique = pl.lit(0, dtype=pl.Int64)
+    elif dtype == pl.Boolean:
+        n_unique = column.any().cast(pl.Int64) + (~column).any().cast(pl.Int64)
+    elif dtype.is_float() and estimated:
+        n_unique = column.approx_n_unique().cast(pl.Int64) - column.has_nulls()
+    else:
+        n_unique = column.n_unique().cast(pl.Int64) - column.has_nulls()
+    return n_missing.cast(pl.Int64).alias(f"{position}m"), n_unique.alias(f"{position}u")
+
+
+def _profiled(
+    series: pl.Series, counts: tuple[int, int], given: Role | None, named: bool
+) -> Column:
+    n_rows, dtype, note = series.len(), _type_name(series.dtype), ""
+    n_missing, n_unique = counts
+    values = series
+    if series.dtype == pl.String:
+        values, note, n_missing = _text_values(series)
+        n_unique = values.n_unique() - int(n_missing > 0)
+    if values.dtype.is_float() and n_unique <= 2:
+        n_unique = values.drop_nulls().drop_nans().n_unique()
+    if given is not None:
+        _check_fits(series, given)
+        return Column(
+            series.name, given, dtype, n_missing, n_unique, given in _USED, note or "role given"
+        )
+    role, reason = _role(values, n_rows, n_missing, n_unique, named)
+    note = "; ".join(part for part in (reason, note) if part)
+    return Column(series.name, role, dtype, n_missing, n_unique, role in _USED, note)
+
+
+def _type_name(dtype: pl.DataType) -> str:
+    """The type without what no reader of a summary asks for."""
+    if isinstance(dtype, pl.Datetime):
+        return "Datetime" if dtype.time_zone is None else f"Datetime {dtype.time_zone}"
+    return dtype.base_type().__name__
+
+
+def _text_values(series: pl.Series) -> tuple[pl.Series, str, int]:
+    """Text as typed values, what was found in it, and how many cells are missing.
+
+    Of a column that repeats itself each distinct cell comes once: nothing that is asked of it
+    hangs on the order of its rows.
+    """
+    table = series.alias("cell").value_counts(name="n")
+    if len(table) * 4 > series.len():
+        values, note = read_text(series)
+        return values, note, values.null_count()
+    values, note = read_text(table["cell"], counts=table["n"])
+    return values, note, int(table["n"].filter(values.is_null()).sum())
+
+
+def _role(
+    values: pl.Series, n_rows: int, n_missing: int, n_unique: int, named: bool
+) -> tuple[Role, str]:
+    if n_rows > 1 and n_unique == 0:
+        return "constant", "set aside: every cell is missing"
+    if n_rows > 1 and n_unique == 1 and not n_missing:
+        return "constant", f"set aside: every cell is {_shortened(repr(values[0]))}"
+    dtype = values.dtype
+    if dtype in (pl.Date, pl.Datetime):
+        return "datetime", ""
+    if dtype == pl.Boolean:
+        return "boolean", ""
+    many = named and n_rows > _FEW_ROWS
+    if dtype.is_numeric() or dtype in (pl.Duration, pl.Time):
+        if not (many and dtype.is_integer() and n_unique == n_rows):
+            return "numeric", ""
+        if _consecutive(values):
+            return "identifier", "set aside: consecutive integers, one per row"
+        return "numeric", "every cell differs; give it the role 'identifier' if it names rows"
+    if many and dtype == pl.String and _is_text(values, n_rows - n_missing, n_unique):
+        return "text", "set aside: free text; derive columns from it to use it"
+    if many and n_unique == n_rows:
+        return "identifier", "set aside: every cell differs"
+    return "category", ""
+
+
+def _consecutive(series: pl.Series) -> bool:
+    low, high = series.min(), series.max()
+    return isinstance(low, int) and isinstance(high, int) and high - low == series.len() - 1
+
+
+def _is_text(values: pl.Series, n_present: int, n_unique: int) -> bool:
+    if n_unique < _TEXT_UNIQUE_SHARE * n_present:
+        return False
+    present = values.drop_nulls()
+    length = present.str.len_chars().mean()
+    spaces = present.str.count_matches(" ", literal=True).mean()
+    return (
+        isinstance(length, float)
+        and isinstance(spaces, float)
+        and length >= _TEXT_MEAN_LENGTH
+        and spaces >= _TEXT_MEAN_SPACES
+    )
+
+
+def _check_fits(series: pl.Series, role: Role) -> None:
+    if role == "numeric":
+        to_numbers(series)
+    elif role == "boolean":
+        to_booleans(series)
+    elif role == "datetime":
+        to_microseconds(series)

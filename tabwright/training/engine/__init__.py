@@ -1,0 +1,1 @@
+"""How one training step of many networks is computed."""

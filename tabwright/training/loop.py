@@ -1,0 +1,408 @@
+"""The training loop.
+
+Here live the loop itself (`train`), its schedule and its record (`Trained`). Which rows it sees
+is `batches`' affair, what is optimised an `objectives.Objective`'s, how a step is computed the
+members' (`members_of` says which: `members.StackedMembers`, or `reference.ReferenceMembers`): on a
+CUDA device as a graph (`graphs.StepGraphs`), on several threads in blocks (`blocks.BlockSteps`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tabwright.settings import FitSettings, Kernels, Precision
+from tabwright.training.batches import Batch, HeldOut, TrainingRows
+from tabwright.training.checkpoints import Checkpointer, RunState, Stateful
+from tabwright.training.cpu_steps import block_steps, in_blocks
+from tabwright.training.cuda_graphs import step_graphs
+from tabwright.training.engine.autograd_members import ReferenceMembers
+from tabwright.training.engine.dropout import Part
+from tabwright.training.engine.stacked_members import StackedMembers
+from tabwright.training.engine.tensor_layout import Architecture, ArchitectureError
+
+__all__ = ["Epoch", "Members", "Trained", "learning_rate_at", "members_of", "train"]
+
+_WARMUP_SHARE = 0.02
+
+
+class Members(Protocol):
+    """What the loop needs of a group of networks."""
+
+    @property
+    def n_members(self) -> int: ...
+
+    def forward_backward(
+        self,
+        x: Tensor,
+        loss_grad: Callable[[Tensor], Tensor],
+        *,
+        step: int,
+        part: Part | None = None,
+    ) -> Tensor: ...
+
+    def optimizer_step(self, learning_rate: float, weight_decay: float) -> None: ...
+
+    def logits(self, x: Tensor) -> Tensor: ...
+
+    def set_active(self, active: Sequence[bool]) -> None: ...
+
+    def snapshot(self, member: int) -> None: ...
+
+    def restore(self) -> None: ...
+
+    def modules(self) -> list[nn.Module]: ...
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the record.
+
+    Parameters
+    ----------
+    epoch : int
+        From 1.
+    train_loss, validation_loss : float
+        Mean over the members still training; in the objective's units (nats, or squared error on
+        the standardised target). NaN where there are no validation rows.
+    best_loss : float
+        Mean over the members of each one's best validation loss so far.
+    learning_rate : float
+        At the end of the epoch.
+    seconds : float
+        Since the start of training.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    best_loss: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run of the loop left.
+
+    Parameters
+    ----------
+    modules : list of nn.Module
+        The members at their best epochs, in eval mode.
+    best_epochs : tuple of int
+        The epoch kept of each member.
+    history : tuple of Epoch
+    stopped : {"schedule", "patience", "interrupted", "non-finite"}
+        Why training ended.
+    """
+
+    modules: list[nn.Module]
+    best_epochs: tuple[int, ...]
+    history: tuple[Epoch, ...]
+    stopped: str
+
+
+def members_of(
+    modules: Sequence[nn.Module],
+    *,
+    seeds: Sequence[int],
+    n_threads: int = 1,
+    precision: Precision = "float32",
+    kernels: Kernels = "torch",
+) -> Members:
+    """Networks ready to train: stacked by the fast engine, any other by plain autograd.
+
+    The fast engine knows `MLP`, `TabResNet` and `LinearBaseline`, all of one architecture and as
+    `models.py` makes them. Other modules go through `reference.ReferenceMembers`: one after the
+    other, by their own forward pass, without checkpoints.
+
+    Parameters
+    ----------
+    modules : sequence of nn.Module
+        At least one; each maps (batch, input_dim) to (batch, output_dim). They are copied.
+    seeds : sequence of int
+        One per module: the seed of its dropout.
+    n_threads : int, default=1
+    precision : {"float32", "bfloat16"}, default="float32"
+    kernels : {"torch", "compiled"}, default="torch"
+        As for `members.StackedMembers`.
+
+    Raises
+    ------
+    ValueError
+        If plain autograd is asked for another precision or other kernels than the first, besides
+        the errors of `members.StackedMembers`.
+    """
+    try:
+        is_known = len({Architecture.of(module) for module in modules}) <= 1
+    except ArchitectureError:
+        is_known = False
+    if is_known:
+        return StackedMembers(
+            modules, seeds=seeds, n_threads=n_threads, precision=precision, kernels=kernels
+        )
+    if precision != "float32" or kernels != "torch":
+        names = ", ".join(sorted({type(module).__name__ for module in modules}))
+        raise ValueError(
+            "modules must be of one architecture of models.py, unchanged, for precision "
+            f"{precision!r} and kernels {kernels!r}; got {names}; "
+            "leave these settings at 'float32' and 'torch'"
+        )
+    return ReferenceMembers(modules, seeds=seeds)
+
+
+def learning_rate_at(progress: float, peak: float) -> float:
+    """Warm-up over the first 2 % of the steps, then a cosine to zero.
+
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017,
+    equation 5, without restarts.
+
+    Parameters
+    ----------
+    progress : float
+        Share of all steps done, in [0, 1).
+    peak : float
+    """
+    return (
+        peak
+        * min(1.0, (progress + 1e-3) / _WARMUP_SHARE)
+        * 0.5
+        * (1 + math.cos(math.pi * progress))
+    )
+
+
+def train(
+    members: Members,
+    rows: TrainingRows,
+    held_out: HeldOut | None,
+    settings: FitSettings,
+    *,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    checkpointer: Checkpointer | None = None,
+    stop_at: Sequence[int] | None = None,
+    keep_interrupted: bool = True,
+) -> Trained:
+    """Train all members together, each to its own best epoch.
+
+    Parameters
+    ----------
+    members : Members
+    rows : TrainingRows
+    held_out : HeldOut or None
+        The rows that choose the epoch. None: every member keeps its last epoch.
+    settings : FitSettings
+        Resolved.
+    on_epoch : callable, optional
+        Called with each finished `Epoch`.
+    checkpointer : Checkpointer, optional
+        Goes on from its file where there is one, and keeps it up to date.
+    stop_at : sequence of int, optional
+        The epoch after which each member stops; without `held_out`.
+    keep_interrupted : bool, default=True
+        Whether an interrupt after the first epoch ends training with the best epoch so far, rather
+        than going on to the caller.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is not finite before any epoch was good.
+    ValueError
+        If the checkpoint is of another run.
+    """
+    if settings.max_epochs is None:
+        raise ValueError("settings must be resolved before training; call settings.resolved(...)")
+    n_steps = rows.n_batches * settings.max_epochs
+    run = RunState()
+    owners: dict[str, Stateful] = {"rows": rows}
+    if checkpointer is not None:
+        if not isinstance(members, Stateful):
+            raise ValueError(
+                f"a checkpoint needs members that can be resumed; got {type(members).__name__}; "
+                "use members.StackedMembers, or train without a checkpoint"
+            )
+        owners["members"] = members
+        if held_out is not None:
+            owners["held_out"] = held_out
+        run = checkpointer.read(owners) or run
+    keeper = _BestEpochs(members, settings.patience, stop_at, run)
+    started = time.perf_counter() - run.seconds
+
+    graphs = step_graphs(members, rows, settings.weight_decay)
+    blocks = block_steps(members, rows, settings.weight_decay)
+
+    def rate_at(step: int) -> float:
+        return learning_rate_at(step / n_steps, settings.learning_rate)
+
+    def take(block: Sequence[Batch], step: int) -> None:
+        rates = [rate_at(step + i) for i in range(len(block))]
+        if blocks is not None:
+            blocks.take(block, step=step, learning_rates=rates)
+            return
+        for i, batch in enumerate(block):
+            if graphs is not None:
+                graphs.take(batch, step=step + i, learning_rate=rates[i])
+                continue
+            members.forward_backward(batch.x, batch.gradient, step=step + i, part=batch.part)
+            members.optimizer_step(rates[i], settings.weight_decay)
+
+    together = 1 if blocks is None else blocks.n_batches
+    with _one_thread_an_operation(), _watched(checkpointer):
+        try:
+            while run.epoch <= settings.max_epochs and not keeper.all_done:
+                for block in in_blocks(rows.epoch(run.epoch, skip=run.batches), together):
+                    take(block, (run.epoch - 1) * rows.n_batches + run.batches)
+                    run.batches += len(block)
+                    if checkpointer is not None and checkpointer.is_due:
+                        run.seconds = time.perf_counter() - started
+                        checkpointer.write(run, owners)
+                        checkpointer.end_if_told()
+                losses = rows.take_running_loss().double().cpu()
+                validation = None if held_out is None else held_out.losses(members.logits)
+                run.seconds = time.perf_counter() - started
+                rate = rate_at(run.epoch * rows.n_batches - 1)
+                if not keeper.record(losses, validation, rate):
+                    return _finished(members, keeper, "non-finite")
+                if on_epoch is not None:
+                    on_epoch(_epoch(run.history[-1]))
+        except KeyboardInterrupt:
+            if not (run.history and keep_interrupted):
+                raise
+            return _finished(members, keeper, "interrupted")
+    done = run.epoch > settings.max_epochs
+    return _finished(members, keeper, "schedule" if done else "patience")
+
+
+def _finished(members: Members, keeper: _BestEpochs, stopped: str) -> Trained:
+    run = keeper.run
+    advice = "try a lower learning_rate (a tenth), or look for extreme values in the target"
+    if stopped == "non-finite" and not run.history:
+        raise FloatingPointError(f"the training loss is not finite in the first epoch; {advice}")
+    if stopped == "non-finite":
+        warnings.warn(
+            f"the loss became non-finite in epoch {run.epoch}; the best epoch before it is "
+            f"kept; {advice}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    if stopped == "interrupted":
+        warnings.warn(
+            f"training was interrupted in epoch {run.epoch}; the best epoch so far is kept",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    members.restore()
+    history = tuple(_epoch(numbers) for numbers in run.history)
+    return Trained(members.modules(), tuple(run.best_epochs), history, stopped)
+
+
+def _epoch(numbers: Mapping[str, float]) -> Epoch:
+    rest = {name: value for name, value in numbers.items() if name != "epoch"}
+    return Epoch(int(numbers["epoch"]), **rest)
+
+
+class _BestEpochs:
+    """Which epoch each member keeps, and which members still train."""
+
+    def __init__(
+        self,
+        members: Members,
+        patience: int | None,
+        stop_at: Sequence[int] | None,
+        run: RunState,
+    ) -> None:
+        self._members, self._patience, self._stop_at = members, patience, stop_at
+        self.run = run
+        if not run.best:
+            run.best = [math.inf] * members.n_members
+            run.best_epochs = [0] * members.n_members
+
+    def record(self, train: Tensor, validation: Tensor | None, rate: float) -> bool:
+        """Keep what improved and go to the next epoch; False if a running loss is not finite."""
+        run = self.run
+        losses = train if validation is None else validation
+        running = [k for k in range(self._members.n_members) if not self._is_done(k)]
+        if not all(math.isfinite(losses[k]) and math.isfinite(train[k]) for k in running):
+            return False
+        for k in running:
+            if validation is None or losses[k] < run.best[k]:
+                run.best[k] = float(losses[k])
+                run.best_epochs[k] = run.epoch
+                self._members.snapshot(k)
+        run.history.append(
+            {
+                "epoch": run.epoch,
+                "train_loss": float(train[running].mean()),
+                "validation_loss": math.nan
+                if validation is None
+                else float(losses[running].mean()),
+                "best_loss": sum(run.best) / len(run.best),
+                "learning_rate": rate,
+                "seconds": run.seconds,
+            }
+        )
+        run.epoch, run.batches = run.epoch + 1, 0
+        self._members.set_active([not self._is_done(k) for k in range(self._members.n_members)])
+        return True
+
+    def _is_done(self, member: int) -> bool:
+        """Whether a member has no business in the epoch under way."""
+        if self._stop_at is not None:
+            return self.run.epoch > self._stop_at[member]
+        waited = self.run.epoch - 1 - self.run.best_epochs[member]
+        return self._patience is not None and waited >= self._patience
+
+    @property
+    def all_done(self) -> bool:
+        return all(self._is_done(k) for k in range(self._members.n_members))
+
+
+_runs_lock = threading.Lock()
+_runs = 0
+_threads_before_runs = 1
+
+
+@contextlib.contextmanager
+def _one_thread_an_operation() -> Iterator[None]:
+    """Use one thread inside an operation, and leave the caller's number as it was.
+
+    Threads inside an operation gain nothing at these sizes; members share the cores instead. torch
+    keeps one number per thread, and one of the process that fresh threads begin with: a thread
+    that begins during another's run finds that run's 1 there, not the user's number.
+    """
+    global _runs, _threads_before_runs
+    with _runs_lock:
+        before = torch.get_num_threads()
+        if _runs == 0:
+            _threads_before_runs = before
+        elif before == 1:
+            before = _threads_before_runs
+        _runs += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _runs_lock:
+            _runs -= 1
+            torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _watched(checkpointer: Checkpointer | None) -> Iterator[None]:
+    if checkpointer is None:
+        yield
+        return
+    with checkpointer.on_sigterm():
+        yield

@@ -1,0 +1,398 @@
+"""What a training mode optimises: loss, its gradient in the logits, and the weights of rows.
+
+An `Objective` holds the targets and row weights of one set of rows on the training device. The
+loop asks it for the gradient of a batch's loss with respect to the stacked logits of all members,
+and it keeps the running loss on the device, so that a step never waits for the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tabwright.training.engine.compiled_kernels import CompiledCrossEntropy
+
+__all__ = ["Objective", "class_weight_vector", "row_weights"]
+
+
+def row_weights(
+    codes: np.ndarray | None,
+    sample_weight: np.ndarray | None,
+    class_weights: np.ndarray | None,
+    n_rows: int,
+) -> np.ndarray | None:
+    """Product of sample and class weights, per row.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_rows,), int64, or None
+        Class codes; None in regression.
+    sample_weight : ndarray of shape (n_rows,), float64, or None
+    class_weights : ndarray of shape (n_classes,), float64, or None
+    n_rows : int
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), float64, or None
+        None where every row counts the same.
+    """
+    if sample_weight is None and class_weights is None:
+        return None
+    weights = np.ones(n_rows) if sample_weight is None else sample_weight.astype(np.float64)
+    if class_weights is not None and codes is not None:
+        weights = weights * class_weights[codes]
+    return weights
+
+
+def class_weight_vector(
+    codes: np.ndarray, n_classes: int, sample_weight: np.ndarray | None = None
+) -> np.ndarray:
+    """The contract's inverse-frequency weights on weighted counts.
+
+    With integer sample weights this equals `models.compute_class_weights` on rows repeated that
+    many times: total / (n_classes * max(count, 1)).
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_rows,), int64
+        Class codes in 0..n_classes-1.
+    n_classes : int
+    sample_weight : ndarray of shape (n_rows,), float64, or None
+
+    Returns
+    -------
+    ndarray of shape (n_classes,), float64
+    """
+    counts = np.bincount(codes, weights=sample_weight, minlength=n_classes).astype(np.float64)
+    # The clamp at one row is the contract's for classes without a row; a class whose rows weigh
+    # less than one row in all keeps its own count, or scaling all weights would change the result.
+    clamped = np.where(counts > 0, counts, 1.0)
+    weights: np.ndarray = counts.sum() / (n_classes * clamped)
+    return weights
+
+
+def _of_members(values: Tensor, members: slice) -> Tensor:
+    """Those of some members; a single value is everyone's."""
+    return values if len(values) == 1 else values[members]
+
+
+@dataclass
+class Objective:
+    """Targets and weights of one set of rows, and the loss over them.
+
+    Parameters
+    ----------
+    targets : Tensor
+        Class codes of shape (n_rows,), int64, or standardised regression targets of shape
+        (n_rows, 1), float32.
+    weights : Tensor of shape (n_rows,), float32, or None
+        Row weights, scaled here to mean 1 over the set, so that the scale of the weights does
+        not change the step size.
+    mean_weight : float or None
+        What counts as weight 1, where the set is a piece of a larger one; None: the set's mean.
+    soft_targets : Tensor or None
+        What a teacher says of the same rows: class probabilities of shape (n_rows, n_classes) or
+        predictions of shape (n_rows, 1), in the units of `targets`.
+    teacher_weight : Tensor of shape (n_members,) or float
+        Weight of the soft part, in [0, 1]; the hard part has the rest. Members may differ, so
+        that several weights are tried in one run.
+    temperature : Tensor of shape (n_members,) or float
+        Temperature of the soft part of a classifier (Hinton, Vinyals, Dean, "Distilling the
+        Knowledge in a Neural Network", 2015, section 2); its gradient is scaled by the
+        temperature's square, as there. Members may differ.
+    labelled : Tensor of shape (n_rows,), bool, or None
+        Which rows have a target of their own; the others learn from the soft part alone,
+        whatever the teacher's weight. None: all have one.
+    is_compiled : bool, default=False
+        Compute gradients by compiled kernels where there is one for them: for logits in float32
+        on a CPU and hard class codes.
+    """
+
+    targets: Tensor
+    weights: Tensor | None = None
+    soft_targets: Tensor | None = None
+    teacher_weight: Tensor | float = 0.0
+    temperature: Tensor | float = 1.0
+    labelled: Tensor | None = None
+    mean_weight: float | None = None
+    is_compiled: bool = False
+    _compiled: CompiledCrossEntropy | None = field(init=False, repr=False)
+    _shares: Tensor = field(init=False, repr=False)
+    _temperatures: Tensor = field(init=False, repr=False)
+    _soft: Tensor | None = field(init=False, repr=False)
+    _cools: bool = field(init=False, repr=False)
+    _minus_one: Tensor = field(init=False, repr=False)
+    # Added to in place: what a captured step adds to must stay where it is.
+    _loss_sum: Tensor | None = field(default=None, init=False, repr=False)
+    _row_count: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._shares = torch.as_tensor(self.teacher_weight, device=self.targets.device).reshape(-1)
+        self._temperatures = torch.as_tensor(
+            self.temperature, device=self.targets.device, dtype=torch.float64
+        ).reshape(-1)
+        self._minus_one = torch.full((1, 1, 1), -1.0, device=self.targets.device)
+        if self.weights is not None:
+            mean = self.weights.mean() if self.mean_weight is None else self.mean_weight
+            self.weights = self.weights / mean
+        if self.labelled is not None and self.soft_targets is None:
+            raise ValueError("rows without a label need soft_targets; got None")
+        self._compiled = None
+        if (
+            self.is_compiled
+            and self.is_classification
+            and self.soft_targets is None
+            and self.targets.device.type == "cpu"
+        ):
+            self._compiled = CompiledCrossEntropy(self.targets, self.weights)
+        self._cools = self.is_classification and bool((self._temperatures != 1.0).any())
+        # Cooling starts from logarithms, row by row: members may differ in temperature.
+        self._soft = self.soft_targets
+        if self._soft is not None and self._cools:
+            self._soft = self._soft.clamp_min(1e-12).log()
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether the targets are class codes."""
+        return not self.targets.is_floating_point()
+
+    def _share_of(self, rows: Tensor, logits: Tensor, members: slice) -> Tensor:
+        """Weight of the soft part, of shape (n_members or 1, batch or 1, 1)."""
+        share = _of_members(self._shares, members).to(logits).view(-1, 1, 1)
+        if self.labelled is None:
+            return share
+        own = self.labelled.index_select(0, rows).view(1, -1, 1)
+        return torch.where(own, share, torch.ones_like(share))
+
+    def gradient(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Gradient of the batch's mean loss in the logits; adds the loss to the running sum.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n_members, batch, output_dim)
+        rows : Tensor of shape (batch,), int64
+            Which rows of the set the batch holds.
+
+        Returns
+        -------
+        Tensor of shape (n_members, batch, output_dim)
+            Gradient of each member's own mean loss: the members do not see one another.
+
+        Raises
+        ------
+        ValueError
+            If the running loss comes from a state of another number of members or dtype.
+        """
+        gradient = self.uncounted_gradient(logits, rows)
+        self.count(rows.shape[0])
+        return gradient
+
+    def count(self, n_rows: int) -> None:
+        """Say how many rows `uncounted_gradient` has added the losses of."""
+        self._row_count += n_rows
+
+    @torch.inference_mode()
+    def uncounted_gradient(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """`gradient`, all but the count of rows, which the host keeps.
+
+        After a first call with as many members, nothing but work on the device: a step that was
+        captured repeats all of it.
+        """
+        sums = self.begin(len(logits), logits.dtype)
+        return self.part_gradient(logits, rows, slice(None), sums)
+
+    @torch.inference_mode()
+    def part_gradient(
+        self, logits: Tensor, rows: Tensor, members: slice, loss_sums: Tensor
+    ) -> Tensor:
+        """`uncounted_gradient` for some of the members; threads may each ask for others.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n_chosen, batch, output_dim)
+        rows : Tensor of shape (batch,), int64
+        members : slice
+            Which members they are.
+        loss_sums : Tensor of shape (n_members,)
+            Of `begin`, for all members.
+        """
+        if self._compiled is not None and logits.dtype == torch.float32:
+            return self._compiled.gradient(logits, rows, loss_sums[members])
+        losses, gradient = self._losses_and_gradient(logits, rows, members)
+        weights = None if self.weights is None else self.weights.index_select(0, rows)
+        if weights is not None:
+            losses *= weights
+            gradient *= weights[:, None]
+        loss_sums[members].add_(losses.sum(1))
+        return gradient.div_(rows.shape[0])
+
+    def begin(self, n_members: int, dtype: torch.dtype) -> Tensor:
+        """Where the members' losses add up: a tensor of shape (n_members,), the same every time.
+
+        Raises
+        ------
+        ValueError
+            If the running loss comes from a state of another number of members or dtype.
+        """
+        sums = self._loss_sum
+        if sums is not None and len(sums) == n_members and sums.dtype == dtype:
+            return sums
+        if sums is not None and self._row_count:
+            raise ValueError(
+                f"the running loss must be {dtype} of shape ({n_members},); got {sums.dtype} of "
+                f"shape {tuple(sums.shape)}; start without the state"
+            )
+        # A tensor made in inference mode could change in that mode alone.
+        with torch.inference_mode(False):
+            self._loss_sum = torch.zeros(n_members, dtype=dtype, device=self.targets.device)
+        return self._loss_sum
+
+    def _losses_and_gradient(
+        self, logits: Tensor, rows: Tensor, members: slice
+    ) -> tuple[Tensor, Tensor]:
+        targets = self.targets.index_select(0, rows)
+        soft = share = None
+        if self._soft is not None:
+            soft = self._soft.index_select(0, rows)
+            share = self._share_of(rows, logits, members)
+        if not self.is_classification:
+            # Mixing the two squared errors has the gradient of one squared error on the mixture.
+            goal = targets if soft is None or share is None else torch.lerp(targets, soft, share)
+            error = logits - goal
+            return error.squeeze(-1).square(), error.mul_(2.0)
+        index = targets.expand(logits.shape[0], -1).unsqueeze(-1)
+        log_proba = functional.log_softmax(logits, dim=-1)
+        losses = log_proba.gather(-1, index).squeeze(-1).neg_()
+        if soft is None or share is None:
+            return losses, self._less_the_class(log_proba.exp_(), index)
+        if not self._cools:
+            # Both parts see the same probabilities: their gradients differ in the goal alone.
+            soft_losses = (log_proba * soft).sum(-1).neg_()
+            losses = torch.lerp(losses, soft_losses, share.squeeze(-1))
+        gradient = log_proba.exp_()
+        if not self._cools:
+            # Not `one_hot`, whose checks read the classes on the host.
+            goal = torch.zeros_like(soft).scatter_(-1, targets.unsqueeze(-1), 1.0)
+            return losses, gradient.sub_(torch.lerp(goal, soft, share))
+        self._less_the_class(gradient, index)
+        temperature = _of_members(self._temperatures, members).to(logits).view(-1, 1, 1)
+        soft = torch.softmax(soft / temperature, dim=-1)
+        cooled = functional.log_softmax(logits / temperature, dim=-1)
+        soft_losses = (cooled * soft).sum(-1).neg_() * temperature.squeeze(-1) ** 2
+        soft_gradient = cooled.exp_().sub_(soft).mul_(temperature)
+        return (
+            torch.lerp(losses, soft_losses, share.squeeze(-1)),
+            torch.lerp(gradient, soft_gradient, share),
+        )
+
+    def _less_the_class(self, proba: Tensor, index: Tensor) -> Tensor:
+        """Probabilities less 1 at the row's class, in place."""
+        minus_one = self._minus_one.to(proba.dtype).expand(index.shape)
+        return proba.scatter_add_(-1, index, minus_one)
+
+    def criterion(self, rows: Tensor, member: int = 0) -> Callable[[Tensor, Tensor], Tensor]:
+        """The same loss as a criterion for `models.compute_loss`, by autograd.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (batch,), int64
+        member : int, default=0
+            Whose teacher weight and temperature count.
+
+        Returns
+        -------
+        Callable
+            Takes logits of shape (batch, output_dim) and the batch's targets.
+        """
+
+        def loss(logits: Tensor, targets: Tensor) -> Tensor:
+            soft = None if self.soft_targets is None else self.soft_targets[rows]
+            share = self._share_of(rows, logits, slice(None))
+            share = share[member % len(share)].squeeze(-1)
+            temperature = float(self._temperatures[member % len(self._temperatures)])
+            if self.is_classification:
+                losses = functional.cross_entropy(logits, targets, reduction="none")
+            else:
+                losses = (logits - targets).squeeze(-1).square()
+            if soft is not None and self.is_classification:
+                soft = torch.softmax(soft.clamp_min(1e-12).log() / temperature, dim=-1)
+                cooled = functional.log_softmax(logits / temperature, dim=-1)
+                losses = (1 - share) * losses - share * temperature**2 * (cooled * soft).sum(1)
+            elif soft is not None:
+                goal = torch.lerp(targets, soft, share.unsqueeze(-1))
+                losses = (logits - goal).squeeze(-1).square()
+            return (losses if self.weights is None else losses * self.weights[rows]).mean()
+
+        return loss
+
+    def gradient_of(self, rows: Tensor) -> Callable[[Tensor], Tensor]:
+        """`gradient` as a function of the logits of these rows alone."""
+        return partial(self.gradient, rows=rows)
+
+    def state(self) -> dict[str, Tensor]:
+        """The running loss: sums of shape (n_members,), or (0,) before a batch, and the rows."""
+        sums = torch.zeros(0)
+        if self._loss_sum is not None and self._row_count:
+            sums = self._loss_sum.clone()
+        return {"loss_sum": sums, "row_count": torch.tensor([self._row_count])}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` returned.
+
+        Raises
+        ------
+        ValueError
+            If the sums are not one floating number per member. How many members there are is
+            seen by the next gradient, which refuses others.
+        """
+        sums, n_rows = state["loss_sum"], int(state["row_count"][0])
+        if sums.ndim != 1 or not sums.is_floating_point() or bool(len(sums)) != (n_rows > 0):
+            raise ValueError(
+                "loss_sum of the state must be one floating number per member, or none before a "
+                f"batch; got {sums.dtype} of shape {tuple(sums.shape)} over {n_rows} rows"
+            )
+        own = self._loss_sum
+        if own is None or (len(sums) and (own.shape, own.dtype) != (sums.shape, sums.dtype)):
+            self._loss_sum = sums.to(self.targets.device, copy=True) if len(sums) else None
+        elif len(sums):
+            own.copy_(sums)
+        else:
+            own.zero_()
+        self._row_count = n_rows
+
+    def take_running_loss(self) -> Tensor:
+        """Mean training loss per member since the last call, shape (n_members,); starts anew."""
+        if self._loss_sum is None or not self._row_count:
+            raise RuntimeError("no batch was seen since the last call")
+        mean = self._loss_sum / self._row_count
+        self._loss_sum.zero_()
+        self._row_count = 0
+        return mean
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """Weighted mean loss on the hard targets of all rows, per member, in float64.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n_members, n_rows, output_dim)
+
+        Returns
+        -------
+        Tensor of shape (n_members,), float64
+            Cross-entropy in nats, or squared error in standardised units.
+        """
+        logits = logits.double()
+        if self.is_classification:
+            index = self.targets.expand(logits.shape[0], -1).unsqueeze(-1)
+            losses = -functional.log_softmax(logits, dim=-1).gather(-1, index).squeeze(-1)
+        else:
+            losses = (logits - self.targets.double()).squeeze(-1).square()
+        if self.weights is None:
+            return losses.mean(1)
+        return losses @ self.weights.double() / self.weights.double().sum()

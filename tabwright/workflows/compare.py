@@ -1,0 +1,524 @@
+"""Cross-validated comparison: all modes that fit the task, beside tree ensembles.
+
+What `tabwright compare` does, as a function. Every candidate sees the same folds; each sets its
+own validation rows aside inside the training rows of a fold. The references are the ensembles of
+`tree_kinds`, whose number of boosting rounds is chosen by cross-validation inside the training
+rows too (`teachers.soft_labels`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, Final, Protocol
+
+import numpy as np
+import polars as pl
+import torch
+
+from tabwright.artifact.container import pack
+from tabwright.distillation.teachers import TeacherKind, soft_labels
+from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.inference.predictor import Predictor
+from tabwright.metrics import score_classification, score_regression
+from tabwright.settings import Task, modes_for
+from tabwright.splits import fold_rows, forward_folds
+from tabwright.tables import TableError, profile_table
+from tabwright.tables.labelled import (
+    TableRequest,
+    TrainingTable,
+    read_training_table,
+)
+from tabwright.workflows.paired_differences import PairedDifference, paired_difference
+from tabwright.workflows.train import fit_settings, using_threads
+
+__all__ = ["CandidateScores", "CompareRequest", "Comparison", "run_comparison"]
+
+REFERENCES: Final[tuple[TeacherKind, ...]] = ("hist_gradient_boosting", "lightgbm", "catboost")
+
+# The metric that judges, and what else is shown.
+_METRICS: Final[dict[Task, tuple[str, ...]]] = {
+    "classification": ("log_loss", "accuracy", "balanced_accuracy", "auc", "average_precision"),
+    "regression": ("rmse", "mae", "r2"),
+}
+_HIGHER_IS_BETTER: Final = frozenset(
+    ("accuracy", "balanced_accuracy", "auc", "average_precision", "r2")
+)
+_LIKELY = 0.9
+# A model must be so many times smaller to be worth a word.
+_SMALLER = 4.0
+_INNER_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """What to compare, and how.
+
+    Parameters
+    ----------
+    table : TableRequest
+    modes : tuple of str
+        Training modes; empty: all that fit the task.
+    references : bool
+        Whether tree ensembles stand beside them: scikit-learn's, and LightGBM and CatBoost where
+        they are installed.
+    metric : str or None
+        The metric that judges; None: log-loss, or RMSE.
+    n_folds : int
+        At least 2.
+    n_repeats : int
+        How often rows are dealt to folds anew; 1 with `time`.
+    settings : mapping of str to object
+        Fields of `FitSettings` for all modes.
+    n_threads : int or None
+    random_state : int
+    """
+
+    table: TableRequest
+    modes: tuple[str, ...] = ()
+    references: bool = True
+    metric: str | None = None
+    n_folds: int = 5
+    n_repeats: int = 1
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    n_threads: int | None = None
+    random_state: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_folds < 2:
+            raise ValueError(f"the number of folds must be at least 2; got {self.n_folds}")
+        if self.n_repeats < 1:
+            raise ValueError(f"the number of repeats must be at least 1; got {self.n_repeats}")
+        if self.n_repeats > 1 and self.table.time is not None:
+            raise ValueError(
+                f"folds in time are one and the same at every repeat; got {self.n_repeats} "
+                "repeats; leave them out"
+            )
+        if self.n_threads is not None and self.n_threads < 1:
+            raise ValueError(f"the number of threads must be at least 1; got {self.n_threads}")
+        tasks: tuple[Task, ...] = ("classification", "regression")
+        known = {metric for task in tasks for metric in _METRICS[task]}
+        if self.metric is not None and self.metric not in known:
+            raise ValueError(
+                f"the metric must be one of {', '.join(sorted(known))}; got {self.metric!r}"
+            )
+        doubled = [mode for k, mode in enumerate(self.modes) if mode in self.modes[:k]]
+        if doubled:
+            raise ValueError(f"a mode is compared once; got {doubled[0]!r} twice")
+        for mode in self.modes or modes_for("classification"):
+            self.settings_of(mode, "classification")
+
+    def settings_of(self, mode: str, task: Task) -> Any:
+        """`FitSettings` of a mode."""
+        values = {**self.settings, "training_mode": mode}
+        return fit_settings(values, task=task, random_state=self.random_state)
+
+
+@dataclass(frozen=True)
+class CandidateScores:
+    """How one candidate did.
+
+    Parameters
+    ----------
+    name : str
+    is_reference : bool
+        Whether it is a tree ensemble and no mode of ours.
+    scores : dict of str to tuple of float
+        By metric, one value a fold.
+    fit_seconds : float
+        Mean over the folds, from raw columns to a model that predicts.
+    rows_per_second : float
+        Median over the folds of predicting the test rows from raw columns.
+    size_bytes : int or None
+        Mean size of a saved model; of an ensemble, as its library pickles it.
+    behind : PairedDifference or None
+        How much worse than the best it is by the metric that judges; None for the best itself.
+    """
+
+    name: str
+    is_reference: bool
+    scores: dict[str, tuple[float, ...]]
+    fit_seconds: float
+    rows_per_second: float
+    size_bytes: int | None
+    behind: PairedDifference | None = None
+
+    def mean(self, metric: str) -> float:
+        """Mean of a metric over the folds."""
+        return float(np.mean(self.scores[metric]))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of a comparison.
+
+    Parameters
+    ----------
+    task : {"classification", "regression"}
+    metric : str
+        The one that judged.
+    n_rows, n_folds, n_repeats : int
+    candidates : tuple of CandidateScores
+        The best first.
+    use : str
+        The mode of ours to use.
+    probability_best : float
+        Probability that `use` is better than the next candidate after it, or, where a reference
+        comes before it, better than that reference.
+    advice : tuple of str
+        Which to use and how sure that is, in sentences.
+    messages : tuple of str
+        What was decided on the way.
+    seconds : float
+    """
+
+    task: Task
+    metric: str
+    n_rows: int
+    n_folds: int
+    n_repeats: int
+    candidates: tuple[CandidateScores, ...]
+    use: str
+    probability_best: float
+    advice: tuple[str, ...]
+    messages: tuple[str, ...]
+    seconds: float
+
+
+class _Fitted(Protocol):
+    @property
+    def size_bytes(self) -> int | None: ...
+
+    def predict(self, frame: pl.DataFrame) -> np.ndarray: ...
+
+
+class Progress(Protocol):
+    """Told how many fits more are done, and which comes next."""
+
+    def __call__(self, count: int, text: str = "") -> None: ...
+
+
+def run_comparison(
+    request: CompareRequest,
+    *,
+    on_message: Callable[[str], None] | None = None,
+    on_start: Callable[[int], Progress] | None = None,
+) -> Comparison:
+    """Cross-validate the candidates and say which to use.
+
+    Parameters
+    ----------
+    request : CompareRequest
+    on_message : callable, optional
+        Called with each decision as it is made.
+    on_start : callable, optional
+        Called with the number of fits to come; gives what is told of each.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    TableError
+        If the table or a column is not what it should be.
+    ValueError
+        If the request contradicts itself or the table; before any fit.
+    """
+    started = time.perf_counter()
+    messages: list[str] = []
+
+    def say(message: str) -> None:
+        messages.append(message)
+        if on_message is not None:
+            on_message(message)
+
+    table = read_training_table(request.table, say)
+    metrics = _METRICS[table.task]
+    metric = request.metric or metrics[0]
+    if metric not in metrics:
+        raise ValueError(
+            f"the metric of a {table.task} task must be one of {', '.join(metrics)}; got {metric!r}"
+        )
+    modes = request.modes or modes_for(table.task)
+    candidates: dict[str, Callable[[TrainingTable], _Fitted]] = {
+        mode: _mode(request, mode, table.task) for mode in modes
+    }
+    references = _references(say) if request.references else ()
+    for kind in references:
+        candidates[kind] = _reference(kind, request)
+    if len(candidates) < 2:
+        raise ValueError(
+            f"a comparison needs at least 2 candidates; got {', '.join(candidates)}; name more "
+            "modes, or let the references in"
+        )
+    folds = _folds(table, request)
+    n_fits = len(folds) * len(candidates)
+    say(f"{len(folds)} folds x {len(candidates)} candidates: {n_fits} fits")
+    told = (lambda count, text="": None) if on_start is None else on_start(n_fits)
+    results: dict[str, list[_FoldResult]] = {name: [] for name in candidates}
+    with using_threads(request.n_threads):
+        for number, (train_index, test_index) in enumerate(folds, 1):
+            train, test = table.take(train_index), table.take(test_index)
+            for name, fit in candidates.items():
+                told(0, f"fold {number} of {len(folds)}, {name}")
+                results[name].append(_judge(fit, train, test, metrics))
+                told(1)
+    scored = tuple(
+        _candidate(name, name in references, of_folds, metrics)
+        for name, of_folds in results.items()
+    )
+    sign = -1.0 if metric in _HIGHER_IS_BETTER else 1.0
+    share = float(np.mean([len(test) / len(train) for train, test in folds]))
+    ranked = _ranked(scored, metric, sign, share)
+    use, probability, advice = _advice(ranked, metric, sign, share)
+    return Comparison(
+        task=table.task,
+        metric=metric,
+        n_rows=len(table),
+        n_folds=request.n_folds,
+        n_repeats=request.n_repeats,
+        candidates=ranked,
+        use=use,
+        probability_best=probability,
+        advice=advice,
+        messages=tuple(messages),
+        seconds=time.perf_counter() - started,
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# Candidates
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _FittedMode:
+    predictor: Predictor
+
+    @property
+    def size_bytes(self) -> int:
+        return len(pack(*self.predictor.model.to_artifact()))
+
+    def predict(self, frame: pl.DataFrame) -> np.ndarray:
+        if self.predictor.model.classes is None:
+            return self.predictor.predict_values(frame)
+        return self.predictor.predict_proba(frame)
+
+
+def _mode(request: CompareRequest, mode: str, task: Task) -> Callable[[TrainingTable], _Fitted]:
+    settings = request.settings_of(mode, task)
+
+    def fit(train: TrainingTable) -> _FittedMode:
+        model = fit_table(
+            LabelledRows(train.features, train.target, train.weight),
+            settings,
+            classes=train.classes,
+            groups=train.groups,
+            time=train.time,
+            target_name=request.table.target,
+        )
+        return _FittedMode(Predictor(model))
+
+    return fit
+
+
+def _references(say: Callable[[str], None]) -> tuple[TeacherKind, ...]:
+    found: list[TeacherKind] = []
+    for kind in REFERENCES:
+        if kind == "hist_gradient_boosting" or find_spec(kind) is not None:
+            found.append(kind)
+        else:
+            say(f'{kind} is not installed; pip install "tabwright[trees]" adds it')
+    return tuple(found)
+
+
+def _reference(kind: TeacherKind, request: CompareRequest) -> Callable[[TrainingTable], _Fitted]:
+    def fit(train: TrainingTable) -> _Fitted:
+        return soft_labels(
+            train.features,
+            profile_table(train.features),
+            train.target,
+            task=train.task,
+            n_classes=0 if train.classes is None else len(train.classes),
+            teacher=kind,
+            sample_weight=train.weight,
+            groups=train.groups,
+            n_folds=_INNER_FOLDS,
+            random_state=request.random_state,
+            n_threads=torch.get_num_threads(),
+        )
+
+    return fit
+
+
+# ---------------------------------------------------------------------------------------------
+# Folds
+# ---------------------------------------------------------------------------------------------
+
+
+def _folds(table: TrainingTable, request: CompareRequest) -> list[tuple[np.ndarray, np.ndarray]]:
+    folds: list[tuple[np.ndarray, np.ndarray]] = []
+    if table.time is not None:
+        folds += forward_folds(table.time, request.n_folds)
+    else:
+        for repeat in range(request.n_repeats):
+            of_row = fold_rows(
+                len(table),
+                request.n_folds,
+                table.codes,
+                table.groups,
+                random_state=request.random_state + repeat,
+            )
+            folds += [
+                (np.flatnonzero(of_row != fold), np.flatnonzero(of_row == fold))
+                for fold in range(request.n_folds)
+            ]
+    if table.classes is None:
+        return folds
+    for train, test in folds:
+        lacking = np.setdiff1d(table.target[test], table.target[train])
+        if len(lacking):
+            label = table.classes[lacking[0]]
+            raise TableError(
+                "every class that a fold tests must have training rows in that fold; class "
+                f"{label!s} has none in one of them; leave its rows out, or give fewer folds"
+            )
+    return folds
+
+
+# ---------------------------------------------------------------------------------------------
+# Scores
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _FoldResult:
+    scores: dict[str, float]
+    fit_seconds: float
+    rows_per_second: float
+    size_bytes: int | None
+
+
+def _judge(
+    fit: Callable[[TrainingTable], _Fitted],
+    train: TrainingTable,
+    test: TrainingTable,
+    metrics: Sequence[str],
+) -> _FoldResult:
+    started = time.perf_counter()
+    fitted = fit(train)
+    fitted_at = time.perf_counter()
+    output = fitted.predict(test.features)
+    seconds = time.perf_counter() - fitted_at
+    score = score_regression if test.classes is None else score_classification
+    scores = score(test.target, output, test.weight)
+    return _FoldResult(
+        scores={name: scores[name] for name in metrics if name in scores},
+        fit_seconds=fitted_at - started,
+        rows_per_second=len(test) / max(seconds, 1e-9),
+        size_bytes=fitted.size_bytes,
+    )
+
+
+def _candidate(
+    name: str, is_reference: bool, folds: Sequence[_FoldResult], metrics: Sequence[str]
+) -> CandidateScores:
+    sizes = [fold.size_bytes for fold in folds if fold.size_bytes is not None]
+    shared = [metric for metric in metrics if all(metric in fold.scores for fold in folds)]
+    return CandidateScores(
+        name=name,
+        is_reference=is_reference,
+        scores={metric: tuple(fold.scores[metric] for fold in folds) for metric in shared},
+        fit_seconds=float(np.mean([fold.fit_seconds for fold in folds])),
+        rows_per_second=float(np.median([fold.rows_per_second for fold in folds])),
+        size_bytes=round(float(np.mean(sizes))) if sizes else None,
+    )
+
+
+def _ranked(
+    candidates: Sequence[CandidateScores], metric: str, sign: float, test_share: float
+) -> tuple[CandidateScores, ...]:
+    """The best first, each with how far it is behind."""
+    if any(metric not in candidate.scores for candidate in candidates):
+        raise ValueError(
+            f"the metric {metric} is not defined on every fold (a fold may hold one class, or one "
+            "value); give fewer folds, or another metric"
+        )
+    ordered = sorted(candidates, key=lambda candidate: sign * candidate.mean(metric))
+    best = ordered[0]
+    return (
+        best,
+        *(
+            CandidateScores(
+                **{**vars(other), "behind": _behind(other, best, metric, sign, test_share)}
+            )
+            for other in ordered[1:]
+        ),
+    )
+
+
+def _behind(
+    one: CandidateScores, other: CandidateScores, metric: str, sign: float, test_share: float
+) -> PairedDifference:
+    """How much worse the first is than the second; above 0 is worse, whatever the metric."""
+    differences = sign * (np.array(one.scores[metric]) - np.array(other.scores[metric]))
+    return paired_difference(differences, test_share=test_share)
+
+
+def _advice(
+    ranked: Sequence[CandidateScores], metric: str, sign: float, test_share: float
+) -> tuple[str, float, tuple[str, ...]]:
+    ours = [candidate for candidate in ranked if not candidate.is_reference]
+    chosen = ours[0]
+    if chosen is ranked[0]:
+        rival = ranked[1]
+        gap = _behind(rival, chosen, metric, sign, test_share)
+        probability = gap.probability_above
+        sentences = [
+            f"use {chosen.name}: {_sureness(probability)} better in {metric} than {rival.name}, "
+            f"the next, by {gap.mean:.3g} (probability {_percent(probability)})"
+        ]
+    else:
+        rival = ranked[0]
+        gap = _behind(chosen, rival, metric, sign, test_share)
+        probability = 1.0 - gap.probability_above
+        sentences = [
+            f"{rival.name} is {_sureness(gap.probability_above)} better in {metric} than "
+            f"{chosen.name}, the best mode of tabwright here, by {gap.mean:.3g} (probability "
+            f"{_percent(gap.probability_above)})",
+            f"to stay with tabwright, use {chosen.name}",
+        ]
+    even = [
+        candidate
+        for candidate in ours[1:]
+        if not _behind(candidate, chosen, metric, sign, test_share).is_clear
+    ]
+    if even:
+        names = ", ".join(candidate.name for candidate in even)
+        sentences.append(f"these folds cannot tell {chosen.name} from {names}")
+    small = [
+        candidate
+        for candidate in even
+        if candidate.size_bytes
+        and chosen.size_bytes
+        and candidate.size_bytes * _SMALLER <= chosen.size_bytes
+    ]
+    if small:
+        least = min(small, key=lambda candidate: candidate.size_bytes or 0)
+        times = (chosen.size_bytes or 0) / (least.size_bytes or 1)
+        sentences.append(f"of those, {least.name} is {times:.0f} times smaller")
+    return chosen.name, probability, tuple(sentences)
+
+
+def _sureness(probability: float) -> str:
+    if probability >= 0.5 + 0.95 / 2.0:
+        return "surely"
+    return "likely" if probability >= _LIKELY else "perhaps"
+
+
+def _percent(probability: float) -> str:
+    """Five folds never make anything certain."""
+    return f"{100.0 * min(max(probability, 0.01), 0.99):.0f} %"

@@ -1,0 +1,174 @@
+"""One distillation on a table on disk: read, hold rows out, teach, compare, save.
+
+What `tabwright distill` does, as a function. With the table, seed and share of a `tabwright train`
+the rows held out are the same, so that a model it saved has not seen them either.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tabwright.artifact.atomic_write import check_writable
+from tabwright.distillation.fidelity import FidelityReport
+from tabwright.distillation.soft_targets import Teaching
+from tabwright.distillation.trees import tree_learner
+from tabwright.fitting.distill_table import Budget, Split, distill_table, named_teacher
+from tabwright.fitting.fit_table import LabelledRows
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.tables import read_table
+from tabwright.tables.labelled import TableRequest, read_training_table
+from tabwright.workflows.train import fit_settings, using_threads
+
+__all__ = ["DistillRequest", "DistillResult", "run_distillation"]
+
+
+@dataclass(frozen=True)
+class DistillRequest:
+    """What to distil, and how.
+
+    Parameters
+    ----------
+    teacher : str
+        A tree kind, or the path of a model file of ours.
+    table : TableRequest
+    output : Path or None
+        Where to save; None: in the working folder, named after the table.
+    test_fraction : float
+        Share of the rows kept for the verdict; 0: it is given on the validation rows.
+    unlabelled : str or None
+        A table of further rows for the teacher to label.
+    settings : mapping of str to object
+        Fields of `FitSettings` of the student, but for the task, the seed and the mode.
+    budget : Budget
+    sweep : tuple of int
+        Widths to try besides.
+    n_threads : int or None
+    random_state : int
+    """
+
+    teacher: str
+    table: TableRequest
+    output: Path | None = None
+    test_fraction: float = 0.2
+    unlabelled: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
+    sweep: tuple[int, ...] = ()
+    n_threads: int | None = None
+    random_state: int = 0
+
+    @property
+    def path(self) -> Path:
+        """Where the student goes."""
+        if self.output is not None:
+            return self.output
+        return Path(f"{self.table.stem}-student.safetensors")
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """What came of it.
+
+    Parameters
+    ----------
+    model : FittedModel
+        The student.
+    report : FidelityReport
+    path : Path
+        Where it was saved.
+    messages : tuple of str
+        What was decided on the way, in sentences.
+    seconds : float
+    """
+
+    model: FittedModel
+    report: FidelityReport
+    path: Path
+    messages: tuple[str, ...]
+    seconds: float
+
+
+def run_distillation(
+    request: DistillRequest, *, on_message: Callable[[str], None] | None = None
+) -> DistillResult:
+    """Read, teach, compare and save.
+
+    Parameters
+    ----------
+    request : DistillRequest
+    on_message : callable, optional
+        Called with each decision as it is made.
+
+    Returns
+    -------
+    DistillResult
+
+    Raises
+    ------
+    TableError
+        If a table or a column is not what it should be.
+    ArtifactError
+        If the teacher's file is not a whole and valid model of ours.
+    ValueError
+        If the request contradicts itself, the teacher or the table.
+    OSError
+        If the result cannot be written; checked before anything is read.
+    """
+    started = time.perf_counter()
+    messages: list[str] = []
+
+    def say(message: str) -> None:
+        messages.append(message)
+        if on_message is not None:
+            on_message(message)
+
+    split = Split(test_fraction=request.test_fraction)
+    for source in (request.table.table, request.teacher):
+        if Path(source).exists() and request.path.exists() and request.path.samefile(Path(source)):
+            raise ValueError(
+                f"the student must not replace table or teacher; got {request.path} as both"
+            )
+    check_writable(request.path)
+    teacher = named_teacher(request.teacher)
+    wanted = request.table
+    if isinstance(teacher, FittedModel):
+        task = teacher.settings.task
+        if wanted.task not in (None, task):
+            raise ValueError(f"the teacher is a model for {task}; got the task {wanted.task!r}")
+        wanted = replace(wanted, task=task)
+        say(f"teacher: {request.teacher}, a {task} model")
+    else:
+        tree_learner(teacher)
+        say(f"teacher: {teacher}")
+    table = read_training_table(wanted, say)
+    settings = fit_settings(
+        {**request.settings, "training_mode": "tree_teacher_distillation"},
+        task=table.task,
+        random_state=request.random_state,
+    )
+    unlabelled = None if request.unlabelled is None else read_table(request.unlabelled)
+    with using_threads(request.n_threads):
+        model, report = distill_table(
+            LabelledRows(table.features, table.target, table.weight),
+            settings,
+            Teaching(teacher, unlabelled=unlabelled, n_threads=torch.get_num_threads()),
+            classes=table.classes,
+            split=replace(split, groups=table.groups, time=table.time),
+            target_name=request.table.target,
+            budget=request.budget,
+            sweep=request.sweep,
+            on_message=say,
+        )
+    model = replace(
+        model, card={**model.card, "columns_not_used": list(request.table.columns_not_used)}
+    )
+    model.save(request.path)
+    return DistillResult(
+        model, report, request.path, tuple(messages), time.perf_counter() - started
+    )

@@ -1,0 +1,295 @@
+"""A fitted model on a table on disk: predictions piece by piece, scores of all rows.
+
+What `tabwright predict` and `tabwright evaluate` do, as functions. Tables are read in batches, so
+that neither needs memory for the whole of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
+from tabwright.inference.scoring import prediction_frame, score_output
+from tabwright.metrics import classification_intervals, regression_intervals
+from tabwright.tables import (
+    TableError,
+    iter_tables,
+    labels_to_codes,
+    regression_target,
+    sample_weights,
+    table_dtypes,
+)
+
+__all__ = ["TableScores", "iter_predictions", "score_table"]
+
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class TableScores:
+    """How good a model is on a labelled table.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows that were scored.
+    n_without_target : int
+        Rows that were left out.
+    metrics : dict of str to float
+        As `score_classification` or `score_regression` has them; those that judge labels, by the
+        model's decision rule where it has one.
+    class_weighted : dict of str to float
+        The same with the class weights of training; empty where there were none.
+    intervals : dict of str to (low, high)
+        95 % bootstrap intervals of the metrics; empty where they were not asked for.
+    """
+
+    n_rows: int
+    n_without_target: int
+    metrics: dict[str, float]
+    class_weighted: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+
+
+def iter_predictions(
+    model: FittedModel,
+    table: str,
+    *,
+    keep: Sequence[str] = (),
+    coverage: float | None = None,
+    batch_rows: int = _BATCH_ROWS,
+) -> Iterator[pl.DataFrame]:
+    """Predict a table of any length, in bounded memory.
+
+    Checks that need no rows are made at the call, the rest as the pieces come.
+
+    Parameters
+    ----------
+    model : FittedModel
+    table : str
+        A file, folder or pattern with the columns of training, in any order.
+    keep : sequence of str, default=()
+        Columns of the table to put before the predictions. From CSV files they come as they are
+        written, unless the model uses them too.
+    coverage : float, optional
+        In regression: add the ends of intervals that hold this share of new values.
+    batch_rows : int, default=65_536
+        Rows of a piece.
+
+    Yields
+    ------
+    polars.DataFrame
+        As `prediction_frame`, all of the same columns and types.
+
+    Raises
+    ------
+    TableError
+        If columns are missing, or a cell does not fit its column.
+    ValueError
+        If a kept column comes twice or is named as a prediction is, or the model has no
+        intervals of this coverage.
+
+    Warns
+    -----
+    UserWarning
+        If there are columns that training knew nothing of.
+    """
+    reading = _Reading.of(model, table, others=keep)
+    outputs = _output_names(model)
+    predictor = Predictor(model)
+    if coverage is not None:
+        predictor.half_width(coverage)
+        outputs |= {"low", "high"}
+    for position, name in enumerate(keep):
+        if name in keep[:position]:
+            raise ValueError(f"a column can be kept once; got {name!r} twice")
+        if name in outputs:
+            raise ValueError(
+                f"a kept column must not be named as a prediction is; got {name!r}; rename it in "
+                "the table, or leave it out"
+            )
+    return _predictions(predictor, reading, list(keep), coverage, batch_rows)
+
+
+def _predictions(
+    predictor: Predictor,
+    reading: _Reading,
+    keep: list[str],
+    coverage: float | None,
+    batch_rows: int,
+) -> Iterator[pl.DataFrame]:
+    for batch in reading.batches(batch_rows):
+        with batch.in_place() as features:
+            predictions = prediction_frame(predictor, features, coverage)
+        # A selection of no columns has no rows either, so it cannot be the left side of a stack.
+        if keep:
+            # What the file leaves empty stays empty, and is not a text of no characters.
+            kept = batch.frame.select(keep).with_columns(
+                pl.col(name).replace("", None)
+                for name in reading.verbatim
+                if batch.frame.schema[name] == pl.String
+            )
+            predictions = kept.hstack(predictions.get_columns())
+        yield predictions
+
+
+def score_table(
+    model: FittedModel,
+    table: str,
+    target: str,
+    *,
+    weight: str | None = None,
+    drop_null_target: bool = False,
+    intervals: bool = False,
+    batch_rows: int = _BATCH_ROWS,
+) -> TableScores:
+    """Score a model on a labelled table.
+
+    The table is read in batches; predictions and targets of all rows are held.
+
+    Parameters
+    ----------
+    model : FittedModel
+    table : str
+        A file, folder or pattern.
+    target : str
+        Its column of labels or values.
+    weight : str, optional
+        Its column of sample weights.
+    drop_null_target : bool, default=False
+        Leave out rows without a target.
+    intervals : bool, default=False
+        Whether to bootstrap intervals.
+    batch_rows : int, default=65_536
+
+    Returns
+    -------
+    TableScores
+
+    Raises
+    ------
+    TableError
+        If a column is missing, a label was unknown in training, or a target or weight is missing.
+    """
+    others = [target] if weight is None else [target, weight]
+    reading = _Reading.of(model, table, others=others, typed=True)
+    predictor = Predictor(model)
+    predict = predictor.predict_values if model.classes is None else predictor.predict_proba
+    outputs, targets, weights = [], [], []
+    n_absent = 0
+    for batch in reading.batches(batch_rows):
+        column = batch.frame.get_column(target)
+        known = (column.fill_nan(None) if column.dtype.is_float() else column).is_not_null()
+        n_absent += int((~known).sum())
+        if not known.any():
+            continue
+        with batch.in_place() as features:
+            outputs.append(predict(features.filter(known)))
+        targets.append(column.filter(known))
+        if weight is not None:
+            weights.append(sample_weights(batch.frame.get_column(weight).filter(known)))
+    if n_absent and not drop_null_target:
+        raise TableError(
+            f"rows to score need a target; {n_absent:,} have no {target!r}; give "
+            "--drop-null-target to leave them out"
+        )
+    if not targets:
+        raise TableError(f"no row of {table} has a {target!r}; name the column of the labels")
+    output, known_target = np.concatenate(outputs), pl.concat(targets)
+    mass = np.concatenate(weights) if weights else None
+    bounds: dict[str, tuple[float, float]] = {}
+    if model.classes is None:
+        true, decided = regression_target(known_target), None
+        if intervals:
+            bounds = regression_intervals(true, output, mass)
+    else:
+        true = labels_to_codes(known_target, model.classes, where=f"the column {target!r}")
+        decided = predictor.decide(output)
+        if intervals:
+            bounds = classification_intervals(true, output, mass, predicted=decided)
+    judged = (model, true, output, mass, decided)
+    return TableScores(
+        len(output),
+        n_absent,
+        score_output(*judged),
+        score_output(*judged, by_class_weights=True),
+        bounds,
+    )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How a table is read for a model."""
+
+    table: str
+    features: list[str]
+    columns: list[str]
+    dtypes: dict[str, pl.DataType]
+    verbatim: list[str]
+
+    @classmethod
+    def of(
+        cls, model: FittedModel, table: str, *, others: Sequence[str], typed: bool = False
+    ) -> _Reading:
+        dtypes = table_dtypes(table)
+        for name in others:
+            if name not in dtypes:
+                listed = ", ".join(list(dtypes)[:30]) + (", ..." if len(dtypes) > 30 else "")
+                raise TableError(f"{table} has no column {name!r}; its columns are {listed}")
+        plan = model.encoder.plan_
+        # What training saw and did not use needs no word here.
+        known = {model.card.get("target"), *model.card.get("columns_not_used", ()), *others}
+        named = [name for name in dtypes if name not in known or name in plan.names]
+        if plan.named:
+            plan.check_names(named)
+            kinds = zip(plan.names, plan.kinds, strict=True)
+            features = [name for name, kind in kinds if kind != "unused"]
+        else:
+            features = named
+        extra = [name for name in others if name not in features]
+        return cls(table, features, [*features, *extra], dtypes, [] if typed else extra)
+
+    def batches(self, batch_rows: int) -> Iterator[_Batch]:
+        n_before = 0
+        for frame in iter_tables(
+            self.table,
+            batch_rows=batch_rows,
+            columns=self.columns,
+            dtypes={name: self.dtypes[name] for name in self.columns},
+            verbatim=self.verbatim,
+        ):
+            yield _Batch(frame, self.features, n_before, self.table)
+            n_before += frame.height
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows of a table and where in it they stand."""
+
+    frame: pl.DataFrame
+    features: list[str]
+    n_before: int
+    table: str
+
+    @contextmanager
+    def in_place(self) -> Iterator[pl.DataFrame]:
+        """The columns of the model; what is wrong with a cell names the rows it is among."""
+        try:
+            yield self.frame.select(self.features)
+        except TableError as error:
+            if not self.n_before:
+                raise
+            raise TableError(
+                f"{error}; rows are counted from row {self.n_before + 1:,} of {self.table}"
+            ) from error
+
+
+def _output_names(model: FittedModel) -> set[str]:
+    labels = [] if model.classes is None else model.classes.tolist()
+    return {"prediction", *(f"probability_{label}" for label in labels)}

@@ -1,0 +1,543 @@
+"""One training run on a table: read, hold rows out, fit, score, save, report.
+
+What `tabwright train` does, as a function: the command line prints what it returns. The scores
+that a user sees come from rows that had no part in anything before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tabwright.artifact.atomic_write import check_writable
+from tabwright.calibration.decisions import DecisionRule
+from tabwright.distillation.soft_targets import Teaching
+from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind, tree_learner
+from tabwright.distributed.workers import Workers, joined_workers
+from tabwright.fitting.fit_files import fit_files
+from tabwright.fitting.fit_table import LabelledRows, Prior, fit_table
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
+from tabwright.inference.scoring import score_rows
+from tabwright.metrics import score_class_prior, score_constant
+from tabwright.report.write import write_report
+from tabwright.settings import FitSettings, Task
+from tabwright.splits import split_rows
+from tabwright.streaming.memory import reason_to_stream
+from tabwright.streaming.scan import StreamColumns
+from tabwright.tables import TableProfile, profile_table
+from tabwright.tables.labelled import (
+    TableRequest,
+    TrainingTable,
+    read_training_table,
+)
+from tabwright.training.callbacks import Callback, as_callback, telling_failures
+from tabwright.training.checkpoints import Checkpoint
+from tabwright.training.loop import Epoch
+from tabwright.workflows.decision_request import DecisionRequest
+
+__all__ = ["TrainRequest", "TrainResult", "fit_settings", "run_training", "using_threads"]
+
+_OWN_SETTINGS = frozenset({"task", "random_state"})
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train on, and how.
+
+    Parameters
+    ----------
+    table : TableRequest
+    output : Path or None
+        Where to save; None: in the working folder, named after the table and the mode.
+    test_fraction : float
+        Share of the rows kept for the scores; 0 for none.
+    settings : mapping of str to object
+        Fields of `FitSettings`, but for the task and the seed; the mode is `training_mode`.
+    prior : str
+        "training", "balanced", or shares as ``no=0.9,yes=0.1``.
+    teachers : tuple of str
+        Tree ensembles that teach in `tree_teacher_distillation`; empty: the default one.
+    decision : DecisionRequest or None
+        What the stored decision rule shall serve; None: the most probable class.
+    n_threads : int or None
+        None: as many as PyTorch uses by itself.
+    random_state : int
+    report : Path or None
+        Where to write a report on the rows kept for the scores; None: nowhere.
+    memory : int or None
+        Bytes that training may take; rows come from disk where it would take more. None: half of
+        what the machine has free.
+    checkpoint : Path or None
+        Where the run keeps its state, and goes on from. None: nowhere; beside the model, where
+        several workers train.
+    checkpoint_interval : float
+        Seconds between two writes of the state.
+    """
+
+    table: TableRequest
+    output: Path | None = None
+    test_fraction: float = 0.2
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    prior: str = "training"
+    teachers: tuple[str, ...] = ()
+    decision: DecisionRequest | None = None
+    n_threads: int | None = None
+    random_state: int = 0
+    report: Path | None = None
+    memory: int | None = None
+    checkpoint: Path | None = None
+    checkpoint_interval: float = 60.0
+
+    @property
+    def path(self) -> Path:
+        """Where the model goes."""
+        if self.output is not None:
+            return self.output
+        mode = self.settings.get("training_mode", FitSettings.training_mode)
+        return Path(f"{self.table.stem}-{mode}.safetensors")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What came of a run.
+
+    Parameters
+    ----------
+    model : FittedModel
+        Its `metrics` hold "test" and "baseline" where rows were held out.
+    path : Path
+        Where it was saved.
+    messages : tuple of str
+        What was decided on the way, in sentences.
+    seconds : float
+        Reading, fitting, scoring and saving.
+    """
+
+    model: FittedModel
+    path: Path
+    messages: tuple[str, ...] = field(default=())
+    seconds: float = 0.0
+
+
+def run_training(
+    request: TrainRequest,
+    *,
+    on_message: Callable[[str], None] | None = None,
+    on_profile: Callable[[TableProfile], None] | None = None,
+    on_epoch: Callable[[Epoch, int], None] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> TrainResult | None:
+    """Read, fit, score and save.
+
+    Under torchrun the workers share the work; rows come from disk then, as they do where the table
+    does not fit in the memory that it may take.
+
+    Parameters
+    ----------
+    request : TrainRequest
+    on_message : callable, optional
+        Called with each decision as it is made.
+    on_profile : callable, optional
+        Called with what each column of the rows to learn from is, before training.
+    on_epoch : callable, optional
+        Called with each epoch and how many there will be at the most.
+    callbacks : sequence of Callback
+        Told of the start, each epoch and the end, when the model is scored and saved.
+
+    Returns
+    -------
+    TrainResult or None
+        None at all workers but the first, which saves the model.
+
+    Raises
+    ------
+    TableError
+        If the table or a column is not what it should be.
+    ValueError
+        If the request contradicts itself or the table.
+    OSError
+        If the result cannot be written; checked before anything is read.
+    """
+    started = time.perf_counter()
+    messages: list[str] = []
+
+    def say(message: str) -> None:
+        messages.append(message)
+        if on_message is not None:
+            on_message(message)
+        callback.on_message(message)
+
+    _check(request)
+    callback = _with_counter(callbacks, on_epoch)
+    with telling_failures(callback):
+        model: FittedModel | None
+        write_report = None
+        with joined_workers() as workers:
+            reason = reason_to_stream(request.table.table, request.memory)
+            if workers.size > 1:
+                reason = f"{workers.size} workers share the work: rows come from disk"
+            if reason is None:
+                model, write_report = _fit_in_memory(request, say, on_profile, callback)
+            else:
+                if workers.is_first:
+                    say(reason)
+                model = _fit_from_disk(
+                    request, workers, say if workers.is_first else None, on_profile, callback
+                )
+        if model is None:
+            return None
+        for part in ("calibration", "decision"):
+            if part in model.card:
+                say(f"{part}: {model.card[part]}")
+        if "fidelity" in model.card:
+            say(model.card["fidelity"]["verdict"])
+        model = replace(
+            model, card={**model.card, "columns_not_used": list(request.table.columns_not_used)}
+        )
+        model.save(request.path)
+        callback.on_end(model)
+    if request.report is not None and write_report is not None:
+        write_report(model=model, messages=tuple(messages))
+        say(f"wrote the report {request.report}")
+    checkpoint = _checkpoint(request, n_workers=workers.size)
+    if checkpoint is not None and model.card.get("stopped") != "interrupted":
+        checkpoint.remove()
+    return TrainResult(model, request.path, tuple(messages), time.perf_counter() - started)
+
+
+class _Counter(Callback):
+    """Passes each epoch on with the number of them."""
+
+    def __init__(self, on_epoch: Callable[[Epoch, int], None]) -> None:
+        self._on_epoch = on_epoch
+        self._n_epochs = 0
+
+    def on_start(self, settings: FitSettings, n_training_rows: int, n_validation_rows: int) -> None:
+        self._n_epochs = settings.max_epochs or 0
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        self._on_epoch(epoch, self._n_epochs)
+
+
+def _with_counter(
+    callbacks: Sequence[Callback], on_epoch: Callable[[Epoch, int], None] | None
+) -> Callback:
+    return as_callback([*callbacks, *([] if on_epoch is None else [_Counter(on_epoch)])])
+
+
+def _checkpoint(request: TrainRequest, *, n_workers: int) -> Checkpoint | None:
+    path = request.checkpoint
+    if path is None and n_workers > 1:
+        path = request.path.with_name(f"{request.path.name}.run")
+    return None if path is None else Checkpoint(path, request.checkpoint_interval)
+
+
+def _fit_from_disk(
+    request: TrainRequest,
+    workers: Workers,
+    say: Callable[[str], None] | None,
+    on_profile: Callable[[TableProfile], None] | None,
+    callback: Callback,
+) -> FittedModel | None:
+    asked = request.table
+    if asked.time is not None:
+        raise ValueError(
+            f"rows from disk cannot be put in order; got time={asked.time!r}; raise --memory, or "
+            "train on files up to a date and evaluate on later ones"
+        )
+    if request.report is not None:
+        raise ValueError(
+            f"a report is on rows in memory; got {request.report} for rows from disk; raise "
+            "--memory, or leave out --report"
+        )
+    columns = StreamColumns(
+        target=asked.target,
+        drop=asked.drop,
+        group=asked.group,
+        weight=asked.weight,
+        drop_null_target=asked.drop_null_target,
+    )
+    task: Task | None = None
+    if asked.task is not None:
+        task = "regression" if asked.task == "regression" else "classification"
+    with using_threads(request.n_threads):
+        return fit_files(
+            asked.table,
+            columns,
+            lambda task: fit_settings(
+                request.settings, task=task, random_state=request.random_state
+            ),
+            task=task,
+            test_fraction=request.test_fraction,
+            prior=lambda classes: _prior(request.prior, classes),
+            decision=None if request.decision is None else request.decision.aim,
+            spool=request.path.with_name(f".{request.path.name}.rows"),
+            checkpoint=_checkpoint(request, n_workers=workers.size),
+            workers=workers,
+            on_message=say,
+            on_profile=on_profile,
+            on_start=callback.on_start,
+            on_epoch=callback.on_epoch,
+        )
+
+
+def _fit_in_memory(
+    request: TrainRequest,
+    say: Callable[[str], None],
+    on_profile: Callable[[TableProfile], None] | None,
+    callback: Callback,
+) -> tuple[FittedModel, Callable[..., None] | None]:
+    """The model, and what writes the report where rows were held out."""
+    table = read_training_table(request.table, say)
+    settings = fit_settings(request.settings, task=table.task, random_state=request.random_state)
+    prior = _prior(request.prior, table.classes)
+    aim = None
+    if request.decision is not None:
+        if table.classes is None:
+            raise ValueError("a decision rule is for classification; this is a regression task")
+        aim = request.decision.aim(table.classes)
+    test: TrainingTable | None = None
+    if request.test_fraction > 0:
+        train_index, test_index = split_rows(
+            len(table),
+            fraction=request.test_fraction,
+            codes=table.codes,
+            groups=table.groups,
+            time=table.time,
+            random_state=request.random_state,
+        )
+        test, table = table.take(test_index), table.take(train_index)
+        latest = "" if test.time is None else f", the latest by {request.table.time!r}"
+        say(f"held out {len(test):,} rows for the scores{latest}")
+    profile = profile_table(table.features, notes=table.notes)
+    if on_profile is not None:
+        on_profile(profile)
+    with using_threads(request.n_threads):
+        model = fit_table(
+            LabelledRows(table.features, table.target, table.weight),
+            settings,
+            classes=table.classes,
+            groups=table.groups,
+            time=table.time,
+            prior=prior,
+            decision=aim,
+            teaching=_teaching(request, test),
+            target_name=request.table.target,
+            on_start=callback.on_start,
+            on_epoch=callback.on_epoch,
+            on_message=say,
+            checkpoint=_checkpoint(request, n_workers=1),
+        )
+    if test is None:
+        return model, None
+    model = replace(model, metrics={**model.metrics, **_scores(model, table, test)})
+    if model.decision is not None:
+        say(f"decision on the test rows: {_decision_scores(model, test)}")
+    return model, partial(_write_report, request, table=table, test=test)
+
+
+def fit_settings(settings: Mapping[str, Any], *, task: Task, random_state: int) -> FitSettings:
+    """`FitSettings` of what the command line was given.
+
+    Raises
+    ------
+    ValueError
+        If a name is no setting, or a value is out of range.
+    """
+    known = {field.name for field in fields(FitSettings)} - _OWN_SETTINGS
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise ValueError(f"a setting must be one of {', '.join(sorted(known))}; got {unknown[0]!r}")
+    return FitSettings(task=task, random_state=random_state, **settings)
+
+
+@contextmanager
+def using_threads(n_threads: int | None) -> Iterator[None]:
+    """Train with so many threads, and leave PyTorch's number as it was."""
+    if n_threads is None:
+        yield
+        return
+    if n_threads < 1:
+        raise ValueError(f"the number of threads must be at least 1; got {n_threads}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check(request: TrainRequest) -> None:
+    """All that can be refused before the table is read."""
+    if not 0 <= request.test_fraction < 1:
+        raise ValueError(
+            f"the test fraction must be in [0, 1); got {request.test_fraction}; 0 holds no rows out"
+        )
+    task: Task = "regression" if request.table.task == "regression" else "classification"
+    fit_settings(request.settings, task=task, random_state=request.random_state)
+    if request.n_threads is not None and request.n_threads < 1:
+        raise ValueError(f"the number of threads must be at least 1; got {request.n_threads}")
+    mode = request.settings.get("training_mode", FitSettings.training_mode)
+    if request.prior != "training" and mode != "imbalance_aware":
+        raise ValueError(
+            f"a prior is for the mode imbalance_aware; got {request.prior!r} and the mode {mode!r}"
+        )
+    if request.teachers and mode != "tree_teacher_distillation":
+        raise ValueError(
+            f"a teacher is for the mode tree_teacher_distillation; got {request.teachers[0]!r} and "
+            f"the mode {mode!r}"
+        )
+    for kind in request.teachers:
+        tree_learner(_kind(kind))
+    if request.decision is not None:
+        if request.table.task == "regression":
+            raise ValueError("a decision rule is for classification; this is a regression task")
+        request.decision.check()
+    source = Path(request.table.table)
+    if source.exists() and request.path.exists() and request.path.samefile(source):
+        raise ValueError(f"the model must not replace the table; got {request.path} as both")
+    check_writable(request.path)
+    if request.report is not None:
+        _check_report(request)
+
+
+def _check_report(request: TrainRequest) -> None:
+    if request.report is None:
+        return
+    if request.test_fraction == 0:
+        raise ValueError(
+            "a report needs rows that had no part in training; got a test fraction of 0; "
+            "give --test-fraction 0.2, or leave out --report"
+        )
+    others = {"the model": request.path, "the table": Path(request.table.table)}
+    for name, path in others.items():
+        if path.resolve() == request.report.resolve():
+            raise ValueError(f"the report must not replace {name}; got {path} as both")
+    check_writable(request.report)
+
+
+def _prior(text: str, classes: np.ndarray | None) -> Prior:
+    """The prior of the words that asked for it."""
+    if text == "training":
+        return "training"
+    if text == "balanced":
+        return "balanced"
+    rule = "a prior must be training, balanced, or a share for each label as no=0.9,yes=0.1"
+    labels = [] if classes is None else [str(label) for label in classes.tolist()]
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        label, equals, share = part.rpartition("=")
+        try:
+            shares[label.strip()] = float(share)
+        except ValueError:
+            raise ValueError(f"{rule}; got {text!r}") from None
+        if not equals:
+            raise ValueError(f"{rule}; got {text!r}")
+    if sorted(shares) != sorted(labels):
+        raise ValueError(f"{rule}; got {text!r}; the labels are {', '.join(labels[:20])}")
+    return [shares[label] for label in labels]
+
+
+def _kind(name: str) -> TeacherKind:
+    kind = next((known for known in TEACHER_KINDS if known == name), None)
+    if kind is None:
+        raise ValueError(f"a teacher must be one of {', '.join(TEACHER_KINDS)}; got {name!r}")
+    return kind
+
+
+def _teaching(request: TrainRequest, test: TrainingTable | None) -> Teaching | None:
+    if request.settings.get("training_mode") != "tree_teacher_distillation":
+        return None
+    teaching = Teaching(n_threads=torch.get_num_threads())
+    if test is not None:
+        teaching = replace(teaching, judged=(test.features, test.target, test.weight))
+    if not request.teachers:
+        return teaching
+    return replace(teaching, teacher=[_kind(name) for name in request.teachers])
+
+
+def _write_report(
+    request: TrainRequest,
+    model: FittedModel,
+    table: TrainingTable,
+    test: TrainingTable,
+    messages: tuple[str, ...],
+) -> None:
+    """The report on the held-out rows, beside a linear model fitted on the same training rows."""
+    if request.report is None:
+        return
+    linear = None
+    if model.settings.training_mode != "linear_glm_baseline":
+        settings = fit_settings(
+            {**request.settings, "training_mode": "linear_glm_baseline"},
+            task=table.task,
+            random_state=request.random_state,
+        )
+        with using_threads(request.n_threads):
+            linear = fit_table(
+                LabelledRows(table.features, table.target, table.weight),
+                settings,
+                classes=table.classes,
+                groups=table.groups,
+                time=table.time,
+                target_name=request.table.target,
+            )
+    reasons = dict.fromkeys(request.table.columns_not_used, "left out on request")
+    if request.table.group is not None:
+        reasons[request.table.group] = "keeps rows together in the splits"
+    if request.table.weight is not None:
+        reasons[request.table.weight] = "weighs the rows"
+    write_report(
+        model,
+        test.features,
+        test.target if test.classes is None else test.classes[test.target],
+        request.report,
+        sample_weight=test.weight,
+        linear=linear,
+        table_name=request.table.table,
+        notes=messages,
+        left_out=reasons,
+        row_numbers=test.row_numbers,
+        random_state=request.random_state,
+    )
+
+
+def _decision_scores(model: FittedModel, test: TrainingTable) -> str:
+    """What the rule does on the test rows, beside the most probable class."""
+    rule, codes = model.decision, test.target
+    proba = Predictor(model).predict_proba(test.features)
+    weight = np.ones(len(test)) if test.weight is None else test.weight
+    parts = []
+    for decided in (rule or DecisionRule()).apply(proba), proba.argmax(axis=1):
+        if rule is not None and rule.costs is not None:
+            cost = np.average(rule.costs[codes, decided], weights=weight)
+            parts.append(f"mean cost {cost:.4g}")
+            continue
+        positive = 1 if rule is None else rule.positive
+        hits = weight[(codes == positive) & (decided == positive)].sum()
+        marked, events = weight[decided == positive].sum(), weight[codes == positive].sum()
+        precision, recall = (hits / mass if mass > 0 else 0.0 for mass in (marked, events))
+        parts.append(f"precision {precision:.3f}, recall {recall:.3f}")
+    return f"{parts[0]}; by the most probable class {parts[1]}"
+
+
+def _scores(
+    model: FittedModel, rows: TrainingTable, test: TrainingTable
+) -> dict[str, dict[str, float]]:
+    """Scores of the model and of the trivial baseline on the held-out rows."""
+    scores = score_rows(Predictor(model), test.features, test.target, test.weight)
+    if model.classes is None:
+        mean = float(np.average(rows.target, weights=rows.weight))
+        return {**scores, "baseline": score_constant(test.target, mean, test.weight)}
+    counts = np.bincount(rows.target, weights=rows.weight, minlength=len(model.classes))
+    prior = counts / counts.sum()
+    return {**scores, "baseline": score_class_prior(test.target, prior, test.weight)}

@@ -1,0 +1,96 @@
+"""Text becomes HTML only by being escaped."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tabwright.report.markup import Markup, element, escape, number, short, table
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def _read(html: str) -> _Reader:
+    reader = _Reader()
+    reader.feed(html)
+    reader.close()
+    return reader
+
+
+# Characters that HTML can hold; the others have a test of their own.
+PRINTABLE = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Cn"), max_codepoint=0xFFFD))
+
+
+@given(PRINTABLE, PRINTABLE)
+def test_any_text_comes_back_as_text_and_never_as_a_tag(content: str, attribute: str) -> None:
+    read = _read(element("p", content, title=attribute))
+    assert read.tags == [("p", {"title": attribute})]
+    assert read.text == content
+
+
+def test_markup_is_taken_as_it_is_and_text_within_lists_is_not() -> None:
+    inner = element("b", "<i>")
+    assert element("p", [inner, ["<", None, 3]]) == "<p><b>&lt;i&gt;</b>&lt;3</p>"
+    assert isinstance(inner, Markup)
+
+
+def test_what_a_file_cannot_hold_is_replaced() -> None:
+    assert escape("a\x00b\ud800c\x85\ufffe\td\n") == "a\ufffdb\ufffdc\ufffd\ufffd\td\n"
+    escape("\ud800").encode("utf-8")
+
+
+def test_attributes_follow_their_values() -> None:
+    assert element("td", class_="num", hidden=True, title=None, lang=False) == (
+        '<td class="num" hidden></td>'
+    )
+    assert element("meta", charset="utf-8") == '<meta charset="utf-8">'
+
+
+def test_tables_name_their_columns_and_rows() -> None:
+    html = table("A & B", ["name", "n"], [["<x>", 1], ["y", 2]], numeric=[1])
+    scopes = [own.get("scope") for tag, own in _read(html).tags if tag == "th"]
+    assert scopes == ["col", "col", "row", "row"]
+    assert "<caption>A &amp; B</caption>" in html
+    assert "&lt;x&gt;" in html
+
+
+def test_long_texts_are_cut_and_stay_readable_on_hover() -> None:
+    text = "<" * 100 + ">" * 100
+    html = short(text, 20)
+    assert _read(html).text == "<" * 13 + "…" + ">" * 6
+    assert _read(html).tags == [("span", {"title": text})]
+    assert len(short("x" * 100_000)) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0"),
+        (1234567.0, "1,234,567"),
+        (-3.0, "−3"),
+        (0.123456, "0.1235"),
+        (12.3456, "12.35"),
+        (48999.61, "49,000"),
+        (3e-7, "3.00e−07"),
+        (2.5e300, "2.50e+300"),
+        (float("nan"), "–"),
+        (float("inf"), "∞"),
+        (None, "–"),
+    ],
+)
+def test_numbers_are_for_people(value: float | None, shown: str) -> None:
+    assert number(value) == shown

@@ -1,0 +1,222 @@
+"""CSV as text: encodings, separators, quotes, headers; every broken record is named by its line."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tabwright.tables import TableError
+from tabwright.tables.csv_reader import CsvFormat, csv_frames, text_blocks
+
+
+def _read(
+    folder: Path, data: bytes | str, name: str = "t.csv", chunk_bytes: int = 1 << 20, **layout: Any
+) -> pl.DataFrame:
+    path = folder / name
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return pl.concat(csv_frames(path, CsvFormat(**layout), chunk_bytes=chunk_bytes))
+
+
+PLAIN = "a,b\n1,é\n2,y\n"
+ROWS = [("1", "é"), ("2", "y")]
+FORMS: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "plain": (PLAIN.encode(), {}),
+    "no newline at the end": (PLAIN.encode()[:-1], {}),
+    "returns and newlines": (PLAIN.replace("\n", "\r\n").encode(), {}),
+    "returns": (PLAIN.replace("\n", "\r").encode(), {}),
+    "blank lines": (b"\n\r\n" + PLAIN.replace("\n", "\n\n").encode() + b"\r\n", {}),
+    "UTF-8 with its mark": (codecs.BOM_UTF8 + PLAIN.encode(), {}),
+    "UTF-16": (PLAIN.encode("utf-16"), {}),
+    "UTF-16, big end first": (codecs.BOM_UTF16_BE + PLAIN.encode("utf-16-be"), {}),
+    "UTF-16 without a mark": (PLAIN.encode("utf-16-le"), {"encoding": "utf-16-le"}),
+    "UTF-32": (PLAIN.encode("utf-32"), {}),
+    "cp1252": (PLAIN.encode("cp1252"), {"encoding": "cp1252"}),
+    "gzip": (gzip.compress(PLAIN.encode()), {}),
+    "semicolons": (PLAIN.replace(",", ";").encode(), {}),
+    "tabs": (PLAIN.replace(",", "\t").encode(), {}),
+    "bars": (PLAIN.replace(",", "|").encode(), {}),
+    "colons": (PLAIN.replace(",", ":").encode(), {"delimiter": ":"}),
+    "a line that names the delimiter": (b"sep=;\n" + PLAIN.replace(",", ";").encode(), {}),
+    "quoted": (b'"a","b"\n"1","\xc3\xa9"\n"2","y"\n', {}),
+    "spaces around quotes": (b'"a" , "b"\n 1x, "\xc3\xa9"\n'.replace(b" 1x", b"1") + b'2,"y"', {}),
+    "names from outside": (b"A,B\n" + PLAIN.encode()[4:], {"column_names": ("a", "b")}),
+    "no header": (
+        PLAIN.encode()[4:],
+        {"has_header": False, "column_names": ("a", "b")},
+    ),
+}
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 1 << 20])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_way_to_write_a_table_reads_alike(
+    tmp_path: Path, form: str, chunk_bytes: int
+) -> None:
+    data, layout = FORMS[form]
+    frame = _read(tmp_path, data, chunk_bytes=chunk_bytes, **layout)
+    assert frame.columns == ["a", "b"]
+    assert frame.rows() == ROWS
+    assert set(frame.dtypes) == {pl.String}
+
+
+def test_tabs_separate_tsv_whatever_else_is_in_it(tmp_path: Path) -> None:
+    assert _read(tmp_path, "a\tb,c\n1,2\t3\n", name="t.tsv").rows() == [("1,2", "3")]
+
+
+def test_columns_without_a_name_get_one(tmp_path: Path) -> None:
+    assert _read(tmp_path, ",b, \n1,2,3\n").columns == ["unnamed_1", "b", "unnamed_3"]
+    frame = _read(tmp_path, "1,2\n3,4\n", has_header=False)
+    assert frame.columns == ["column_1", "column_2"]
+    assert len(frame) == 2
+
+
+def test_years_may_name_columns(tmp_path: Path) -> None:
+    assert _read(tmp_path, "name,2019,2020\nx,1,2\n").columns == ["name", "2019", "2020"]
+    assert _read(tmp_path, "1.5,?\n1,2\n", has_header=True).columns == ["1.5", "?"]
+
+
+def test_without_quotes_a_quote_is_a_character(tmp_path: Path) -> None:
+    frame = _read(tmp_path, 'size,b\n5" pipe,"x\n', quotes=False)
+    assert frame.rows() == [('5" pipe', '"x')]
+
+
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=6),
+    chunk_bytes=st.sampled_from([1, 5, 64, 1 << 20]),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+    delimiter=st.sampled_from([",", ";", "\t", "|"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]),
+)
+def test_what_the_csv_module_writes_is_read_back(
+    tmp_path: Path,
+    rows: list[tuple[str, str, str]],
+    chunk_bytes: int,
+    line_end: str,
+    delimiter: str,
+    encoding: str,
+) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=line_end, quoting=csv.QUOTE_ALL)
+    writer.writerows([("a", "b", "c"), *rows])
+    frame = _read(
+        tmp_path, text.getvalue().encode(encoding), chunk_bytes=chunk_bytes, delimiter=delimiter
+    )
+    assert frame.rows() == rows
+
+
+# ---------------------------------------------------------------------------------------------
+# What is no table of text
+# ---------------------------------------------------------------------------------------------
+
+BROKEN: dict[str, tuple[bytes, str]] = {
+    "an empty file": (b"", "is empty; a table needs a line of column names and rows"),
+    "only a mark": (codecs.BOM_UTF8, "is empty"),
+    "only blank lines": (b"\n\r\n\n", "is empty"),
+    "only spaces": (b"  \n  \n", "is empty"),
+    "a field too few": (
+        b"a,b,c\n1,2,3\n\n4,5\n",
+        r"line 4: every line must have as many fields as there are columns \(3\); got 2; quote "
+        r"cells that hold ','",
+    ),
+    "a field too many": (b"a,b\n1,2\n3,4,5\n", r"line 3: .* columns \(2\); got 3"),
+    "a field too many behind a cell of two lines": (
+        b'a,b\n1,"x\ny"\n3,4,5\n',
+        r"line 4: .* columns \(2\); got 3",
+    ),
+    "an unclosed quote": (
+        b'a,b\n1,x\n2,"y\n3,z\n',
+        "line 3: a quote is opened and never closed; close it, double it",
+    ),
+    "a quote within a cell": (
+        b'a,b\n1,x\n2,5" pipe and 6" pipe\n',
+        "line 3: a quote must enclose a whole cell; got one within a cell; .*quotes=False",
+    ),
+    "text behind a quote": (b'a,b\n1,"x"y\n', "line 2: a quote must enclose a whole cell"),
+    "NUL": (b"a,b\n1,x\n2,\0\n", "line 3: text must not hold NUL bytes; .*encoding='utf-16-le'"),
+    "UTF-16 without a mark": ("a,b\n1,2\n".encode("utf-16-le"), "line 1: .* NUL bytes"),
+    "another format": (b"PK\x03\x04\x14\0\0\0", "line 1: .* NUL bytes"),
+    "bytes that are no UTF-8": (
+        b"a,b\n1,x\n2,\xe9t\xe9\n",
+        "line 3: the text must be utf-8; got the byte 0xe9; name the encoding .*'cp1252'",
+    ),
+    "half a character at the end": (b"a,b\n1,\xc3", "line 2: the text must be utf-8; .* 0xc3"),
+    "gzip cut short": (
+        gzip.compress(b"a,b\n" + bytes(range(32, 127)) * 50)[:-12],
+        "the gzip data must be whole; it is damaged or cut short .*; copy the file again",
+    ),
+    "gzip damaged": (
+        gzip.compress(b"a,b\n1,2\n")[:-8] + b"\1" * 8,
+        "the gzip data must be whole",
+    ),
+    "a name twice": (
+        b"a,b, a\n1,2,3\n",
+        "column names must differ; 'a' comes 2 times; rename the copies in the file, or give",
+    ),
+    "no header": (
+        b"39, State-gov, 77516, 13\n50, Private, 83311, 13\n",
+        r"the first line must hold column names; got what looks like data \('39', 'State-gov', "
+        r"'77516', '13'\); read it with has_header=False",
+    ),
+    "a number as a name": (b"a,1.5\n1,2\n", "got what looks like data"),
+    "a marker as a name": (b"a,NA\n1,2\n", "got what looks like data"),
+    "the same number twice": (b"7,7\n1,2\n", "got what looks like data"),
+}
+
+
+@pytest.mark.parametrize("chunk_bytes", [3, 1 << 20])
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_file_is_refused_by_line(tmp_path: Path, fault: str, chunk_bytes: int) -> None:
+    data, rule = BROKEN[fault]
+    with pytest.raises(TableError, match=rule) as error:
+        _read(tmp_path, data, chunk_bytes=chunk_bytes)
+    assert str(tmp_path / "t.csv") in str(error.value)
+
+
+def test_column_names_must_be_as_many_as_columns(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="has 2 columns; got 1 column_names; give one each"):
+        _read(tmp_path, PLAIN, column_names=("a",))
+
+
+@pytest.mark.parametrize(
+    ("layout", "rule"),
+    [
+        ({"delimiter": ",,"}, "delimiter must be one ASCII character; got ',,'"),
+        ({"delimiter": '"'}, "delimiter must be one ASCII character"),
+        ({"delimiter": "é"}, "delimiter must be one ASCII character"),
+        ({"decimal": "x"}, r"decimal must be '.' or ','; got 'x'"),
+        ({"encoding": "none"}, "encoding must be one that Python knows.*; got 'none'"),
+    ],
+)
+def test_a_layout_out_of_range_is_refused(layout: dict[str, Any], rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        CsvFormat(**layout)
+
+
+def test_a_record_longer_than_any_is_an_unclosed_quote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tabwright.tables.csv_reader._LONGEST_RECORD", 1_000)
+    with pytest.raises(TableError, match="line 2: a quote is opened and never closed"):
+        _read(tmp_path, 'a,b\n1,"x\n' + "2,y\n" * 1_000, chunk_bytes=500)
+
+
+def test_memory_is_bounded_by_the_chunk(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"a,b\n" + b"1,2\n" * 5_000)
+    frames = list(csv_frames(path, CsvFormat(), chunk_bytes=1_000))
+    assert sum(map(len, frames)) == 5_000
+    assert max(map(len, frames)) <= 500
+    assert max(map(len, text_blocks(path, "utf-8", chunk_bytes=1_000))) <= 1_000

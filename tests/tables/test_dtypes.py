@@ -1,0 +1,158 @@
+"""Text by type: what all cells of a column say, and what is said of those that do not."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tabwright.tables.cells import MISSING_MARKERS
+from tabwright.tables.dtypes import read_text
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+
+
+def _text(*values: str | None) -> pl.Series:
+    return pl.Series("x", values, dtype=pl.String)
+
+
+READ: dict[str, tuple[list[str | None], pl.DataType | type[pl.DataType], list[Any], str]] = {
+    "integers": (["1", "-2", "+3"], pl.Int64, [1, -2, 3], ""),
+    "integers past 2**53": ([str(2**53 + 1), "0"], pl.Int64, [2**53 + 1, 0], ""),
+    "integers past int64": ([str(2**64 - 1), "0"], pl.UInt64, [2**64 - 1, 0], ""),
+    "integers past 64 bits": ([str(2**70), "0"], pl.String, [str(2**70), "0"], ""),
+    "integers past 64 bits beside fractions": (
+        ["12345678901234567890123", "0.5"],
+        pl.String,
+        ["12345678901234567890123", "0.5"],
+        "",
+    ),
+    "numbers": (["1", "2.5", "1e300"], pl.Float64, [1.0, 2.5, 1e300], ""),
+    "infinities": (["inf", "-Infinity", "1e999"], pl.Float64, [np.inf, -np.inf, np.inf], ""),
+    "leading zeros": (["00501", "10001"], pl.String, ["00501", "10001"], ""),
+    "booleans": (["True", "FALSE", ""], pl.Boolean, [True, False, None], ""),
+    "dates": (
+        ["2020-02-29", "2021/01/02"],
+        pl.Date,
+        [dt.date(2020, 2, 29), dt.date(2021, 1, 2)],
+        "",
+    ),
+    "dates that are none": (
+        ["2020-06-30", "2020-06-31", *["2020-06-30"] * 20],
+        pl.String,
+        ["2020-06-30", "2020-06-31", *["2020-06-30"] * 20],
+        "'2020-06-31' is no date, so the column is text",
+    ),
+    "numbers but for one": (
+        [*map(str, range(50)), "many"],
+        pl.String,
+        [*map(str, range(50)), "many"],
+        "'many' is no number, so the column is text",
+    ),
+    "dates and times": (
+        ["2020-01-02", "2020-01-02 03:04", "2020-01-02T03:04:05.678"],
+        pl.Datetime("us"),
+        [
+            dt.datetime(2020, 1, 2),
+            dt.datetime(2020, 1, 2, 3, 4),
+            dt.datetime(2020, 1, 2, 3, 4, 5, 678_000),
+        ],
+        "",
+    ),
+    "times with an offset": (
+        ["2020-01-02T03:04:05Z", "2020-01-02 03:04:05+05:30"],
+        pl.Datetime("us", "UTC"),
+        [
+            dt.datetime(2020, 1, 2, 3, 4, 5, tzinfo=dt.UTC),
+            dt.datetime(2020, 1, 1, 21, 34, 5, tzinfo=dt.UTC),
+        ],
+        "",
+    ),
+    "missing numbers": (
+        ["1", "?", " ", "", "NA", None, "?"],
+        pl.Int64,
+        [1, None, None, None, None, None, None],
+        "4 cells read as missing: '?', ' ', 'NA'",
+    ),
+    "one missing number": (["1", "-"], pl.Int64, [1, None], "1 cell read as missing: '-'"),
+    "spaces": ([" 1", "2 ", "3"], pl.Int64, [1, 2, 3], "spaces around 2 numbers ignored"),
+    "markers that only numbers have": (["-", "None", "a"], pl.String, ["-", "None", "a"], ""),
+    "missing text": (["a", " ?"], pl.String, ["a", None], "1 cell read as missing: ' ?'"),
+    "nothing but missing": (["?", ""], pl.String, [None, None], "1 cell read as missing: '?'"),
+    "only markers of numbers": (["-", "."], pl.String, ["-", "."], ""),
+    "thousands": (
+        ["1,234", "12"],
+        pl.String,
+        ["1,234", "12"],
+        "'1,234' is not read as a number: write 1234.5, or set decimal=','",
+    ),
+    "money": (["$5", "$6"], pl.String, ["$5", "$6"], "'$5' is not read as a number"),
+    "dates to guess": (
+        ["01/02/2020", "3/4/2021"],
+        pl.String,
+        ["01/02/2020", "3/4/2021"],
+        "'01/02/2020' is not read as a date: write YYYY-MM-DD",
+    ),
+    "dates with names": (["1 Jan 2020"], pl.String, ["1 Jan 2020"], "'1 Jan 2020' is not read as"),
+    "other digits": (["١", "1"], pl.String, ["١", "1"], ""),
+    "hexadecimal": (["0x10", "1"], pl.String, ["0x10", "1"], ""),
+    "yes and no": (["yes", "no"], pl.String, ["yes", "no"], ""),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_text_gets_the_type_that_all_of_its_cells_have(case: str) -> None:
+    text, dtype, wanted, note = READ[case]
+    series, found = read_text(_text(*text))
+    assert series.dtype == dtype
+    assert series.to_list() == wanted
+    assert found.startswith(note)
+    assert bool(note) == bool(found)
+
+
+def test_the_last_cell_of_a_long_column_counts() -> None:
+    for last, dtype in (("2.5", pl.Float64), ("x", pl.String), ("", pl.Int64)):
+        series, _ = read_text(_text(*["1"] * 3_000, last))
+        assert series.dtype == dtype
+
+
+def test_fractions_may_have_a_comma() -> None:
+    series, _ = read_text(_text("1,5", "2"), decimal=",")
+    assert series.to_list() == [1.5, 2.0]
+    series, _ = read_text(_text("1.234,5", "2"), decimal=",")
+    assert series.dtype == pl.String
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1))
+def test_the_text_of_numbers_is_those_numbers(values: list[float]) -> None:
+    series, _ = read_text(_text(*map(repr, values)))
+    assert series.cast(pl.Float64).to_list() == values
+
+
+@given(st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1))
+def test_no_integer_of_64_bits_is_changed(values: list[int]) -> None:
+    series, _ = read_text(_text(*map(str, values)))
+    assert [int(value) for value in series.to_list()] == values
+
+
+@given(st.lists(TEXT.filter(lambda s: s.strip() not in MISSING_MARKERS), min_size=1))
+def test_other_text_stays_as_it_is_but_for_spaces(values: list[str]) -> None:
+    series, _ = read_text(_text("a", *values))
+    if series.dtype == pl.String:
+        assert series.to_list() == ["a", *_text(*values).str.strip_chars().to_list()]
+
+
+@given(st.lists(st.sampled_from(["1", "2", " 2", "?", "", "x", None]), min_size=1, max_size=30))
+def test_distinct_cells_with_their_counts_read_as_the_column_does(
+    values: list[str | None],
+) -> None:
+    whole, note = read_text(_text(*values))
+    table = _text(*values).value_counts(name="n")
+    distinct, same = read_text(table["x"], counts=table["n"])
+    assert distinct.dtype == whole.dtype
+    assert same == note

@@ -1,0 +1,204 @@
+"""Laws of the objectives: the gradient is that of the loss, and weights count rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ai.ml.frameworks.pytorch.models import compute_class_weights
+from tabwright.training.objectives import Objective, class_weight_vector, row_weights
+
+N_ROWS, N_CLASSES, N_MEMBERS = 12, 4, 3
+
+
+def _objective(kind: str, weighted: bool) -> Objective:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(N_ROWS, generator=generator, dtype=torch.float64) + 0.1
+    if kind == "regression":
+        return Objective(
+            torch.randn(N_ROWS, 1, generator=generator, dtype=torch.float64),
+            weights if weighted else None,
+        )
+    targets = torch.randint(0, N_CLASSES, (N_ROWS,), generator=generator)
+    soft = torch.softmax(torch.randn(N_ROWS, N_CLASSES, generator=generator).double(), dim=1)
+    if kind == "distillation":
+        return Objective(targets, weights if weighted else None, soft, 0.7, temperature=2.5)
+    return Objective(targets, weights if weighted else None)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["classification", "regression", "distillation"])
+def test_gradient_is_that_of_the_criterion(kind: str, weighted: bool) -> None:
+    objective = _objective(kind, weighted)
+    width = 1 if kind == "regression" else N_CLASSES
+    logits = torch.randn(N_MEMBERS, 5, width, dtype=torch.float64, requires_grad=True)
+    rows = torch.tensor([0, 3, 4, 7, 11])
+    loss = objective.criterion(rows)
+    total = torch.stack([loss(z, objective.targets[rows]) for z in logits]).sum()
+    (expected,) = torch.autograd.grad(total, logits)
+    torch.testing.assert_close(objective.gradient(logits.detach().clone(), rows), expected)
+
+
+def test_running_loss_is_the_mean_over_all_batches() -> None:
+    objective = _objective("classification", weighted=False)
+    logits = torch.randn(N_MEMBERS, N_ROWS, N_CLASSES, dtype=torch.float64)
+    for rows in (torch.arange(5), torch.arange(5, N_ROWS)):
+        objective.gradient(logits[:, rows].clone(), rows)
+    torch.testing.assert_close(objective.take_running_loss(), objective.loss(logits))
+    with pytest.raises(RuntimeError, match="no batch"):
+        objective.take_running_loss()
+
+
+def test_a_running_loss_goes_on_in_place() -> None:
+    objective = _objective("classification", weighted=True)
+    logits, rows = torch.randn(N_MEMBERS, 5, N_CLASSES, dtype=torch.float64), torch.arange(5)
+    objective.gradient(logits.clone(), rows)
+    sums, state, once = objective._loss_sum, objective.state(), objective.take_running_loss()
+    assert objective.state()["loss_sum"].shape == (0,)
+    assert once.all()
+    objective.gradient(logits.clone(), rows)
+    assert torch.equal(objective.take_running_loss(), once)
+    objective.load_state(state)
+    assert torch.equal(objective.take_running_loss(), once)
+    objective.gradient(logits.clone(), rows)
+    objective.load_state({"loss_sum": torch.zeros(0), "row_count": torch.tensor([0])})
+    objective.gradient(logits.clone(), rows)
+    assert torch.equal(objective.take_running_loss(), once)
+    assert objective._loss_sum is sums
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_a_running_loss_of_other_members_is_refused(is_compiled: bool) -> None:
+    codes, rows = torch.tensor([0, 1, 1]), torch.arange(3)
+    objective = Objective(codes, is_compiled=is_compiled)
+    for wrong in (torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), torch.zeros(0)):
+        with pytest.raises(ValueError, match="one floating number per member"):
+            objective.load_state({"loss_sum": wrong, "row_count": torch.tensor([3])})
+    # A sum of one would spread over all members.
+    for sums in (torch.zeros(1), torch.zeros(2, dtype=torch.float64)):
+        objective.load_state({"loss_sum": sums, "row_count": torch.tensor([3])})
+        with pytest.raises(ValueError, match=r"running loss must be torch.float32 of shape \(2,\)"):
+            objective.gradient(torch.zeros(2, 3, 2), rows)
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_weight_two_equals_a_row_twice(kind: str) -> None:
+    plain = _objective(kind, weighted=False)
+    logits = torch.randn(1, N_ROWS, plain.targets[None].shape[-1] if kind == "regression" else 4)
+    logits = logits.double()
+    twice = torch.cat([torch.arange(N_ROWS), torch.tensor([2])])
+    weights = torch.ones(N_ROWS, dtype=torch.float64)
+    weights[2] = 2.0
+    weighted = Objective(plain.targets, weights)
+    repeated = Objective(plain.targets[twice])
+    torch.testing.assert_close(weighted.loss(logits), repeated.loss(logits[:, twice]))
+    rows = torch.arange(N_ROWS)
+    gradient = weighted.gradient(logits.clone(), rows)[0]
+    again = repeated.gradient(logits[:, twice].clone(), torch.arange(N_ROWS + 1))[0]
+    summed = torch.zeros_like(gradient).index_add_(0, twice, again)
+    torch.testing.assert_close(gradient, summed)
+
+
+def test_scale_of_the_weights_changes_nothing() -> None:
+    plain = _objective("classification", weighted=False)
+    logits = torch.randn(1, N_ROWS, N_CLASSES, dtype=torch.float64)
+    weights = torch.rand(N_ROWS, dtype=torch.float64) + 0.1
+    rows = torch.arange(N_ROWS)
+    results = [
+        Objective(plain.targets, factor * weights).gradient(logits.clone(), rows)
+        for factor in (1.0, 1000.0)
+    ]
+    torch.testing.assert_close(*results)
+
+
+def test_teacher_alone_is_cross_entropy_with_the_soft_labels() -> None:
+    targets = torch.zeros(6, dtype=torch.int64)
+    soft = torch.softmax(torch.randn(6, 3), dim=1)
+    objective = Objective(targets, None, soft, teacher_weight=1.0)
+    logits = torch.randn(6, 3)
+    rows = torch.arange(6)
+    expected = functional.cross_entropy(logits, soft)
+    torch.testing.assert_close(objective.criterion(rows)(logits, targets), expected)
+
+
+@pytest.mark.parametrize("repeats", [[1, 2, 3, 1, 4, 1], [1, 1, 1, 1, 1, 1]])
+def test_class_weights_on_weighted_counts_equal_the_contract_on_repeated_rows(
+    repeats: list[int],
+) -> None:
+    codes = np.array([0, 0, 1, 2, 2, 2])
+    contract: Tensor = compute_class_weights(
+        torch.from_numpy(np.repeat(codes, repeats)), 4, torch.device("cpu")
+    )
+    ours = class_weight_vector(codes, 4, np.array(repeats, dtype=np.float64))
+    np.testing.assert_allclose(ours, contract.numpy(), rtol=1e-6)
+
+
+def test_row_weights_multiply() -> None:
+    codes = np.array([0, 1, 1])
+    assert row_weights(codes, None, None, 3) is None
+    weights = row_weights(codes, np.array([1.0, 2.0, 3.0]), np.array([10.0, 100.0]), 3)
+    np.testing.assert_array_equal(weights, [10.0, 200.0, 300.0])
+
+
+def test_members_may_weigh_the_teacher_differently() -> None:
+    shared = _objective("distillation", weighted=False)
+    weights = torch.tensor([0.0, 0.3, 1.0])
+    objective = Objective(shared.targets, None, shared.soft_targets, weights)
+    logits = torch.randn(3, N_ROWS, N_CLASSES, dtype=torch.float64, requires_grad=True)
+    rows = torch.arange(N_ROWS)
+    total = torch.stack(
+        [objective.criterion(rows, k)(z, objective.targets) for k, z in enumerate(logits)]
+    ).sum()
+    (expected,) = torch.autograd.grad(total, logits)
+    torch.testing.assert_close(objective.gradient(logits.detach().clone(), rows), expected)
+
+
+@pytest.mark.parametrize("temperature", [1.0, [1.0, 2.5, 4.0]])
+@pytest.mark.parametrize("kind", ["regression", "distillation"])
+def test_rows_without_a_label_learn_from_the_teacher_alone(
+    kind: str, temperature: float | list[float]
+) -> None:
+    shared = _objective(kind, weighted=True)
+    soft = shared.soft_targets
+    if soft is None:
+        soft = torch.randn(N_ROWS, 1, dtype=torch.float64)
+    labelled = torch.arange(N_ROWS) % 3 != 0
+    objective = Objective(
+        shared.targets,
+        shared.weights,
+        soft,
+        torch.tensor([0.0, 0.3, 1.0]),
+        torch.as_tensor(temperature),
+        labelled,
+    )
+    width = soft.shape[1]
+    logits = torch.randn(3, N_ROWS, width, dtype=torch.float64, requires_grad=True)
+    rows = torch.randperm(N_ROWS)
+    total = torch.stack(
+        [objective.criterion(rows, k)(z, objective.targets[rows]) for k, z in enumerate(logits)]
+    ).sum()
+    (expected,) = torch.autograd.grad(total, logits)
+    torch.testing.assert_close(objective.gradient(logits.detach().clone(), rows), expected)
+    # Whatever target such a row is given, nothing changes.
+    other = torch.where(
+        labelled if kind == "distillation" else labelled[:, None],
+        shared.targets,
+        torch.zeros_like(shared.targets),
+    )
+    again = Objective(
+        other,
+        shared.weights,
+        soft,
+        torch.tensor([0.0, 0.3, 1.0]),
+        torch.as_tensor(temperature),
+        labelled,
+    )
+    torch.testing.assert_close(again.gradient(logits.detach().clone(), rows), expected)
+
+
+def test_rows_without_a_label_need_a_teacher() -> None:
+    with pytest.raises(ValueError, match="need soft_targets"):
+        Objective(torch.zeros(3, dtype=torch.int64), labelled=torch.tensor([True, False, True]))

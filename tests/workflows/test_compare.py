@@ -1,0 +1,198 @@
+"""The comparison of modes and tree ensembles: same folds for all, honest words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from tabwright.cli.app import app
+from tabwright.tables.labelled import (
+    TableRequest,
+    TrainingTable,
+    read_training_table,
+)
+from tabwright.workflows import compare
+from tabwright.workflows.compare import CompareRequest, run_comparison
+
+runner = CliRunner()
+TINY = {"n_members": 1, "max_epochs": 2, "hidden_dim": 8, "batch_size": 64}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    generator = np.random.default_rng(0)
+    size = generator.normal(size=200)
+    kind = generator.choice(["a", "b", "c"], size=200)
+    pl.DataFrame(
+        {
+            "size": size,
+            "kind": kind,
+            "who": [f"g{i // 8}" for i in range(200)],
+            "day": [f"2024-{1 + i // 20:02d}-{1 + i % 20:02d}" for i in range(200)],
+            "label": np.where(size + (kind == "a") > 0.5, "y", "n"),
+            "price": 10 * size + generator.normal(size=200),
+        }
+    ).write_csv(tmp_path / "t.csv")
+    return str(tmp_path / "t.csv")
+
+
+def _request(table: str, target: str = "label", **words: Any) -> CompareRequest:
+    other = "price" if target == "label" else "label"
+    named = {name: words.pop(name) for name in ("time", "group") if name in words}
+    dropped = tuple({"who", "day", other} - set(named.values()))
+    asked = {"settings": TINY, "references": False, "n_folds": 2, **words}
+    return CompareRequest(TableRequest(table, target, drop=dropped, **named), **asked)
+
+
+@pytest.mark.parametrize(("target", "n_modes"), [("label", 6), ("price", 4)])
+def test_all_modes_that_fit_the_task_are_compared(table: str, target: str, n_modes: int) -> None:
+    result = run_comparison(_request(table, target))
+    assert len(result.candidates) == n_modes
+    assert not any(candidate.is_reference for candidate in result.candidates)
+    means = [candidate.mean(result.metric) for candidate in result.candidates]
+    assert means == sorted(means)
+    assert result.candidates[0].behind is None
+    for candidate, mean in zip(result.candidates[1:], means[1:], strict=True):
+        assert candidate.behind is not None
+        assert candidate.behind.mean == pytest.approx(mean - means[0])
+        assert candidate.behind.low <= candidate.behind.mean <= candidate.behind.high
+    assert all(c.fit_seconds > 0 and c.rows_per_second > 0 for c in result.candidates)
+    assert all(c.size_bytes and c.size_bytes > 1000 for c in result.candidates)
+    assert result.use == result.candidates[0].name
+    assert result.advice[0].startswith(f"use {result.use}: ")
+
+
+def test_higher_is_better_where_it_is(table: str) -> None:
+    modes = ("mlp_dense", "linear_glm_baseline")
+    result = run_comparison(_request(table, modes=modes, metric="auc"))
+    means = [candidate.mean("auc") for candidate in result.candidates]
+    assert means == sorted(means, reverse=True)
+    behind = result.candidates[1].behind
+    assert behind is not None
+    assert behind.mean == pytest.approx(means[0] - means[1])
+
+
+def test_ensembles_stand_beside_the_modes(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "REFERENCES", ("hist_gradient_boosting", "nonsense_boosting"))
+    said: list[str] = []
+    request = _request(table, modes=("linear_glm_baseline",), references=True)
+    result = run_comparison(request, on_message=said.append)
+    assert any('pip install "tabwright[trees]"' in text for text in said)
+    trees = next(c for c in result.candidates if c.name == "hist_gradient_boosting")
+    assert trees.is_reference
+    assert trees.size_bytes
+    assert result.use == "linear_glm_baseline"
+    # Two epochs do not reach the trees, and the words say so.
+    assert result.candidates[0] is trees
+    assert "hist_gradient_boosting is" in result.advice[0]
+    assert result.probability_best < 0.5
+
+
+@pytest.mark.slow
+def test_every_installed_ensemble(table: str) -> None:
+    request = _request(table, "price", modes=("linear_glm_baseline",), references=True)
+    names = {candidate.name for candidate in run_comparison(request).candidates}
+    assert names == {"linear_glm_baseline", *compare.REFERENCES}
+
+
+def test_every_candidate_sees_the_same_rows_and_no_test_row(
+    table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    judged = compare._judge
+
+    def watching(fit: Any, train: TrainingTable, test: TrainingTable, metrics: Any) -> Any:
+        seen.append((tuple(train.row_numbers), tuple(test.row_numbers)))
+        return judged(fit, train, test, metrics)
+
+    monkeypatch.setattr(compare, "_judge", watching)
+    modes = ("linear_glm_baseline", "mlp_dense")
+    run_comparison(_request(table, modes=modes, n_folds=3, n_repeats=2))
+    assert len(seen) == 12
+    assert seen[::2] == seen[1::2]
+    for train, test in seen:
+        assert not set(train) & set(test)
+        assert len(train) + len(test) == 200
+    for repeat in (seen[:6:2], seen[6::2]):
+        assert sorted(row for _, test in repeat for row in test) == list(range(1, 201))
+    assert seen[0] != seen[6]
+
+
+def test_folds_by_group_and_by_time(table: str) -> None:
+    said: list[str] = []
+    frame = pl.read_csv(table)
+    for words in ({"group": "who"}, {"time": "day"}):
+        request = _request(table, modes=("linear_glm_baseline",), **words)
+        rows = read_training_table(request.table, said.append)
+        folds = compare._folds(rows, request)
+        assert len(folds) == 2
+        for train, test in folds:
+            if "time" in words:
+                assert frame["day"].gather(train).max() < frame["day"].gather(test).min()  # type: ignore[operator]
+            else:
+                assert not set(frame["who"].gather(train)) & set(frame["who"].gather(test))
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "code"),
+    [
+        (("--folds", "1"), "folds must be at least 2; got 1", 2),
+        (("--folds", "500"), "n_folds must be from 2 to the 200 rows; got 500", 2),
+        (("--repeats", "0"), "repeats must be at least 1", 2),
+        (("--repeats", "2", "--time", "day"), "one and the same at every repeat", 2),
+        (("--metric", "mcc"), "the metric must be one of accuracy", 2),
+        (("--metric", "rmse"), "the metric of a classification task must be one of log_loss", 2),
+        (("--mode", "magic"), "training_mode must be one of", 2),
+        (("--mode", "mlp_dense", "--mode", "mlp_dense"), "compared once; got 'mlp_dense'", 2),
+        (("--mode", "mlp_dense", "--no-references"), "at least 2 candidates; got mlp_dense", 2),
+        (("--members", "0"), "n_members must be", 2),
+        (("--threads", "0"), "threads must be at least 1", 2),
+        (("--task", "regression", "--mode", "imbalance_aware"), "does not fit a regression", 2),
+        (("--drop", "nothing"), "no column 'nothing'", 3),
+    ],
+)
+def test_refusals_before_any_fit(
+    words: tuple[str, ...], message: str, code: int, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("fitted")
+
+    monkeypatch.setattr(compare, "fit_table", never)
+    monkeypatch.setattr(compare, "soft_labels", never)
+    target = "price" if "regression" in words else "label"
+    result = runner.invoke(app, ["compare", table, "-t", target, *words])
+    assert message in " ".join(result.output.split())
+    assert result.exit_code == code
+
+
+def test_a_class_that_a_fold_cannot_learn_is_refused(tmp_path: Path) -> None:
+    labels = ["a"] * 30 + ["b"] * 30 + ["rare"]
+    pl.DataFrame({"x": range(0, 122, 2), "label": labels}).write_csv(tmp_path / "t.csv")
+    words = ["compare", str(tmp_path / "t.csv"), "-t", "label"]
+    result = runner.invoke(app, words)
+    assert result.exit_code == 3
+    assert "class rare has none in one of them" in " ".join(result.output.split())
+
+
+def test_the_command_shows_a_table_and_words(table: str) -> None:
+    words = ["compare", table, "-t", "label", "--drop", "who", "--drop", "day", "--drop", "price"]
+    words += ["--mode", "mlp_dense", "--mode", "linear_glm_baseline", "--no-references"]
+    words += ["--folds", "2", "--epochs", "2", "--members", "1"]
+    shown = runner.invoke(app, words)
+    assert shown.exit_code == 0, shown.output
+    flat = " ".join(shown.output.split())
+    assert "2 folds x 2 candidates: 4 fits" in flat
+    for part in ("log_loss", "behind", "fit s", "KiB", "best", "use "):
+        assert part in flat
+    document = json.loads(runner.invoke(app, [*words, "--json"]).output)
+    names = {candidate["name"] for candidate in document["candidates"]}
+    assert names == {"mlp_dense", "linear_glm_baseline"}
+    assert document["use"] in names
+    assert 0 <= document["probability_best"] <= 1
+    assert len(document["candidates"][0]["scores"]["log_loss"]) == 2
