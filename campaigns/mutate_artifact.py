@@ -35,7 +35,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tabwright.artifact.container import ArtifactError, pack, unpack
+from tabwright.artifact.container import pack, unpack
+from tabwright.errors import ArtifactError
 
 Verdict = str
 Load = Callable[[bytes], Verdict]

@@ -11,7 +11,7 @@ from tabwright._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ai.ml.frameworks.pytorch.models import build_model
-    from tabwright.artifact.schema import ArtifactError
+    from tabwright.errors import ArtifactError, TableError
     from tabwright.estimators.classifier import (
         TabularClassifier,
         TabularRegressor,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tabwright.inference.fitted_model import load_fitted
     from tabwright.inference.predictor import Predictor
     from tabwright.report.write import write_report
-    from tabwright.tables import TableError, profile_table, read_table
+    from tabwright.tables import profile_table, read_table
     from tabwright.training.callbacks import Callback
     from tabwright.training.checkpoints import Checkpoint
     from tabwright.training.loggers import MLflowLogger, TensorBoardLogger
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from tabwright.workflows.train import TrainRequest
 
 _HOME = {
-    "ArtifactError": "tabwright.artifact.schema",
+    "ArtifactError": "tabwright.errors",
     "Callback": "tabwright.training.callbacks",
     "Checkpoint": "tabwright.training.checkpoints",
     "MLflowLogger": "tabwright.training.loggers",
     "Predictor": "tabwright.inference.predictor",
-    "TableError": "tabwright.tables",
+    "TableError": "tabwright.errors",
     "TabularClassifier": "tabwright.estimators.classifier",
     "TabularRegressor": "tabwright.estimators.classifier",
     "TensorBoardLogger": "tabwright.training.loggers",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tabwright.artifact.format_versions import left_out, may_be_missing
-from tabwright.artifact.schema import ArtifactError
+from tabwright.errors import ArtifactError
 
 if TYPE_CHECKING:
     from ai.ml.frameworks.pytorch.models import TrainingMode

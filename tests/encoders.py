@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from tabwright.artifact.container import pack, unpack
-from tabwright.artifact.schema import ArtifactError, Reader, TensorBag
+from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.errors import ArtifactError
 from tabwright.export.encoder import add_encoder, graph_inputs
 from tabwright.export.graph import Graph
 from tabwright.export.parity import probe_rows

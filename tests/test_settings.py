@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 
 from ai.ml.frameworks.pytorch.models import TrainingMode
-from tabwright.artifact.schema import ArtifactError, Reader
+from tabwright.artifact.schema import Reader
+from tabwright.errors import ArtifactError
 from tabwright.settings import (
     MODE_SUMMARIES,
     TRAINING_MODES,

@@ -32,7 +32,6 @@ from tabwright.artifact.atomic_write import write_atomically
 from tabwright.artifact.format_versions import FORMATS, format_of
 from tabwright.artifact.schema import (
     ADVICE,
-    ArtifactError,
     Reader,
     TensorBag,
     array_to_text,
@@ -41,6 +40,7 @@ from tabwright.artifact.schema import (
     text_to_array,
 )
 from tabwright.artifact.strict_json import check_json, dump_json, parse_json
+from tabwright.errors import ArtifactError
 
 __all__ = [
     "ArtifactError",

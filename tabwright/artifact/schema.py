@@ -16,17 +16,15 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArtifactError", "Reader", "TensorBag", "array_to_text", "prefixed", "text_to_array"]
+from tabwright.errors import ArtifactError
+
+__all__ = ["Reader", "TensorBag", "array_to_text", "prefixed", "text_to_array"]
 
 MAX_TEXT = 10_000
 MAX_ITEMS = 200_000
 ADVICE = "the file is damaged or was changed after it was saved: save the model again"
 
 _Choice = TypeVar("_Choice", bound=str)
-
-
-class ArtifactError(ValueError):
-    """A file is not an artifact that can be trusted and read; the message says what and where."""
 
 
 def shown(value: object) -> str:

@@ -11,7 +11,8 @@ import math
 import re
 from typing import Any, NoReturn
 
-from tabwright.artifact.schema import ADVICE, ArtifactError, shown
+from tabwright.artifact.schema import ADVICE, shown
+from tabwright.errors import ArtifactError
 
 __all__ = ["MAX_DEPTH", "MAX_VALUES", "check_json", "dump_json", "parse_json"]
 

@@ -87,8 +87,7 @@ def readable_errors(*, as_json: bool = False) -> Iterator[None]:
 
 def _code_of(error: Exception) -> ExitCode:
     # Not at the top: they load polars, which `--help` has no use for.
-    from tabwright.artifact.schema import ArtifactError
-    from tabwright.tables.cells import TableError
+    from tabwright.errors import ArtifactError, TableError
 
     if isinstance(error, TableError | ArtifactError | FloatingPointError):
         return ExitCode.DATA

@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tabwright.errors import TableError
 from tabwright.tables import (
     Role,
-    TableError,
     TableProfile,
     exact_origin,
     to_booleans,

@@ -15,9 +15,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.encoding.calendar_cycles import CYCLES, cycle_codes
+from tabwright.errors import TableError
 from tabwright.tables import (
     Role,
-    TableError,
     TableProfile,
     exact_origin,
     to_booleans,

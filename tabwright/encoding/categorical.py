@@ -16,13 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tabwright.artifact.schema import (
-    ArtifactError,
-    Reader,
-    TensorBag,
-    array_to_text,
-    text_to_array,
-)
+from tabwright.artifact.schema import Reader, TensorBag, array_to_text, text_to_array
+from tabwright.errors import ArtifactError
 from tabwright.settings import Task
 from tabwright.tables import to_levels
 

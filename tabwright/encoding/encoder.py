@@ -42,12 +42,9 @@ from tabwright.encoding.values import (
     elapsed,
     numbers,
 )
+from tabwright.errors import TableError
 from tabwright.settings import NumericEncoding, Task
-from tabwright.tables import (
-    TableError,
-    TableProfile,
-    to_microseconds,
-)
+from tabwright.tables import TableProfile, to_microseconds
 
 if TYPE_CHECKING:
     import torch

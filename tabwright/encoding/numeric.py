@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tabwright.artifact.schema import ArtifactError, Reader, TensorBag
+from tabwright.artifact.schema import Reader, TensorBag
+from tabwright.errors import ArtifactError
 from tabwright.settings import NumericEncoding, Task
 
 __all__ = [

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tabwright.artifact.schema import ArtifactError, TensorBag
+from tabwright.artifact.schema import TensorBag
 from tabwright.encoding.numeric import (
     TreeTarget,
     fewest_rows,
@@ -23,6 +23,7 @@ from tabwright.encoding.numeric import (
     tree_index,
     tree_thresholds,
 )
+from tabwright.errors import ArtifactError
 
 __all__ = [
     "MOST_SUMS",

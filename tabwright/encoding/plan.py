@@ -18,14 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabwright.artifact.format_versions import left_out
-from tabwright.artifact.schema import (
-    ArtifactError,
-    Reader,
-    TensorBag,
-    array_to_text,
-    prefixed,
-    text_to_array,
-)
+from tabwright.artifact.schema import Reader, TensorBag, array_to_text, prefixed, text_to_array
 from tabwright.encoding.calendar_cycles import CYCLES, Cycle
 from tabwright.encoding.categorical import (
     CategoryColumn,
@@ -42,7 +35,7 @@ from tabwright.encoding.oblique import (
 )
 from tabwright.encoding.value_statistics import LeafColumn, leaves_from_state, leaves_to_state
 from tabwright.encoding.values import KINDS, Kind, Origin
-from tabwright.tables import TableError
+from tabwright.errors import ArtifactError, TableError
 
 __all__ = ["EncodingPlan", "listed"]
 

@@ -47,14 +47,9 @@ from tabwright.encoding.values import (
     elapsed,
     numbers,
 )
+from tabwright.errors import TableError
 from tabwright.settings import NumericEncoding, Task
-from tabwright.tables import (
-    TableError,
-    TableProfile,
-    exact_origin,
-    to_levels,
-    to_microseconds,
-)
+from tabwright.tables import TableProfile, exact_origin, to_levels, to_microseconds
 
 __all__ = ["EncoderSettings", "PlanFit", "RowsToFit", "by_kind", "fit_plan", "places_in_cycle"]
 

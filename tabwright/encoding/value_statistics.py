@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tabwright.artifact.schema import ArtifactError, TensorBag
+from tabwright.artifact.schema import TensorBag
 from tabwright.encoding.categorical import StatisticsTarget, cross_fitted
 from tabwright.encoding.held_out_test import (
     FOLDS,
@@ -31,6 +31,7 @@ from tabwright.encoding.numeric import (
     tree_index,
     tree_thresholds,
 )
+from tabwright.errors import ArtifactError
 
 __all__ = ["LeafColumn", "LeafFit", "leaves_from_state", "leaves_to_state"]
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
+from tabwright.errors import TableError
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.settings import FitSettings
 from tabwright.streaming.memory import bytes_of, reason_to_stream
-from tabwright.tables import TableError, read_table
+from tabwright.tables import read_table
 from tabwright.tables.paths import Source
 from tabwright.training.callbacks import Callback, telling_failures
 from tabwright.training.checkpoints import Checkpoint

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tabwright.artifact.atomic_write import write_atomically
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.encoding.plan import EncodingPlan
+from tabwright.errors import ParityError
 from tabwright.export.encoder import (
     GraphInput,
     add_encoder,
@@ -34,12 +35,7 @@ from tabwright.export.networks import (
     add_probabilities,
     add_target_scale,
 )
-from tabwright.export.parity import (
-    ParityError,
-    ParityReport,
-    check_parity,
-    probe_rows,
-)
+from tabwright.export.parity import ParityReport, check_parity, probe_rows
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.predictor import Predictor

@@ -28,7 +28,7 @@ from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.predictor import Predictor
 from tabwright.tables.cells import to_levels
 
-__all__ = ["ParityError", "ParityReport", "ProbeRows", "check_parity", "probe_rows"]
+__all__ = ["ParityReport", "ProbeRows", "check_parity", "probe_rows"]
 
 TOLERANCE = 1e-5
 _CHUNK_ROWS = 8_192
@@ -41,10 +41,6 @@ _MOST_SPELLINGS = 1_000
 _UNSEEN = ("never seen", "größer", "\U0001f71a", "x" * 300, "-", "0x10", "1e5000", "a\tb", "Z  z")
 
 FloatArray = NDArray[np.float64]
-
-
-class ParityError(RuntimeError):
-    """An exported graph does not say what its model says; nothing was written."""
 
 
 @dataclass(frozen=True)

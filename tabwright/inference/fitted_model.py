@@ -15,18 +15,12 @@ import numpy as np
 
 from tabwright.artifact.container import pack, read_artifact, unpack, write_atomically
 from tabwright.artifact.format_versions import left_out, may_be_missing
-from tabwright.artifact.schema import (
-    ArtifactError,
-    Reader,
-    TensorBag,
-    array_to_text,
-    prefixed,
-    text_to_array,
-)
+from tabwright.artifact.schema import Reader, TensorBag, array_to_text, prefixed, text_to_array
 from tabwright.calibration.calibrator import Calibrator
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.calibration.intervals import Intervals
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.errors import ArtifactError
 from tabwright.settings import FitSettings
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tabwright.errors import TableError
 from tabwright.splits import split_by_hash, stable_row_hash
-from tabwright.tables.cells import TableError
 from tabwright.tables.paths import Source, shown_paths, table_format, table_paths
 from tabwright.tables.reading import file_chunks, table_dtypes
 

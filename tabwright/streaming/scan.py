@@ -19,10 +19,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tabwright.errors import TableError
 from tabwright.inference.fitted_model import TargetScale
 from tabwright.settings import Task
 from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
-from tabwright.tables.cells import TableError
 from tabwright.tables.targets import (
     encode_labels,
     labels_to_codes,

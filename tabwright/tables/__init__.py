@@ -7,7 +7,6 @@
 
 from tabwright.tables.cells import (
     MISSING_MARKERS,
-    TableError,
     exact_origin,
     to_booleans,
     to_levels,
@@ -46,7 +45,6 @@ __all__ = [
     "CsvFormat",
     "Labels",
     "Role",
-    "TableError",
     "TableProfile",
     "as_frame",
     "as_series",

@@ -12,13 +12,14 @@ from typing import Final
 
 import polars as pl
 
+from tabwright.errors import TableError
+
 __all__ = [
     "DIGITS",
     "INSTANT",
     "LEADING_ZERO",
     "MISSING_MARKERS",
     "NUMERIC_MARKERS",
-    "TableError",
     "exact_origin",
     "parse_instants",
     "refuse_nested",
@@ -75,10 +76,6 @@ INSTANT: Final = (
     r" ?(Z|z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?)?)?$"
 )
 _NUMBER_START: Final = r"^(?:[+\-.]?[0-9.]|[+-]?(?i:inf)|(?i:true$|false$))"
-
-
-class TableError(ValueError):
-    """A table, a column or a cell is not what it has to be; the message names it."""
 
 
 def to_numbers(series: pl.Series, *, origin: int | Decimal | None = None) -> pl.Series:

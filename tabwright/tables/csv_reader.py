@@ -20,7 +20,8 @@ from typing import Final, Literal
 import numpy as np
 import polars as pl
 
-from tabwright.tables.cells import MISSING_MARKERS, TableError
+from tabwright.errors import TableError
+from tabwright.tables.cells import MISSING_MARKERS
 
 __all__ = ["CsvFormat", "csv_frames", "text_blocks"]
 

@@ -19,7 +19,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from tabwright.tables.cells import TableError, refuse_nested
+from tabwright.errors import TableError
+from tabwright.tables.cells import refuse_nested
 from tabwright.tables.csv_reader import CsvFormat, csv_frames, text_blocks
 from tabwright.tables.paths import FileFormat, table_format
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tabwright.tables.cells import TableError, refuse_nested, to_levels
+from tabwright.errors import TableError
+from tabwright.tables.cells import refuse_nested, to_levels
 from tabwright.tables.objects import object_column
 
 __all__ = ["as_frame", "as_series"]

@@ -15,9 +15,9 @@ from typing import get_args
 import numpy as np
 import polars as pl
 
+from tabwright.errors import TableError
 from tabwright.settings import Task
 from tabwright.tables import (
-    TableError,
     encode_labels,
     infer_task,
     read_with_notes,

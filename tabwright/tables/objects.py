@@ -15,7 +15,8 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from tabwright.tables.cells import TableError, shown
+from tabwright.errors import TableError
+from tabwright.tables.cells import shown
 
 __all__ = ["object_column", "plain_cell"]
 

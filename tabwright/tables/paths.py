@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Literal
 
-from tabwright.tables.cells import TableError
+from tabwright.errors import TableError
 
 __all__ = ["FileFormat", "Source", "extension_of", "shown_paths", "table_format", "table_paths"]
 

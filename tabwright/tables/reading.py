@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tabwright.tables.cells import TableError
+from tabwright.errors import TableError
 from tabwright.tables.csv_reader import CsvFormat
 from tabwright.tables.dtypes import read_text
 from tabwright.tables.file_readers import file_pieces, read_file

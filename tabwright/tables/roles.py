@@ -13,13 +13,8 @@ from typing import Final, Literal, get_args
 
 import polars as pl
 
-from tabwright.tables.cells import (
-    TableError,
-    refuse_nested,
-    to_booleans,
-    to_microseconds,
-    to_numbers,
-)
+from tabwright.errors import TableError
+from tabwright.tables.cells import refuse_nested, to_booleans, to_microseconds, to_numbers
 from tabwright.tables.dtypes import read_text
 
 __all__ = ["Column", "Role", "TableProfile", "profile_table"]

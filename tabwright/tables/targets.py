@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from tabwright.errors import TableError
 from tabwright.settings import Task
-from tabwright.tables.cells import TableError, refuse_nested, to_numbers
+from tabwright.tables.cells import refuse_nested, to_numbers
 from tabwright.tables.frames import as_series
 
 __all__ = [

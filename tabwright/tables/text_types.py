@@ -9,12 +9,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from tabwright.tables.cells import (
-    MISSING_MARKERS,
-    NUMERIC_MARKERS,
-    TableError,
-    parse_instants,
-)
+from tabwright.errors import TableError
+from tabwright.tables.cells import MISSING_MARKERS, NUMERIC_MARKERS, parse_instants
 from tabwright.tables.dtypes import read_text
 
 __all__ = ["Dtypes", "cast_column", "dtype_of_kinds", "text_kinds"]

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import polars as pl
 
 from tabwright.artifact.atomic_write import replacing
-from tabwright.tables.cells import TableError
+from tabwright.errors import TableError
 
 __all__ = [
     "check_table_path",

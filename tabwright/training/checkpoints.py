@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from tabwright.artifact.container import read_artifact, write_artifact
-from tabwright.artifact.schema import ArtifactError, Reader, TensorBag, prefixed
+from tabwright.artifact.schema import Reader, TensorBag, prefixed
+from tabwright.errors import ArtifactError
 
 __all__ = ["Checkpoint", "Checkpointer", "RunState", "Stateful"]
 

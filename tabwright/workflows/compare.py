@@ -20,12 +20,13 @@ import torch
 
 from tabwright.artifact.container import pack
 from tabwright.distillation.teachers import TeacherKind, soft_labels
+from tabwright.errors import TableError
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import score_classification, score_regression
 from tabwright.settings import Task, modes_for
 from tabwright.splits import fold_rows, forward_folds
-from tabwright.tables import TableError, profile_table
+from tabwright.tables import profile_table
 from tabwright.tables.labelled import (
     TableRequest,
     TrainingTable,

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from tabwright.errors import TableError
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import prediction_frame, score_output
 from tabwright.metrics import classification_intervals, regression_intervals
 from tabwright.tables import (
-    TableError,
     iter_tables,
     labels_to_codes,
     regression_target,

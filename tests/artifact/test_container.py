@@ -26,13 +26,8 @@ from hypothesis.extra import numpy as hnp
 
 from campaigns import mutate_artifact
 from tabwright.artifact import container as serialization
-from tabwright.artifact.container import (
-    ArtifactError,
-    pack,
-    read_artifact,
-    unpack,
-    write_artifact,
-)
+from tabwright.artifact.container import pack, read_artifact, unpack, write_artifact
+from tabwright.errors import ArtifactError
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = {"name": "größe", "n": 3, "scale": 1e-3, "none": None, "deep": [{"a": [True, "\n"]}]}

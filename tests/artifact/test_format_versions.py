@@ -12,7 +12,8 @@ from tabwright._version import __version__
 from tabwright.artifact import format_versions as formats
 from tabwright.artifact.container import pack, unpack
 from tabwright.artifact.format_versions import format_of
-from tabwright.artifact.schema import ArtifactError, Reader
+from tabwright.artifact.schema import Reader
+from tabwright.errors import ArtifactError
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.settings import FitSettings

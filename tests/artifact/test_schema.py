@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabwright.artifact.schema import (
-    ArtifactError,
-    Reader,
-    TensorBag,
-    array_to_text,
-    prefixed,
-    text_to_array,
-)
+from tabwright.artifact.schema import Reader, TensorBag, array_to_text, prefixed, text_to_array
+from tabwright.errors import ArtifactError
 
 
 def test_error_is_a_value_error() -> None:

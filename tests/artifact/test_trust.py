@@ -15,7 +15,7 @@ import pytest
 from campaigns import mutate_artifact
 from campaigns.kill_saves import fill_a_disk, kill_at_random
 from tabwright.artifact.container import pack, read_artifact
-from tabwright.artifact.schema import ArtifactError
+from tabwright.errors import ArtifactError
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.inference.predictor import Predictor

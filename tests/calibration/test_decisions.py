@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from tabwright.artifact.schema import ArtifactError, Reader, TensorBag
+from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.calibration.decisions import (
     DecisionAim,
     DecisionRule,
     fit_decision,
     threshold_curve,
 )
+from tabwright.errors import ArtifactError
 
 
 def draw(n_rows: int, seed: int, *, rate: float = 0.1) -> tuple[np.ndarray, np.ndarray]:

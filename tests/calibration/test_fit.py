@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
 
-from tabwright.artifact.schema import ArtifactError, Reader, TensorBag
+from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.calibration import fit as calibration
 from tabwright.calibration.calibrator import CalibratorKind
 from tabwright.calibration.fit import (
@@ -26,6 +26,7 @@ from tabwright.calibration.fit import (
     prior_log_ratio,
     refined_log_loss,
 )
+from tabwright.errors import ArtifactError
 from tabwright.metrics import log_loss
 from tabwright.settings import CalibrationName
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabwright.artifact.schema import ArtifactError, Reader, TensorBag
+from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.calibration.intervals import (
     CrossPredictions,
     Intervals,
     fit_intervals,
     interval_rows,
 )
+from tabwright.errors import ArtifactError
 
 
 @given(st.integers(1, 60), st.floats(0.01, 0.99), st.integers(0, 1000))

@@ -17,7 +17,8 @@ from tabwright.distillation.augmentation import (
     augment_rows,
     with_unlabelled_rows,
 )
-from tabwright.tables import Role, TableError, TableProfile, profile_table
+from tabwright.errors import TableError
+from tabwright.tables import Role, TableProfile, profile_table
 
 each_method = pytest.mark.parametrize("method", AUGMENTATIONS)
 

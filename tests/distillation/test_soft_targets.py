@@ -25,11 +25,12 @@ from tabwright.distillation.soft_targets import (
     trials,
 )
 from tabwright.distillation.teachers import TEACHER_KINDS, TeacherKind, soft_labels
+from tabwright.errors import TableError
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings, Task
-from tabwright.tables import TableError, profile_table
+from tabwright.tables import profile_table
 from tabwright.training.checkpoints import Checkpoint
 from tests.distillation.test_teachers import mixed_codes, mixed_table, need
 

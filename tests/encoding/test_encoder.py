@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tabwright.artifact.container import pack, unpack
-from tabwright.artifact.schema import ArtifactError, Reader, TensorBag
+from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.errors import ArtifactError, TableError
 from tabwright.settings import NumericEncoding
-from tabwright.tables import Role, TableError, profile_table
+from tabwright.tables import Role, profile_table
 
 ENCODINGS: tuple[NumericEncoding, ...] = get_args(NumericEncoding)
 ROLES: dict[str, Role] = {

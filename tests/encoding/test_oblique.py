@@ -12,10 +12,11 @@ import torch
 
 from tabwright import TabularRegressor
 from tabwright.artifact.container import pack
-from tabwright.artifact.schema import ArtifactError, Reader, TensorBag
+from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding import oblique_search
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.encoding.oblique import ObliqueColumn, fill_obliques
+from tabwright.errors import ArtifactError
 from tabwright.fitting import fit_table as pipeline
 from tabwright.fitting import member_training
 from tabwright.fitting import oblique_trial as sum_trial

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tabwright.encoding import row_encoder
 from tabwright.encoding.encoder import TableEncoder
-from tabwright.tables import TableError, as_frame, profile_table
+from tabwright.errors import TableError
+from tabwright.tables import as_frame, profile_table
 from tabwright.tables.cells import MISSING_MARKERS, NUMERIC_MARKERS
 
 N_ROWS = 200

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 import torch
 
-from tabwright.artifact.schema import ArtifactError, Reader, TensorBag
+from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.errors import ArtifactError
 from tabwright.report.column_treatment import column_treatments
 from tabwright.report.importance import compact_columns
 from tabwright.settings import NumericEncoding, Task

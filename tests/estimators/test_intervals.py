@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tabwright import TabularRegressor, load_model
-from tabwright.artifact.schema import ArtifactError
 from tabwright.calibration.intervals import interval_rows
 from tabwright.cli.app import app
+from tabwright.errors import ArtifactError
 from tabwright.inference.fitted_model import FittedModel
 
 SMALL: dict[str, Any] = {

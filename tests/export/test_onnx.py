@@ -20,17 +20,12 @@ from typer.testing import CliRunner
 from tabwright.calibration.calibrator import Calibrator, CalibratorKind
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.cli.app import app
+from tabwright.errors import ParityError
 from tabwright.estimators.classifier import TabularClassifier, TabularRegressor
 from tabwright.export import parity as onnx_parity
 from tabwright.export.encoder import MISSING_INTEGER, add_encoder
 from tabwright.export.graph import Graph
-from tabwright.export.onnx import (
-    ParityError,
-    build_onnx,
-    export_onnx,
-    graph_inputs,
-    onnx_feed,
-)
+from tabwright.export.onnx import build_onnx, export_onnx, graph_inputs, onnx_feed
 from tabwright.export.parity import ParityReport, check_parity, probe_rows
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel, TargetScale, member_modules

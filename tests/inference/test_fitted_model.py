@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ai.ml.frameworks.pytorch.models import build_model
-from tabwright.artifact.schema import ArtifactError
 from tabwright.calibration.decisions import DecisionRule
+from tabwright.errors import ArtifactError
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import Architecture, FittedModel, TargetScale, load_fitted
 from tabwright.inference.predictor import Predictor

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from tabwright import TabularClassifier, TabularRegressor
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.errors import TableError
 from tabwright.inference.pandas_row import row_cells
-from tabwright.tables import TableError, as_frame, profile_table
+from tabwright.tables import as_frame, profile_table
 
 N_ROWS = 120
 TEXTS = ["a", "b", "1", " 1 ", "1.0", "007", "True", "NA", "", "größe", "2024-01-02T00:00:00", "zz"]

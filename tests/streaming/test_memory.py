@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from tabwright import TabularClassifier, TabularRegressor
+from tabwright.errors import TableError
 from tabwright.streaming import memory
 from tabwright.streaming.memory import bytes_of, free_memory, memory_needed, reason_to_stream
-from tabwright.tables import TableError
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from campaigns.kill_training import difference
 from tabwright import TabularClassifier, TabularRegressor
 from tabwright.distributed.workers import ALONE, Deal, Workers
 from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.errors import TableError
 from tabwright.fitting import fit_files as stream_fit
 from tabwright.fitting.fit_files import fit_files
 from tabwright.fitting.fit_table import LabelledRows, fit_table
@@ -34,7 +35,7 @@ from tabwright.streaming.chunks import FilesTable, RowPlaces
 from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
 from tabwright.streaming.scan import Scan, StreamColumns, scan_table
 from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records_of
-from tabwright.tables import TableError, profile_table
+from tabwright.tables import profile_table
 from tabwright.training.batches import batch_bounds
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.engine.stacked_members import StackedMembers

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tabwright.errors import TableError
 from tabwright.tables import cells
 from tabwright.tables.cells import (
     MISSING_MARKERS,
     NUMERIC_MARKERS,
-    TableError,
     exact_origin,
     parse_instants,
     to_booleans,

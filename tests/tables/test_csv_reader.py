@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tabwright.tables import TableError
+from tabwright.errors import TableError
 from tabwright.tables.csv_reader import CsvFormat, csv_frames, text_blocks
 
 

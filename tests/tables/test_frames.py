@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabwright.tables import TableError
+from tabwright.errors import TableError
 from tabwright.tables.frames import as_frame, as_series
 from tests.packages import ROOT
 

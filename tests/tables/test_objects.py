@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabwright.tables.cells import TableError, to_levels, to_numbers
+from tabwright.errors import TableError
+from tabwright.tables.cells import to_levels, to_numbers
 from tabwright.tables.objects import object_column, plain_cell
 
 

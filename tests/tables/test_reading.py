@@ -19,9 +19,9 @@ import xlsxwriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tabwright.errors import TableError
 from tabwright.tables import (
     CsvFormat,
-    TableError,
     iter_tables,
     profile_table,
     read_table,

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabwright.tables import TableError, read_with_notes
+from tabwright.errors import TableError
+from tabwright.tables import read_with_notes
 from tabwright.tables.roles import Role, TableProfile, profile_table
 
 MANY = 101

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabwright.tables import TableError
+from tabwright.errors import TableError
 from tabwright.tables.targets import (
     encode_labels,
     infer_task,

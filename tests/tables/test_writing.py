@@ -11,8 +11,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tabwright.errors import TableError
 from tabwright.tables import (
-    TableError,
     check_table_path,
     escape_formulas,
     read_table,

@@ -19,7 +19,7 @@ import torch
 
 from campaigns.kill_training import difference, rows
 from tabwright.artifact.container import read_artifact
-from tabwright.artifact.schema import ArtifactError
+from tabwright.errors import ArtifactError
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.settings import FitSettings

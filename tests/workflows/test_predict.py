@@ -10,12 +10,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tabwright.errors import TableError
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import prediction_frame, score_rows
 from tabwright.settings import FitSettings, Task
-from tabwright.tables import TableError, read_table
+from tabwright.tables import read_table
 from tabwright.workflows.predict import iter_predictions, score_table
 
 N_ROWS = 130
