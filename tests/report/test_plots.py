@@ -218,7 +218,7 @@ def test_a_prefix_must_be_a_name() -> None:
 def test_pyplot_is_never_loaded() -> None:
     code = (
         f"import sys\nfrom {PACKAGE}.report import plots, svg\n"
-        "f = plots.plot_importance(['a'], [1.0])\ndrawing.to_svg(f, label='', prefix='a')\n"
+        "f = plots.plot_importance(['a'], [1.0])\nsvg.to_svg(f, label='', prefix='a')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
