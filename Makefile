@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 JOBS ?= 2
+# What an installation is made from; Python sources are used where they lie.
+BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard tabwright/training/engine/*.c)
 
 .PHONY: demo test test-oldest check lint types tests docs clean
 
@@ -36,11 +38,11 @@ test-oldest: $(OLDEST)/.installed
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed: $(BUILT_FROM) | $(VENV)/bin/python
 	$(PIP) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed-dev: $(BUILT_FROM) | $(VENV)/bin/python
 	$(PIP) --editable '.[dev]'
 	touch $(VENV)/.installed $@
 

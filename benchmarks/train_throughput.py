@@ -40,12 +40,12 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
-from tabwright.settings import Kernels, Precision
+from tabwright.settings import Precision
 from tabwright.training.batches import Batch
 from tabwright.training.cpu_steps import BlockSteps
 from tabwright.training.cuda_graphs import StepGraphs
 from tabwright.training.engine.compiled_kernels import compiled_kernels
-from tabwright.training.engine.stacked_members import StackedMembers
+from tabwright.training.engine.stacked_members import Kernels, StackedMembers
 from tabwright.training.objectives import Objective
 
 N_ROWS, N_INPUTS, DROPOUT = 100_000, 64, 0.1

@@ -25,7 +25,8 @@ NumericEncoding = Literal[
 AugmentationChoice = Literal["auto", "munge", "neighbourhood"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
-Kernels = Literal["torch", "compiled"]
+# What files of before may hold, and means nothing any more.
+_RETIRED = ("kernels",)
 
 # The six values of `models.TrainingMode`, repeated here because importing that module loads
 # torch; a test holds the two equal.
@@ -130,9 +131,6 @@ class FitSettings:
         What the matrix products of training are computed in. Weights, batch norm, validation and
         the trained model are float32 either way. "bfloat16" is faster where the processor
         multiplies in it (a CPU with avx512_bf16 or AMX, a GPU), and much slower elsewhere.
-    kernels : {"torch", "compiled"}
-        What computes the hidden layers, the loss and the optimiser while training on a CPU.
-        "compiled" is faster, and needs a C compiler on the machine.
     """
 
     task: Task
@@ -157,7 +155,6 @@ class FitSettings:
     random_state: int = 0
     device: Device = "auto"
     precision: Precision = "float32"
-    kernels: Kernels = "torch"
 
     def __post_init__(self) -> None:
         _require(
@@ -266,11 +263,6 @@ class FitSettings:
             "precision must be 'float32' or 'bfloat16'",
             self.precision,
         )
-        _require(
-            self.kernels in get_args(Kernels),
-            "kernels must be 'torch' or 'compiled'",
-            self.kernels,
-        )
 
     def held_out_share(self, n_rows: int | None) -> float:
         """`validation_fraction`, or what stands for it where that is None.
@@ -349,6 +341,9 @@ class FitSettings:
         for field in fields(cls):
             if field.name in document or not may_be_missing(_place(field.name)):
                 values[field.name] = _read_field(document, field.name, str(field.type))
+        for name in _RETIRED:
+            if name in document:
+                document.text(name)
         document.done()
         try:
             return cls(**values)

@@ -15,19 +15,27 @@ from tests.packages import CONTRACT, PACKAGE, ROOT
 pytestmark = pytest.mark.slow
 
 PREFIXES = (f"{PACKAGE}/", CONTRACT.replace(".", "/") + "/")
-SOURCE = (".py", ".c", ".typed")
+SOURCE = (".py", ".pyi", ".typed")
 NOT_SOURCE = shutil.ignore_patterns(
-    ".*_cache", ".git", ".venv*", ".hypothesis", "__pycache__", "build", "dist", "demo-output"
+    ".*_cache",
+    ".git",
+    ".venv*",
+    ".hypothesis",
+    "__pycache__",
+    "build",
+    "dist",
+    "demo-output",
+    "*.so",
 )
 
 
-def run(*words: str | Path, cwd: Path) -> str:
+def run(*words: str | Path, cwd: Path, **variables: str) -> str:
     """Run a command away from the source tree; what it printed."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [str(word) for word in words],
         cwd=cwd,
-        env={**clean, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+        env={**clean, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -68,9 +76,39 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     folders = [ROOT / prefix for prefix in PREFIXES]
     files = [path for folder in folders for path in folder.rglob("*") if path.suffix in SOURCE]
     files += [folder / "py.typed" for folder in folders]
-    assert held == {path.relative_to(ROOT).as_posix() for path in files}
+    compiled = {name for name in held if name.endswith((".so", ".pyd"))}
+    assert held - compiled == {path.relative_to(ROOT).as_posix() for path in files}
     assert {prefix + "py.typed" for prefix in PREFIXES} <= held
-    assert "tabwright/training/engine/kernels.c" in held
+    assert len(compiled) == 1
+
+
+def test_wheel_has_compiled_kernels_that_work(installed: Path, tmp_path: Path) -> None:
+    use = "from tabwright.training.engine.compiled_kernels import engine_name as e; print(e())"
+    assert run(installed / "python", "-c", use, cwd=tmp_path).startswith("compiled, ")
+
+
+def test_a_wheel_built_without_a_compiler_trains_all_the_same(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(ROOT, source, ignore=NOT_SOURCE)
+    options = ("--wheel", "--no-isolation", "--outdir", tmp_path / "dist")
+    run(sys.executable, "-m", "build", *options, source, cwd=tmp_path, CC="no-such-compiler")
+    (built,) = (tmp_path / "dist").glob("tabwright-*.whl")
+    names = zipfile.ZipFile(built).namelist()
+    assert not [name for name in names if name.endswith((".so", ".pyd"))]
+    zipfile.ZipFile(built).extractall(tmp_path / "unpacked")
+    use = (
+        "import sys, warnings; sys.path.insert(0, sys.argv[1])\n"
+        "import numpy as np, tabwright\n"
+        "assert tabwright.__file__.startswith(sys.argv[1])\n"
+        "X = np.random.default_rng(0).normal(size=(80, 2))\n"
+        "with warnings.catch_warnings(record=True) as seen:\n"
+        "    warnings.simplefilter('always')\n"
+        "    for _ in range(2):\n"
+        "        tabwright.TabularClassifier(max_epochs=1, n_members=1).fit(X, X[:, 0] > 0)\n"
+        "print([str(w.message) for w in seen])"
+    )
+    told = run(sys.executable, "-c", use, tmp_path / "unpacked", cwd=tmp_path)
+    assert told.count("has no compiled kernels") == 1
 
 
 def test_nothing_above_the_package_claims_the_namespace(wheel: Path) -> None:

@@ -57,7 +57,6 @@ def test_a_mode_that_does_not_fit_the_task_is_refused_with_those_that_do(mode: A
         ("random_state", -1, "random_state must be"),
         ("device", "tpu", "device must be"),
         ("precision", "float16", "precision must be 'float32' or 'bfloat16'; got 'float16'"),
-        ("kernels", "cuda", "kernels must be 'torch' or 'compiled'; got 'cuda'"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(field: str, value: object, rule: str) -> None:

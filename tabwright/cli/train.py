@@ -192,14 +192,6 @@ def train(
             rich_help_panel=SETTINGS,
         ),
     ] = None,
-    kernels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Of training on a CPU: torch, compiled (faster; needs a C compiler).",
-            rich_help_panel=SETTINGS,
-        ),
-    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(metavar="N", help="Threads to train with.", rich_help_panel=SETTINGS),
@@ -266,7 +258,6 @@ def train(
             "numeric_encoding": encoding,
             "device": device,
             "precision": precision,
-            "kernels": kernels,
         }
         settings = {name: value for name, value in settings.items() if value is not None}
         if patience is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tabwright.distributed.workers import Deal
-from tabwright.settings import Kernels, Precision
+from tabwright.settings import Precision
 from tabwright.training.batches import HeldOut
 from tabwright.training.engine.dropout import Part
 from tabwright.training.engine.stacked_members import StackedMembers
@@ -36,8 +36,6 @@ class DealtMembers:
     n_threads : int, default=1
         As for `StackedMembers`.
     precision : {"float32", "bfloat16"}, default="float32"
-    kernels : {"torch", "compiled"}, default="torch"
-        As for `StackedMembers`.
     """
 
     def __init__(
@@ -48,7 +46,6 @@ class DealtMembers:
         deal: Deal,
         n_threads: int = 1,
         precision: Precision = "float32",
-        kernels: Kernels = "torch",
     ) -> None:
         self._every, self._seeds, self._deal = list(modules), list(seeds), deal
         self._own = StackedMembers(
@@ -57,7 +54,6 @@ class DealtMembers:
             n_threads=n_threads,
             all_reduce=deal.team.all_reduce if deal.team.size > 1 else None,
             precision=precision,
-            kernels=kernels,
         )
 
     @property

@@ -7,6 +7,7 @@ hands everything else to `pipeline.fit_table` and `predictor.Predictor`.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import date
@@ -32,7 +33,6 @@ from tabwright.settings import (
     CalibrationName,
     Device,
     FitSettings,
-    Kernels,
     NumericEncoding,
     Precision,
     Task,
@@ -72,6 +72,13 @@ class _TabularEstimator(FitsFiles, BaseEstimator):  # type: ignore[misc]
     def _settings(self) -> FitSettings:
         parameters = self.get_params(deep=False)
         values = {f.name: parameters[f.name] for f in fields(FitSettings) if f.name in parameters}
+        if parameters["kernels"] is not None:
+            warnings.warn(
+                f"kernels is deprecated and has no effect; got {parameters['kernels']!r}; training "
+                "takes the fastest kernels that this installation has: leave the argument out",
+                FutureWarning,
+                stacklevel=3,
+            )
         seed = parameters["random_state"]
         if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
             seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
@@ -278,9 +285,9 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
     precision : {"float32", "bfloat16"}, default="float32"
         What the matrix products of training are computed in; "bfloat16" is faster on processors
         that multiply in it (`avx512_bf16`, AMX, GPUs) and much slower on others.
-    kernels : {"torch", "compiled"}, default="torch"
-        What computes the networks between the matrix products of training on a CPU; "compiled"
-        is faster, and needs a C compiler (`cc`, `gcc`, `clang` or what CC names).
+    kernels : None
+        Deprecated, and gone in the version after next: training takes the fastest kernels that
+        this installation has. Other values than None give a `FutureWarning`.
     random_state : int, RandomState or None, default=None
         Of every random choice; an int makes fits repeatable.
     verbose : int, default=0
@@ -333,7 +340,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         refit: bool = False,
         device: Device = "auto",
         precision: Precision = "float32",
-        kernels: Kernels = "torch",
+        kernels: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -495,7 +502,7 @@ class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
         refit: bool = False,
         device: Device = "auto",
         precision: Precision = "float32",
-        kernels: Kernels = "torch",
+        kernels: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:

@@ -31,7 +31,7 @@ from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import scores_of
 from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
-from tabwright.training.engine.compiled_kernels import compiled_kernels
+from tabwright.training.engine.compiled_kernels import engine_name
 from tabwright.training.objectives import Objective, class_weight_vector, row_weights
 
 __all__ = [
@@ -155,9 +155,7 @@ class Targets:
             prior=checked_prior(prior, n_classes, settings),
         )
 
-    def on(
-        self, rows: LabelledRows, device: torch.device, *, is_compiled: bool = False
-    ) -> Objective:
+    def on(self, rows: LabelledRows, device: torch.device) -> Objective:
         """The objective over a set of rows."""
         codes = None if self.scale else rows.target
         weights = row_weights(codes, rows.weight, self.class_weights, len(rows))
@@ -167,7 +165,6 @@ class Targets:
             weights=None
             if weights is None
             else torch.from_numpy(weights.astype(np.float32)).to(device),
-            is_compiled=is_compiled,
         )
 
 
@@ -273,18 +270,11 @@ def training_device(settings: FitSettings) -> torch.device:
     Raises
     ------
     ValueError
-        If the machine lacks what the settings ask for: the device, or a C compiler.
+        If the machine lacks the device that the settings ask for.
     """
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda' needs a CUDA device, and there is none; use device='auto'")
     is_cuda = settings.device != "cpu" and torch.cuda.is_available()
-    if settings.kernels == "compiled":
-        if is_cuda:
-            raise ValueError(
-                "kernels='compiled' are for training on a CPU; got device "
-                f"{settings.device!r}, which is CUDA here; use device='cpu' or kernels='torch'"
-            )
-        compiled_kernels()
     return torch.device("cuda" if is_cuda else "cpu")
 
 
@@ -417,6 +407,7 @@ def run_identity(
     return {f"settings.{name}": repr(value) for name, value in settings.to_document().items()} | {
         "torch": str(torch.__version__),
         "tabwright": __version__,
+        "engine": engine_name() if training_device(settings).type == "cpu" else "torch",
         "encoder": hashlib.blake2b(pack(*encoder.to_state()), digest_size=16).hexdigest(),
         "class weights": repr(None if class_weights is None else class_weights.tolist()),
     }

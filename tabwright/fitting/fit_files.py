@@ -310,7 +310,6 @@ class _StreamFit:
             targets.class_weights,
             self._mean_weight(targets),
             device,
-            is_compiled=settings.kernels == "compiled",
         )
         blocks, validation = self._encode(folder, encoder, compact)
         try:
@@ -466,7 +465,6 @@ class _StreamFit:
             deal=deal,
             n_threads=workers.n_threads,
             precision=settings.precision,
-            kernels=settings.kernels,
         )
         rows = StreamedRows(
             blocks,

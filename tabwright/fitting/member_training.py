@@ -95,7 +95,7 @@ def train_members(
     batch_size = settings.batch_size
     modules = [new_network(settings, encoder.input_dim, targets.output_dim, seed) for seed in seeds]
     if taught is None:
-        objective = targets.on(rows, device, is_compiled=settings.kernels == "compiled")
+        objective = targets.on(rows, device)
     else:
         lesson, trial = taught
         objective = _taught_objective(targets, rows, lesson, trial, settings.n_members, device)
@@ -110,7 +110,6 @@ def train_members(
         seeds=seeds,
         n_threads=torch.get_num_threads(),
         precision=settings.precision,
-        kernels=settings.kernels,
     )
     checkpointer = None
     if checkpoint is not None:

@@ -44,8 +44,6 @@ class Goal:
     mean_weight : float
         Mean of the training rows' weights, class weights included.
     device : torch.device
-    is_compiled : bool, default=False
-        Whether compiled kernels take the gradients.
     """
 
     encoder: TableEncoder
@@ -53,7 +51,6 @@ class Goal:
     class_weights: NDArray[np.float64] | None
     mean_weight: float
     device: torch.device
-    is_compiled: bool = False
 
     def inputs(self, records: NDArray[Any], hide_rate: float = 0.0) -> Inputs:
         """Network inputs of records."""
@@ -81,7 +78,6 @@ class Goal:
             if weights is None
             else torch.from_numpy(weights.astype(np.float32)).to(self.device),
             mean_weight=self.mean_weight,
-            is_compiled=self.is_compiled,
         )
 
 

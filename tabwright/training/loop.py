@@ -9,6 +9,7 @@ CUDA device as a graph (`graphs.StepGraphs`), on several threads in blocks (`blo
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 import time
@@ -18,14 +19,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from tabwright.settings import FitSettings, Kernels, Precision
+from tabwright.settings import FitSettings, Precision
 from tabwright.training.batches import Batch, HeldOut, TrainingRows
 from tabwright.training.checkpoints import Checkpointer, RunState, Stateful
 from tabwright.training.cpu_steps import block_steps, in_blocks
 from tabwright.training.cuda_graphs import step_graphs
 from tabwright.training.engine.autograd_members import ReferenceMembers
+from tabwright.training.engine.compiled_kernels import has_compiled_kernels
 from tabwright.training.engine.dropout import Part
 from tabwright.training.engine.stacked_members import StackedMembers
 from tabwright.training.engine.tensor_layout import Architecture, ArchitectureError
@@ -117,7 +120,6 @@ def members_of(
     seeds: Sequence[int],
     n_threads: int = 1,
     precision: Precision = "float32",
-    kernels: Kernels = "torch",
 ) -> Members:
     """Networks ready to train: stacked by the fast engine, any other by plain autograd.
 
@@ -133,31 +135,39 @@ def members_of(
         One per module: the seed of its dropout.
     n_threads : int, default=1
     precision : {"float32", "bfloat16"}, default="float32"
-    kernels : {"torch", "compiled"}, default="torch"
-        As for `members.StackedMembers`.
+        As for `StackedMembers`.
 
     Raises
     ------
     ValueError
-        If plain autograd is asked for another precision or other kernels than the first, besides
-        the errors of `members.StackedMembers`.
+        If plain autograd is asked for another precision than float32, besides the errors of
+        `StackedMembers`.
     """
     try:
         is_known = len({Architecture.of(module) for module in modules}) <= 1
     except ArchitectureError:
         is_known = False
     if is_known:
-        return StackedMembers(
-            modules, seeds=seeds, n_threads=n_threads, precision=precision, kernels=kernels
-        )
-    if precision != "float32" or kernels != "torch":
+        if not has_compiled_kernels():
+            _say_what_is_slower()
+        return StackedMembers(modules, seeds=seeds, n_threads=n_threads, precision=precision)
+    if precision != "float32":
         names = ", ".join(sorted({type(module).__name__ for module in modules}))
         raise ValueError(
             "modules must be of one architecture of models.py, unchanged, for precision "
-            f"{precision!r} and kernels {kernels!r}; got {names}; "
-            "leave these settings at 'float32' and 'torch'"
+            f"{precision!r}; got {names}; leave it at 'float32'"
         )
     return ReferenceMembers(modules, seeds=seeds)
+
+
+@functools.cache
+def _say_what_is_slower() -> None:
+    warnings.warn(
+        "this installation has no compiled kernels, so training takes longer; install a C "
+        "compiler and the package again to have them",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def learning_rate_at(progress: float, peak: float) -> float:
@@ -372,21 +382,23 @@ class _BestEpochs:
 _runs_lock = threading.Lock()
 _runs = 0
 _threads_before_runs = 1
+_blas_before_runs: threadpool_limits | None = None
 
 
 @contextlib.contextmanager
 def _one_thread_an_operation() -> Iterator[None]:
-    """Use one thread inside an operation, and leave the caller's number as it was.
+    """Use one thread inside an operation, torch's or a BLAS's, and leave the number as it was.
 
     Threads inside an operation gain nothing at these sizes; members share the cores instead. torch
     keeps one number per thread, and one of the process that fresh threads begin with: a thread
     that begins during another's run finds that run's 1 there, not the user's number.
     """
-    global _runs, _threads_before_runs
+    global _runs, _threads_before_runs, _blas_before_runs
     with _runs_lock:
         before = torch.get_num_threads()
         if _runs == 0:
             _threads_before_runs = before
+            _blas_before_runs = threadpool_limits(1, user_api="blas")
         elif before == 1:
             before = _threads_before_runs
         _runs += 1
@@ -397,6 +409,8 @@ def _one_thread_an_operation() -> Iterator[None]:
         with _runs_lock:
             _runs -= 1
             torch.set_num_threads(before)
+            if _runs == 0 and _blas_before_runs is not None:
+                _blas_before_runs.restore_original_limits()
 
 
 @contextlib.contextmanager

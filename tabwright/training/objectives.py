@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tabwright.training.engine.compiled_kernels import CompiledCrossEntropy
+from tabwright.training.engine.compiled_kernels import (
+    CompiledCrossEntropy,
+    has_compiled_kernels,
+)
 
 __all__ = ["Objective", "class_weight_vector", "row_weights"]
 
@@ -109,9 +112,9 @@ class Objective:
     labelled : Tensor of shape (n_rows,), bool, or None
         Which rows have a target of their own; the others learn from the soft part alone,
         whatever the teacher's weight. None: all have one.
-    is_compiled : bool, default=False
+    is_compiled : bool, optional
         Compute gradients by compiled kernels where there is one for them: for logits in float32
-        on a CPU and hard class codes.
+        on a CPU and hard class codes. None: where the extension is built.
     """
 
     targets: Tensor
@@ -121,7 +124,7 @@ class Objective:
     temperature: Tensor | float = 1.0
     labelled: Tensor | None = None
     mean_weight: float | None = None
-    is_compiled: bool = False
+    is_compiled: bool | None = None
     _compiled: CompiledCrossEntropy | None = field(init=False, repr=False)
     _shares: Tensor = field(init=False, repr=False)
     _temperatures: Tensor = field(init=False, repr=False)
@@ -145,7 +148,7 @@ class Objective:
             raise ValueError("rows without a label need soft_targets; got None")
         self._compiled = None
         if (
-            self.is_compiled
+            (has_compiled_kernels() if self.is_compiled is None else self.is_compiled)
             and self.is_classification
             and self.soft_targets is None
             and self.targets.device.type == "cpu"

@@ -430,7 +430,6 @@ def test_groups_weights_and_settings_reach_the_fit(tmp_path: Path) -> None:
         *("--patience", "0", "--validation-fraction", "0.3", "--encoding", "standard"),
         *("--calibration", "none", "--threads", "1", "--device", "cpu", "--test-fraction", "0.25"),
         *("--precision", "bfloat16"),
-        *("--kernels", "compiled"),
     )
     flat = " ".join(said.split())
     assert "left out 20 rows of weight 0" in flat
@@ -452,7 +451,6 @@ def test_groups_weights_and_settings_reach_the_fit(tmp_path: Path) -> None:
         "calibration": None,
         "device": "cpu",
         "precision": "bfloat16",
-        "kernels": "compiled",
     }
     assert {name: settings[name] for name in wanted} == wanted
     card = json.loads(_run("inspect", str(model), "--json"))["card"]

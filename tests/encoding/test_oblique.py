@@ -278,7 +278,6 @@ def test_an_undecided_trial_is_made_again(
         {"training_mode": "linear_glm_baseline"},
         {"training_mode": "calibrated_classifier"},
         {"training_mode": "tree_teacher_distillation"},
-        {"kernels": "compiled"},
         {"precision": "bfloat16"},
     ],
 )

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
 from tabwright.fitting.finishing import LabelledRows
 from tabwright.fitting.fit_table import fit_table
-from tabwright.settings import FitSettings, Kernels
+from tabwright.settings import FitSettings
 from tabwright.training import cpu_steps as blocks
 from tabwright.training.batches import Batch
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.cpu_steps import BlockSteps, block_steps, in_blocks
 from tabwright.training.engine import threads as lanes
-from tabwright.training.engine.stacked_members import StackedMembers
+from tabwright.training.engine.stacked_members import Kernels, StackedMembers
 from tabwright.training.objectives import Objective
 
 N_ROWS, N_INPUTS, N_MEMBERS = 90, 6, 4

@@ -157,13 +157,12 @@ def test_other_modules_are_trained_by_plain_autograd() -> None:
 
 def test_known_modules_are_stacked_and_changed_ones_are_not() -> None:
     modules = [build_model(INPUT_DIM, 2, mode, 16, 1, 0.1) for mode in ("mlp_dense", "tabresnet")]
-    assert isinstance(members_of(modules[:1], seeds=[0], kernels="compiled"), StackedMembers)
+    assert isinstance(members_of(modules[:1], seeds=[0]), StackedMembers)
     assert isinstance(members_of(modules, seeds=[0, 1]), ReferenceMembers)
     modules[0].get_submodule("net").relu1 = nn.GELU()
     assert isinstance(members_of(modules[:1], seeds=[0]), ReferenceMembers)
-    for asked in ({"precision": "bfloat16"}, {"kernels": "compiled"}):
-        with pytest.raises(ValueError, match=r"must be of one architecture.*got MLP; leave"):
-            members_of(modules[:1], seeds=[0], **asked)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"must be of one architecture.*got MLP; leave"):
+        members_of(modules[:1], seeds=[0], precision="bfloat16")
     with pytest.raises(ValueError, match="at least one network; got none"):
         members_of([], seeds=[])
     with pytest.raises(ValueError, match=r"one per module \(2\); got 1"):

@@ -1,22 +1,17 @@
-"""A training step beside its matrix products, compiled by the machine's C compiler.
+"""A training step beside its matrix products, in C.
 
-The functions of `kernels.c` pass over a layer's values half as often as torch's operations do,
-and one call of them replaces many: for a whole pass of a network see `compiled_network`. The
-compiler runs once in a process, in about a second, in a folder of its own that is gone
-afterwards: no compiled code is left on disk, or read from there.
+The extension module `_kernels` is built with the package. Its functions pass over a layer's values
+half as often as torch's operations do, and one call of them replaces many: for a whole pass of a
+network see `compiled_network`. It holds them for several instruction sets; the widest that the
+processor has is used.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import os
-import shlex
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -30,18 +25,10 @@ __all__ = [
     "CompiledKernels",
     "check_memory",
     "compiled_kernels",
+    "engine_name",
+    "has_compiled_kernels",
 ]
 
-_SOURCE = Path(__file__).with_name("kernels.c")
-_COMPILERS = ("cc", "gcc", "clang")
-# Products and sums are rounded one by one: the result does not depend on what the compiler fuses.
-_FLAGS = (
-    *("-std=c11", "-O3", "-shared", "-fPIC"),
-    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
-)
-# The first of these that the compiler takes.
-_FOR_THIS_MACHINE = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ())
-_SECONDS = 120
 _INTEGER, _POINTER, _DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
 _SIGNATURES = {
     "hidden_total": (_POINTER,),
@@ -51,7 +38,7 @@ _SIGNATURES = {
     "hidden_inner": (_POINTER, _POINTER, _POINTER),
     "cross_entropy": (*[_INTEGER] * 4, *[_POINTER] * 6),
     "adamw": (*[_INTEGER] * 2, *[_POINTER] * 5, *[_DOUBLE] * 5),
-    "product": (_POINTER, *[_INTEGER] * 3, *[_POINTER] * 3),
+    "product_alone": (_POINTER, *[_INTEGER] * 3, *[_POINTER] * 3),
     "network_forward": (_POINTER, _POINTER),
     "network_backward": (_POINTER, _POINTER, _POINTER),
 }
@@ -71,29 +58,56 @@ class _Layer(ctypes.Structure):
 
 
 @functools.cache
-def compiled_kernels() -> ctypes.CDLL:
-    """The functions of `kernels.c`, compiled at the first call.
+def _instruction_sets() -> dict[str, dict[str, int]]:
+    """Addresses of functions by instruction set, from the narrowest; none without the extension."""
+    try:
+        from tabwright.training.engine import _kernels
+    except ModuleNotFoundError:
+        return {}
+    return _kernels.instruction_sets()
 
-    The compiler is the command of the environment variable CC, or the first of cc, gcc and clang.
+
+def has_compiled_kernels() -> bool:
+    """Whether the extension module was built with this installation."""
+    return bool(_instruction_sets())
+
+
+def engine_name() -> str:
+    """What computes a step on a CPU in float32, for records: "compiled, avx2" or "torch"."""
+    return f"compiled, {list(_instruction_sets())[-1]}" if has_compiled_kernels() else "torch"
+
+
+@functools.cache
+def compiled_kernels(instruction_set: str | None = None) -> SimpleNamespace:
+    """The functions of `kernels.c`, callable by their names there.
+
+    Parameters
+    ----------
+    instruction_set : str, optional
+        "baseline", "avx2" or "avx512"; None: the widest that this processor has.
 
     Raises
     ------
     ValueError
-        If there is no compiler, or it fails.
+        If the extension is not built, or the processor lacks the instruction set.
     """
-    compiler = _compiler()
-    with tempfile.TemporaryDirectory(prefix="tabwright-kernels-") as folder:
-        library = Path(folder) / "kernels.so"
-        _compile(compiler, library)
-        try:
-            loaded = ctypes.CDLL(str(library))
-        except OSError as error:
-            raise _refusal(f"cannot load what {compiler[0]} made: {error}") from error
-    for name, arguments in _SIGNATURES.items():
-        function = getattr(loaded, name)
-        function.argtypes, function.restype = arguments, None
-    loaded.cross_entropy.restype = _INTEGER
-    return loaded
+    sets = _instruction_sets()
+    if not sets:
+        raise ValueError(
+            "compiled kernels need the extension module, and this installation was built without "
+            "it; install a C compiler and the package again"
+        )
+    wanted = list(sets)[-1] if instruction_set is None else instruction_set
+    if wanted not in sets:
+        raise ValueError(
+            f"instruction_set must be one of {', '.join(sets)} on this processor; got {wanted!r}"
+        )
+    functions = {}
+    for name, address in sets[wanted].items():
+        returned = _INTEGER if name == "cross_entropy" else None
+        # Calls through such a prototype let go of the interpreter's lock.
+        functions[name] = ctypes.CFUNCTYPE(returned, *_SIGNATURES[name])(address)
+    return SimpleNamespace(**functions)
 
 
 def check_memory(given: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
@@ -111,48 +125,6 @@ def check_memory(given: Tensor, shape: Sequence[int], dtype: torch.dtype = torch
             f"{given.dtype} of shape {tuple(given.shape)}, strides {given.stride()}, on "
             f"{given.device}"
         )
-
-
-def _refusal(reason: str) -> ValueError:
-    return ValueError(
-        f"kernels='compiled' {reason}; install a C compiler, name one in CC, or train with "
-        "kernels='torch'"
-    )
-
-
-def _compiler() -> list[str]:
-    """The compiler's command, in words."""
-    wanted = os.environ.get("CC", "")
-    try:
-        named = shlex.split(wanted)
-    except ValueError as error:
-        raise _refusal(f"needs a C compiler; CC is no command ({error}): {wanted}") from error
-    compiler = named or [name for name in _COMPILERS if shutil.which(name)][:1]
-    if not compiler or shutil.which(compiler[0]) is None:
-        tried = compiler[0] if compiler else ", ".join(_COMPILERS)
-        raise _refusal(f"needs a C compiler; not found: {tried}")
-    return compiler
-
-
-def _compile(compiler: list[str], library: Path) -> None:
-    """Compile for this machine, as well as the compiler knows it."""
-    for machine in _FOR_THIS_MACHINE:
-        command = [*compiler, *_FLAGS, *machine, str(_SOURCE), "-o", str(library), "-lm"]
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                check=False,
-                timeout=_SECONDS,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise _refusal(f"needs a C compiler; {compiler[0]} did not run: {error}") from error
-        if done.returncode == 0:
-            return
-    said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[0]
-    raise _refusal(f"needs a C compiler; {compiler[0]} failed: {said}")
 
 
 class CompiledKernels(LayerKernels):
@@ -178,7 +150,7 @@ class CompiledKernels(LayerKernels):
     Raises
     ------
     ValueError
-        If the kernels cannot be compiled.
+        If the extension is not built.
     """
 
     def __init__(

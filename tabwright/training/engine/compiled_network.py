@@ -1,7 +1,7 @@
-"""The passes of a whole network in one call each: compiled, with the BLAS that torch has.
+"""The passes of a whole network in one call each: compiled, with the BLAS that SciPy has.
 
-A step of a small network spends much of its time on calls through Python. Where torch's library
-shows the `sgemm` that its own products use, `kernels.c` calls it directly.
+A step of a small network spends much of its time on calls through Python. SciPy hands out the
+addresses of its BLAS functions for compiled code (`scipy.linalg.cython_blas`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ from tabwright.training.engine.compiled_kernels import (
     compiled_kernels,
 )
 
-__all__ = ["CompiledNetwork", "Layer", "NetworkBuffers", "torch_sgemm"]
+__all__ = ["CompiledNetwork", "Layer", "NetworkBuffers", "blas_sgemm"]
 
 
 class _Hidden(ctypes.Structure):
@@ -53,27 +52,31 @@ class _Network(ctypes.Structure):
 
 
 @functools.cache
-def torch_sgemm() -> int | None:
-    """Address of the BLAS function that torch's float32 products on a CPU use.
+def blas_sgemm() -> int:
+    """Address of SciPy's `sgemm`, whose integers have 32 bits.
 
-    Returns
-    -------
-    int or None
-        None where torch's library does not show it, or it does not multiply as a BLAS does.
+    Raises
+    ------
+    RuntimeError
+        If it does not multiply as a BLAS does.
     """
-    folder = Path(torch.__file__).parent / "lib"
-    found = [path for path in folder.glob("libtorch_cpu.*") if path.suffix in (".so", ".dylib")]
-    if not found:
-        return None
-    function = getattr(ctypes.CDLL(str(found[0])), "sgemm_", None)
-    address = ctypes.cast(function, ctypes.c_void_p).value if function is not None else None
-    if address is None:
-        return None
+    from scipy.linalg import cython_blas
+
+    capsule = cython_blas.__pyx_capi__["sgemm"]
+    name_of, pointer_of = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    name_of.argtypes, name_of.restype = (ctypes.py_object,), ctypes.c_char_p
+    pointer_of.argtypes = (ctypes.py_object, ctypes.c_char_p)
+    pointer_of.restype = ctypes.c_void_p
+    address = int(pointer_of(capsule, name_of(capsule)))
     # Small whole numbers: their sums are exact in any order.
     x, weight = torch.arange(15.0).view(5, 3) - 6, torch.arange(12.0).view(4, 3) % 5
     z = torch.full((5, 4), float("nan"))
-    compiled_kernels().product(address, 5, 3, 4, x.data_ptr(), weight.data_ptr(), z.data_ptr())
-    return address if torch.equal(z, x @ weight.T) else None
+    compiled_kernels().product_alone(
+        address, 5, 3, 4, x.data_ptr(), weight.data_ptr(), z.data_ptr()
+    )
+    if not torch.equal(z, x @ weight.T):
+        raise RuntimeError("scipy.linalg.cython_blas.sgemm must multiply matrices; it does not")
+    return address
 
 
 class Layer(NamedTuple):
@@ -147,17 +150,12 @@ class CompiledNetwork:
     Raises
     ------
     ValueError
-        If torch shows no BLAS (`torch_sgemm` is None), or a tensor has gaps or another type.
+        If a tensor has gaps or another type.
     """
 
     def __init__(
         self, layers: Sequence[Layer], buffers: NetworkBuffers, input_dim: int, kept_share: float
     ) -> None:
-        sgemm = torch_sgemm()
-        if sgemm is None:
-            raise ValueError(
-                "a compiled network needs torch's BLAS, which this torch does not show"
-            )
         n_rows, output_dim = buffers.logits.shape
         for layer in layers:
             for tensor in (layer.weight, layer.norm, layer.weight_gradient, layer.norm_gradient):
@@ -179,7 +177,7 @@ class CompiledNetwork:
             )
         )
         self._network = _Network(
-            sgemm,
+            blas_sgemm(),
             n_rows,
             input_dim,
             buffers.gradient.shape[1],

@@ -2,10 +2,13 @@
    forward and backward; the loss's gradient; AdamW. And the passes of a whole network, which call
    a BLAS for the products.
 
-   The formulas are those of kernels.py, objectives.py and optimizer.py; compiled.py compiles this
-   file, has the same struct, and calls these functions. Every column of a member is summed by
-   itself, row after row: a sum depends neither on how wide the processor's vectors are nor on
-   the members and columns beside it. */
+   _kernels.c includes this file once for every instruction set, with `SET` as its name: every
+   function is one of that set. compiled_kernels.py and compiled_network.py have the same structs.
+   Every column of a member is summed by itself, row after row: a sum depends neither on how wide
+   the processor's vectors are nor on the members and columns beside it. */
+
+#ifndef TABWRIGHT_KERNELS
+#define TABWRIGHT_KERNELS
 
 #include <math.h>
 #include <stdint.h>
@@ -13,6 +16,7 @@
 
 /* Columns that are treated at once, so that their sums stay in the nearest cache. */
 enum { TILE = 256 };
+
 /* Rows that are summed before their sum joins the others: rounding errors stay small. */
 enum { BLOCK = 32 };
 
@@ -28,22 +32,12 @@ typedef struct {
     float minus_inverse, eps, share, minus_share;
 } layer;
 
-static inline float dropped(float value, int32_t element, int32_t key, float limit)
-{
-    uint32_t bits = (uint32_t)element * (uint32_t)key;
-    float hash;
-    memcpy(&hash, &bits, sizeof hash);
-    return hash <= limit ? 0.0f : value;
-}
-
 /* Rows drawn at random lie anywhere: ask for all of them before the first is needed. */
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch(address)
 #else
 #define PREFETCH(address) ((void)0)
 #endif
-
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Over all tiles of all members: `member`, its first column `from`, and its `width`. */
 #define FOR_TILES(l)                                                      \
@@ -54,6 +48,80 @@ static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 #define FOR_BLOCKS(l) \
     for (int64_t row = 0, end; row < (l)->n_rows && (end = least(row + BLOCK, (l)->n_rows)); )
 
+/* sgemm of a BLAS: matrices column by column, all arguments by address, as Fortran has it.
+   Integers may have 32 bits or 64 there: positive ones below 2**31 are read alike, the lowest byte
+   being the first. */
+typedef void sgemm(const char *, const char *, const int64_t *, const int64_t *, const int64_t *,
+                   const float *, const float *, const int64_t *, const float *, const int64_t *,
+                   const float *, float *, const int64_t *);
+
+/* A last layer of few outputs is so thin that a BLAS spends most of its time on the call. */
+enum { FEW_OUTPUTS = 4, LANES = 16 };
+
+typedef struct {
+    const layer *between;          /* of one member */
+    const float *weight, *norm;    /* hidden_dim x inputs; bias, then weight of batch norm */
+    float *weight_gradient, *norm_gradient;
+    const int32_t *key;            /* of dropout */
+    int64_t opens_block, closes_block;
+} hidden;
+
+/* A network, and where one member's passes over a batch work. */
+typedef struct {
+    sgemm *product;
+    int64_t n_rows, input_dim, hidden_dim, output_dim, n_hidden;
+    const hidden *hidden;
+    const float *head, *head_bias;
+    float *head_gradient, *head_bias_gradient;
+    /* What products read and write must lie alike for every member, or bits might differ:
+       `outer` is the logits' and their gradients' place while they are part of one. */
+    float *logits, *outer;
+    float *gradient, *spare, *scratch;      /* rows x hidden_dim */
+    int64_t n_statistics;
+    float *running;
+    const float *sums, *shares;
+    float kept_share;
+} network;
+
+typedef struct {
+    const char *name;
+    void *address;
+} entry;
+
+#define adamw IN_SET(adamw)
+#define cross_entropy IN_SET(cross_entropy)
+#define dropped IN_SET(dropped)
+#define exponential IN_SET(exponential)
+#define few_behind IN_SET(few_behind)
+#define few_in_front IN_SET(few_in_front)
+#define few_weight_gradient IN_SET(few_weight_gradient)
+#define functions IN_SET(functions)
+#define gradient_in_front IN_SET(gradient_in_front)
+#define gradient_of_weight IN_SET(gradient_of_weight)
+#define hidden_centre IN_SET(hidden_centre)
+#define hidden_inner IN_SET(hidden_inner)
+#define hidden_output IN_SET(hidden_output)
+#define hidden_sums IN_SET(hidden_sums)
+#define hidden_total IN_SET(hidden_total)
+#define join IN_SET(join)
+#define least IN_SET(least)
+#define network_backward IN_SET(network_backward)
+#define network_forward IN_SET(network_forward)
+#define product_alone IN_SET(product_alone)
+#define values_behind IN_SET(values_behind)
+
+#endif
+
+static inline float dropped(float value, int32_t element, int32_t key, float limit)
+{
+    uint32_t bits = (uint32_t)element * (uint32_t)key;
+    float hash;
+    memcpy(&hash, &bits, sizeof hash);
+    return hash <= limit ? 0.0f : value;
+}
+
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 static inline void join(float *restrict sum, float *restrict part, int64_t width)
 {
     for (int64_t c = 0; c < width; c++) {
@@ -63,7 +131,7 @@ static inline void join(float *restrict sum, float *restrict part, int64_t width
 }
 
 /* Sums of the columns of `centred`, before anything is taken off. */
-void hidden_total(const layer *l)
+static void hidden_total(const layer *l)
 {
     FOR_TILES(l) {
         const float *values = l->centred + member * l->n_rows * l->n_columns + from;
@@ -80,7 +148,7 @@ void hidden_total(const layer *l)
 }
 
 /* Takes the mean off `centred`; sums of squares of what is left. */
-void hidden_centre(const layer *l)
+static void hidden_centre(const layer *l)
 {
     FOR_TILES(l) {
         float *values = l->centred + member * l->n_rows * l->n_columns + from;
@@ -106,7 +174,7 @@ void hidden_centre(const layer *l)
 
    `norm` is batch norm's bias and weight, `norm_stride` elements from a member to the next;
    `keys` has one key for each. */
-void hidden_output(const layer *l, const float *norm, int64_t norm_stride, const float *residual,
+static void hidden_output(const layer *l, const float *norm, int64_t norm_stride, const float *residual,
                    int64_t residual_stride, const int32_t *keys)
 {
     FOR_TILES(l) {
@@ -145,7 +213,7 @@ void hidden_output(const layer *l, const float *norm, int64_t norm_stride, const
 }
 
 /* Takes `gradient` back through dropout and ReLU; its sums, and batch norm's own gradients. */
-void hidden_sums(const layer *l, float *gradient, float *norm_gradient, int64_t norm_stride)
+static void hidden_sums(const layer *l, float *gradient, float *norm_gradient, int64_t norm_stride)
 {
     FOR_TILES(l) {
         const int64_t n = l->n_columns, pair = 2 * n * member + from;
@@ -176,7 +244,7 @@ void hidden_sums(const layer *l, float *gradient, float *norm_gradient, int64_t 
 }
 
 /* The gradient in front of batch norm, into `inner`, from that behind it and the sums. */
-void hidden_inner(const layer *l, const float *gradient, float *inner)
+static void hidden_inner(const layer *l, const float *gradient, float *inner)
 {
     FOR_TILES(l) {
         const int64_t n = l->n_columns, pair = 2 * n * member + from;
@@ -226,7 +294,7 @@ static inline float exponential(float x)
    stays so. Returns the first of the rows whose place is none, before any work, or -1.
 
    A class of a block of rows is treated at once: there are few classes, and many rows. */
-int64_t cross_entropy(int64_t n_members, int64_t n_rows, int64_t n_classes, int64_t n_targets,
+static int64_t cross_entropy(int64_t n_members, int64_t n_rows, int64_t n_classes, int64_t n_targets,
                       const float *logits, const int64_t *chosen, const int64_t *targets,
                       const float *weights, float *gradient, float *loss_sums)
 {
@@ -278,7 +346,7 @@ int64_t cross_entropy(int64_t n_members, int64_t n_rows, int64_t n_classes, int6
 
 /* AdamW's step on `size` parameters, of which weight decay acts on the first `n_decayed`; counts
    it in `steps`. What all parameters share is computed in double precision first. */
-void adamw(int64_t size, int64_t n_decayed, float *restrict values, const float *restrict gradients,
+static void adamw(int64_t size, int64_t n_decayed, float *restrict values, const float *restrict gradients,
            float *restrict first, float *restrict second, float *steps, double learning_rate,
            double weight_decay, double beta1, double beta2, double least)
 {
@@ -299,13 +367,6 @@ void adamw(int64_t size, int64_t n_decayed, float *restrict values, const float 
     }
 }
 
-/* sgemm of a BLAS: matrices column by column, all arguments by address, as Fortran has it.
-   Integers may have 32 bits or 64 there: positive ones below 2**31 are read alike, the lowest byte
-   being the first. */
-typedef void sgemm(const char *, const char *, const int64_t *, const int64_t *, const int64_t *,
-                   const float *, const float *, const int64_t *, const float *, const int64_t *,
-                   const float *, float *, const int64_t *);
-
 /* Below, matrices lie row by row; `rows` x `width` and `rows` x `height` are values in front of and
    behind a linear layer, whose weight is `height` x `width`. */
 
@@ -316,7 +377,7 @@ static void values_behind(sgemm *f, int64_t rows, int64_t width, int64_t height,
     f("T", "N", &height, &rows, &width, &one, weight, &width, x, &width, &zero, z, &height);
 }
 
-static void weight_gradient(sgemm *f, int64_t rows, int64_t width, int64_t height, const float *x,
+static void gradient_of_weight(sgemm *f, int64_t rows, int64_t width, int64_t height, const float *x,
                             const float *z_gradient, float *to)
 {
     const float one = 1.0f, zero = 0.0f;
@@ -330,9 +391,6 @@ static void gradient_in_front(sgemm *f, int64_t rows, int64_t width, int64_t hei
     f("N", "N", &width, &rows, &height, &one, weight, &width, z_gradient, &height, &kept, to,
       &width);
 }
-
-/* A last layer of few outputs is so thin that a BLAS spends most of its time on the call. */
-enum { FEW_OUTPUTS = 4, LANES = 16 };
 
 static void few_behind(int64_t rows, int64_t width, int64_t height, const float *x,
                        const float *weight, float *z)
@@ -387,39 +445,14 @@ static void few_in_front(int64_t rows, int64_t width, int64_t height, const floa
 }
 
 /* The product that forward passes make, alone: whether `f` is what we take it for. */
-void product(sgemm *f, int64_t rows, int64_t width, int64_t height, const float *x,
+static void product_alone(sgemm *f, int64_t rows, int64_t width, int64_t height, const float *x,
              const float *weight, float *z)
 {
     values_behind(f, rows, width, height, x, weight, z);
 }
 
-typedef struct {
-    const layer *between;          /* of one member */
-    const float *weight, *norm;    /* hidden_dim x inputs; bias, then weight of batch norm */
-    float *weight_gradient, *norm_gradient;
-    const int32_t *key;            /* of dropout */
-    int64_t opens_block, closes_block;
-} hidden;
-
-/* A network, and where one member's passes over a batch work. */
-typedef struct {
-    sgemm *product;
-    int64_t n_rows, input_dim, hidden_dim, output_dim, n_hidden;
-    const hidden *hidden;
-    const float *head, *head_bias;
-    float *head_gradient, *head_bias_gradient;
-    /* What products read and write must lie alike for every member, or bits might differ:
-       `outer` is the logits' and their gradients' place while they are part of one. */
-    float *logits, *outer;
-    float *gradient, *spare, *scratch;      /* rows x hidden_dim */
-    int64_t n_statistics;
-    float *running;
-    const float *sums, *shares;
-    float kept_share;
-} network;
-
 /* Logits in training mode of `x`, rows x input_dim; running statistics move. */
-void network_forward(const network *n, const float *x)
+static void network_forward(const network *n, const float *x)
 {
     const float *values = x, *entry = x;
     int64_t width = n->input_dim;
@@ -448,7 +481,7 @@ void network_forward(const network *n, const float *x)
 }
 
 /* All gradients from that in the logits, after the forward pass on the same `x`. */
-void network_backward(const network *n, const float *x, const float *logits_gradient)
+static void network_backward(const network *n, const float *x, const float *logits_gradient)
 {
     const int64_t last = n->n_hidden - 1, n_outer = n->n_rows * n->output_dim;
     const float *values = n->n_hidden ? n->hidden[last].between->output : x;
@@ -459,7 +492,7 @@ void network_backward(const network *n, const float *x, const float *logits_grad
     if (is_thin)
         few_weight_gradient(n->n_rows, width, n->output_dim, values, n->outer, n->head_gradient);
     else
-        weight_gradient(n->product, n->n_rows, width, n->output_dim, values, n->outer,
+        gradient_of_weight(n->product, n->n_rows, width, n->output_dim, values, n->outer,
                         n->head_gradient);
     for (int64_t c = 0; c < n->output_dim; c++) {
         double sum = 0.0;
@@ -477,7 +510,7 @@ void network_backward(const network *n, const float *x, const float *logits_grad
         values = i ? n->hidden[i - 1].between->output : x;
         hidden_sums(h->between, gradient, h->norm_gradient, 0);
         hidden_inner(h->between, gradient, n->scratch);
-        weight_gradient(n->product, n->n_rows, i ? n->hidden_dim : n->input_dim, n->hidden_dim,
+        gradient_of_weight(n->product, n->n_rows, i ? n->hidden_dim : n->input_dim, n->hidden_dim,
                         values, n->scratch, h->weight_gradient);
         if (!i) break;
         /* Inside a block, the gradient in the shortcut waits in the other buffer. */
@@ -490,3 +523,17 @@ void network_backward(const network *n, const float *x, const float *logits_grad
         }
     }
 }
+
+static const entry functions[] = {
+    {"hidden_total", (void *)hidden_total},
+    {"hidden_centre", (void *)hidden_centre},
+    {"hidden_output", (void *)hidden_output},
+    {"hidden_sums", (void *)hidden_sums},
+    {"hidden_inner", (void *)hidden_inner},
+    {"cross_entropy", (void *)cross_entropy},
+    {"adamw", (void *)adamw},
+    {"product_alone", (void *)product_alone},
+    {"network_forward", (void *)network_forward},
+    {"network_backward", (void *)network_backward},
+    {NULL, NULL},
+};

@@ -17,7 +17,6 @@ from tabwright.training.engine.compiled_network import (
     CompiledNetwork,
     Layer,
     NetworkBuffers,
-    torch_sgemm,
 )
 from tabwright.training.engine.dropout import HIGHEST_HASHED_RATE, Part
 from tabwright.training.engine.layers import (
@@ -72,7 +71,6 @@ class Stack(NamedTuple):
             and not self.in_half
             and self.all_reduce is None
             and all(layer.rate <= HIGHEST_HASHED_RATE for layer in self.architecture.hidden)
-            and torch_sgemm() is not None
         )
 
 

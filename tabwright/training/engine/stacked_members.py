@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from tabwright.settings import Kernels, Precision
+from tabwright.settings import Precision
 from tabwright.training.engine.adamw import FlatAdamW
+from tabwright.training.engine.compiled_kernels import has_compiled_kernels
 from tabwright.training.engine.dropout import Part, dropout_keys, seeds_on
 from tabwright.training.engine.layers import head_values
 from tabwright.training.engine.passes import BatchWork, MemberGroup, Stack
@@ -23,7 +24,9 @@ from tabwright.training.engine.tensor_layout import Architecture, FlatTensors
 from tabwright.training.engine.threads import Threads, lanes_of, members_together, pieces_of
 from tabwright.training.engine.torch_kernels import BATCH_NORM_EPS
 
-__all__ = ["StackedMembers"]
+__all__ = ["Kernels", "StackedMembers"]
+
+Kernels = Literal["auto", "torch", "compiled"]
 
 _STEPS_PER_BLOCK = 256
 _EVALUATION_ROWS = 512
@@ -57,9 +60,9 @@ class StackedMembers:
     precision : {"float32", "bfloat16"}, default="float32"
         What the hidden layers' matrix products are computed in, for modules in float32. In
         bfloat16, members stacked and alone agree to its rounding, not bit for bit.
-    kernels : {"torch", "compiled"}, default="torch"
-        What computes the hidden layers: torch's operations, or functions that a C compiler makes
-        when they are first needed, for modules in float32 on a CPU.
+    kernels : {"auto", "torch", "compiled"}, default="auto"
+        What computes the hidden layers: torch's operations, or the compiled functions of the
+        extension, for modules in float32 on a CPU; "auto": the latter where they are there.
 
     Raises
     ------
@@ -68,7 +71,7 @@ class StackedMembers:
         any).
     ValueError
         If there is no module, the seeds are not as many, `n_threads` is below 1, the precision or
-        the kernels are not known or not for such modules, or the kernels cannot be compiled.
+        the kernels are not known, not for such modules, or not built.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class StackedMembers:
         n_threads: int = 1,
         all_reduce: Callable[[Tensor], None] | None = None,
         precision: Precision = "float32",
-        kernels: Kernels = "torch",
+        kernels: Kernels = "auto",
     ) -> None:
         if not modules:
             raise ValueError("modules must hold at least one network; got none")
@@ -95,18 +98,22 @@ class StackedMembers:
             raise ValueError(
                 f"precision must be one of {', '.join(get_args(Precision))}; got {precision!r}"
             )
-        in_half, is_compiled = precision == "bfloat16", kernels == "compiled"
+        in_half = precision == "bfloat16"
+        can_compile = arch.dtype == torch.float32 and arch.device.type == "cpu"
         if in_half and arch.dtype != torch.float32:
             raise ValueError(f"precision 'bfloat16' is for modules in float32; got {arch.dtype}")
         if kernels not in get_args(Kernels):
             raise ValueError(
                 f"kernels must be one of {', '.join(get_args(Kernels))}; got {kernels!r}"
             )
-        if is_compiled and (arch.dtype != torch.float32 or arch.device.type != "cpu"):
+        if kernels == "compiled" and not can_compile:
             raise ValueError(
                 "kernels 'compiled' are for modules in float32 on a CPU; "
                 f"got {arch.dtype} on {arch.device}"
             )
+        is_compiled = kernels == "compiled" or (
+            kernels == "auto" and can_compile and has_compiled_kernels()
+        )
         n_members = len(modules)
         self._templates = [copy.deepcopy(module).eval() for module in modules]
         self._seeds = seeds_on(arch.device, seeds)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
-from tabwright import TabularClassifier, load_model
-from tabwright.settings import Kernels
+from tabwright import TabularClassifier
+from tabwright.training import loop
+from tabwright.training.engine import compiled_kernels as kernels_module
 from tabwright.training.engine import passes
 from tabwright.training.engine import threads as lanes
 from tabwright.training.engine.adamw import FlatAdamW
-from tabwright.training.engine.compiled_kernels import CompiledKernels, compiled_kernels
-from tabwright.training.engine.compiled_network import torch_sgemm
+from tabwright.training.engine.compiled_kernels import (
+    CompiledKernels,
+    compiled_kernels,
+    engine_name,
+    has_compiled_kernels,
+)
+from tabwright.training.engine.compiled_network import blas_sgemm
 from tabwright.training.engine.dropout import DropoutMask, Part, dropout_keys
 from tabwright.training.engine.stacked_members import StackedMembers
 from tabwright.training.engine.torch_kernels import LayerBuffers, TorchKernels
@@ -29,20 +31,21 @@ from tabwright.training.objectives import Objective
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def no_kernels_yet() -> Iterator[None]:
-    compiled_kernels.cache_clear()
-    yield
-    compiled_kernels.cache_clear()
+pytestmark = pytest.mark.skipif(
+    not has_compiled_kernels(), reason="installed without the compiled kernels"
+)
+
+
+def _layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train as where something comes between two layers, such as a sum over workers."""
+    monkeypatch.setattr(passes.Stack, "runs_whole_passes", False)
 
 
 @pytest.fixture(params=["whole passes", "layer by layer"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of training: with torch's BLAS, and as where torch does not show one."""
+    """Both ways of training."""
     if request.param == "layer by layer":
-        monkeypatch.setattr(passes, "torch_sgemm", lambda: None)
-    elif torch_sgemm() is None:
-        pytest.skip("this torch does not show its BLAS")
+        _layer_by_layer(monkeypatch)
     return str(request.param)
 
 
@@ -330,7 +333,7 @@ def test_whole_passes_are_the_layers_one_after_the_other(
     found = []
     for is_whole in (True, False):
         if not is_whole:
-            monkeypatch.setattr(passes, "torch_sgemm", lambda: None)
+            _layer_by_layer(monkeypatch)
         stacked = StackedMembers(modules, seeds=[1, 2], kernels="compiled")
         objective = Objective(codes, is_compiled=True)
         for step, batch in enumerate((70, 33, 70)):
@@ -360,105 +363,112 @@ def test_a_network_takes_nothing_but_what_it_was_made_for() -> None:
         stacked.forward_backward(torch.randn(20, 5), lambda z: z[:, :3], step=0)
 
 
-@pytest.mark.parametrize(
-    "text", [None, "int another_function;", "void sgemm_(void) {}"], ids=["none", "other", "odd"]
-)
-def test_a_torch_without_its_blas_is_seen(
-    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "lib").mkdir()
-    if text is not None:
-        (tmp_path / "x.c").write_text(text, encoding="utf-8")
-        command = ["cc", "-shared", "-fPIC", "x.c", "-o", "lib/libtorch_cpu.so"]
-        subprocess.run(command, cwd=tmp_path, check=True)
-    monkeypatch.setattr(torch, "__file__", str(tmp_path / "__init__.py"))
-    torch_sgemm.cache_clear()
+def test_a_blas_that_does_not_multiply_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    blas_sgemm.cache_clear()
+    functions = compiled_kernels()
+    monkeypatch.setattr(functions, "product_alone", lambda *_: None)
     try:
-        assert torch_sgemm() is None
+        with pytest.raises(RuntimeError, match="sgemm must multiply matrices; it does not"):
+            blas_sgemm()
     finally:
-        torch_sgemm.cache_clear()
+        blas_sgemm.cache_clear()
 
 
-def test_a_model_learns_as_well_and_keeps_its_setting(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(600, 4)).astype(np.float32)
-    y = np.where(X[:, 0] * X[:, 1] > 0, "yes", "no")
+def _problem() -> tuple[np.ndarray, np.ndarray]:
+    X = np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32)
+    return X, np.where(X[:, 0] * X[:, 1] > 0, "yes", "no")
+
+
+def _model() -> TabularClassifier:
+    return TabularClassifier(n_members=2, max_epochs=30, hidden_dim=32, random_state=0)
+
+
+def test_a_model_learns_as_well_as_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = _problem()
     probabilities = []
-    runs: tuple[Kernels, ...] = ("torch", "compiled", "compiled")
-    for kernels in runs:
-        model = TabularClassifier(
-            kernels=kernels,
-            n_members=2,
-            max_epochs=30,
-            hidden_dim=32,
-            random_state=0,
-        ).fit(X[:400], y[:400])
+    for is_compiled in (True, True, False):
+        with monkeypatch.context() as patch:
+            if not is_compiled:
+                patch.setattr(kernels_module, "_instruction_sets", dict)
+                patch.setattr(loop, "_say_what_is_slower", lambda: None)
+            model = _model().fit(X[:400], y[:400])
         probabilities.append(model.predict_proba(X[400:]))
         assert (model.predict(X[400:]) == y[400:]).mean() > 0.9
-    np.testing.assert_array_equal(probabilities[1], probabilities[2])
-    np.testing.assert_allclose(probabilities[1], probabilities[0], atol=0.1)
-    model.save(tmp_path / "m.safetensors")
-    assert load_model(tmp_path / "m.safetensors").kernels == "compiled"
+    np.testing.assert_array_equal(probabilities[0], probabilities[1])
+    np.testing.assert_allclose(probabilities[0], probabilities[2], atol=0.1)
+    assert not np.array_equal(probabilities[0], probabilities[2])
 
 
 # ---------------------------------------------------------------------------------------------
-# Where they cannot be had
+# Instruction sets, and installations without the extension
 # ---------------------------------------------------------------------------------------------
 
-
-def _fails(script: Path, text: str) -> str:
-    script.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
-    script.chmod(0o755)
-    return str(script)
+SETS = list(kernels_module._instruction_sets())
 
 
-def test_without_a_compiler_a_fit_is_refused_before_any_work(
-    no_kernels_yet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("name", SETS)
+def test_every_instruction_set_computes_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = TabularClassifier(kernels="compiled")
-    X, y = np.zeros((40, 2)), np.repeat([0, 1], 20)
-    for command, message in (
-        ("cc 'x", "CC is no command .No closing quotation.: cc 'x; install a C compiler"),
-        ("/nowhere/cc -O2", r"needs a C compiler; not found: /nowhere/cc; install a C compiler"),
-        (
-            _fails(tmp_path / "broken", "echo 'no stdlib here' >&2; exit 1"),
-            r"broken failed: no stdlib here; install a C compiler, name one in CC, or train with",
-        ),
-        (
-            _fails(tmp_path / "empty", "exit 0"),
-            r"cannot load what .*empty made: .*; install a C compiler",
-        ),
-    ):
-        monkeypatch.setenv("CC", command)
-        with pytest.raises(ValueError, match=message):
-            model.fit(X, y)
-    monkeypatch.delenv("CC")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ValueError, match="needs a C compiler; not found: cc, gcc, clang"):
-        model.fit(X, y)
+    sets = kernels_module._instruction_sets()
+    monkeypatch.setattr(kernels_module, "_instruction_sets", lambda: {name: sets[name]})
+    compiled_kernels.cache_clear()
+    try:
+        assert engine_name() == f"compiled, {name}"
+        test_a_layer_is_the_same_as_by_torch((3, 71, 19), None, 0.3, True)
+        test_the_gradient_of_cross_entropy_is_that_of_torch(3, True)
+        test_adamw_makes_the_steps_of_torch()
+    finally:
+        compiled_kernels.cache_clear()
 
 
-def test_a_compiler_that_does_not_know_the_machine_still_serves(
-    no_kernels_yet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    refuses = 'for a; do case "$a" in -march=*|-mprefer*) exit 1;; esac; done; exec cc "$@"'
-    monkeypatch.setenv("CC", _fails(tmp_path / "plain", refuses))
-    test_a_layer_is_the_same_as_by_torch((3, 71, 19), None, 0.3, True)
+def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"instruction_set must be one of baseline.*; got 'sse9'"):
+        compiled_kernels("sse9")
+    monkeypatch.setattr(kernels_module, "_instruction_sets", dict)
+    compiled_kernels.cache_clear()
+    try:
+        with pytest.raises(ValueError, match="built without it; install a C compiler"):
+            compiled_kernels()
+    finally:
+        compiled_kernels.cache_clear()
 
 
-def test_nothing_is_left_on_disk(tmp_path: Path) -> None:
-    code = "from tabwright.training.engine.compiled_kernels import compiled_kernels as k; k(); k()"
-    subprocess.run(
-        [sys.executable, "-c", code],
-        check=True,
-        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)},
-    )
-    assert list(tmp_path.iterdir()) == []
+def test_without_the_extension_the_first_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels_module, "_instruction_sets", dict)
+    loop._say_what_is_slower.cache_clear()
+    X, y = _problem()
+    with pytest.warns(RuntimeWarning, match="has no compiled kernels, so training takes longer"):
+        _model().fit(X[:100], y[:100])
+    _model().fit(X[:100], y[:100])
+    assert engine_name() == "torch"
+
+
+def test_the_argument_of_before_is_deprecated() -> None:
+    X, y = _problem()
+    with pytest.warns(FutureWarning, match="kernels is deprecated and has no effect; got 'torch'"):
+        _model().set_params(kernels="torch", max_epochs=1).fit(X[:100], y[:100])
+
+
+def test_a_blas_has_one_thread_while_networks_train() -> None:
+    def threads() -> set[int]:
+        return {found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"}
+
+    seen: list[set[int]] = []
+    X, y = _problem()
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        _model().fit(X[:100], y[:100], callbacks=[lambda _: seen.append(threads())])
+        assert threads() == before
+    assert seen
+    assert all(found == {1} for found in seen)
 
 
 def test_modules_that_are_not_for_them_are_refused() -> None:
     modules = _modules(1, "mlp_dense", 8)
-    with pytest.raises(ValueError, match="kernels must be one of torch, compiled; got 'fast'"):
+    with pytest.raises(
+        ValueError, match="kernels must be one of auto, torch, compiled; got 'fast'"
+    ):
         StackedMembers(modules, seeds=[0], kernels="fast")  # type: ignore[arg-type]
     with pytest.raises(
         ValueError, match=r"are for modules in float32 on a CPU; got torch\.float64"

@@ -22,13 +22,12 @@ from ai.ml.frameworks.pytorch.models import (
     TrainingMode,
     build_model,
 )
-from tabwright.settings import Kernels
 from tabwright.training.engine import passes
 from tabwright.training.engine import stacked_members as members_module
 from tabwright.training.engine import threads as lanes
 from tabwright.training.engine.dropout import Part
 from tabwright.training.engine.layers import BFloat16Products
-from tabwright.training.engine.stacked_members import StackedMembers
+from tabwright.training.engine.stacked_members import Kernels, StackedMembers
 
 MODES: tuple[TrainingMode, ...] = get_args(TrainingMode)
 ARCHITECTURES: tuple[TrainingMode, ...] = ("mlp_dense", "tabresnet", "linear_glm_baseline")
