@@ -25,8 +25,8 @@ NumericEncoding = Literal[
 AugmentationChoice = Literal["auto", "munge", "neighbourhood"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
-# What files of before may hold, and means nothing any more.
-_RETIRED = ("kernels",)
+# What every file holds, and means nothing any more: older versions ask for it.
+_RETIRED = {"kernels": "torch"}
 
 # The six values of `models.TrainingMode`, repeated here because importing that module loads
 # torch; a test holds the two equal.
@@ -328,7 +328,7 @@ class FitSettings:
     def to_document(self) -> dict[str, Any]:
         """The settings as plain JSON-able data."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
+        return _RETIRED | {
             field.name: values[field.name]
             for field in fields(self)
             if not left_out(_place(field.name), values[field.name], field.default)
