@@ -43,8 +43,6 @@ from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
 from tabwright.settings import Precision
 from tabwright.training.batches import Batch
 from tabwright.training.cpu_steps import BlockSteps
-from tabwright.training.cuda_graphs import StepGraphs
-from tabwright.training.engine.compiled_kernels import compiled_kernels
 from tabwright.training.engine.stacked_members import Kernels, StackedMembers
 from tabwright.training.objectives import Objective
 
@@ -131,9 +129,7 @@ def stacked(
     data: Data,
     n_members: int,
     precision: Precision = "float32",
-    kernels: Kernels = "torch",
-    *,
-    is_captured: bool = False,
+    kernels: Kernels = "auto",
 ) -> Step:
     """The fast step, as the trainer takes it."""
     members = StackedMembers(
@@ -143,9 +139,8 @@ def stacked(
         precision=precision,
         kernels=kernels,
     )
-    objective = Objective(data.y, is_compiled=kernels == "compiled")
+    objective = Objective(data.y, is_compiled=False if kernels == "torch" else None)
     batches = enumerate(data.batches(setting.batch))
-    graphs = StepGraphs(members, objective, 0.01) if is_captured else None
     blocks = BlockSteps(members, objective, 0.01) if members.n_threads > 1 else None
 
     def batch_of(rows: Tensor) -> Batch:
@@ -158,9 +153,6 @@ def stacked(
             block = [batch_of(rows)]
             block += [batch_of(next(batches)[1]) for _ in range(BlockSteps.n_batches - 1)]
             blocks.take(block, step=number, learning_rates=[1e-3] * len(block))
-            return
-        if graphs is not None:
-            graphs.take(batch_of(rows), step=number, learning_rate=1e-3)
             return
         x = data.x.index_select(0, rows)
         members.forward_backward(x, objective.gradient_of(rows), step=number)
@@ -259,18 +251,6 @@ def _threads(n_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _kernels(device: torch.device) -> tuple[Kernels, ...]:
-    """Those that this machine can have."""
-    if device.type != "cpu":
-        return ("torch",)
-    try:
-        compiled_kernels()
-    except ValueError as error:
-        print(f"left out: {error}", file=sys.stderr)
-        return ("torch",)
-    return get_args(Kernels)
-
-
 def contenders(
     setting: Setting, data: Data, member_counts: list[int], precisions: list[Precision]
 ) -> list[Contender]:
@@ -281,16 +261,15 @@ def contenders(
         Contender(
             f"stacked, members {k}"
             + ", bfloat16" * (precision == "bfloat16")
-            + ", compiled" * (kernels == "compiled")
-            + ", graphs" * is_captured,
-            stacked(setting, data, k, precision, kernels, is_captured=is_captured),
+            + ", torch" * (kernels == "torch"),
+            stacked(setting, data, k, precision, kernels),
             k * batch * (BlockSteps.n_batches if min(k, threads) > 1 else 1),
             1,
         )
         for k in member_counts
         for precision in precisions
-        for kernels in _kernels(data.device)
-        for is_captured in ((False, True) if data.device.type == "cuda" else (False,))
+        for kernels in get_args(Kernels)
+        if kernels != "compiled"
     ]
     found += [
         Contender(PLAIN, plain(setting, data, fused=True), batch, threads),

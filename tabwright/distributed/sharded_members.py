@@ -72,7 +72,7 @@ class DealtMembers:
         """As of `StackedMembers`, for the own members: logits of shape (n_own, batch, ...)."""
         return self._own.forward_backward(x, loss_grad, step=step, part=part)
 
-    def optimizer_step(self, learning_rate: float | Tensor, weight_decay: float) -> None:
+    def optimizer_step(self, learning_rate: float, weight_decay: float) -> None:
         """One step for every own member that is active."""
         self._own.optimizer_step(learning_rate, weight_decay)
 

@@ -2,8 +2,9 @@
 
 Here live the loop itself (`train`), its schedule and its record (`Trained`). Which rows it sees
 is `batches`' affair, what is optimised an `objectives.Objective`'s, how a step is computed the
-members' (`members_of` says which: `members.StackedMembers`, or `reference.ReferenceMembers`): on a
-CUDA device as a graph (`graphs.StepGraphs`), on several threads in blocks (`blocks.BlockSteps`).
+members' (`members_of`
+says which: `StackedMembers`, on several threads in blocks by `cpu_steps.BlockSteps`, or
+`ReferenceMembers`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from tabwright.settings import FitSettings, Precision
 from tabwright.training.batches import Batch, HeldOut, TrainingRows
 from tabwright.training.checkpoints import Checkpointer, RunState, Stateful
 from tabwright.training.cpu_steps import block_steps, in_blocks
-from tabwright.training.cuda_graphs import step_graphs
 from tabwright.training.engine.autograd_members import ReferenceMembers
 from tabwright.training.engine.compiled_kernels import has_compiled_kernels
 from tabwright.training.engine.dropout import Part
@@ -250,7 +250,6 @@ def train(
     keeper = _BestEpochs(members, settings.patience, stop_at, run)
     started = time.perf_counter() - run.seconds
 
-    graphs = step_graphs(members, rows, settings.weight_decay)
     blocks = block_steps(members, rows, settings.weight_decay)
 
     def rate_at(step: int) -> float:
@@ -262,9 +261,6 @@ def train(
             blocks.take(block, step=step, learning_rates=rates)
             return
         for i, batch in enumerate(block):
-            if graphs is not None:
-                graphs.take(batch, step=step + i, learning_rate=rates[i])
-                continue
             members.forward_backward(batch.x, batch.gradient, step=step + i, part=batch.part)
             members.optimizer_step(rates[i], settings.weight_decay)
 

@@ -131,7 +131,6 @@ class Objective:
     _soft: Tensor | None = field(init=False, repr=False)
     _cools: bool = field(init=False, repr=False)
     _minus_one: Tensor = field(init=False, repr=False)
-    # Added to in place: what a captured step adds to must stay where it is.
     _loss_sum: Tensor | None = field(default=None, init=False, repr=False)
     _row_count: int = field(default=0, init=False, repr=False)
 
@@ -192,29 +191,20 @@ class Objective:
         ValueError
             If the running loss comes from a state of another number of members or dtype.
         """
-        gradient = self.uncounted_gradient(logits, rows)
+        sums = self.begin(len(logits), logits.dtype)
+        gradient = self.part_gradient(logits, rows, slice(None), sums)
         self.count(rows.shape[0])
         return gradient
 
     def count(self, n_rows: int) -> None:
-        """Say how many rows `uncounted_gradient` has added the losses of."""
+        """Say how many rows `part_gradient` has added the losses of."""
         self._row_count += n_rows
-
-    @torch.inference_mode()
-    def uncounted_gradient(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """`gradient`, all but the count of rows, which the host keeps.
-
-        After a first call with as many members, nothing but work on the device: a step that was
-        captured repeats all of it.
-        """
-        sums = self.begin(len(logits), logits.dtype)
-        return self.part_gradient(logits, rows, slice(None), sums)
 
     @torch.inference_mode()
     def part_gradient(
         self, logits: Tensor, rows: Tensor, members: slice, loss_sums: Tensor
     ) -> Tensor:
-        """`uncounted_gradient` for some of the members; threads may each ask for others.
+        """`gradient` for some of the members, uncounted; threads may each ask for others.
 
         Parameters
         ----------

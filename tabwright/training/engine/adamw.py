@@ -88,7 +88,7 @@ class FlatAdamW:
 
     def step(
         self,
-        learning_rate: float | Tensor,
+        learning_rate: float,
         weight_decay: float,
         members: slice = slice(None),  # a slice is immutable
     ) -> None:
@@ -96,16 +96,14 @@ class FlatAdamW:
 
         Parameters
         ----------
-        learning_rate : float or Tensor of shape ()
-            A tensor on the device lets a captured CUDA graph follow a schedule.
+        learning_rate : float
         weight_decay : float
         members : slice, default=all
             Which members move.
         """
         if self._compiled is not None:
-            rate = float(learning_rate)
             for member in range(*members.indices(len(self._row_steps))):
-                self._compiled.step(member, rate, weight_decay, self.betas, self.eps)
+                self._compiled.step(member, learning_rate, weight_decay, self.betas, self.eps)
             return
         self.steps[members].add_(1)
         self._decayed[members].mul_(1 - learning_rate * weight_decay)
@@ -116,7 +114,7 @@ class FlatAdamW:
 def adamw_update(
     rows: Rows,
     steps: list[Tensor],
-    learning_rate: float | Tensor,
+    learning_rate: float,
     betas: tuple[float, float],
     eps: float,
     *,
@@ -129,7 +127,7 @@ def adamw_update(
     rows : Rows
     steps : list of Tensor of shape (), float32
         Steps done, this one included.
-    learning_rate : float or Tensor of shape ()
+    learning_rate : float
     betas : tuple of float
     eps : float
     fused : bool, optional

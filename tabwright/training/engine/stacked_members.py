@@ -155,7 +155,6 @@ class StackedMembers:
         self._lanes = lanes_of(self._active, 1)
         self._work: dict[tuple[int, Part | None], BatchWork] = {}
         self._keys: tuple[int, Tensor] | None = None
-        self._buffers_version = 0
 
     # -- training -----------------------------------------------------------------------------
 
@@ -183,11 +182,6 @@ class StackedMembers:
     def is_shared(self) -> bool:
         """Whether several workers share every batch."""
         return self._all_reduce is not None
-
-    @property
-    def buffers_version(self) -> int:
-        """Grows when buffers of the step are dropped: what holds their addresses is void then."""
-        return self._buffers_version
 
     def forward_backward(
         self,
@@ -225,16 +219,29 @@ class StackedMembers:
         ValueError
             If `x` has another shape, or one row where batch norm needs two.
         """
-        self.prepare(x, step=step, part=part)
-        logits = self.uncounted_forward_backward(x, loss_grad, part=part)
-        self.count_batch()
-        return logits
+        self._prepare(x, step=step, part=part)
+        work = self._work[len(x), part]
+        self._lanes = work.slices
+        shared = x.unsqueeze(0)
 
-    def prepare(self, x: Tensor, *, step: int, part: Part | None = None) -> None:
-        """What the host does before `uncounted_forward_backward`: checks, buffers, dropout.
+        def forward(groups: list[MemberGroup]) -> None:
+            for group in groups:
+                group.forward(shared)
 
-        Parameters and errors are those of `forward_backward`.
-        """
+        def backward(groups: list[MemberGroup]) -> None:
+            for group in groups:
+                group.backward(shared, gradient[group.members])
+
+        self._threads.run(forward, work.lanes)
+        gradient = loss_grad(work.logits)
+        self._threads.run(backward, work.lanes)
+        if self._all_reduce is not None:
+            self._all_reduce(self._gradients.memory)
+        self._count_batch()
+        return work.logits
+
+    def _prepare(self, x: Tensor, *, step: int, part: Part | None = None) -> None:
+        """Checks, buffers and dropout of a step; parameters and errors are `forward_backward`'s."""
         arch = self._architecture
         n_rows = len(x) if part is None else part.n_rows
         if x.ndim != 2 or x.shape[1] != arch.input_dim:
@@ -254,37 +261,9 @@ class StackedMembers:
         if arch.has_dropout:
             work.keys.copy_(self._step_keys(step))
 
-    def count_batch(self) -> None:
-        """Say that the active members saw a batch in `uncounted_forward_backward`."""
+    def _count_batch(self) -> None:
         for k, is_active in enumerate(self._active):
             self._n_batches[k] += is_active
-
-    def uncounted_forward_backward(
-        self, x: Tensor, loss_grad: Callable[[Tensor], Tensor], *, part: Part | None = None
-    ) -> Tensor:
-        """`forward_backward` of a batch that was prepared, all but what the host does.
-
-        After a first call with as many rows, nothing but work on the device: a step that was
-        captured repeats all of it, at the same addresses while `buffers_version` stays.
-        """
-        work = self._work[len(x), part]
-        self._lanes = work.slices
-        shared = x.unsqueeze(0)
-
-        def forward(groups: list[MemberGroup]) -> None:
-            for group in groups:
-                group.forward(shared)
-
-        def backward(groups: list[MemberGroup]) -> None:
-            for group in groups:
-                group.backward(shared, gradient[group.members])
-
-        self._threads.run(forward, work.lanes)
-        gradient = loss_grad(work.logits)
-        self._threads.run(backward, work.lanes)
-        if self._all_reduce is not None:
-            self._all_reduce(self._gradients.memory)
-        return work.logits
 
     def train_block(
         self,
@@ -329,7 +308,7 @@ class StackedMembers:
                 "a block must hold batches of one shape and as many learning rates; got shapes "
                 f"{sorted(shapes)}, {len(batches)} batches and {len(learning_rates)} rates"
             )
-        self.prepare(batches[0], step=step)
+        self._prepare(batches[0], step=step)
         keys: list[Tensor] = []
         if self._architecture.has_dropout:
             keys = [self._step_keys(step + i) for i in range(len(batches))]
@@ -346,14 +325,14 @@ class StackedMembers:
 
         self._threads.run(take, self._work[len(batches[0]), None].lanes)
         for _ in batches:
-            self.count_batch()
+            self._count_batch()
 
-    def optimizer_step(self, learning_rate: float | Tensor, weight_decay: float) -> None:
+    def optimizer_step(self, learning_rate: float, weight_decay: float) -> None:
         """One step of AdamW for every active member; decay on linear weights only.
 
         Parameters
         ----------
-        learning_rate : float or Tensor of shape ()
+        learning_rate : float
         weight_decay : float
         """
 
@@ -372,7 +351,6 @@ class StackedMembers:
             self._active = changed
             self._lanes = lanes_of(changed, 1)
             self._work.clear()
-            self._buffers_version += 1
             # Nobody writes these any more; sums over workers would double them step after step.
             for k in range(self.n_members):
                 if not changed[k]:

@@ -12,12 +12,10 @@ from tabwright.training.engine.adamw import FlatAdamW
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-@pytest.mark.parametrize("as_tensor", [True, False])
 def test_steps_are_those_of_torchs_adamw(
     fused: bool,
     dtype: torch.dtype,
     weight_decay: float,
-    as_tensor: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(optimizer_module, "_HAS_FUSED", fused)
@@ -42,7 +40,7 @@ def test_steps_are_those_of_torchs_adamw(
         for group in reference.param_groups:
             group["lr"] = rate
         reference.step()
-        mine.step(torch.tensor(rate, dtype=torch.float64) if as_tensor else rate, weight_decay)
+        mine.step(rate, weight_decay)
     expected = torch.cat([torch.stack(list(decayed)), torch.stack(list(plain))], dim=1)
     torch.testing.assert_close(values, expected.detach(), rtol=1e-5, atol=1e-6)
 
