@@ -1,6 +1,13 @@
 # make demo: sets up everything, runs the main job. make test: sets up everything, runs every check.
 # make test-oldest: the estimators under the oldest scikit-learn that is supported.
-PYTHON ?= python3.11
+# make browser: Chromium, for the tests that look at pages. make coverage: which lines tests run.
+# make dist: the wheel and the source distribution.
+
+# The first Python from 3.11 on; `make PYTHON=...` names another. Each is run, since a name on the
+# path may stand for a version that is not installed.
+PYTHON ?= $(or $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	echo "$$name" && break; done),$(error Python 3.11 or later is needed; give one: make PYTHON=...))
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
@@ -9,7 +16,7 @@ JOBS ?= 2
 # What an installation is made from; Python sources are used where they lie.
 BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard tabwright/training/engine/*.c)
 
-.PHONY: demo test test-oldest check lint types tests docs clean
+.PHONY: demo test test-oldest lint types tests docs browser coverage dist clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.demo
@@ -30,10 +37,22 @@ docs: $(VENV)/.installed-dev
 tests: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
+browser:
+	.ci/install-browser
+
+# Not part of `make test`: measuring takes time.
+coverage: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal \
+		--cov --cov-report=term:skip-covered --cov-report=xml
+
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
 test-oldest: $(OLDEST)/.installed
 	@$(OLDEST)/bin/python -c "import sklearn; print('scikit-learn', sklearn.__version__)"
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(JOBS) --dist worksteal \
-		tests/test_sklearn_checks.py tests/test_estimators_in_sklearn.py
+		tests/estimators/test_sklearn_checks.py tests/estimators/test_in_sklearn.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -57,4 +76,4 @@ $(OLDEST)/.installed: constraints-oldest.txt $(VENV)/.installed-dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site demo-output
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site demo-output .coverage coverage.xml
