@@ -36,6 +36,7 @@ docs: $(VENV)/.installed-dev
 
 tests: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/estimators/test_sklearn_checks.py
 
 browser:
 	.ci/install-browser

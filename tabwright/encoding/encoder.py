@@ -313,9 +313,10 @@ class TableEncoder:
         TableError
             If columns are missing, or a cell does not fit its column.
         """
-        if len(frame) == 1:
-            return _one_row(*self.frame_row(frame))
         self._check_columns(frame)
+        if len(frame) == 1:
+            rows = self._row_encoder()
+            return _one_row(*rows.encode_cells(rows.frame_cells(frame)))
         numeric = np.empty((len(frame), self._layout.n_numeric), dtype=np.float32)
         codes = np.empty((len(frame), self.plan_.n_codes), dtype=np.int32)
         self._fill_all(self._used_series(frame), numeric, codes, categories=True)
@@ -369,10 +370,10 @@ class TableEncoder:
         TableError
             If columns are missing, or a cell does not fit its column.
         """
-        return self.expand(_one_row(*self.row(row)))
+        return self.expand(self.row(row))
 
-    def row(self, row: Mapping[str, Any]) -> tuple[list[float], list[int]]:
-        """The compact form of one row as plain numbers, by a scalar path.
+    def row(self, row: Mapping[str, Any]) -> Compact:
+        """The compact form of one row, by a scalar path; equal to `transform`.
 
         Parameters
         ----------
@@ -381,30 +382,16 @@ class TableEncoder:
 
         Returns
         -------
-        numeric : list of n_numeric floats
-            Values that a float32 holds exactly.
-        codes : list of n_codes ints
+        Compact
 
         Raises
         ------
         TableError
             If columns are missing, or a cell does not fit its column.
         """
-        return self._row_encoder().encode(row)
+        return _one_row(*self._row_encoder().encode(row))
 
-    def frame_row(self, frame: pl.DataFrame) -> tuple[list[float], list[int]]:
-        """`row` of a frame of one row.
-
-        Raises
-        ------
-        TableError
-            If columns are missing, or a cell does not fit its column.
-        """
-        self._check_columns(frame)
-        rows = self._row_encoder()
-        return rows.encode_cells(rows.frame_cells(frame))
-
-    def cells_row(self, cells: Mapping[str, Any]) -> tuple[list[float], list[int]]:
+    def cells_row(self, cells: Mapping[str, Any]) -> Compact:
         """`row` of the cells of a table of one row, which `pandas_row.row_cells` gave.
 
         Raises
@@ -414,7 +401,7 @@ class TableEncoder:
         """
         if cells.keys() != self._names:
             self.plan_.check_names(cells)
-        return self._row_encoder().encode_cells(cells)
+        return _one_row(*self._row_encoder().encode_cells(cells))
 
     def _check_columns(self, frame: pl.DataFrame) -> None:
         if self.named:

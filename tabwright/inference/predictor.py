@@ -46,7 +46,8 @@ class Predictor:
         self.model = model
         layout = model.encoder.layout
         self._network = FoldedNetwork(model.members, layout)
-        rows = max(_LEAST_ROWS, _BLOCK_INPUTS // (layout.stops[3] + 1))
+        rows = _BLOCK_INPUTS // (layout.stops[3] + 1)
+        rows = max(_LEAST_ROWS, rows // _LEAST_ROWS * _LEAST_ROWS)
         self._network.block_rows = min(rows, self._network.block_rows)
         self._prior_shift: FloatArray | None = None
         if model.settings.training_mode == "imbalance_aware" and model.class_prior is not None:
@@ -70,11 +71,10 @@ class Predictor:
             Probabilities, averaged over the members; in regression the members' mean in the
             target's own units, clamped to the range of the training targets.
         """
-        if len(compact) == 1:
-            return self._row_outputs(compact.numeric[0].tolist(), compact.codes[0].tolist())
         if self.model.classes is not None:
-            return self._network.encoded_probabilities(compact.numeric, compact.codes)
-        return self._restored(self._network.encoded_values(compact.numeric, compact.codes))
+            return self._network.probabilities(compact)
+        values = self._network.values(compact)
+        return values if self.model.target is None else self.model.target.restore(values)
 
     def calibrated(self, proba: FloatArray) -> FloatArray:
         """Probabilities as users get them, from those of `network`.
@@ -223,7 +223,7 @@ class Predictor:
         TableError
             If columns are missing, or a cell does not fit its column.
         """
-        outputs = self._row_outputs(*self.model.encoder.row(row))
+        outputs = self.network(self.model.encoder.row(row))
         if self.model.classes is None:
             return float(outputs[0])
         proba: FloatArray = self.calibrated(outputs)[0]
@@ -247,19 +247,8 @@ class Predictor:
         TableError
             If columns are missing, or a cell does not fit its column.
         """
-        outputs = self._row_outputs(*self.model.encoder.cells_row(cells))
+        outputs = self.network(self.model.encoder.cells_row(cells))
         return outputs if self.model.classes is None else self.calibrated(outputs)
 
     def _frame_outputs(self, frame: pl.DataFrame) -> FloatArray:
-        encoder = self.model.encoder
-        if len(frame) == 1:
-            return self._row_outputs(*encoder.frame_row(frame))
-        return self.network(encoder.transform(frame))
-
-    def _row_outputs(self, numeric: list[float], codes: list[int]) -> FloatArray:
-        if self.model.classes is not None:
-            return self._network.row_probabilities(numeric, codes)
-        return self._restored(self._network.row_values(numeric, codes))
-
-    def _restored(self, values: FloatArray) -> FloatArray:
-        return values if self.model.target is None else self.model.target.restore(values)
+        return self.network(self.model.encoder.transform(frame))

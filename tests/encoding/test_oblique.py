@@ -559,7 +559,7 @@ def test_rows_one_by_one_say_what_all_at_once_say() -> None:
     rows = np.concatenate([ODD.encode_row(row) for row in frame.iter_rows(named=True)])
     np.testing.assert_array_equal(rows, inputs)
     np.testing.assert_array_equal(ODD.transform(frame[7:8]).numeric, compact.numeric[7:8])
-    numeric, _ = ODD.row(frame.row(11, named=True))
+    numeric = ODD.row(frame.row(11, named=True)).numeric[0]
     np.testing.assert_array_equal(np.array(numeric, dtype=np.float32), compact.numeric[11])
 
 

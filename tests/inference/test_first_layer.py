@@ -85,10 +85,12 @@ def test_equals_inputs_times_weights(
         many = np.full((N_ROWS, WIDTH), np.nan, dtype=np.float32)
         layer.block(compact.numeric, compact.codes, many, layer.block_workspace(N_ROWS))
         assert (np.abs(many - wanted) <= near).all()
-        one, work = np.empty((N_ROWS, WIDTH), dtype=np.float32), layer.row_workspace()
-        for i in range(N_ROWS):
-            layer.row(compact.numeric[i].tolist(), compact.codes[i].tolist(), one[i], work)
-        assert (np.abs(one - wanted) <= near).all()
+        few = np.full((16, WIDTH), np.nan, dtype=np.float32)
+        work = layer.block_workspace(16)
+        for start in (0, 200, 291):
+            part = compact.take(slice(start, start + 9))
+            layer.block(part.numeric, part.codes, few, work)
+            assert (np.abs(few[:9] - wanted[start : start + 9]) <= near[start : start + 9]).all()
 
 
 def test_small_tables_are_joined_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,9 +117,9 @@ def test_the_edges_of_the_bins() -> None:
         compact = Compact(np.full((1, 2), value, np.float32), np.empty((1, 0), np.int32))
         weight = np.random.default_rng(0).normal(size=(encoder.input_dim, 3)).astype(np.float32)
         layer = FirstLayer(layout, weight, weight[0])
-        out = np.empty(3, dtype=np.float32)
-        layer.row(compact.numeric[0].tolist(), [], out, layer.row_workspace())
-        wanted = (encoder.expand(compact) @ weight + weight[0])[0]
+        out = np.empty((1, 3), dtype=np.float32)
+        layer.block(compact.numeric, compact.codes, out, layer.block_workspace(1))
+        wanted = encoder.expand(compact) @ weight + weight[0]
         np.testing.assert_allclose(out, wanted, atol=2e-5)
 
 
@@ -130,10 +132,10 @@ def test_weights_past_float32_take_the_long_way(mode: str, n_members: int) -> No
     first = next(name for name in values if name.endswith("weight") and values[name].ndim == 2)
     values[first] = np.full_like(values[first], 2e38)
     network = FoldedNetwork([values] * n_members, encoder.layout)
-    whole = network.encoded_probabilities(compact.numeric, compact.codes)
+    whole = network.probabilities(compact)
     assert np.isfinite(whole).all()
     for i in range(5):
-        row = network.row_probabilities(compact.numeric[i].tolist(), compact.codes[i].tolist())
+        row = network.probabilities(compact.take(slice(i, i + 1)))
         np.testing.assert_allclose(row, whole[i : i + 1], atol=1e-6)
 
 
@@ -141,7 +143,7 @@ def test_encoded_rows_need_the_layout() -> None:
     encoder, compact = encoded(EVERYTHING, "auto")
     values = state(build_model(encoder.input_dim, 2, "mlp_dense", 8, 1, 0.0).eval())
     with pytest.raises(ValueError, match="encoded rows need the layout of the inputs"):
-        FoldedNetwork([values]).encoded_values(compact.numeric, compact.codes)
+        FoldedNetwork([values]).values(compact)
     small, _ = encoded(["open"], "auto")
     with pytest.raises(ValueError, match=r"layout must be of \d+ inputs, as the members are; got"):
         FoldedNetwork([values], small.layout)

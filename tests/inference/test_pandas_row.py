@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tabwright import TabularClassifier, TabularRegressor
-from tabwright.encoding.encoder import TableEncoder
+from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import TableError
 from tabwright.inference.pandas_row import row_cells
 from tabwright.tables import as_frame, profile_table
@@ -102,25 +102,25 @@ def encoder() -> TableEncoder:
     )
 
 
-def outcome(encode: Callable[[], tuple[list[float], list[int]]]) -> tuple[str, list[float]]:
+def outcome(encode: Callable[[], Compact]) -> tuple[str, list[float]]:
     """What is said of a row that is refused, but for how the cell is shown; or its compact form."""
     try:
-        numeric, codes = encode()
+        compact = encode()
     except TableError as error:
         return str(error).partition("; got ")[0], []
-    return "", [*numeric, *map(float, codes)]
+    return "", [*compact.numeric[0].tolist(), *map(float, compact.codes[0])]
 
 
 def check(table: pd.DataFrame) -> None:
     """Both routes, refusals included."""
     own = encoder()
 
-    def short() -> tuple[list[float], list[int]]:
+    def short() -> Compact:
         cells = row_cells(table)
         assert cells is not None
         return own.cells_row(cells)
 
-    found, wanted = outcome(short), outcome(lambda: own.frame_row(as_frame(table)[0]))
+    found, wanted = outcome(short), outcome(lambda: own.transform(as_frame(table)[0]))
     assert found[0] == wanted[0]
     np.testing.assert_array_equal(found[1], wanted[1])
 
