@@ -93,7 +93,27 @@ def fit_and_predict(
         "fit_seconds": fitted - started,
         "predict_seconds": time.perf_counter() - fitted,
     }
+    if job.get("deployed"):
+        seconds |= deployed(model, prepare(test), job["task"])
     return np.asarray(prediction, dtype=np.float64), np.asarray(classes), seconds
+
+
+def deployed(model: Any, rows: pd.DataFrame, task: str) -> dict[str, Any]:
+    """Size of the pickled model, and median seconds of one prepared row."""
+    import pickle
+    import statistics
+
+    predict = model.predict_proba if task == "classification" else model.predict
+    single = [rows.iloc[[number]] for number in range(min(16, len(rows)))]
+    taken = []
+    for number in range(53):
+        begun = time.perf_counter()
+        predict(single[number % len(single)])
+        taken.append(time.perf_counter() - begun)
+    return {
+        "file_bytes": len(pickle.dumps(model)),
+        "one_row_seconds": statistics.median(taken[3:]),
+    }
 
 
 def main(folder: Path) -> None:

@@ -1,7 +1,8 @@
-"""What the README and the pages in docs/ tell people to type runs as it stands."""
+"""What the README and the pages in docs/ tell people to type runs as it stands, in plain words."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,9 +82,63 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             _run_commands(block)
 
 
+# Words of the project's past that a reader would need a glossary for, and what to write instead.
+BANNED = {
+    r"\brooms?\b": "module, package",
+    r"\bway of the data\b": "data flow",
+    r"\bbeside the others\b": "comparison with other libraries",
+    r"\bwatching a fit\b": "callbacks and logging",
+    r"\bdepth buys?\b": "is a deep network better than a linear one?",
+    r"\bdealt (out|members)|\bdeals? out\b": "distributed across",
+    r"\blessons?\b": "soft targets",
+    r"\btrials? of sums?\b|\bsums (stay|of (two )?columns)\b": "pairwise linear features are kept",
+    r"\bwrong words\b": "invalid usage",
+    r"\bcannot go on\b": "error",
+    r"\bbytes of no kind\b": "not a Tabwright model file",
+    r"\bbeaten beyond\b": "significantly better",
+    r"\btold apart\b": "significantly different",
+    r"\bchose nothing\b": "held out for",
+    r"\blistened to\b|\blistens\b": "used, weight of the teacher",
+    r"\bat the most\b": "at most",
+    r"\bno riddle\b": "the error says what to install",
+    r"\byardstick\b": "baseline, reference",
+}
+
+
+def banned_in(text: str) -> list[str]:
+    """What to write instead of each banned word that the text contains, with its line."""
+    lines = enumerate(text.splitlines(), 1)
+    return [
+        f"line {number}: {found[0]!r}; write: {instead}"
+        for number, line in lines
+        for word, instead in BANNED.items()
+        if (found := re.search(word, line, re.IGNORECASE))
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_are_in_plain_terms(page: Path) -> None:
+    assert banned_in(page.read_text()) == []
+
+
+def test_banned_words_are_found_in_context() -> None:
+    assert banned_in("In these rooms\nat the most 3, at most 4") == [
+        "line 1: 'rooms'; write: module, package",
+        "line 2: 'at the most'; write: at most",
+    ]
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    begin = page.split("## Where to begin", 1)[1].split("Five changes", 1)[0]
+    names = re.findall(r"`([\w/]+(?:\.py|/))`", begin)
+    assert len(names) > 20
+    assert [name for name in names if not (ROOT / "tabwright" / name).exists()] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_says_what_it_is(page: Path) -> None:
-    known = {"python", "sh", "text", "json", "csv", "yaml"}
+    known = {"python", "sh", "text", "json", "csv", "yaml", "html", "javascript", "dockerfile"}
     assert {block.language for block in blocks(page.read_text())} <= known
 
 
