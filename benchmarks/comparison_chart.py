@@ -49,7 +49,7 @@ def lines(page: str) -> list[Line]:
         If a contender is not in the table.
     """
     table = page.split(SECTION, 1)[1].split("\n## ", 1)[0]
-    rows = {}
+    rows: dict[str, list[str]] = {}
     for row in table.splitlines():
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         # Only the first table has an interval in its fifth column.

@@ -57,7 +57,12 @@ def test_the_recipe_gives_the_probabilities_of_the_model(tmp_path: Path) -> None
     (tmp_path / "rows.json").write_text(json.dumps(rows.to_dicts()))
     (tmp_path / "run.js").write_text(recipe + RUN)
 
-    words = ["node", tmp_path / "run.js", tmp_path / "churn.onnx", tmp_path / "rows.json"]
+    words: list[str | Path] = [
+        "node",
+        tmp_path / "run.js",
+        tmp_path / "churn.onnx",
+        tmp_path / "rows.json",
+    ]
     done = subprocess.run(
         words,
         capture_output=True,
