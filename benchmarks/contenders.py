@@ -522,7 +522,7 @@ class Peer:
     ) -> None:
         self.job = job
         self.python = python
-        self.request = {"estimator": estimator, "settings": dict(settings)}
+        self.request: dict[str, Any] = {"estimator": estimator, "settings": dict(settings)}
         self.details: dict[str, Any] = {}
 
     def fit(self, X: pl.DataFrame, y: np.ndarray) -> None:

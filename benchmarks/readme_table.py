@@ -88,7 +88,7 @@ def measure(table_name: str, contender_name: str, arguments: argparse.Namespace)
         warnings.simplefilter("ignore")
         contender = entry.build(job)
         if isinstance(contender, Peer):
-            contender.request = {**contender.request, "deployed": True}
+            contender.request["deployed"] = True
         X, X_test = table.features[split.train], table.features[split.test]
         begun = time.perf_counter()
         contender.fit(X, table.target[split.train])
