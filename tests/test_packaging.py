@@ -18,6 +18,8 @@ PREFIXES = (f"{PACKAGE}/", CONTRACT.replace(".", "/") + "/")
 SOURCE = (".py", ".pyi", ".typed")
 NOT_SOURCE = shutil.ignore_patterns(
     ".*_cache",
+    "*.egg-info",
+    "*.so",
     ".git",
     ".venv*",
     ".hypothesis",

@@ -61,10 +61,10 @@ class _Layer(ctypes.Structure):
 def _instruction_sets() -> dict[str, dict[str, int]]:
     """Addresses of functions by instruction set, from the narrowest; none without the extension."""
     try:
-        from tabwright.training.engine import _kernels
+        from tabwright.training.engine._kernels import instruction_sets
     except ModuleNotFoundError:
         return {}
-    return _kernels.instruction_sets()
+    return instruction_sets()
 
 
 def has_compiled_kernels() -> bool:
