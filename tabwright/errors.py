@@ -1,4 +1,9 @@
-"""The errors of the library that callers may want to catch."""
+"""The errors of the library that callers may want to catch, and how to install what is missing."""
+
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 __all__ = ["ArtifactError", "ParityError", "TableError"]
 
@@ -13,3 +18,28 @@ class TableError(ValueError):
 
 class ParityError(RuntimeError):
     """An exported graph does not say what its model says; nothing was written."""
+
+
+def install_command(extra: str) -> str:
+    """The command that adds an extra to this installation, from where it was installed.
+
+    An installation from a folder or a URL records that in `direct_url.json` (PEP 610); one from a
+    package index records nothing.
+    """
+    from importlib import metadata
+
+    try:
+        recorded = metadata.distribution("tabwright").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:  # the source tree alone, on the path
+        return f'pip install --editable "{Path(__file__).parents[1]}[{extra}]"'
+    if not recorded:
+        return f'pip install "tabwright[{extra}]"'
+    origin = json.loads(recorded)
+    if "dir_info" in origin:
+        editable = "--editable " if origin["dir_info"].get("editable") else ""
+        folder = url2pathname(urlsplit(origin["url"]).path)
+        return f'pip install {editable}"{folder}[{extra}]"'
+    url = origin["url"]
+    if vcs := origin.get("vcs_info"):
+        url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
+    return f'pip install "tabwright[{extra}] @ {url}"'

@@ -260,7 +260,7 @@ def export(
 ) -> None:
     """Write a model as one ONNX graph, from raw columns to predictions.
 
-    Nothing is written unless graph and model agree. Needs the extra: pip install "tabwright[onnx]"
+    Nothing is written unless graph and model agree. Needs the extra `onnx`.
     """
     with readable_errors(as_json=as_json):
         from tabwright.artifact.atomic_write import check_writable

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabwright.distillation.tree_columns import MOST_LEVELS
+from tabwright.errors import install_command
 
 __all__ = ["TEACHER_KINDS", "FittedTrees", "Learner", "Problem", "TeacherKind", "tree_learner"]
 
@@ -126,8 +127,8 @@ def _library(name: str, kind: str) -> Any:
         if error.name != name:
             raise
         raise ImportError(
-            f"the teacher {kind!r} needs {name}, which is not installed; "
-            'pip install "tabwright[trees]"'
+            f"the teacher {kind!r} needs {name}, which is not installed; run: "
+            f"{install_command('trees')}"
         ) from None
 
 

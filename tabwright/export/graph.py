@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tabwright.errors import install_command
+
 if TYPE_CHECKING:
     import types
 
@@ -41,8 +43,8 @@ def require(name: str) -> types.ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"exporting to ONNX needs the package {name.partition('.')[0]}; "
-            'install it with: pip install "tabwright[onnx]"',
+            f"exporting to ONNX needs {name.partition('.')[0]}, which is not installed; run: "
+            f"{install_command('onnx')}",
             name=name,
         ) from error
 

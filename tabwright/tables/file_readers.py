@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from tabwright.errors import TableError
+from tabwright.errors import TableError, install_command
 from tabwright.tables.cells import refuse_nested
 from tabwright.tables.csv_reader import CsvFormat, csv_frames, text_blocks
 from tabwright.tables.paths import FileFormat, table_format
@@ -119,7 +119,8 @@ def _selected(path: Path, frame: pl.DataFrame, columns: Sequence[str] | None) ->
 def _read_excel(path: Path, sheet: str | None) -> pl.DataFrame:
     if find_spec("fastexcel") is None:
         raise ImportError(
-            f'reading {path} needs the package fastexcel: pip install "tabwright[excel]"'
+            f"reading {path} needs fastexcel, which is not installed; run: "
+            f"{install_command('excel')}"
         )
     import fastexcel
 

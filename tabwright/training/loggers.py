@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tabwright.errors import install_command
 from tabwright.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class TensorBoardLogger(Callback):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError(
-                'TensorBoardLogger needs tensorboard; run `pip install "tabwright[tensorboard]"`'
+                "TensorBoardLogger needs tensorboard, which is not installed; run: "
+                f"{install_command('tensorboard')}"
             ) from error
         self._make_writer = SummaryWriter
         self._log_dir = os.fspath(log_dir)
@@ -157,7 +159,8 @@ class MLflowLogger(Callback):
             import mlflow
         except ImportError as error:
             raise ImportError(
-                'MLflowLogger needs mlflow; run `pip install "tabwright[mlflow]"`'
+                "MLflowLogger needs mlflow, which is not installed; run: "
+                f"{install_command('mlflow')}"
             ) from error
         self._mlflow = mlflow
         self._tracking_uri = tracking_uri

@@ -20,7 +20,7 @@ import torch
 
 from tabwright.artifact.container import pack
 from tabwright.distillation.teachers import TeacherKind, soft_labels
-from tabwright.errors import TableError
+from tabwright.errors import TableError, install_command
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import score_classification, score_regression
@@ -332,7 +332,7 @@ def _references(say: Callable[[str], None]) -> tuple[TeacherKind, ...]:
         if kind == "hist_gradient_boosting" or find_spec(kind) is not None:
             found.append(kind)
         else:
-            say(f'{kind} is not installed; pip install "tabwright[trees]" adds it')
+            say(f"{kind} is not installed; to add it, run: {install_command('trees')}")
     return tuple(found)
 
 

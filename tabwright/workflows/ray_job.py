@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tabwright.errors import install_command
 from tabwright.workflows.train import TrainRequest, run_training
 
 __all__ = ["train_on_ray"]
@@ -63,7 +64,9 @@ def train_on_ray(
             "tabwright train"
         )
     if find_spec("ray") is None:
-        raise ImportError('training on Ray needs the package ray: pip install "tabwright[ray]"')
+        raise ImportError(
+            f"training on Ray needs ray, which is not installed; run: {install_command('ray')}"
+        )
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 

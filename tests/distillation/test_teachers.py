@@ -1,5 +1,6 @@
 import datetime as dt
 import json
+import re
 import sys
 from typing import Any, ClassVar, Self
 
@@ -23,6 +24,7 @@ from tabwright.distillation.teachers import (
 )
 from tabwright.distillation.tree_columns import fit_tree_columns
 from tabwright.distillation.trees import Problem, tree_learner
+from tabwright.errors import install_command
 from tabwright.metrics import log_loss
 from tabwright.tables import profile_table
 
@@ -32,7 +34,7 @@ LIBRARIES = {"lightgbm": "lightgbm", "xgboost": "xgboost", "catboost": "catboost
 def need(kind: TeacherKind) -> None:
     if kind in LIBRARIES:
         pytest.importorskip(
-            LIBRARIES[kind], reason=f'{kind} is optional: pip install "tabwright[trees]"'
+            LIBRARIES[kind], reason=f"{kind} is optional: {install_command('trees')}"
         )
 
 
@@ -200,7 +202,8 @@ def test_missing_library_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, LIBRARIES[kind], None)
     frame = mixed_table(20)
-    with pytest.raises(ImportError, match=rf"'{kind}' needs .*pip install \"tabwright\[trees\]\""):
+    rule = rf"'{kind}' needs .*{re.escape(install_command('trees'))}"
+    with pytest.raises(ImportError, match=rule):
         classify(frame, mixed_codes(frame), teacher=kind)
 
 

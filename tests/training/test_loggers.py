@@ -21,6 +21,7 @@ from tabwright import (
     load_model,
 )
 from tabwright.cli.app import app
+from tabwright.errors import install_command
 from tabwright.inference.fitted_model import load_fitted
 from tests.packages import PACKAGE, ROOT
 
@@ -140,8 +141,8 @@ def test_mlflow_run_of_the_caller_is_written_to_and_left_open(
 @pytest.mark.parametrize(
     ("package", "call", "line"),
     [
-        ("tensorboard", "TensorBoardLogger('runs')", 'pip install "tabwright[tensorboard]"'),
-        ("mlflow", "MLflowLogger()", 'pip install "tabwright[mlflow]"'),
+        ("tensorboard", "TensorBoardLogger('runs')", install_command("tensorboard")),
+        ("mlflow", "MLflowLogger()", install_command("mlflow")),
     ],
 )
 def test_a_missing_package_names_its_install_line(package: str, call: str, line: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tabwright.cli.app import app
+from tabwright.errors import install_command
 from tabwright.tables.labelled import (
     TableRequest,
     TrainingTable,
@@ -83,7 +84,7 @@ def test_ensembles_stand_beside_the_modes(table: str, monkeypatch: pytest.Monkey
     said: list[str] = []
     request = _request(table, modes=("linear_glm_baseline",), references=True)
     result = run_comparison(request, on_message=said.append)
-    assert any('pip install "tabwright[trees]"' in text for text in said)
+    assert any(install_command("trees") in text for text in said)
     trees = next(c for c in result.candidates if c.name == "hist_gradient_boosting")
     assert trees.is_reference
     assert trees.size_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from campaigns import kill_workers
+from tabwright.errors import install_command
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows import ray_job
@@ -27,12 +29,12 @@ def test_one_worker_needs_no_ray() -> None:
 
 def test_a_missing_ray_names_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_job, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r'pip install "tabwright\[ray\]"'):
+    with pytest.raises(ImportError, match=re.escape(install_command("ray"))):
         train_on_ray(REQUEST, n_workers=2)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("ray") is None, reason='ray is absent: pip install "tabwright[ray]"')
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is absent")
 def test_a_worker_killed_midway_costs_nothing(tmp_path: Path) -> None:
     kill_workers.write_table(tmp_path / "table")
     driver = Path(__file__).with_name("ray_driver.py")
