@@ -627,7 +627,8 @@ def load_model(path: str | os.PathLike[str]) -> TabularClassifier | TabularRegre
 def estimator_of(model: FittedModel) -> TabularClassifier | TabularRegressor:
     """A fitted estimator around a fitted model."""
     kind = TabularClassifier if model.settings.task == "classification" else TabularRegressor
-    known = kind().get_params(deep=False)
+    # A document also names settings of before, which are no parameters to set any more.
+    known = kind().get_params(deep=False).keys() & {field.name for field in fields(FitSettings)}
     values = model.settings.to_document()
     estimator: TabularClassifier | TabularRegressor = kind(
         **{name: value for name, value in values.items() if name in known}
