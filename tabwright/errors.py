@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-__all__ = ["ArtifactError", "ParityError", "TableError"]
+__all__ = ["ArtifactError", "ParityError", "TableError", "TableNotFoundError"]
 
 
 class ArtifactError(ValueError):
@@ -14,6 +14,10 @@ class ArtifactError(ValueError):
 
 class TableError(ValueError):
     """A table, a column or a cell is not what it has to be; the message names it."""
+
+
+class TableNotFoundError(TableError, FileNotFoundError):
+    """There is no such table on this machine."""
 
 
 class ParityError(RuntimeError):

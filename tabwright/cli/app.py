@@ -8,6 +8,8 @@ before a command needs it: `--help` and `inspect` load no torch.
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -320,4 +322,8 @@ def _check_output(output: Path, *inputs: str | Path) -> None:
 
 def main() -> None:
     """Entry point of the command `tabwright`."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a name shows a stand-in for it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app(prog_name="tabwright")

@@ -89,10 +89,10 @@ def _code_of(error: Exception) -> ExitCode:
     # Not at the top: they load polars, which `--help` has no use for.
     from tabwright.errors import ArtifactError, TableError
 
-    if isinstance(error, TableError | ArtifactError | FloatingPointError):
-        return ExitCode.DATA
     if isinstance(error, OSError | ImportError | MemoryError):
         return ExitCode.MACHINE
+    if isinstance(error, TableError | ArtifactError | FloatingPointError):
+        return ExitCode.DATA
     return ExitCode.WORDS
 
 

@@ -144,7 +144,8 @@ def augment_rows(
         donors = _donors(own, neighbours, swaps, columns, method, local_variance, rng)
         piece = frame[own]
         swapped = [
-            frame[column.name].gather(donor) for column, donor in zip(columns, donors, strict=True)
+            frame[column.name].alias("").gather(donor).alias(column.name)
+            for column, donor in zip(columns, donors, strict=True)
         ]
         pieces.append(piece.with_columns(swapped))
     return pl.concat(pieces, rechunk=True)
@@ -175,7 +176,7 @@ def with_unlabelled_rows(
         If `unlabelled` lacks a used column, or holds another kind of cells in one.
     """
     names = [column.name for column in profile.used]
-    augmented = augmented.select(names)
+    augmented = augmented[names]
     if unlabelled is None:
         return augmented
     lacking = [name for name in names if name not in unlabelled.columns]
@@ -194,7 +195,7 @@ def with_unlabelled_rows(
     # Enum and Categorical know only some levels: as text both sides keep theirs.
     texts = [name for name in names if _is_text(augmented[name].dtype)]
     tables = [
-        table.select(names).cast(dict.fromkeys(texts, pl.String))
+        pl.DataFrame([s.cast(pl.String) if s.name in texts else s for s in table[names]])
         for table in (augmented, unlabelled)
     ]
     return pl.concat(tables, how="vertical_relaxed", rechunk=True)
@@ -244,6 +245,7 @@ class _Column:
 
 
 def _column(series: pl.Series, role: Role) -> _Column:
+    name, series = series.name, series.alias("")
     if role in ("numeric", "datetime"):
         if role == "numeric":
             known = to_numbers(series, origin=exact_origin(series))
@@ -255,7 +257,7 @@ def _column(series: pl.Series, role: Role) -> _Column:
         values, first, inverse = np.unique(cells[present], return_index=True, return_inverse=True)
         place = np.full(len(cells), -1, dtype=np.int64)
         place[present] = inverse
-        return _Column(series.name, place, values, present[first].astype(np.int64))
+        return _Column(name, place, values, present[first].astype(np.int64))
     levels = to_booleans(series).cast(pl.String) if role == "boolean" else to_levels(series)
     names = levels.drop_nulls().unique().sort()
     codes = pl.int_range(len(names), dtype=pl.Int64, eager=True)
@@ -264,7 +266,7 @@ def _column(series: pl.Series, role: Role) -> _Column:
     first = np.zeros(len(names), dtype=np.int64)
     known_rows = np.flatnonzero(place >= 0)[::-1]
     first[place[known_rows]] = known_rows
-    return _Column(series.name, place, None, first)
+    return _Column(name, place, None, first)
 
 
 def _coordinates(columns: list[_Column], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -240,7 +240,7 @@ def _as_seen(estimator: Any, frame: pl.DataFrame) -> Any:
             f"the teacher was fitted on the column {lacking[0]!r}, which the table lacks "
             f"({len(lacking)} in all); fit it on the columns of this table"
         )
-    frame = frame.select(list(names))
+    frame = frame[list(names)]
     try:
         import pandas as pd
     except ModuleNotFoundError:

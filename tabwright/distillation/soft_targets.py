@@ -252,7 +252,7 @@ def _made_rows(
         rng=np.random.default_rng([random_state, 1]),
         method=method,
     )
-    return made.drop(place), made[place].to_numpy().astype(np.int64)
+    return made[frame.columns], made[place].to_numpy().astype(np.int64)
 
 
 def _tilted(labels: FloatArray, class_weights: FloatArray | None) -> FloatArray:

@@ -60,7 +60,7 @@ class _Column:
         if self.role == "numeric":
             values: FloatArray = to_numbers(series, origin=self.origin).to_numpy()
             return np.clip(values, -_LARGEST, _LARGEST)[:, None]
-        moments = to_microseconds(series)
+        moments = to_microseconds(series).alias("")
         missing = moments.is_null().to_numpy()
         whole = moments.fill_null(0).to_numpy()
         parts = [(whole - int(self.origin or 0)) / _DAY]
@@ -70,7 +70,7 @@ class _Column:
         return encoded
 
     def _codes(self, series: pl.Series) -> FloatArray:
-        levels = to_levels(series)
+        levels = to_levels(series).alias("")
         known = pl.Series(self.levels, dtype=pl.String)
         codes = pl.Series(np.arange(1.0, len(known) + 1.0))
         if len(known):
@@ -160,7 +160,7 @@ def fit_tree_columns(
     for own in profile.used:
         series = frame[own.name]
         if own.role == "category":
-            levels = to_levels(series)
+            levels = to_levels(series).alias("")
             missing = levels.null_count() > 0
             kept = _kept_levels(levels.drop_nulls(), max_levels)
             columns.append(_Column(own.name, "category", levels=kept, had_missing=missing))

@@ -20,6 +20,7 @@ from tabwright.artifact.schema import Reader, TensorBag, array_to_text, text_to_
 from tabwright.errors import ArtifactError
 from tabwright.settings import Task
 from tabwright.tables import to_levels
+from tabwright.tables.cells import refuse_nested
 
 __all__ = [
     "FIRST_LEVEL",
@@ -164,6 +165,8 @@ class CategoryColumn:
         TableError
             If cells are nested.
         """
+        refuse_nested(column)
+        column = column.alias("")
         if column.dtype != pl.String or not self.levels:
             return self.codes(to_levels(column))
         # Text that is the name of a level is that level; only the rest has to be given its name.
@@ -216,6 +219,7 @@ def fit_category(
     statistics : ndarray of shape (n_rows, n_statistics), float32, or None
         Cross-fitted, of the training rows.
     """
+    levels = levels.alias("")
     counts = (
         levels.drop_nulls()
         .value_counts(name="n")

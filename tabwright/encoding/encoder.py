@@ -12,6 +12,7 @@ numbers), `dates.py` (calendars) and `expansion.py` (widening); what a cell mean
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -53,6 +54,17 @@ if TYPE_CHECKING:
 __all__ = ["Compact", "TableEncoder"]
 
 _CHUNK_ROWS = 65_536
+# The threads of polars do not come along into a forked child, which would wait for them for ever.
+_is_forked = False
+
+
+def _mark_forked() -> None:
+    global _is_forked
+    _is_forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_forked)
 
 
 @dataclass(frozen=True)
@@ -317,10 +329,23 @@ class TableEncoder:
         if len(frame) == 1:
             rows = self._row_encoder()
             return _one_row(*rows.encode_cells(rows.frame_cells(frame)))
+        if _is_forked:
+            return self._row_by_row(frame)
         numeric = np.empty((len(frame), self._layout.n_numeric), dtype=np.float32)
         codes = np.empty((len(frame), self.plan_.n_codes), dtype=np.int32)
         self._fill_all(self._used_series(frame), numeric, codes, categories=True)
         return Compact(numeric, codes)
+
+    def _row_by_row(self, frame: pl.DataFrame) -> Compact:
+        """`transform` by the scalar path, which starts no thread of polars."""
+        rows = self._row_encoder()
+        encoded = [
+            rows.encode_cells(rows.frame_cells(frame.slice(i, 1))) for i in range(len(frame))
+        ]
+        shape = (len(frame), -1)
+        numeric = np.array([own for own, _ in encoded], dtype=np.float32).reshape(shape)
+        codes = np.array([own for _, own in encoded], dtype=np.int32).reshape(shape)
+        return Compact(np.ascontiguousarray(numeric), np.ascontiguousarray(codes))
 
     def expand(self, compact: Compact) -> NDArray[np.float32]:
         """Network inputs of encoded rows.

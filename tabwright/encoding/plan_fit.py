@@ -145,9 +145,7 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
     leaves = search = None
     if encoding == "tree_ple" and tree is not None:
         used = [name for name, kind in zip(names, kinds, strict=True) if kind != "unused"]
-        proof = ProofRows(
-            tree, sample, lambda index: frame.select(used)[index].hash_rows(0).to_numpy()
-        )
+        proof = ProofRows(tree, sample, lambda index: frame[used][index].hash_rows(0).to_numpy())
         leaves = LeafFit(tree, sample, n_bins, about, proof)
         search = ObliqueSearch(tree, proof, n_numeric=len(origins), n_columns=len(used))
     missing: list[bool] = []

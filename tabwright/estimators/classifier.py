@@ -151,10 +151,25 @@ class _TabularEstimator(FitsFiles, BaseEstimator):  # type: ignore[misc]
                 f"X has {frame.width} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input"
             )
+        if named and not self.model_.encoder.named:
+            frame = self._in_fitted_order(frame)
         if not named and self.model_.encoder.named:
             # An array has no names of its own: its columns are taken in the order of the fit.
             frame = frame.rename(
                 dict(zip(frame.columns, self.model_.encoder.feature_names_in_, strict=True))
+            )
+        return frame
+
+    def _in_fitted_order(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The columns of a frame whose names are the numbers that columns had in the fit."""
+        numbers = [str(i) for i in range(self.n_features_in_)]
+        if set(numbers) == set(frame.columns):
+            return frame[numbers]
+        strange = [name for name in frame.columns if name.lstrip("-").isdecimal()]
+        if strange:
+            raise ValueError(
+                f"the columns of X must be those of the fit, numbered from 0 to "
+                f"{self.n_features_in_ - 1}; got {frame.columns[:10]}; select them by number"
             )
         return frame
 

@@ -133,9 +133,9 @@ def _in_memory(
             f"{', '.join(frame.columns[:30])}"
         )
     if columns.drop_null_target:
-        frame = frame.filter(pl.col(columns.target).is_not_null())
+        frame = frame.filter(frame[columns.target].is_not_null())
     given = {"groups": columns.group, "sample_weight": columns.weight}
     asides = {columns.target, *columns.drop, *given.values()}
-    features = frame.select(name for name in frame.columns if name not in asides)
+    features = frame[[name for name in frame.columns if name not in asides]]
     others = {use: frame[name] for use, name in given.items() if name is not None}
     return features, frame[columns.target], others

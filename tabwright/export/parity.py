@@ -195,12 +195,12 @@ def _missing(column: GraphInput) -> str | float | int:
 def _series(column: GraphInput, cells: NDArray[np.generic]) -> pl.Series:
     """The cells as a table would hold them."""
     if column.dtype == "string":
-        texts = pl.Series(column.column, cells.tolist(), dtype=pl.String)
+        texts = pl.Series(cells.tolist(), dtype=pl.String)
         return texts.set(texts == "", None)
     if column.dtype == "float64":
-        values = pl.Series(column.column, cells, dtype=pl.Float64).fill_nan(None)
+        values = pl.Series(cells, dtype=pl.Float64).fill_nan(None)
         return values.cast(pl.Boolean) if column.kind == "boolean" else values
-    whole = pl.Series(column.column, cells, dtype=pl.Int64)
+    whole = pl.Series(cells, dtype=pl.Int64)
     whole = whole.set(whole == MISSING_INTEGER, None)
     return whole.cast(pl.Datetime("us")) if column.kind == "datetime" else whole
 

@@ -95,7 +95,7 @@ class LabelledRows:
                     for part in (self, more)
                 ]
             )
-        frame = pl.concat([self.frame, more.frame.select(self.frame.columns)])
+        frame = pl.concat([self.frame, more.frame[self.frame.columns]])
         return LabelledRows(frame, np.concatenate([self.target, more.target]), weight)
 
     def with_positive_weight(self) -> tuple[LabelledRows, np.ndarray | None]:

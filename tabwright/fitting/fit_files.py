@@ -330,7 +330,7 @@ class _StreamFit:
         if self.columns.weight is not None:
             weight = sample[self.columns.weight].cast(pl.Float64).to_numpy()
         target = self.scan.encoded(sample[self.columns.target])
-        return LabelledRows(sample.select(self.columns.features(self.table)), target, weight)
+        return LabelledRows(sample[list(self.columns.features(self.table))], target, weight)
 
     def _sample_groups(self) -> NDArray[Any] | None:
         """A number for the group of each row of the training sample."""
@@ -427,7 +427,7 @@ class _StreamFit:
         masks = self.scan.masks(self.places, chunk, codes)
         if self._sets_aside:
             masks["validation"] &= ~self.places.aside(chunk)
-        compact = encoder.transform(chunk.frame.select(self.columns.features(self.table)))
+        compact = encoder.transform(chunk.frame[list(self.columns.features(self.table))])
         if sample is not None:
             rows, places = self.scan.sampled("train", chunk)
             compact.numeric[rows] = sample.numeric[places]

@@ -32,6 +32,7 @@ from tabwright.distillation.soft_targets import (
     trials,
 )
 from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.errors import TableError
 from tabwright.fitting.finishing import (
     ClassWeight,
     LabelledRows,
@@ -156,6 +157,12 @@ def fit_table(
         raise ValueError(
             f"a classifier needs at least 2 classes; got 1 class ({classes.tolist()[0]!r}); "
             "check the target column, or the filter that made the table"
+        )
+    if classes is not None and len(classes) == len(rows) > 2:
+        raise TableError(
+            f"a class needs rows to learn from; got {len(classes):,} labels in {len(rows):,} rows, "
+            "each in one; is the target an identifier, or a quantity? Name another target, or "
+            "fit a regression"
         )
     if classes is not None and settings.calibration is not None:
         check_calibration(settings.calibration, len(classes))

@@ -156,14 +156,14 @@ def _labelled(model: FittedModel, frame: Any, target: Any) -> tuple[pl.DataFrame
                 f"the columns are {', '.join(rows.columns[:20])}"
             )
         column: Any = rows[target]
-        rows = rows.drop(target)
+        rows = rows[[name for name in rows.columns if name != target]]
     else:
         column = target
     encoder = model.encoder
     if not named and encoder.named and rows.width == encoder.n_features_in_:
         rows = rows.rename(dict(zip(rows.columns, encoder.feature_names_in_, strict=True)))
     known = set(encoder.feature_names_in_)
-    rows = rows.select(name for name in rows.columns if name in known)
+    rows = rows[[name for name in rows.columns if name in known]]
     if model.classes is None:
         codes = regression_target(column)
     else:

@@ -7,8 +7,10 @@ column of text has is decided in `text_columns.py`.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final, TypeVar, cast
 
 import polars as pl
 
@@ -28,6 +30,7 @@ __all__ = [
     "to_levels",
     "to_microseconds",
     "to_numbers",
+    "under_plain_name",
 ]
 
 # Text that stands for a missing cell in any column, spaces around it aside.
@@ -78,6 +81,29 @@ INSTANT: Final = (
 _NUMBER_START: Final = r"^(?:[+\-.]?[0-9.]|[+-]?(?i:inf)|(?i:true$|false$))"
 
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def under_plain_name(function: _Function) -> _Function:
+    """A function of a series, safe for any name: polars reads ``^...$`` as a pattern of names.
+
+    Such a column has another name inside; a series that is returned has its own again.
+    """
+
+    @functools.wraps(function)
+    def wrapped(series: pl.Series, *args: Any, **options: Any) -> Any:
+        name = series.name
+        if name[:1] != "^" or name[-1:] != "$":
+            return function(series, *args, **options)
+        result = function(series.alias(f"{name} "), *args, **options)
+        if isinstance(result, tuple):
+            return tuple(r.alias(name) if isinstance(r, pl.Series) else r for r in result)
+        return result.alias(name) if isinstance(result, pl.Series) else result
+
+    return cast(_Function, wrapped)
+
+
+@under_plain_name
 def to_numbers(series: pl.Series, *, origin: int | Decimal | None = None) -> pl.Series:
     """A column as Float64, missing cells as null.
 
@@ -155,6 +181,7 @@ def _minus(series: pl.Series, origin: int | Decimal) -> pl.Series:
     return series.cast(pl.Int128) - pl.Series([int(origin)], dtype=pl.Int128)
 
 
+@under_plain_name
 def exact_origin(series: pl.Series) -> int | Decimal | None:
     """Where to put zero so that a column's numbers stay apart in float64, or None if they do.
 
@@ -189,6 +216,7 @@ def exact_origin(series: pl.Series) -> int | Decimal | None:
     return middle if isinstance(middle, int | Decimal) else None
 
 
+@under_plain_name
 def to_levels(series: pl.Series) -> pl.Series:
     """A column as the names of its levels; missing cells as null.
 
@@ -312,6 +340,7 @@ def parse_instants(text: pl.Series) -> pl.Series:
     return (moments - offset).alias(text.name)
 
 
+@under_plain_name
 def to_booleans(series: pl.Series) -> pl.Series:
     """A column as Boolean: booleans, 0 and 1, or text of either; missing cells as null.
 
@@ -333,6 +362,7 @@ def to_booleans(series: pl.Series) -> pl.Series:
     return levels.is_in(["true", "1"]).set(levels.is_null(), None).alias(series.name)
 
 
+@under_plain_name
 def to_microseconds(series: pl.Series, *, column: str | None = None) -> pl.Series:
     """A column of dates or times as microseconds since 1970-01-01 UTC.
 

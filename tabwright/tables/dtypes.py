@@ -16,6 +16,7 @@ from tabwright.tables.cells import (
     MISSING_MARKERS,
     NUMERIC_MARKERS,
     parse_instants,
+    under_plain_name,
 )
 
 __all__ = ["read_text"]
@@ -30,6 +31,7 @@ _ALMOST_DATE: Final = (
 _ALMOST_NUMBER: Final = r"^[-+]?[$€£]?\s*[-+]?\d[\d.,'\s]*\s*[%$€£]?$"
 
 
+@under_plain_name
 def read_text(
     series: pl.Series, *, decimal: str = ".", counts: pl.Series | None = None
 ) -> tuple[pl.Series, str]:

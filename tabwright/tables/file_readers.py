@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
+import polars.selectors as cs
 
 from tabwright.errors import TableError, install_command
 from tabwright.tables.cells import refuse_nested
 from tabwright.tables.csv_reader import CsvFormat, csv_frames, text_blocks
+from tabwright.tables.frames import stored_row_labels
 from tabwright.tables.paths import FileFormat, table_format
 
 __all__ = ["file_pieces", "read_file"]
@@ -64,9 +66,19 @@ def read_file(
         return _selected(path, _read_excel(path, sheet), columns)
     try:
         frame = pl.read_parquet(path, glob=False) if kind == "parquet" else _read_arrow(path)
+        labels = _row_labels(path, kind)
     except _UNREADABLE as error:
         raise _damaged(path, kind, error) from error
+    if columns is None and labels:
+        columns = [name for name in frame.columns if name not in labels]
     return _selected(path, frame, columns)
+
+
+def _row_labels(path: Path, kind: FileFormat) -> set[str]:
+    """Columns of a Parquet file that are the index of a pandas frame: nobody's features."""
+    if kind != "parquet":
+        return set()
+    return stored_row_labels(pl.read_parquet_metadata(path).get("pandas"))
 
 
 def _read_arrow(path: Path) -> pl.DataFrame:
@@ -107,7 +119,7 @@ def _selected(path: Path, frame: pl.DataFrame, columns: Sequence[str] | None) ->
                 near = get_close_matches(name, frame.columns, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {frame.columns[:10]}"
                 raise TableError(f"{path} has no column {name!r}; {hint}")
-        frame = frame.select(columns)
+        frame = frame[list(columns)]
     for series in frame.get_columns():
         try:
             refuse_nested(series)
@@ -270,6 +282,9 @@ def _lazy_batches(
     try:
         if kind == "parquet":
             lazy = pl.scan_parquet(path, glob=False)
+            labels = _row_labels(path, kind)
+            if columns is None and labels:
+                columns = [name for name in lazy.collect_schema() if name not in labels]
         elif _is_arrow_file(path):
             lazy = pl.scan_ipc(path)
         else:
@@ -278,7 +293,7 @@ def _lazy_batches(
         n_rows = int(lazy.select(pl.len()).collect().item())
         _selected(path, lazy.head(1).collect(), columns)
         if columns is not None:
-            lazy = lazy.select(columns)
+            lazy = lazy.select(cs.by_name(*columns))
         for number, start in enumerate(range(0, max(n_rows, 1), batch_rows)):
             if wanted is not None and not wanted(number):
                 continue

@@ -6,6 +6,7 @@ objects has loaded them. Buffers are shared where both sides can (polars, pyarro
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from tabwright.errors import TableError
 from tabwright.tables.cells import refuse_nested, to_levels
 from tabwright.tables.objects import object_column
 
-__all__ = ["as_frame", "as_series"]
+__all__ = ["as_frame", "as_series", "stored_row_labels"]
 
 # So few rows of a pandas frame are read cell by cell: what a column costs is more than its cells.
 _FEW_ROWS = 16
@@ -167,11 +168,15 @@ def _frame_of(X: object, estimator: str) -> tuple[pl.DataFrame, bool]:
         return _from_arrow(X), True
     if isinstance(X, list | tuple):
         return _from_list(X, estimator)
+    if module == "narwhals" and hasattr(X, "to_native"):
+        return _frame_of(X.to_native(), estimator)
+    if hasattr(X, "__arrow_c_stream__") and not isinstance(X, pl.Series):
+        return _from_stream(X), True
+    if hasattr(X, "__dataframe__"):
+        return _from_interchange(X), True
     if isinstance(X, np.ndarray) or hasattr(X, "__array__"):
         array = np.ma.asarray(X) if isinstance(X, np.ma.MaskedArray) else np.asarray(X)
         return _from_array(array)
-    if hasattr(X, "__arrow_c_stream__"):
-        return _from_stream(X), True
     if isinstance(X, str | bytes) or hasattr(X, "__fspath__"):
         raise TableError(
             f"X must be a table in memory; got the {type(X).__name__} {str(X)[:80]!r}; "
@@ -267,8 +272,29 @@ def _check_names(names: Sequence[object]) -> None:
 def _from_arrow(table: Any) -> pl.DataFrame:
     names = list(table.column_names)
     _check_names(names)
-    columns = [_arrow_column(name, table.column(i)) for i, name in enumerate(names)]
+    labels = stored_row_labels((table.schema.metadata or {}).get(b"pandas"))
+    columns = [
+        _arrow_column(name, table.column(i)) for i, name in enumerate(names) if name not in labels
+    ]
     return pl.DataFrame(columns) if columns else pl.DataFrame(height=table.num_rows)
+
+
+def stored_row_labels(metadata: bytes | str | None) -> set[str]:
+    """Columns that hold the row labels of a pandas frame, which pandas stores beside its columns.
+
+    Parameters
+    ----------
+    metadata : bytes, str or None
+        What stands under the key "pandas" of an Arrow schema or of a Parquet file.
+    """
+    if metadata is None:
+        return set()
+    try:
+        found = json.loads(metadata)
+    except ValueError:
+        return set()
+    labels = found.get("index_columns", []) if isinstance(found, dict) else []
+    return {name for name in labels if isinstance(name, str)}
 
 
 def _from_stream(X: Any) -> pl.DataFrame:
@@ -282,6 +308,16 @@ def _from_stream(X: Any) -> pl.DataFrame:
         raise TableError(
             f"X must be a table of numbers, text, booleans and dates; got {type(X).__name__} "
             f"({_first_line(error)}); cast its columns first"
+        ) from error
+
+
+def _from_interchange(X: Any) -> pl.DataFrame:
+    try:
+        return pl.from_dataframe(X)
+    except (pl.exceptions.PolarsError, NotImplementedError, TypeError) as error:
+        raise TableError(
+            f"X must be a table of numbers, text, booleans and dates; got {type(X).__name__} "
+            f"({_first_line(error)}); convert it to a polars, pandas or pyarrow frame first"
         ) from error
 
 
@@ -423,6 +459,9 @@ def _pandas_column(column: Any, name: str) -> pl.Series:
         return series.set(pl.Series(missing), None) if missing.any() else series
     if kind == "PeriodDtype":
         return _array_column(name, column.dt.to_timestamp().to_numpy())
+    if kind == "IntervalDtype":
+        missing = pl.Series(column.isna().to_numpy())
+        return object_column(name, column.astype(str).tolist()).set(missing, None)
     raise TableError(
         f"column {name!r} must hold numbers, text, booleans or dates; got pandas dtype {dtype}; "
         "convert it, e.g. with .astype(str)"
@@ -431,7 +470,10 @@ def _pandas_column(column: Any, name: str) -> pl.Series:
 
 def _pandas_categories(column: Any, name: str) -> pl.Series:
     values = column.array if hasattr(column, "array") else column
-    levels = as_series(values.categories, name=name)
+    categories = values.categories
+    if type(categories.dtype).__name__ == "IntervalDtype":
+        categories = categories.astype(str)
+    levels = as_series(categories, name=name)
     codes = pl.Series(np.asarray(values.codes).astype(np.int64))
     codes = codes.set(codes < 0, None)
     names = to_levels(levels)

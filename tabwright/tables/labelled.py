@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -25,6 +24,7 @@ from tabwright.tables import (
     sample_weights,
 )
 from tabwright.tables.cells import to_microseconds
+from tabwright.tables.paths import table_stem
 
 __all__ = ["TableRequest", "TrainingTable", "read_training_table"]
 
@@ -65,7 +65,7 @@ class TableRequest:
     @property
     def stem(self) -> str:
         """What files made from the table are named after."""
-        return Path(self.table.rstrip("/*")).name.split(".")[0].replace("*", "") or "table"
+        return table_stem(self.table)
 
     def __post_init__(self) -> None:
         if self.task is not None and self.task not in get_args(Task):
@@ -187,7 +187,9 @@ def read_training_table(request: TableRequest, say: Callable[[str], None]) -> Tr
         labels = encode_labels(frame[request.target])
         classes, target = labels.classes, labels.codes
     return TrainingTable(
-        features=frame.drop([request.target, *request.columns_not_used]),
+        features=frame[
+            [n for n in frame.columns if n not in {request.target, *request.columns_not_used}]
+        ],
         target=target,
         classes=classes,
         task=task,

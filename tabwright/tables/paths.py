@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Literal
 
-from tabwright.errors import TableError
+from tabwright.errors import TableError, TableNotFoundError
 
 __all__ = ["FileFormat", "Source", "extension_of", "shown_paths", "table_format", "table_paths"]
 
@@ -79,17 +79,29 @@ def _expanded(source: str) -> list[Path]:
     if path.exists():
         return [path]
     if "://" in source:
-        raise TableError(f"{source} is no file on this machine; download it first")
+        raise TableNotFoundError(f"{source} is no file on this machine; download it first")
     if glob.has_magic(source):
         found = sorted(Path(match) for match in glob.glob(source, recursive=True))
         files = [match for match in found if match.is_file()]
         if not files:
-            raise TableError(f"no file matches the pattern {source}; check folder and spelling")
+            raise TableNotFoundError(
+                f"no file matches the pattern {source}; check folder and spelling"
+            )
         return files
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, siblings, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"looked in {path.parent.resolve()}"
-    raise TableError(f"there is no file {source}; {hint}")
+    raise TableNotFoundError(f"there is no file {source}; {hint}")
+
+
+def table_stem(source: str) -> str:
+    """What files made from a table are named after: its name without the extension."""
+    name = Path(source.rstrip("/*")).name.replace("*", "")
+    lower = name.lower()
+    packed = len(name) - len(lower.removesuffix(".gz"))
+    name, lower = name[: len(name) - packed], lower[: len(lower) - packed]
+    kind = next((known for known in _FORMATS if lower.endswith(known)), "")
+    return name[: len(name) - len(kind)] or "table"
 
 
 def extension_of(path: Path) -> tuple[str, bool]:

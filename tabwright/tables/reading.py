@@ -130,11 +130,23 @@ def read_with_notes(
 
 
 def table_dtypes(
-    source: Source, *, columns: Sequence[str] | None = None, csv: CsvFormat | None = None
+    source: Source,
+    *,
+    columns: Sequence[str] | None = None,
+    csv: CsvFormat | None = None,
+    text_as_it_is: bool = False,
 ) -> dict[str, pl.DataType]:
     """The types that `read_table` gives the columns, in bounded memory.
 
     Files of text are read once from end to end.
+
+    Parameters
+    ----------
+    source : path, pattern, folder, or sequence of paths
+    columns : sequence of str, optional
+    csv : CsvFormat, optional
+    text_as_it_is : bool, default=False
+        Columns of CSV files stay text, of which only the first records are read then.
 
     Returns
     -------
@@ -155,11 +167,14 @@ def table_dtypes(
                 _check_same_columns(paths[0], list(kinds or found), path, frame.columns)
             for series in frame.get_columns():
                 if table_format(path) == "csv":
-                    kinds.setdefault(series.name, set()).update(text_kinds(series, layout.decimal))
+                    seen = set() if text_as_it_is else text_kinds(series, layout.decimal)
+                    kinds.setdefault(series.name, set()).update(seen)
                 else:
                     known = found.get(series.name, series.dtype)
                     found[series.name] = _wider(path, series.name, known, series.dtype)
-            if table_format(path) in ("parquet", "arrow"):
+            if table_format(path) in ("parquet", "arrow") or (
+                text_as_it_is and table_format(path) == "csv"
+            ):
                 break
     absent = [name for name in columns or () if name not in kinds and name not in found]
     if absent:
@@ -327,7 +342,7 @@ def _stacked(paths: Sequence[Path], parts: Sequence[pl.DataFrame]) -> pl.DataFra
         _check_same_columns(paths[0], first.columns, path, part.columns)
         for name, dtype in part.schema.items():
             schema[name] = _wider(path, name, schema[name], dtype)
-    return pl.concat([part.select(pl.col(n).cast(t) for n, t in schema.items()) for part in parts])
+    return pl.concat([pl.DataFrame([part[n].cast(t) for n, t in schema.items()]) for part in parts])
 
 
 def _batches(
@@ -347,7 +362,7 @@ def _batches(
                 frame = frame.with_columns(pl.lit(None).alias(name) for name in absent)
             names = names or frame.columns
             _check_same_columns(paths[0], names, path, frame.columns)
-            frame = frame.select(names)
+            frame = frame[names]
             frame = _typed(frame, schema, layout.decimal, n_before)
             n_before += frame.height
             waiting.append(frame)

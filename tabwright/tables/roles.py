@@ -7,7 +7,7 @@ table.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Final, Literal, get_args
 
@@ -153,8 +153,13 @@ def profile_table(
     """
     given = _checked_roles(frame, roles)
     stats = _statistics(frame)
+    for name, role in given.items():
+        _check_fits(frame.get_column(name), role)
     columns = tuple(
-        _profiled(series, stats[series.name], given.get(series.name), named)
+        replace(
+            _profiled(series.alias(""), stats[series.name], given.get(series.name), named),
+            name=series.name,
+        )
         for series in frame.get_columns()
     )
     if notes:
@@ -174,7 +179,7 @@ def _shortened(text: str, limit: int = 40) -> str:
 
 
 def _with_note(column: Column, note: str) -> Column:
-    if not note:
+    if not note or note in column.note:
         return column
     joined = f"{column.note}; {note}" if column.note else note
     return Column(**{**column.__dict__, "note": joined})
@@ -203,22 +208,21 @@ def _statistics(frame: pl.DataFrame) -> dict[str, tuple[int, int]]:
     # Columns of a group in one pass, on all threads. The planner's time grows with the square of
     # the columns, so that a wide table goes group by group.
     for start in range(0, len(names), _GROUP_COLUMNS):
-        group = frame.select(names[start : start + _GROUP_COLUMNS])
+        group = frame[names[start : start + _GROUP_COLUMNS]]
+        own = group.columns
+        # An expression reads some names as patterns, so that the columns go by their numbers.
+        group.columns = [str(position) for position in range(group.width)]
         counts = group.lazy().select(
             count
-            for position, (name, dtype) in enumerate(group.schema.items())
-            for count in _counts(position, name, dtype, frame.height > _EXACT_ROWS)
+            for name, dtype in group.schema.items()
+            for count in _counts(name, dtype, frame.height > _EXACT_ROWS)
         )
         found = counts.collect().row(0)
-        statistics.update(
-            zip(group.columns, zip(found[::2], found[1::2], strict=True), strict=True)
-        )
+        statistics.update(zip(own, zip(found[::2], found[1::2], strict=True), strict=True))
     return statistics
 
 
-def _counts(
-    position: int, name: str, dtype: pl.DataType, estimated: bool
-) -> tuple[pl.Expr, pl.Expr]:
+def _counts(name: str, dtype: pl.DataType, estimated: bool) -> tuple[pl.Expr, pl.Expr]:
     """Missing cells and distinct values of one column."""
     column = pl.col(name)
     n_missing = column.null_count()
@@ -234,7 +238,7 @@ def _counts(
         n_unique = column.approx_n_unique().cast(pl.Int64) - column.has_nulls()
     else:
         n_unique = column.n_unique().cast(pl.Int64) - column.has_nulls()
-    return n_missing.cast(pl.Int64).alias(f"{position}m"), n_unique.alias(f"{position}u")
+    return n_missing.cast(pl.Int64).alias(f"{name}m"), n_unique.alias(f"{name}u")
 
 
 def _profiled(
@@ -249,7 +253,6 @@ def _profiled(
     if values.dtype.is_float() and n_unique <= 2:
         n_unique = values.drop_nulls().drop_nans().n_unique()
     if given is not None:
-        _check_fits(series, given)
         return Column(
             series.name, given, dtype, n_missing, n_unique, given in _USED, note or "role given"
         )

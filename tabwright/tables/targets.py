@@ -14,7 +14,7 @@ import polars as pl
 
 from tabwright.errors import TableError
 from tabwright.settings import Task
-from tabwright.tables.cells import refuse_nested, to_numbers
+from tabwright.tables.cells import refuse_nested, to_levels, to_numbers
 from tabwright.tables.frames import as_series
 
 __all__ = [
@@ -203,7 +203,7 @@ def labels_to_codes(y: object, classes: np.ndarray, *, where: str = "eval_set") 
     values = _label_array(y, where)
     textual = values.dtype.kind in "OU"
     if textual != (classes.dtype.kind in "OU"):
-        raise _unseen(values[0], classes, where)
+        return _codes_by_name(values, classes, where)
     if textual:
         known = pl.Series(classes.astype(object), dtype=pl.String)
         texts = pl.Series(values.astype(object), dtype=pl.String)
@@ -220,6 +220,29 @@ def labels_to_codes(y: object, classes: np.ndarray, *, where: str = "eval_set") 
     if (codes < 0).any():
         raise _unseen(values[int((codes < 0).argmax())], classes, where)
     return codes
+
+
+def _codes_by_name(values: np.ndarray, classes: np.ndarray, where: str) -> np.ndarray:
+    """Codes of labels of another type than the classes: text of numbers, or numbers for text.
+
+    A file's text says 1.0 where a frame says 1, and True where the classes are booleans.
+    """
+    names, wanted = (to_levels(as_series(own)) for own in (classes, values))
+    if names.n_unique() < names.len():
+        raise _unseen(values[0], classes, where)
+    codes: np.ndarray = (
+        wanted.replace_strict(
+            names,
+            pl.int_range(names.len(), eager=True),
+            default=-1,
+            return_dtype=pl.Int64,
+        )
+        .fill_null(-1)
+        .to_numpy()
+    )
+    if (codes < 0).any():
+        raise _unseen(values[int((codes < 0).argmax())], classes, where)
+    return codes.astype(np.int64)
 
 
 def regression_target(y: object) -> np.ndarray:
@@ -278,6 +301,8 @@ def sample_weights(column: pl.Series) -> np.ndarray:
         If a weight is missing, negative, infinite or no number.
     """
     rule = f"the weights in column {column.name!r} must be numbers of at least 0"
+    if column.dtype == pl.String:
+        column = to_numbers(column)
     if not column.dtype.is_numeric():
         raise TableError(f"{rule}; got {column.dtype}; name a column of numbers")
     weights: np.ndarray = column.cast(pl.Float64).to_numpy()

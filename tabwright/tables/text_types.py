@@ -10,7 +10,12 @@ from collections.abc import Mapping
 import polars as pl
 
 from tabwright.errors import TableError
-from tabwright.tables.cells import MISSING_MARKERS, NUMERIC_MARKERS, parse_instants
+from tabwright.tables.cells import (
+    MISSING_MARKERS,
+    NUMERIC_MARKERS,
+    parse_instants,
+    under_plain_name,
+)
 from tabwright.tables.dtypes import read_text
 
 __all__ = ["Dtypes", "cast_column", "dtype_of_kinds", "text_kinds"]
@@ -18,6 +23,7 @@ __all__ = ["Dtypes", "cast_column", "dtype_of_kinds", "text_kinds"]
 Dtypes = Mapping[str, pl.DataType | type[pl.DataType]]
 
 
+@under_plain_name
 def cast_column(
     series: pl.Series, dtype: pl.DataType | type[pl.DataType], decimal: str, n_before: int = 0
 ) -> pl.Series:
@@ -95,6 +101,7 @@ def _cast(series: pl.Series, wanted: pl.DataType) -> pl.Series:
         ) from error
 
 
+@under_plain_name
 def text_kinds(series: pl.Series, decimal: str) -> set[str]:
     """What a piece of a text column shows of the column's type, for `dtype_of_kinds`."""
     typed, _ = read_text(series, decimal=decimal)

@@ -167,15 +167,14 @@ def escape_formulas(frame: pl.DataFrame) -> pl.DataFrame:
         Columns of numbers, booleans and dates as they were.
     """
     risky = r"^[=+\-@\t\r]"
-    text = [name for name, dtype in frame.schema.items() if dtype in (pl.String, pl.Categorical)]
-    escaped = frame.with_columns(
-        pl.when(pl.col(name).cast(pl.String).str.contains(risky))
-        .then("'" + pl.col(name).cast(pl.String))
-        .otherwise(pl.col(name).cast(pl.String))
-        .alias(name)
-        for name in text
-    )
-    return escaped.rename({n: f"'{n}" for n in frame.columns if n[:1] in set("=+-@\t\r")})
+    columns = []
+    for series in frame:
+        name = f"'{series.name}" if series.name[:1] in set("=+-@\t\r") else series.name
+        if series.dtype in (pl.String, pl.Categorical):
+            text = series.cast(pl.String)
+            series = ("'" + text).zip_with(text.str.contains(risky), text)
+        columns.append(series.alias(name))
+    return pl.DataFrame(columns) if columns else frame
 
 
 def _write_text(

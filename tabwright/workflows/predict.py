@@ -76,7 +76,7 @@ def iter_predictions(
         A file, folder or pattern with the columns of training, in any order.
     keep : sequence of str, default=()
         Columns of the table to put before the predictions. From CSV files they come as they are
-        written, unless the model uses them too.
+        written.
     coverage : float, optional
         In regression: add the ends of intervals that hold this share of new values.
     batch_rows : int, default=65_536
@@ -130,10 +130,13 @@ def _predictions(
         # A selection of no columns has no rows either, so it cannot be the left side of a stack.
         if keep:
             # What the file leaves empty stays empty, and is not a text of no characters.
-            kept = batch.frame.select(keep).with_columns(
-                pl.col(name).replace("", None)
-                for name in reading.verbatim
-                if batch.frame.schema[name] == pl.String
+            kept = pl.DataFrame(
+                [
+                    series.replace("", None)
+                    if series.name in reading.verbatim and series.dtype == pl.String
+                    else series
+                    for series in batch.frame[keep]
+                ]
             )
             predictions = kept.hstack(predictions.get_columns())
         yield predictions
@@ -237,7 +240,8 @@ class _Reading:
     def of(
         cls, model: FittedModel, table: str, *, others: Sequence[str], typed: bool = False
     ) -> _Reading:
-        dtypes = table_dtypes(table)
+        # The model decides what text means, as training read it: not the rest of this file.
+        dtypes = table_dtypes(table, text_as_it_is=True)
         for name in others:
             if name not in dtypes:
                 listed = ", ".join(list(dtypes)[:30]) + (", ..." if len(dtypes) > 30 else "")
@@ -281,7 +285,7 @@ class _Batch:
     def in_place(self) -> Iterator[pl.DataFrame]:
         """The columns of the model; what is wrong with a cell names the rows it is among."""
         try:
-            yield self.frame.select(self.features)
+            yield self.frame[self.features]
         except TableError as error:
             if not self.n_before:
                 raise

@@ -162,7 +162,7 @@ def test_modes_lists_the_six() -> None:
         (("train", "{table}", "-t", "price", "--decision", "f1"), "for classification", 2),
         (("train", "{table}", "-t", "label", "-o", "/no/such/folder/m"), "create it first", 4),
         (("train", "{table}", "-t", "label", "-o", "{table}"), "must not replace the table", 2),
-        (("train", "missing.csv", "-t", "label"), "missing.csv", 3),
+        (("train", "missing.csv", "-t", "label"), "missing.csv", 4),
         (("predict", "{table}", "{table}"), "table.csv", 3),
         (("predict", "{table}", "{table}", "-o", "out.xlsx"), "not written as Excel", 3),
         (("predict", "{table}", "{table}", "-o", "{table}"), "must not replace an input", 2),
@@ -344,7 +344,7 @@ def test_predictions_as_json(tmp_path: Path) -> None:
 def test_errors_for_machines(tmp_path: Path) -> None:
     result = runner.invoke(app, ["train", str(tmp_path / "no.csv"), "-t", "x", "--json"])
     error = json.loads(result.stderr)
-    assert result.exit_code == error["exit_code"] == 3
+    assert result.exit_code == error["exit_code"] == 4
     assert "no.csv" in error["error"]
     assert not result.stdout
 

@@ -135,7 +135,8 @@ def test_teacher_of_no_weight_is_direct_training() -> None:
     settings = FitSettings(task="classification", **TINY, n_members=1, dropout=0.1)
     direct = fit_table(rows, replace(settings, training_mode="mlp_dense"), classes=THREE)
     for name, value in direct.members[0].items():
-        np.testing.assert_array_equal(student.members[0][name], value)
+        # Another kernel takes the gradient of soft targets: equal up to rounding.
+        np.testing.assert_allclose(student.members[0][name], value, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])

@@ -214,7 +214,6 @@ def test_every_type_of_column_is_read_as_what_it_is(name: str) -> None:
         (np.array([1j]), "Complex data not supported: column 'y' holds complex128; split it"),
         (np.array([b"x"]), r"'y' must hold text, not bytes; got \[b'x'\]; decode it"),
         (np.zeros(2, "V4"), "'y' must hold numbers, text, booleans or dates; got dtype .*V4"),
-        (pd.Series(pd.cut([1, 2], 2)), "'y' must hold .* got pandas dtype interval"),
         (
             pa.array([(1, 2, 3)], pa.month_day_nano_interval()),
             "'y' must hold .* got the Arrow type month_day_nano_interval .*; cast it first",
@@ -231,6 +230,15 @@ def test_every_type_of_column_is_read_as_what_it_is(name: str) -> None:
 def test_columns_of_other_kinds_are_refused(column: object, rule: str) -> None:
     with pytest.raises(TableError, match=rule):
         as_series(column)
+
+
+@pytest.mark.parametrize("as_categories", [True, False])
+def test_intervals_are_levels_as_pandas_writes_them(as_categories: bool) -> None:
+    cells = pd.cut(pd.Series([10.0, np.nan, 40.0]), [0, 30, 50])
+    column = cells if as_categories else pd.Series(pd.arrays.IntervalArray(cells))
+    found = as_frame(pd.DataFrame({"band": column}))[0]["band"]
+    names = ["(0, 30]", "(30, 50]"] if as_categories else ["(0.0, 30.0]", "(30.0, 50.0]"]
+    assert found.cast(pl.String).to_list() == [names[0], None, names[1]]
 
 
 # ---------------------------------------------------------------------------------------------

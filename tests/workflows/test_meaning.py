@@ -1,0 +1,106 @@
+"""What a cell means is decided in training: never by what else is in the file at hand."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tabwright import TableError
+from tabwright.fitting.finishing import LabelledRows
+from tabwright.fitting.fit_table import fit_table
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
+from tabwright.settings import FitSettings
+from tabwright.tables import labels_to_codes, read_table
+from tabwright.workflows.predict import iter_predictions, score_table
+
+N_ROWS = 300
+SPELLINGS = {
+    "dependents": ["none", "1", "2", "3+", "", "NA", "01", "1.0", " 1 ", "-"],
+    "size": ["0.1", "1", "1e3", "", "none", "-", " 2 ", "+5", "NaN"],
+    "day": ["2024-01-31", "2024-01-31T05:00:00Z", "2024/02/01", "", "NA"],
+    "open": ["true", "FALSE", "1", "0", ""],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> FittedModel:
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("table") / "t.csv"
+    days = np.datetime64("2024-01-01") + rng.integers(0, 300, N_ROWS)
+    pl.DataFrame(
+        {
+            "dependents": rng.choice(["none", "1", "2", "3+"], N_ROWS),
+            "size": rng.normal(size=N_ROWS).round(3),
+            "day": days.astype(str).tolist(),
+            "open": rng.choice(["true", "false"], N_ROWS),
+        }
+    ).write_csv(path)
+    rows = LabelledRows(read_table(path), np.arange(N_ROWS) % 2)
+    settings = FitSettings(task="classification", max_epochs=2, n_members=1, hidden_dim=8)
+    return fit_table(rows, settings, classes=np.array(["no", "yes"]))
+
+
+def _written(folder: Path, rows: list[dict[str, str]]) -> str:
+    path = folder / "rows.csv"
+    pl.DataFrame(rows).write_csv(path)
+    return str(path)
+
+
+_ROWS = st.fixed_dictionaries({name: st.sampled_from(own) for name, own in SPELLINGS.items()})
+
+
+@given(row=_ROWS, neighbours=st.lists(_ROWS, max_size=4))
+def test_a_row_is_the_same_beside_any_neighbours(
+    model: FittedModel,
+    row: dict[str, str],
+    neighbours: list[dict[str, str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    proba = ["probability_no", "probability_yes"]
+    (alone,) = iter_predictions(model, _written(folder, [row]))
+    (among,) = iter_predictions(model, _written(folder, [*neighbours, row, *neighbours]))
+    wanted = alone[proba].to_numpy()[0]
+    place = len(neighbours)
+    np.testing.assert_allclose(among[proba].to_numpy()[place], wanted, atol=1e-6)
+    predictor = Predictor(model)
+    np.testing.assert_allclose(predictor.predict_row(row), wanted, atol=1e-6)
+    frame = pl.DataFrame([row, *neighbours], schema=dict.fromkeys(SPELLINGS, pl.String))
+    np.testing.assert_allclose(predictor.predict_proba(frame)[0], wanted, atol=1e-6)
+    pieces = list(iter_predictions(model, _written(folder, [*neighbours, row]), batch_rows=1))
+    np.testing.assert_allclose(pieces[-1][proba].to_numpy()[0], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("classes", "file"),
+    [
+        (["1", "2", "3", "A"], ["1", "2"]),
+        (["False", "True", "Unknown"], ["True", "False"]),
+        (["01", "10", "11"], ["10", "11"]),
+        (["1", "3+", "none"], ["none", "1"]),
+        ([1, 2, 3], ["1", "2.0"]),
+        ([0.0, 1.0], ["0", "1"]),
+        ([False, True], ["true", "FALSE"]),
+        (["1", "2"], [1, 2]),
+        (["1", "2"], [1.0, 2.0]),
+        (["false", "true"], [False, True]),
+    ],
+)
+def test_a_label_is_read_as_in_training(classes: list[object], file: list[object]) -> None:
+    codes = labels_to_codes(pl.Series(file), np.asarray(classes))
+    names = [str(label).lower().removesuffix(".0") for label in classes]
+    assert [names[code] for code in codes] == [str(x).lower().removesuffix(".0") for x in file]
+
+
+def test_a_label_of_no_class_is_refused() -> None:
+    with pytest.raises(TableError, match="labels that the training rows have"):
+        labels_to_codes(pl.Series(["3"]), np.array([1, 2]))
+
+
+def test_scores_need_only_some_of_the_labels(model: FittedModel, tmp_path: Path) -> None:
+    rows = [{**dict.fromkeys(SPELLINGS, ""), "y": "yes"} for _ in range(5)]
+    assert score_table(model, _written(tmp_path, rows), "y").n_rows == 5
