@@ -239,7 +239,7 @@ def reliability_bins(
     sample_weight : array-like of shape (n,), optional
         Weights of the rows.
     n_bins : int, optional
-        Number of bins at the most; by default one for each 10 rows, at most 15.
+        Number of bins at most; by default one for each 10 rows, at most 15.
     """
     p = np.asarray(probability, dtype=np.float64)
     weight = _checked_weight(sample_weight, len(p))
@@ -284,7 +284,7 @@ def calibration_error(
     debias : bool
         Subtract the expected error of a perfect model.
     n_bins : int, optional
-        Number of bins at the most; by default one for each 10 rows, at most 15.
+        Number of bins at most; by default one for each 10 rows, at most 15.
     """
     y, p, weight = _checked_classification(codes, proba, sample_weight)
     metric = _calibration_metric(

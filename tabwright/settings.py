@@ -1,7 +1,7 @@
 """Settings of one fit: what the caller asked for, what the rules made of it, what the file records.
 
 Here live `FitSettings`, its joint checks, the rules that fill in what was left to the table, and
-which training mode fits which task. What the settings do lives in the rooms that read them.
+which training mode fits which task. What the settings do is in the packages that read them.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ TRAINING_MODES: tuple[TrainingMode, ...] = (
 )
 MODE_SUMMARIES: dict[TrainingMode, str] = {
     "mlp_dense": "the default: strong on most tables",
-    "linear_glm_baseline": "the yardstick: how much does depth buy?",
-    "tabresnet": "a residual network; worth a try on large tables",
+    "linear_glm_baseline": "a linear baseline: is a deep network better?",
+    "tabresnet": "a residual network, for large tables",
     "imbalance_aware": "rare classes: inverse-frequency weights, a prior of your choice",
     "calibrated_classifier": "when the probabilities themselves matter",
-    "tree_teacher_distillation": "a small, fast network taught by a tree ensemble",
+    "tree_teacher_distillation": "a small, fast network distilled from a tree ensemble",
 }
 # Rows that choose the epoch and calibrate: fewer than these are worth more there than in training.
 _HELD_OUT_ROWS, _MOST_HELD_OUT = 100, 0.2
@@ -94,7 +94,7 @@ class FitSettings:
     n_members : int or None
         Networks trained at once and averaged in probability space.
     max_epochs : int or None
-        Passes over the training rows at the most; also the length of the schedule.
+        Passes over the training rows at most; also the length of the schedule.
     patience : int or None
         Epochs without a better validation loss before a member stops; None: no early stopping.
     batch_size : int or None

@@ -126,7 +126,7 @@ def fold_rows(
     rng = np.random.default_rng(random_state)
     if group_of is None:
         # Classes one after the other, dealt like cards: every fold's share of every class, and
-        # its size, is off by one row at the most.
+        # its size, is off by one row at most.
         dealt = rng.permutation(n_rows)
         dealt = dealt[np.argsort(class_of[dealt], kind="stable")]
         folds = np.empty(n_rows, dtype=np.int64)
