@@ -1,7 +1,7 @@
-"""An ensemble whose members are dealt out to workers, as the training loop sees it.
+"""An ensemble whose members are distributed across workers, as the training loop sees it.
 
-`DealtMembers` trains a team's own members and answers for all; `DealtHeldOut` does the same for
-losses. Who has which members is a `distributed.Deal`.
+`ShardedMembers` trains a team's own members and answers for all; `ShardedHeldOut` does the same for
+losses. Who has which members is a `distributed.MemberAssignment`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from tabwright.distributed.workers import Deal
+from tabwright.distributed.member_assignment import MemberAssignment
 from tabwright.settings import Precision
 from tabwright.training.batches import HeldOut
 from tabwright.training.engine.dropout import Part
 from tabwright.training.engine.stacked_members import StackedMembers
 
-__all__ = ["DealtHeldOut", "DealtMembers"]
+__all__ = ["ShardedHeldOut", "ShardedMembers"]
 
 
-class DealtMembers:
+class ShardedMembers:
     """`StackedMembers` of which each team of workers trains its own.
 
     Methods that take or give something per member speak of all members, by their numbers in the
@@ -32,7 +32,7 @@ class DealtMembers:
         All members, the same at every worker.
     seeds : sequence of int
         One per member.
-    deal : Deal
+    assignment : MemberAssignment
     n_threads : int, default=1
         As for `StackedMembers`.
     precision : {"float32", "bfloat16"}, default="float32"
@@ -43,23 +43,23 @@ class DealtMembers:
         modules: Sequence[nn.Module],
         *,
         seeds: Sequence[int],
-        deal: Deal,
+        assignment: MemberAssignment,
         n_threads: int = 1,
         precision: Precision = "float32",
     ) -> None:
-        self._every, self._seeds, self._deal = list(modules), list(seeds), deal
+        self._every, self._seeds, self._assignment = list(modules), list(seeds), assignment
         self._own = StackedMembers(
-            self._every[deal.own],
-            seeds=self._seeds[deal.own],
+            self._every[assignment.own],
+            seeds=self._seeds[assignment.own],
             n_threads=n_threads,
-            all_reduce=deal.team.all_reduce if deal.team.size > 1 else None,
+            all_reduce=assignment.team.all_reduce if assignment.team.size > 1 else None,
             precision=precision,
         )
 
     @property
     def n_members(self) -> int:
         """How many networks the ensemble has."""
-        return self._deal.n_members
+        return self._assignment.n_members
 
     def forward_backward(
         self,
@@ -84,12 +84,12 @@ class DealtMembers:
         """Say which members of the ensemble still train."""
         if len(active) != self.n_members:
             raise ValueError(f"active must be one per member ({self.n_members}); got {len(active)}")
-        self._own.set_active(active[self._deal.own])
+        self._own.set_active(active[self._assignment.own])
 
     def snapshot(self, member: int) -> None:
         """Keep a member's present state as its best, where it is trained here."""
-        place = member - self._deal.first
-        if 0 <= place < self._deal.n_own:
+        place = member - self._assignment.first
+        if 0 <= place < self._assignment.n_own:
             self._own.snapshot(place)
 
     def restore(self) -> None:
@@ -98,7 +98,7 @@ class DealtMembers:
 
     def modules(self) -> list[nn.Module]:
         """All members as ordinary modules, copies, in eval mode; all workers must ask."""
-        if self._deal.n_own == self.n_members:
+        if self._assignment.n_own == self.n_members:
             return self._own.modules()
         whole = StackedMembers(self._every, seeds=self._seeds)
         whole.load_state(self.state())
@@ -106,28 +106,28 @@ class DealtMembers:
 
     def state(self) -> dict[str, Tensor]:
         """The state of all members, as one worker alone would have it; all workers must ask."""
-        return {name: self._deal.every(value) for name, value in self._own.state().items()}
+        return {name: self._assignment.every(value) for name, value in self._own.state().items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` returned, with any number of workers."""
-        self._own.load_state({name: value[self._deal.own] for name, value in state.items()})
+        self._own.load_state({name: value[self._assignment.own] for name, value in state.items()})
 
 
-class DealtHeldOut:
+class ShardedHeldOut:
     """Held-out rows that every worker has whole: each scores its own members.
 
     Parameters
     ----------
     held_out : HeldOut
-    deal : Deal
+    assignment : MemberAssignment
     """
 
-    def __init__(self, held_out: HeldOut, deal: Deal) -> None:
-        self._held_out, self._deal = held_out, deal
+    def __init__(self, held_out: HeldOut, assignment: MemberAssignment) -> None:
+        self._held_out, self._assignment = held_out, assignment
 
     def losses(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
         """One loss per member of the ensemble; all workers must ask."""
-        return self._deal.every(self._held_out.losses(logits).to(torch.float64))
+        return self._assignment.every(self._held_out.losses(logits).to(torch.float64))
 
     def state(self) -> dict[str, Tensor]:
         return self._held_out.state()

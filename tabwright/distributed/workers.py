@@ -1,21 +1,16 @@
 """Several workers on one task: what they sum, gather and agree on.
 
-`Workers` is the door to `torch.distributed`; processes are started, watched and restarted by
-torchrun or Ray, never from here. `Deal` says which members of an ensemble each of them trains.
-`SharedCheckpointer` lets one worker write what all go on from.
+`Workers` wraps `torch.distributed`; processes are started, watched and restarted by torchrun or
+Ray, never from here.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -23,22 +18,11 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from tabwright.training.checkpoints import Checkpoint, Checkpointer, RunState, Stateful
-
-__all__ = [
-    "ALONE",
-    "TIMEOUT_VARIABLE",
-    "Deal",
-    "SharedCheckpointer",
-    "Workers",
-    "joined_workers",
-]
+__all__ = ["ALONE", "TIMEOUT_VARIABLE", "Workers", "joined_workers"]
 
 # Seconds that a worker waits for the others before it gives up; torchrun then starts all anew.
 TIMEOUT_VARIABLE = "TABWRIGHT_TIMEOUT"
 _TIMEOUT = 600.0
-# How long a wish to write the state may wait until all have heard of it.
-_SECONDS_UNTIL_ASKED = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,7 +58,7 @@ class Workers:
         return self.rank == 0
 
     def share(self, start: int, stop: int) -> tuple[int, int]:
-        """This worker's part of a range: neighbours, all of it dealt out, sizes even to one."""
+        """This worker's part of a range: contiguous, sizes even to one."""
         n = stop - start
         return start + n * self.rank // self.size, start + n * (self.rank + 1) // self.size
 
@@ -152,71 +136,6 @@ class Workers:
 
 
 ALONE = Workers()
-
-
-@dataclass(frozen=True)
-class Deal:
-    """Which members of an ensemble a worker trains, and with whom it shares their batches.
-
-    Members have nothing to tell each other while they train, so they are dealt out first: to as
-    many teams of equal size as there are shares of equal size. The workers of a team share the
-    rows of every batch, and must sum several times a step.
-
-    Parameters
-    ----------
-    n_members : int
-        Members of the ensemble.
-    first : int
-        The first of those that this worker's team trains.
-    n_own : int
-        How many it trains.
-    team : Workers
-    everyone : Workers
-    """
-
-    n_members: int
-    first: int
-    n_own: int
-    team: Workers
-    everyone: Workers
-
-    @classmethod
-    def of(cls, workers: Workers, n_members: int) -> Deal:
-        """Deal members out to workers; all must ask."""
-        n_teams = math.gcd(workers.size, n_members)
-        share = n_members // n_teams
-        first = workers.rank // (workers.size // n_teams) * share
-        return cls(n_members, first, share, workers.team(n_teams), workers)
-
-    @property
-    def own(self) -> slice:
-        """The members that this worker's team trains."""
-        return slice(self.first, self.first + self.n_own)
-
-    def total(self, own: Tensor) -> Tensor:
-        """Sums over the workers of each team, of all members side by side; all must ask.
-
-        Parameters
-        ----------
-        own : Tensor of shape (n_own, ...)
-            Of a dtype that can be summed.
-
-        Returns
-        -------
-        Tensor of shape (n_members, ...)
-        """
-        if self.everyone.size == 1:
-            return own
-        whole = own.new_zeros(self.n_members, *own.shape[1:])
-        whole[self.own] = own
-        self.everyone.all_reduce(whole)
-        return whole
-
-    def every(self, own: Tensor) -> Tensor:
-        """As `total`, of values that all workers of a team have alike, of any dtype."""
-        if own.dtype == torch.bool:
-            return self.every(own.to(torch.uint8)).to(torch.bool)
-        return self.total(own if self.team.is_first else torch.zeros_like(own))
 
 
 @contextmanager
@@ -300,75 +219,3 @@ def _from_environment(rank: int, size: int) -> Workers:
     local_rank = int(os.environ.get("LOCAL_RANK", str(rank)))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
     return Workers(rank, size, local_rank, local_size)
-
-
-class SharedCheckpointer(Checkpointer):
-    """A checkpointer of several workers: worker 0 has the file, all go on from it.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        Its path counts on the machine of worker 0.
-    identity : mapping of str to text
-        As for `Checkpointer`; the same for any number of workers, so that it may change.
-    workers : Workers
-    """
-
-    def __init__(
-        self, checkpoint: Checkpoint, identity: Mapping[str, str], workers: Workers
-    ) -> None:
-        super().__init__(checkpoint, identity)
-        self._workers = workers
-        self._steps, self._left = 1, 1
-        self._asked = time.monotonic()
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the state should be written now: where one says so, all must.
-
-        Asked after every step; the workers ask each other about twice a second, since an answer
-        costs as much as a small step.
-        """
-        self._left -= 1
-        if self._left:
-            return False
-        votes = torch.tensor([float(super().is_due), 0.0])
-        if self._workers.is_first:
-            votes[1] = self._steps_until_asked()
-        self._workers.all_reduce(votes)
-        self._steps = self._left = int(votes[1])
-        self._asked = time.monotonic()
-        return bool(votes[0] > 0)
-
-    def _steps_until_asked(self) -> int:
-        seconds = max(time.monotonic() - self._asked, 1e-6)
-        steps = int(self._steps * min(_SECONDS_UNTIL_ASKED, self._interval) / seconds)
-        return max(1, min(2 * self._steps, steps))
-
-    def write(self, run: RunState, owners: Mapping[str, Stateful]) -> None:
-        """Write the state; every worker must call this at the same step."""
-        if self._workers.is_first:
-            super().write(run, owners)
-            return
-        for owner in owners.values():
-            # Some states are sums over the workers.
-            owner.state()
-        self._last = time.monotonic()
-
-    def read(self, owners: Mapping[str, Stateful]) -> RunState | None:
-        """The state to go on from, of worker 0's file, at every worker."""
-        if self._workers.size == 1:
-            return super().read(owners)
-        path = Path(self._path)
-        data = path.read_bytes() if self._workers.is_first and path.exists() else None
-        data = self._workers.from_first(data)
-        if data is None:
-            return None
-        with tempfile.TemporaryDirectory(prefix="tabwright-") as folder:
-            copy = Path(folder) / path.name
-            copy.write_bytes(data)
-            here, self._path = self._path, str(copy)
-            try:
-                return super().read(owners)
-            finally:
-                self._path = here

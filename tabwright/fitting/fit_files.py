@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 from tabwright.calibration.decisions import DecisionAim
 from tabwright.calibration.fit import check_calibration
 from tabwright.calibration.intervals import fit_intervals
-from tabwright.distributed.sharded_members import DealtHeldOut, DealtMembers
-from tabwright.distributed.workers import ALONE, Deal, SharedCheckpointer, Workers
+from tabwright.distributed.member_assignment import MemberAssignment
+from tabwright.distributed.sharded_members import ShardedHeldOut, ShardedMembers
+from tabwright.distributed.shared_checkpoints import SharedCheckpointer
+from tabwright.distributed.workers import ALONE, Workers
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.fitting.finishing import (
     ClassWeight,
@@ -157,7 +159,7 @@ def fit_files(
         columns,
         places,
         task=task,
-        wanted=_dealt(workers.rank, workers.size),
+        wanted=_chunks_of_worker(workers.rank, workers.size),
         gather=workers.gather if workers.size > 1 else None,
     )
     n_rows = scan.n_rows
@@ -212,7 +214,7 @@ def _check_mode(settings: FitSettings, class_weight: ClassWeight) -> None:
         )
 
 
-def _dealt(worker: int, n_workers: int) -> Callable[[int, int], bool]:
+def _chunks_of_worker(worker: int, n_workers: int) -> Callable[[int, int], bool]:
     """Which chunks a worker reads."""
 
     def wanted(file: int, number: int) -> bool:
@@ -401,7 +403,7 @@ class _StreamFit:
         writers = {name: SpoolWriter(folder, name, workers.local_rank) for name in names}
         # A training row's target statistics come from other rows: those of the sample are kept.
         own = sample if encoder.plan_.statistic_names else None
-        wanted = _dealt(workers.local_rank, workers.local_size)
+        wanted = _chunks_of_worker(workers.local_rank, workers.local_size)
         for chunk in self.table.chunks(self.columns.read(self.table), wanted):
             for name, records in self._encoded_chunk(chunk, encoder, own, dtype):
                 writers[name].append(chunk.file, chunk.number, records)
@@ -458,11 +460,11 @@ class _StreamFit:
         seeds = member_seeds(settings.random_state, settings.n_members)
         input_dim = goal.encoder.input_dim
         modules = [new_network(settings, input_dim, targets.output_dim, seed) for seed in seeds]
-        deal = Deal.of(workers, settings.n_members)
-        members = DealtMembers(
+        assignment = MemberAssignment.of(workers, settings.n_members)
+        members = ShardedMembers(
             [module.to(goal.device) for module in modules],
             seeds=seeds,
-            deal=deal,
+            assignment=assignment,
             n_threads=workers.n_threads,
             precision=settings.precision,
         )
@@ -471,10 +473,10 @@ class _StreamFit:
             goal,
             settings.batch_size,
             settings.random_state,
-            deal,
+            assignment,
             hide_rate=settings.hide_rate,
         )
-        held_out: HeldOut = StreamedHeldOut(validation, goal, deal)
+        held_out: HeldOut = StreamedHeldOut(validation, goal, assignment)
         if settings.training_mode == "calibrated_classifier":
             # The loss after calibration needs the predictions side by side: a sample's.
             choosing = self._choosing()
@@ -483,7 +485,7 @@ class _StreamFit:
                 Inputs(goal.encoder, compact, goal.device),
                 epoch_score(settings, targets, choosing, goal.device, None),
             )
-            held_out = DealtHeldOut(every_row, deal)
+            held_out = ShardedHeldOut(every_row, assignment)
         checkpointer = None
         if checkpoint is not None:
             checkpointer = SharedCheckpointer(checkpoint, self._identity(goal), workers)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tabwright.distributed.workers import Deal
+from tabwright.distributed.member_assignment import MemberAssignment
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.inference.fitted_model import TargetScale
 from tabwright.streaming.spool import Blocks
@@ -84,7 +84,7 @@ class Goal:
 class StreamedRows:
     """Training rows from disk, in a random order that depends on the seed and the epoch.
 
-    An epoch deals all blocks out at random into buffers of 256, and shuffles the rows of a
+    An epoch distributes all blocks at random over buffers of 256, and shuffles the rows of a
     buffer: up to 65,536 rows are in memory, and rows of one batch come from all over the table. A
     table of fewer rows is shuffled as a whole. The batches do not depend on the number of
     workers; those who train the same members share every batch.
@@ -96,7 +96,7 @@ class StreamedRows:
     batch_size : int
         Rows of a whole batch.
     seed : int
-    deal : Deal
+    assignment : MemberAssignment
     hide_rate : float, default=0.0
         Share of known category levels shown as "unknown".
     """
@@ -107,13 +107,13 @@ class StreamedRows:
         goal: Goal,
         batch_size: int,
         seed: int,
-        deal: Deal,
+        assignment: MemberAssignment,
         hide_rate: float = 0.0,
     ) -> None:
         self._blocks, self._goal, self._seed = blocks, goal, seed
-        self._hide_rate, self._deal, self._workers = hide_rate, deal, deal.team
+        self._hide_rate, self._assignment, self._workers = hide_rate, assignment, assignment.team
         self._bounds = batch_bounds(blocks.total, batch_size)
-        self._sums = torch.zeros(deal.n_own, dtype=torch.float64, device=goal.device)
+        self._sums = torch.zeros(assignment.n_own, dtype=torch.float64, device=goal.device)
         self._count = 0
         self._objective: Objective | None = None
 
@@ -208,7 +208,9 @@ class StreamedRows:
     def _totals(self) -> tuple[Tensor, int]:
         self._fold()
         sums = self._sums.cpu()
-        totals = self._deal.total(torch.stack([sums, torch.full_like(sums, self._count)], dim=1))
+        totals = self._assignment.total(
+            torch.stack([sums, torch.full_like(sums, self._count)], dim=1)
+        )
         return totals[:, 0].clone(), int(totals[0, 1])
 
     def take_running_loss(self) -> Tensor:
@@ -224,7 +226,7 @@ class StreamedRows:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue; the first worker of a team keeps what all of it had lost so far."""
         self._objective = None
-        own = state["loss_sum"][self._deal.own] * float(self._workers.is_first)
+        own = state["loss_sum"][self._assignment.own] * float(self._workers.is_first)
         self._sums = own.to(self._goal.device)
         self._count = int(state["row_count"][0]) if self._workers.is_first else 0
 
@@ -236,16 +238,16 @@ class StreamedHeldOut:
     ----------
     blocks : Blocks
     goal : Goal
-    deal : Deal
+    assignment : MemberAssignment
     """
 
-    def __init__(self, blocks: Blocks, goal: Goal, deal: Deal) -> None:
-        self._blocks, self._goal, self._deal = blocks, goal, deal
+    def __init__(self, blocks: Blocks, goal: Goal, assignment: MemberAssignment) -> None:
+        self._blocks, self._goal, self._assignment = blocks, goal, assignment
 
     def losses(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
         # The members' losses, and the weights.
-        sums = torch.zeros(self._deal.n_own, 2, dtype=torch.float64)
-        start, stop = self._deal.team.share(0, len(self._blocks))
+        sums = torch.zeros(self._assignment.n_own, 2, dtype=torch.float64)
+        start, stop = self._assignment.team.share(0, len(self._blocks))
         for first in range(start, stop, _EVALUATION_BLOCKS):
             chosen = np.arange(first, min(first + _EVALUATION_BLOCKS, stop))
             records = self._blocks.read(chosen)
@@ -255,7 +257,7 @@ class StreamedHeldOut:
             weight = float(len(records)) if weights is None else float(weights.sum())
             sums[:, 0] += self._goal.objective(records).loss(every).cpu() * weight
             sums[:, 1] += weight
-        totals = self._deal.total(sums)
+        totals = self._assignment.total(sums)
         return totals[:, 0] / totals[:, 1]
 
     def state(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Members dealt out to workers: together they are the ensemble that one worker has alone."""
+"""Members distributed across workers: together they are the ensemble that one worker has alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.models import build_model
-from tabwright.distributed.sharded_members import DealtHeldOut, DealtMembers
-from tabwright.distributed.workers import ALONE, Deal, Workers
+from tabwright.distributed.member_assignment import MemberAssignment
+from tabwright.distributed.sharded_members import ShardedHeldOut, ShardedMembers
+from tabwright.distributed.workers import ALONE, Workers
 from tabwright.training.engine.dropout import Part
 from tests.worker_threads import in_threads
 
@@ -33,15 +34,17 @@ def _modules(dtype: torch.dtype) -> list[nn.Module]:
     return modules
 
 
-def _dealt(workers: Workers, dtype: torch.dtype = torch.float32) -> DealtMembers:
+def _sharded(workers: Workers, dtype: torch.dtype = torch.float32) -> ShardedMembers:
     seeds = range(10, 10 + N_MEMBERS)
-    return DealtMembers(_modules(dtype), seeds=seeds, deal=Deal.of(workers, N_MEMBERS))
+    return ShardedMembers(
+        _modules(dtype), seeds=seeds, assignment=MemberAssignment.of(workers, N_MEMBERS)
+    )
 
 
 def _steps(
-    members: DealtMembers, workers: Workers, steps: range, dtype: torch.dtype = torch.float32
+    members: ShardedMembers, workers: Workers, steps: range, dtype: torch.dtype = torch.float32
 ) -> None:
-    team = Deal.of(workers, N_MEMBERS).team
+    team = MemberAssignment.of(workers, N_MEMBERS).team
     start, stop = team.share(0, N_ROWS)
     part = Part(start, N_ROWS) if team.size > 1 else None
     for step in steps:
@@ -55,7 +58,7 @@ def _steps(
 
 
 def _run(workers: Workers, dtype: torch.dtype) -> tuple[dict[str, Tensor], list[nn.Module]]:
-    members = _dealt(workers, dtype)
+    members = _sharded(workers, dtype)
     _steps(members, workers, range(3), dtype)
     for member in (1, 2):
         members.snapshot(member)
@@ -67,7 +70,7 @@ def _run(workers: Workers, dtype: torch.dtype) -> tuple[dict[str, Tensor], list[
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_members_dealt_out_have_the_bits_of_members_together(size: int) -> None:
+def test_distributed_members_have_the_bits_of_members_together(size: int) -> None:
     state, modules = _run(ALONE, torch.float32)
     for shared, twins in in_threads(lambda workers: _run(workers, torch.float32), size):
         assert shared.keys() == state.keys()
@@ -90,13 +93,13 @@ def test_teams_that_share_batches_match_one_worker(size: int) -> None:
 
 def test_a_run_goes_on_with_another_number_of_workers() -> None:
     def first_half(workers: Workers) -> dict[str, Tensor]:
-        members = _dealt(workers)
+        members = _sharded(workers)
         _steps(members, workers, range(3))
         return members.state()
 
     def second_half(state: dict[str, Tensor]) -> Callable[[Workers], dict[str, Tensor]]:
         def work(workers: Workers) -> dict[str, Tensor]:
-            members = _dealt(workers)
+            members = _sharded(workers)
             members.load_state(state)
             _steps(members, workers, range(3, 6))
             return members.state()
@@ -123,8 +126,10 @@ def test_every_worker_scores_its_own_and_hears_of_all() -> None:
             raise AssertionError
 
     def work(workers: Workers) -> list[float]:
-        members = _dealt(workers)
-        losses = DealtHeldOut(Rows(), Deal.of(workers, N_MEMBERS)).losses(members.logits)
+        members = _sharded(workers)
+        losses = ShardedHeldOut(Rows(), MemberAssignment.of(workers, N_MEMBERS)).losses(
+            members.logits
+        )
         return [float(value) for value in losses]
 
     alone = work(ALONE)
@@ -135,4 +140,4 @@ def test_every_worker_scores_its_own_and_hears_of_all() -> None:
 
 def test_active_is_said_of_every_member() -> None:
     with pytest.raises(ValueError, match=r"active must be one per member \(4\); got 2"):
-        _dealt(ALONE).set_active([True, False])
+        _sharded(ALONE).set_active([True, False])

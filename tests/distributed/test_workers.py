@@ -13,21 +13,16 @@ import torch
 
 from campaigns import kill_workers
 from campaigns.kill_training import difference
-from tabwright.distributed.workers import (
-    ALONE,
-    TIMEOUT_VARIABLE,
-    Deal,
-    SharedCheckpointer,
-    Workers,
-    joined_workers,
-)
+from tabwright.distributed.member_assignment import MemberAssignment
+from tabwright.distributed.shared_checkpoints import SharedCheckpointer
+from tabwright.distributed.workers import ALONE, TIMEOUT_VARIABLE, Workers, joined_workers
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.training.checkpoints import Checkpoint, RunState
 from tests.worker_threads import in_threads
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 40])
-def test_a_range_is_dealt_out_whole_and_evenly(size: int) -> None:
+def test_a_range_is_shared_whole_and_evenly(size: int) -> None:
     shares = [Workers(rank, size).share(5, 25) for rank in range(size)]
     assert [place for start, stop in shares for place in range(start, stop)] == list(range(5, 25))
     lengths = [stop - start for start, stop in shares]
@@ -131,20 +126,25 @@ def test_workers_ask_each_other_twice_a_second_whether_to_write(
 @pytest.mark.parametrize(
     ("size", "n_members", "n_teams"), [(2, 4, 2), (4, 2, 2), (6, 4, 2), (5, 4, 1), (4, 4, 4)]
 )
-def test_members_are_dealt_out_to_teams_of_neighbours(
+def test_members_are_assigned_to_teams_of_neighbours(
     size: int, n_members: int, n_teams: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.distributed, "new_group", lambda ranks, timeout: ranks)
-    deals = [Deal.of(Workers(rank, size), n_members) for rank in range(size)]
-    assert len({deal.first for deal in deals}) == n_teams
-    for first in {deal.first for deal in deals}:
-        team = [deal for deal in deals if deal.first == first]
-        assert [deal.team.rank for deal in team] == list(range(size // n_teams))
-        assert {deal.team.size for deal in team} == {size // n_teams}
+    assignments = [MemberAssignment.of(Workers(rank, size), n_members) for rank in range(size)]
+    assert len({assignment.first for assignment in assignments}) == n_teams
+    for first in {assignment.first for assignment in assignments}:
+        team = [assignment for assignment in assignments if assignment.first == first]
+        assert [assignment.team.rank for assignment in team] == list(range(size // n_teams))
+        assert {assignment.team.size for assignment in team} == {size // n_teams}
         if 1 < n_teams < size:
-            ranks = str([deal.everyone.rank for deal in team])
-            assert {str(deal.team.group) for deal in team} == {ranks}
-    members = [k for deal in deals if deal.team.is_first for k in range(n_members)[deal.own]]
+            ranks = str([assignment.everyone.rank for assignment in team])
+            assert {str(assignment.team.group) for assignment in team} == {ranks}
+    members = [
+        k
+        for assignment in assignments
+        if assignment.team.is_first
+        for k in range(n_members)[assignment.own]
+    ]
     assert members == list(range(n_members))
 
 

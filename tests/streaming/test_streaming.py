@@ -19,7 +19,8 @@ import torch
 
 from campaigns.kill_training import difference
 from tabwright import TabularClassifier, TabularRegressor
-from tabwright.distributed.workers import ALONE, Deal, Workers
+from tabwright.distributed.member_assignment import MemberAssignment
+from tabwright.distributed.workers import ALONE, Workers
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import TableError
 from tabwright.fitting import fit_files as stream_fit
@@ -185,7 +186,7 @@ def test_workers_find_together_what_one_finds(files: Path, columns: StreamColumn
             return every
 
         # Five chunks: the third worker has one.
-        wanted = stream_fit._dealt(rank, 3)
+        wanted = stream_fit._chunks_of_worker(rank, 3)
         return _scan(files, columns, limits=limits, wanted=wanted, gather=gather)
 
     with ThreadPoolExecutor(3) as pool:
@@ -313,7 +314,7 @@ def test_an_epoch_deals_every_row_once_in_an_order_of_its_own(
 ) -> None:
     blocks, goal = _blocks(tmp_path)
     assert blocks.total == 1345
-    rows = StreamedRows(blocks, goal, batch_size, 0, Deal.of(ALONE, 1))
+    rows = StreamedRows(blocks, goal, batch_size, 0, MemberAssignment.of(ALONE, 1))
     first, second = _batches(rows, 1), _batches(rows, 2)
     bounds = batch_bounds(1345, batch_size)
     assert [len(batch) for batch in first] == [end - start for start, end in bounds]
@@ -322,7 +323,10 @@ def test_an_epoch_deals_every_row_once_in_an_order_of_its_own(
         assert sorted(chain.from_iterable(epoch)) == list(range(1345))
     assert first != second
     assert _batches(rows, 1) == first
-    assert _batches(StreamedRows(blocks, goal, batch_size, 1, Deal.of(ALONE, 1)), 1) != first
+    assert (
+        _batches(StreamedRows(blocks, goal, batch_size, 1, MemberAssignment.of(ALONE, 1)), 1)
+        != first
+    )
     for skip in range(len(first) + 1):
         assert _batches(rows, 2, skip=skip) == second[skip:]
     blocks.close()
@@ -332,10 +336,12 @@ def test_an_epoch_deals_every_row_once_in_an_order_of_its_own(
 @pytest.mark.parametrize("n_workers", [2, 3, 40])
 def test_workers_share_every_batch_evenly(n_workers: int, tmp_path: Path) -> None:
     blocks, goal = _blocks(tmp_path, (75, 62))
-    whole = _batches(StreamedRows(blocks, goal, 32, 0, Deal.of(ALONE, 1)), 1, skip=1)
+    whole = _batches(StreamedRows(blocks, goal, 32, 0, MemberAssignment.of(ALONE, 1)), 1, skip=1)
     shares = [
         list(
-            StreamedRows(blocks, goal, 32, 0, Deal.of(Workers(rank, n_workers), 1)).epoch(1, skip=1)
+            StreamedRows(
+                blocks, goal, 32, 0, MemberAssignment.of(Workers(rank, n_workers), 1)
+            ).epoch(1, skip=1)
         )
         for rank in range(n_workers)
     ]
@@ -357,7 +363,7 @@ def test_losses_of_held_out_rows_are_those_of_all_of_them(tmp_path: Path) -> Non
 
     everyone = goal.objective(blocks.read(np.arange(len(blocks))))
     x = torch.arange(1345.0)[:, None]
-    found = StreamedHeldOut(blocks, goal, Deal.of(ALONE, 2)).losses(logits)
+    found = StreamedHeldOut(blocks, goal, MemberAssignment.of(ALONE, 2)).losses(logits)
     torch.testing.assert_close(found, everyone.loss(logits(x)))
     blocks.close()
 

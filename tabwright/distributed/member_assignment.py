@@ -1,0 +1,78 @@
+"""Which members of an ensemble each worker trains, and with whom it shares their batches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tabwright.distributed.workers import Workers
+
+__all__ = ["MemberAssignment"]
+
+
+@dataclass(frozen=True)
+class MemberAssignment:
+    """Which members of an ensemble a worker trains, and with whom it shares their batches.
+
+    Members train independently, so they are distributed first: to as many teams of equal size
+    as there are shares of equal size. The workers of a team share the
+    rows of every batch, and must sum several times a step.
+
+    Parameters
+    ----------
+    n_members : int
+        Members of the ensemble.
+    first : int
+        The first of those that this worker's team trains.
+    n_own : int
+        How many it trains.
+    team : Workers
+    everyone : Workers
+    """
+
+    n_members: int
+    first: int
+    n_own: int
+    team: Workers
+    everyone: Workers
+
+    @classmethod
+    def of(cls, workers: Workers, n_members: int) -> MemberAssignment:
+        """Assign members to the teams of these workers; every worker must call this."""
+        n_teams = math.gcd(workers.size, n_members)
+        share = n_members // n_teams
+        first = workers.rank // (workers.size // n_teams) * share
+        return cls(n_members, first, share, workers.team(n_teams), workers)
+
+    @property
+    def own(self) -> slice:
+        """The members that this worker's team trains."""
+        return slice(self.first, self.first + self.n_own)
+
+    def total(self, own: Tensor) -> Tensor:
+        """Sums over the workers of each team, of all members side by side; all must ask.
+
+        Parameters
+        ----------
+        own : Tensor of shape (n_own, ...)
+            Of a dtype that can be summed.
+
+        Returns
+        -------
+        Tensor of shape (n_members, ...)
+        """
+        if self.everyone.size == 1:
+            return own
+        whole = own.new_zeros(self.n_members, *own.shape[1:])
+        whole[self.own] = own
+        self.everyone.all_reduce(whole)
+        return whole
+
+    def every(self, own: Tensor) -> Tensor:
+        """As `total`, of values that all workers of a team have alike, of any dtype."""
+        if own.dtype == torch.bool:
+            return self.every(own.to(torch.uint8)).to(torch.bool)
+        return self.total(own if self.team.is_first else torch.zeros_like(own))
