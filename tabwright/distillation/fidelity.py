@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tabwright.artifact.container import pack
 from tabwright.distillation.soft_targets import row_losses
 from tabwright.distillation.teachers import FittedTeacher, encoded_call, model_of
-from tabwright.inference.fitted_model import Architecture, FittedModel
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.predictor import Predictor
 
@@ -300,7 +301,7 @@ def teacher_figures(teacher: FittedTeacher, frame: pl.DataFrame, loss: float) ->
     )
 
 
-def n_parameters(architecture: Architecture, n_members: int) -> int:
+def n_parameters(architecture: NetworkSpec, n_members: int) -> int:
     """Trained numbers of so many networks; running statistics do not count."""
     one = sum(
         math.prod(shape)

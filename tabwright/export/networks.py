@@ -19,8 +19,8 @@ from tabwright.calibration.calibrator import (
 )
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.export.graph import Graph, piecewise_linear
-from tabwright.inference.fitted_model import TargetScale
 from tabwright.inference.numpy_network import FoldedNetwork
+from tabwright.inference.target_scale import TargetScale
 
 __all__ = [
     "add_calibration",

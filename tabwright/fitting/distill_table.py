@@ -31,7 +31,8 @@ from tabwright.fitting.fit_table import (
     class_weights_of,
     fit_table,
 )
-from tabwright.inference.fitted_model import Architecture, FittedModel, load_fitted, member_modules
+from tabwright.inference.fitted_model import FittedModel, load_fitted, member_modules
+from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows
@@ -100,9 +101,9 @@ class StudentSize:
     num_hidden_layers: int
     dropout: float
 
-    def architecture(self, input_dim: int, output_dim: int) -> Architecture:
+    def architecture(self, input_dim: int, output_dim: int) -> NetworkSpec:
         """The network of this size."""
-        return Architecture(
+        return NetworkSpec(
             training_mode="mlp_dense",
             input_dim=input_dim,
             output_dim=output_dim,
@@ -488,7 +489,7 @@ def _has_target_statistics(encoder: TableEncoder) -> bool:
     return plan.layout.n_numeric > plan.n_own + len(plan.obliques)
 
 
-def _latency_us(architecture: Architecture, n_members: int) -> float:
+def _latency_us(architecture: NetworkSpec, n_members: int) -> float:
     """Time of one row, with weights that mean nothing."""
     rng = np.random.default_rng(0)
     states: list[dict[str, Any]] = [

@@ -26,9 +26,10 @@ from tabwright.calibration.decisions import DecisionAim
 from tabwright.calibration.fit import fit_calibrator, refined_log_loss
 from tabwright.calibration.intervals import CrossPredictions
 from tabwright.encoding.encoder import Compact, TableEncoder
-from tabwright.inference.fitted_model import FittedModel, TargetScale
+from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import scores_of
+from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
 from tabwright.training.engine.compiled_kernels import engine_name

@@ -49,7 +49,8 @@ from tabwright.fitting.finishing import (
     with_scores,
 )
 from tabwright.fitting.oblique_trial import without_needless_sums
-from tabwright.inference.fitted_model import Architecture, FittedModel
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows
 from tabwright.metrics import score_class_prior, score_constant
@@ -534,7 +535,7 @@ class _StreamFit:
         model = FittedModel(
             settings=self.settings,
             encoder=encoder,
-            architecture=Architecture.of(
+            architecture=NetworkSpec.of(
                 trained.modules[0], input_dim=encoder.input_dim, output_dim=targets.output_dim
             ),
             members=tuple(member_arrays(module) for module in trained.modules),

@@ -48,8 +48,10 @@ from tabwright.fitting.finishing import (
 )
 from tabwright.fitting.member_training import train_members
 from tabwright.fitting.oblique_trial import without_needless_sums, without_sums
-from tabwright.inference.fitted_model import Architecture, FittedModel, TargetScale
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
+from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import FitSettings
 from tabwright.splits import split_rows
 from tabwright.tables import Role, TableProfile, profile_table
@@ -451,7 +453,7 @@ class _Run:
         return FittedModel(
             settings=settings,
             encoder=self.encoder,
-            architecture=Architecture.of(
+            architecture=NetworkSpec.of(
                 modules[0], input_dim=self.encoder.input_dim, output_dim=targets.output_dim
             ),
             members=tuple(member_arrays(module) for module in modules),

@@ -21,18 +21,16 @@ from tabwright.calibration.decisions import DecisionRule
 from tabwright.calibration.intervals import Intervals
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.errors import ArtifactError
+from tabwright.inference.network_spec import NetworkSpec
+from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import FitSettings
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ai.ml.frameworks.pytorch.models import TrainingMode
-
-__all__ = ["Architecture", "FittedModel", "TargetScale", "load_fitted", "member_modules"]
+__all__ = ["FittedModel", "load_fitted", "member_modules"]
 
 MemberState = dict[str, np.ndarray]
-_ARCHITECTURES: tuple[TrainingMode, ...] = ("mlp_dense", "linear_glm_baseline", "tabresnet")
-_LARGEST_DIM = 2**24
 _LABEL_DTYPES = (
     "bool",
     "int8",
@@ -49,139 +47,6 @@ _LABEL_DTYPES = (
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """What `build_model` needs to build a member again.
-
-    Parameters
-    ----------
-    training_mode : {"mlp_dense", "linear_glm_baseline", "tabresnet"}
-        As `model_training_mode` tells it: the architecture, not the mode of the fit.
-    input_dim, output_dim : int
-    hidden_dim, num_hidden_layers : int
-    dropout : float
-    """
-
-    training_mode: TrainingMode
-    input_dim: int
-    output_dim: int
-    hidden_dim: int
-    num_hidden_layers: int
-    dropout: float
-
-    @classmethod
-    def of(cls, model: nn.Module, *, input_dim: int, output_dim: int) -> Architecture:
-        """Read the architecture off a live model with the contract's introspection helpers."""
-        from ai.ml.frameworks.pytorch import models
-
-        return cls(
-            training_mode=models.model_training_mode(model),
-            input_dim=input_dim,
-            output_dim=output_dim,
-            hidden_dim=models.model_hidden_dim(model),
-            num_hidden_layers=models.model_num_hidden_layers(model),
-            dropout=models.model_dropout(model),
-        )
-
-    def build(self) -> nn.Module:
-        """A new model of this architecture, with fresh weights."""
-        from ai.ml.frameworks.pytorch import models
-
-        return models.build_model(**asdict(self))
-
-    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor in a member's `state_dict`, worked out without torch."""
-        width = self.hidden_dim
-        if self.training_mode == "linear_glm_baseline":
-            return _linear("linear", self.input_dim, self.output_dim)
-        shapes: dict[str, tuple[int, ...]] = {}
-        if self.training_mode == "tabresnet":
-            shapes |= _linear("input_projection", self.input_dim, width)
-            shapes |= _norm("input_norm", width)
-            for block in range(self.num_hidden_layers):
-                for half in ("1", "2"):
-                    shapes |= _linear(f"blocks.{block}.linear{half}", width, width)
-                    shapes |= _norm(f"blocks.{block}.norm{half}", width)
-            return shapes | _linear("head", width, self.output_dim)
-        fan_in = self.input_dim
-        for layer in range(1, self.num_hidden_layers + 1):
-            shapes |= _linear(f"net.linear{layer}", fan_in, width)
-            shapes |= _norm(f"net.norm{layer}", width)
-            fan_in = width
-        return shapes | _linear("net.head", fan_in, self.output_dim)
-
-    @classmethod
-    def from_document(cls, document: Reader) -> Architecture:
-        """Read the architecture back, every value in range."""
-        architecture = cls(
-            training_mode=document.choice("training_mode", _ARCHITECTURES),
-            input_dim=document.integer("input_dim", low=1, high=_LARGEST_DIM),
-            output_dim=document.integer("output_dim", low=1, high=_LARGEST_DIM),
-            hidden_dim=document.integer("hidden_dim", low=1, high=_LARGEST_DIM),
-            num_hidden_layers=document.integer("num_hidden_layers", low=1, high=10_000),
-            dropout=document.number("dropout", low=0.0, high=1.0),
-        )
-        document.done()
-        return architecture
-
-
-def _linear(name: str, fan_in: int, fan_out: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (fan_out, fan_in), f"{name}.bias": (fan_out,)}
-
-
-def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
-    vectors = {
-        f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")
-    }
-    return {**vectors, f"{name}.num_batches_tracked": ()}
-
-
-@dataclass(frozen=True)
-class TargetScale:
-    """How a regression target is standardised for the networks.
-
-    Parameters
-    ----------
-    mean, scale : float
-        Weighted mean and standard deviation over the training rows; a constant target has scale 1.
-    low, high : float
-        Range of the target over the training rows; predictions are clamped to it, as RealMLP does
-        (Holzmüller, Grinsztajn, Steinwart, "Better by Default", 2024, appendix A).
-    """
-
-    mean: float
-    scale: float
-    low: float
-    high: float
-
-    @classmethod
-    def fit(cls, target: np.ndarray, sample_weight: np.ndarray | None = None) -> TargetScale:
-        """Fit on training targets of shape (n_rows,), float64."""
-        low, high = float(target.min()), float(target.max())
-        # Centred and scaled by the range first, so that the square of 1e300 does not overflow.
-        span = (high / 2 - low / 2) or 1.0
-        unit = target / span - low / span
-        mean = float(np.average(unit, weights=sample_weight))
-        variance = float(np.average((unit - mean) ** 2, weights=sample_weight))
-        scale = np.sqrt(variance) * span
-        return cls(
-            mean=min(max(low + mean * span, low), high),
-            scale=float(scale) if np.isfinite(scale) and scale > 0 else 1.0,
-            low=low,
-            high=high,
-        )
-
-    def standardise(self, target: np.ndarray) -> np.ndarray:
-        """Target in standard units, float32 of shape (n_rows, 1)."""
-        unit = target / self.scale - self.mean / self.scale
-        limit = float(np.finfo(np.float32).max)
-        return np.clip(unit, -limit, limit).astype(np.float32)[:, None]
-
-    def restore(self, output: np.ndarray) -> np.ndarray:
-        """Network outputs, float64 of shape (n_rows,), in the target's own units, clamped."""
-        return np.clip(output * self.scale + self.mean, self.low, self.high)
-
-
-@dataclass(frozen=True)
 class FittedModel:
     """Everything that a fit produced; immutable.
 
@@ -190,7 +55,7 @@ class FittedModel:
     settings : FitSettings
         Resolved.
     encoder : TableEncoder
-    architecture : Architecture
+    architecture : NetworkSpec
         Of every member.
     members : tuple of dict
         The `state_dict` of each member, as NumPy arrays.
@@ -224,7 +89,7 @@ class FittedModel:
 
     settings: FitSettings
     encoder: TableEncoder
-    architecture: Architecture
+    architecture: NetworkSpec
     members: tuple[MemberState, ...]
     classes: np.ndarray | None = None
     target: TargetScale | None = None
@@ -315,7 +180,7 @@ class FittedModel:
         """
         reader, bag = Reader(document), TensorBag(tensors)
         settings = FitSettings.from_document(reader.child("settings"))
-        architecture = Architecture.from_document(reader.child("architecture"))
+        architecture = NetworkSpec.from_document(reader.child("architecture"))
         encoder = TableEncoder.from_state(reader.child("encoder"), bag.scoped("encoder."))
         _agree("architecture.input_dim", architecture.input_dim, encoder.input_dim, "the encoder")
         shapes = architecture.tensor_shapes()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tabwright.distributed.member_assignment import MemberAssignment
 from tabwright.encoding.encoder import Compact, TableEncoder
-from tabwright.inference.fitted_model import TargetScale
+from tabwright.inference.target_scale import TargetScale
 from tabwright.streaming.spool import Blocks
 from tabwright.training.batches import Batch, Inputs, batch_bounds, stream_seed
 from tabwright.training.engine.dropout import Part

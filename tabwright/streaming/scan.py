@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.errors import TableError
-from tabwright.inference.fitted_model import TargetScale
+from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import Task
 from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
 from tabwright.tables.targets import (

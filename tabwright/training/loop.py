@@ -31,7 +31,7 @@ from tabwright.training.engine.autograd_members import ReferenceMembers
 from tabwright.training.engine.compiled_kernels import has_compiled_kernels
 from tabwright.training.engine.dropout import Part
 from tabwright.training.engine.stacked_members import StackedMembers
-from tabwright.training.engine.tensor_layout import Architecture, ArchitectureError
+from tabwright.training.engine.tensor_layout import ArchitectureError, TensorLayout
 
 __all__ = ["Epoch", "Members", "Trained", "learning_rate_at", "members_of", "train"]
 
@@ -144,7 +144,7 @@ def members_of(
         `StackedMembers`.
     """
     try:
-        is_known = len({Architecture.of(module) for module in modules}) <= 1
+        is_known = len({TensorLayout.of(module) for module in modules}) <= 1
     except ArchitectureError:
         is_known = False
     if is_known:

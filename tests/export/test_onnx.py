@@ -29,8 +29,9 @@ from tabwright.export.graph import Graph
 from tabwright.export.onnx import build_onnx, export_onnx, graph_inputs, onnx_feed
 from tabwright.export.parity import ParityReport, check_parity, probe_rows
 from tabwright.fitting.fit_table import LabelledRows, fit_table
-from tabwright.inference.fitted_model import FittedModel, TargetScale, member_modules
+from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.predictor import Predictor
+from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import FitSettings, NumericEncoding, Task, modes_for
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")

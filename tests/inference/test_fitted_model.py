@@ -14,9 +14,11 @@ from ai.ml.frameworks.pytorch.models import build_model
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.errors import ArtifactError
 from tabwright.fitting.fit_table import LabelledRows, fit_table
-from tabwright.inference.fitted_model import Architecture, FittedModel, TargetScale, load_fitted
+from tabwright.inference.fitted_model import FittedModel, load_fitted
+from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import prediction_frame, score_rows
+from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import TRAINING_MODES, FitSettings, Task, modes_for
 
 N_ROWS = 120
@@ -29,7 +31,7 @@ def test_the_shapes_worked_out_without_torch_are_those_of_the_live_model(
     mode: str, depth: int, dropout: float
 ) -> None:
     model = build_model(5, 3, mode, 7, depth, dropout)  # type: ignore[arg-type]
-    architecture = Architecture.of(model, input_dim=5, output_dim=3)
+    architecture = NetworkSpec.of(model, input_dim=5, output_dim=3)
     live = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     assert architecture.tensor_shapes() == live
     architecture.build().load_state_dict(model.state_dict())

@@ -26,8 +26,9 @@ from tabwright.errors import TableError
 from tabwright.fitting import fit_files as stream_fit
 from tabwright.fitting.fit_files import fit_files
 from tabwright.fitting.fit_table import LabelledRows, fit_table
-from tabwright.inference.fitted_model import FittedModel, TargetScale
+from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
+from tabwright.inference.target_scale import TargetScale
 from tabwright.metrics import score_classification, score_regression
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming import chunks as table_chunks

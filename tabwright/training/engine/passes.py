@@ -27,7 +27,7 @@ from tabwright.training.engine.layers import (
     forward_hidden,
     head_values,
 )
-from tabwright.training.engine.tensor_layout import Architecture, FlatTensors
+from tabwright.training.engine.tensor_layout import FlatTensors, TensorLayout
 from tabwright.training.engine.threads import members_together, pieces_of
 from tabwright.training.engine.torch_kernels import BATCH_NORM_MOMENTUM, LayerKernels
 
@@ -39,7 +39,7 @@ class Stack(NamedTuple):
 
     Parameters
     ----------
-    architecture : Architecture
+    architecture : TensorLayout
     parameters, gradients, statistics : FlatTensors
         A row per member.
     all_reduce : callable or None
@@ -50,7 +50,7 @@ class Stack(NamedTuple):
         Whether kernels are compiled.
     """
 
-    architecture: Architecture
+    architecture: TensorLayout
     parameters: FlatTensors
     gradients: FlatTensors
     statistics: FlatTensors
@@ -239,7 +239,7 @@ class MemberGroup:
         return CompiledNetwork(layers, buffers, self._input_dim, 1 - BATCH_NORM_MOMENTUM)
 
     def _views(
-        self, flat: FlatTensors, arch: Architecture
+        self, flat: FlatTensors, arch: TensorLayout
     ) -> tuple[list[HiddenWeights], Tensor, Tensor]:
         *linears, head = (flat.view(piece, self.members)[:, 0] for piece in arch.decayed())
         *norms, head_bias = (flat.view(piece, self.members) for piece in arch.plain())

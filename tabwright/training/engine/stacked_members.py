@@ -20,7 +20,7 @@ from tabwright.training.engine.compiled_kernels import has_compiled_kernels
 from tabwright.training.engine.dropout import Part, dropout_keys, seeds_on
 from tabwright.training.engine.layers import head_values
 from tabwright.training.engine.passes import BatchWork, MemberGroup, Stack
-from tabwright.training.engine.tensor_layout import Architecture, FlatTensors
+from tabwright.training.engine.tensor_layout import FlatTensors, TensorLayout
 from tabwright.training.engine.threads import Threads, lanes_of, members_together, pieces_of
 from tabwright.training.engine.torch_kernels import BATCH_NORM_EPS
 
@@ -91,8 +91,8 @@ class StackedMembers:
             raise ValueError(f"seeds must be one per module ({len(modules)}); got {len(seeds)}")
         if n_threads < 1:
             raise ValueError(f"n_threads must be at least 1; got {n_threads}")
-        self._architecture = arch = Architecture.of(modules[0])
-        if any(Architecture.of(module) != arch for module in modules):
+        self._architecture = arch = TensorLayout.of(modules[0])
+        if any(TensorLayout.of(module) != arch for module in modules):
             raise TypeError("modules must all be of one architecture, shapes, dtype and device")
         if precision not in get_args(Precision):
             raise ValueError(

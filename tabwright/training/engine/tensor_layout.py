@@ -1,6 +1,6 @@
 """What the fast step must know of a network: its layers, and where its tensors lie in memory.
 
-`Architecture` reads the layers of a `models.py` module off it; `FlatTensors` is one buffer with a
+`TensorLayout` reads the layers of a `models.py` module off it; `FlatTensors` is one buffer with a
 row per member in which every tensor of the architecture has its place.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.models import MLP, LinearBaseline, TabResNet
 
-__all__ = ["Architecture", "ArchitectureError", "FlatTensors", "HiddenLayer", "Piece"]
+__all__ = ["ArchitectureError", "FlatTensors", "HiddenLayer", "Piece", "TensorLayout"]
 
 # A multiple of what a vector instruction takes, so that an operation over a buffer treats the
 # elements of a tensor alike wherever it lies.
@@ -52,7 +52,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Architecture:
+class TensorLayout:
     """What must agree between members.
 
     Parameters
@@ -76,7 +76,7 @@ class Architecture:
     device: torch.device
 
     @classmethod
-    def of(cls, module: nn.Module) -> Architecture:
+    def of(cls, module: nn.Module) -> TensorLayout:
         """Read the layers off a module.
 
         Parameters

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from tabwright.training.engine.tensor_layout import Architecture
+from tabwright.training.engine.tensor_layout import TensorLayout
 
 __all__ = ["Threads", "lanes_of", "members_together", "pieces_of"]
 
@@ -65,7 +65,7 @@ def _call(function: Callable[[list[_T]], None], lane: list[_T]) -> None:
         function(lane)
 
 
-def members_together(arch: Architecture, n_members: int, batch: int) -> int:
+def members_together(arch: TensorLayout, n_members: int, batch: int) -> int:
     """How many members one kernel shall take.
 
     On a CPU a member's values must fill whole vectors: then their bits do not depend on where
