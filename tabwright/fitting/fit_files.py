@@ -30,25 +30,12 @@ from tabwright.distributed.sharded_members import ShardedHeldOut, ShardedMembers
 from tabwright.distributed.shared_checkpoints import SharedCheckpointer
 from tabwright.distributed.workers import ALONE, Workers
 from tabwright.encoding.encoder import Compact, TableEncoder
-from tabwright.fitting.finishing import (
-    ClassWeight,
-    LabelledRows,
-    Prior,
-    Targets,
-    checked_prior,
-    epoch_score,
-    finite_numbers,
-    member_arrays,
-    member_seeds,
-    model_card,
-    new_network,
-    run_identity,
-    training_device,
-    weights_by_label,
-    with_decision,
-    with_scores,
-)
+from tabwright.fitting.class_weights import ClassWeight, Prior, checked_prior, weights_by_label
+from tabwright.fitting.finishing import finite_numbers, model_card, with_decision, with_scores
+from tabwright.fitting.identity import run_identity
+from tabwright.fitting.networks import member_arrays, member_seeds, new_network, training_device
 from tabwright.fitting.oblique_trial import without_needless_sums
+from tabwright.fitting.targets import Targets, epoch_score
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
@@ -60,6 +47,7 @@ from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
 from tabwright.streaming.scan import Scan, StreamColumns, scan_table
 from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records_of
 from tabwright.tables import Role, TableProfile, profile_table
+from tabwright.tables.labelled import LabelledRows
 from tabwright.tables.paths import Source
 from tabwright.training.batches import HeldOut, HeldOutRows, Inputs
 from tabwright.training.checkpoints import Checkpoint

@@ -33,21 +33,12 @@ from tabwright.distillation.soft_targets import (
 )
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import TableError
-from tabwright.fitting.finishing import (
-    ClassWeight,
-    LabelledRows,
-    Prior,
-    Targets,
-    class_weights_of,
-    finite_numbers,
-    member_arrays,
-    model_card,
-    training_device,
-    with_decision,
-    with_scores,
-)
+from tabwright.fitting.class_weights import ClassWeight, Prior, class_weights_of
+from tabwright.fitting.finishing import finite_numbers, model_card, with_decision, with_scores
 from tabwright.fitting.member_training import train_members
+from tabwright.fitting.networks import member_arrays, training_device
 from tabwright.fitting.oblique_trial import without_needless_sums, without_sums
+from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
@@ -55,6 +46,7 @@ from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import FitSettings
 from tabwright.splits import split_rows
 from tabwright.tables import Role, TableProfile, profile_table
+from tabwright.tables.labelled import LabelledRows
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch, Trained
 from tabwright.training.objectives import row_weights

@@ -17,16 +17,11 @@ from torch import Tensor
 from tabwright.calibration.intervals import CrossPredictions
 from tabwright.distillation.soft_targets import Lesson, Trial
 from tabwright.encoding.encoder import Compact, TableEncoder
-from tabwright.fitting.finishing import (
-    LabelledRows,
-    Targets,
-    epoch_score,
-    member_seeds,
-    new_network,
-    run_identity,
-    training_device,
-)
+from tabwright.fitting.identity import run_identity
+from tabwright.fitting.networks import member_seeds, new_network, training_device
+from tabwright.fitting.targets import Targets, epoch_score
 from tabwright.settings import FitSettings
+from tabwright.tables.labelled import LabelledRows
 from tabwright.training.batches import HeldOutRows, Inputs, MemoryRows
 from tabwright.training.checkpoints import Checkpoint, Checkpointer
 from tabwright.training.loop import Epoch, Trained, members_of, train

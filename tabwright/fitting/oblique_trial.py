@@ -15,9 +15,11 @@ import numpy as np
 import torch
 
 from tabwright.encoding.encoder import Compact, TableEncoder
-from tabwright.fitting.finishing import LabelledRows, Targets, training_device
 from tabwright.fitting.member_training import train_members
+from tabwright.fitting.networks import training_device
+from tabwright.fitting.targets import Targets
 from tabwright.settings import FitSettings
+from tabwright.tables.labelled import LabelledRows
 
 __all__ = ["without_needless_sums", "without_sums"]
 

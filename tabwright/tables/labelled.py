@@ -1,4 +1,4 @@
-"""A table on disk made ready to learn from: columns checked, task decided, target encoded.
+"""Rows with their target, and a table on disk made into them: columns checked, task decided.
 
 What `tabwright train` and `tabwright compare` share. Everything that is decided here is said in a
 sentence, so that nothing is silent. Which rows train and which test is not decided here.
@@ -26,7 +26,68 @@ from tabwright.tables import (
 from tabwright.tables.cells import to_microseconds
 from tabwright.tables.paths import table_stem
 
-__all__ = ["TableRequest", "TrainingTable", "read_training_table"]
+__all__ = ["LabelledRows", "TableRequest", "TrainingTable", "read_training_table"]
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Rows of a table with what is to be predicted.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        Feature columns; others are ignored.
+    target : ndarray of shape (n_rows,)
+        Class codes, int64, in the order of the sorted labels; or float64 in regression.
+    weight : ndarray of shape (n_rows,), float64, or None
+    """
+
+    frame: pl.DataFrame
+    target: np.ndarray
+    weight: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def take(self, index: np.ndarray) -> LabelledRows:
+        """The rows of the given numbers."""
+        weight = None if self.weight is None else self.weight[index]
+        return LabelledRows(self.frame[index], self.target[index], weight)
+
+    def with_rows(self, more: LabelledRows) -> LabelledRows:
+        """These rows, then those."""
+        weight = None
+        if self.weight is not None or more.weight is not None:
+            weight = np.concatenate(
+                [
+                    np.ones(len(part)) if part.weight is None else part.weight
+                    for part in (self, more)
+                ]
+            )
+        frame = pl.concat([self.frame, more.frame[self.frame.columns]])
+        return LabelledRows(frame, np.concatenate([self.target, more.target]), weight)
+
+    def with_positive_weight(self) -> tuple[LabelledRows, np.ndarray | None]:
+        """These rows less those of weight zero, and the numbers of the rows kept.
+
+        Where all others weigh 1, nothing is left of the weights, so that sums come in the same
+        order, and to the last bit, as without them.
+        """
+        if self.weight is None:
+            return self, None
+        if not np.isfinite(self.weight).all() or (self.weight < 0).any():
+            worst = self.weight[~(np.isfinite(self.weight) & (self.weight >= 0))][0]
+            raise ValueError(
+                f"sample_weight must be finite and not negative; got {worst}; "
+                "leave rows out by giving them weight 0"
+            )
+        keep = np.flatnonzero(self.weight > 0)
+        if keep.size == 0:
+            raise ValueError("sample_weight must be above 0 for at least one row; all are 0")
+        rows = self if keep.size == len(self) else self.take(keep)
+        if rows.weight is not None and (rows.weight == 1.0).all():
+            rows = replace(rows, weight=None)
+        return rows, None if keep.size == len(self) else keep
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
-from tabwright.fitting.finishing import LabelledRows
 from tabwright.fitting.fit_table import fit_table
 from tabwright.settings import FitSettings
+from tabwright.tables.labelled import LabelledRows
 from tabwright.training import cpu_steps as blocks
 from tabwright.training.batches import Batch
 from tabwright.training.checkpoints import Checkpoint

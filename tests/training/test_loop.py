@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.models import build_model
 from tabwright.encoding.encoder import TableEncoder
-from tabwright.fitting import finishing as fit_parts
+from tabwright.fitting import networks
 from tabwright.settings import FitSettings
 from tabwright.tables import profile_table
 from tabwright.training.batches import HeldOutRows, Inputs, MemoryRows, batch_bounds
@@ -310,11 +310,11 @@ def test_networks_made_in_several_threads_are_those_of_their_seeds(
             nn.init.normal_(parameter)
         return network
 
-    monkeypatch.setattr(fit_parts, "build_model", slowly)
+    monkeypatch.setattr(networks, "build_model", slowly)
     settings = FitSettings(task="classification", hidden_dim=4, num_hidden_layers=1, dropout=0.0)
 
     def made(seed: int) -> list[Tensor]:
-        return list(fit_parts.new_network(settings, 3, 2, seed).parameters())
+        return list(networks.new_network(settings, 3, 2, seed).parameters())
 
     alone = [made(seed) for seed in range(8)]
     before = torch.get_rng_state()

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabwright import TableError
-from tabwright.fitting.finishing import LabelledRows
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings
 from tabwright.tables import labels_to_codes, read_table
+from tabwright.tables.labelled import LabelledRows
 from tabwright.workflows.predict import iter_predictions, score_table
 
 N_ROWS = 300

@@ -1,0 +1,62 @@
+"""Fresh networks: where they train, their seeds, and their arrays once trained."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import torch
+from torch import nn
+
+from ai.ml.frameworks.pytorch.models import build_model
+from tabwright.settings import FitSettings
+
+__all__ = ["member_arrays", "member_seeds", "new_network", "training_device"]
+
+_one_at_a_time = threading.Lock()
+
+
+def new_network(settings: FitSettings, input_dim: int, output_dim: int, seed: int) -> nn.Module:
+    """A fresh network; torch's own generator is left as it was."""
+    width, depth, dropout = settings.hidden_dim, settings.num_hidden_layers, settings.dropout
+    if width is None or depth is None or dropout is None:
+        raise ValueError("settings must be resolved before training; call settings.resolved(...)")
+    # Fits may run in several threads, and modules draw from the one generator of the process.
+    with _one_at_a_time:
+        before = torch.default_generator.get_state()
+        try:
+            # Not torch.manual_seed, which would seed the generators of CUDA devices too.
+            torch.default_generator.manual_seed(seed)
+            module = build_model(
+                input_dim, output_dim, settings.training_mode, width, depth, dropout
+            )
+            # The process may have another default.
+            return module.float()
+        finally:
+            torch.default_generator.set_state(before)
+
+
+def training_device(settings: FitSettings) -> torch.device:
+    """Where the networks train.
+
+    Raises
+    ------
+    ValueError
+        If the machine lacks the device that the settings ask for.
+    """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda' needs a CUDA device, and there is none; use device='auto'")
+    is_cuda = settings.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if is_cuda else "cpu")
+
+
+def member_arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.cpu().numpy().copy() for name, value in module.state_dict().items()}
+
+
+def member_seeds(random_state: int, n_members: int) -> list[int]:
+    """A seed per member, which depends on its index and never on how many members there are."""
+    return [
+        int(np.random.SeedSequence([random_state, member]).generate_state(1)[0])
+        for member in range(n_members)
+    ]
