@@ -13,6 +13,7 @@ numbers), `dates.py` (calendars) and `expansion.py` (widening); what a cell mean
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -22,9 +23,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.artifact.schema import Reader, TensorBag
-from tabwright.encoding.categorical import (
-    UNKNOWN,
-)
+from tabwright.encoding.categorical import FIRST_LEVEL, UNKNOWN
 from tabwright.encoding.layout import Layout
 from tabwright.encoding.oblique import fill_obliques
 from tabwright.encoding.plan import EncodingPlan
@@ -54,6 +53,8 @@ if TYPE_CHECKING:
 __all__ = ["Compact", "TableEncoder"]
 
 _CHUNK_ROWS = 65_536
+# In so many rows, a column without a single known level is worth a word.
+_TELLING_ROWS = 10
 # The threads of polars do not come along into a forked child, which would wait for them for ever.
 _is_forked = False
 
@@ -492,7 +493,7 @@ class TableEncoder:
         for column, origin in zip(series["numeric"], plan.origins, strict=True):
             numeric[:, at] = plan.numbers.encode(at, numbers(column, origin))
             at += 1
-        moments = [to_microseconds(column) for column in series["datetime"]]
+        moments = [to_microseconds(column).alias("") for column in series["datetime"]]
         for moment, start in zip(moments, plan.date_origins, strict=True):
             numeric[:, at] = plan.numbers.encode(at, elapsed(moment, start))
             at += 1
@@ -507,6 +508,8 @@ class TableEncoder:
             zip(series["category"], plan.categories, strict=True)
         ):
             full = category.codes_of_cells(column)
+            if len(full) >= _TELLING_ROWS and category.levels and not (full >= FIRST_LEVEL).any():
+                _warn_of_unknown(column, full)
             codes[:, j] = category.input_codes(full)
             if category.statistics is not None:
                 width = category.statistics.shape[1]
@@ -550,6 +553,20 @@ class TableEncoder:
         settings.done()
         encoder._remember(EncodingPlan.from_state(document, tensors))
         return encoder
+
+
+def _warn_of_unknown(column: pl.Series, codes: NDArray[np.int32]) -> None:
+    """Say that a column holds other things than in training: codes for names, another language."""
+    unknown = codes == UNKNOWN
+    if unknown.any():
+        first = str(column[int(unknown.argmax())])
+        warnings.warn(
+            f"no cell of column {column.name!r} is a level that the model knows; got "
+            f"{int(unknown.sum()):,} others, the first {first!r}; they all count as unknown; "
+            "check how the column is coded",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _one_row(numeric: list[float], codes: list[int]) -> Compact:

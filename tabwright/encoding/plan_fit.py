@@ -123,7 +123,7 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
         )
     series = by_kind(frame.get_columns(), kinds)
     origins = tuple(exact_origin(column) for column in series["numeric"])
-    moments = [to_microseconds(column) for column in series["datetime"]]
+    moments = [to_microseconds(column).alias("") for column in series["datetime"]]
     date_origins = tuple(_middle(moment) for moment in moments)
     sample = None
     if n_rows > SAMPLE_ROWS:

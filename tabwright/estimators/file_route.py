@@ -133,7 +133,7 @@ def _in_memory(
             f"{', '.join(frame.columns[:30])}"
         )
     if columns.drop_null_target:
-        frame = frame.filter(frame[columns.target].is_not_null())
+        frame = frame.filter(frame[columns.target].alias("").is_not_null())
     given = {"groups": columns.group, "sample_weight": columns.weight}
     asides = {columns.target, *columns.drop, *given.values()}
     features = frame[[name for name in frame.columns if name not in asides]]

@@ -142,7 +142,7 @@ class RowPlaces:
         if self.group is None:
             name = f"{purpose}\0{self.table.name(chunk.file)}"
             return stable_row_hash(self.seed, name, chunk.row_numbers)
-        cells = chunk.frame[self.group].cast(pl.String).fill_null("")
+        cells = chunk.frame[self.group].alias("").cast(pl.String).fill_null("")
         names = cells.unique(maintain_order=True)
         values = [
             int(stable_row_hash(self.seed, f"{purpose}\0{name}", [0])[0])

@@ -104,7 +104,7 @@ class StreamColumns:
         """
         missing = chunk.frame[self.target].is_null()
         if chunk.frame[self.target].dtype.is_float():
-            missing |= chunk.frame[self.target].is_nan().fill_null(False)
+            missing |= chunk.frame[self.target].alias("").is_nan().fill_null(False)
         if missing.any() and not self.drop_null_target:
             row = int(chunk.row_numbers[int(missing.arg_max() or 0)]) + 1
             raise TableError(

@@ -95,7 +95,10 @@ def under_plain_name(function: _Function) -> _Function:
         name = series.name
         if name[:1] != "^" or name[-1:] != "$":
             return function(series, *args, **options)
-        result = function(series.alias(f"{name} "), *args, **options)
+        try:
+            result = function(series.alias(f"{name} "), *args, **options)
+        except TableError as error:
+            raise TableError(str(error).replace(repr(f"{name} "), repr(name))) from error
         if isinstance(result, tuple):
             return tuple(r.alias(name) if isinstance(r, pl.Series) else r for r in result)
         return result.alias(name) if isinstance(result, pl.Series) else result

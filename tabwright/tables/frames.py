@@ -196,7 +196,7 @@ def _frame_of(X: object, estimator: str) -> tuple[pl.DataFrame, bool]:
 def _from_array(array: np.ndarray) -> tuple[pl.DataFrame, bool]:
     if array.dtype.names is not None and array.ndim == 1:
         columns = [_array_column(name, array[name]) for name in array.dtype.names]
-        return pl.DataFrame(columns), True
+        return _frame_with(columns), True
     if array.ndim < 2:
         kind = "scalar array" if array.ndim == 0 else "1D array"
         raise TableError(
@@ -214,7 +214,7 @@ def _from_array(array: np.ndarray) -> tuple[pl.DataFrame, bool]:
     if array.dtype.kind in "biuf" and array.dtype != np.longdouble and not np.ma.isMA(array):
         return pl.from_numpy(array, schema=names, orient="row"), False
     columns = [_array_column(name, array[:, i]) for i, name in enumerate(names)]
-    return pl.DataFrame(columns) if columns else pl.DataFrame(height=array.shape[0]), False
+    return _frame_with(columns) if columns else pl.DataFrame(height=array.shape[0]), False
 
 
 def _from_list(rows: Sequence[Any], estimator: str) -> tuple[pl.DataFrame, bool]:
@@ -235,7 +235,7 @@ def _from_list(rows: Sequence[Any], estimator: str) -> tuple[pl.DataFrame, bool]
             names.update(dict.fromkeys(row))
         _check_names(list(names))
         columns = [object_column(name, [row.get(name) for row in rows]) for name in names]
-        return pl.DataFrame(columns) if columns else pl.DataFrame(height=len(rows)), True
+        return _frame_with(columns) if columns else pl.DataFrame(height=len(rows)), True
     if isinstance(first, str | bytes) or not isinstance(first, Sequence | np.ndarray):
         return _from_array(np.asarray(rows, dtype=None if np.isscalar(first) else object))
     width = len(first)
@@ -249,7 +249,7 @@ def _from_list(rows: Sequence[Any], estimator: str) -> tuple[pl.DataFrame, bool]
     columns = [
         object_column(name, [row[i] for row in rows]) for i, name in enumerate(_positions(width))
     ]
-    return pl.DataFrame(columns) if columns else pl.DataFrame(height=len(rows)), False
+    return _frame_with(columns) if columns else pl.DataFrame(height=len(rows)), False
 
 
 def _check_names(names: Sequence[object]) -> None:
@@ -276,7 +276,7 @@ def _from_arrow(table: Any) -> pl.DataFrame:
     columns = [
         _arrow_column(name, table.column(i)) for i, name in enumerate(names) if name not in labels
     ]
-    return pl.DataFrame(columns) if columns else pl.DataFrame(height=table.num_rows)
+    return _frame_with(columns) if columns else pl.DataFrame(height=table.num_rows)
 
 
 def stored_row_labels(metadata: bytes | str | None) -> set[str]:
@@ -297,6 +297,11 @@ def stored_row_labels(metadata: bytes | str | None) -> set[str]:
     return {name for name in labels if isinstance(name, str)}
 
 
+def _frame_with(columns: Sequence[pl.Series]) -> pl.DataFrame:
+    """Series as a frame: by itself polars renames one whose name is the empty text."""
+    return pl.DataFrame({column.name: column for column in columns})
+
+
 def _from_stream(X: Any) -> pl.DataFrame:
     try:
         return pl.DataFrame(X)
@@ -313,8 +318,14 @@ def _from_stream(X: Any) -> pl.DataFrame:
 
 def _from_interchange(X: Any) -> pl.DataFrame:
     try:
-        return pl.from_dataframe(X)
-    except (pl.exceptions.PolarsError, NotImplementedError, TypeError) as error:
+        from pyarrow.interchange import from_dataframe
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"a {type(X).__name__} is read by way of pyarrow; pip install pyarrow"
+        ) from error
+    try:
+        return _from_arrow(from_dataframe(X))
+    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
         raise TableError(
             f"X must be a table of numbers, text, booleans and dates; got {type(X).__name__} "
             f"({_first_line(error)}); convert it to a polars, pandas or pyarrow frame first"
@@ -341,7 +352,7 @@ def _from_pandas(X: Any) -> tuple[pl.DataFrame, bool]:
     if columns is None:
         pairs = zip(names, X.items(), strict=True)
         columns = [_pandas_column(column, name) for name, (_, column) in pairs]
-    return pl.DataFrame(columns) if columns else pl.DataFrame(height=len(X)), named
+    return _frame_with(columns) if columns else pl.DataFrame(height=len(X)), named
 
 
 # ---------------------------------------------------------------------------------------------

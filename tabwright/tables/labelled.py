@@ -23,7 +23,7 @@ from tabwright.tables import (
     regression_target,
     sample_weights,
 )
-from tabwright.tables.cells import to_microseconds
+from tabwright.tables.cells import to_microseconds, under_plain_name
 from tabwright.tables.paths import table_stem
 
 __all__ = ["LabelledRows", "TableRequest", "TrainingTable", "read_training_table"]
@@ -287,6 +287,7 @@ def _rows_to_use(
     say: Callable[[str], None],
 ) -> tuple[pl.DataFrame, np.ndarray]:
     target = frame[request.target]
+    target = target.alias("")
     known = (target.fill_nan(None) if target.dtype.is_float() else target).is_not_null()
     n_null = len(frame) - int(known.sum())
     if n_null and not request.drop_null_target:
@@ -336,6 +337,7 @@ def _groups(column: pl.Series, say: Callable[[str], None]) -> np.ndarray:
     return codes
 
 
+@under_plain_name
 def _order(column: pl.Series) -> np.ndarray:
     """Numbers that rise with the time in a column."""
     rule = f"the time column {column.name!r} must hold dates, moments or numbers"

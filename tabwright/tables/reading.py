@@ -126,7 +126,7 @@ def read_with_notes(
             if note:
                 notes[series.name] = note
         result.append(series)
-    return pl.DataFrame(result), notes
+    return pl.DataFrame({series.name: series for series in result}), notes
 
 
 def table_dtypes(
@@ -290,12 +290,11 @@ def _check_typed(path: Path, dtypes: Dtypes, names: Sequence[str]) -> None:
 
 def _typed(frame: pl.DataFrame, dtypes: Dtypes, decimal: str, n_before: int) -> pl.DataFrame:
     """The frame with the types that are given for some of its columns."""
-    return pl.DataFrame(
+    return frame.with_columns(
         [
             cast_column(series, dtypes[series.name], decimal, n_before)
-            if series.name in dtypes
-            else series
             for series in frame.get_columns()
+            if series.name in dtypes
         ]
     )
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from tabwright.errors import TableError
 from tabwright.settings import Task
-from tabwright.tables.cells import refuse_nested, to_levels, to_numbers
+from tabwright.tables.cells import refuse_nested, to_levels, to_numbers, under_plain_name
 from tabwright.tables.frames import as_series
 
 __all__ = [
@@ -49,6 +49,7 @@ class Labels:
     codes: np.ndarray
 
 
+@under_plain_name
 def infer_task(target: pl.Series) -> tuple[Task, str]:
     """Tell classification from regression by the target alone.
 

@@ -188,7 +188,8 @@ def score_table(
     n_absent = 0
     for batch in reading.batches(batch_rows):
         column = batch.frame.get_column(target)
-        known = (column.fill_nan(None) if column.dtype.is_float() else column).is_not_null()
+        cells = column.alias("")
+        known = (cells.fill_nan(None) if cells.dtype.is_float() else cells).is_not_null()
         n_absent += int((~known).sum())
         if not known.any():
             continue
