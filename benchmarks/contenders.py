@@ -633,7 +633,7 @@ def tabwright_entry(
     return Entry(
         name=name,
         build=lambda job: make(job, settings),
-        code=hash_modules(ROOT, "tabwright.estimators.classifier"),
+        code=hash_modules(ROOT, "tabwright.estimators.loading"),
         versions={
             library: version(library) for library in ("torch", "numpy", "polars", "scikit-learn")
         },

@@ -12,12 +12,10 @@ from tabwright._version import __version__ as __version__
 if TYPE_CHECKING:
     from ai.ml.frameworks.pytorch.models import build_model
     from tabwright.errors import ArtifactError, TableError
-    from tabwright.estimators.classifier import (
-        TabularClassifier,
-        TabularRegressor,
-        load_model,
-    )
+    from tabwright.estimators.classifier import TabularClassifier
     from tabwright.estimators.distill import distill
+    from tabwright.estimators.loading import load_model
+    from tabwright.estimators.regressor import TabularRegressor
     from tabwright.export.onnx import export_onnx
     from tabwright.inference.fitted_model import load_fitted
     from tabwright.inference.predictor import Predictor
@@ -37,14 +35,14 @@ _HOME = {
     "Predictor": "tabwright.inference.predictor",
     "TableError": "tabwright.errors",
     "TabularClassifier": "tabwright.estimators.classifier",
-    "TabularRegressor": "tabwright.estimators.classifier",
+    "TabularRegressor": "tabwright.estimators.regressor",
     "TensorBoardLogger": "tabwright.training.loggers",
     "TrainRequest": "tabwright.workflows.train",
     "build_model": "ai.ml.frameworks.pytorch.models",
     "distill": "tabwright.estimators.distill",
     "export_onnx": "tabwright.export.onnx",
     "load_fitted": "tabwright.inference.fitted_model",
-    "load_model": "tabwright.estimators.classifier",
+    "load_model": "tabwright.estimators.loading",
     "profile_table": "tabwright.tables",
     "read_table": "tabwright.tables",
     "train_on_ray": "tabwright.workflows.ray_job",

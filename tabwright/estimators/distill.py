@@ -15,11 +15,9 @@ from sklearn.utils.validation import _check_sample_weight
 
 from tabwright.distillation.soft_targets import Teaching
 from tabwright.distillation.teachers import model_of
-from tabwright.estimators.classifier import (
-    TabularClassifier,
-    TabularRegressor,
-    estimator_of,
-)
+from tabwright.estimators.classifier import TabularClassifier
+from tabwright.estimators.loading import estimator_of
+from tabwright.estimators.regressor import TabularRegressor
 from tabwright.fitting.distill_table import (
     Budget,
     EncoderChoice,
@@ -36,13 +34,7 @@ from tabwright.settings import (
     NumericEncoding,
     Task,
 )
-from tabwright.tables import (
-    Role,
-    as_frame,
-    encode_labels,
-    labels_to_codes,
-    regression_target,
-)
+from tabwright.tables import Role, as_frame, encode_labels, labels_to_codes, regression_target
 
 __all__ = ["SWEEP_WIDTHS", "distill"]
 

@@ -22,7 +22,8 @@ from tabwright.calibration.calibrator import Calibrator, CalibratorKind
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.cli.app import app
 from tabwright.errors import ParityError, install_command
-from tabwright.estimators.classifier import TabularClassifier, TabularRegressor
+from tabwright.estimators.classifier import TabularClassifier
+from tabwright.estimators.regressor import TabularRegressor
 from tabwright.export import parity as onnx_parity
 from tabwright.export.encoder import MISSING_INTEGER, add_encoder
 from tabwright.export.graph import Graph

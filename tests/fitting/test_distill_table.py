@@ -17,7 +17,8 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tabwright import distill, load_model
 from tabwright.distillation.fidelity import fidelity_report, n_parameters
-from tabwright.estimators.classifier import TabularClassifier, TabularRegressor
+from tabwright.estimators.classifier import TabularClassifier
+from tabwright.estimators.regressor import TabularRegressor
 from tabwright.fitting import distill_table as compression
 from tabwright.fitting.distill_table import Budget, StudentSize, student_size
 from tabwright.inference.fitted_model import FittedModel, load_fitted, member_modules

@@ -1,0 +1,388 @@
+"""What both estimators share: checks of what `fit` is given, `fit_file`, `save` and export."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from datetime import date
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import polars as pl
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from torch import nn
+
+from tabwright.distillation.fidelity import FidelityReport
+from tabwright.distillation.soft_targets import Teaching
+from tabwright.errors import TableError
+from tabwright.fitting.fit_table import LabelledRows
+from tabwright.inference.fitted_model import FittedModel, member_modules
+from tabwright.inference.pandas_row import row_cells
+from tabwright.inference.predictor import Predictor
+from tabwright.settings import FitSettings, Task
+from tabwright.streaming.memory import bytes_of, reason_to_stream
+from tabwright.tables import as_frame, read_table
+from tabwright.tables.paths import Source
+from tabwright.training.callbacks import Callback, as_callback, telling_failures
+from tabwright.training.checkpoints import Checkpoint
+from tabwright.training.loop import Epoch
+
+if TYPE_CHECKING:
+    from tabwright.export.onnx import ParityReport
+    from tabwright.streaming.scan import StreamColumns
+
+__all__ = [
+    "Callbacks",
+    "EvalSet",
+    "TabularEstimator",
+    "eval_parts",
+    "optional_column",
+    "remove_finished",
+    "single_column",
+]
+
+Callbacks = Sequence[Callback | Callable[[Epoch], object]] | None
+EvalSet = tuple[Any, Any] | tuple[Any, Any, Any] | list[tuple[Any, ...]] | None
+
+
+class TabularEstimator(BaseEstimator):  # type: ignore[misc]
+    """What the classifier and the regressor share."""
+
+    _task: Task
+    verbose: int
+    model_: FittedModel
+    settings_: FitSettings
+    # What `distill` found of the student; other fits leave it away.
+    fidelity_: FidelityReport
+    n_features_in_: int
+
+    def _settings(self) -> FitSettings:
+        parameters = self.get_params(deep=False)
+        values = {f.name: parameters[f.name] for f in fields(FitSettings) if f.name in parameters}
+        if parameters["kernels"] is not None:
+            warnings.warn(
+                f"kernels is deprecated and has no effect; got {parameters['kernels']!r}; training "
+                "takes the fastest kernels that this installation has: leave the argument out",
+                FutureWarning,
+                stacklevel=3,
+            )
+        seed = parameters["random_state"]
+        if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
+            seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
+        values["random_state"] = int(seed)
+        return FitSettings(task=self._task, **{k: _plain(v) for k, v in values.items()})
+
+    def _teaching(self) -> Teaching | None:
+        teacher = self.get_params(deep=False)["teacher"]
+        return None if teacher is None else Teaching(teacher)
+
+    def _frame(self, X: object) -> tuple[pl.DataFrame, bool]:
+        return as_frame(X, estimator=type(self).__name__)
+
+    def _checked_weight(self, sample_weight: object, X: pl.DataFrame) -> np.ndarray | None:
+        if sample_weight is None:
+            return None
+        weight: np.ndarray = _check_sample_weight(
+            sample_weight, np.empty((len(X), 1)), dtype=np.float64, ensure_non_negative=True
+        )
+        return weight
+
+    def _callback(self, callbacks: Callbacks) -> Callback:
+        given = as_callback(callbacks)
+        return as_callback([given, _Printer()]) if self.verbose else given
+
+    def _eval_frame(self, X: object, training: pl.DataFrame) -> pl.DataFrame:
+        """The table of an `eval_set`; an array's columns are those of training, in order."""
+        frame, has_names = self._frame(X)
+        if has_names:
+            return frame
+        if frame.width != training.width:
+            raise ValueError(
+                f"eval_set must have the {training.width} columns of X; got {frame.width} columns"
+            )
+        return frame.rename(dict(zip(frame.columns, training.columns, strict=True)))
+
+    def _rows(self, X: object, target: np.ndarray, sample_weight: object) -> LabelledRows:
+        frame, _ = self._frame(X)
+        if len(frame) != len(target):
+            raise ValueError(
+                f"X and y must have the same number of rows; got {len(frame)} and {len(target)}"
+            )
+        return LabelledRows(frame, target, self._checked_weight(sample_weight, frame))
+
+    def _remember(self, model: FittedModel) -> None:
+        self.model_ = model
+        self.settings_ = model.settings
+        self._predictor = Predictor(model)
+        self.n_features_in_ = model.encoder.n_features_in_
+        if model.encoder.named:
+            self.feature_names_in_ = np.asarray(model.encoder.feature_names_in_, dtype=object)
+
+    @property
+    def members_(self) -> list[nn.Module]:
+        """The members as `models.py` modules, in eval mode."""
+        check_is_fitted(self, "model_")
+        return member_modules(self.model_)
+
+    @property
+    def history_(self) -> list[dict[str, float]]:
+        """One dict of numbers per epoch."""
+        check_is_fitted(self, "model_")
+        return [dict(epoch) for epoch in self.model_.history]
+
+    def _checked_frame(self, X: object) -> pl.DataFrame:
+        check_is_fitted(self, "model_")
+        frame, named = self._frame(X)
+        if not named and frame.width != self.n_features_in_:
+            raise ValueError(
+                f"X has {frame.width} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+        if named and not self.model_.encoder.named:
+            frame = self._in_fitted_order(frame)
+        if not named and self.model_.encoder.named:
+            # An array has no names of its own: its columns are taken in the order of the fit.
+            frame = frame.rename(
+                dict(zip(frame.columns, self.model_.encoder.feature_names_in_, strict=True))
+            )
+        return frame
+
+    def _in_fitted_order(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The columns of a frame whose names are the numbers that columns had in the fit."""
+        numbers = [str(i) for i in range(self.n_features_in_)]
+        if set(numbers) == set(frame.columns):
+            return frame[numbers]
+        strange = [name for name in frame.columns if name.lstrip("-").isdecimal()]
+        if strange:
+            raise ValueError(
+                f"the columns of X must be those of the fit, numbered from 0 to "
+                f"{self.n_features_in_ - 1}; got {frame.columns[:10]}; select them by number"
+            )
+        return frame
+
+    def _row(self, X: object) -> dict[str, Any] | None:
+        """The cells of a pandas frame of one row, which needs no frame of ours; else None."""
+        check_is_fitted(self, "model_")
+        return row_cells(X) if self.model_.encoder.named else None
+
+    def fit_file(
+        self,
+        source: Source,
+        target: str,
+        *,
+        drop: Sequence[str] = (),
+        group: str | None = None,
+        weight: str | None = None,
+        drop_null_target: bool = False,
+        memory: int | str | None = None,
+        spool: str | os.PathLike[str] | None = None,
+        callbacks: Sequence[Callback | Callable[[Epoch], object]] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Self:
+        """Fit to a table on disk, which need not fit in memory.
+
+        A table whose training takes less than `memory` is read and given to `fit`. For a larger
+        one the encoder is fitted on a uniform sample of 200,000 training rows, all rows are
+        encoded once to `spool`, and every epoch reads them from there.
+
+        Parameters
+        ----------
+        source : path, pattern, folder, or sequence of paths
+            CSV, JSON lines, Parquet, Arrow, or (in memory) Excel.
+        target : str
+            Column to predict.
+        drop : sequence of str
+            Columns not to use.
+        group : str, optional
+            Column whose equal cells stay on one side of the split; not a feature.
+        weight : str, optional
+            Column of sample weights; not a feature.
+        drop_null_target : bool, default=False
+            Leave out rows without a target.
+        memory : int or str, optional
+            Bytes, or an amount such as "2GB"; by default half of what the machine has free.
+        spool : path, optional
+            Folder for the encoded rows, emptied first and removed in the end; by default one in
+            the folder for temporary files.
+        callbacks, checkpoint
+            As in `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter breaks a rule.
+        TableError
+            If the table or a column is not what it should be.
+        OSError
+            If the disk has no room for the encoded rows.
+        """
+        # What reads from disk is loaded here: most fits never need it.
+        from tabwright.fitting.fit_files import fit_files
+        from tabwright.streaming.scan import StreamColumns
+
+        columns = StreamColumns(target, tuple(drop), group, weight, drop_null_target)
+        budget = bytes_of(memory) if isinstance(memory, str) else memory
+        if reason_to_stream(source, budget) is None:
+            frame, y, given = _in_memory(source, columns)
+            self.fit(frame, y, **given, callbacks=callbacks, checkpoint=checkpoint)
+            return self
+        settings: FitSettings = self._settings()
+        callback: Callback = self._callback(callbacks)
+        parameters = self.get_params(deep=False)
+        with telling_failures(callback):
+            model = fit_files(
+                source,
+                columns,
+                lambda task: settings,
+                task=settings.task,
+                roles=parameters["roles"],
+                class_weight=parameters.get("class_weight"),
+                prior=parameters.get("prior", "training"),
+                spool=spool,
+                checkpoint=checkpoint,
+                on_start=callback.on_start,
+                on_epoch=callback.on_epoch,
+                on_message=callback.on_message,
+            )
+            if not isinstance(model, FittedModel):
+                raise RuntimeError("a process that works alone has the model")
+            self._remember(model)
+            callback.on_end(model)
+        remove_finished(checkpoint, model)
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as one `.safetensors` file, which `load_model` reads.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; an old file of that name stays whole.
+        """
+        check_is_fitted(self, "model_")
+        self.model_.save(path)
+
+    def export_onnx(
+        self, path: str | os.PathLike[str], *, check_rows: int = 100_000
+    ) -> ParityReport:
+        """Write the model as one ONNX graph, from raw columns to predictions.
+
+        Parameters
+        ----------
+        path : str or path-like
+        check_rows : int, default=100_000
+            Rows on which the graph is compared with the model before it is written.
+
+        Returns
+        -------
+        ParityReport
+            How well they agree. What the graph's inputs are: see `export.export_onnx`.
+
+        Raises
+        ------
+        ParityError
+            If they do not; no file is left.
+        ImportError
+            If the extra `onnx` is not installed.
+        OSError
+            If it cannot be written.
+        """
+        check_is_fitted(self, "model_")
+        from tabwright.export.onnx import export_onnx
+
+        return export_onnx(self.model_, path, check_rows=check_rows)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as the Python number it is (grids of parameters hold such)."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def eval_parts(eval_set: EvalSet) -> tuple[Any, Any, Any]:
+    # Gradient boosting libraries take lists of such tuples; one set chooses the epoch.
+    if isinstance(eval_set, list) and all(isinstance(part, tuple) for part in eval_set):
+        if len(eval_set) != 1:
+            raise ValueError(f"eval_set must be one set of rows; got a list of {len(eval_set)}")
+        eval_set = eval_set[0]
+    if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
+        raise ValueError(
+            "eval_set must be a tuple (X, y) or (X, y, sample_weight); "
+            f"got {type(eval_set).__name__}"
+        )
+    X, y, weight = (*eval_set, None)[:3]
+    return X, y, weight
+
+
+def single_column(y: Any, owner: str) -> Any:
+    if y is None:
+        raise ValueError(f"{owner} requires y to be passed, but the target y is None")
+    if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
+        return column_or_1d(y, warn=True)
+    return y
+
+
+def optional_column(values: Any, name: str, n_rows: int) -> np.ndarray | None:
+    """Groups or times as an array, one value a row; dates in a list become datetimes."""
+    if values is None:
+        return None
+    array = np.asarray(values)
+    if array.dtype == object and any(isinstance(value, date) for value in array.ravel()[:1]):
+        array = pl.Series(array.tolist(), strict=False).to_numpy()
+    if array.shape != (n_rows,):
+        raise ValueError(f"{name} must have shape ({n_rows},), one value a row; got {array.shape}")
+    return array
+
+
+def remove_finished(checkpoint: Checkpoint | None, model: FittedModel) -> None:
+    if checkpoint is not None and model.card.get("stopped") != "interrupted":
+        checkpoint.remove()
+
+
+class _Printer(Callback):
+    """What `verbose` shows."""
+
+    def on_message(self, message: str) -> None:
+        print(message)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        print(
+            f"epoch {epoch.epoch}: train {epoch.train_loss:.4f}, "
+            f"validation {epoch.validation_loss:.4f}, best {epoch.best_loss:.4f}, "
+            f"{epoch.seconds:.1f} s"
+        )
+
+
+def _in_memory(
+    source: Source, columns: StreamColumns
+) -> tuple[pl.DataFrame, pl.Series, dict[str, pl.Series]]:
+    """Features, target, and what else `fit` takes of a table that fits in memory."""
+    frame = read_table(source)
+    named = (columns.target, *columns.drop, columns.group, columns.weight)
+    absent = [name for name in named if name is not None and name not in frame.columns]
+    if absent:
+        raise TableError(
+            f"the table has no column {absent[0]!r}; its columns are "
+            f"{', '.join(frame.columns[:30])}"
+        )
+    if columns.drop_null_target:
+        frame = frame.filter(frame[columns.target].alias("").is_not_null())
+    given = {"groups": columns.group, "sample_weight": columns.weight}
+    asides = {columns.target, *columns.drop, *given.values()}
+    features = frame[[name for name in frame.columns if name not in asides]]
+    others = {use: frame[name] for use, name in given.items() if name is not None}
+    return features, frame[columns.target], others
