@@ -33,7 +33,7 @@ from tabwright.tables.labelled import (
     read_training_table,
 )
 from tabwright.workflows.paired_differences import PairedDifference, paired_difference
-from tabwright.workflows.train import fit_settings, using_threads
+from tabwright.workflows.run_settings import fit_settings, using_threads
 
 __all__ = ["CandidateScores", "CompareRequest", "Comparison", "run_comparison"]
 

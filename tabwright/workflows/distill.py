@@ -23,7 +23,7 @@ from tabwright.fitting.fit_table import LabelledRows
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.tables import read_table
 from tabwright.tables.labelled import TableRequest, read_training_table
-from tabwright.workflows.train import fit_settings, using_threads
+from tabwright.workflows.run_settings import fit_settings, using_threads
 
 __all__ = ["DistillRequest", "DistillResult", "run_distillation"]
 

@@ -7,9 +7,8 @@ that a user sees come from rows that had no part in anything before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,10 +42,9 @@ from tabwright.training.callbacks import Callback, as_callback, telling_failures
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch
 from tabwright.workflows.decision_request import DecisionRequest
+from tabwright.workflows.run_settings import fit_settings, using_threads
 
-__all__ = ["TrainRequest", "TrainResult", "fit_settings", "run_training", "using_threads"]
-
-_OWN_SETTINGS = frozenset({"task", "random_state"})
+__all__ = ["TrainRequest", "TrainResult", "run_training"]
 
 
 @dataclass(frozen=True)
@@ -343,37 +341,6 @@ def _fit_in_memory(
     if model.decision is not None:
         say(f"decision on the test rows: {_decision_scores(model, test)}")
     return model, partial(_write_report, request, table=table, test=test)
-
-
-def fit_settings(settings: Mapping[str, Any], *, task: Task, random_state: int) -> FitSettings:
-    """`FitSettings` of what the command line was given.
-
-    Raises
-    ------
-    ValueError
-        If a name is no setting, or a value is out of range.
-    """
-    known = {field.name for field in fields(FitSettings)} - _OWN_SETTINGS
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise ValueError(f"a setting must be one of {', '.join(sorted(known))}; got {unknown[0]!r}")
-    return FitSettings(task=task, random_state=random_state, **settings)
-
-
-@contextmanager
-def using_threads(n_threads: int | None) -> Iterator[None]:
-    """Train with so many threads, and leave PyTorch's number as it was."""
-    if n_threads is None:
-        yield
-        return
-    if n_threads < 1:
-        raise ValueError(f"the number of threads must be at least 1; got {n_threads}")
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check(request: TrainRequest) -> None:
