@@ -1,4 +1,4 @@
-"""What the command line says and returns when it cannot go on.
+"""What the command line says and returns when a command fails.
 
 Every error is one block on the error stream: the rule, what was received, the way out. In a
 terminal it has a frame; with `--json` it is one JSON object.
@@ -28,15 +28,15 @@ class ExitCode(IntEnum):
 
     DONE = 0
     FAULT = 1
-    WORDS = 2
+    USAGE = 2
     DATA = 3
     MACHINE = 4
     INTERRUPTED = 130
 
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 fault of tabwright, 2 wrong words, 3 wrong table or model file, 4 file, "
-    "package or memory missing, 130 interrupted."
+    "Exit codes: 0 done, 1 fault of tabwright, 2 invalid usage, 3 invalid table or model file, "
+    "4 file, package or memory missing, 130 interrupted."
 )
 
 _tracebacks = False
@@ -72,7 +72,7 @@ def readable_errors(*, as_json: bool = False) -> Iterator[None]:
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         if _tracebacks:
             raise
-        _leave(_code_of(error), "tabwright cannot go on", _words(error), as_json=as_json)
+        _leave(_code_of(error), "error", _words(error), as_json=as_json)
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
@@ -93,7 +93,7 @@ def _code_of(error: Exception) -> ExitCode:
         return ExitCode.MACHINE
     if isinstance(error, TableError | ArtifactError | FloatingPointError):
         return ExitCode.DATA
-    return ExitCode.WORDS
+    return ExitCode.USAGE
 
 
 def _words(error: Exception) -> str:

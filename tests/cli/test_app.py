@@ -341,6 +341,12 @@ def test_predictions_as_json(tmp_path: Path) -> None:
     assert summary["rows"] == len(pl.read_parquet(out)) == 400
 
 
+def test_an_error_in_a_pipe_is_titled_error(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["predict", str(tmp_path / "none.safetensors"), "none.csv"])
+    assert result.exit_code == 4
+    assert result.stderr.startswith("error: ")
+
+
 def test_errors_for_machines(tmp_path: Path) -> None:
     result = runner.invoke(app, ["train", str(tmp_path / "no.csv"), "-t", "x", "--json"])
     error = json.loads(result.stderr)
