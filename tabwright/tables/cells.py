@@ -24,6 +24,8 @@ __all__ = [
     "NUMERIC_MARKERS",
     "exact_origin",
     "parse_instants",
+    "parse_moments",
+    "plain_numbers",
     "refuse_nested",
     "shown",
     "to_booleans",
@@ -77,6 +79,19 @@ INSTANT: Final = (
     r"^([0-9]{4})[-/]([0-9]{2})[-/]([0-9]{2})"
     r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
     r" ?(Z|z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?)?)?$"
+)
+_MONTHS: Final = (
+    *("january", "february", "march", "april", "may", "june", "july", "august"),
+    *("september", "october", "november", "december"),
+)
+_MONTH_FIRST: Final = r"^([A-Za-z]{3,9})\.?[ -]([0-9]{1,2}),?[ -]([0-9]{4})$"
+_DAY_FIRST: Final = r"^([0-9]{1,2})[ -]([A-Za-z]{3,9})\.?,?[ -]([0-9]{4})$"
+_CURRENCY_BEFORE: Final = r"^([-+]?) ?(?:[$€£¥]|(?:US|C|A)\$|USD|EUR|GBP|CHF) ?"
+_UNIT_BEHIND: Final = r"[ \u00a0\u202f]?(?:[%$€£¥]|USD|EUR|GBP|CHF)$"
+# Groups of exactly three digits behind a first one that has no leading zero.
+_THOUSANDS: Final = (
+    r"^[-+]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?:['\u2019][0-9]{3})+|(?:[\u00a0\u202f ][0-9]{3})+)"
+    r"(?:\.[0-9]+)?$"
 )
 _NUMBER_START: Final = r"^(?:[+\-.]?[0-9.]|[+-]?(?i:inf)|(?i:true$|false$))"
 
@@ -156,14 +171,39 @@ def _units_per_second(dtype: pl.DataType) -> int:
     return 10**9
 
 
+def plain_numbers(text: pl.Series) -> pl.Series:
+    """Text with its numbers in one spelling, that of Python, where they are certain to be some.
+
+    Unicode's minus, a currency before or behind the number, a percent sign (its number stays as it
+    is), and separators of thousands go: ``1,282``, ``$1,005.93``, ``1'033``, ``4.5%``. Any other
+    cell, such as ``0,5``, stays as it was.
+
+    Parameters
+    ----------
+    text : polars.Series of String
+        Without spaces around the cells.
+    """
+    bare = (
+        text.str.replace("\u2212", "-", literal=True)
+        .str.replace(_CURRENCY_BEFORE, "$1")
+        .str.replace(_UNIT_BEHIND, "")
+    )
+    grouped = bare.str.contains(_THOUSANDS)
+    if grouped.any():
+        bare = bare.str.replace_all(r"[,'\u2019\u00a0\u202f ]", "").zip_with(grouped, bare)
+    return bare.zip_with(bare.cast(pl.Float64, strict=False).is_not_null(), text)
+
+
 def _number_text(series: pl.Series) -> pl.Series:
     text = series.str.strip_chars()
     text = text.set(text.is_in([*MISSING_MARKERS, *NUMERIC_MARKERS]), None)
     n_null = text.null_count()
-    for dtype in (pl.Int64, pl.UInt64, pl.Int128, pl.Float64):
-        numbers = text.cast(dtype, strict=False)
-        if numbers.null_count() == n_null:
-            return numbers
+    for spelled in (text, None):
+        cells = plain_numbers(text) if spelled is None else spelled
+        for dtype in (pl.Int64, pl.UInt64, pl.Int128, pl.Float64):
+            numbers = cells.cast(dtype, strict=False)
+            if numbers.null_count() == n_null:
+                return numbers
     row = int((numbers.is_null() & text.is_not_null()).arg_max() or 0)
     raise TableError(
         f"column {series.name!r} must hold numbers; got {series[row]!r} in row {row + 1}; "
@@ -343,6 +383,43 @@ def parse_instants(text: pl.Series) -> pl.Series:
     return (moments - offset).alias(text.name)
 
 
+def parse_moments(text: pl.Series) -> pl.Series:
+    """`parse_instants`, and months and dates with names: 2023-04, 2 Sep 2020, July 4, 2022.
+
+    A month is its first day. A name is one of English months, in full or its first letters.
+    """
+    moments = parse_instants(text)
+    other = moments.is_null() & text.is_not_null()
+    if not other.any():
+        return moments
+    cells = text.filter(other)
+    month = cells.str.extract_groups(r"^([0-9]{4})[-/]([0-9]{2})$").struct.unnest()
+    front = cells.str.extract_groups(_MONTH_FIRST).struct.unnest()
+    behind = cells.str.extract_groups(_DAY_FIRST).struct.unnest()
+    name = front.to_series(0).fill_null(behind.to_series(1)).str.to_lowercase()
+    known = pl.Series(_MONTHS, dtype=pl.String)
+    number = name.str.head(3).replace_strict(
+        known.str.head(3),
+        pl.Series([f"{i:02d}" for i in range(1, 13)]),
+        default=None,
+        return_dtype=pl.String,
+    )
+    # "mayor" begins as a month does, and is none.
+    is_name = pl.Series(
+        [n is not None and any(full.startswith(n.rstrip(".")) for full in _MONTHS) for n in name],
+        dtype=pl.Boolean,
+    ) | name.str.starts_with("sept").fill_null(False)
+    number = number.set(~is_name, None)
+    day = front.to_series(1).fill_null(behind.to_series(0)).str.zfill(2)
+    year = front.to_series(2).fill_null(behind.to_series(2))
+    dates = (month.to_series(0) + "-" + month.to_series(1) + "-01").fill_null(
+        year + "-" + number + "-" + day
+    )
+    found = dates.str.to_datetime("%Y-%m-%d", time_unit="us", strict=False)
+    places = other.arg_true()
+    return moments.scatter(places, found).alias(text.name)
+
+
 @under_plain_name
 def to_booleans(series: pl.Series) -> pl.Series:
     """A column as Boolean: booleans, 0 and 1, or text of either; missing cells as null.
@@ -398,7 +475,7 @@ def to_microseconds(series: pl.Series, *, column: str | None = None) -> pl.Serie
     if series.dtype in (pl.String, pl.Categorical, pl.Enum):
         text = series.cast(pl.String).str.strip_chars()
         text = text.set(text.is_in([*MISSING_MARKERS, *NUMERIC_MARKERS]), None)
-        moments = parse_instants(text)
+        moments = parse_moments(text)
         bad = moments.is_null() & text.is_not_null()
     else:
         bad = series.is_not_null()

@@ -16,6 +16,8 @@ from tabwright.tables.cells import (
     MISSING_MARKERS,
     NUMERIC_MARKERS,
     parse_instants,
+    parse_moments,
+    plain_numbers,
     under_plain_name,
 )
 
@@ -28,7 +30,15 @@ _ALMOST_DATE: Final = (
     r"^[0-9]{1,4}[-/. ](?:[0-9]{1,2}|[A-Za-z]{3,9})[-/. ][0-9]{1,4}"
     r"(?:[ T,]+[0-9]{1,2}:[0-9]{2}.*)?$"
 )
-_ALMOST_NUMBER: Final = r"^[-+]?[$€£]?\s*[-+]?\d[\d.,'\s]*\s*[%$€£]?$"
+_MONTH: Final = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
+_NAMED_MONTH: Final = (
+    rf"(?:^|[^A-Za-z]){_MONTH}\.?[ \-,./]+[0-9]|[0-9][ \-./]+{_MONTH}(?:[^A-Za-z]|$)"
+)
+_CLOCK: Final = r"^[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?: ?[AaPp][Mm])?$"
+_DECIMAL_COMMA: Final = r"^[-+\x{2212}]?[0-9]+(?:[. ][0-9]{3})*,[0-9]+$"
+# So many other cells in a column of numbers may be markers of missing cells.
+_FEW_MARKERS: Final = 3
+_FEWEST_CELLS: Final = 10
 
 
 @under_plain_name
@@ -73,6 +83,12 @@ def read_text(
         first = ", ".join(repr(marker) for marker in list(markers)[:3])
         notes.append(f"{cells} read as missing: {first}")
     if typed.dtype.is_numeric():
+        if decimal == ".":
+            spelled = typed.is_not_null() & (plain_numbers(text) != text)
+            if spelled.any():
+                example = next(iter(_occurrences(text, counts, spelled)))
+                value = typed.filter(spelled & (text == example))[0]
+                notes.append(f"numbers such as {example!r} read as {value}")
         spaced = typed.is_not_null() & (text != series)
         if spaced.any():
             n_spaced = sum(_occurrences(series, counts, spaced).values())
@@ -104,13 +120,36 @@ def _typed(text: pl.Series, decimal: str) -> pl.Series:
         numbers = _as_numbers(text, decimal)
         if numbers is not None:
             return numbers
+    elif decimal == "." and _may_be_numbers(plain_numbers(head), decimal):
+        plain = plain_numbers(text)
+        numbers = _as_numbers(plain, decimal) if _is_one_spelling(text, plain) else None
+        if numbers is not None:
+            return numbers
     if head.str.to_lowercase().is_in(["true", "false"]).all():
         lower = text.str.to_lowercase()
         if lower.drop_nulls().is_in(["true", "false"]).all():
             return lower == "true"
-    if head.str.contains(INSTANT).all() and present.str.contains(INSTANT).all():
+    if not parse_moments(head).null_count():
         return _as_instants(text)
     return text
+
+
+def _is_one_spelling(text: pl.Series, plain: pl.Series) -> bool:
+    """Whether the numbers of a column are certain to be what `plain_numbers` makes of them.
+
+    All or none have a percent sign. A comma that may stand for the decimal mark, in ``1,282``, is
+    no separator of thousands where a number from 1000 on comes without one.
+    """
+    present = text.drop_nulls()
+    present = present.filter(~present.is_in(NUMERIC_MARKERS))
+    percent = present.str.ends_with("%")
+    if percent.any() and not percent.all():
+        return False
+    commas = text.str.contains(",", literal=True)
+    if not commas.any() or text.str.contains(r",[0-9]{3}[.,]").any():
+        return True
+    bare = plain.filter(~commas.fill_null(False)).cast(pl.Float64, strict=False).abs().max()
+    return not (isinstance(bare, float) and bare >= 1000.0)
 
 
 def _may_be_numbers(head: pl.Series, decimal: str) -> bool:
@@ -142,11 +181,11 @@ def _as_numbers(text: pl.Series, decimal: str) -> pl.Series | None:
 
 def _as_instants(text: pl.Series) -> pl.Series:
     """ISO 8601 text as Date or Datetime; unchanged where a cell is no such date (31 June)."""
-    moments = parse_instants(text)
+    moments = parse_moments(text)
     if moments.null_count() != text.null_count():
         return text
     present = text.drop_nulls()
-    if bool((present.str.len_chars() == len("2000-01-01")).all()):
+    if not present.str.contains(":", literal=True).any():
         return moments.dt.date()
     if present.str.contains(r"(?:[Zz]|UTC|:[0-9.,]+ ?[+-][0-9:]+)$").any():
         return moments.dt.replace_time_zone("UTC")
@@ -170,17 +209,35 @@ def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
         found = list(_occurrences(cells, counts, chosen))
         return repr(found[0]) if found else None
 
-    plain = head.cast(pl.Float64, strict=False).is_not_null()
-    odd = head.str.contains(_ALMOST_NUMBER) & head.str.contains(r"[,'%$€£\s]")
+    plain = plain_numbers(head).cast(pl.Float64, strict=False).is_not_null()
+    odd = head.str.contains(_DECIMAL_COMMA)
     if odd.any() and (odd | plain).all():
         shown = repr(head.filter(odd).min())
         return f"{shown} is not read as a number: write 1234.5, or set decimal=','"
-    if most(plain):
-        bad = example(present, present.cast(pl.Float64, strict=False).is_null())
-        return None if bad is None else f"{bad} is no number, so the column is text"
+    if plain.all() and (plain_numbers(head) != head).any():
+        commas = head.filter(head.str.contains(",", literal=True))
+        if commas.len():
+            return (
+                f"{commas.min()!r} is not read as a number, since its comma may separate thousands "
+                "or a fraction: write 1282 or 1.282"
+            )
+        return f"{head.min()!r} is not read as a number: write it with digits and a point alone"
+    others = _occurrences(head, None if counts is None else weight, ~plain)
+    if most(plain) or (
+        head.len() >= _FEWEST_CELLS
+        and len(others) <= _FEW_MARKERS
+        and 2 * sum(others.values()) <= int(weight.sum() or 0)
+    ):
+        bad = example(present, plain_numbers(present).cast(pl.Float64, strict=False).is_null())
+        advice = "leave such cells empty if they are missing"
+        return None if bad is None else f"{bad} is no number, so the column is text; {advice}"
     if most(head.str.contains(INSTANT)):
         bad = example(present, parse_instants(present).is_null())
         return None if bad is None else f"{bad} is no date, so the column is text"
-    if head.str.contains(_ALMOST_DATE).all():
+    if (head.str.contains(_ALMOST_DATE) | head.str.contains(_NAMED_MONTH)).all():
         return f"{head.min()!r} is not read as a date: write YYYY-MM-DD"
+    if head.str.contains(_CLOCK).all():
+        return (
+            f"{head.min()!r} is a time of day, which is read as text: write its hours as a number"
+        )
     return None

@@ -241,6 +241,8 @@ def read_training_table(request: TableRequest, say: Callable[[str], None]) -> Tr
     _check_columns(frame, request)
     weight = None if request.weight is None else sample_weights(frame[request.weight])
     frame, kept = _rows_to_use(frame, weight, request, say)
+    if request.target in notes:
+        say(f"the target {request.target!r}: {notes[request.target]}")
     task = _task(frame[request.target], request, say)
     if task == "regression":
         classes, target = None, regression_target(frame[request.target])

@@ -13,7 +13,7 @@ from tabwright.errors import TableError
 from tabwright.tables.cells import (
     MISSING_MARKERS,
     NUMERIC_MARKERS,
-    parse_instants,
+    parse_moments,
     under_plain_name,
 )
 from tabwright.tables.dtypes import read_text
@@ -80,7 +80,7 @@ def _text_as(text: pl.Series, wanted: pl.DataType, decimal: str) -> pl.Series:
             return_dtype=pl.Boolean,
         )
     if wanted in (pl.Date, pl.Datetime):
-        moments = parse_instants(text)
+        moments = parse_moments(text)
         if isinstance(wanted, pl.Datetime) and wanted.time_zone is not None:
             moments = moments.dt.replace_time_zone("UTC")
         return moments.cast(wanted)

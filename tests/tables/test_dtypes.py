@@ -85,20 +85,43 @@ READ: dict[str, tuple[list[str | None], pl.DataType | type[pl.DataType], list[An
     "missing text": (["a", " ?"], pl.String, ["a", None], "1 cell read as missing: ' ?'"),
     "nothing but missing": (["?", ""], pl.String, [None, None], "1 cell read as missing: '?'"),
     "only markers of numbers": (["-", "."], pl.String, ["-", "."], ""),
-    "thousands": (
-        ["1,234", "12"],
+    "thousands": (["1,234", "12"], pl.Int64, [1234, 12], "numbers such as '1,234' read as 1234"),
+    "thousands or a fraction": (
+        ["1,234", "1235"],
         pl.String,
-        ["1,234", "12"],
+        ["1,234", "1235"],
         "'1,234' is not read as a number: write 1234.5, or set decimal=','",
     ),
-    "money": (["$5", "$6"], pl.String, ["$5", "$6"], "'$5' is not read as a number"),
+    "millions": (["1,234,567", "2000000"], pl.Int64, [1234567, 2000000], "read as 1234567"),
+    "thousands and a fraction": (["1'033.5", "2"], pl.Float64, [1033.5, 2.0], "read as 1033.5"),
+    "money": (["$5", "$6,000"], pl.Int64, [5, 6000], "numbers such as '$5' read as 5"),
+    "money behind": (["107 €", "8 €"], pl.Int64, [107, 8], "numbers such as '107 €' read as 107"),
+    "percent": (["4.5%", "1%"], pl.Float64, [4.5, 1.0], "read as"),
+    "percent and other numbers": (["4.5%", "1"], pl.String, ["4.5%", "1"], "is not read as a"),
+    "another minus": (["\u22125", "3"], pl.Int64, [-5, 3], "read as -5"),
+    "decimal commas": (["0,5", "1,25"], pl.String, ["0,5", "1,25"], "set decimal=','"),
+    "a marker that is not known": (
+        [*(str(i) for i in range(20)), *["#NULL!"] * 8],
+        pl.String,
+        [*(str(i) for i in range(20)), *["#NULL!"] * 8],
+        "'#NULL!' is no number, so the column is text; leave such cells empty",
+    ),
+    "months": (["2023-04", "2023-05"], pl.Date, [dt.date(2023, 4, 1), dt.date(2023, 5, 1)], ""),
+    "no months": (["2023-04", "2023-13"], pl.String, ["2023-04", "2023-13"], ""),
+    "clocks": (["16:26", "09:05"], pl.String, ["16:26", "09:05"], "is a time of day, read as"),
     "dates to guess": (
         ["01/02/2020", "3/4/2021"],
         pl.String,
         ["01/02/2020", "3/4/2021"],
         "'01/02/2020' is not read as a date: write YYYY-MM-DD",
     ),
-    "dates with names": (["1 Jan 2020"], pl.String, ["1 Jan 2020"], "'1 Jan 2020' is not read as"),
+    "dates with names": (
+        ["1 Jan 2020", "July 4, 2022", "sept 9 2021"],
+        pl.Date,
+        [dt.date(2020, 1, 1), dt.date(2022, 7, 4), dt.date(2021, 9, 9)],
+        "",
+    ),
+    "no dates with names": (["1 Jan 2020", "3 Mio 2020"], pl.String, ["1 Jan 2020", "3 Mio 2020"], ""),
     "other digits": (["١", "1"], pl.String, ["١", "1"], ""),
     "hexadecimal": (["0x10", "1"], pl.String, ["0x10", "1"], ""),
     "yes and no": (["yes", "no"], pl.String, ["yes", "no"], ""),
@@ -111,7 +134,7 @@ def test_text_gets_the_type_that_all_of_its_cells_have(case: str) -> None:
     series, found = read_text(_text(*text))
     assert series.dtype == dtype
     assert series.to_list() == wanted
-    assert found.startswith(note)
+    assert note in found
     assert bool(note) == bool(found)
 
 
