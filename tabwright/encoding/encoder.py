@@ -558,7 +558,9 @@ class TableEncoder:
 def _warn_of_unknown(column: pl.Series, codes: NDArray[np.int32]) -> None:
     """Say that a column holds other things than in training: codes for names, another language."""
     unknown = codes == UNKNOWN
-    if unknown.any():
+    others = column.alias("").filter(pl.Series(unknown))
+    # Where most cells are rare, new ones are everyday.
+    if others.len() and 2 * others.n_unique() <= others.len():
         first = str(column[int(unknown.argmax())])
         warnings.warn(
             f"no cell of column {column.name!r} is a level that the model knows; got "

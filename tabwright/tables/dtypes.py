@@ -224,7 +224,7 @@ def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
         return f"{head.min()!r} is not read as a number: write it with digits and a point alone"
     others = _occurrences(head, None if counts is None else weight, ~plain)
     if most(plain) or (
-        head.len() >= _FEWEST_CELLS
+        int(weight.sum() or 0) >= _FEWEST_CELLS
         and len(others) <= _FEW_MARKERS
         and 2 * sum(others.values()) <= int(weight.sum() or 0)
     ):
@@ -237,7 +237,5 @@ def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
     if (head.str.contains(_ALMOST_DATE) | head.str.contains(_NAMED_MONTH)).all():
         return f"{head.min()!r} is not read as a date: write YYYY-MM-DD"
     if head.str.contains(_CLOCK).all():
-        return (
-            f"{head.min()!r} is a time of day, which is read as text: write its hours as a number"
-        )
+        return f"{head.min()!r} is a time of day, read as text: write its hours as a number"
     return None

@@ -303,7 +303,10 @@ def sample_weights(column: pl.Series) -> np.ndarray:
     """
     rule = f"the weights in column {column.name!r} must be numbers of at least 0"
     if column.dtype == pl.String:
-        column = to_numbers(column)
+        try:
+            column = to_numbers(column)
+        except TableError as error:
+            raise TableError(f"{rule}; {error}") from error
     if not column.dtype.is_numeric():
         raise TableError(f"{rule}; got {column.dtype}; name a column of numbers")
     weights: np.ndarray = column.cast(pl.Float64).to_numpy()

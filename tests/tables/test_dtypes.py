@@ -121,7 +121,12 @@ READ: dict[str, tuple[list[str | None], pl.DataType | type[pl.DataType], list[An
         [dt.date(2020, 1, 1), dt.date(2022, 7, 4), dt.date(2021, 9, 9)],
         "",
     ),
-    "no dates with names": (["1 Jan 2020", "3 Mio 2020"], pl.String, ["1 Jan 2020", "3 Mio 2020"], ""),
+    "no dates with names": (
+        ["1 Jan 2020", "3 Mio 2020"],
+        pl.String,
+        ["1 Jan 2020", "3 Mio 2020"],
+        "is not read as a date",
+    ),
     "other digits": (["١", "1"], pl.String, ["١", "1"], ""),
     "hexadecimal": (["0x10", "1"], pl.String, ["0x10", "1"], ""),
     "yes and no": (["yes", "no"], pl.String, ["yes", "no"], ""),
