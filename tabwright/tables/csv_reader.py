@@ -180,8 +180,12 @@ def _decoded(path: Path, encoding: str, chunk_bytes: int) -> Iterator[bytes]:
             elif not (block.isascii() and not decoder.getstate()[0]):
                 decoder.decode(block, final=not following)
             if old_returns is None:
-                old_returns = b"\n" not in block and b"\r" in block
-            yield block.replace(b"\r", b"\n") if old_returns else block
+                # Records that end in returns alone, whatever ends the last of them.
+                alone = block.replace(b"\r\n", b"").rstrip(b"\n")
+                old_returns = b"\n" not in alone and b"\r" in alone
+            if old_returns:
+                block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            yield block
             block = following
 
 
@@ -200,7 +204,7 @@ def _whole_records(path: Path, layout: CsvFormat, chunk_bytes: int) -> Iterator[
             raise _unclosed(path, rest, first_line)
     if layout.quotes and rest.count(b'"') % 2:
         raise _unclosed(path, rest, first_line)
-    if rest.strip():
+    if rest.strip(b"\r\n"):
         yield rest
 
 
@@ -425,17 +429,33 @@ def _sniffed(path: Path, records: list[bytes], *, quotes: bool) -> str:
     most = 1
     for delimiter in _DELIMITERS:
         widths = {len(_fields(record, delimiter, quotes=quotes)) for record in records}
+        # A comma in every line may stand in a cell: what makes more columns splits the file.
         if len(widths) == 1 and max(widths) > most:
-            if delimiter == ",":
-                return ","
             best, most = delimiter, max(widths)
     if most == 1:
+        _refuse_columns_of_spaces(path, records)
         # No delimiter splits all lines alike: that of the header, so that the error names a line.
         header = _fields(records[0], ",", quotes=quotes)
         if len(header) == 1:
             widths_of = {d: len(_fields(records[0], d, quotes=quotes)) for d in _DELIMITERS}
             best = max(_DELIMITERS, key=lambda d: widths_of[d])
     return best
+
+
+def _refuse_columns_of_spaces(path: Path, records: list[bytes]) -> None:
+    """Refuse lines of numbers that spaces separate, which would be one column of text."""
+    rows = [record.decode().split() for record in records]
+    if len({len(row) for row in rows}) != 1 or len(rows) < 2 or len(rows[0]) < 2:
+        return
+    try:
+        [float(cell) for row in rows[1:] for cell in row]
+    except ValueError:
+        return
+    raise TableError(
+        f"{path}: columns must have a separator of one character; got {len(rows[0])} columns "
+        "separated by spaces; write the file with commas, e.g. with "
+        "pandas.read_csv(path, sep=r'\\s+').to_csv(...)"
+    )
 
 
 def _refuse_data(path: Path, first: list[str]) -> None:

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tabwright.errors import TableError
+from tabwright.tables import read_table
 from tabwright.tables.csv_reader import CsvFormat, csv_frames, text_blocks
 
 
@@ -220,3 +221,43 @@ def test_memory_is_bounded_by_the_chunk(tmp_path: Path) -> None:
     assert sum(map(len, frames)) == 5_000
     assert max(map(len, frames)) <= 500
     assert max(map(len, text_blocks(path, "utf-8", chunk_bytes=1_000))) <= 1_000
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r", b"\r\n"])
+def test_returns_end_records_whatever_ends_the_file(end: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"a,b\r1,x\r2,y" + end)
+    assert read_table(path).to_dicts() == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_last_row_of_empty_cells_is_a_row(end: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_bytes(("u\tv\n0.5\t1\n\t\n0.1\t2\n\t" + end).encode())
+    assert read_table(path)["u"].to_list() == [0.5, None, 0.1, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("Preis, EUR;menge;y\n1,10;2;a\n3,20;4;b\n", ["Preis, EUR", "menge", "y"]),
+        ("name;town, country;y\nn1;Oslo, NO;0\nn2;Rom, IT;1\n", ["name", "town, country", "y"]),
+        ("a\tb,c\ty\n1\t2,3\t0\n", ["a", "b,c", "y"]),
+        ("a,b;c,d\n1,2;3,4\n", ["a", "b;c", "d"]),
+    ],
+)
+def test_the_delimiter_is_what_makes_most_columns(
+    text: str, columns: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding="utf-8")
+    assert read_table(path).columns == columns
+
+
+def test_numbers_between_spaces_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.data"
+    path.write_text("a b y\n0.5   1  2\n1.5 3 4\n", encoding="utf-8")
+    with pytest.raises(TableError, match="must have a separator of one character; got 3 columns"):
+        read_table(path)
+    path.write_text("full name\nAda Byron\nAlan Turing\n", encoding="utf-8")
+    assert read_table(path).columns == ["full name"]
