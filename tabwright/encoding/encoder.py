@@ -308,7 +308,7 @@ class TableEncoder:
 
     # ---------------------------------------------------------------- transform and expand
 
-    def transform(self, frame: pl.DataFrame) -> Compact:
+    def transform(self, frame: pl.DataFrame, *, warns: bool = False) -> Compact:
         """Encode a frame.
 
         Parameters
@@ -316,6 +316,8 @@ class TableEncoder:
         frame : polars.DataFrame
             Columns in any order; other columns than those of the training table are ignored with
             one warning, those set aside there without. By position if `named` is False.
+        warns : bool, default=False
+            Whether to warn of a column of which no cell is a known level.
 
         Returns
         -------
@@ -334,7 +336,7 @@ class TableEncoder:
             return self._row_by_row(frame)
         numeric = np.empty((len(frame), self._layout.n_numeric), dtype=np.float32)
         codes = np.empty((len(frame), self.plan_.n_codes), dtype=np.int32)
-        self._fill_all(self._used_series(frame), numeric, codes, categories=True)
+        self._fill_all(self._used_series(frame), numeric, codes, categories=True, warns=warns)
         return Compact(numeric, codes)
 
     def _row_by_row(self, frame: pl.DataFrame) -> Compact:
@@ -457,6 +459,7 @@ class TableEncoder:
         codes: NDArray[np.int32],
         *,
         categories: bool,
+        warns: bool = False,
     ) -> None:
         n_rows = len(numeric)
         # Column after column within a chunk of rows: the rows stay in the cache, and the
@@ -473,7 +476,7 @@ class TableEncoder:
                 }
             )
             try:
-                self._fill(part, numeric[rows], codes[rows], categories)
+                self._fill(part, numeric[rows], codes[rows], categories, warns)
             except TableError:
                 # The message must name the row of the table, not of the chunk.
                 if not whole:
@@ -488,6 +491,7 @@ class TableEncoder:
         numeric: NDArray[np.float32],
         codes: NDArray[np.int32],
         categories: bool,
+        warns: bool,
     ) -> None:
         plan, at = self.plan_, 0
         for column, origin in zip(series["numeric"], plan.origins, strict=True):
@@ -508,7 +512,8 @@ class TableEncoder:
             zip(series["category"], plan.categories, strict=True)
         ):
             full = category.codes_of_cells(column)
-            if len(full) >= _TELLING_ROWS and category.levels and not (full >= FIRST_LEVEL).any():
+            has_known = not category.levels or (full >= FIRST_LEVEL).any()
+            if warns and len(full) >= _TELLING_ROWS and not has_known:
                 _warn_of_unknown(column, full)
             codes[:, j] = category.input_codes(full)
             if category.statistics is not None:

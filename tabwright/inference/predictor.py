@@ -251,4 +251,4 @@ class Predictor:
         return outputs if self.model.classes is None else self.calibrated(outputs)
 
     def _frame_outputs(self, frame: pl.DataFrame) -> FloatArray:
-        return self.network(self.model.encoder.transform(frame))
+        return self.network(self.model.encoder.transform(frame, warns=True))

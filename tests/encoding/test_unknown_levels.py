@@ -18,7 +18,7 @@ def encoder() -> TableEncoder:
 def test_a_column_without_a_known_level_is_told_of() -> None:
     frame = pl.DataFrame({"city": ["0", "1", None] * 10, "x": [0.0] * 30})
     with pytest.warns(UserWarning, match="no cell of column 'city' is .* got 20 others, the first"):
-        encoder().transform(frame)
+        encoder().transform(frame, warns=True)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,13 @@ def test_other_columns_are_not(cells: list[str | None]) -> None:
     frame = pl.DataFrame(
         {"city": cells, "x": [0.0] * len(cells)}, schema_overrides={"city": pl.String}
     )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder().transform(frame, warns=True)
+
+
+def test_a_fit_hears_nothing_of_it() -> None:
+    frame = pl.DataFrame({"city": ["0"] * 30, "x": [0.0] * 30})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encoder().transform(frame)
