@@ -181,8 +181,8 @@ def _decoded(path: Path, encoding: str, chunk_bytes: int) -> Iterator[bytes]:
                 decoder.decode(block, final=not following)
             if old_returns is None:
                 # Records that end in returns alone, whatever ends the last of them.
-                alone = block.replace(b"\r\n", b"").rstrip(b"\n")
-                old_returns = b"\n" not in alone and b"\r" in alone
+                has_newline = b"\n" in block.rstrip(b"\r\n")
+                old_returns = not has_newline and b"\r" in block.replace(b"\r\n", b"")
             if old_returns:
                 block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             yield block
