@@ -83,7 +83,9 @@ def read_text(
         first = ", ".join(repr(marker) for marker in list(markers)[:3])
         notes.append(f"{cells} read as missing: {first}")
     if typed.dtype.is_numeric():
-        if decimal == ".":
+        # Most columns are numbers as they stand, and need no other spelling looked for.
+        is_plain = text.cast(pl.Float64, strict=False).null_count() <= typed.null_count()
+        if decimal == "." and not is_plain:
             spelled = typed.is_not_null() & (plain_numbers(text) != text)
             if spelled.any():
                 example = next(iter(_occurrences(text, counts, spelled)))
