@@ -3,7 +3,7 @@
 Every score is written once, as a function of a matrix of row weights, one line a resample, so that
 a value and its bootstrap interval come from the same code. scikit-learn has most of the values but
 neither the intervals nor all of the weights; the tests hold each value to scikit-learn's. Rules
-that turn probabilities into decisions live in `decisions.py`.
+that turn probabilities into decisions live in `calibration/decisions.py`.
 """
 
 from __future__ import annotations

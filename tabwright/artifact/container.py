@@ -4,8 +4,8 @@ An artifact is a `.safetensors` file with one metadata key, ``tabwright``, that 
 JSON text: ``{"document": ..., "format": 1, "needs": "0.1.0", "sha256": "..."}``. Arrays are
 tensors, everything else is the document. The digest is that of the whole file with the digest's
 own 64 places set to "0"; it tells damage, not forgery. What the document must hold is not known
-here: `schema.py` has the tools, each room checks its own part, and `formats.py` has the rule by
-which later versions may add to a frozen format.
+here: `schema.py` has the tools, each module checks its own part, and
+`artifact/format_versions.py` has the rule by which later versions may add to a frozen format.
 
 The header is read by our own code, since the safetensors library accepts what a trusted file must
 not have (duplicate keys, unknown fields, any name); any safetensors reader can open the result.

@@ -1,6 +1,7 @@
 """Maps from probabilities to better ones, ready to apply: calibrators, and other class priors.
 
-NumPy alone. How a calibrator is fitted, and whether it is accepted, is `calibration.py`'s affair.
+NumPy alone. How a calibrator is fitted, and whether it is accepted, is decided in
+`calibration/fit.py`.
 """
 
 from __future__ import annotations

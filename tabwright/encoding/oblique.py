@@ -1,7 +1,7 @@
 """Weighted sums of two numeric columns as further columns: what a slanted cut through them sees.
 
 `ObliqueColumn` says of which two columns and how; `fill_obliques` writes such columns behind the
-others of the compact form. Which ones a table needs is `oblique_search.py`'s affair.
+others of the compact form. Which ones a table needs is `encoding/oblique_search.py`'s affair.
 """
 
 from __future__ import annotations

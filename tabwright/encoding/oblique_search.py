@@ -2,7 +2,7 @@
 
 A step along a slanted line, such as a coast across latitude and longitude, is a staircase to bins
 of the two columns, and a network learns it slowly. `ObliqueSearch` looks for such sums and keeps
-those that rows held out prove; what becomes of them is `obliques.py`'s affair.
+those that rows held out prove; what becomes of them is `encoding/oblique.py`'s affair.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ObliqueSearch:
 
     The best of some hundred sums is chosen by rows that are also used to judge it, and a network
     may learn by itself what the random units do not: that the sums help is for a network to
-    show (`sum_trial.py`).
+    show (`fitting/oblique_trial.py`).
 
     There is no search below 1,500 distinct rows, with more than 256 columns, or with ten classes
     or more. The fitting by turns is that of Hastie and Tibshirani, "Generalized Additive Models",

@@ -2,7 +2,7 @@
 
 Here lives the state of a fitted `TableEncoder` with its way into a file and back, and what
 follows from it alone: the layout of the network's inputs and their names. Fitting and encoding
-are done in `plan_fit.py` and `features.py`.
+are done in `plan_fit.py` and `encoding/encoder.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One training run of a table in memory: members, objective and rows put together.
 
 Rows come here encoded, targets prepared and settings resolved; what is fitted before, and what
-becomes of the members afterwards, is `pipeline.py`'s affair.
+becomes of the members afterwards, is `fitting/fit_table.py`'s affair.
 """
 
 from __future__ import annotations

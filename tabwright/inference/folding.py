@@ -1,6 +1,6 @@
 """The members' layers as the networks in NumPy want them: batch norm folded in, stacked.
 
-Here the parameters of `models.py` become `Layers`; `folded.py` runs them.
+Here the parameters of `models.py` become `Layers`; `inference/numpy_network.py` runs them.
 """
 
 from __future__ import annotations

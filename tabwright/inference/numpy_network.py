@@ -2,7 +2,7 @@
 
 `FoldedNetwork` runs what `models.py` trains, without torch, in blocks of rows over buffers that
 each thread allocates once. It takes rows as network inputs, or encoded and not widened: then the
-first layer is `first_layer.py`'s. What its outputs mean is `predictor.py`'s affair.
+first layer is `inference/first_layer.py`'s. What its outputs mean is `predictor.py`'s affair.
 
 A row's outputs must not hang on its place in a batch. A matrix product rounds the rows at the
 ragged edge of its matrices in another way than those within, so all blocks of a call are of one

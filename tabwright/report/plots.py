@@ -1,9 +1,9 @@
 """The charts of Tabwright, from plain arrays; sample weights count throughout.
 
-Every function returns a matplotlib `Figure` of its own, in the palette of `drawing.py`:
+Every function returns a matplotlib `Figure` of its own, in the palette of `report/svg.py`:
 `figure.savefig("chart.png")` writes it, `drawing.to_svg` puts it into a page. Colour is never the
 only sign: lines differ by dashes, groups by labels. Here live training, values and importance;
-the charts of probabilities and decisions come from `class_plots.py`.
+the charts of probabilities and decisions come from `report/probability_plots.py`.
 """
 
 from __future__ import annotations

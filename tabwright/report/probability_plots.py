@@ -1,7 +1,7 @@
 """Charts of probabilities and decisions, from plain arrays; sample weights count throughout.
 
 Reliability, precision and recall, confidence, confusion. The other charts, and what all of them
-have in common, are in `plots.py`, which is the door to these too.
+have in common, are in `report/plots.py`, which is the door to these too.
 """
 
 from __future__ import annotations

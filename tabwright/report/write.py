@@ -1,7 +1,7 @@
 """`write_report`: a fitted model on labelled rows as one self-contained HTML file.
 
 The page needs no network, runs no script and opens from disk. The parts are in
-`report_sections.py`, their numbers in `assessment.py`.
+`report/sections.py`, their numbers in `report/assessment.py`.
 """
 
 from __future__ import annotations

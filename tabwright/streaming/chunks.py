@@ -2,7 +2,7 @@
 
 A chunk is a run of neighbouring rows of one file. Which part of the work a row belongs to is told
 by a stable hash of the seed, the file and the row's number, so that every pass over the table and
-every worker agrees. How files are read lives in `table_files.py`.
+every worker agrees. How files are read lives in `tables/reading.py`.
 """
 
 from __future__ import annotations

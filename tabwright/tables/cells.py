@@ -2,7 +2,7 @@
 
 Reading a file and encoding a frame in memory go through the same rules here, so that a column
 means the same however it arrived. Nothing here knows of files or of whole tables; which type a
-column of text has is decided in `text_columns.py`.
+column of text has is decided in `tables/dtypes.py`.
 """
 
 from __future__ import annotations

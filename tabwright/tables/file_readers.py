@@ -1,7 +1,7 @@
 """One table file as polars frames: whole, or piece by piece.
 
-Several files as one table are put together in `table_files.py`; how CSV text is cut into records
-lives in `csv_text.py`.
+Several files as one table are put together in `tables/reading.py`; how CSV text is cut into records
+lives in `tables/csv_reader.py`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Tables in files: reading, whole and in batches.
 
 CSV, TSV, JSON lines, Parquet, Arrow (Feather) and Excel; one file, a list, a pattern or a folder
-of files with one schema. Which files they are is found in `table_paths.py`, one file is read in
-`file_frames.py`, types that are given are checked in `text_types.py`; writing lives in
-`table_writer.py`.
+of files with one schema. Which files they are is found in `tables/paths.py`, one file is read in
+`tables/file_readers.py`, types that are given are checked in `tables/text_types.py`; writing lives in
+`tables/writing.py`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def read_table(
 ) -> pl.DataFrame:
     """Read a table from a file, or from several with one schema.
 
-    Columns of CSV files get the type that all of their cells have (`text_columns.read_text`); the
+    Columns of CSV files get the type that all of their cells have (`dtypes.read_text`); the
     other formats bring types of their own.
 
     Parameters

@@ -1,6 +1,6 @@
 """What each column of a table is for: `profile_table` infers roles, sets columns aside, says why.
 
-Reading files lives in `table_files.py`; what a cell means in `cells.py`; nothing here changes a
+Reading files lives in `tables/reading.py`; what a cell means in `cells.py`; nothing here changes a
 table.
 """
 

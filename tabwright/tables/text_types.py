@@ -1,6 +1,6 @@
 """Types that are given, or found piece by piece; a cell that does not fit its type is named.
 
-What the text of a whole column means by itself is decided in `text_columns.read_text`.
+What the text of a whole column means by itself is decided in `dtypes.read_text`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Writing tables to files, whole or not at all; in pieces where they are larger than memory.
 
-Reading lives in `table_files.py`.
+Reading lives in `tables/reading.py`.
 """
 
 from __future__ import annotations

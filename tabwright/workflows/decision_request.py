@@ -1,6 +1,6 @@
 """A wanted decision rule in words: `--decision` and files of costs.
 
-What a rule is, and how it is tuned, lives in `decisions.py`.
+What a rule is, and how it is tuned, lives in `calibration/decisions.py`.
 """
 
 from __future__ import annotations
