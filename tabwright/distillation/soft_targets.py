@@ -3,7 +3,8 @@
 A `Lesson` is what a teacher says of the training rows, and of rows without a label. `trials` lists
 the ways to teach that are worth a try; `best_student` keeps what does best on validation rows, so
 that a teacher who does not help is not listened to. How a network is trained on a lesson is
-`fitting/fit_table.py`'s affair, sizes and verdicts are in `fitting/distill_table.py` and `distillation/fidelity.py`.
+`fitting/fit_table.py`'s affair, sizes and verdicts are in `fitting/distill_table.py` and
+`distillation/fidelity.py`.
 """
 
 from __future__ import annotations

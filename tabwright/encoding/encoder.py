@@ -5,8 +5,10 @@ columns, centred and scaled, and integer codes. `expand` widens that to the inpu
 bins, missing indicators, cycles, one input per level. The compact form is what stays in memory;
 expanding is cheap and happens batch by batch. What the training rows decide is found in
 `plan_fit.py` and kept as a `plan.EncodingPlan`. The parts live in `encoding/numeric.py` (numbers),
-`encoding/categorical.py` (categories), `encoding/value_statistics.py` (target statistics of numbers), `encoding/oblique.py` (sums of two
-numbers), `encoding/calendar_cycles.py` (calendars) and `encoding/layout.py` (widening); what a cell means is decided in
+`encoding/categorical.py` (categories), `encoding/value_statistics.py` (target statistics of
+numbers), `encoding/oblique.py` (sums of two
+numbers), `encoding/calendar_cycles.py` (calendars) and `encoding/layout.py` (widening); what a cell
+means is decided in
 `tables.py`.
 """
 
@@ -105,7 +107,8 @@ class TableEncoder:
         scores. "quantile_ple" and "tree_ple": piecewise-linear bins between quantiles, or between
         the thresholds of a decision tree on the target; elapsed time keeps its value and gets no
         bins. With "tree_ple" columns whose single values tell more than bins can show, as rows
-        held out prove, get target statistics too (`encoding/value_statistics.py`), and sums and differences of two
+        held out prove, get target statistics too (`encoding/value_statistics.py`), and sums and
+        differences of two
         columns are added where they prove to tell what bins do not (`encoding/oblique_search.py`).
     n_bins : int, default=16
         Bins per numeric column at the most; fewer for columns with few distinct values, and for

@@ -1,6 +1,7 @@
 """What it takes to prove on held-out rows that a column tells something: rows, folds, errors.
 
-`encoding/value_statistics.py` and `encoding/oblique_search.py` compare ways to predict the target, fitted on four fifths of
+`encoding/value_statistics.py` and `encoding/oblique_search.py` compare ways to predict the target,
+fitted on four fifths of
 some training rows, on the other fifth. Here live the choice of the rows, the fifths, the target
 that is predicted, and the difference in units of its standard error.
 """

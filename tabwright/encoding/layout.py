@@ -2,7 +2,8 @@
 
 Here live `Layout`, which says where every input comes from, and its two executors. Both run the
 same float32 operations in the same order, none of them fused, so that they agree bit for bit on
-a CPU. What the numbers of the compact form mean is decided in `encoding/numeric.py`, `encoding/categorical.py` and
+a CPU. What the numbers of the compact form mean is decided in `encoding/numeric.py`,
+`encoding/categorical.py` and
 `encoding/calendar_cycles.py`; nothing is fitted here.
 """
 

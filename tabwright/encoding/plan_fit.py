@@ -1,7 +1,8 @@
 """Fitting the encoder: from the training rows of a table to an `EncodingPlan`.
 
 `fit_plan` goes through the columns once and asks the rooms of each part what they make of them:
-`encoding/numeric.py`, `encoding/value_statistics.py`, `encoding/categorical.py`, `encoding/oblique_search.py`, `encoding/oblique.py`. What a plan then does
+`encoding/numeric.py`, `encoding/value_statistics.py`, `encoding/categorical.py`,
+`encoding/oblique_search.py`, `encoding/oblique.py`. What a plan then does
 with rows is `encoding/encoder.py`'s affair.
 """
 

@@ -1,6 +1,7 @@
 """The encoder as ONNX nodes: from raw columns to the inputs of the networks.
 
-Each step has its twin in `encoding/encoder.py`, `encoding/numeric.py`, `encoding/calendar_cycles.py` or `encoding/layout.py`, in the same
+Each step has its twin in `encoding/encoder.py`, `encoding/numeric.py`,
+`encoding/calendar_cycles.py` or `encoding/layout.py`, in the same
 dtype and the same order, so that values on the edge of a bin fall on the same side. What a graph
 is given for a cell, missing ones included, is decided here.
 """

@@ -1,7 +1,8 @@
 """What stands behind the encoder, as ONNX nodes: networks, averaging, class prior, calibration,
 decision rule.
 
-The twins are `inference/numpy_network.py`, `calibration/calibrator.py` and `TargetScale`: networks in float32, everything
+The twins are `inference/numpy_network.py`, `calibration/calibrator.py` and `TargetScale`: networks
+in float32, everything
 behind them in float64.
 """
 

@@ -1,6 +1,7 @@
 """What a report says about a model, as numbers: scores, intervals, baselines, the hardest rows.
 
-All of it comes from labelled rows that had no part in training. How it is shown is `report/write.py`'s
+All of it comes from labelled rows that had no part in training. How it is shown is
+`report/write.py`'s
 affair.
 """
 

@@ -1,6 +1,7 @@
 """The parts of a report, each as one `Section`: what is said and shown about a model.
 
-The numbers come from `report/assessment.py` and from the model itself, charts from `report/plots.py`; every
+The numbers come from `report/assessment.py` and from the model itself, charts from
+`report/plots.py`; every
 name, label and cell goes through `report/markup.py`, which escapes it.
 """
 

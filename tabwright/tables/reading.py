@@ -2,7 +2,8 @@
 
 CSV, TSV, JSON lines, Parquet, Arrow (Feather) and Excel; one file, a list, a pattern or a folder
 of files with one schema. Which files they are is found in `tables/paths.py`, one file is read in
-`tables/file_readers.py`, types that are given are checked in `tables/text_types.py`; writing lives in
+`tables/file_readers.py`, types that are given are checked in `tables/text_types.py`; writing lives
+in
 `tables/writing.py`.
 """
 
