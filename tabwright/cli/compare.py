@@ -109,20 +109,16 @@ def compare(
 ) -> None:
     """Cross-validate the modes beside tree ensembles and say which to use."""
     with readable_errors(as_json=as_json), ExitStack() as stack:
+        from tabwright.tables.column_uses import ColumnUses
         from tabwright.tables.labelled import TableRequest
         from tabwright.workflows.compare import CompareRequest, run_comparison
 
         settings: dict[str, Any] = {"n_members": members, "max_epochs": epochs}
         request = CompareRequest(
             table=TableRequest(
-                table=table,
-                target=target,
-                drop=tuple(drop or ()),
-                task=task,
-                time=time_column,
-                group=group,
-                weight=weight,
-                drop_null_target=drop_null_target,
+                table,
+                ColumnUses(target, tuple(drop or ()), group, weight, time_column, drop_null_target),
+                task,
             ),
             modes=tuple(mode or ()),
             references=references,

@@ -96,6 +96,7 @@ def distill(
     """Teach a small network what a model or tree ensemble knows; say if it helped."""
     with readable_errors(as_json=as_json):
         from tabwright.fitting.distill_table import Budget
+        from tabwright.tables.column_uses import ColumnUses
         from tabwright.tables.labelled import TableRequest
         from tabwright.workflows.distill import DistillRequest, run_distillation
 
@@ -107,14 +108,9 @@ def distill(
         request = DistillRequest(
             teacher=teacher,
             table=TableRequest(
-                table=table,
-                target=target,
-                drop=tuple(drop or ()),
-                task=task,
-                time=time_column,
-                group=group,
-                weight=weight,
-                drop_null_target=drop_null_target,
+                table,
+                ColumnUses(target, tuple(drop or ()), group, weight, time_column, drop_null_target),
+                task,
             ),
             output=output,
             test_fraction=test_fraction,

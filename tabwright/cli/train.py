@@ -238,6 +238,7 @@ def train(
     """Train a model on a table, score it on held-out rows, save it as one file."""
     with readable_errors(as_json=as_json):
         from tabwright.streaming.memory import bytes_of
+        from tabwright.tables.column_uses import ColumnUses
         from tabwright.tables.labelled import TableRequest
         from tabwright.workflows.decision_request import DecisionRequest
         from tabwright.workflows.train import TrainRequest, run_training
@@ -268,14 +269,9 @@ def train(
             settings["refit"] = True
         request = TrainRequest(
             table=TableRequest(
-                table=table,
-                target=target,
-                drop=tuple(drop or ()),
-                task=task,
-                time=time_column,
-                group=group,
-                weight=weight,
-                drop_null_target=drop_null_target,
+                table,
+                ColumnUses(target, tuple(drop or ()), group, weight, time_column, drop_null_target),
+                task,
             ),
             output=output,
             test_fraction=test_fraction,

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tabwright.distillation.augmentation import (
     Augmentation,
@@ -35,6 +35,7 @@ from tabwright.inference.predictor import Predictor
 from tabwright.metrics import row_log_loss
 from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
+from tabwright.tables.labelled import LabelledRows
 
 __all__ = ["Lesson", "Teaching", "Trial", "best_student", "prepare_lesson", "row_losses", "trials"]
 
@@ -70,8 +71,8 @@ class Teaching:
     report : bool
         Whether the fit ends with a report, where it trained the network without a teacher too:
         where no `teacher_weight` is given.
-    judged : tuple of (DataFrame, ndarray, ndarray or None), or None
-        Rows, targets and weights for that report, which have no other part in the fit; None: the
+    judged : LabelledRows or None
+        Rows for that report, which have no other part in the fit; None: the
         validation rows, and the report says so.
     """
 
@@ -80,7 +81,7 @@ class Teaching:
     lesson: Lesson | None = None
     n_threads: int = 1
     report: bool = True
-    judged: tuple[pl.DataFrame, NDArray[Any], FloatArray | None] | None = None
+    judged: LabelledRows | None = None
 
 
 @dataclass(frozen=True)
@@ -148,39 +149,31 @@ class Trial:
 
 
 def prepare_lesson(
-    frame: pl.DataFrame,
+    rows: LabelledRows,
     profile: TableProfile,
-    target: NDArray[Any],
     *,
     settings: FitSettings,
     teaching: Teaching,
     classes: NDArray[Any] | None = None,
-    sample_weight: FloatArray | None = None,
     class_weights: FloatArray | None = None,
-    groups: ArrayLike | None = None,
 ) -> Lesson:
     """Fit the teacher out of fold, make rows near the training rows, and label everything.
 
     Parameters
     ----------
-    frame : polars.DataFrame
-        Training rows only.
+    rows : LabelledRows
+        Training rows only, of weights above 0. Rows of one group stay in one fold; a made-up row
+        has the weight of the row that it started from.
     profile : TableProfile
         Of these rows.
-    target : ndarray of shape (n,)
-        Class codes, int64, or values, float64.
     settings : FitSettings
         Its `augmentation` says which rows to make, its `random_state` decides every draw.
     teaching : Teaching
     classes : ndarray of shape (n_classes,) or None
         The labels; None in regression.
-    sample_weight : ndarray of shape (n,), float64, optional
-        Above 0. A made-up row has the weight of the row that it started from.
     class_weights : ndarray of shape (n_classes,), float64, optional
         The teacher's probabilities are brought to the class prior that these weights imply, since
         the teacher does not see them.
-    groups : array-like of shape (n,), optional
-        Rows of one group stay in one fold.
 
     Returns
     -------
@@ -195,20 +188,20 @@ def prepare_lesson(
     ImportError
         If a teacher's library is not installed.
     """
-    unlabelled = teaching.unlabelled
+    unlabelled, frame = teaching.unlabelled, rows.frame
     if unlabelled is not None:
         # Before the long work: other columns are refused here.
         with_unlabelled_rows(frame.clear(), unlabelled, profile)
     taught = soft_labels(
         frame,
         profile,
-        target,
+        rows.target,
         task=settings.task,
         n_classes=0 if classes is None else len(classes),
         classes=classes,
         teacher=teaching.teacher,
-        sample_weight=sample_weight,
-        groups=groups,
+        sample_weight=rows.weight,
+        groups=rows.groups,
         random_state=settings.random_state,
         n_threads=teaching.n_threads,
     )
@@ -220,8 +213,8 @@ def prepare_lesson(
     extra = with_unlabelled_rows(made, unlabelled, profile)
     said = taught.predict(extra)
     weight = None
-    if sample_weight is not None or class_weights is not None:
-        own = np.ones(len(frame)) if sample_weight is None else sample_weight
+    if rows.weight is not None or class_weights is not None:
+        own = np.ones(len(rows)) if rows.weight is None else rows.weight
         # A row of the user's own counts as a training row does on average.
         weight = np.concatenate([own[starts], np.full(len(extra) - len(starts), own.mean())])
         if class_weights is not None:

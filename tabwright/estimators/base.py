@@ -18,7 +18,6 @@ from torch import nn
 
 from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import Teaching
-from tabwright.errors import TableError
 from tabwright.fitting.fit_table import LabelledRows
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.pandas_row import row_cells
@@ -26,6 +25,7 @@ from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.memory import bytes_of, reason_to_stream
 from tabwright.tables import as_frame, read_table
+from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.paths import Source
 from tabwright.training.callbacks import Callback, as_callback, telling_failures
 from tabwright.training.checkpoints import Checkpoint
@@ -33,14 +33,12 @@ from tabwright.training.loop import Epoch
 
 if TYPE_CHECKING:
     from tabwright.export.onnx import ParityReport
-    from tabwright.streaming.scan import StreamColumns
 
 __all__ = [
     "Callbacks",
     "EvalSet",
     "TabularEstimator",
     "eval_parts",
-    "optional_column",
     "remove_finished",
     "single_column",
 ]
@@ -106,13 +104,26 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
             )
         return frame.rename(dict(zip(frame.columns, training.columns, strict=True)))
 
-    def _rows(self, X: object, target: np.ndarray, sample_weight: object) -> LabelledRows:
+    def _rows(
+        self,
+        X: object,
+        target: np.ndarray,
+        sample_weight: object,
+        groups: object = None,
+        time: object = None,
+    ) -> LabelledRows:
         frame, _ = self._frame(X)
         if len(frame) != len(target):
             raise ValueError(
                 f"X and y must have the same number of rows; got {len(frame)} and {len(target)}"
             )
-        return LabelledRows(frame, target, self._checked_weight(sample_weight, frame))
+        return LabelledRows(
+            frame,
+            target,
+            self._checked_weight(sample_weight, frame),
+            _optional_column(groups, "groups", len(frame)),
+            _optional_column(time, "time", len(frame)),
+        )
 
     def _remember(self, model: FittedModel) -> None:
         self.model_ = model
@@ -226,9 +237,8 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         """
         # What reads from disk is loaded here: most fits never need it.
         from tabwright.fitting.fit_files import fit_files
-        from tabwright.streaming.scan import StreamColumns
 
-        columns = StreamColumns(target, tuple(drop), group, weight, drop_null_target)
+        columns = ColumnUses(target, tuple(drop), group, weight, None, drop_null_target)
         budget = bytes_of(memory) if isinstance(memory, str) else memory
         if reason_to_stream(source, budget) is None:
             frame, y, given = _in_memory(source, columns)
@@ -336,7 +346,7 @@ def single_column(y: Any, owner: str) -> Any:
     return y
 
 
-def optional_column(values: Any, name: str, n_rows: int) -> np.ndarray | None:
+def _optional_column(values: Any, name: str, n_rows: int) -> np.ndarray | None:
     """Groups or times as an array, one value a row; dates in a list become datetimes."""
     if values is None:
         return None
@@ -368,21 +378,13 @@ class _Printer(Callback):
 
 
 def _in_memory(
-    source: Source, columns: StreamColumns
+    source: Source, columns: ColumnUses
 ) -> tuple[pl.DataFrame, pl.Series, dict[str, pl.Series]]:
     """Features, target, and what else `fit` takes of a table that fits in memory."""
     frame = read_table(source)
-    named = (columns.target, *columns.drop, columns.group, columns.weight)
-    absent = [name for name in named if name is not None and name not in frame.columns]
-    if absent:
-        raise TableError(
-            f"the table has no column {absent[0]!r}; its columns are "
-            f"{', '.join(frame.columns[:30])}"
-        )
+    columns.check(frame.columns)
     if columns.drop_null_target:
         frame = frame.filter(frame[columns.target].alias("").is_not_null())
     given = {"groups": columns.group, "sample_weight": columns.weight}
-    asides = {columns.target, *columns.drop, *given.values()}
-    features = frame[[name for name in frame.columns if name not in asides]]
     others = {use: frame[name] for use, name in given.items() if name is not None}
-    return features, frame[columns.target], others
+    return frame[columns.features(frame.columns)], frame[columns.target], others

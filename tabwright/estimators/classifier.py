@@ -15,7 +15,6 @@ from tabwright.estimators.base import (
     EvalSet,
     TabularEstimator,
     eval_parts,
-    optional_column,
     remove_finished,
     single_column,
 )
@@ -225,7 +224,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         callback = self._callback(callbacks)
         frame, named = self._frame(X)
         labels = encode_labels(single_column(y, type(self).__name__))
-        rows = self._rows(frame, labels.codes, sample_weight)
+        rows = self._rows(frame, labels.codes, sample_weight, groups, time)
         labels = seen_labels(labels, rows.weight)
         validation = None
         if eval_set is not None:
@@ -238,8 +237,6 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
                 settings,
                 classes=labels.classes,
                 validation=validation,
-                groups=optional_column(groups, "groups", len(frame)),
-                time=optional_column(time, "time", len(frame)),
                 named=named,
                 roles=self.roles,
                 class_weight=self.class_weight,

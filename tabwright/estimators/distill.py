@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal, cast, get_args
 
 import numpy as np
@@ -172,7 +173,11 @@ roles, device, random_state : as in `TabularClassifier`
     widths = SWEEP_WIDTHS if sweep is True else () if sweep is False else tuple(sweep)
     _check_widths(widths)
     model, report = distill_table(
-        _rows(X, target, sample_weight, "X"),
+        replace(
+            _rows(X, target, sample_weight, "X"),
+            groups=None if groups is None else np.asarray(groups),
+            time=None if time is None else np.asarray(time),
+        ),
         settings,
         Teaching(taught[0] if len(taught) == 1 else taught, unlabelled=unlabelled),
         classes=classes,
@@ -180,8 +185,6 @@ roles, device, random_state : as in `TabularClassifier`
             test=_labelled(test_set, classes, "test_set"),
             validation=_labelled(eval_set, classes, "eval_set"),
             test_fraction=test_fraction,
-            groups=None if groups is None else np.asarray(groups),
-            time=None if time is None else np.asarray(time),
         ),
         named=named,
         roles=roles,

@@ -14,7 +14,6 @@ from tabwright.estimators.base import (
     EvalSet,
     TabularEstimator,
     eval_parts,
-    optional_column,
     remove_finished,
     single_column,
 )
@@ -114,11 +113,9 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
             )
         with telling_failures(callback):
             model = fit_table(
-                self._rows(frame, target, sample_weight),
+                self._rows(frame, target, sample_weight, groups, time),
                 settings,
                 validation=validation,
-                groups=optional_column(groups, "groups", len(frame)),
-                time=optional_column(time, "time", len(frame)),
                 named=named,
                 roles=self.roles,
                 teaching=teaching,

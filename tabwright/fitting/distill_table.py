@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -37,7 +37,6 @@ from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows
 from tabwright.settings import FitSettings
-from tabwright.splits import split_rows
 from tabwright.tables import Role, TableProfile, profile_table
 from tabwright.training.loop import Epoch
 
@@ -187,15 +186,11 @@ class Split:
         Rows that choose epochs and weights; None: a share of the rows.
     test_fraction : float
         In [0, 1); 0: the verdict is given on the validation rows, and says so.
-    groups, time : ndarray of shape (n_rows,), or None
-        Groups stay on one side of every split; test rows are the latest, then validation rows.
     """
 
     test: LabelledRows | None = None
     validation: LabelledRows | None = None
     test_fraction: float = 0.2
-    groups: np.ndarray | None = None
-    time: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.test_fraction < 1:
@@ -205,50 +200,31 @@ class Split:
 
 
 @dataclass(frozen=True)
-class _Shared:
-    """Rows of a distillation after the splits."""
+class _Parts:
+    """Rows of a distillation after the splits, all of weights above 0."""
 
     training: LabelledRows
     validation: LabelledRows
     test: LabelledRows | None
-    groups: np.ndarray | None = field(default=None, repr=False)
-    time: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, rows: LabelledRows, split: Split, settings: FitSettings) -> _Shared:
-        groups, time, test, validation = split.groups, split.time, split.test, split.validation
-        rows, kept = rows.with_positive_weight()
-        if kept is not None:
-            groups = None if groups is None else groups[kept]
-            time = None if time is None else time[kept]
+    def of(cls, rows: LabelledRows, split: Split, settings: FitSettings) -> _Parts:
+        rows, test, validation = rows.with_positive_weight(), split.test, split.validation
 
-        def halve(fraction: float) -> LabelledRows:
-            nonlocal rows, groups, time
-            stay, leave = split_rows(
-                len(rows),
-                fraction=fraction,
-                codes=rows.target if settings.task == "classification" else None,
-                groups=groups,
-                time=time,
+        def halves(whole: LabelledRows, share: float) -> tuple[LabelledRows, LabelledRows]:
+            stay, leave = whole.split(
+                share,
+                stratify=settings.task == "classification",
                 random_state=settings.random_state,
             )
-            left = rows.take(leave)
-            rows = rows.take(stay)
-            groups = None if groups is None else groups[stay]
-            time = None if time is None else time[stay]
-            return left
+            return whole.take(stay), whole.take(leave)
 
         if test is None and split.test_fraction > 0:
-            test = halve(split.test_fraction)
+            rows, test = halves(rows, split.test_fraction)
         if validation is None:
-            validation = halve(settings.held_out_share(len(rows)))
-        return cls(
-            rows,
-            validation.with_positive_weight()[0],
-            None if test is None else test.with_positive_weight()[0],
-            groups,
-            time,
-        )
+            rows, validation = halves(rows, settings.held_out_share(len(rows)))
+        test = None if test is None else test.with_positive_weight()
+        return cls(rows, validation.with_positive_weight(), test)
 
 
 def named_teacher(name: str | os.PathLike[str]) -> TeacherKind | FittedModel:
@@ -294,6 +270,7 @@ def distill_table(
     Parameters
     ----------
     rows : LabelledRows
+        Groups stay on one side of every split; test rows are the latest, then validation rows.
     settings : FitSettings
         The student's, in the mode `tree_teacher_distillation`. A width, depth or
         dropout that is None follows from the teacher, see `student_size`.
@@ -335,7 +312,7 @@ def distill_table(
         )
     split, budget = split or Split(), budget or Budget()
     say = on_message or (lambda _: None)
-    parts = _Shared.of(rows, split, settings)
+    parts = _Parts.of(rows, split, settings)
     profile = profile_table(parts.training.frame, named=named, roles=roles)
     source = model_of(teaching.teacher)
     size = student_size(source, settings, n_rows=len(parts.training))
@@ -350,15 +327,12 @@ def distill_table(
     )
     say("asking the teacher for labels" if source else "fitting the teacher out of fold")
     lesson = teaching.lesson or prepare_lesson(
-        parts.training.frame,
+        parts.training,
         profile,
-        parts.training.target,
         settings=settings,
         teaching=teaching,
         classes=classes,
-        sample_weight=parts.training.weight,
         class_weights=class_weights_of(parts.training, class_weight, classes),
-        groups=parts.groups,
     )
 
     def fit(own: FitSettings, taught: Teaching | None) -> FittedModel:
@@ -367,8 +341,6 @@ def distill_table(
             own,
             classes=classes,
             validation=parts.validation,
-            groups=parts.groups,
-            time=parts.time,
             named=named,
             roles=roles,
             class_weight=class_weight,

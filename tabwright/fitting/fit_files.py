@@ -44,9 +44,10 @@ from tabwright.metrics import score_class_prior, score_constant
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
 from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
-from tabwright.streaming.scan import Scan, StreamColumns, scan_table
+from tabwright.streaming.scan import Scan, rows_to_use, scan_table
 from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records_of
 from tabwright.tables import Role, TableProfile, profile_table
+from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows
 from tabwright.tables.paths import Source
 from tabwright.training.batches import HeldOut, HeldOutRows, Inputs
@@ -61,7 +62,7 @@ _ASIDE_FROM: Final = 800
 
 def fit_files(
     source: Source,
-    columns: StreamColumns,
+    columns: ColumnUses,
     settings: Callable[[Task], FitSettings],
     *,
     task: Task | None = None,
@@ -84,7 +85,7 @@ def fit_files(
     ----------
     source : path, pattern, folder, or sequence of paths
         CSV, JSON lines, Parquet or Arrow.
-    columns : StreamColumns
+    columns : ColumnUses
         What the columns are for.
     settings : callable
         Gives the settings for a task; fields left to the table are resolved here.
@@ -238,7 +239,7 @@ class _StreamFit:
     """A fit after the first pass."""
 
     table: FilesTable
-    columns: StreamColumns
+    columns: ColumnUses
     places: RowPlaces
     scan: Scan
     settings: FitSettings
@@ -292,7 +293,7 @@ class _StreamFit:
         )
         targets = self._targets()
         encoder, compact = without_needless_sums(
-            encoder, compact, sample, targets, settings, self._sample_groups(), on_message=say
+            encoder, compact, sample, targets, settings, on_message=say
         )
         device = training_device(settings)
         goal = Goal(
@@ -321,14 +322,15 @@ class _StreamFit:
         if self.columns.weight is not None:
             weight = sample[self.columns.weight].cast(pl.Float64).to_numpy()
         target = self.scan.encoded(sample[self.columns.target])
-        return LabelledRows(sample[list(self.columns.features(self.table))], target, weight)
+        groups = None
+        if self.columns.group is not None:
+            cells = sample[self.columns.group].cast(pl.String).fill_null("")
+            groups = cells.rank("dense").to_numpy()
+        return LabelledRows(sample[self._features], target, weight, groups)
 
-    def _sample_groups(self) -> NDArray[Any] | None:
-        """A number for the group of each row of the training sample."""
-        if self.columns.group is None:
-            return None
-        cells = self.scan.samples["train"][self.columns.group].cast(pl.String).fill_null("")
-        return cells.rank("dense").to_numpy()
+    @property
+    def _features(self) -> list[str]:
+        return self.columns.features(self.table.dtypes)
 
     @property
     def _sets_aside(self) -> bool:
@@ -393,7 +395,7 @@ class _StreamFit:
         # A training row's target statistics come from other rows: those of the sample are kept.
         own = sample if encoder.plan_.statistic_names else None
         wanted = _chunks_of_worker(workers.local_rank, workers.local_size)
-        for chunk in self.table.chunks(self.columns.read(self.table), wanted):
+        for chunk in self.table.chunks(self.columns.to_read(self.table.dtypes), wanted):
             for name, records in self._encoded_chunk(chunk, encoder, own, dtype):
                 writers[name].append(chunk.file, chunk.number, records)
         for writer in writers.values():
@@ -409,7 +411,7 @@ class _StreamFit:
         sample: Compact | None,
         dtype: np.dtype[Any],
     ) -> Iterator[tuple[str, NDArray[Any]]]:
-        chunk, keep, weight = self.columns.kept(chunk)
+        keep, weight = rows_to_use(chunk, self.columns)
         # Rows that are left out may have no target: any will do.
         target = chunk.frame[self.columns.target]
         codes = np.zeros(len(target), dtype=np.int64 if self.scan.classes is not None else float)
@@ -418,7 +420,7 @@ class _StreamFit:
         masks = self.scan.masks(self.places, chunk, codes)
         if self._sets_aside:
             masks["validation"] &= ~self.places.aside(chunk)
-        compact = encoder.transform(chunk.frame[list(self.columns.features(self.table))])
+        compact = encoder.transform(chunk.frame[self._features])
         if sample is not None:
             rows, places = self.scan.sampled("train", chunk)
             compact.numeric[rows] = sample.numeric[places]

@@ -44,7 +44,6 @@ from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import FitSettings
-from tabwright.splits import split_rows
 from tabwright.tables import Role, TableProfile, profile_table
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.checkpoints import Checkpoint
@@ -60,8 +59,6 @@ def fit_table(
     *,
     classes: np.ndarray | None = None,
     validation: LabelledRows | None = None,
-    groups: np.ndarray | None = None,
-    time: np.ndarray | None = None,
     named: bool = True,
     roles: Mapping[str, Role] | None = None,
     class_weight: ClassWeight = None,
@@ -80,6 +77,7 @@ def fit_table(
     Parameters
     ----------
     rows : LabelledRows
+        Where validation rows come from these, groups stay on one side and the latest validate.
     settings : FitSettings
         Fields left to the table are resolved here.
     classes : ndarray of shape (n_classes,) or None
@@ -87,8 +85,6 @@ def fit_table(
     validation : LabelledRows, optional
         Rows that choose the epoch, and fit the calibrator or give the residuals of prediction
         intervals; without them `validation_fraction` of `rows` is set aside.
-    groups, time : ndarray of shape (n_rows,), optional
-        Rows of one group stay on one side of the split; validation rows are strictly later.
     named : bool, default=True
         Whether the columns have names of their own (a frame) or not (an array).
     roles : mapping of str to Role, optional
@@ -139,12 +135,9 @@ def fit_table(
             f"{settings.training_mode!r}"
         )
     training_device(settings)  # refuses what this machine lacks
-    rows, kept = rows.with_positive_weight()
-    if kept is not None:
-        groups = None if groups is None else groups[kept]
-        time = None if time is None else time[kept]
+    rows = rows.with_positive_weight()
     if validation is not None:
-        validation, _ = validation.with_positive_weight()
+        validation = validation.with_positive_weight()
     # Before the classes: a single row has a single class, and that is not what is wrong with it.
     _check_enough(rows)
     if classes is not None and len(classes) < 2:
@@ -165,38 +158,17 @@ def fit_table(
             raise ValueError("a decision rule is for classification; this is a regression task")
         decision.check(len(classes))
     profile = profile_table(rows.frame, named=named, roles=roles)
-    all_groups = None
     if validation is None:
         share = settings.held_out_share(len(rows))
         settings = replace(settings, validation_fraction=share)
-        train_index, validation_index = split_rows(
-            len(rows),
-            fraction=share,
-            codes=None if classes is None else rows.target,
-            groups=groups,
-            time=time,
-            random_state=settings.random_state,
+        stay, leave = rows.split(
+            share, stratify=classes is not None, random_state=settings.random_state
         )
-        validation = rows.take(validation_index)
-        rows = rows.take(train_index)
-        if groups is not None:
-            all_groups = np.concatenate([groups[train_index], groups[validation_index]])
-        training_groups = None if groups is None else groups[train_index]
-        training_time = None if time is None else time[train_index]
-        groups = None if groups is None else groups[validation_index]
-        time = None if time is None else time[validation_index]
+        rows, validation = rows.take(stay), rows.take(leave)
         _check_enough(rows, len(validation))
-    else:
-        training_groups, training_time = groups, time
-        if groups is not None:
-            # Validation rows that come by themselves are groups of their own.
-            codes = np.unique(groups, return_inverse=True)[1]
-            all_groups = np.concatenate([codes, len(codes) + np.arange(len(validation))])
-        # Intervals ask for groups and times of validation rows, which are not given here.
-        groups = time = None
     held_out = _HeldOut(validation)
     if classes is None:
-        held_out = _HeldOut.with_spare(validation, groups, time, settings.random_state)
+        held_out = _HeldOut.with_spare(validation, settings.random_state)
     recipe = _Recipe(
         settings.resolved(n_rows=len(rows), n_classes=None if classes is None else len(classes)),
         profile,
@@ -208,8 +180,6 @@ def fit_table(
         on_epoch,
         encoder,
         (teaching or Teaching()) if distils else None,
-        training_groups,
-        training_time,
         on_message,
     )
     if on_start is not None:
@@ -218,7 +188,7 @@ def fit_table(
     if decision is not None:
         model = with_decision(model, held_out.rows, decision)
     if settings.refit and len(validation) and model.card["stopped"] != "interrupted":
-        recipe = recipe.decided(model, all_groups)
+        recipe = recipe.decided(model)
         whole = recipe.fit(rows.with_rows(validation), None, checkpoint, model.best_epochs)
         if whole.card["stopped"] in ("interrupted", "non-finite"):
             warnings.warn(
@@ -258,14 +228,10 @@ class _HeldOut:
     interval: IntervalRows | None = None
 
     @classmethod
-    def with_spare(
-        cls,
-        rows: LabelledRows,
-        groups: np.ndarray | None,
-        time: np.ndarray | None,
-        random_state: int,
-    ) -> _HeldOut:
-        interval = interval_rows(len(rows), groups=groups, time=time, random_state=random_state)
+    def with_spare(cls, rows: LabelledRows, random_state: int) -> _HeldOut:
+        interval = interval_rows(
+            len(rows), groups=rows.groups, time=rows.time, random_state=random_state
+        )
         return cls(rows.take(interval.choosing), rows.take(interval.aside), interval)
 
     def cross_predictions(self, scale: TargetScale | None) -> CrossPredictions | None:
@@ -290,19 +256,17 @@ class _Recipe:
     on_epoch: Callable[[Epoch], None] | None
     encoder: TableEncoder | None
     teaching: Teaching | None
-    groups: np.ndarray | None
-    time: np.ndarray | None
     on_message: Callable[[str], None] | None
     keeps_sums: bool | None = None
 
-    def decided(self, model: FittedModel, groups: np.ndarray | None) -> _Recipe:
+    def decided(self, model: FittedModel) -> _Recipe:
         """The recipe of a fit on more rows, after `model`: networks choose nothing any more."""
         recipe = replace(self, keeps_sums=bool(model.encoder.plan_.obliques))
         if self.teaching is None:
             return recipe
         # What the teacher said was for other rows.
         teaching = replace(self.teaching, lesson=None)
-        return replace(recipe, settings=model.settings, teaching=teaching, groups=groups)
+        return replace(recipe, settings=model.settings, teaching=teaching)
 
     def fit(
         self,
@@ -324,15 +288,12 @@ class _Recipe:
             model = run.model(trained, self.settings)
         else:
             lesson = self.teaching.lesson or prepare_lesson(
-                rows.frame,
+                rows,
                 self.profile,
-                rows.target,
                 settings=self.settings,
                 teaching=self.teaching,
                 classes=self.classes,
-                sample_weight=rows.weight,
                 class_weights=targets.class_weights,
-                groups=self.groups,
             )
             model, direct, cross = run.taught(lesson)
         if held_out is None or choosing is None:
@@ -359,14 +320,7 @@ class _Recipe:
         )
         if self.keeps_sums is None:
             return without_needless_sums(
-                encoder,
-                compact,
-                rows,
-                targets,
-                self.settings,
-                self.groups,
-                self.time,
-                self.on_message,
+                encoder, compact, rows, targets, self.settings, self.on_message
             )
         return (encoder, compact) if self.keeps_sums else without_sums(encoder, compact)
 
@@ -475,14 +429,16 @@ def _with_verdict(
     validation: LabelledRows,
 ) -> FittedModel:
     """Say whether the teacher helped, on rows that were kept for it or on the validation rows."""
-    judged = teaching.judged or (validation.frame, validation.target, validation.weight)
-    if not len(judged[1]):
+    judged = validation if teaching.judged is None else teaching.judged
+    if not len(judged):
         return model
     report = fidelity_report(
         lesson.teacher,
         model,
         direct,
-        *judged,
+        judged.frame,
+        judged.target,
+        judged.weight,
         rows="validation" if teaching.judged is None else "held-out",
         teacher_came_fitted=not lesson.description["out_of_fold"],
     )

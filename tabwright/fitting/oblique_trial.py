@@ -46,8 +46,6 @@ def without_needless_sums(
     rows: LabelledRows,
     targets: Targets,
     settings: FitSettings,
-    groups: np.ndarray | None = None,
-    time: np.ndarray | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> tuple[TableEncoder, Compact]:
     """The encoder with its sums where a network with them is better, otherwise without.
@@ -67,14 +65,11 @@ def without_needless_sums(
     compact : Compact
         Its training rows.
     rows : LabelledRows
-        The same rows.
+        The same rows. Those of one group are on one side. With a time the rows that judge are
+        later than those that learn, and there is one trial.
     targets : Targets
     settings : FitSettings
         Resolved.
-    groups : ndarray of shape (n_rows,), optional
-        Rows of one group are on one side.
-    time : ndarray of shape (n_rows,), optional
-        The rows that judge are later than those that learn; there is one trial then.
     on_message : callable, optional
         Told of the sums before networks try them, and of what came of it.
 
@@ -87,7 +82,7 @@ def without_needless_sums(
         return encoder, compact
     say = on_message or (lambda message: None)
     names = ", ".join(encoder.plan_.oblique_name(own) for own in encoder.plan_.obliques)
-    sides = list(_sides(len(rows), groups, time, settings.random_state))
+    sides = list(_sides(rows, settings.random_state))
     if not sides:
         say(f"sums of columns that may help: {names}; left out, since too few rows can try them")
         return without_sums(encoder, compact)
@@ -160,21 +155,19 @@ def _part_losses(
     return np.array([float(loss) for loss in losses])
 
 
-def _sides(
-    n_rows: int, groups: np.ndarray | None, time: np.ndarray | None, random_state: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _sides(rows: LabelledRows, random_state: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The rows that learn and the rows that judge, as often as there are others to judge."""
     draw = np.random.default_rng((random_state, _MOST_ROWS))
-    drawn = draw.permutation(n_rows)[:_MOST_ROWS]
+    drawn = draw.permutation(len(rows))[:_MOST_ROWS]
     n_judges = max(1, round(_HELD_OUT_SHARE * len(drawn)))
     place = np.arange(len(drawn))
     n_trials = _MOST_TRIALS
-    if groups is not None:
-        number = np.unique(groups[drawn], return_inverse=True)[1]
+    if rows.groups is not None:
+        number = np.unique(rows.groups[drawn], return_inverse=True)[1]
         place = draw.permutation(int(number.max()) + 1)[number]
-    elif time is not None:
+    elif rows.time is not None:
         # The latest judge, and no others are as late.
-        place = -np.unique(time[drawn], return_inverse=True)[1]
+        place = -np.unique(rows.time[drawn], return_inverse=True)[1]
         n_trials = 1
     ends = np.sort(place)
     low = ends[0] - 1

@@ -23,6 +23,7 @@ from tabwright.errors import TableError
 from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import Task
 from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
+from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.targets import (
     encode_labels,
     labels_to_codes,
@@ -30,7 +31,7 @@ from tabwright.tables.targets import (
     task_of_counts,
 )
 
-__all__ = ["SAMPLE_LIMITS", "Scan", "StreamColumns", "scan_table"]
+__all__ = ["SAMPLE_LIMITS", "Scan", "rows_to_use", "scan_table"]
 
 # Rows kept of each part. Quantiles, bins and levels move little past so many training rows; the
 # others put a score's standard error at 0.002 for a share.
@@ -45,86 +46,38 @@ _MOST_LABELS: Final = 10_000
 _HASH, _FILE, _ROW, _ASIDE = "\0hash", "\0file", "\0row", "\0aside"
 
 
-@dataclass(frozen=True)
-class StreamColumns:
-    """What the columns of the table are for.
+def rows_to_use(
+    chunk: Chunk, uses: ColumnUses
+) -> tuple[NDArray[np.bool_], NDArray[np.float64] | None]:
+    """Which rows of a chunk count, and the weights of all its rows.
 
-    Parameters
-    ----------
-    target : str
-    drop : tuple of str
-        Columns not to use.
-    group : str or None
-        Column whose equal cells stay on one side of every split; not a feature.
-    weight : str or None
-        Column of sample weights; not a feature. Rows of weight 0 are left out.
-    drop_null_target : bool
-        Leave out rows without a target.
+    Raises
+    ------
+    TableError
+        If a target is missing and may not be, or a weight is no weight.
     """
-
-    target: str
-    drop: tuple[str, ...] = ()
-    group: str | None = None
-    weight: str | None = None
-    drop_null_target: bool = False
-
-    def check(self, table: FilesTable) -> None:
-        """Refuse names that the table lacks.
-
-        Raises
-        ------
-        TableError
-        """
-        for name in (self.target, *self.drop, self.group, self.weight):
-            if name is not None and name not in table.dtypes:
-                raise TableError(
-                    f"the table has no column {name!r}; its columns are "
-                    f"{', '.join(list(table.dtypes)[:30])}"
-                )
-        if not self.features(table):
-            raise TableError("a table must have at least one column to learn from; got none")
-
-    def features(self, table: FilesTable) -> list[str]:
-        """The columns that may be features, in the table's order."""
-        asides = {self.target, self.group, self.weight, *self.drop}
-        return [name for name in table.dtypes if name not in asides]
-
-    def read(self, table: FilesTable) -> list[str]:
-        """The columns to read."""
-        own = [name for name in (self.target, self.group, self.weight) if name is not None]
-        return [*self.features(table), *own]
-
-    def kept(self, chunk: Chunk) -> tuple[Chunk, NDArray[np.bool_], NDArray[np.float64] | None]:
-        """Which rows of a chunk count, and the weights of all its rows.
-
-        Raises
-        ------
-        TableError
-            If a target is missing and may not be, or a weight is no weight.
-        """
-        missing = chunk.frame[self.target].is_null()
-        if chunk.frame[self.target].dtype.is_float():
-            missing |= chunk.frame[self.target].alias("").is_nan().fill_null(False)
-        if missing.any() and not self.drop_null_target:
-            row = int(chunk.row_numbers[int(missing.arg_max() or 0)]) + 1
-            raise TableError(
-                f"the target {self.target!r} must have no missing values; got one in row {row}; "
-                "give --drop-null-target (drop_null_target=True) to leave such rows out"
-            )
-        keep = ~missing.to_numpy()
-        if self.weight is None:
-            return chunk, keep, None
-        column = chunk.frame[self.weight]
-        if not column.dtype.is_numeric() or column.null_count():
-            raise TableError(
-                f"the weight column {self.weight!r} must hold numbers and no missing values"
-            )
-        weight = column.cast(pl.Float64).to_numpy()
-        if not np.isfinite(weight).all() or (weight < 0).any():
-            raise TableError(
-                f"the weight column {self.weight!r} must hold finite numbers, none below 0"
-            )
-        return chunk, keep & (weight > 0), weight
+    target = chunk.frame[uses.target].alias("")
+    missing = (target.fill_nan(None) if target.dtype.is_float() else target).is_null()
+    if missing.any() and not uses.drop_null_target:
+        row = int(chunk.row_numbers[int(missing.arg_max() or 0)]) + 1
+        raise TableError(
+            f"the target {uses.target!r} must have no missing values; got one in row {row}; "
+            "give --drop-null-target (drop_null_target=True) to leave such rows out"
+        )
+    keep = ~missing.to_numpy()
+    if uses.weight is None:
+        return keep, None
+    column = chunk.frame[uses.weight]
+    if not column.dtype.is_numeric() or column.null_count():
+        raise TableError(
+            f"the weight column {uses.weight!r} must hold numbers and no missing values"
+        )
+    weight = column.cast(pl.Float64).to_numpy()
+    if not np.isfinite(weight).all() or (weight < 0).any():
+        raise TableError(
+            f"the weight column {uses.weight!r} must hold finite numbers, none below 0"
+        )
+    return keep & (weight > 0), weight
 
 
 @dataclass
@@ -296,7 +249,7 @@ class Scan:
 
 def scan_table(
     table: FilesTable,
-    columns: StreamColumns,
+    columns: ColumnUses,
     places: RowPlaces,
     *,
     task: Task | None,
@@ -309,7 +262,7 @@ def scan_table(
     Parameters
     ----------
     table : FilesTable
-    columns : StreamColumns
+    columns : ColumnUses
     places : RowPlaces
     task : {"classification", "regression"} or None
         None: told by the target.
@@ -329,7 +282,7 @@ def scan_table(
     TableError
         If a column or the target is not what it should be, or there are no rows to train on.
     """
-    columns.check(table)
+    columns.check(table.dtypes)
     limits = limits or SAMPLE_LIMITS
     dtype = table.dtypes[columns.target]
     if dtype.is_temporal():
@@ -339,8 +292,8 @@ def scan_table(
         )
     tally = _Tally()
     samples = {place: _Sample(limits[place]) for place in _PLACES}
-    for chunk in table.chunks(columns.read(table), wanted):
-        chunk, keep, weight = columns.kept(chunk)
+    for chunk in table.chunks(columns.to_read(table.dtypes), wanted):
+        keep, weight = rows_to_use(chunk, columns)
         masks = {place: mask & keep for place, mask in places.masks(chunk).items()}
         tally.n_left_out += int((~keep).sum())
         tally.add(_tally_of(chunk, columns, masks, weight, keep, task))
@@ -357,7 +310,7 @@ def scan_table(
 
 def _tally_of(
     chunk: Chunk,
-    columns: StreamColumns,
+    columns: ColumnUses,
     masks: dict[Place, NDArray[np.bool_]],
     weight: NDArray[np.float64] | None,
     keep: NDArray[np.bool_],
@@ -431,7 +384,7 @@ def _measure(tally: _Tally, values: NDArray[np.float64], weights: NDArray[np.flo
 
 def _put_together(
     table: FilesTable,
-    columns: StreamColumns,
+    columns: ColumnUses,
     given: Task | None,
     tally: _Tally,
     samples: dict[Place, _Sample],
@@ -516,7 +469,7 @@ def _too_many_labels(name: str) -> TableError:
     )
 
 
-def _with_scale(scan: Scan, columns: StreamColumns, dtype: pl.DataType, tally: _Tally) -> Scan:
+def _with_scale(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: _Tally) -> Scan:
     if not dtype.is_numeric():
         raise TableError(
             f"a regression target must hold numbers; column {columns.target!r} holds {dtype}"
@@ -534,7 +487,7 @@ def _with_scale(scan: Scan, columns: StreamColumns, dtype: pl.DataType, tally: _
     )
 
 
-def _with_classes(scan: Scan, columns: StreamColumns, dtype: pl.DataType, tally: _Tally) -> Scan:
+def _with_classes(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: _Tally) -> Scan:
     if tally.fraction:
         raise TableError(
             f"labels must be strings, integers, booleans or integral floats; column "

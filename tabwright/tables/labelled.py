@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import get_args
 
 import numpy as np
@@ -16,6 +15,7 @@ import polars as pl
 
 from tabwright.errors import TableError
 from tabwright.settings import Task
+from tabwright.splits import split_rows
 from tabwright.tables import (
     encode_labels,
     infer_task,
@@ -24,6 +24,7 @@ from tabwright.tables import (
     sample_weights,
 )
 from tabwright.tables.cells import to_microseconds, under_plain_name
+from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.paths import table_stem
 
 __all__ = ["LabelledRows", "TableRequest", "TrainingTable", "read_training_table"]
@@ -40,23 +41,46 @@ class LabelledRows:
     target : ndarray of shape (n_rows,)
         Class codes, int64, in the order of the sorted labels; or float64 in regression.
     weight : ndarray of shape (n_rows,), float64, or None
+    groups : ndarray of shape (n_rows,) or None
+        Rows of one group stay on one side of every split.
+    time : ndarray of shape (n_rows,) or None
+        Numbers or moments; rows that validate and test are later than those that train.
     """
 
     frame: pl.DataFrame
     target: np.ndarray
     weight: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    time: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.target)
 
     def take(self, index: np.ndarray) -> LabelledRows:
         """The rows of the given numbers."""
-        weight = None if self.weight is None else self.weight[index]
-        return LabelledRows(self.frame[index], self.target[index], weight)
+        aside = {name: getattr(self, name) for name in ("weight", "groups", "time")}
+        return LabelledRows(
+            self.frame[index],
+            self.target[index],
+            **{name: None if own is None else own[index] for name, own in aside.items()},
+        )
+
+    def split(
+        self, fraction: float, *, stratify: bool, random_state: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the rows that stay and of those held out, by groups or time."""
+        return split_rows(
+            len(self),
+            fraction=fraction,
+            codes=self.target if stratify else None,
+            groups=self.groups,
+            time=self.time,
+            random_state=random_state,
+        )
 
     def with_rows(self, more: LabelledRows) -> LabelledRows:
-        """These rows, then those."""
-        weight = None
+        """These rows, then those, which are groups of their own where they have none."""
+        weight = groups = None
         if self.weight is not None or more.weight is not None:
             weight = np.concatenate(
                 [
@@ -64,17 +88,26 @@ class LabelledRows:
                     for part in (self, more)
                 ]
             )
+        if self.groups is not None and more.groups is not None:
+            groups = np.concatenate([self.groups, more.groups])
+        elif self.groups is not None:
+            codes = np.unique(self.groups, return_inverse=True)[1]
+            groups = np.concatenate([codes, len(codes) + np.arange(len(more))])
+        time = None
+        if self.time is not None and more.time is not None:
+            time = np.concatenate([self.time, more.time])
         frame = pl.concat([self.frame, more.frame[self.frame.columns]])
-        return LabelledRows(frame, np.concatenate([self.target, more.target]), weight)
+        target = np.concatenate([self.target, more.target])
+        return LabelledRows(frame, target, weight, groups, time)
 
-    def with_positive_weight(self) -> tuple[LabelledRows, np.ndarray | None]:
-        """These rows less those of weight zero, and the numbers of the rows kept.
+    def with_positive_weight(self) -> LabelledRows:
+        """These rows less those of weight zero.
 
         Where all others weigh 1, nothing is left of the weights, so that sums come in the same
         order, and to the last bit, as without them.
         """
         if self.weight is None:
-            return self, None
+            return self
         if not np.isfinite(self.weight).all() or (self.weight < 0).any():
             worst = self.weight[~(np.isfinite(self.weight) & (self.weight >= 0))][0]
             raise ValueError(
@@ -87,7 +120,7 @@ class LabelledRows:
         rows = self if keep.size == len(self) else self.take(keep)
         if rows.weight is not None and (rows.weight == 1.0).all():
             rows = replace(rows, weight=None)
-        return rows, None if keep.size == len(self) else keep
+        return rows
 
 
 @dataclass(frozen=True)
@@ -98,30 +131,14 @@ class TableRequest:
     ----------
     table : str
         A file, a folder or a pattern.
-    target : str
-        Column to predict.
-    drop : tuple of str
-        Columns not to use.
+    columns : ColumnUses
     task : str or None
         "classification" or "regression"; None: told by the target.
-    time : str or None
-        Column of dates or numbers that orders the rows; a feature too, unless dropped.
-    group : str or None
-        Column whose equal rows stay together; not a feature.
-    weight : str or None
-        Column of sample weights; not a feature. Rows of weight 0 are left out.
-    drop_null_target : bool
-        Leave out rows without a target.
     """
 
     table: str
-    target: str
-    drop: tuple[str, ...] = ()
+    columns: ColumnUses
     task: str | None = None
-    time: str | None = None
-    group: str | None = None
-    weight: str | None = None
-    drop_null_target: bool = False
 
     @property
     def stem(self) -> str:
@@ -133,31 +150,6 @@ class TableRequest:
             raise ValueError(
                 f"the task must be one of {', '.join(get_args(Task))}; got {self.task!r}"
             )
-        if self.target in self.drop:
-            raise ValueError(
-                f"the target is not a feature anyway; got {self.target!r} to drop; leave out --drop"
-            )
-        if self.time is not None and self.group is not None:
-            raise ValueError(
-                f"rows are kept apart by time or by group, not both; got {self.time!r} and "
-                f"{self.group!r}; leave one of them out"
-            )
-        uses: dict[str, str] = {self.target: "target"}
-        for name, use in ((self.weight, "weight"), (self.group, "group"), (self.time, "time")):
-            if name is None:
-                continue
-            if name in uses:
-                raise ValueError(
-                    f"a column has one use; got {name!r} as {uses[name]} and as {use}; "
-                    "name another column"
-                )
-            uses[name] = use
-
-    @property
-    def columns_not_used(self) -> tuple[str, ...]:
-        """Columns of the table, other than the target, that the model does not get."""
-        asides = (self.group, self.weight)
-        return (*self.drop, *(name for name in asides if name is not None))
 
 
 @dataclass(frozen=True)
@@ -166,56 +158,39 @@ class TrainingTable:
 
     Parameters
     ----------
-    features : polars.DataFrame
-    target : ndarray of shape (n_rows,)
-        Class codes, int64, or values, float64.
+    rows : LabelledRows
+        Of weights above 0; groups are numbered, times are numbers that rise.
     classes : ndarray of shape (n_classes,) or None
         The labels in sorted order; None in regression.
     task : {"classification", "regression"}
-    weight : ndarray of shape (n_rows,), float64, or None
-        Above 0.
-    groups : ndarray of shape (n_rows,), int64, or None
-    time : ndarray of shape (n_rows,), or None
-        Numbers that rise with time.
     row_numbers : ndarray of shape (n_rows,), int64
         Rows of the file, from 1.
     notes : dict of str to str
         What was found in the text of columns, for `profile_table`.
     """
 
-    features: pl.DataFrame
-    target: np.ndarray
+    rows: LabelledRows
     classes: np.ndarray | None
     task: Task
-    weight: np.ndarray | None
-    groups: np.ndarray | None
-    time: np.ndarray | None
     row_numbers: np.ndarray
     notes: dict[str, str]
 
     def __len__(self) -> int:
-        return len(self.target)
+        return len(self.rows)
 
     @property
     def codes(self) -> np.ndarray | None:
         """The class codes; None in regression."""
-        return None if self.classes is None else self.target
+        return None if self.classes is None else self.rows.target
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels of the rows, or their values in regression."""
+        return self.rows.target if self.classes is None else self.classes[self.rows.target]
 
     def take(self, index: np.ndarray) -> TrainingTable:
         """The rows of the given numbers, from 0."""
-
-        def of(array: np.ndarray | None) -> np.ndarray | None:
-            return None if array is None else array[index]
-
-        return replace(
-            self,
-            features=self.features[index],
-            target=self.target[index],
-            weight=of(self.weight),
-            groups=of(self.groups),
-            time=of(self.time),
-            row_numbers=self.row_numbers[index],
-        )
+        return replace(self, rows=self.rows.take(index), row_numbers=self.row_numbers[index])
 
 
 def read_training_table(request: TableRequest, say: Callable[[str], None]) -> TrainingTable:
@@ -237,69 +212,52 @@ def read_training_table(request: TableRequest, say: Callable[[str], None]) -> Tr
         If the table or a column is not what it should be.
     """
     frame, notes = read_with_notes(request.table)
+    uses = request.columns
     say(f"read {len(frame):,} rows x {frame.width} columns from {request.table}")
-    _check_columns(frame, request)
-    weight = None if request.weight is None else sample_weights(frame[request.weight])
-    frame, kept = _rows_to_use(frame, weight, request, say)
-    if request.target in notes:
-        say(f"the target {request.target!r}: {notes[request.target]}")
-    task = _task(frame[request.target], request, say)
+    uses.check(frame.columns, request.table)
+    weight = None if uses.weight is None else sample_weights(frame[uses.weight])
+    frame, kept = _rows_to_use(frame, weight, uses, say)
+    if uses.target in notes:
+        say(f"the target {uses.target!r}: {notes[uses.target]}")
+    task = _task(frame[uses.target], request, say)
     if task == "regression":
-        classes, target = None, regression_target(frame[request.target])
+        classes, target = None, regression_target(frame[uses.target])
     else:
-        labels = encode_labels(frame[request.target])
+        labels = encode_labels(frame[uses.target])
         classes, target = labels.classes, labels.codes
+    rows = LabelledRows(
+        frame[uses.features(frame.columns)],
+        target,
+        weight=None if weight is None else weight[kept],
+        groups=None if uses.group is None else _groups(frame[uses.group], say),
+        time=None if uses.time is None else _order(frame[uses.time]),
+    )
     return TrainingTable(
-        features=frame[
-            [n for n in frame.columns if n not in {request.target, *request.columns_not_used}]
-        ],
-        target=target,
+        rows=rows,
         classes=classes,
         task=task,
-        weight=None if weight is None else weight[kept],
-        groups=None if request.group is None else _groups(frame[request.group], say),
-        time=None if request.time is None else _order(frame[request.time]),
         row_numbers=kept + 1,
         notes={name: note for name, note in notes.items() if name in frame.columns},
     )
 
 
-def _check_columns(frame: pl.DataFrame, request: TableRequest) -> None:
-    named = (request.target, *request.drop, request.time, request.group, request.weight)
-    for name in named:
-        if name is None or name in frame.columns:
-            continue
-        near = get_close_matches(name, frame.columns, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise TableError(
-            f"{request.table} has no column {name!r}; {hint}its columns are "
-            f"{', '.join(frame.columns[:30])}{', ...' if frame.width > 30 else ''}"
-        )
-    if not set(frame.columns) - {request.target, *request.columns_not_used}:
-        raise TableError(
-            f"a model needs a column to learn from; {request.table} has none beside the target "
-            "and the columns left out"
-        )
-
-
 def _rows_to_use(
     frame: pl.DataFrame,
     weight: np.ndarray | None,
-    request: TableRequest,
+    uses: ColumnUses,
     say: Callable[[str], None],
 ) -> tuple[pl.DataFrame, np.ndarray]:
-    target = frame[request.target]
-    target = target.alias("")
+    target = frame[uses.target].alias("")
     known = (target.fill_nan(None) if target.dtype.is_float() else target).is_not_null()
     n_null = len(frame) - int(known.sum())
-    if n_null and not request.drop_null_target:
+    if n_null and not uses.drop_null_target:
         raise TableError(
-            f"the target {request.target!r} must have no missing values; got {n_null:,} of "
+            f"the target {uses.target!r} must have no missing values; got {n_null:,} of "
             f"{len(frame):,}; give --drop-null-target to leave those rows out"
         )
     if n_null == len(frame):
         raise TableError(
-            f"the target must have values; every cell of column {request.target!r} is missing; "
+            f"the target must have values; every cell of column {uses.target!r} is missing; "
             "name another target column"
         )
     if n_null:
@@ -310,7 +268,7 @@ def _rows_to_use(
         used = used & (weight > 0)
         if not used.any():
             raise TableError(
-                f"at least one row must have a weight above 0; column {request.weight!r} has none"
+                f"at least one row must have a weight above 0; column {uses.weight!r} has none"
             )
         if n_zero:
             say(f"left out {n_zero:,} rows of weight 0")

@@ -21,7 +21,7 @@ import torch
 from tabwright.artifact.container import pack
 from tabwright.distillation.teachers import TeacherKind, soft_labels
 from tabwright.errors import TableError, install_command
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import score_classification, score_regression
 from tabwright.settings import Task, modes_for
@@ -92,7 +92,7 @@ class CompareRequest:
             raise ValueError(f"the number of folds must be at least 2; got {self.n_folds}")
         if self.n_repeats < 1:
             raise ValueError(f"the number of repeats must be at least 1; got {self.n_repeats}")
-        if self.n_repeats > 1 and self.table.time is not None:
+        if self.n_repeats > 1 and self.table.columns.time is not None:
             raise ValueError(
                 f"folds in time are one and the same at every repeat; got {self.n_repeats} "
                 "repeats; leave them out"
@@ -314,12 +314,10 @@ def _mode(request: CompareRequest, mode: str, task: Task) -> Callable[[TrainingT
 
     def fit(train: TrainingTable) -> _FittedMode:
         model = fit_table(
-            LabelledRows(train.features, train.target, train.weight),
+            train.rows,
             settings,
             classes=train.classes,
-            groups=train.groups,
-            time=train.time,
-            target_name=request.table.target,
+            target_name=request.table.columns.target,
         )
         return _FittedMode(Predictor(model))
 
@@ -338,15 +336,16 @@ def _references(say: Callable[[str], None]) -> tuple[TeacherKind, ...]:
 
 def _reference(kind: TeacherKind, request: CompareRequest) -> Callable[[TrainingTable], _Fitted]:
     def fit(train: TrainingTable) -> _Fitted:
+        rows = train.rows
         return soft_labels(
-            train.features,
-            profile_table(train.features),
-            train.target,
+            rows.frame,
+            profile_table(rows.frame),
+            rows.target,
             task=train.task,
             n_classes=0 if train.classes is None else len(train.classes),
             teacher=kind,
-            sample_weight=train.weight,
-            groups=train.groups,
+            sample_weight=rows.weight,
+            groups=rows.groups,
             n_folds=_INNER_FOLDS,
             random_state=request.random_state,
             n_threads=torch.get_num_threads(),
@@ -362,15 +361,15 @@ def _reference(kind: TeacherKind, request: CompareRequest) -> Callable[[Training
 
 def _folds(table: TrainingTable, request: CompareRequest) -> list[tuple[np.ndarray, np.ndarray]]:
     folds: list[tuple[np.ndarray, np.ndarray]] = []
-    if table.time is not None:
-        folds += forward_folds(table.time, request.n_folds)
+    if table.rows.time is not None:
+        folds += forward_folds(table.rows.time, request.n_folds)
     else:
         for repeat in range(request.n_repeats):
             of_row = fold_rows(
                 len(table),
                 request.n_folds,
                 table.codes,
-                table.groups,
+                table.rows.groups,
                 random_state=request.random_state + repeat,
             )
             folds += [
@@ -380,7 +379,7 @@ def _folds(table: TrainingTable, request: CompareRequest) -> list[tuple[np.ndarr
     if table.classes is None:
         return folds
     for train, test in folds:
-        lacking = np.setdiff1d(table.target[test], table.target[train])
+        lacking = np.setdiff1d(table.rows.target[test], table.rows.target[train])
         if len(lacking):
             label = table.classes[lacking[0]]
             raise TableError(
@@ -412,10 +411,10 @@ def _judge(
     started = time.perf_counter()
     fitted = fit(train)
     fitted_at = time.perf_counter()
-    output = fitted.predict(test.features)
+    output = fitted.predict(test.rows.frame)
     seconds = time.perf_counter() - fitted_at
     score = score_regression if test.classes is None else score_classification
-    scores = score(test.target, output, test.weight)
+    scores = score(test.rows.target, output, test.rows.weight)
     return _FoldResult(
         scores={name: scores[name] for name in metrics if name in scores},
         fit_seconds=fitted_at - started,

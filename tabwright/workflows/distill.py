@@ -19,7 +19,6 @@ from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import Teaching
 from tabwright.distillation.trees import tree_learner
 from tabwright.fitting.distill_table import Budget, Split, distill_table, named_teacher
-from tabwright.fitting.fit_table import LabelledRows
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.tables import read_table
 from tabwright.tables.labelled import TableRequest, read_training_table
@@ -155,18 +154,18 @@ def run_distillation(
     unlabelled = None if request.unlabelled is None else read_table(request.unlabelled)
     with using_threads(request.n_threads):
         model, report = distill_table(
-            LabelledRows(table.features, table.target, table.weight),
+            table.rows,
             settings,
             Teaching(teacher, unlabelled=unlabelled, n_threads=torch.get_num_threads()),
             classes=table.classes,
-            split=replace(split, groups=table.groups, time=table.time),
-            target_name=request.table.target,
+            split=split,
+            target_name=request.table.columns.target,
             budget=request.budget,
             sweep=request.sweep,
             on_message=say,
         )
     model = replace(
-        model, card={**model.card, "columns_not_used": list(request.table.columns_not_used)}
+        model, card={**model.card, "columns_not_used": list(request.table.columns.left_out)}
     )
     model.save(request.path)
     return DistillResult(

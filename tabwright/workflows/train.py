@@ -22,18 +22,17 @@ from tabwright.distillation.soft_targets import Teaching
 from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind, tree_learner
 from tabwright.distributed.workers import Workers, joined_workers
 from tabwright.fitting.fit_files import fit_files
-from tabwright.fitting.fit_table import LabelledRows, Prior, fit_table
+from tabwright.fitting.fit_table import Prior, fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows
 from tabwright.metrics import score_class_prior, score_constant
 from tabwright.report.write import write_report
 from tabwright.settings import FitSettings, Task
-from tabwright.splits import split_rows
 from tabwright.streaming.memory import reason_to_stream
-from tabwright.streaming.scan import StreamColumns
 from tabwright.tables import TableProfile, profile_table
 from tabwright.tables.labelled import (
+    LabelledRows,
     TableRequest,
     TrainingTable,
     read_training_table,
@@ -199,7 +198,7 @@ def run_training(
         if "fidelity" in model.card:
             say(model.card["fidelity"]["verdict"])
         model = replace(
-            model, card={**model.card, "columns_not_used": list(request.table.columns_not_used)}
+            model, card={**model.card, "columns_not_used": list(request.table.columns.left_out)}
         )
         model.save(request.path)
         callback.on_end(model)
@@ -247,30 +246,23 @@ def _fit_from_disk(
     callback: Callback,
 ) -> FittedModel | None:
     asked = request.table
-    if asked.time is not None:
+    if asked.columns.time is not None:
         raise ValueError(
-            f"rows from disk cannot be put in order; got time={asked.time!r}; raise --memory, or "
-            "train on files up to a date and evaluate on later ones"
+            f"rows from disk cannot be put in order; got time={asked.columns.time!r}; raise "
+            "--memory, or train on files up to a date and evaluate on later ones"
         )
     if request.report is not None:
         raise ValueError(
             f"a report is on rows in memory; got {request.report} for rows from disk; raise "
             "--memory, or leave out --report"
         )
-    columns = StreamColumns(
-        target=asked.target,
-        drop=asked.drop,
-        group=asked.group,
-        weight=asked.weight,
-        drop_null_target=asked.drop_null_target,
-    )
     task: Task | None = None
     if asked.task is not None:
         task = "regression" if asked.task == "regression" else "classification"
     with using_threads(request.n_threads):
         return fit_files(
             asked.table,
-            columns,
+            asked.columns,
             lambda task: fit_settings(
                 request.settings, task=task, random_state=request.random_state
             ),
@@ -305,31 +297,27 @@ def _fit_in_memory(
         aim = request.decision.aim(table.classes)
     test: TrainingTable | None = None
     if request.test_fraction > 0:
-        train_index, test_index = split_rows(
-            len(table),
-            fraction=request.test_fraction,
-            codes=table.codes,
-            groups=table.groups,
-            time=table.time,
+        stay, leave = table.rows.split(
+            request.test_fraction,
+            stratify=table.classes is not None,
             random_state=request.random_state,
         )
-        test, table = table.take(test_index), table.take(train_index)
-        latest = "" if test.time is None else f", the latest by {request.table.time!r}"
+        test, table = table.take(leave), table.take(stay)
+        time = request.table.columns.time
+        latest = "" if time is None else f", the latest by {time!r}"
         say(f"held out {len(test):,} rows for the scores{latest}")
-    profile = profile_table(table.features, notes=table.notes)
+    profile = profile_table(table.rows.frame, notes=table.notes)
     if on_profile is not None:
         on_profile(profile)
     with using_threads(request.n_threads):
         model = fit_table(
-            LabelledRows(table.features, table.target, table.weight),
+            table.rows,
             settings,
             classes=table.classes,
-            groups=table.groups,
-            time=table.time,
             prior=prior,
             decision=aim,
             teaching=_teaching(request, test),
-            target_name=request.table.target,
+            target_name=request.table.columns.target,
             on_start=callback.on_start,
             on_epoch=callback.on_epoch,
             on_message=say,
@@ -337,7 +325,7 @@ def _fit_in_memory(
         )
     if test is None:
         return model, None
-    model = replace(model, metrics={**model.metrics, **_scores(model, table, test)})
+    model = replace(model, metrics={**model.metrics, **_scores(model, table.rows, test.rows)})
     if model.decision is not None:
         say(f"decision on the test rows: {_decision_scores(model, test)}")
     return model, partial(_write_report, request, table=table, test=test)
@@ -426,7 +414,7 @@ def _teaching(request: TrainRequest, test: TrainingTable | None) -> Teaching | N
         return None
     teaching = Teaching(n_threads=torch.get_num_threads())
     if test is not None:
-        teaching = replace(teaching, judged=(test.features, test.target, test.weight))
+        teaching = replace(teaching, judged=test.rows)
     if not request.teachers:
         return teaching
     return replace(teaching, teacher=[_kind(name) for name in request.teachers])
@@ -451,24 +439,22 @@ def _write_report(
         )
         with using_threads(request.n_threads):
             linear = fit_table(
-                LabelledRows(table.features, table.target, table.weight),
+                table.rows,
                 settings,
                 classes=table.classes,
-                groups=table.groups,
-                time=table.time,
-                target_name=request.table.target,
+                target_name=request.table.columns.target,
             )
-    reasons = dict.fromkeys(request.table.columns_not_used, "left out on request")
-    if request.table.group is not None:
-        reasons[request.table.group] = "keeps rows together in the splits"
-    if request.table.weight is not None:
-        reasons[request.table.weight] = "weighs the rows"
+    reasons = dict.fromkeys(request.table.columns.left_out, "left out on request")
+    if request.table.columns.group is not None:
+        reasons[request.table.columns.group] = "keeps rows together in the splits"
+    if request.table.columns.weight is not None:
+        reasons[request.table.columns.weight] = "weighs the rows"
     write_report(
         model,
-        test.features,
-        test.target if test.classes is None else test.classes[test.target],
+        test.rows.frame,
+        test.labels,
         request.report,
-        sample_weight=test.weight,
+        sample_weight=test.rows.weight,
         linear=linear,
         table_name=request.table.table,
         notes=messages,
@@ -480,9 +466,9 @@ def _write_report(
 
 def _decision_scores(model: FittedModel, test: TrainingTable) -> str:
     """What the rule does on the test rows, beside the most probable class."""
-    rule, codes = model.decision, test.target
-    proba = Predictor(model).predict_proba(test.features)
-    weight = np.ones(len(test)) if test.weight is None else test.weight
+    rule, codes = model.decision, test.rows.target
+    proba = Predictor(model).predict_proba(test.rows.frame)
+    weight = np.ones(len(test)) if test.rows.weight is None else test.rows.weight
     parts = []
     for decided in (rule or DecisionRule()).apply(proba), proba.argmax(axis=1):
         if rule is not None and rule.costs is not None:
@@ -498,10 +484,10 @@ def _decision_scores(model: FittedModel, test: TrainingTable) -> str:
 
 
 def _scores(
-    model: FittedModel, rows: TrainingTable, test: TrainingTable
+    model: FittedModel, rows: LabelledRows, test: LabelledRows
 ) -> dict[str, dict[str, float]]:
     """Scores of the model and of the trivial baseline on the held-out rows."""
-    scores = score_rows(Predictor(model), test.features, test.target, test.weight)
+    scores = score_rows(Predictor(model), test.frame, test.target, test.weight)
     if model.classes is None:
         mean = float(np.average(rows.target, weights=rows.weight))
         return {**scores, "baseline": score_constant(test.target, mean, test.weight)}

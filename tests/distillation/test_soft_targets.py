@@ -107,7 +107,7 @@ def test_teacher_that_memorises_does_not_leak(grouped: bool) -> None:
 
     def accuracy(weight: float) -> float:
         model = fit_table(
-            LabelledRows(frame, target),
+            LabelledRows(frame, target, groups=place if grouped else None),
             FitSettings(
                 task="classification",
                 **{**TINY, "hidden_dim": 64, "max_epochs": 30},
@@ -119,7 +119,6 @@ def test_teacher_that_memorises_does_not_leak(grouped: bool) -> None:
             classes=np.array([0, 1]),
             # Rows of the training set choose the epoch: whatever leaks is kept.
             validation=validation,
-            groups=place if grouped else None,
             teaching=Teaching(Memoriser()),
         )
         return float((Predictor(model).predict_proba(frame).argmax(axis=1) == target).mean())
@@ -205,12 +204,10 @@ def test_refit_teaches_anew_with_what_was_chosen(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(distillation, "soft_labels", counted)
     rows = labelled("classification")
-    groups = np.arange(len(rows)) // 2
     model = fit_table(
-        rows,
+        replace(rows, groups=np.arange(len(rows)) // 2),
         FitSettings(task="classification", **TINY, refit=True),
         classes=THREE,
-        groups=groups,
         teaching=Teaching(TREE),
     )
     assert seen == [96, 120]
@@ -295,9 +292,8 @@ def test_unlabelled_rows_are_checked_before_the_teacher_is_fitted(
 
 def lesson_of(rows: LabelledRows, **arguments: Any) -> Lesson:
     return prepare_lesson(
-        rows.frame,
+        rows,
         profile_table(rows.frame, named=True),
-        rows.target,
         settings=FitSettings(task="classification", **TINY),
         teaching=Teaching(TREE),
         classes=THREE,
@@ -310,7 +306,7 @@ def test_made_rows_weigh_what_their_starting_rows_weigh() -> None:
     # `day` is nobody's neighbour's: rows are told apart by the column that is set aside.
     frame = rows.frame.with_columns(mark=pl.lit("same"), row=pl.Series(np.arange(len(rows))))
     weight = 1.0 + np.arange(len(rows))
-    lesson = lesson_of(LabelledRows(frame.drop("row"), rows.target), sample_weight=weight)
+    lesson = lesson_of(LabelledRows(frame.drop("row"), rows.target, weight))
     assert lesson.extra_weight is not None
     assert lesson.n_made == len(rows)
     # Every row is started from once.

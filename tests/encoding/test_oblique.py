@@ -204,7 +204,7 @@ def test_groups_stay_on_one_side_of_the_trial(monkeypatch: pytest.MonkeyPatch) -
     columns["noise 0"] = groups.astype(np.float64)
     seen = _watched_trials(monkeypatch)
     settings = FitSettings(task="regression", n_members=1, max_epochs=2)
-    fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings, groups=groups)
+    fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns), groups=groups), settings)
     assert len(seen) == 2
     for learning, judging in seen:
         assert not set(learning) & set(judging)
@@ -217,7 +217,7 @@ def test_the_later_rows_judge_the_trial(monkeypatch: pytest.MonkeyPatch) -> None
     columns["noise 0"] = time.astype(np.float64)
     seen = _watched_trials(monkeypatch)
     settings = FitSettings(task="regression", n_members=1, max_epochs=2)
-    fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings, time=time)
+    fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns), time=time), settings)
     assert len(seen) == 2
     for learning, judging in seen:
         assert max(learning) < min(judging)
@@ -235,10 +235,14 @@ def test_the_trial_is_told_of_in_words(capsys: pytest.CaptureFixture[str]) -> No
     assert epochs[0].startswith("epoch 1: ")
 
 
+def _bare_rows(n_rows: int, **asides: Any) -> LabelledRows:
+    return LabelledRows(pl.DataFrame(height=n_rows), np.zeros(n_rows), **asides)
+
+
 def test_every_row_judges_at_most_once() -> None:
     draw = np.random.default_rng(0)
     for groups in (None, draw.integers(0, 40, 3_000)):
-        sides = list(sum_trial._sides(3_000, groups, None, 0))
+        sides = list(sum_trial._sides(_bare_rows(3_000, groups=groups), 0))
         assert len(sides) == 2
         for learning, judging in sides:
             assert np.array_equal(np.sort(np.concatenate([learning, judging])), np.arange(3_000))
@@ -250,8 +254,7 @@ def test_every_row_judges_at_most_once() -> None:
 
 @pytest.mark.parametrize("order", ["groups", "time"])
 def test_rows_that_nothing_parts_cannot_try_sums(order: str) -> None:
-    given: dict[str, Any] = {"groups": None, "time": None, order: np.zeros(1_000)}
-    assert list(sum_trial._sides(1_000, random_state=0, **given)) == []
+    assert list(sum_trial._sides(_bare_rows(1_000, **{order: np.zeros(1_000)}), 0)) == []
 
 
 @pytest.mark.parametrize(("second_gain", "stay"), [(0.1, True), (-0.1, False), (0.0, False)])

@@ -109,7 +109,9 @@ def test_estimators_fit_files_in_memory_or_from_disk(budget: str, tmp_path: Path
 @pytest.mark.parametrize("budget", ["1kB", "1GB"])
 def test_files_without_the_column_are_refused(budget: str, tmp_path: Path) -> None:
     _table(400).write_parquet(tmp_path / "t.parquet")
-    with pytest.raises(TableError, match="no column 'lable'; its columns are size, label"):
+    with pytest.raises(
+        TableError, match=r"no column 'lable'; did you mean 'label'\? its columns are size, label"
+    ):
         TabularClassifier(**_small()).fit_file(tmp_path / "t.parquet", "lable", memory=budget)
 
 

@@ -35,15 +35,16 @@ from tabwright.streaming import chunks as table_chunks
 from tabwright.streaming import rows as streaming
 from tabwright.streaming.chunks import FilesTable, RowPlaces
 from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
-from tabwright.streaming.scan import Scan, StreamColumns, scan_table
+from tabwright.streaming.scan import Scan, scan_table
 from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records_of
 from tabwright.tables import profile_table
+from tabwright.tables.column_uses import ColumnUses
 from tabwright.training.batches import batch_bounds
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.engine.stacked_members import StackedMembers
 
 N_ROWS = 1500
-COLUMNS = StreamColumns("label", drop=("value",))
+COLUMNS = ColumnUses("label", drop=("value",))
 
 
 def table(n_rows: int = N_ROWS) -> pl.DataFrame:
@@ -82,7 +83,7 @@ def _settings(task: Task, **values: Any) -> FitSettings:
 
 
 def _fit(
-    source: Path, columns: StreamColumns = COLUMNS, test_fraction: float = 0.2, **rest: Any
+    source: Path, columns: ColumnUses = COLUMNS, test_fraction: float = 0.2, **rest: Any
 ) -> FittedModel:
     model = fit_files(str(source), columns, _settings, test_fraction=test_fraction, **rest)
     assert model is not None
@@ -129,7 +130,7 @@ def test_groups_stay_on_one_side(files: Path) -> None:
 
 
 def _scan(
-    source: Path, columns: StreamColumns = COLUMNS, task: Task | None = None, **rest: Any
+    source: Path, columns: ColumnUses = COLUMNS, task: Task | None = None, **rest: Any
 ) -> Scan:
     files = FilesTable.of(source)
     return scan_table(files, columns, _places(files, columns.group), task=task, **rest)
@@ -145,7 +146,7 @@ def test_counts_and_scales_are_exact(files: Path) -> None:
     assert scan.classes.tolist() == ["no", "yes"]
     assert scan.class_rows.tolist() == [(train["label"] == v).sum() for v in ("no", "yes")]
     assert scan.identifiers == ("number",)
-    values = _scan(files, StreamColumns("value", weight="mass"))
+    values = _scan(files, ColumnUses("value", weight="mass"))
     assert values.task == "regression"
     assert values.scale is not None
     kept = train.filter(pl.col("mass") > 0)
@@ -172,8 +173,8 @@ def test_samples_are_the_rows_in_order_or_the_same_uniform_ones(files: Path) -> 
     assert 500 < middle < 1000
 
 
-@pytest.mark.parametrize("columns", [COLUMNS, StreamColumns("value", weight="mass")])
-def test_workers_find_together_what_one_finds(files: Path, columns: StreamColumns) -> None:
+@pytest.mark.parametrize("columns", [COLUMNS, ColumnUses("value", weight="mass")])
+def test_workers_find_together_what_one_finds(files: Path, columns: ColumnUses) -> None:
     limits = {"train": 100, "validation": 2000, "test": 20}
     alone = _scan(files, columns, limits=limits)
     barrier, given = threading.Barrier(3, timeout=30), [b""] * 3
@@ -231,13 +232,13 @@ def test_a_class_that_would_not_train_trains(files: Path) -> None:
     ("change", "columns", "message"),
     [
         ({"label": None}, COLUMNS, "'label' must have no missing values; got one in row 1"),
-        ({"mass": -1}, StreamColumns("label", weight="mass"), "finite numbers, none below 0"),
-        ({}, StreamColumns("labels"), "has no column 'labels'"),
+        ({"mass": -1}, ColumnUses("label", weight="mass"), "finite numbers, none below 0"),
+        ({}, ColumnUses("labels"), "has no column 'labels'"),
         ({"label": "yes"}, COLUMNS, "at least 2 classes; got 1 class"),
     ],
 )
 def test_bad_tables_are_refused(
-    change: dict[str, Any], columns: StreamColumns, message: str, files: Path
+    change: dict[str, Any], columns: ColumnUses, message: str, files: Path
 ) -> None:
     every = {name: pl.lit(value, dtype=table().schema[name]) for name, value in change.items()}
     for path in files.iterdir():
@@ -455,7 +456,7 @@ def test_a_quantity_gets_intervals_from_rows_that_chose_nothing(
     files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_fit, "_ASIDE_FROM", 50)
-    columns = StreamColumns("value", drop=("label",), weight="mass")
+    columns = ColumnUses("value", drop=("label",), weight="mass")
     model = _fit(files, columns, on_message=print)
     assert model.metrics["test"]["rmse"] < model.metrics["baseline"]["rmse"]
     assert model.intervals is not None
@@ -473,7 +474,7 @@ def test_target_statistics_of_a_training_row_come_from_other_rows(files: Path) -
         code = pl.Series("code", [f"c{v}" for v in draw.integers(0, 600, size=frame.height)])
         label = pl.Series("label", draw.choice(["no", "yes"], size=frame.height))
         frame.select("number", code, label).write_parquet(path)
-    model = _fit(files, StreamColumns("label"))
+    model = _fit(files, ColumnUses("label"))
     assert model.encoder.plan_.statistic_names
     assert model.metrics["test"]["log_loss"] > 0.66
     assert model.history[-1]["train_loss"] > 0.6
@@ -496,7 +497,7 @@ def test_statistics_by_value_of_a_training_row_come_from_other_rows(
         return records_of(compact, *rest)
 
     monkeypatch.setattr(stream_fit, "records_of", noted)
-    model = _fit(files, StreamColumns("label"))
+    model = _fit(files, ColumnUses("label"))
     plan = model.encoder.plan_
     assert len(plan.leaves) == 1
     of_new_rows = set(plan.leaves[0].table.ravel().tolist())

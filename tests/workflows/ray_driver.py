@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ray
 
+from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.ray_job import train_on_ray
 from tabwright.workflows.train import TrainRequest
@@ -46,7 +47,7 @@ def main(folder: Path) -> None:
     os.environ["TABWRIGHT_RAY_TEST"] = str(os.getpid())
     os.environ["RAY_AUTH_MODE"] = "disabled"
     request = TrainRequest(
-        TableRequest(str(folder / "table"), "label"),
+        TableRequest(str(folder / "table"), ColumnUses("label")),
         output=folder / "ray.safetensors",
         settings={"max_epochs": 6, "n_members": 2, "hidden_dim": 32, "batch_size": 64},
         checkpoint_interval=0.0,

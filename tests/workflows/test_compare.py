@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from tabwright.cli.app import app
 from tabwright.errors import install_command
+from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import (
     TableRequest,
     TrainingTable,
@@ -48,7 +49,7 @@ def _request(table: str, target: str = "label", **words: Any) -> CompareRequest:
     named = {name: words.pop(name) for name in ("time", "group") if name in words}
     dropped = tuple({"who", "day", other} - set(named.values()))
     asked = {"settings": TINY, "references": False, "n_folds": 2, **words}
-    return CompareRequest(TableRequest(table, target, drop=dropped, **named), **asked)
+    return CompareRequest(TableRequest(table, ColumnUses(target, dropped, **named)), **asked)
 
 
 @pytest.mark.parametrize(("target", "n_modes"), [("label", 6), ("price", 4)])

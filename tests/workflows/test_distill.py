@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from tabwright import TabularClassifier
 from tabwright.cli.app import app
 from tabwright.inference.fitted_model import load_fitted
+from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.distill import DistillRequest, run_distillation
 from tests.distillation.test_teachers import mixed_codes, mixed_table
@@ -78,7 +79,7 @@ def test_json_and_budget(folder: Path, tmp_path: Path) -> None:
 def test_kind_teaches_and_seed_decides(folder: Path, tmp_path: Path) -> None:
     request = DistillRequest(
         teacher="extra_trees",
-        table=TableRequest(table=str(folder / "table.parquet"), target="kind"),
+        table=TableRequest(str(folder / "table.parquet"), ColumnUses("kind")),
         settings={"max_epochs": 1, "hidden_dim": 8, "augmentation": None},
     )
     losses = []

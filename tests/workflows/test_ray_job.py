@@ -14,12 +14,13 @@ import torch
 from campaigns import kill_workers
 from tabwright.errors import install_command
 from tabwright.inference.fitted_model import load_fitted
+from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows import ray_job
 from tabwright.workflows.ray_job import train_on_ray
 from tabwright.workflows.train import TrainRequest
 
-REQUEST = TrainRequest(TableRequest("table", "label"))
+REQUEST = TrainRequest(TableRequest("table", ColumnUses("label")))
 
 
 def test_one_worker_needs_no_ray() -> None:

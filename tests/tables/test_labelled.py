@@ -1,0 +1,62 @@
+import numpy as np
+import polars as pl
+
+from tabwright.tables.labelled import LabelledRows
+
+N = 40
+
+
+def _rows(start: int = 0, **asides: np.ndarray) -> LabelledRows:
+    number = np.arange(start, start + N)
+    return LabelledRows(pl.DataFrame({"number": number}), number % 2, **asides)
+
+
+def test_what_belongs_to_rows_goes_with_them() -> None:
+    rows = _rows(weight=np.arange(N) + 1.0, groups=np.arange(N) // 4, time=np.arange(N) * 10)
+    taken = rows.take(np.array([7, 3]))
+    assert taken.frame["number"].to_list() == [7, 3]
+    assert taken.weight is not None
+    assert taken.weight.tolist() == [8.0, 4.0]
+    assert taken.groups is not None
+    assert taken.groups.tolist() == [1, 0]
+    assert taken.time is not None
+    assert taken.time.tolist() == [70, 30]
+
+
+def test_rows_of_weight_zero_leave_with_their_group() -> None:
+    weight = np.where(np.arange(N) < 4, 0.0, 1.0)
+    kept = _rows(weight=weight, groups=np.arange(N) // 4).with_positive_weight()
+    assert len(kept) == N - 4
+    assert kept.weight is None
+    assert kept.groups is not None
+    assert kept.groups.min() == 1
+
+
+def test_a_split_keeps_groups_together_and_time_in_order() -> None:
+    by_group = _rows(groups=np.arange(N) // 4)
+    stay, leave = (
+        by_group.take(index) for index in by_group.split(0.3, stratify=True, random_state=0)
+    )
+    assert stay.groups is not None
+    assert leave.groups is not None
+    assert not set(stay.groups) & set(leave.groups)
+    by_time = _rows(time=np.arange(N)[::-1])
+    stay, leave = (
+        by_time.take(index) for index in by_time.split(0.3, stratify=False, random_state=0)
+    )
+    assert stay.time is not None
+    assert leave.time is not None
+    assert stay.time.max() < leave.time.min()
+
+
+def test_rows_put_together_keep_weights_and_groups() -> None:
+    both = _rows(weight=np.full(N, 2.0), groups=np.arange(N) // 4).with_rows(_rows(N))
+    assert both.weight is not None
+    assert both.groups is not None
+    assert both.weight.tolist() == [2.0] * N + [1.0] * N
+    # Rows without a group are groups of their own.
+    assert len(set(both.groups[N:])) == N
+    assert not set(both.groups[:N]) & set(both.groups[N:])
+    grouped = _rows(groups=np.arange(N)).with_rows(_rows(N, groups=np.arange(N)))
+    assert grouped.groups is not None
+    assert grouped.groups.tolist() == [*range(N), *range(N)]
