@@ -265,7 +265,11 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         return self._predictor.predict_proba(self._checked_frame(X))
 
     def predict(self, X: Any) -> np.ndarray:
-        """Labels of shape (n_rows,), in the dtype they had in `fit`."""
+        """Labels of shape (n_rows,), in the dtype they had in `fit`.
+
+        They follow the decision rule stored in the model (`tabwright train --decision`), as those
+        of `tabwright predict` do; without one they are the most probable classes.
+        """
         proba = self.predict_proba(X)
-        labels: np.ndarray = self.classes_[proba.argmax(axis=1)]
+        labels: np.ndarray = self.classes_[self._predictor.decide(proba)]
         return labels

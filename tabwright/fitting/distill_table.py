@@ -313,7 +313,8 @@ def distill_table(
     split, budget = split or Split(), budget or Budget()
     say = on_message or (lambda _: None)
     parts = _Parts.of(rows, split, settings)
-    profile = profile_table(parts.training.frame, named=named, roles=roles)
+    # Of all rows: in a part of them, row numbers are not consecutive any more.
+    profile = profile_table(rows.frame, named=named, roles=roles)
     source = model_of(teaching.teacher)
     size = student_size(source, settings, n_rows=len(parts.training))
     settings = settings.resolved(n_rows=len(parts.training))
@@ -342,7 +343,7 @@ def distill_table(
             classes=classes,
             validation=parts.validation,
             named=named,
-            roles=roles,
+            profile=profile,
             class_weight=class_weight,
             teaching=taught,
             encoder=inherited,

@@ -61,6 +61,7 @@ def fit_table(
     validation: LabelledRows | None = None,
     named: bool = True,
     roles: Mapping[str, Role] | None = None,
+    profile: TableProfile | None = None,
     class_weight: ClassWeight = None,
     prior: Prior = "training",
     decision: DecisionAim | None = None,
@@ -89,6 +90,9 @@ def fit_table(
         Whether the columns have names of their own (a frame) or not (an array).
     roles : mapping of str to Role, optional
         Overrides the inferred roles of columns.
+    profile : TableProfile, optional
+        Of a table that `rows` are a part of: in a part, row numbers are not consecutive any more.
+        None: of `rows`.
     class_weight : "balanced", mapping of label to weight, or None
         Refused by `imbalance_aware`, which has weights of its own.
     prior : "training", "balanced" or ndarray of shape (n_classes,)
@@ -157,7 +161,7 @@ def fit_table(
         if classes is None:
             raise ValueError("a decision rule is for classification; this is a regression task")
         decision.check(len(classes))
-    profile = profile_table(rows.frame, named=named, roles=roles)
+    profile = profile or profile_table(rows.frame, named=named, roles=roles)
     if validation is None:
         share = settings.held_out_share(len(rows))
         settings = replace(settings, validation_fraction=share)

@@ -72,8 +72,7 @@ class FittedModel:
     calibrator : Calibrator or None
         None in regression and where calibration was turned off.
     decision : DecisionRule or None
-        How the command line makes labels of probabilities; None: the most probable class, as in
-        the estimators always.
+        How labels are made of probabilities, everywhere; None: the most probable class.
     intervals : Intervals or None
         Half-widths of prediction intervals; None in classification, and where too few rows were
         held out.

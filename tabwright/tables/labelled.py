@@ -17,8 +17,10 @@ from tabwright.errors import TableError
 from tabwright.settings import Task
 from tabwright.splits import split_rows
 from tabwright.tables import (
+    TableProfile,
     encode_labels,
     infer_task,
+    profile_table,
     read_with_notes,
     regression_target,
     sample_weights,
@@ -165,15 +167,15 @@ class TrainingTable:
     task : {"classification", "regression"}
     row_numbers : ndarray of shape (n_rows,), int64
         Rows of the file, from 1.
-    notes : dict of str to str
-        What was found in the text of columns, for `profile_table`.
+    profile : TableProfile
+        Of the features in all rows of the table, those that are not used included.
     """
 
     rows: LabelledRows
     classes: np.ndarray | None
     task: Task
     row_numbers: np.ndarray
-    notes: dict[str, str]
+    profile: TableProfile
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -216,6 +218,8 @@ def read_training_table(request: TableRequest, say: Callable[[str], None]) -> Tr
     say(f"read {len(frame):,} rows x {frame.width} columns from {request.table}")
     uses.check(frame.columns, request.table)
     weight = None if uses.weight is None else sample_weights(frame[uses.weight])
+    # Before rows are left out or parted: row numbers are told by being consecutive.
+    profile = profile_table(frame[uses.features(frame.columns)], notes=notes)
     frame, kept = _rows_to_use(frame, weight, uses, say)
     if uses.target in notes:
         say(f"the target {uses.target!r}: {notes[uses.target]}")
@@ -237,7 +241,7 @@ def read_training_table(request: TableRequest, say: Callable[[str], None]) -> Tr
         classes=classes,
         task=task,
         row_numbers=kept + 1,
-        notes={name: note for name, note in notes.items() if name in frame.columns},
+        profile=profile,
     )
 
 

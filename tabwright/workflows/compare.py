@@ -26,7 +26,6 @@ from tabwright.inference.predictor import Predictor
 from tabwright.metrics import score_classification, score_regression
 from tabwright.settings import Task, modes_for
 from tabwright.splits import fold_rows, forward_folds
-from tabwright.tables import profile_table
 from tabwright.tables.labelled import (
     TableRequest,
     TrainingTable,
@@ -317,6 +316,7 @@ def _mode(request: CompareRequest, mode: str, task: Task) -> Callable[[TrainingT
             train.rows,
             settings,
             classes=train.classes,
+            profile=train.profile,
             target_name=request.table.columns.target,
         )
         return _FittedMode(Predictor(model))
@@ -339,7 +339,7 @@ def _reference(kind: TeacherKind, request: CompareRequest) -> Callable[[Training
         rows = train.rows
         return soft_labels(
             rows.frame,
-            profile_table(rows.frame),
+            train.profile,
             rows.target,
             task=train.task,
             n_classes=0 if train.classes is None else len(train.classes),

@@ -30,7 +30,7 @@ from tabwright.metrics import score_class_prior, score_constant
 from tabwright.report.write import write_report
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.memory import reason_to_stream
-from tabwright.tables import TableProfile, profile_table
+from tabwright.tables import TableProfile
 from tabwright.tables.labelled import (
     LabelledRows,
     TableRequest,
@@ -144,7 +144,7 @@ def run_training(
     on_message : callable, optional
         Called with each decision as it is made.
     on_profile : callable, optional
-        Called with what each column of the rows to learn from is, before training.
+        Called with what each column of the table is, before training.
     on_epoch : callable, optional
         Called with each epoch and how many there will be at the most.
     callbacks : sequence of Callback
@@ -306,14 +306,14 @@ def _fit_in_memory(
         time = request.table.columns.time
         latest = "" if time is None else f", the latest by {time!r}"
         say(f"held out {len(test):,} rows for the scores{latest}")
-    profile = profile_table(table.rows.frame, notes=table.notes)
     if on_profile is not None:
-        on_profile(profile)
+        on_profile(table.profile)
     with using_threads(request.n_threads):
         model = fit_table(
             table.rows,
             settings,
             classes=table.classes,
+            profile=table.profile,
             prior=prior,
             decision=aim,
             teaching=_teaching(request, test),
@@ -442,6 +442,7 @@ def _write_report(
                 table.rows,
                 settings,
                 classes=table.classes,
+                profile=table.profile,
                 target_name=request.table.columns.target,
             )
     reasons = dict.fromkeys(request.table.columns.left_out, "left out on request")
