@@ -22,11 +22,11 @@ from typing import Any
 __all__ = ["ADDED", "FORMATS", "format_of", "left_out", "may_be_missing"]
 
 # The first version of Tabwright that reads each format.
-FORMATS: dict[int, str] = {1: "0.1.0", 2: "0.2.0"}
+FORMATS: dict[int, str] = {1: "0.1.0", 2: "0.2.0", 3: "0.3.0"}
 
 # Keys of the document, and ``key=value`` of closed sets, that came after format 1: the place with
 # dots from the document on ("settings.learning_rate"), to the format that brought it.
-ADDED: dict[str, int] = {"encoder.obliques": 2}
+ADDED: dict[str, int] = {"encoder.obliques": 2, "encoder.formats": 3}
 
 
 def may_be_missing(place: str) -> bool:

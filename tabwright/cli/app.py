@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +32,15 @@ from tabwright.cli.console import (
 )
 from tabwright.cli.distill import distill
 from tabwright.cli.errors import EXIT_CODES, readable_errors, show_tracebacks
-from tabwright.cli.options import BriefCommand, JsonFlag, ModelFile, QuietFlag
+from tabwright.cli.options import (
+    BriefCommand,
+    HelpAll,
+    JsonFlag,
+    ModelFile,
+    QuietFlag,
+    ReadingOptions,
+    takes_reading_options,
+)
 from tabwright.cli.train import train
 
 app = typer.Typer(
@@ -73,7 +82,10 @@ app.command(
 )(train)
 
 
-@app.command(epilog="Example: tabwright predict churn.safetensors new.csv --keep customer")
+@app.command(
+    cls=BriefCommand, epilog="Example: tabwright predict churn.safetensors new.csv --keep customer"
+)
+@takes_reading_options(roles=False)
 def predict(
     model: ModelFile,
     table: Annotated[str, typer.Argument(metavar="TABLE", help="New rows: file, folder, pattern.")],
@@ -102,6 +114,9 @@ def predict(
     ] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    help_all: HelpAll = False,
+    *,
+    reading: Callable[[], ReadingOptions],
 ) -> None:
     """Predict new rows: the label, and the probability of every class.
 
@@ -126,7 +141,9 @@ def predict(
                 )
             _check_output(output, model, table)
         fitted = load_fitted(model)
-        pieces = iter_predictions(fitted, table, keep=keep or (), coverage=coverage)
+        pieces = iter_predictions(
+            fitted, table, keep=keep or (), coverage=coverage, csv=reading().csv
+        )
         with counting_bar(quiet or output is None, "rows predicted") as advance:
             pieces = told(pieces, advance)
             if output is not None:
@@ -145,7 +162,11 @@ def predict(
             say(f"wrote {n_rows:,} predictions to {output} after {seconds:.1f} s")
 
 
-@app.command(epilog="Example: tabwright evaluate churn.safetensors held_out.csv --intervals")
+@app.command(
+    cls=BriefCommand,
+    epilog="Example: tabwright evaluate churn.safetensors held_out.csv --intervals",
+)
+@takes_reading_options(roles=False)
 def evaluate(
     model: ModelFile,
     table: Annotated[
@@ -165,6 +186,9 @@ def evaluate(
         bool, typer.Option("--intervals", help="Add 95 % bootstrap intervals.")
     ] = False,
     as_json: JsonFlag = False,
+    help_all: HelpAll = False,
+    *,
+    reading: Callable[[], ReadingOptions],
 ) -> None:
     """Score a saved model on labelled rows.
 
@@ -185,6 +209,7 @@ def evaluate(
             weight=weight,
             drop_null_target=drop_null_target,
             intervals=intervals,
+            csv=reading().csv,
         )
         if as_json:
             print_json(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,9 +23,11 @@ from tabwright.cli.options import (
     HelpAll,
     JsonFlag,
     QuietFlag,
+    ReadingOptions,
     complete_metric,
     complete_mode,
     complete_task,
+    takes_reading_options,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ __all__ = ["compare"]
 _WIDE = 110
 
 
+@takes_reading_options(roles=True)
 def compare(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="As for `train`.")],
     target: Annotated[
@@ -106,6 +110,8 @@ def compare(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
+    *,
+    reading: Callable[[], ReadingOptions],
 ) -> None:
     """Cross-validate the modes beside tree ensembles and say which to use."""
     with readable_errors(as_json=as_json), ExitStack() as stack:
@@ -113,12 +119,15 @@ def compare(
         from tabwright.tables.labelled import TableRequest
         from tabwright.workflows.compare import CompareRequest, run_comparison
 
+        said = reading()
         settings: dict[str, Any] = {"n_members": members, "max_epochs": epochs}
         request = CompareRequest(
             table=TableRequest(
                 table,
                 ColumnUses(target, tuple(drop or ()), group, weight, time_column, drop_null_target),
                 task,
+                said.roles,
+                said.csv,
             ),
             modes=tuple(mode or ()),
             references=references,

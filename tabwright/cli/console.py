@@ -43,6 +43,7 @@ __all__ = [
     "describe_rule",
     "epoch_bar",
     "err",
+    "in_options",
     "out",
     "print_json",
     "say",
@@ -64,15 +65,36 @@ err = Console(stderr=True, highlight=False)
 _MOST_LISTED = 12
 
 
+# What messages call an argument of Python, and the option that says it.
+_OPTIONS: tuple[tuple[str, str], ...] = (
+    (
+        "read it with has_header=False and column_names, or has_header=True if these are the names",
+        "give --no-header, or --header if these are the names",
+    ),
+    (" in the file, or give column_names", " in the file"),
+    ("encoding='", "--encoding '"),
+    ("decimal=','", "--decimal ','"),
+    ("quotes=False", "--no-quotes"),
+)
+
+
+def in_options(message: str) -> str:
+    """A message of the library with options of the command line in place of arguments."""
+    for argument, option in _OPTIONS:
+        message = message.replace(argument, option)
+    return message
+
+
 def say(text: str, *, style: str = "") -> None:
     """A line of the result."""
+    text = in_options(text)
     # Soft wrap: what is copied from a pipe must not be cut.
     out.print(Text(text, style=style), soft_wrap=not out.is_terminal)
 
 
 def show_note(text: str) -> None:
     """A remark beside the result."""
-    err.print(Text(f"note: {text}", style="yellow"), soft_wrap=not err.is_terminal)
+    err.print(Text(f"note: {in_options(text)}", style="yellow"), soft_wrap=not err.is_terminal)
 
 
 def show_block(title: str, message: str) -> None:

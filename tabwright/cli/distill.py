@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,14 @@ import typer
 
 from tabwright.cli.console import print_json, say, show_grid
 from tabwright.cli.errors import readable_errors
-from tabwright.cli.options import SETTINGS, HelpAll, JsonFlag, QuietFlag
+from tabwright.cli.options import (
+    SETTINGS,
+    HelpAll,
+    JsonFlag,
+    QuietFlag,
+    ReadingOptions,
+    takes_reading_options,
+)
 
 if TYPE_CHECKING:
     from tabwright.distillation.fidelity import FidelityReport, ModelFigures
@@ -17,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["distill"]
 
 
+@takes_reading_options(roles=True)
 def distill(
     teacher: Annotated[
         str,
@@ -92,6 +101,8 @@ def distill(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
+    *,
+    reading: Callable[[], ReadingOptions],
 ) -> None:
     """Teach a small network what a model or tree ensemble knows; say if it helped."""
     with readable_errors(as_json=as_json):
@@ -100,6 +111,7 @@ def distill(
         from tabwright.tables.labelled import TableRequest
         from tabwright.workflows.distill import DistillRequest, run_distillation
 
+        said = reading()
         settings: dict[str, Any] = {
             "hidden_dim": hidden_dim,
             "num_hidden_layers": num_hidden_layers,
@@ -111,6 +123,8 @@ def distill(
                 table,
                 ColumnUses(target, tuple(drop or ()), group, weight, time_column, drop_null_target),
                 task,
+                said.roles,
+                said.csv,
             ),
             output=output,
             test_fraction=test_fraction,

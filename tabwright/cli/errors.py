@@ -18,7 +18,7 @@ from typing import TextIO
 
 import typer
 
-from tabwright.cli.console import err, show_block, show_note
+from tabwright.cli.console import err, in_options, show_block, show_note
 
 __all__ = ["EXIT_CODES", "ExitCode", "readable_errors", "show_tracebacks"]
 
@@ -101,7 +101,7 @@ def _words(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"the memory of this machine does not suffice ({error}); give fewer rows or columns"
-    return str(error)
+    return in_options(str(error))
 
 
 def _leave(code: ExitCode, title: str, message: str, *, as_json: bool) -> None:

@@ -1,15 +1,25 @@
-"""Options that several commands of the command line share, and what shells complete."""
+"""Options that several commands of the command line share, and what shells complete.
+
+The options of reading are said once: `takes_reading_options` gives them to a command.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 import typer.core
 
 from tabwright.cli.console import say
+
+if TYPE_CHECKING:
+    from tabwright.tables.csv_reader import CsvFormat
+    from tabwright.tables.roles import Role
 
 __all__ = [
     "SETTINGS",
@@ -18,6 +28,7 @@ __all__ = [
     "JsonFlag",
     "ModelFile",
     "QuietFlag",
+    "ReadingOptions",
     "complete_calibration",
     "complete_decision",
     "complete_encoding",
@@ -25,6 +36,7 @@ __all__ = [
     "complete_mode",
     "complete_task",
     "complete_teacher",
+    "takes_reading_options",
 ]
 
 SETTINGS = "settings"
@@ -117,3 +129,162 @@ HelpAll = Annotated[
         "--help-all", callback=_show_all_help, is_eager=True, help="Show the settings too."
     ),
 ]
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """What the user says of a table's files.
+
+    Parameters
+    ----------
+    csv : CsvFormat or None
+        None where nothing was said.
+    roles : dict of str to Role
+    """
+
+    csv: CsvFormat | None
+    roles: dict[str, Role]
+
+
+def _reading_options(
+    encoding: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the text [found out].", rich_help_panel=SETTINGS),
+    ] = None,
+    decimal: Annotated[
+        str | None,
+        typer.Option(metavar="MARK", help=". or , [found out].", rich_help_panel=SETTINGS),
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIGN", help="Between cells; tab: \\t [found out].", rich_help_panel=SETTINGS
+        ),
+    ] = None,
+    header: Annotated[
+        bool | None,
+        typer.Option(
+            "--header/--no-header",
+            help="Whether the first line has the names.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    quotes: Annotated[
+        bool,
+        typer.Option(
+            "--quotes/--no-quotes", help="Whether quotes enclose cells.", rich_help_panel=SETTINGS
+        ),
+    ] = True,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Is a missing cell, in place of NA, null ...; may come again; '': empty ones.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+) -> CsvFormat | None:
+    """How the files are written; None where nothing was said."""
+    from tabwright.settings import NumericEncoding
+    from tabwright.tables.csv_reader import CsvFormat
+
+    if encoding in get_args(NumericEncoding):
+        raise ValueError(
+            f"--encoding is of the table's text, such as cp1252; got {encoding!r}; the encoding of "
+            "numbers is --numeric-encoding"
+        )
+    if (encoding, decimal, delimiter, header, quotes, missing) == (
+        None,
+        None,
+        None,
+        None,
+        True,
+        None,
+    ):
+        return None
+    return CsvFormat(
+        has_header=header,
+        delimiter="\t" if delimiter in ("\\t", "tab") else delimiter,
+        encoding=encoding,
+        decimal=_decimal_mark(decimal),
+        quotes=quotes,
+        missing=None if missing is None else tuple(missing),
+    )
+
+
+def _decimal_mark(text: str | None) -> Literal[".", ","] | None:
+    if text not in (None, ".", ","):
+        raise ValueError(f"--decimal must be . or ,; got {text!r}")
+    return None if text is None else "," if text == "," else "."
+
+
+def _role_option(
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=ROLE",
+            help="numeric, category, boolean, datetime, identifier, text; may come again.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+) -> dict[str, Role]:
+    """Roles by column."""
+    from tabwright.tables.roles import Role
+
+    roles: dict[str, Role] = {}
+    for text in role or ():
+        # A name may hold the sign.
+        name, sign, wanted = text.rpartition("=")
+        known = next((own for own in get_args(Role) if own == wanted), None)
+        if not sign or known is None:
+            raise ValueError(
+                f"--role must be COLUMN=ROLE with one of {', '.join(get_args(Role))}; got {text!r}"
+            )
+        roles[name] = known
+    return roles
+
+
+def takes_reading_options(*, roles: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of reading, in place of its parameter `reading`.
+
+    Parameters
+    ----------
+    roles : bool
+        Whether there is `--role` too: where a model is fitted.
+    """
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        shared = {"csv": _reading_options} | ({"roles": _role_option} if roles else {})
+        parameters: list[inspect.Parameter] = []
+        for function in (command, *shared.values()):
+            hints = get_type_hints(function, include_extras=True, localns=_hints())
+            parameters += [
+                parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+                for name, parameter in inspect.signature(function).parameters.items()
+                if name != "reading"
+            ]
+
+        @functools.wraps(command)
+        def wrapper(**given: Any) -> None:
+            def reading() -> ReadingOptions:
+                found: dict[str, Any] = {"roles": {}}
+                for use, function in shared.items():
+                    own = inspect.signature(function).parameters
+                    found[use] = function(**{name: taken[name] for name in own})
+                return ReadingOptions(**found)
+
+            names = {name for f in shared.values() for name in inspect.signature(f).parameters}
+            taken = {name: given.pop(name) for name in names}
+            command(**given, reading=reading)
+
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {own.name: own.annotation for own in parameters}
+        del wrapper.__wrapped__  # its signature is not this one
+        return wrapper
+
+    return decorated
+
+
+def _hints() -> dict[str, Any]:
+    """Names of annotations that are known to type checkers alone."""
+    return {"CsvFormat": Any, "Role": Any}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,12 +22,14 @@ from tabwright.cli.options import (
     HelpAll,
     JsonFlag,
     QuietFlag,
+    ReadingOptions,
     complete_calibration,
     complete_decision,
     complete_encoding,
     complete_mode,
     complete_task,
     complete_teacher,
+    takes_reading_options,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
+@takes_reading_options(roles=True)
 def train(
     table: Annotated[
         str, typer.Argument(metavar="TABLE", help="CSV, Parquet, Arrow, JSON lines, Excel; folder.")
@@ -157,7 +161,7 @@ def train(
         float | None,
         typer.Option(metavar="SHARE", help="Rows that choose the epoch.", rich_help_panel=SETTINGS),
     ] = None,
-    encoding: Annotated[
+    numeric_encoding: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
@@ -234,6 +238,8 @@ def train(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
+    *,
+    reading: Callable[[], ReadingOptions],
 ) -> None:
     """Train a model on a table, score it on held-out rows, save it as one file."""
     with readable_errors(as_json=as_json):
@@ -245,6 +251,7 @@ def train(
 
         if positive is not None and decision is None:
             raise ValueError(f"--positive is for --decision; got {positive!r} and no --decision")
+        said = reading()
         settings: dict[str, Any] = {
             "training_mode": mode,
             "n_members": members,
@@ -256,7 +263,7 @@ def train(
             "weight_decay": weight_decay,
             "batch_size": batch_size,
             "validation_fraction": validation_fraction,
-            "numeric_encoding": encoding,
+            "numeric_encoding": numeric_encoding,
             "device": device,
             "precision": precision,
         }
@@ -272,6 +279,8 @@ def train(
                 table,
                 ColumnUses(target, tuple(drop or ()), group, weight, time_column, drop_null_target),
                 task,
+                said.roles,
+                said.csv,
             ),
             output=output,
             test_fraction=test_fraction,

@@ -120,12 +120,15 @@ class CategoryColumn:
     statistics : ndarray of shape (2 + len(levels), n_statistics), float32, or None
         Per code: smoothed means of the target, then the log of the count, all standardised; None
         where every level has an input of its own.
+    markers : tuple of str or None
+        Where levels are text as it was written: what stands for a missing one.
     """
 
     levels: tuple[str, ...]
     n_inputs: int
     has_missing: bool
     statistics: NDArray[np.float32] | None
+    markers: tuple[str, ...] | None = None
 
     def codes(self, levels: pl.Series) -> NDArray[np.int32]:
         """Code of each value, of all levels with a code.
@@ -168,7 +171,7 @@ class CategoryColumn:
         refuse_nested(column)
         column = column.alias("")
         if column.dtype != pl.String or not self.levels:
-            return self.codes(to_levels(column))
+            return self.codes(to_levels(column, markers=self.markers))
         # Text that is the name of a level is that level; only the rest has to be given its name.
         places = column.cast(self._known, strict=False)
         result = places.to_physical().cast(pl.Int32) + FIRST_LEVEL
@@ -176,7 +179,7 @@ class CategoryColumn:
             return result.to_numpy()
         other = places.is_null()
         codes = np.array(result.fill_null(UNKNOWN).to_numpy())
-        codes[other.to_numpy()] = self.codes(to_levels(column.filter(other)))
+        codes[other.to_numpy()] = self.codes(to_levels(column.filter(other), markers=self.markers))
         return codes
 
     @cached_property

@@ -449,11 +449,15 @@ class TableEncoder:
         return self._rows
 
     def _used_series(self, frame: pl.DataFrame) -> dict[Kind, list[pl.Series]]:
-        if not self.named:
-            return by_kind(frame.get_columns(), self.plan_.kinds)
-        pairs = zip(self.plan_.names, self.plan_.kinds, strict=True)
-        used = [(name, kind) for name, kind in pairs if kind != "unused"]
-        return by_kind([frame.get_column(name) for name, _ in used], [kind for _, kind in used])
+        plan = self.plan_
+        used = [position for position, kind in enumerate(plan.kinds) if kind != "unused"]
+        columns = [
+            frame.get_column(plan.names[position]) if self.named else frame.to_series(position)
+            for position in used
+        ]
+        if plan.formats:
+            columns = [plan.typed(*pair) for pair in zip(used, columns, strict=True)]
+        return by_kind(columns, [plan.kinds[position] for position in used])
 
     def _fill_all(
         self,

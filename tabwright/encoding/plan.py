@@ -8,13 +8,14 @@ are done in `plan_fit.py` and `encoding/encoder.py`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.artifact.format_versions import left_out
@@ -36,6 +37,7 @@ from tabwright.encoding.oblique import (
 from tabwright.encoding.value_statistics import LeafColumn, leaves_from_state, leaves_to_state
 from tabwright.encoding.values import KINDS, Kind, Origin
 from tabwright.errors import ArtifactError, TableError
+from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 
 __all__ = ["EncodingPlan", "listed"]
 
@@ -78,6 +80,8 @@ class EncodingPlan:
         Target statistics of numeric columns, in the order of their columns.
     obliques : tuple of ObliqueColumn
         Weighted sums of numeric columns.
+    formats : mapping of int to CellFormat
+        How the text of columns is written, by place in `names`, where not in the usual way.
     """
 
     named: bool
@@ -93,10 +97,24 @@ class EncodingPlan:
     statistic_names: tuple[str, ...]
     leaves: tuple[LeafColumn, ...]
     obliques: tuple[ObliqueColumn, ...]
+    formats: Mapping[int, CellFormat] = field(default_factory=dict)
 
     def positions(self, kind: Kind) -> list[int]:
         """Places of the columns of a kind in `names`."""
         return [position for position, own in enumerate(self.kinds) if own == kind]
+
+    def typed(self, position: int, series: pl.Series) -> pl.Series:
+        """A column of numbers, dates or booleans as its format reads it.
+
+        Raises
+        ------
+        TableError
+            Naming column, row (from 1) and value, if a cell does not fit.
+        """
+        form, kind = self.formats.get(position), self.kinds[position]
+        if form is None or kind == "category" or kind == "unused":
+            return series
+        return typed_cells(series, kind, form)
 
     def check_names(self, names: Iterable[str]) -> None:
         """Check the columns of a table to encode.
@@ -281,6 +299,17 @@ class EncodingPlan:
         }
         if not left_out("encoder.obliques", len(self.obliques), 0):
             document["obliques"] = len(self.obliques)
+        formats = [
+            {
+                "column": position,
+                "decimal": form.decimal,
+                "missing": None if form.missing is None else list(form.missing),
+                "as_written": form.as_written,
+            }
+            for position, form in sorted(self.formats.items())
+        ]
+        if not left_out("encoder.formats", formats, []):
+            document["formats"] = formats
         arrays: dict[str, NDArray[Any]] = {
             "names": names,
             "name_offsets": name_offsets,
@@ -318,6 +347,7 @@ class EncodingPlan:
         n_sums = 0
         if "obliques" in document:
             n_sums = document.integer("obliques", low=1, high=MOST_SUMS)
+        formats = _read_formats(document, len(names)) if "formats" in document else {}
         plan = cls(
             named=document.boolean("named"),
             names=names,
@@ -334,9 +364,19 @@ class EncodingPlan:
             numbers=NumericColumns.from_state(
                 document.child("numbers"), tensors.scoped("numbers."), n_encoded
             ),
-            categories=categories_from_state(
-                document.child("categories"), tensors.scoped("categories."), count["category"]
+            categories=tuple(
+                replace(category, markers=formats.get(position, USUAL).level_markers)
+                for category, position in zip(
+                    categories_from_state(
+                        document.child("categories"),
+                        tensors.scoped("categories."),
+                        count["category"],
+                    ),
+                    (position for position, kind in enumerate(kinds) if kind == "category"),
+                    strict=True,
+                )
             ),
+            formats=formats,
             statistic_names=statistic_names,
             leaves=leaves_from_state(
                 tensors.scoped("leaves."), count["numeric"], len(statistic_names[:-1])
@@ -374,6 +414,23 @@ def _take_texts(tensors: TensorBag, data: str, offsets: str) -> list[str]:
         tensors.take(offsets, "int64", (None,)),
         f"encoder.{data}",
     )
+
+
+def _read_formats(document: Reader, n_columns: int) -> dict[int, CellFormat]:
+    formats: dict[int, CellFormat] = {}
+    for own in document.children("formats", max_length=n_columns):
+        position = own.integer("column", low=0, high=n_columns - 1)
+        if position in formats:
+            raise own.fail("column", "another column than before")
+        formats[position] = CellFormat(
+            "," if own.choice("decimal", (".", ",")) == "," else ".",
+            own.texts("missing") if own.optional("missing") else None,
+            own.boolean("as_written"),
+        )
+        if formats[position] == USUAL:
+            raise own.fail("decimal", "part of a format that is not the usual one")
+        own.done()
+    return formats
 
 
 def _read_origins(tensors: TensorBag, n_columns: int) -> tuple[Origin, ...]:

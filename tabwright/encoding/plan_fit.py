@@ -9,7 +9,7 @@ with rows is `encoding/encoder.py`'s affair.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
@@ -51,6 +51,7 @@ from tabwright.encoding.values import (
 from tabwright.errors import TableError
 from tabwright.settings import NumericEncoding, Task
 from tabwright.tables import TableProfile, exact_origin, to_levels, to_microseconds
+from tabwright.tables.cell_format import USUAL
 
 __all__ = ["EncoderSettings", "PlanFit", "RowsToFit", "by_kind", "fit_plan", "places_in_cycle"]
 
@@ -111,12 +112,14 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
     ValueError
         If tree bins are asked for and there is no target.
     """
-    frame, target = rows.frame, rows.target
+    frame, target = rows.profile.typed(rows.frame), rows.target
     n_rows = len(frame)
     if n_rows == 0:
         raise TableError("an encoder needs at least 1 row; got 0; check the filter or file")
     names = tuple(frame.columns)
     kinds = _kinds(names, rows.profile)
+    forms = {column.name: column.form for column in rows.profile.used if column.form != USUAL}
+    formats = {position: forms[name] for position, name in enumerate(names) if name in forms}
     if all(kind == "unused" for kind in kinds):
         raise TableError(
             "a table needs at least 1 usable column; got none: "
@@ -172,7 +175,10 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
     date_cycles = _varying_cycles(moments)
     n_codes = len(series["category"]) + int(date_cycles.sum())
     codes = np.empty((n_rows, n_codes), dtype=np.int32)
-    categories, statistics = _fit_categories(series["category"], about, codes, settings, search)
+    markers = [forms.get(column.name, USUAL).level_markers for column in series["category"]]
+    categories, statistics = _fit_categories(
+        series["category"], markers, about, codes, settings, search
+    )
     if leaves is not None:
         statistics += leaves.statistics
     obliques: list[ObliqueColumn] = []
@@ -196,12 +202,14 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
         statistic_names=(*about().names, "log count") if statistics else (),
         leaves=() if leaves is None else tuple(leaves.columns),
         obliques=tuple(obliques),
+        formats=formats,
     )
     return PlanFit(plan, codes, statistics)
 
 
 def _fit_categories(
     series: Sequence[pl.Series],
+    markers: Sequence[tuple[str, ...] | None],
     about: Callable[[], StatisticsTarget],
     codes: NDArray[np.int32],
     settings: EncoderSettings,
@@ -212,10 +220,11 @@ def _fit_categories(
     min_count = rare_below(len(codes)) if settings.min_count is None else settings.min_count
     categories: list[CategoryColumn] = []
     statistics: list[NDArray[np.float32]] = []
-    for j, column in enumerate(series):
+    for j, (column, missing) in enumerate(zip(series, markers, strict=True)):
         category, full, own = fit_category(
-            to_levels(column), about, max_levels=max_levels, min_count=min_count
+            to_levels(column, markers=missing), about, max_levels=max_levels, min_count=min_count
         )
+        category = replace(category, markers=missing)
         categories.append(category)
         codes[:, j] = category.input_codes(full)
         if search is not None:

@@ -78,6 +78,10 @@ class RowEncoder:
             (place, own.first, own.second, own.scalar)
             for place, own in enumerate(plan.obliques, start=at)
         ]
+        steps = [
+            (position, self._formatted(position, step) if position in plan.formats else step)
+            for position, step in steps
+        ]
         # In the order of the table, so that the first wrong cell is the one reported.
         self._steps = [(plan.names[position], step) for position, step in sorted(steps, key=_first)]
 
@@ -139,6 +143,19 @@ class RowEncoder:
             rounded[sums] = np.array(numeric[sums], dtype=np.float32).tolist()
         return rounded, codes
 
+    def _formatted(self, position: int, own: _Step) -> _Step:
+        """A step for a column whose text has a format of its own."""
+        plan, name = self._plan, self._plan.names[position]
+        if plan.kinds[position] == "category":
+            return own
+
+        def step(value: Any, numeric: list[float], codes: list[int]) -> None:
+            if value is not None:
+                value = plan.typed(position, one(name, value))[0]
+            own(value, numeric, codes)
+
+        return step
+
     def _number(self, at: int, name: str, origin: Origin) -> _Step:
         encode = self._plan.numbers.scalar(at)
         exact = origin if isinstance(origin, int) else None
@@ -191,13 +208,15 @@ def _category(j: int, at: int, name: str, category: CategoryColumn) -> _Step:
     table = {level: code for code, level in enumerate(category.levels, start=FIRST_LEVEL)}
     last = FIRST_LEVEL + category.n_inputs
     statistics = category.statistics
+    known = table if category.markers is None else {}
     rows: list[list[float]] | None = None
     width = 0
     if statistics is not None:
         rows, width = statistics.tolist(), statistics.shape[1]
 
     def step(value: Any, numeric: list[float], codes: list[int]) -> None:
-        code = _known_code(value, table)
+        # Text as written is looked up below, since no canonical name says what is missing.
+        code = _known_code(value, table) if known or type(value) is not str else None
         if code is None:
             code = int(category.codes_of_cells(one(name, value))[0])
         codes[j] = code if code < last else UNKNOWN

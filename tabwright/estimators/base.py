@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import date
 from typing import TYPE_CHECKING, Any, Self
@@ -24,9 +24,11 @@ from tabwright.inference.pandas_row import row_cells
 from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.memory import bytes_of, reason_to_stream
-from tabwright.tables import as_frame, read_table
+from tabwright.tables import CsvFormat, as_frame, read_described
+from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.paths import Source
+from tabwright.tables.roles import roles_as_text
 from tabwright.training.callbacks import Callback, as_callback, telling_failures
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch
@@ -125,6 +127,20 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
             _optional_column(time, "time", len(frame)),
         )
 
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        eval_set: EvalSet,
+        formats: Mapping[str, CellFormat],
+        groups: Any,
+        time: Any,
+        callbacks: Callbacks,
+        checkpoint: Checkpoint | None,
+    ) -> Self:
+        raise NotImplementedError
+
     def _remember(self, model: FittedModel) -> None:
         self.model_ = model
         self.settings_ = model.settings
@@ -189,6 +205,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         group: str | None = None,
         weight: str | None = None,
         drop_null_target: bool = False,
+        csv: CsvFormat | None = None,
         memory: int | str | None = None,
         spool: str | os.PathLike[str] | None = None,
         callbacks: Sequence[Callback | Callable[[Epoch], object]] | None = None,
@@ -214,6 +231,9 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
             Column of sample weights; not a feature.
         drop_null_target : bool, default=False
             Leave out rows without a target.
+        csv : CsvFormat, optional
+            How a CSV file is written, where it cannot tell by itself: its delimiter, header,
+            encoding and decimal mark, and what stands for a missing cell.
         memory : int or str, optional
             Bytes, or an amount such as "2GB"; by default half of what the machine has free.
         spool : path, optional
@@ -241,9 +261,13 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         columns = ColumnUses(target, tuple(drop), group, weight, None, drop_null_target)
         budget = bytes_of(memory) if isinstance(memory, str) else memory
         if reason_to_stream(source, budget) is None:
-            frame, y, given = _in_memory(source, columns)
-            self.fit(frame, y, **given, callbacks=callbacks, checkpoint=checkpoint)
-            return self
+            table = read_described(
+                source, csv=csv, as_text=roles_as_text(self.get_params()["roles"])
+            )
+            X, y, groups, weights = _in_memory(table.frame, columns)
+            return self._fit(
+                X, y, weights, None, table.formats, groups, None, callbacks, checkpoint
+            )
         settings: FitSettings = self._settings()
         callback: Callback = self._callback(callbacks)
         parameters = self.get_params(deep=False)
@@ -254,6 +278,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 lambda task: settings,
                 task=settings.task,
                 roles=parameters["roles"],
+                csv=csv,
                 class_weight=parameters.get("class_weight"),
                 prior=parameters.get("prior", "training"),
                 spool=spool,
@@ -378,13 +403,13 @@ class _Printer(Callback):
 
 
 def _in_memory(
-    source: Source, columns: ColumnUses
-) -> tuple[pl.DataFrame, pl.Series, dict[str, pl.Series]]:
-    """Features, target, and what else `fit` takes of a table that fits in memory."""
-    frame = read_table(source)
+    frame: pl.DataFrame, columns: ColumnUses
+) -> tuple[pl.DataFrame, pl.Series, pl.Series | None, pl.Series | None]:
+    """Features, target, groups and weights of a table that fits in memory."""
     columns.check(frame.columns)
     if columns.drop_null_target:
         frame = frame.filter(frame[columns.target].alias("").is_not_null())
-    given = {"groups": columns.group, "sample_weight": columns.weight}
-    others = {use: frame[name] for use, name in given.items() if name is not None}
-    return frame[columns.features(frame.columns)], frame[columns.target], others
+    groups, weights = (
+        None if name is None else frame[name] for name in (columns.group, columns.weight)
+    )
+    return frame[columns.features(frame.columns)], frame[columns.target], groups, weights

@@ -29,6 +29,7 @@ from tabwright.settings import (
     Task,
 )
 from tabwright.tables import Role, encode_labels, labels_to_codes, seen_labels
+from tabwright.tables.cell_format import CellFormat
 from tabwright.training.callbacks import telling_failures
 from tabwright.training.checkpoints import Checkpoint
 
@@ -220,6 +221,21 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         TableError
             If the table does.
         """
+        return self._fit(X, y, sample_weight, eval_set, {}, groups, time, callbacks, checkpoint)
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        eval_set: EvalSet,
+        formats: Mapping[str, CellFormat],
+        groups: Any,
+        time: Any,
+        callbacks: Callbacks,
+        checkpoint: Checkpoint | None,
+    ) -> Self:
+        """`fit` to columns whose text was found to be written in these formats."""
         settings, teaching = self._settings(), self._teaching()
         callback = self._callback(callbacks)
         frame, named = self._frame(X)
@@ -233,7 +249,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
             validation = self._rows(self._eval_frame(eval_X, frame), codes, eval_weight)
         with telling_failures(callback):
             model = fit_table(
-                replace(rows, target=labels.codes),
+                replace(rows, target=labels.codes, formats=formats),
                 settings,
                 classes=labels.classes,
                 validation=validation,

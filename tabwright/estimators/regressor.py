@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from tabwright.estimators.base import (
 from tabwright.fitting.fit_table import fit_table
 from tabwright.settings import AugmentationChoice, Device, NumericEncoding, Precision, Task
 from tabwright.tables import Role, regression_target
+from tabwright.tables.cell_format import CellFormat
 from tabwright.training.callbacks import telling_failures
 from tabwright.training.checkpoints import Checkpoint
 
@@ -99,6 +101,21 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Fit to a table; arguments as in `TabularClassifier.fit`, with a numeric `y`."""
+        return self._fit(X, y, sample_weight, eval_set, {}, groups, time, callbacks, checkpoint)
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        eval_set: EvalSet,
+        formats: Mapping[str, CellFormat],
+        groups: Any,
+        time: Any,
+        callbacks: Callbacks,
+        checkpoint: Checkpoint | None,
+    ) -> Self:
+        """`fit` to columns whose text was found to be written in these formats."""
         settings, teaching = self._settings(), self._teaching()
         callback = self._callback(callbacks)
         frame, named = self._frame(X)
@@ -113,7 +130,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
             )
         with telling_failures(callback):
             model = fit_table(
-                self._rows(frame, target, sample_weight, groups, time),
+                replace(self._rows(frame, target, sample_weight, groups, time), formats=formats),
                 settings,
                 validation=validation,
                 named=named,

@@ -75,8 +75,8 @@ class GraphInput:
             return "0 for false, 1 for true; NaN is missing"
         if self.kind == "category":
             return (
-                "text with at most one space on either side; empty, NA, NaN, null and the like "
-                "are missing"
+                "text with at most one space on either side; empty, and what training took for "
+                "a missing cell (as a rule NA, NaN, null and the like), is missing"
             )
         if self.dtype == "int64":
             return "an integer; -2**63 is missing"
@@ -116,8 +116,11 @@ def graph_array(plan: EncodingPlan, column: GraphInput, series: pl.Series) -> ND
         If a cell does not fit its column.
     """
     array: NDArray[np.generic]
+    series = plan.typed(column.position, series)
     if column.kind == "category":
-        array = to_levels(series).fill_null("").to_numpy().astype(object)
+        category = plan.categories[plan.positions("category").index(column.position)]
+        levels = to_levels(series, markers=category.markers)
+        array = levels.fill_null("").to_numpy().astype(object)
     elif column.kind == "datetime":
         array = to_microseconds(series).fill_null(MISSING_INTEGER).to_numpy()
     elif column.kind == "boolean":
@@ -152,9 +155,10 @@ def _spaced(text: str) -> Iterator[str]:
     yield f" {text} "
 
 
-def missing_spellings() -> list[str]:
-    """Text that the graph takes for a missing category."""
-    found = dict.fromkeys(spelling for marker in MISSING_MARKERS for spelling in _spaced(marker))
+def missing_spellings(markers: Sequence[str] | None = None) -> list[str]:
+    """Text that the graph takes for a missing category; by default the usual markers."""
+    own = MISSING_MARKERS if markers is None else markers
+    found = dict.fromkeys(spelling for marker in own for spelling in _spaced(marker))
     return list(found)
 
 
@@ -173,8 +177,12 @@ def level_spellings(levels: Sequence[str]) -> dict[str, str]:
 def _add_codes(graph: Graph, column: str, category: CategoryColumn) -> str:
     """Code of each value, of all levels with a code: int64 of shape (rows, 1)."""
     code_of = {level: code for code, level in enumerate(category.levels, start=FIRST_LEVEL)}
-    keys = {text: code_of[level] for text, level in level_spellings(category.levels).items()}
-    keys.update(dict.fromkeys(missing_spellings(), MISSING))
+    if category.markers is None:
+        means = level_spellings(category.levels)
+    else:
+        means = {text: level for level in category.levels for text in _spaced(level)}
+    keys = {text: code_of[level] for text, level in means.items()}
+    keys.update(dict.fromkeys(missing_spellings(category.markers), MISSING))
     return graph.add(
         "LabelEncoder",
         column,

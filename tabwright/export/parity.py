@@ -263,16 +263,17 @@ def _turns() -> NDArray[np.int64]:
 def _texts(
     category: CategoryColumn, draw: np.random.Generator
 ) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
-    spellings = level_spellings(category.levels)
+    written = category.markers
+    spellings = level_spellings(category.levels) if written is None else category.levels
     some = list(spellings)
     if len(some) > _MOST_SPELLINGS:
         some = [some[k] for k in draw.choice(len(some), _MOST_SPELLINGS, replace=False)]
-    names = to_levels(pl.Series(_UNSEEN, dtype=pl.String)).to_list()
+    names = to_levels(pl.Series(_UNSEEN, dtype=pl.String), markers=written).to_list()
     known = set(category.levels)
     # Text that only the encoder takes for a known level is no concern of the graph.
     unseen = [text for text, name in zip(_UNSEEN, names, strict=True) if name not in known]
     usual = [*category.levels] or unseen
-    pool = [*category.levels, *some, *missing_spellings(), *unseen * 4]
+    pool = [*category.levels, *some, *missing_spellings(written), *unseen * 4]
     return np.array(pool, dtype=object), np.array(usual, dtype=object)
 
 

@@ -314,7 +314,7 @@ def distill_table(
     say = on_message or (lambda _: None)
     parts = _Parts.of(rows, split, settings)
     # Of all rows: in a part of them, row numbers are not consecutive any more.
-    profile = profile_table(rows.frame, named=named, roles=roles)
+    profile = profile_table(rows.frame, named=named, roles=roles, formats=rows.formats)
     source = model_of(teaching.teacher)
     size = student_size(source, settings, n_rows=len(parts.training))
     settings = settings.resolved(n_rows=len(parts.training))

@@ -46,10 +46,11 @@ from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
 from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
 from tabwright.streaming.scan import Scan, rows_to_use, scan_table
 from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records_of
-from tabwright.tables import Role, TableProfile, profile_table
+from tabwright.tables import CsvFormat, Role, TableProfile, profile_table
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows
 from tabwright.tables.paths import Source
+from tabwright.tables.roles import roles_as_text
 from tabwright.training.batches import HeldOut, HeldOutRows, Inputs
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch, Trained, train
@@ -68,6 +69,7 @@ def fit_files(
     task: Task | None = None,
     test_fraction: float = 0.0,
     roles: Mapping[str, Role] | None = None,
+    csv: CsvFormat | None = None,
     class_weight: ClassWeight = None,
     prior: Prior | Callable[[np.ndarray | None], Prior] = "training",
     decision: Callable[[np.ndarray], DecisionAim] | None = None,
@@ -96,6 +98,8 @@ def fit_files(
         "baseline" are of a sample of at most 100,000 of them.
     roles : mapping of str to Role, optional
         Overrides the inferred roles of columns.
+    csv : CsvFormat, optional
+        How CSV files are written, where they cannot tell by themselves.
     class_weight, prior
         As in `fit_table`; the prior may be a function of the labels.
     decision : callable, optional
@@ -142,7 +146,7 @@ def fit_files(
     given = settings(task or "classification" if task != "regression" else task)
     _check_mode(given, class_weight)
     share = given.held_out_share(None)
-    table = FilesTable.of(source)
+    table = FilesTable.of(source, csv, roles_as_text(roles))
     places = RowPlaces(table, given.random_state, share, test_fraction, columns.group)
     scan = scan_table(
         table,
@@ -278,7 +282,9 @@ class _StreamFit:
         if len(sample) < scan.n_rows["train"]:
             say(f"the encoder is fitted on a uniform sample of {len(sample):,} training rows")
         identifiers: dict[str, Role] = dict.fromkeys(scan.identifiers, "identifier")
-        profile = profile_table(sample.frame, roles=identifiers | self.roles)
+        profile = profile_table(
+            sample.frame, roles=identifiers | self.roles, formats=self.table.formats
+        )
         if on_profile is not None:
             on_profile(profile)
         encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)

@@ -161,7 +161,10 @@ def fit_table(
         if classes is None:
             raise ValueError("a decision rule is for classification; this is a regression task")
         decision.check(len(classes))
-    profile = profile or profile_table(rows.frame, named=named, roles=roles)
+    profile = profile or profile_table(rows.frame, named=named, roles=roles, formats=rows.formats)
+    rows = replace(rows, frame=profile.typed(rows.frame))
+    if validation is not None:
+        validation = replace(validation, frame=profile.typed(validation.frame))
     if validation is None:
         share = settings.held_out_share(len(rows))
         settings = replace(settings, validation_fraction=share)

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from tabwright.errors import TableError
 from tabwright.splits import split_by_hash, stable_row_hash
+from tabwright.tables.cell_format import CellFormat
+from tabwright.tables.csv_reader import CsvFormat
 from tabwright.tables.paths import Source, shown_paths, table_format, table_paths
 from tabwright.tables.reading import file_chunks, table_dtypes
 
@@ -60,14 +62,21 @@ class FilesTable:
     ----------
     paths : tuple of Path
     dtypes : dict of str to polars dtype
+    csv : CsvFormat or None
+        How CSV files are written, where they cannot tell by themselves.
     """
 
     paths: tuple[Path, ...]
     dtypes: dict[str, pl.DataType]
+    csv: CsvFormat | None = None
 
     @classmethod
-    def of(cls, source: Source) -> FilesTable:
+    def of(
+        cls, source: Source, csv: CsvFormat | None = None, as_text: Sequence[str] = ()
+    ) -> FilesTable:
         """Find the files and the types; files of text are read once for that.
+
+        The columns `as_text` of CSV files stay text.
 
         Raises
         ------
@@ -80,7 +89,14 @@ class FilesTable:
                 f"a table that is streamed must be CSV, JSON lines, Parquet or Arrow; got "
                 f"{shown_paths(paths)}; save it as one of these"
             )
-        return cls(tuple(paths), table_dtypes(source))
+        return cls(tuple(paths), table_dtypes(source, csv=csv, as_text=as_text), csv)
+
+    @property
+    def formats(self) -> dict[str, CellFormat]:
+        """What is said of the cells of the columns."""
+        if self.csv is None or table_format(self.paths[0]) != "csv":
+            return {}
+        return dict.fromkeys(self.dtypes, self.csv.cells)
 
     def name(self, file: int) -> str:
         """A file's name within the table: the same wherever the table lies."""
@@ -105,7 +121,9 @@ class FilesTable:
             def here(number: int, file: int = file) -> bool:
                 return wanted is None or wanted(file, number)
 
-            for number, frame in file_chunks(path, CHUNK_ROWS, list(columns), dtypes, here):
+            for number, frame in file_chunks(
+                path, CHUNK_ROWS, list(columns), dtypes, here, self.csv
+            ):
                 yield Chunk(file, number, frame)
 
 

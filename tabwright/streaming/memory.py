@@ -9,7 +9,7 @@ from typing import Final
 import polars as pl
 
 from tabwright.streaming.chunks import CHUNK_ROWS
-from tabwright.tables.paths import Source, table_format, table_paths
+from tabwright.tables.paths import Source, is_packed, table_format, table_paths
 from tabwright.tables.reading import file_chunks
 
 __all__ = ["bytes_of", "free_memory", "memory_needed", "reason_to_stream"]
@@ -95,7 +95,7 @@ def memory_needed(source: Source) -> int:
         return int(rows * row_bytes * _COPIES)
     n_bytes = sum(path.stat().st_size for path in paths)
     # A number takes about as many bytes as text as in memory; packed text grows about fivefold.
-    packed = 5.0 if paths[0].name.lower().endswith(".gz") else 1.0
+    packed = 5.0 if is_packed(paths[0]) else 1.0
     return int(n_bytes * packed * 1.5 * _COPIES)
 
 

@@ -17,6 +17,7 @@ from tabwright.tables.frames import as_frame, as_series
 from tabwright.tables.reading import (
     CsvFormat,
     iter_tables,
+    read_described,
     read_table,
     read_with_notes,
     table_dtypes,
@@ -56,6 +57,7 @@ __all__ = [
     "iter_tables",
     "labels_to_codes",
     "profile_table",
+    "read_described",
     "read_table",
     "read_with_notes",
     "regression_target",

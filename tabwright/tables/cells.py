@@ -8,7 +8,7 @@ column of text has is decided in `tables/dtypes.py`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, Final, TypeVar, cast
 
@@ -22,7 +22,9 @@ __all__ = [
     "LEADING_ZERO",
     "MISSING_MARKERS",
     "NUMERIC_MARKERS",
+    "bare_numbers",
     "exact_origin",
+    "number_text",
     "parse_instants",
     "parse_moments",
     "plain_numbers",
@@ -146,7 +148,7 @@ def to_numbers(series: pl.Series, *, origin: int | Decimal | None = None) -> pl.
     refuse_nested(series)
     name, dtype = series.name, series.dtype
     if dtype in (pl.String, pl.Categorical, pl.Enum):
-        series = _number_text(series.cast(pl.String))
+        series = number_text(series.cast(pl.String))
         dtype = series.dtype
     if dtype == pl.Null:
         return series.cast(pl.Float64)
@@ -183,18 +185,30 @@ def plain_numbers(text: pl.Series) -> pl.Series:
     text : polars.Series of String
         Without spaces around the cells.
     """
-    bare = (
-        text.str.replace("\u2212", "-", literal=True)
-        .str.replace(_CURRENCY_BEFORE, "$1")
-        .str.replace(_UNIT_BEHIND, "")
-    )
+    bare = bare_numbers(text)
     grouped = bare.str.contains(_THOUSANDS)
     if grouped.any():
         bare = bare.str.replace_all(r"[,'\u2019\u00a0\u202f ]", "").zip_with(grouped, bare)
     return bare.zip_with(bare.cast(pl.Float64, strict=False).is_not_null(), text)
 
 
-def _number_text(series: pl.Series) -> pl.Series:
+def bare_numbers(text: pl.Series) -> pl.Series:
+    """Text without a currency, a percent sign and Unicode's minus, whatever is left of it."""
+    return (
+        text.str.replace("\u2212", "-", literal=True)
+        .str.replace(_CURRENCY_BEFORE, "$1")
+        .str.replace(_UNIT_BEHIND, "")
+    )
+
+
+def number_text(series: pl.Series) -> pl.Series:
+    """Text of numbers as Int64, UInt64, Int128 or Float64; missing cells as null.
+
+    Raises
+    ------
+    TableError
+        Naming column, row (from 1) and value, if a cell is no number.
+    """
     text = series.str.strip_chars()
     text = text.set(text.is_in([*MISSING_MARKERS, *NUMERIC_MARKERS]), None)
     n_null = text.null_count()
@@ -242,7 +256,7 @@ def exact_origin(series: pl.Series) -> int | Decimal | None:
         text = series.cast(pl.String).str.strip_chars()
         if not text.str.contains(r"^[+-]?[0-9]{16,}$").any():
             return None
-        series = _number_text(series.cast(pl.String))
+        series = number_text(series.cast(pl.String))
     present, dtype = series.drop_nulls(), series.dtype
     if not present.len() or not (dtype.is_integer() or isinstance(dtype, pl.Decimal)):
         return None
@@ -260,7 +274,7 @@ def exact_origin(series: pl.Series) -> int | Decimal | None:
 
 
 @under_plain_name
-def to_levels(series: pl.Series) -> pl.Series:
+def to_levels(series: pl.Series, *, markers: Sequence[str] | None = None) -> pl.Series:
     """A column as the names of its levels; missing cells as null.
 
     A value has one name, whatever type brought it: `1`, `1.0`, `"1"` and `" 1 "` are `1`, true
@@ -270,6 +284,9 @@ def to_levels(series: pl.Series) -> pl.Series:
     Parameters
     ----------
     series : polars.Series
+    markers : sequence of str, optional
+        Where given, text is the level that it is, but for spaces around it, and these are the
+        missing ones.
 
     Returns
     -------
@@ -284,6 +301,9 @@ def to_levels(series: pl.Series) -> pl.Series:
     dtype = series.dtype
     refuse_nested(series)
     if dtype in (pl.String, pl.Categorical, pl.Enum):
+        if markers is not None:
+            text = series.cast(pl.String).str.strip_chars()
+            return text.set(text.is_in(list(markers)), None)
         return _level_text(series.cast(pl.String))
     if dtype in (pl.Null, pl.Boolean) or dtype.is_integer():
         return series.cast(pl.String)

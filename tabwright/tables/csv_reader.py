@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
-import zlib
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ import numpy as np
 import polars as pl
 
 from tabwright.errors import TableError
+from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.cells import MISSING_MARKERS
+from tabwright.tables.paths import DAMAGED, opened, unpacked_name
 
 __all__ = ["CsvFormat", "csv_frames", "text_blocks"]
 
@@ -53,30 +54,46 @@ class CsvFormat:
     delimiter : str, optional
         One character; by default tab for .tsv and .tab, else whichever of comma, semicolon, tab
         and bar splits the first lines alike.
-    encoding : str, default="utf-8"
-        A byte order mark at the start of the file goes before it.
-    decimal : {".", ","}, default="."
-        What separates the fraction of a number.
+    encoding : str, optional
+        A byte order mark at the start of the file goes before it. By default UTF-8; a file that
+        is none is read as cp1252, with a warning, where every byte is a character of it.
+    decimal : {".", ","}, optional
+        What separates the fraction of a number; by default found out in every column, where that
+        is certain.
     quotes : bool, default=True
         Whether double quotes enclose cells; False takes them as plain characters.
+    missing : tuple of str, optional
+        Text that stands for a missing cell, in place of NA, NaN, null and the like; an empty cell
+        is missing in any case.
     """
 
     has_header: bool | None = None
     column_names: tuple[str, ...] | None = None
     delimiter: str | None = None
-    encoding: str = "utf-8"
-    decimal: Literal[".", ","] = "."
+    encoding: str | None = None
+    decimal: Literal[".", ","] | None = None
     quotes: bool = True
+    missing: tuple[str, ...] | None = None
+
+    @property
+    def cells(self) -> CellFormat:
+        """What is said of the cells, for every column."""
+        return CellFormat(self.decimal or ".", self.missing)
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (
             len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'
         ):
             raise ValueError(f"delimiter must be one ASCII character; got {self.delimiter!r}")
-        if self.decimal not in (".", ","):
+        if self.decimal not in (None, ".", ","):
             raise ValueError(f"decimal must be '.' or ','; got {self.decimal!r}")
+        if isinstance(self.missing, str):
+            raise ValueError(
+                f"missing must be a sequence of texts; got {self.missing!r}; write "
+                f"[{self.missing!r}]"
+            )
         try:
-            codecs.lookup(self.encoding)
+            codecs.lookup(self.encoding or "utf-8")
         except LookupError:
             raise ValueError(
                 f"encoding must be one that Python knows, e.g. 'utf-8' or 'cp1252'; "
@@ -90,7 +107,7 @@ def csv_frames(path: Path, layout: CsvFormat, *, chunk_bytes: int) -> Iterator[p
     Parameters
     ----------
     path : pathlib.Path
-        May be compressed with gzip.
+        May be compressed.
     layout : CsvFormat
     chunk_bytes : int
         About as much of the file is in memory at a time.
@@ -125,7 +142,7 @@ def csv_frames(path: Path, layout: CsvFormat, *, chunk_bytes: int) -> Iterator[p
 # ---------------------------------------------------------------------------------------------
 
 
-def text_blocks(path: Path, encoding: str, *, chunk_bytes: int) -> Iterator[bytes]:
+def text_blocks(path: Path, encoding: str | None, *, chunk_bytes: int) -> Iterator[bytes]:
     """The content of a text file as UTF-8, without byte order mark, checked.
 
     Raises
@@ -153,28 +170,39 @@ def text_blocks(path: Path, encoding: str, *, chunk_bytes: int) -> Iterator[byte
             f"{path}, line {line}: the text must be {error.encoding}; got the byte 0x{found}; "
             "name the encoding it was written in, e.g. encoding='cp1252'"
         ) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except DAMAGED as error:
         raise TableError(
-            f"{path}: the gzip data must be whole; it is damaged or cut short ({error}); "
+            f"{path}: compressed data must be whole; it is damaged or cut short ({error}); "
             "copy the file again"
         ) from error
 
 
-def _decoded(path: Path, encoding: str, chunk_bytes: int) -> Iterator[bytes]:
-    with path.open("rb") as plain:
-        packed = plain.read(2) == b"\x1f\x8b"
-    with gzip.open(path, "rb") if packed else path.open("rb") as stream:
+def _decoded(path: Path, encoding: str | None, chunk_bytes: int) -> Iterator[bytes]:
+    with opened(path) as stream:
         start = stream.read(4)
         for mark, marked in _BOMS:
             if start.startswith(mark):
                 encoding, start = marked, start[len(mark) :]
                 break
+        certain, encoding = encoding is not None, encoding or "utf-8"
         decoder = codecs.getincrementaldecoder(encoding)()
         utf8 = codecs.lookup(encoding).name == "utf-8"
         old_returns: bool | None = None
         block = start + stream.read(max(chunk_bytes - len(start), 0))
         while block:
             following = stream.read(chunk_bytes)
+            if utf8 and not certain and not block.isascii():
+                # The first text beyond ASCII tells what the file is.
+                certain = True
+                if _is_cp1252(block, final=not following):
+                    decoder, utf8 = codecs.getincrementaldecoder("cp1252")(), False
+                    warnings.warn(
+                        f"{path} is not UTF-8, and is read as cp1252 (Western European); if its "
+                        "letters come out wrong, name the encoding it was written in, e.g. "
+                        "encoding='cp1250'",
+                        UserWarning,
+                        stacklevel=2,
+                    )
             if not utf8:
                 block = decoder.decode(block, final=not following).encode()
             elif not (block.isascii() and not decoder.getstate()[0]):
@@ -187,6 +215,24 @@ def _decoded(path: Path, encoding: str, chunk_bytes: int) -> Iterator[bytes]:
                 block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             yield block
             block = following
+
+
+def _is_cp1252(block: bytes, *, final: bool) -> bool:
+    """Whether text is not UTF-8 and every byte of it is a character of cp1252.
+
+    Where as many characters are UTF-8 as not, the file is that, and damaged.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(block, final=final)
+    n_wrong = text.count("\ufffd") - block.count("\ufffd".encode())
+    n_right = sum(1 for character in text if character > "\x7f") - n_wrong
+    if n_wrong == 0 or n_right >= n_wrong:
+        return False
+    try:
+        block.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _whole_records(path: Path, layout: CsvFormat, chunk_bytes: int) -> Iterator[bytes]:
@@ -422,8 +468,7 @@ def _fields(record: bytes, delimiter: str, *, quotes: bool) -> list[str]:
 
 
 def _sniffed(path: Path, records: list[bytes], *, quotes: bool) -> str:
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith((".tsv", ".tab")):
+    if unpacked_name(path).endswith((".tsv", ".tab")):
         return "\t"
     best = ","
     most = 1

@@ -1,27 +1,45 @@
-"""A column of text and the type that all of its cells have.
+"""A column of text and the type that all of its cells have, or that is given.
 
 What a cell means once its column has a type is decided in `cells.py`.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 import polars as pl
 
+from tabwright.errors import TableError
+from tabwright.tables.cell_format import USUAL, CellFormat, decimal_points
 from tabwright.tables.cells import (
     DIGITS,
     INSTANT,
     LEADING_ZERO,
     MISSING_MARKERS,
     NUMERIC_MARKERS,
+    bare_numbers,
     parse_instants,
     parse_moments,
     plain_numbers,
+    to_levels,
     under_plain_name,
 )
 
-__all__ = ["read_text"]
+__all__ = [
+    "Dtypes",
+    "TextColumn",
+    "cast_column",
+    "dtype_of_kinds",
+    "merges_levels",
+    "read_text",
+    "text_column",
+    "text_kinds",
+]
+
+Dtypes = Mapping[str, pl.DataType | type[pl.DataType]]
+
 
 _SAMPLE_ROWS: Final = 1_000
 # Where so many of the cells are numbers or dates, the others are worth a word.
@@ -36,15 +54,63 @@ _NAMED_MONTH: Final = (
 )
 _CLOCK: Final = r"^[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?: ?[AaPp][Mm])?$"
 _DECIMAL_COMMA: Final = r"^[-+\x{2212}]?[0-9]+(?:[. ][0-9]{3})*,[0-9]+$"
+# A comma that separates no thousands: what is behind it, or before it, says so.
+_SURE_COMMA: Final = r"^[-+]?(?:0?|0[0-9]+|[0-9]{4,}|[0-9.' ]*[.' ][0-9]{3}|[0-9]+),[0-9]*$"
+_THREE_BEHIND: Final = r"^[-+]?[1-9][0-9]{0,2},[0-9]{3}$"
+_GROUPED: Final = r"^[-+]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+(?:,[0-9]+)?$"
+# Text that means "not known" wherever the other cells are numbers, in lower case.
+_UNKNOWN: Final = (
+    *("#null!", "#name?", "#n/a n/a", "\\n", "(null)", "(none)", "(na)", "(blank)", "(missing)"),
+    *("n.a.", "n.a", "n. a.", "na.", "n/d", "n.d.", "nd", "n/k", "missing", "unknown", "undefined"),
+    *("not available", "not applicable", "none", "nil", "void", "blank", "empty", "tbd"),
+    *("-1.#ind", "1.#qnan", "1.#ind", "-1.#qnan", "#nan", "#missing", "<null>", "[null]", "\\null"),
+)
+# Signs alone, and bounds of what could be measured.
+_SIGNS: Final = r"^[^\p{L}\p{N}+]+$"
+_BOUND: Final = r"^(?:[<>~\x{2264}\x{2265}]=?|&[lg]t;) ?[0-9]+(?:[.,][0-9]+)?$"
+_MANY_NUMBERS: Final = 10
+_SPELT_NUMBER: Final = r"^[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\.?$"
 # So many other cells in a column of numbers may be markers of missing cells.
 _FEW_MARKERS: Final = 3
 _FEWEST_CELLS: Final = 10
 
 
-@under_plain_name
+class TextColumn(NamedTuple):
+    """A column of text as what it holds.
+
+    Parameters
+    ----------
+    values : polars.Series
+    note : str
+        What a reader of the table should know; may be empty.
+    form : CellFormat
+        How its text is written, for cells to come.
+    """
+
+    values: pl.Series
+    note: str
+    form: CellFormat
+
+
 def read_text(
-    series: pl.Series, *, decimal: str = ".", counts: pl.Series | None = None
+    series: pl.Series,
+    *,
+    decimal: str | None = None,
+    counts: pl.Series | None = None,
+    missing: tuple[str, ...] | None = None,
 ) -> tuple[pl.Series, str]:
+    """`text_column` without the format: the typed column and its note."""
+    found = text_column(series, decimal=decimal, counts=counts, missing=missing)
+    return found.values, found.note
+
+
+def text_column(
+    series: pl.Series,
+    *,
+    decimal: str | None = None,
+    counts: pl.Series | None = None,
+    missing: tuple[str, ...] | None = None,
+) -> TextColumn:
     """Give a text column the type that all of its cells have.
 
     Spaces around a cell go; `MISSING_MARKERS` become null. If every other cell is an integer the
@@ -52,28 +118,66 @@ def read_text(
     true/false in any case Boolean, with ISO 8601 dates Date, with ISO 8601 dates and times
     Datetime (UTC where the cells name an offset). Any other column stays String. So does a column
     with a number that has a leading zero (`00501` is a code, not 501) or an integer that does not
-    fit 64 bits.
+    fit 64 bits. Where it is certain, a comma is read as the decimal mark, and a handful of other
+    texts among numbers as missing cells.
 
     Parameters
     ----------
     series : polars.Series of String
-    decimal : {".", ","}, default="."
-        What separates the fraction of a number.
+    decimal : {".", ","}, optional
+        What separates the fraction of a number; by default a point, or a comma where that is
+        certain.
     counts : polars.Series of integers, optional
         How often each cell occurs, where `series` holds the distinct cells of a column only; the
         note counts those.
+    missing : tuple of str, optional
+        Text that stands for a missing cell, in place of `MISSING_MARKERS`.
 
     Returns
     -------
-    series : polars.Series
-        Same name and length.
-    note : str
-        What a reader of the table should know: markers read as missing, spaces removed, numbers
-        that were not recognised. Empty where there is nothing to say.
+    TextColumn
+        Its note has the markers read as missing, spaces removed, and numbers that were not
+        recognised.
     """
+    name = series.name
+    values, note, form = _text_column(series.alias(""), decimal, counts, missing)
+    return TextColumn(values.alias(name), note, form)
+
+
+def merges_levels(series: pl.Series) -> bool:
+    """Whether levels that are different text would be one number, as ``1.1`` and ``1.10``."""
+    cells = series.alias("").cast(pl.String).str.strip_chars()
+    # Only such spellings have a twin.
+    if not cells.str.contains(r"^(?:\+|[-+]?[0-9]*\.[0-9]*0$|[-+]?[0-9.]+[eE.]$)|[0-9][eE]").any():
+        return False
+    cells = cells.unique()
+    cells = cells.filter(cells.str.contains(_SPELT_NUMBER))
+    return to_levels(cells).n_unique() < cells.len()
+
+
+def _text_column(
+    series: pl.Series,
+    decimal: str | None,
+    counts: pl.Series | None,
+    missing: tuple[str, ...] | None,
+) -> TextColumn:
     text = series.str.strip_chars()
-    clean = text.set(text.is_in(MISSING_MARKERS), None)
-    typed = _typed(clean, decimal)
+    clean = text.set(text.is_in(MISSING_MARKERS if missing is None else ["", *missing]), None)
+    form = replace(USUAL, missing=missing)
+    typed = _typed(clean, decimal or ".", missing is None)
+    if typed.dtype == pl.String and decimal != ".":
+        commas = _comma_numbers(clean, certain=decimal == ",")
+        if commas is not None:
+            form, typed = replace(form, decimal=","), commas
+    if typed.dtype == pl.String and missing is None:
+        extra = _unknown_markers(clean, counts)
+        if extra:
+            rest = clean.set(clean.is_in(extra), None)
+            known = text_column(rest, decimal=decimal, counts=counts)
+            if known.values.dtype.is_numeric():
+                typed = known.values
+                unknown = (*MISSING_MARKERS[1:], *NUMERIC_MARKERS, *extra)
+                form = replace(known.form, missing=unknown)
     notes = []
     lost = series.is_not_null() & typed.is_null() & (series != "")
     if lost.any():
@@ -85,8 +189,9 @@ def read_text(
     if typed.dtype.is_numeric():
         # Most columns are numbers as they stand, and need no other spelling looked for.
         is_plain = text.cast(pl.Float64, strict=False).null_count() <= typed.null_count()
-        if decimal == "." and not is_plain:
-            spelled = typed.is_not_null() & (plain_numbers(text) != text)
+        if not is_plain:
+            plain = decimal_points(text) if form.decimal == "," else plain_numbers(text)
+            spelled = typed.is_not_null() & (plain != text)
             if spelled.any():
                 example = next(iter(_occurrences(text, counts, spelled)))
                 value = typed.filter(spelled & (text == example))[0]
@@ -99,7 +204,53 @@ def read_text(
         hint = _near_miss(clean, counts)
         if hint is not None:
             notes.append(hint)
-    return typed, "; ".join(notes)
+    return TextColumn(typed, "; ".join(notes), form)
+
+
+def _comma_numbers(text: pl.Series, *, certain: bool) -> pl.Series | None:
+    """Numbers with decimal commas; None where the cells are no such."""
+    cells = text.set(text.is_in(NUMERIC_MARKERS), None)
+    commas = cells.str.contains(",", literal=True).fill_null(False)
+    if not (commas.any() or certain):
+        return None
+    if not certain:
+        bare = bare_numbers(cells)
+        sure = bare.str.contains(_SURE_COMMA) & ~bare.str.contains(_THREE_BEHIND)
+        points = cells.str.contains(".", literal=True).fill_null(False)
+        if not sure.any() or not bare.filter(points).str.contains(_GROUPED).all():
+            return None
+    typed = _typed(decimal_points(cells), ".", True)
+    return typed if typed.dtype.is_numeric() else None
+
+
+def _unknown_markers(text: pl.Series, counts: pl.Series | None) -> list[str]:
+    """Text among numbers that means a missing cell; empty where that is not certain."""
+    present = text.drop_nulls()
+    head = present.head(_SAMPLE_ROWS)
+
+    def is_number(cells: pl.Series) -> pl.Series:
+        usual = decimal_points(plain_numbers(cells))
+        return usual.cast(pl.Float64, strict=False).is_not_null() | cells.is_in(NUMERIC_MARKERS)
+
+    # Columns of words are the common ones: they end here.
+    if present.len() < 2 or 4 * int(is_number(head).sum()) < head.len():
+        return []
+    numbers = is_number(text).fill_null(False)
+    others = _occurrences(text, counts, ~numbers & text.is_not_null())
+    n_numbers = sum(_occurrences(text, counts, numbers).values())
+    if not others or n_numbers < sum(others.values()):
+        return []
+    found = pl.Series(list(others), dtype=pl.String)
+    known = found.str.to_lowercase().is_in(_UNKNOWN) | found.str.contains(_SIGNS)
+    known |= found.str.contains(_BOUND)
+    words = found.filter(~known)
+    if words.len():
+        many = text.filter(numbers).n_unique() >= _MANY_NUMBERS
+        few = words.len() <= _FEW_MARKERS and not words.str.contains("[0-9]").any()
+        rare = 10 * sum(others[word] for word in words) <= n_numbers
+        if not (many and few and rare):
+            return []
+    return list(others)
 
 
 def _occurrences(cells: pl.Series, counts: pl.Series | None, chosen: pl.Series) -> dict[str, int]:
@@ -112,19 +263,20 @@ def _occurrences(cells: pl.Series, counts: pl.Series | None, chosen: pl.Series) 
     return dict(table.iter_rows())
 
 
-def _typed(text: pl.Series, decimal: str) -> pl.Series:
+def _typed(text: pl.Series, decimal: str, marked: bool) -> pl.Series:
+    """The column as the type of all its cells; `marked`: numbers may be beside usual markers."""
     present = text.drop_nulls()
     if not present.len():
         return text
     head = present.head(_SAMPLE_ROWS)
     # A look at the first rows spares text columns the full scans.
-    if _may_be_numbers(head, decimal):
-        numbers = _as_numbers(text, decimal)
+    if _may_be_numbers(head, marked):
+        numbers = _as_numbers(text, marked)
         if numbers is not None:
             return numbers
-    elif decimal == "." and _may_be_numbers(plain_numbers(head), decimal):
+    elif decimal == "." and _may_be_numbers(plain_numbers(head), marked):
         plain = plain_numbers(text)
-        numbers = _as_numbers(plain, decimal) if _is_one_spelling(text, plain) else None
+        numbers = _as_numbers(plain, marked) if _is_one_spelling(text, plain) else None
         if numbers is not None:
             return numbers
     if head.str.to_lowercase().is_in(["true", "false"]).all():
@@ -154,24 +306,21 @@ def _is_one_spelling(text: pl.Series, plain: pl.Series) -> bool:
     return not (isinstance(bare, float) and bare >= 1000.0)
 
 
-def _may_be_numbers(head: pl.Series, decimal: str) -> bool:
-    if decimal != ".":
-        head = head.str.replace(decimal, ".", literal=True)
-    fine = head.cast(pl.Float64, strict=False).is_not_null() | head.is_in(NUMERIC_MARKERS)
-    return bool(fine.all())
+def _may_be_numbers(head: pl.Series, marked: bool) -> bool:
+    fine = head.cast(pl.Float64, strict=False).is_not_null()
+    return bool(fine.all()) or (marked and bool((fine | head.is_in(NUMERIC_MARKERS)).all()))
 
 
-def _as_numbers(text: pl.Series, decimal: str) -> pl.Series | None:
+def _as_numbers(text: pl.Series, marked: bool) -> pl.Series | None:
     """The column as Int64, UInt64 or Float64, or None where a cell is no number."""
-    text = text.set(text.is_in(NUMERIC_MARKERS), None)
+    if marked:
+        text = text.set(text.is_in(NUMERIC_MARKERS), None)
     n_null = text.null_count()
     if n_null == text.len() or text.str.contains(LEADING_ZERO).any():
         return None
     whole = text.cast(pl.Int64, strict=False)
     if whole.null_count() == n_null:
         return whole
-    if decimal != ".":
-        text = text.str.replace(decimal, ".", literal=True)
     numbers = text.cast(pl.Float64, strict=False)
     if numbers.null_count() != n_null:
         return None
@@ -241,3 +390,138 @@ def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
     if head.str.contains(_CLOCK).all():
         return f"{head.min()!r} is a time of day, read as text: write its hours as a number"
     return None
+
+
+# ---------------------------------------------------------------------------------------------
+# Types that are given, or found piece by piece
+# ---------------------------------------------------------------------------------------------
+
+
+@under_plain_name
+def cast_column(
+    series: pl.Series,
+    dtype: pl.DataType | type[pl.DataType],
+    form: CellFormat = USUAL,
+    n_before: int = 0,
+) -> pl.Series:
+    """A column as the wanted type.
+
+    Parameters
+    ----------
+    series : polars.Series
+    dtype : polars dtype
+    form : CellFormat
+        How its text is written.
+    n_before : int, default=0
+        Rows of the table before this piece, for messages.
+
+    Raises
+    ------
+    TableError
+        Naming column, row of the table (from 1) and value, if a cell does not fit; or the type, if
+        nothing is read as that.
+    """
+    wanted = dtype if isinstance(dtype, pl.DataType) else dtype()
+    if series.dtype == wanted and wanted != pl.String:
+        return series
+    if series.dtype != pl.String:
+        result = _cast(series, wanted)
+        present = series
+    else:
+        present = series.str.strip_chars()
+        markers = MISSING_MARKERS if form.missing is None else ("", *form.missing)
+        present = present.set(present.is_in(list(markers)), None)
+        if wanted == pl.String:
+            return present
+        if wanted.is_numeric() and form.missing is None:
+            present = present.set(present.is_in(NUMERIC_MARKERS), None)
+        result = _text_as(present, wanted, form.decimal)
+    bad = result.is_null() & present.is_not_null()
+    if bad.any():
+        row = int(bad.arg_max() or 0)
+        raise TableError(
+            f"column {series.name!r} must hold {wanted}; got {series[row]!r} in row "
+            f"{n_before + row + 1}; correct the cell, leave it empty if it is missing, or read the "
+            f"column as another type with dtypes={{{series.name!r}: ...}}"
+        )
+    return result
+
+
+def _text_as(text: pl.Series, wanted: pl.DataType, decimal: str) -> pl.Series:
+    """Text as the wanted type, null where a cell does not fit."""
+    if wanted == pl.Boolean:
+        lower = text.str.to_lowercase()
+        return lower.replace_strict(
+            ["true", "1", "false", "0"],
+            [True, True, False, False],
+            default=None,
+            return_dtype=pl.Boolean,
+        )
+    if wanted in (pl.Date, pl.Datetime):
+        moments = parse_moments(text)
+        if isinstance(wanted, pl.Datetime) and wanted.time_zone is not None:
+            moments = moments.dt.replace_time_zone("UTC")
+        return moments.cast(wanted)
+    if wanted.is_numeric() and decimal != ".":
+        text = decimal_points(text)
+    if wanted == pl.Time:
+        return text.str.to_time("%H:%M:%S%.f", strict=False)
+    return _cast(text, wanted)
+
+
+def _cast(series: pl.Series, wanted: pl.DataType) -> pl.Series:
+    try:
+        return series.cast(wanted, strict=False)
+    except pl.exceptions.PolarsError as error:
+        raise TableError(
+            f"column {series.name!r} must have a type that {series.dtype} can be read as; got "
+            f"{wanted} in dtypes; read it as it is, and convert it afterwards"
+        ) from error
+
+
+@under_plain_name
+def text_kinds(series: pl.Series, decimal: str | None, missing: tuple[str, ...] | None) -> set[str]:
+    """What a piece of a text column shows of the column's type, for `dtype_of_kinds`.
+
+    Numbers in a spelling that is found out are text: other pieces may have another.
+    """
+    typed, _, form = text_column(series, decimal=decimal, missing=missing)
+    present = typed.drop_nulls()
+    if not present.len():
+        return set()
+    dtype = typed.dtype
+    if dtype.is_numeric():
+        as_asked = form == CellFormat("," if decimal == "," else ".", missing)
+        spelt = series.str.strip_chars().cast(pl.Float64, strict=False)
+        if not as_asked or (decimal != "," and spelt.null_count() > typed.null_count()):
+            return {"text"}
+    if dtype == pl.Int64:
+        low = present.min()
+        return {"whole", "negative"} if isinstance(low, int) and low < 0 else {"whole"}
+    if dtype == pl.UInt64:
+        return {"whole", "wide"}
+    if dtype.is_float():
+        return {"float"}
+    if isinstance(dtype, pl.Datetime):
+        return {"moment"} if dtype.time_zone is None else {"moment", "zone"}
+    if dtype == pl.Boolean:
+        return {"boolean"}
+    if dtype == pl.Date:
+        return {"date"}
+    return {"marker"} if present.is_in(NUMERIC_MARKERS).all() else {"text"}
+
+
+def dtype_of_kinds(kinds: set[str]) -> pl.DataType:
+    """The type of the whole column, by what its pieces show."""
+    numeric = {"whole", "negative", "wide", "float", "marker"}
+    if kinds & (numeric - {"marker"}) and kinds <= numeric:
+        if "wide" in kinds:
+            return pl.String() if kinds & {"negative", "float"} else pl.UInt64()
+        return pl.Float64() if "float" in kinds else pl.Int64()
+    if kinds == {"boolean"}:
+        return pl.Boolean()
+    if kinds == {"date"}:
+        return pl.Date()
+    if kinds and kinds <= {"date", "moment", "zone"}:
+        return pl.Datetime("us", "UTC" if "zone" in kinds else None)
+    return pl.String()

@@ -157,7 +157,7 @@ def _read_excel(path: Path, sheet: str | None) -> pl.DataFrame:
 
 
 def _json_frames(
-    path: Path, columns: Sequence[str] | None, encoding: str, chunk_bytes: int
+    path: Path, columns: Sequence[str] | None, encoding: str | None, chunk_bytes: int
 ) -> Iterator[pl.DataFrame]:
     rest = b""
     first_line = 1

@@ -6,9 +6,9 @@ sentence, so that nothing is silent. Which rows train and which test is not deci
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -21,13 +21,16 @@ from tabwright.tables import (
     encode_labels,
     infer_task,
     profile_table,
-    read_with_notes,
+    read_described,
     regression_target,
     sample_weights,
 )
+from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.cells import to_microseconds, under_plain_name
 from tabwright.tables.column_uses import ColumnUses
+from tabwright.tables.csv_reader import CsvFormat
 from tabwright.tables.paths import table_stem
+from tabwright.tables.roles import Role, roles_as_text
 
 __all__ = ["LabelledRows", "TableRequest", "TrainingTable", "read_training_table"]
 
@@ -47,6 +50,8 @@ class LabelledRows:
         Rows of one group stay on one side of every split.
     time : ndarray of shape (n_rows,) or None
         Numbers or moments; rows that validate and test are later than those that train.
+    formats : mapping of str to CellFormat
+        How the text of columns was found to be written in their file.
     """
 
     frame: pl.DataFrame
@@ -54,17 +59,22 @@ class LabelledRows:
     weight: np.ndarray | None = None
     groups: np.ndarray | None = None
     time: np.ndarray | None = None
+    formats: Mapping[str, CellFormat] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.target)
 
     def take(self, index: np.ndarray) -> LabelledRows:
         """The rows of the given numbers."""
-        aside = {name: getattr(self, name) for name in ("weight", "groups", "time")}
-        return LabelledRows(
-            self.frame[index],
-            self.target[index],
-            **{name: None if own is None else own[index] for name, own in aside.items()},
+        own = {name: getattr(self, name) for name in ("weight", "groups", "time")}
+        aside: dict[str, Any] = {
+            name: None if array is None else array[index] for name, array in own.items()
+        }
+        return replace(
+            self,
+            frame=self.frame[index],
+            target=self.target[index],
+            **aside,
         )
 
     def split(
@@ -100,7 +110,7 @@ class LabelledRows:
             time = np.concatenate([self.time, more.time])
         frame = pl.concat([self.frame, more.frame[self.frame.columns]])
         target = np.concatenate([self.target, more.target])
-        return LabelledRows(frame, target, weight, groups, time)
+        return replace(self, frame=frame, target=target, weight=weight, groups=groups, time=time)
 
     def with_positive_weight(self) -> LabelledRows:
         """These rows less those of weight zero.
@@ -136,11 +146,17 @@ class TableRequest:
     columns : ColumnUses
     task : str or None
         "classification" or "regression"; None: told by the target.
+    roles : dict of str to Role
+        Roles of columns, in place of those that are inferred.
+    csv : CsvFormat or None
+        How a CSV file is written, where it cannot tell by itself.
     """
 
     table: str
     columns: ColumnUses
     task: str | None = None
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    csv: CsvFormat | None = None
 
     @property
     def stem(self) -> str:
@@ -213,13 +229,17 @@ def read_training_table(request: TableRequest, say: Callable[[str], None]) -> Tr
     TableError
         If the table or a column is not what it should be.
     """
-    frame, notes = read_with_notes(request.table)
+    frame, notes, formats = read_described(
+        request.table, csv=request.csv, as_text=roles_as_text(request.roles)
+    )
     uses = request.columns
     say(f"read {len(frame):,} rows x {frame.width} columns from {request.table}")
     uses.check(frame.columns, request.table)
     weight = None if uses.weight is None else sample_weights(frame[uses.weight])
     # Before rows are left out or parted: row numbers are told by being consecutive.
-    profile = profile_table(frame[uses.features(frame.columns)], notes=notes)
+    profile = profile_table(
+        frame[uses.features(frame.columns)], roles=request.roles, notes=notes, formats=formats
+    )
     frame, kept = _rows_to_use(frame, weight, uses, say)
     if uses.target in notes:
         say(f"the target {uses.target!r}: {notes[uses.target]}")
@@ -235,6 +255,7 @@ def read_training_table(request: TableRequest, say: Callable[[str], None]) -> Tr
         weight=None if weight is None else weight[kept],
         groups=None if uses.group is None else _groups(frame[uses.group], say),
         time=None if uses.time is None else _order(frame[uses.time]),
+        formats=formats,
     )
     return TrainingTable(
         rows=rows,

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import bz2
+import functools
 import glob
+import gzip
+import importlib
+import lzma
 import os
-from collections.abc import Sequence
+import shutil
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Final, Literal
+from typing import IO, Any, Final, Literal
 
-from tabwright.errors import TableError, TableNotFoundError
+from tabwright.errors import TableError, TableNotFoundError, install_command
 
-__all__ = ["FileFormat", "Source", "extension_of", "shown_paths", "table_format", "table_paths"]
+__all__ = [
+    "DAMAGED",
+    "FileFormat",
+    "Source",
+    "extension_of",
+    "is_packed",
+    "opened",
+    "shown_paths",
+    "table_format",
+    "table_paths",
+    "unpacked_name",
+]
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 FileFormat = Literal["csv", "jsonl", "parquet", "arrow", "excel"]
@@ -35,6 +57,22 @@ _FORMATS: Final[dict[str, FileFormat]] = {
     ".ods": "excel",
 }
 _PACKED: Final = frozenset[FileFormat](("csv", "jsonl"))
+_PACKINGS: Final = (".gz", ".zip", ".bz2", ".xz", ".zst")
+# How compressed files begin, whatever they are called.
+_GZIP: Final = b"\x1f\x8b"
+_BZIP2: Final = b"BZh"
+_XZ: Final = b"\xfd7zXZ\0"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_ZIP: Final = b"PK\3\4"
+_FROM_PIPES: Final = ("-", "/dev/stdin")
+# What the readers of compressed files raise at damaged ones.
+DAMAGED: Final[tuple[type[Exception], ...]] = (
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    zipfile.BadZipFile,
+)
 
 
 def table_paths(source: Source) -> list[Path]:
@@ -67,6 +105,8 @@ def table_paths(source: Source) -> list[Path]:
 
 def _expanded(source: str) -> list[Path]:
     path = Path(source)
+    if source in _FROM_PIPES or path.is_fifo():
+        return [_from_pipe("-" if source in _FROM_PIPES else source)]
     if path.is_dir():
         inside = sorted(
             entry
@@ -96,19 +136,129 @@ def _expanded(source: str) -> list[Path]:
 
 def table_stem(source: str) -> str:
     """What files made from a table are named after: its name without the extension."""
+    if source in _FROM_PIPES:
+        return "stdin"
     name = Path(source.rstrip("/*")).name.replace("*", "")
+    name = name[: len(unpacked_name(Path(name)))]
     lower = name.lower()
-    packed = len(name) - len(lower.removesuffix(".gz"))
-    name, lower = name[: len(name) - packed], lower[: len(lower) - packed]
     kind = next((known for known in _FORMATS if lower.endswith(known)), "")
     return name[: len(name) - len(kind)] or "table"
 
 
-def extension_of(path: Path) -> tuple[str, bool]:
-    """The extension in lower case without .gz, and whether there is a .gz."""
+def unpacked_name(path: Path) -> str:
+    """The name in lower case without .gz and the like; of a .zip, that of the file in it."""
     name = path.name.lower()
-    packed = name.endswith(".gz")
-    return Path(name.removesuffix(".gz")).suffix, packed
+    packing = next((known for known in _PACKINGS if name.endswith(known)), "")
+    name = name.removesuffix(packing)
+    if packing == ".zip" and Path(name).suffix not in _FORMATS and path.is_file():
+        with zipfile.ZipFile(path) as archive:
+            return Path(_member(path, archive)).name.lower()
+    return name
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is compressed as a whole, by its name."""
+    return path.name.lower().endswith(_PACKINGS)
+
+
+def extension_of(path: Path) -> tuple[str, bool]:
+    """The extension in lower case without .gz and the like, and whether there is one of these."""
+    try:
+        return Path(unpacked_name(path)).suffix, is_packed(path)
+    except zipfile.BadZipFile as error:
+        raise TableError(f"{path} must be a whole zip file; {error}; copy it again") from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, uncompressed: gzip, bzip2, xz, Zstandard, or a zip file of one table.
+
+    Raises
+    ------
+    TableError
+        If a zip file holds no table, or several, or is an Excel workbook.
+    ImportError
+        Naming the install line, if Zstandard needs a package that is not there.
+    """
+    with path.open("rb") as plain:
+        start = plain.read(6)
+    if start.startswith(_ZIP):
+        with zipfile.ZipFile(path) as archive, archive.open(_member(path, archive)) as stream:
+            yield stream
+        return
+    with _reader(start)(path) as stream:
+        yield stream
+
+
+def _reader(start: bytes) -> Any:
+    """What opens a file that begins so."""
+    if start.startswith(_GZIP):
+        return gzip.open
+    if start.startswith(_BZIP2):
+        return bz2.open
+    if start.startswith(_XZ):
+        return lzma.open
+    if start.startswith(_ZSTD):
+        return _zstandard().open
+    return functools.partial(open, mode="rb")
+
+
+def _zstandard() -> Any:
+    # In the standard library from Python 3.14 on.
+    for name in ("compression.zstd", "zstandard"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+    raise ImportError(
+        f"reading Zstandard needs zstandard, which is not installed; run: {install_command('zstd')}"
+    )
+
+
+def _member(path: Path, archive: zipfile.ZipFile) -> str:
+    """The one table in a zip file."""
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    if "[Content_Types].xml" in names:
+        raise TableError(f"{path} is an Excel workbook by its content; give it the extension .xlsx")
+    tables = [name for name in names if not name.startswith("__MACOSX/")]
+    tables = [name for name in tables if Path(name).suffix.lower() in _FORMATS] or tables
+    if len(tables) != 1:
+        held = f"{len(tables)} files, such as {tables[:3]}" if tables else "no file"
+        raise TableError(
+            f"{path}: a zip file must hold one table; got {held}; unpack it, and name the folder"
+        )
+    return tables[0]
+
+
+@functools.cache
+def _pipe_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="tabwright-")
+
+
+@functools.cache
+def _from_pipe(source: str) -> Path:
+    """What comes through a pipe, as a file: tables are read more than once, a pipe but once."""
+    name = "stdin" if source == "-" else f"pipe-{Path(source).name}"
+    raw = Path(_pipe_folder().name) / name
+    with raw.open("wb") as copy:
+        if source == "-":
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+        else:
+            with Path(source).open("rb") as pipe:
+                shutil.copyfileobj(pipe, copy)
+    with raw.open("rb") as copied:
+        start = copied.read(64)
+    return raw.rename(raw.with_name(name + _extension_by_content(start)))
+
+
+def _extension_by_content(start: bytes) -> str:
+    if start.startswith(_ZIP):
+        return ".zip"
+    if start.startswith(b"PAR1"):
+        return ".parquet"
+    if start.startswith(b"ARROW1"):
+        return ".arrow"
+    return ".jsonl" if start.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{") else ".csv"
 
 
 def _known(path: Path) -> bool:
@@ -116,7 +266,7 @@ def _known(path: Path) -> bool:
 
 
 def _extensions() -> str:
-    return f"tables end in {' '.join(_FORMATS)}, or in .csv.gz and the like"
+    return f"tables end in {' '.join(_FORMATS)}, or in .csv.gz, .csv.zip and the like"
 
 
 def table_format(path: Path) -> FileFormat:
@@ -137,7 +287,9 @@ def table_format(path: Path) -> FileFormat:
     if kind is None:
         raise TableError(f"{path} has an unknown extension ({extension!r}); {_extensions()}")
     if packed and kind not in _PACKED:
-        raise TableError(f"{path}: {kind} files are compressed inside; unpack the .gz first")
+        raise TableError(
+            f"{path}: {kind} files are compressed inside; unpack the {path.suffix} first"
+        )
     return kind
 
 

@@ -2,7 +2,7 @@
 
 CSV, TSV, JSON lines, Parquet, Arrow (Feather) and Excel; one file, a list, a pattern or a folder
 of files with one schema. Which files they are is found in `tables/paths.py`, one file is read in
-`tables/file_readers.py`, types that are given are checked in `tables/text_types.py`; writing lives
+`tables/file_readers.py`, types are found and checked in `tables/dtypes.py`; writing lives
 in
 `tables/writing.py`.
 """
@@ -13,12 +13,14 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
 from tabwright.errors import TableError
+from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.csv_reader import CsvFormat
-from tabwright.tables.dtypes import read_text
+from tabwright.tables.dtypes import Dtypes, cast_column, dtype_of_kinds, text_column, text_kinds
 from tabwright.tables.file_readers import file_pieces, read_file
 from tabwright.tables.paths import (
     Source,
@@ -26,17 +28,35 @@ from tabwright.tables.paths import (
     table_format,
     table_paths,
 )
-from tabwright.tables.text_types import Dtypes, cast_column, dtype_of_kinds, text_kinds
 
 __all__ = [
     "CsvFormat",
+    "ReadTable",
     "Source",
     "file_chunks",
     "iter_tables",
+    "read_described",
     "read_table",
     "read_with_notes",
     "table_dtypes",
 ]
+
+
+class ReadTable(NamedTuple):
+    """A table that was read, and what was found in its text.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+    notes : dict of str to str
+        Sentences by column.
+    formats : dict of str to CellFormat
+        How the text of a column is written, where a file brought text.
+    """
+
+    frame: pl.DataFrame
+    notes: dict[str, str]
+    formats: dict[str, CellFormat]
 
 
 def read_table(
@@ -49,15 +69,16 @@ def read_table(
 ) -> pl.DataFrame:
     """Read a table from a file, or from several with one schema.
 
-    Columns of CSV files get the type that all of their cells have (`dtypes.read_text`); the
+    Columns of CSV files get the type that all of their cells have (`dtypes.text_column`); the
     other formats bring types of their own.
 
     Parameters
     ----------
     source : path, pattern, folder, or sequence of paths
         The format is told by the extension: .csv .tsv .tab .txt .data, .jsonl .ndjson (each also
-        .gz), .parquet .pq, .arrow .feather .ipc, .xlsx .xls .xlsb .ods. Files of a pattern or a
-        folder are read in the order of their names.
+        .gz .zip .bz2 .xz .zst), .parquet .pq, .arrow .feather .ipc, .xlsx .xls .xlsb .ods; "-" is
+        what comes through a pipe. Files of a pattern or a folder are read in the order of their
+        names.
     columns : sequence of str, optional
         Columns to read, in this order; all by default.
     dtypes : mapping of str to polars dtype, optional
@@ -103,6 +124,36 @@ def read_with_notes(
     TableError, ImportError
         As `read_table`.
     """
+    found = read_described(source, columns=columns, dtypes=dtypes, csv=csv, sheet=sheet)
+    return found.frame, found.notes
+
+
+def read_described(
+    source: Source,
+    *,
+    columns: Sequence[str] | None = None,
+    dtypes: Dtypes | None = None,
+    csv: CsvFormat | None = None,
+    sheet: str | None = None,
+    as_text: Sequence[str] = (),
+) -> ReadTable:
+    """Read a table as `read_table` does, with what its text was found to be.
+
+    Parameters
+    ----------
+    source, columns, dtypes, csv, sheet : as in `read_table`
+    as_text : sequence of str, default=()
+        Columns whose text stays text, such as codes made of digits.
+
+    Returns
+    -------
+    ReadTable
+
+    Raises
+    ------
+    TableError, ImportError
+        As `read_table`.
+    """
     layout = csv or CsvFormat()
     paths = table_paths(source)
     given = dtypes or {}
@@ -111,23 +162,28 @@ def read_with_notes(
     for path in paths:
         part = read_file(path, columns, layout, sheet)
         _check_typed(path, given, part.columns)
-        parts.append(_typed(part, given, layout.decimal, n_before))
+        parts.append(_typed(part, given, layout.cells, n_before))
         n_before += part.height
     frame = _stacked(paths, parts)
     if not frame.width:
         raise TableError(f"{shown_paths(paths)} has no columns; a table needs at least one")
     if not frame.height:
         raise TableError(f"{shown_paths(paths)} has no rows; a table needs at least one")
-    notes: dict[str, str] = {}
-    untyped = table_format(paths[0]) == "csv"
+    table = ReadTable(frame, {}, {})
+    if table_format(paths[0]) != "csv":
+        return table
     result = []
     for series in frame.get_columns():
-        if untyped and series.name not in given:
-            series, note = read_text(series, decimal=layout.decimal)
+        name, form = series.name, layout.cells
+        if name in as_text and name not in given:
+            series = cast_column(series, pl.String, form)
+        elif name not in given:
+            series, note, form = text_column(series, decimal=layout.decimal, missing=layout.missing)
             if note:
-                notes[series.name] = note
+                table.notes[name] = note
+        table.formats[name] = form
         result.append(series)
-    return pl.DataFrame({series.name: series for series in result}), notes
+    return table._replace(frame=pl.DataFrame({series.name: series for series in result}))
 
 
 def table_dtypes(
@@ -136,10 +192,12 @@ def table_dtypes(
     columns: Sequence[str] | None = None,
     csv: CsvFormat | None = None,
     text_as_it_is: bool = False,
+    as_text: Sequence[str] = (),
 ) -> dict[str, pl.DataType]:
     """The types that `read_table` gives the columns, in bounded memory.
 
-    Files of text are read once from end to end.
+    Files of text are read once from end to end. Numbers in a spelling that has to be found out
+    (decimal commas, thousands, unknown markers of missing cells) are text here.
 
     Parameters
     ----------
@@ -148,6 +206,8 @@ def table_dtypes(
     csv : CsvFormat, optional
     text_as_it_is : bool, default=False
         Columns of CSV files stay text, of which only the first records are read then.
+    as_text : sequence of str, default=()
+        Columns of CSV files that stay text.
 
     Returns
     -------
@@ -168,7 +228,9 @@ def table_dtypes(
                 _check_same_columns(paths[0], list(kinds or found), path, frame.columns)
             for series in frame.get_columns():
                 if table_format(path) == "csv":
-                    seen = set() if text_as_it_is else text_kinds(series, layout.decimal)
+                    seen: set[str] = set()
+                    if not text_as_it_is and series.name not in as_text:
+                        seen = text_kinds(series, layout.decimal, layout.missing)
                     kinds.setdefault(series.name, set()).update(seen)
                 else:
                     known = found.get(series.name, series.dtype)
@@ -239,6 +301,7 @@ def file_chunks(
     columns: Sequence[str] | None = None,
     dtypes: Dtypes | None = None,
     wanted: Callable[[int], bool] | None = None,
+    csv: CsvFormat | None = None,
 ) -> Iterator[tuple[int, pl.DataFrame]]:
     """Runs of `chunk_rows` rows of one file, with their numbers from 0.
 
@@ -252,6 +315,7 @@ def file_chunks(
         Types of columns, as in `iter_tables`; without them text stays text.
     wanted : callable, optional
         Takes a chunk's number. The others are passed over; in Parquet and Arrow files unread.
+    csv : CsvFormat, optional
 
     Yields
     ------
@@ -269,9 +333,10 @@ def file_chunks(
         for frame in file_pieces(path, columns, CsvFormat(), chunk_rows, wanted):
             number = next(numbers)
             _check_typed(path, given, frame.columns)
-            yield number, _typed(frame, given, ".", number * chunk_rows)
+            yield number, _typed(frame, given, CellFormat(), number * chunk_rows)
         return
-    for number, frame in enumerate(_batches([path], chunk_rows, columns, given, CsvFormat())):
+    layout = csv or CsvFormat()
+    for number, frame in enumerate(_batches([path], chunk_rows, columns, given, layout)):
         if wanted is None or wanted(number):
             yield number, frame
 
@@ -289,11 +354,11 @@ def _check_typed(path: Path, dtypes: Dtypes, names: Sequence[str]) -> None:
             raise TableError(f"dtypes must name columns of {path}; got {name!r}; {hint}")
 
 
-def _typed(frame: pl.DataFrame, dtypes: Dtypes, decimal: str, n_before: int) -> pl.DataFrame:
+def _typed(frame: pl.DataFrame, dtypes: Dtypes, form: CellFormat, n_before: int) -> pl.DataFrame:
     """The frame with the types that are given for some of its columns."""
     return frame.with_columns(
         [
-            cast_column(series, dtypes[series.name], decimal, n_before)
+            cast_column(series, dtypes[series.name], form, n_before)
             for series in frame.get_columns()
             if series.name in dtypes
         ]
@@ -363,7 +428,7 @@ def _batches(
             names = names or frame.columns
             _check_same_columns(paths[0], names, path, frame.columns)
             frame = frame[names]
-            frame = _typed(frame, schema, layout.decimal, n_before)
+            frame = _typed(frame, schema, layout.cells, n_before)
             n_before += frame.height
             waiting.append(frame)
             n_waiting += frame.height

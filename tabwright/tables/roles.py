@@ -14,10 +14,11 @@ from typing import Final, Literal, get_args
 import polars as pl
 
 from tabwright.errors import TableError
+from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 from tabwright.tables.cells import refuse_nested, to_booleans, to_microseconds, to_numbers
-from tabwright.tables.dtypes import read_text
+from tabwright.tables.dtypes import merges_levels, text_column
 
-__all__ = ["Column", "Role", "TableProfile", "profile_table"]
+__all__ = ["Column", "Role", "TableProfile", "profile_table", "roles_as_text"]
 
 Role = Literal["numeric", "boolean", "category", "datetime", "constant", "identifier", "text"]
 
@@ -50,6 +51,8 @@ class Column:
         Whether the column is a feature; the others are set aside.
     note : str
         Why it is set aside, or what was found in its cells; may be empty.
+    form : CellFormat
+        How its text is written.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Column:
     n_unique: int
     used: bool
     note: str
+    form: CellFormat = USUAL
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,25 @@ class TableProfile:
     def set_aside(self) -> tuple[Column, ...]:
         """The columns that are not, each with the reason in its `note`."""
         return tuple(column for column in self.columns if not column.used)
+
+    def typed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """A table whose columns in a format of their own have types in place of text.
+
+        Raises
+        ------
+        TableError
+            Naming column, row and value, if a cell does not fit its column.
+        """
+        columns = {column.name: column for column in self.used if column.form != USUAL}
+        if not columns:
+            return frame
+        result = []
+        for series in frame.get_columns():
+            own = columns.get(series.name)
+            if own is not None and own.role in ("numeric", "datetime", "boolean"):
+                series = typed_cells(series, own.role, own.form)
+            result.append(series)
+        return pl.DataFrame(result)
 
     def summary(self, *, max_columns: int = 200) -> str:
         """A plain-text table, a line per column; past `max_columns` the rest is counted."""
@@ -119,6 +142,7 @@ def profile_table(
     named: bool = True,
     roles: Mapping[str, Role] | None = None,
     notes: Mapping[str, str] | None = None,
+    formats: Mapping[str, CellFormat] | None = None,
 ) -> TableProfile:
     """Infer what each column is for.
 
@@ -140,6 +164,8 @@ def profile_table(
         Roles for columns by name, in place of what the rules say.
     notes : mapping of str to str, optional
         What reading the file found, by column (`read_with_notes`).
+    formats : mapping of str to CellFormat, optional
+        How the text of columns was found to be written, by column (`read_described`).
 
     Returns
     -------
@@ -153,15 +179,23 @@ def profile_table(
     """
     given = _checked_roles(frame, roles)
     stats = _statistics(frame)
-    for name, role in given.items():
-        _check_fits(frame.get_column(name), role)
+    known = formats or {}
     columns = tuple(
         replace(
-            _profiled(series.alias(""), stats[series.name], given.get(series.name), named),
+            _profiled(
+                series.alias(""),
+                stats[series.name],
+                given.get(series.name),
+                named,
+                known.get(series.name, USUAL),
+            ),
             name=series.name,
         )
         for series in frame.get_columns()
     )
+    for column in columns:
+        if column.name in given:
+            _check_fits(frame.get_column(column.name), column.role, column.form)
     if notes:
         columns = tuple(_with_note(column, notes.get(column.name, "")) for column in columns)
     if frame.height > 1 and not any(column.used for column in columns):
@@ -171,6 +205,11 @@ def profile_table(
             "give a column a role, e.g. roles={'name': 'category'}, or add columns"
         )
     return TableProfile(frame.height, columns)
+
+
+def roles_as_text(roles: Mapping[str, Role] | None) -> list[str]:
+    """The columns whose roles want the text of a file as it stands: digits may be a code."""
+    return [name for name, role in (roles or {}).items() if role in ("category", "text")]
 
 
 def _shortened(text: str, limit: int = 40) -> str:
@@ -242,23 +281,29 @@ def _counts(name: str, dtype: pl.DataType, estimated: bool) -> tuple[pl.Expr, pl
 
 
 def _profiled(
-    series: pl.Series, counts: tuple[int, int], given: Role | None, named: bool
+    series: pl.Series,
+    counts: tuple[int, int],
+    given: Role | None,
+    named: bool,
+    form: CellFormat,
 ) -> Column:
     n_rows, dtype, note = series.len(), _type_name(series.dtype), ""
     n_missing, n_unique = counts
-    values = series
+    values, missing = series, form.missing
     if series.dtype == pl.String:
-        values, note, n_missing = _text_values(series)
+        values, note, n_missing, form = _text_values(series, form)
         n_unique = values.n_unique() - int(n_missing > 0)
     if values.dtype.is_float() and n_unique <= 2:
         n_unique = values.drop_nulls().drop_nans().n_unique()
     if given is not None:
-        return Column(
-            series.name, given, dtype, n_missing, n_unique, given in _USED, note or "role given"
-        )
-    role, reason = _role(values, n_rows, n_missing, n_unique, named)
-    note = "; ".join(part for part in (reason, note) if part)
-    return Column(series.name, role, dtype, n_missing, n_unique, role in _USED, note)
+        role, used, note = given, given in _USED, note or "role given"
+    else:
+        role, reason = _role(values, n_rows, n_missing, n_unique, named)
+        used, note = role in _USED, "; ".join(part for part in (reason, note) if part)
+    if role == "category":
+        is_text = series.dtype in (pl.String, pl.Categorical, pl.Enum)
+        form = CellFormat(missing=missing, as_written=is_text and merges_levels(series))
+    return Column(series.name, role, dtype, n_missing, n_unique, used, note, form)
 
 
 def _type_name(dtype: pl.DataType) -> str:
@@ -268,18 +313,21 @@ def _type_name(dtype: pl.DataType) -> str:
     return dtype.base_type().__name__
 
 
-def _text_values(series: pl.Series) -> tuple[pl.Series, str, int]:
-    """Text as typed values, what was found in it, and how many cells are missing.
+def _text_values(series: pl.Series, form: CellFormat) -> tuple[pl.Series, str, int, CellFormat]:
+    """Text as typed values, what was found in it, how many cells are missing, and its format.
 
     Of a column that repeats itself each distinct cell comes once: nothing that is asked of it
     hangs on the order of its rows.
     """
     table = series.alias("cell").value_counts(name="n")
+    decimal = "," if form.decimal == "," else None
     if len(table) * 4 > series.len():
-        values, note = read_text(series)
-        return values, note, values.null_count()
-    values, note = read_text(table["cell"], counts=table["n"])
-    return values, note, int(table["n"].filter(values.is_null()).sum())
+        values, note, form = text_column(series, decimal=decimal, missing=form.missing)
+        return values, note, values.null_count(), form
+    values, note, form = text_column(
+        table["cell"], decimal=decimal, counts=table["n"], missing=form.missing
+    )
+    return values, note, int(table["n"].filter(values.is_null()).sum()), form
 
 
 def _role(
@@ -327,7 +375,9 @@ def _is_text(values: pl.Series, n_present: int, n_unique: int) -> bool:
     )
 
 
-def _check_fits(series: pl.Series, role: Role) -> None:
+def _check_fits(series: pl.Series, role: Role, form: CellFormat) -> None:
+    if form != USUAL and role in ("numeric", "boolean", "datetime"):
+        series = typed_cells(series, role, form)
     if role == "numeric":
         to_numbers(series)
     elif role == "boolean":

@@ -20,8 +20,9 @@ from tabwright.distillation.soft_targets import Teaching
 from tabwright.distillation.trees import tree_learner
 from tabwright.fitting.distill_table import Budget, Split, distill_table, named_teacher
 from tabwright.inference.fitted_model import FittedModel
-from tabwright.tables import read_table
+from tabwright.tables import read_described
 from tabwright.tables.labelled import TableRequest, read_training_table
+from tabwright.tables.roles import roles_as_text
 from tabwright.workflows.run_settings import fit_settings, using_threads
 
 __all__ = ["DistillRequest", "DistillResult", "run_distillation"]
@@ -151,7 +152,13 @@ def run_distillation(
         task=table.task,
         random_state=request.random_state,
     )
-    unlabelled = None if request.unlabelled is None else read_table(request.unlabelled)
+    unlabelled = (
+        None
+        if request.unlabelled is None
+        else read_described(
+            request.unlabelled, csv=wanted.csv, as_text=roles_as_text(wanted.roles)
+        ).frame
+    )
     with using_threads(request.n_threads):
         model, report = distill_table(
             table.rows,
@@ -159,6 +166,7 @@ def run_distillation(
             Teaching(teacher, unlabelled=unlabelled, n_threads=torch.get_num_threads()),
             classes=table.classes,
             split=split,
+            roles=wanted.roles,
             target_name=request.table.columns.target,
             budget=request.budget,
             sweep=request.sweep,

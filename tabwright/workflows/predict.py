@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,8 @@ from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import prediction_frame, score_output
 from tabwright.metrics import classification_intervals, regression_intervals
 from tabwright.tables import (
+    MISSING_MARKERS,
+    CsvFormat,
     iter_tables,
     labels_to_codes,
     regression_target,
@@ -64,6 +66,7 @@ def iter_predictions(
     keep: Sequence[str] = (),
     coverage: float | None = None,
     batch_rows: int = _BATCH_ROWS,
+    csv: CsvFormat | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Predict a table of any length, in bounded memory.
 
@@ -81,6 +84,8 @@ def iter_predictions(
         In regression: add the ends of intervals that hold this share of new values.
     batch_rows : int, default=65_536
         Rows of a piece.
+    csv : CsvFormat, optional
+        How a CSV file is written, where it cannot tell by itself.
 
     Yields
     ------
@@ -100,7 +105,7 @@ def iter_predictions(
     UserWarning
         If there are columns that training knew nothing of.
     """
-    reading = _Reading.of(model, table, others=keep)
+    reading = _Reading.of(model, table, others=keep, csv=csv)
     outputs = _output_names(model)
     predictor = Predictor(model)
     if coverage is not None:
@@ -132,9 +137,7 @@ def _predictions(
             # What the file leaves empty stays empty, and is not a text of no characters.
             kept = pl.DataFrame(
                 [
-                    series.replace("", None)
-                    if series.name in reading.verbatim and series.dtype == pl.String
-                    else series
+                    series.replace("", None) if series.dtype == pl.String else series
                     for series in batch.frame[keep]
                 ]
             )
@@ -151,6 +154,7 @@ def score_table(
     drop_null_target: bool = False,
     intervals: bool = False,
     batch_rows: int = _BATCH_ROWS,
+    csv: CsvFormat | None = None,
 ) -> TableScores:
     """Score a model on a labelled table.
 
@@ -170,6 +174,8 @@ def score_table(
     intervals : bool, default=False
         Whether to bootstrap intervals.
     batch_rows : int, default=65_536
+    csv : CsvFormat, optional
+        As in `iter_predictions`.
 
     Returns
     -------
@@ -181,7 +187,7 @@ def score_table(
         If a column is missing, a label was unknown in training, or a target or weight is missing.
     """
     others = [target] if weight is None else [target, weight]
-    reading = _Reading.of(model, table, others=others, typed=True)
+    reading = _Reading.of(model, table, others=others, csv=csv, typed=True)
     predictor = Predictor(model)
     predict = predictor.predict_values if model.classes is None else predictor.predict_proba
     outputs, targets, weights = [], [], []
@@ -236,13 +242,21 @@ class _Reading:
     columns: list[str]
     dtypes: dict[str, pl.DataType]
     verbatim: list[str]
+    csv: CsvFormat
 
     @classmethod
     def of(
-        cls, model: FittedModel, table: str, *, others: Sequence[str], typed: bool = False
+        cls,
+        model: FittedModel,
+        table: str,
+        *,
+        others: Sequence[str],
+        csv: CsvFormat | None,
+        typed: bool = False,
     ) -> _Reading:
+        layout = csv or CsvFormat()
         # The model decides what text means, as training read it: not the rest of this file.
-        dtypes = table_dtypes(table, text_as_it_is=True)
+        dtypes = table_dtypes(table, csv=layout, text_as_it_is=True)
         for name in others:
             if name not in dtypes:
                 listed = ", ".join(list(dtypes)[:30]) + (", ..." if len(dtypes) > 30 else "")
@@ -258,7 +272,29 @@ class _Reading:
         else:
             features = named
         extra = [name for name in others if name not in features]
-        return cls(table, features, [*features, *extra], dtypes, [] if typed else extra)
+        columns = [*features, *extra]
+        types = {name: dtypes[name] for name in columns}
+        verbatim = list(extra)
+        if typed:
+            verbatim = []
+            # A marker of missing cells that is a label of the model is that label here.
+            labels = [] if model.classes is None else model.classes.tolist()
+            if layout.missing is None and any(label in MISSING_MARKERS for label in labels):
+                markers = tuple(m for m in MISSING_MARKERS[1:] if m not in labels)
+                layout = replace(layout, missing=markers)
+        if plan.named:
+            # Text that the user says something of is read here; the rest is the model's to read.
+            numeric = {
+                n for n, kind in zip(plan.names, plan.kinds, strict=True) if kind == "numeric"
+            }
+            for name in features:
+                if types[name] != pl.String:
+                    continue
+                if layout.decimal == "," and name in numeric:
+                    types[name] = pl.Float64()
+                elif csv is None or csv.missing is None:
+                    verbatim.append(name)
+        return cls(table, features, columns, types, verbatim, layout)
 
     def batches(self, batch_rows: int) -> Iterator[_Batch]:
         n_before = 0
@@ -266,8 +302,9 @@ class _Reading:
             self.table,
             batch_rows=batch_rows,
             columns=self.columns,
-            dtypes={name: self.dtypes[name] for name in self.columns},
+            dtypes=self.dtypes,
             verbatim=self.verbatim,
+            csv=self.csv,
         ):
             yield _Batch(frame, self.features, n_before, self.table)
             n_before += frame.height

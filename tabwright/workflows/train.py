@@ -267,6 +267,8 @@ def _fit_from_disk(
                 request.settings, task=task, random_state=request.random_state
             ),
             task=task,
+            roles=request.table.roles,
+            csv=asked.csv,
             test_fraction=request.test_fraction,
             prior=lambda classes: _prior(request.prior, classes),
             decision=None if request.decision is None else request.decision.aim,

@@ -98,11 +98,11 @@ def test_what_a_new_file_says_comes_back(model: FittedModel) -> None:
 
 def test_an_older_version_names_the_one_that_a_new_file_needs(model: FittedModel) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(formats.FORMATS, 3, "0.3.0")
-        patch.setitem(formats.ADDED, "settings.hide_rate", 3)
+        patch.setitem(formats.FORMATS, 4, "0.4.0")
+        patch.setitem(formats.ADDED, "settings.hide_rate", 4)
         plain = pack(*with_settings(model, hide_rate=0.02).to_artifact())
         new = pack(*with_settings(model, hide_rate=0.3).to_artifact())
-    message = "m is in format 3 and needs tabwright >= 0.3.0; this is tabwright"
+    message = "m is in format 4 and needs tabwright >= 0.4.0; this is tabwright"
     with pytest.raises(ArtifactError, match=re.escape(message)):
         unpack(new, "m")
     # This version lists hide_rate in format 1, where it must be given.

@@ -433,7 +433,7 @@ def test_groups_weights_and_settings_reach_the_fit(tmp_path: Path) -> None:
         *("train", str(path), "-t", "label", "-o", str(model), "--group", "who", "--weight", "w"),
         *("--epochs", "3", "--members", "2", "--width", "8", "--depth", "2", "--dropout", "0.3"),
         *("--learning-rate", "0.01", "--weight-decay", "0", "--batch-size", "32", "--seed", "5"),
-        *("--patience", "0", "--validation-fraction", "0.3", "--encoding", "standard"),
+        *("--patience", "0", "--validation-fraction", "0.3", "--numeric-encoding", "standard"),
         *("--calibration", "none", "--threads", "1", "--device", "cpu", "--test-fraction", "0.25"),
         *("--precision", "bfloat16"),
     )
@@ -523,7 +523,7 @@ def test_a_reader_that_leaves_early_is_no_fault(tmp_path: Path) -> None:
         ("train --learn", {"--learning-rate"}),
         ("train --mode t", {"tabresnet", "tree_teacher_distillation"}),
         ("train --calibration n", {"none"}),
-        ("train --encoding q", {"quantile_normal", "quantile_ple"}),
+        ("train --numeric-encoding q", {"quantile_normal", "quantile_ple"}),
         ("train --task c", {"classification"}),
         ("train --teacher l", {"lightgbm"}),
         ("train --decision c", {"costs="}),

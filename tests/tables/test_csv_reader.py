@@ -148,19 +148,26 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "text behind a quote": (b'a,b\n1,"x"y\n', "line 2: a quote must enclose a whole cell"),
     "NUL": (b"a,b\n1,x\n2,\0\n", "line 3: text must not hold NUL bytes; .*encoding='utf-16-le'"),
     "UTF-16 without a mark": ("a,b\n1,2\n".encode("utf-16-le"), "line 1: .* NUL bytes"),
-    "another format": (b"PK\x03\x04\x14\0\0\0", "line 1: .* NUL bytes"),
-    "bytes that are no UTF-8": (
-        b"a,b\n1,x\n2,\xe9t\xe9\n",
-        "line 3: the text must be utf-8; got the byte 0xe9; name the encoding .*'cp1252'",
+    "another format": (b"PK\x03\x04\x14\0\0\0", "compressed data must be whole; .* not a zip file"),
+    "bytes of no encoding that is tried": (
+        b"a,b\n1,x\n2,\x81t\x81\n",
+        "line 3: the text must be utf-8; got the byte 0x81; name the encoding .*'cp1252'",
     ),
-    "half a character at the end": (b"a,b\n1,\xc3", "line 2: the text must be utf-8; .* 0xc3"),
+    "UTF-8 with a damaged byte": (
+        "a,b\n1,größer\n".encode() + b"2,\xe9t\n",
+        "line 3: the text must be utf-8; got the byte 0xe9",
+    ),
+    "half a character at the end": (
+        "a,b\n1,é".encode() + b"\xc3",
+        "line 2: the text must be utf-8; .* 0xc3",
+    ),
     "gzip cut short": (
         gzip.compress(b"a,b\n" + bytes(range(32, 127)) * 50)[:-12],
-        "the gzip data must be whole; it is damaged or cut short .*; copy the file again",
+        "compressed data must be whole; it is damaged or cut short .*; copy the file again",
     ),
     "gzip damaged": (
         gzip.compress(b"a,b\n1,2\n")[:-8] + b"\1" * 8,
-        "the gzip data must be whole",
+        "compressed data must be whole",
     ),
     "a name twice": (
         b"a,b, a\n1,2,3\n",

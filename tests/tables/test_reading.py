@@ -287,7 +287,7 @@ def test_a_source_must_be_a_path(tmp_path: Path) -> None:
 
 _CUT = (
     "(a quote is opened and never closed|every line must have as many fields|must be a whole|"
-    "every line must be one JSON object|the gzip data must be whole)"
+    "every line must be one JSON object|compressed data must be whole)"
 )
 
 

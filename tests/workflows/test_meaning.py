@@ -1,6 +1,7 @@
 """What a cell means is decided in training: never by what else is in the file at hand."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabwright import TableError
+from tabwright.export.encoder import graph_array, graph_inputs
+from tabwright.export.onnx import export_onnx
+from tabwright.fitting.fit_files import fit_files
 from tabwright.fitting.fit_table import fit_table
-from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings
-from tabwright.tables import labels_to_codes, read_table
+from tabwright.tables import labels_to_codes, read_described
+from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows
 from tabwright.workflows.predict import iter_predictions, score_table
 
@@ -23,11 +28,14 @@ SPELLINGS = {
     "size": ["0.1", "1", "1e3", "", "none", "-", " 2 ", "+5", "NaN"],
     "day": ["2024-01-31", "2024-01-31T05:00:00Z", "2024/02/01", "", "NA"],
     "open": ["true", "FALSE", "1", "0", ""],
+    "price": ["0,5", "1.234,5", "-2,25", "3", "1.234", "n/d", "", "NA", "2,5 €"],
+    "flow": ["1", "2.5", "#NULL!", "<0.1", "-", ""],
+    "version": ["1.1", "1.10", "1.2.0", " 1.10 ", "9", "", "NA"],
 }
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> FittedModel:
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("table") / "t.csv"
     days = np.datetime64("2024-01-01") + rng.integers(0, 300, N_ROWS)
@@ -37,11 +45,66 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FittedModel:
             "size": rng.normal(size=N_ROWS).round(3),
             "day": days.astype(str).tolist(),
             "open": rng.choice(["true", "false"], N_ROWS),
+            "price": [
+                "n/d" if k % 17 == 0 else f"{value:.2f}".replace(".", ",")
+                for k, value in enumerate(rng.normal(3, 1, N_ROWS))
+            ],
+            "flow": [
+                ["#NULL!", "<0.1"][k // 10 % 2] if k % 10 == 0 else f"{value:.2f}"
+                for k, value in enumerate(rng.normal(3, 1, N_ROWS))
+            ],
+            "version": rng.choice(["1.1", "1.10", "1.2.0"], N_ROWS),
         }
-    ).write_csv(path)
-    rows = LabelledRows(read_table(path), np.arange(N_ROWS) % 2)
+    ).with_columns(y=pl.Series(np.where(np.arange(N_ROWS) % 2, "yes", "no"))).write_csv(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def in_memory(table: Path) -> FittedModel:
+    found = read_described(table)
+    rows = LabelledRows(found.frame.drop("y"), np.arange(N_ROWS) % 2, formats=found.formats)
     settings = FitSettings(task="classification", max_epochs=2, n_members=1, hidden_dim=8)
     return fit_table(rows, settings, classes=np.array(["no", "yes"]))
+
+
+@pytest.fixture(scope="module")
+def streamed(table: Path) -> FittedModel:
+    found = fit_files(
+        table,
+        ColumnUses("y"),
+        lambda task: FitSettings(task=task, max_epochs=2, n_members=1, hidden_dim=8),
+    )
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module", params=["in_memory", "streamed", "saved"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FittedModel:
+    if request.param != "saved":
+        fitted: FittedModel = request.getfixturevalue(request.param)
+        return fitted
+    path = tmp_path_factory.mktemp("saved") / "m.safetensors"
+    request.getfixturevalue("in_memory").save(path)
+    return load_fitted(path)
+
+
+def test_a_model_knows_the_formats_of_its_columns(model: FittedModel) -> None:
+    plan = model.encoder.plan_
+    formats = {plan.names[position]: form for position, form in plan.formats.items()}
+    assert formats["price"].decimal == ","
+    assert {"#NULL!", "<0.1"} <= set(formats["flow"].missing or ())
+    assert formats["version"].as_written
+    assert {"1.1", "1.10"} <= set(plan.categories[-1].levels)
+
+
+@pytest.fixture(scope="module")
+def graph(
+    in_memory: FittedModel, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FittedModel, Any]:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = tmp_path_factory.mktemp("graph") / "m.onnx"
+    export_onnx(in_memory, path, check_rows=500)
+    return in_memory, onnxruntime.InferenceSession(str(path))
 
 
 def _written(folder: Path, rows: list[dict[str, str]]) -> str:
@@ -73,6 +136,28 @@ def test_a_row_is_the_same_beside_any_neighbours(
     np.testing.assert_allclose(predictor.predict_proba(frame)[0], wanted, atol=1e-6)
     pieces = list(iter_predictions(model, _written(folder, [*neighbours, row]), batch_rows=1))
     np.testing.assert_allclose(pieces[-1][proba].to_numpy()[0], wanted, atol=1e-6)
+
+
+@given(row=_ROWS)
+def test_a_graph_says_the_same_of_a_row(
+    graph: tuple[FittedModel, Any], row: dict[str, str]
+) -> None:
+    model, session = graph
+    plan = model.encoder.plan_
+    frame = pl.DataFrame([row], schema=dict.fromkeys(SPELLINGS, pl.String))
+    cells = {
+        own.name: np.asarray(
+            graph_array(plan, own, frame[own.column]),
+            dtype=object if own.dtype == "string" else own.dtype,
+        )
+        for own in graph_inputs(plan)
+    }
+    # Text goes into a graph as it stands, but for more than one space.
+    for own in graph_inputs(plan):
+        if own.kind == "category":
+            cells[own.name] = np.array([[row[own.column]]], dtype=object)
+    proba = session.run(None, cells)[1]
+    np.testing.assert_allclose(proba[0], Predictor(model).predict_row(row), atol=1e-5)
 
 
 @pytest.mark.parametrize(
