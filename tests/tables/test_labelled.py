@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import polars as pl
 
@@ -6,7 +8,7 @@ from tabwright.tables.labelled import LabelledRows
 N = 40
 
 
-def _rows(start: int = 0, **asides: np.ndarray) -> LabelledRows:
+def _rows(start: int = 0, **asides: Any) -> LabelledRows:
     number = np.arange(start, start + N)
     return LabelledRows(pl.DataFrame({"number": number}), number % 2, **asides)
 
