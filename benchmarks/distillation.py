@@ -36,7 +36,7 @@ from benchmarks.row_splits import Split as Rows
 from benchmarks.row_splits import committed_split
 from benchmarks.suite import machine
 from benchmarks.tables import ROOT, BenchmarkTable, load_table, table_names
-from tabwright.distillation.soft_targets import Teaching
+from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.teachers import TEACHER_KINDS, TeacherKind
 from tabwright.fitting.distill_table import Split, distill_table
 from tabwright.fitting.fit_table import LabelledRows
@@ -114,7 +114,7 @@ def measure(table: BenchmarkTable, split: Rows, planned: Line) -> Line:
                     random_state=planned["seed"],
                     device="cpu",
                 ),
-                Teaching(kinds[0] if len(kinds) == 1 else kinds),
+                DistillationOptions(kinds[0] if len(kinds) == 1 else kinds),
                 classes=np.arange(table.n_classes) if table.n_classes else None,
                 split=Split(test=LabelledRows(table.features[test], table.target[test])),
             )

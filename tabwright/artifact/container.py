@@ -348,7 +348,7 @@ def _header_size(head: bytes, total: int, where: str) -> int:
 
 
 def _refuse_foreign(head: bytes, where: str) -> NoReturn:
-    looks = "bytes of no kind that we know"
+    looks = "a file of an unknown kind"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
         looks = "a Python pickle, which Tabwright never opens, since it can run any code"
@@ -420,8 +420,8 @@ def _check_format(envelope: dict[str, Any], where: str) -> None:
         )
 
 
-def _parse_specs(entries: dict[str, Any], room: int, where: str) -> list[_Spec]:
-    """The tensors of a header, which must fill the `room` bytes behind it, one after the other."""
+def _parse_specs(entries: dict[str, Any], space: int, where: str) -> list[_Spec]:
+    """The tensors of a header, which must fill the `space` bytes behind it, one after the other."""
     if len(entries) > MAX_TENSORS:
         raise ArtifactError(
             f"{where} must hold at most {MAX_TENSORS} tensors; got {len(entries)}; {ADVICE}"
@@ -438,10 +438,10 @@ def _parse_specs(entries: dict[str, Any], room: int, where: str) -> list[_Spec]:
             )
         end = spec.stop
         specs.append(spec)
-    if end != room:
-        problem = "is cut short" if end > room else "has bytes behind its end"
+    if end != space:
+        problem = "is cut short" if end > space else "has bytes behind its end"
         raise ArtifactError(
-            f"{where} {problem}: its tensors must take {end} bytes; got {room}; {_DAMAGED}"
+            f"{where} {problem}: its tensors must take {end} bytes; got {space}; {_DAMAGED}"
         )
     order = sorted(specs, key=lambda spec: (-_DTYPES[spec.code].itemsize, spec.name))
     if order != specs:

@@ -1,4 +1,4 @@
-"""Prediction intervals for regression, from residuals of rows that chose nothing.
+"""Prediction intervals for regression, from residuals of rows held out for them.
 
 Conformal prediction: whatever the model, an interval as wide as the right quantile of held-out
 residuals covers a new row of the same kind with at least the wanted probability. NumPy alone.
@@ -140,7 +140,7 @@ def fit_intervals(
     kind: IntervalKind = "split",
     sample_weight: ArrayLike | None = None,
 ) -> Intervals:
-    """Take the quantiles of the absolute residuals of rows that chose nothing.
+    """Take the quantiles of the absolute residuals of rows held out for them.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def interval_rows(
         choosing, aside = split_rows(
             n_rows, fraction=_SHARE_ASIDE, groups=groups, time=time, random_state=random_state
         )
-        message = f"split conformal: {len(aside):,} validation rows that chose nothing"
+        message = f"split conformal: {len(aside):,} validation rows held out for the intervals"
         return IntervalRows("split", choosing, aside, None, message)
     n_folds = min(_N_FOLDS, n_units)
     folds = fold_rows(n_rows, n_folds, groups=groups, random_state=random_state)

@@ -99,7 +99,7 @@ def compare(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", help="Epochs at the most, in every mode.")
+        int | None, typer.Option(metavar="N", help="At most so many epochs, in every mode.")
     ] = None,
     threads: Annotated[
         int | None, typer.Option(metavar="N", help="Threads to fit with.", rich_help_panel=SETTINGS)

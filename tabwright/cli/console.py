@@ -264,7 +264,7 @@ class Advance(Protocol):
 
 
 class EpochBar:
-    """A bar told of each epoch and of how many there will be at the most.
+    """A bar told of each epoch and of how many there can be.
 
     It takes a line of the terminal from the first epoch on, until `hide` gives the line back.
     """

@@ -40,7 +40,7 @@ def distill(
         typer.Option("--output", "-o", metavar="FILE", help="Else TABLE-student.safetensors."),
     ] = None,
     max_parameters: Annotated[
-        int | None, typer.Option(metavar="N", help="The student's, at the most.")
+        int | None, typer.Option(metavar="N", help="At most so many, of the student.")
     ] = None,
     max_latency_us: Annotated[
         float | None,
@@ -90,7 +90,8 @@ def distill(
         typer.Option("--layers", metavar="N", help="The student's.", rich_help_panel=SETTINGS),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", help="Epochs at the most.", rich_help_panel=SETTINGS)
+        int | None,
+        typer.Option(metavar="N", help="At most so many epochs.", rich_help_panel=SETTINGS),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(metavar="N", help="Threads to fit with.", rich_help_panel=SETTINGS)

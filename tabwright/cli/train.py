@@ -128,7 +128,8 @@ def train(
         int | None, typer.Option(metavar="N", help="Networks averaged.", rich_help_panel=SETTINGS)
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", help="Epochs at the most.", rich_help_panel=SETTINGS)
+        int | None,
+        typer.Option(metavar="N", help="At most so many epochs.", rich_help_panel=SETTINGS),
     ] = None,
     patience: Annotated[
         int | None,

@@ -1,10 +1,10 @@
-"""What a student is taught, and which way of teaching is kept.
+"""The soft targets of a distillation, and the choice of how much they count.
 
-A `Lesson` is what a teacher says of the training rows, and of rows without a label. `trials` lists
-the ways to teach that are worth a try; `best_student` keeps what does best on validation rows, so
-that a teacher who does not help is not listened to. How a network is trained on a lesson is
-`fitting/fit_table.py`'s affair, sizes and verdicts are in `fitting/distill_table.py` and
-`distillation/fidelity.py`.
+`SoftTargets` are a teacher's labels for the training rows, and for rows without a label.
+`candidate_groups` lists the weights, temperatures and augmentations to try; `best_student` keeps
+the candidate of the lowest loss on validation rows, and a weight of 0 is among them, so that a
+teacher that does not help has no effect. Networks are trained by `fitting/fit_table.py`; sizes and
+verdicts are in `fitting/distill_table.py` and `distillation/fidelity.py`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,15 @@ from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import LabelledRows
 
-__all__ = ["Lesson", "Teaching", "Trial", "best_student", "prepare_lesson", "row_losses", "trials"]
+__all__ = [
+    "Candidates",
+    "DistillationOptions",
+    "SoftTargets",
+    "best_student",
+    "candidate_groups",
+    "prepare_soft_targets",
+    "row_losses",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -54,7 +62,7 @@ _MOST_MADE: Final = 20_000
 
 
 @dataclass(frozen=True)
-class Teaching:
+class DistillationOptions:
     """What a distillation is asked for, beside the student's settings.
 
     Parameters
@@ -63,7 +71,7 @@ class Teaching:
         See `teachers.soft_labels`.
     unlabelled : polars.DataFrame or None
         Rows of the user's own without a target, for the teacher to label.
-    lesson : Lesson or None
+    soft_targets : SoftTargets or None
         Prepared on the same training rows, so that several students share it; None: it is
         prepared in the fit.
     n_threads : int
@@ -78,15 +86,15 @@ class Teaching:
 
     teacher: TeacherSpec = DEFAULT_TEACHER
     unlabelled: pl.DataFrame | None = None
-    lesson: Lesson | None = None
+    soft_targets: SoftTargets | None = None
     n_threads: int = 1
     report: bool = True
     judged: LabelledRows | None = None
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What a teacher says.
+class SoftTargets:
+    """A teacher's labels.
 
     Parameters
     ----------
@@ -117,13 +125,13 @@ class Lesson:
     method: Augmentation | None = None
 
     def extra_rows(self, *, augmented: bool) -> slice:
-        """Which of the extra rows a trial learns from: the user's own always."""
+        """Which of the extra rows candidates learn from: the user's own always."""
         n_extra = 0 if self.extra is None else len(self.extra)
         return slice(0 if augmented else self.n_made, n_extra)
 
 
 @dataclass(frozen=True)
-class Trial:
+class Candidates:
     """Candidates that are trained side by side on the same rows.
 
     Parameters
@@ -138,25 +146,27 @@ class Trial:
     temperatures: tuple[float, ...]
     augmented: bool = False
 
-    def settings(self, candidate: int, settings: FitSettings, lesson: Lesson) -> FitSettings:
+    def settings(
+        self, candidate: int, settings: FitSettings, soft_targets: SoftTargets
+    ) -> FitSettings:
         """The settings of one candidate, with nothing left open."""
         return replace(
             settings,
             teacher_weight=self.weights[candidate],
             teacher_temperature=self.temperatures[candidate],
-            augmentation=lesson.method if self.augmented else None,
+            augmentation=soft_targets.method if self.augmented else None,
         )
 
 
-def prepare_lesson(
+def prepare_soft_targets(
     rows: LabelledRows,
     profile: TableProfile,
     *,
     settings: FitSettings,
-    teaching: Teaching,
+    distillation: DistillationOptions,
     classes: NDArray[Any] | None = None,
     class_weights: FloatArray | None = None,
-) -> Lesson:
+) -> SoftTargets:
     """Fit the teacher out of fold, make rows near the training rows, and label everything.
 
     Parameters
@@ -168,7 +178,7 @@ def prepare_lesson(
         Of these rows.
     settings : FitSettings
         Its `augmentation` says which rows to make, its `random_state` decides every draw.
-    teaching : Teaching
+    distillation : DistillationOptions
     classes : ndarray of shape (n_classes,) or None
         The labels; None in regression.
     class_weights : ndarray of shape (n_classes,), float64, optional
@@ -177,7 +187,7 @@ def prepare_lesson(
 
     Returns
     -------
-    Lesson
+    SoftTargets
 
     Raises
     ------
@@ -188,7 +198,7 @@ def prepare_lesson(
     ImportError
         If a teacher's library is not installed.
     """
-    unlabelled, frame = teaching.unlabelled, rows.frame
+    unlabelled, frame = distillation.unlabelled, rows.frame
     if unlabelled is not None:
         # Before the long work: other columns are refused here.
         with_unlabelled_rows(frame.clear(), unlabelled, profile)
@@ -199,16 +209,18 @@ def prepare_lesson(
         task=settings.task,
         n_classes=0 if classes is None else len(classes),
         classes=classes,
-        teacher=teaching.teacher,
+        teacher=distillation.teacher,
         sample_weight=rows.weight,
         groups=rows.groups,
         random_state=settings.random_state,
-        n_threads=teaching.n_threads,
+        n_threads=distillation.n_threads,
     )
-    lesson = Lesson(_tilted(taught.labels, class_weights), taught.teacher, taught.description)
+    soft_targets = SoftTargets(
+        _tilted(taught.labels, class_weights), taught.teacher, taught.description
+    )
     method = _METHOD if settings.augmentation == "auto" else settings.augmentation
     if method is None and unlabelled is None:
-        return lesson
+        return soft_targets
     made, starts = _made_rows(frame, profile, method, settings.random_state)
     extra = with_unlabelled_rows(made, unlabelled, profile)
     said = taught.predict(extra)
@@ -220,7 +232,7 @@ def prepare_lesson(
         if class_weights is not None:
             weight *= said @ class_weights
     return replace(
-        lesson,
+        soft_targets,
         extra=extra,
         extra_labels=_tilted(said, class_weights),
         extra_weight=weight,
@@ -258,18 +270,18 @@ def _tilted(labels: FloatArray, class_weights: FloatArray | None) -> FloatArray:
     return tilted
 
 
-def trials(settings: FitSettings, lesson: Lesson) -> tuple[Trial, ...]:
+def candidate_groups(settings: FitSettings, soft_targets: SoftTargets) -> tuple[Candidates, ...]:
     """The ways to teach that are worth a try, given what the settings fix.
 
     Parameters
     ----------
     settings : FitSettings
-    lesson : Lesson
+    soft_targets : SoftTargets
 
     Returns
     -------
-    tuple of Trial
-        The first candidate of the first trial is what is kept where validation rows do not tell.
+    tuple of Candidates
+        The first candidate of the first group is kept where validation rows do not decide.
     """
     heats = _TEMPERATURES
     if settings.teacher_temperature is not None:
@@ -277,7 +289,7 @@ def trials(settings: FitSettings, lesson: Lesson) -> tuple[Trial, ...]:
     if settings.task == "regression":
         heats = (1.0,)
 
-    def trial(weights: Sequence[float], augmented: bool) -> Trial:
+    def candidates(weights: Sequence[float], augmented: bool) -> Candidates:
         if settings.teacher_weight is not None:
             weights = (settings.teacher_weight,)
         pairs = [
@@ -286,29 +298,29 @@ def trials(settings: FitSettings, lesson: Lesson) -> tuple[Trial, ...]:
             # Without a teacher there is nothing to cool.
             if weight > 0 or heat == heats[0]
         ]
-        return Trial(tuple(w for w, _ in pairs), tuple(t for _, t in pairs), augmented)
+        return Candidates(tuple(w for w, _ in pairs), tuple(t for _, t in pairs), augmented)
 
-    plain, augmented = trial(_WEIGHTS, False), trial(_AUGMENTED_WEIGHTS, True)
-    if not lesson.n_made or settings.teacher_weight == 0.0:
+    plain, augmented = candidates(_WEIGHTS, False), candidates(_AUGMENTED_WEIGHTS, True)
+    if not soft_targets.n_made or settings.teacher_weight == 0.0:
         return (plain,)
     return (plain, augmented) if settings.augmentation == "auto" else (augmented,)
 
 
 def best_student(
-    tried: Sequence[Trial],
-    train: Callable[[Trial], Sequence[FittedModel]],
-    lesson: Lesson,
+    tried: Sequence[Candidates],
+    train: Callable[[Candidates], Sequence[FittedModel]],
+    soft_targets: SoftTargets,
     validation: tuple[Compact, NDArray[Any], FloatArray | None] | None,
 ) -> tuple[FittedModel, FittedModel | None]:
     """Train every candidate and keep the one of the lowest loss on validation rows.
 
     Parameters
     ----------
-    tried : sequence of Trial
-        From `trials`.
+    tried : sequence of Candidates
+        From `candidate_groups`.
     train : callable
-        Gives a model for each candidate of a trial.
-    lesson : Lesson
+        Gives a model for each candidate of a group.
+    soft_targets : SoftTargets
     validation : tuple of (Compact, ndarray, ndarray or None), or None
         Rows encoded, class codes or values, weights. None: the first candidate is kept.
 
@@ -321,8 +333,8 @@ def best_student(
     """
     choices: list[tuple[float, FittedModel]] = []
     record: list[dict[str, Any]] = []
-    for trial in tried:
-        for model in train(trial):
+    for candidates in tried:
+        for model in train(candidates):
             loss = _validation_loss(model, validation)
             choices.append((0.0 if loss is None else loss, model))
             record.append(
@@ -337,13 +349,13 @@ def best_student(
             break
     best = min(range(len(choices)), key=lambda k: choices[k][0])
     model = choices[best][1]
-    n_extra = 0 if lesson.extra is None else len(lesson.extra)
+    n_extra = 0 if soft_targets.extra is None else len(soft_targets.extra)
     distillation = {
-        "teacher": lesson.description,
+        "teacher": soft_targets.description,
         "tried": record,
         "chosen": record[best],
-        "n_made_rows": lesson.n_made if model.settings.augmentation is not None else 0,
-        "n_unlabelled_rows": n_extra - lesson.n_made,
+        "n_made_rows": soft_targets.n_made if model.settings.augmentation is not None else 0,
+        "n_unlabelled_rows": n_extra - soft_targets.n_made,
     }
     untaught = [own for _, own in choices if own.settings.teacher_weight == 0.0]
     return (

@@ -147,7 +147,7 @@ def fit_tree_columns(
     profile : TableProfile
         Whose used columns become columns of the matrix.
     max_levels : int or None
-        Levels of a category column that get a code at the most, the most frequent ones; a level
+        At most so many levels of a category column get a code, the most frequent ones; a level
         seen once has none and counts as unknown. None: every level has a code.
 
     Returns

@@ -78,7 +78,7 @@ class Compact:
     ----------
     numeric : ndarray of shape (n, n_numeric), float32
         Numbers and elapsed times, centred and scaled in float64 before the cast; booleans as -1
-        and 1; target statistics; sums of two columns. NaN is missing.
+        and 1; target statistics; pairwise linear features. NaN is missing.
     codes : ndarray of shape (n, n_codes), int32
         Category codes (0 missing, 1 unknown or rare, 2 and up the levels by frequency), then
         places in calendar cycles (0 missing).
@@ -111,14 +111,14 @@ class TableEncoder:
         differences of two
         columns are added where they prove to tell what bins do not (`encoding/oblique_search.py`).
     n_bins : int, default=16
-        Bins per numeric column at the most; fewer for columns with few distinct values, and for
+        At most so many bins per numeric column; fewer for columns with few distinct values, and for
         tables with more than a thousand numeric columns.
     keep_value : bool, default=True
         Whether a column with bins is also an input by itself, robustly scaled. Always so in a
         table with dates.
     max_levels : int, default=50
-        Levels of a category column with an input of their own at the most; columns with more get
-        target statistics too. Fewer for tables with more than a thousand category columns.
+        At most so many levels of a category column have an input of their own; columns with more
+        get target statistics too. Fewer for tables with more than a thousand category columns.
     min_count : int or None, default=None
         Training rows that a level needs for an input of its own; None: 1 in 200 rows, from 2 to
         10.
@@ -258,8 +258,8 @@ class TableEncoder:
         self._names = frozenset(plan.names)
         self._rows = None
 
-    def without_sums(self) -> TableEncoder:
-        """The same encoder without sums of two columns: compact forms lack their last columns."""
+    def without_obliques(self) -> TableEncoder:
+        """The same encoder without pairwise linear features, the last compact columns."""
         encoder = TableEncoder(**self._settings())
         encoder._remember(replace(self.plan_, obliques=()))
         return encoder

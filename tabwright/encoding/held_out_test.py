@@ -32,7 +32,7 @@ class ProofRows:
     """At most 20,000 training rows of positive weight, in fifths.
 
     Rows that are equal but for the target are in the same fifth: a copy on the other side would be
-    foretold by heart. Where fewer than 1,500 are distinct, all rows are dealt out alike: in a table
+    foretold by heart. Where fewer than 1,500 are distinct, all rows are divided alike: in a table
     of few values equal rows are no copies.
 
     Parameters

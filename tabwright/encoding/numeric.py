@@ -166,7 +166,7 @@ def fit_numeric(
         Rows that quantiles and bins are fitted on; None: all of them.
     encoding : ResolvedEncoding
     n_bins : int
-        At the most.
+        At most so many.
     tree : TreeTarget, optional
         Needed by "tree_ple".
     extrapolates : bool, default=True
@@ -319,7 +319,7 @@ def tree_thresholds(
         The rows of `tree.target` that they belong to.
     tree : TreeTarget
     n_leaves : int
-        At the most; at least 2.
+        At most so many; at least 2.
     min_rows : int
         Rows in each leaf at the least.
 

@@ -139,7 +139,7 @@ def fit_oblique(
         Rows that scale and bins are fitted on; None: all of them.
     tree : TreeTarget
     n_bins : int
-        At the most.
+        At most so many.
 
     Returns
     -------

@@ -75,7 +75,7 @@ class ObliqueSearch:
 
     The best of some hundred sums is chosen by rows that are also used to judge it, and a network
     may learn by itself what the random units do not: that the sums help is for a network to
-    show (`fitting/oblique_trial.py`).
+    show (`fitting/oblique_selection.py`).
 
     There is no search below 1,500 distinct rows, with more than 256 columns, or with ten classes
     or more. The fitting by turns is that of Hastie and Tibshirani, "Generalized Additive Models",

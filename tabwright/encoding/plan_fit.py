@@ -1,7 +1,7 @@
 """Fitting the encoder: from the training rows of a table to an `EncodingPlan`.
 
-`fit_plan` goes through the columns once and asks the rooms of each part what they make of them:
-`encoding/numeric.py`, `encoding/value_statistics.py`, `encoding/categorical.py`,
+`fit_plan` goes through the columns once and asks the module of each kind of column what it makes of
+them: `encoding/numeric.py`, `encoding/value_statistics.py`, `encoding/categorical.py`,
 `encoding/oblique_search.py`, `encoding/oblique.py`. What a plan then does
 with rows is `encoding/encoder.py`'s affair.
 """
@@ -243,7 +243,7 @@ def _fit_obliques(
     tree: TreeTarget,
     n_bins: int,
 ) -> list[ObliqueColumn]:
-    """The sums of two columns that the search found, fitted."""
+    """The pairwise linear features that the search found, fitted."""
 
     def scaled(place: int) -> NDArray[np.float32]:
         return fits[place].scaled(numbers(series["numeric"][place], origins[place]))

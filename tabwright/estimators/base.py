@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
 from tabwright.distillation.fidelity import FidelityReport
-from tabwright.distillation.soft_targets import Teaching
+from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.fitting.fit_table import LabelledRows
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.pandas_row import row_cells
@@ -76,9 +76,9 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         values["random_state"] = int(seed)
         return FitSettings(task=self._task, **{k: _plain(v) for k, v in values.items()})
 
-    def _teaching(self) -> Teaching | None:
+    def _distillation(self) -> DistillationOptions | None:
         teacher = self.get_params(deep=False)["teacher"]
-        return None if teacher is None else Teaching(teacher)
+        return None if teacher is None else DistillationOptions(teacher)
 
     def _frame(self, X: object) -> tuple[pl.DataFrame, bool]:
         return as_frame(X, estimator=type(self).__name__)
@@ -253,7 +253,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         TableError
             If the table or a column is not what it should be.
         OSError
-            If the disk has no room for the encoded rows.
+            If the disk has no space for the encoded rows.
         """
         # What reads from disk is loaded here: most fits never need it.
         from tabwright.fitting.fit_files import fit_files

@@ -50,7 +50,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
     n_members : int or None, default=None
         Networks trained together and averaged.
     max_epochs : int or None, default=None
-        Passes over the training rows at the most.
+        At most so many passes over the training rows.
     patience : int or None, default=None
         Epochs without improvement before a member stops; None: no early stopping.
     batch_size : int or None, default=None
@@ -236,7 +236,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         checkpoint: Checkpoint | None,
     ) -> Self:
         """`fit` to columns whose text was found to be written in these formats."""
-        settings, teaching = self._settings(), self._teaching()
+        settings, distillation = self._settings(), self._distillation()
         callback = self._callback(callbacks)
         frame, named = self._frame(X)
         labels = encode_labels(single_column(y, type(self).__name__))
@@ -257,7 +257,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
                 roles=self.roles,
                 class_weight=self.class_weight,
                 prior=self.prior,
-                teaching=teaching,
+                distillation=distillation,
                 on_start=callback.on_start,
                 on_epoch=callback.on_epoch,
                 on_message=callback.on_message,

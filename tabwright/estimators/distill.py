@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight
 
-from tabwright.distillation.soft_targets import Teaching
+from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.teachers import model_of
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.loading import estimator_of
@@ -179,7 +179,7 @@ roles, device, random_state : as in `TabularClassifier`
             time=None if time is None else np.asarray(time),
         ),
         settings,
-        Teaching(taught[0] if len(taught) == 1 else taught, unlabelled=unlabelled),
+        DistillationOptions(taught[0] if len(taught) == 1 else taught, unlabelled=unlabelled),
         classes=classes,
         split=Split(
             test=_labelled(test_set, classes, "test_set"),

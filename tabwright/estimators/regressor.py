@@ -116,7 +116,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         checkpoint: Checkpoint | None,
     ) -> Self:
         """`fit` to columns whose text was found to be written in these formats."""
-        settings, teaching = self._settings(), self._teaching()
+        settings, distillation = self._settings(), self._distillation()
         callback = self._callback(callbacks)
         frame, named = self._frame(X)
         target = regression_target(single_column(y, type(self).__name__))
@@ -135,7 +135,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
                 validation=validation,
                 named=named,
                 roles=self.roles,
-                teaching=teaching,
+                distillation=distillation,
                 on_start=callback.on_start,
                 on_epoch=callback.on_epoch,
                 on_message=callback.on_message,
@@ -154,7 +154,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         return self._predictor.predict_values(self._checked_frame(X))
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> np.ndarray:
-        """Prediction intervals, from the residuals of validation rows that chose nothing.
+        """Prediction intervals, from the residuals of validation rows held out for them.
 
         Where there are at least 800 validation rows, a quarter of them has no part in the choice
         of the epoch, and new rows of the same kind are covered at least as often as wanted

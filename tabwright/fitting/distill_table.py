@@ -22,7 +22,11 @@ from tabwright.distillation.fidelity import (
     model_figures,
     n_parameters,
 )
-from tabwright.distillation.soft_targets import Teaching, prepare_lesson, row_losses
+from tabwright.distillation.soft_targets import (
+    DistillationOptions,
+    prepare_soft_targets,
+    row_losses,
+)
 from tabwright.distillation.teachers import TEACHER_KINDS, TeacherKind, model_of
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.fitting.fit_table import (
@@ -251,7 +255,7 @@ def named_teacher(name: str | os.PathLike[str]) -> TeacherKind | FittedModel:
 def distill_table(
     rows: LabelledRows,
     settings: FitSettings,
-    teaching: Teaching,
+    distillation: DistillationOptions,
     *,
     classes: np.ndarray | None = None,
     split: Split | None = None,
@@ -274,7 +278,7 @@ def distill_table(
     settings : FitSettings
         The student's, in the mode `tree_teacher_distillation`. A width, depth or
         dropout that is None follows from the teacher, see `student_size`.
-    teaching : Teaching
+    distillation : DistillationOptions
     classes : ndarray of shape (n_classes,) or None
         The labels that the codes stand for; None in regression.
     split : Split, optional
@@ -315,7 +319,7 @@ def distill_table(
     parts = _Parts.of(rows, split, settings)
     # Of all rows: in a part of them, row numbers are not consecutive any more.
     profile = profile_table(rows.frame, named=named, roles=roles, formats=rows.formats)
-    source = model_of(teaching.teacher)
+    source = model_of(distillation.teacher)
     size = student_size(source, settings, n_rows=len(parts.training))
     settings = settings.resolved(n_rows=len(parts.training))
     plan = _Plan(parts.training, profile, 1 if classes is None else len(classes), budget)
@@ -327,16 +331,16 @@ def distill_table(
         dropout=size.dropout,
     )
     say("asking the teacher for labels" if source else "fitting the teacher out of fold")
-    lesson = teaching.lesson or prepare_lesson(
+    soft_targets = distillation.soft_targets or prepare_soft_targets(
         parts.training,
         profile,
         settings=settings,
-        teaching=teaching,
+        distillation=distillation,
         classes=classes,
         class_weights=class_weights_of(parts.training, class_weight, classes),
     )
 
-    def fit(own: FitSettings, taught: Teaching | None) -> FittedModel:
+    def fit(own: FitSettings, taught: DistillationOptions | None) -> FittedModel:
         return fit_table(
             parts.training,
             own,
@@ -345,14 +349,14 @@ def distill_table(
             named=named,
             profile=profile,
             class_weight=class_weight,
-            teaching=taught,
+            distillation=taught,
             encoder=inherited,
             target_name=target_name,
             on_epoch=on_epoch,
             on_message=say,
         )
 
-    taught = replace(teaching, lesson=lesson, report=False)
+    taught = replace(distillation, soft_targets=soft_targets, report=False)
     judged = parts.validation if parts.test is None else parts.test
     students = []
     widths = sorted({*sweep, size.hidden_dim})
@@ -370,14 +374,14 @@ def distill_table(
         augmentation="auto",
     )
     report = fidelity_report(
-        lesson.teacher,
+        soft_targets.teacher,
         student,
         fit(direct_settings, None),
         judged.frame,
         judged.target,
         judged.weight,
         rows="validation" if parts.test is None else "held-out",
-        teacher_came_fitted=not lesson.description["out_of_fold"],
+        teacher_came_fitted=not soft_targets.description["out_of_fold"],
     )
     if len(students) > 1:
         points = [_point(own, judged, chosen=own is student) for own in students]

@@ -34,7 +34,7 @@ from tabwright.fitting.class_weights import ClassWeight, Prior, checked_prior, w
 from tabwright.fitting.finishing import finite_numbers, model_card, with_decision, with_scores
 from tabwright.fitting.identity import run_identity
 from tabwright.fitting.networks import member_arrays, member_seeds, new_network, training_device
-from tabwright.fitting.oblique_trial import without_needless_sums
+from tabwright.fitting.oblique_selection import select_obliques
 from tabwright.fitting.targets import Targets, epoch_score
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.network_spec import NetworkSpec
@@ -134,7 +134,7 @@ def fit_files(
     TableError
         If the table or a column is not what it should be.
     OSError
-        If the disk has no room for the encoded rows.
+        If the disk has no space for the encoded rows.
     """
     if not 0 <= test_fraction < 1:
         raise ValueError(f"test_fraction must be in [0, 1); got {test_fraction}")
@@ -298,7 +298,7 @@ class _StreamFit:
             target_name=self.columns.target,
         )
         targets = self._targets()
-        encoder, compact = without_needless_sums(
+        encoder, compact = select_obliques(
             encoder, compact, sample, targets, settings, on_message=say
         )
         device = training_device(settings)
@@ -556,7 +556,7 @@ class _StreamFit:
             intervals = fit_intervals(
                 spare.target, values, kind="split", sample_weight=spare.weight
             )
-            message = f"half-widths from {len(spare):,} validation rows that chose nothing"
+            message = f"half-widths from {len(spare):,} validation rows held out for the intervals"
             model = replace(model, intervals=intervals, card={**model.card, "intervals": message})
         if "test" in scan.samples:
             model = replace(model, metrics={**model.metrics, **self._test_scores(model, say)})

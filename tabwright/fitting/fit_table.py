@@ -24,12 +24,12 @@ from tabwright.calibration.intervals import (
 )
 from tabwright.distillation.fidelity import fidelity_report
 from tabwright.distillation.soft_targets import (
-    Lesson,
-    Teaching,
-    Trial,
+    Candidates,
+    DistillationOptions,
+    SoftTargets,
     best_student,
-    prepare_lesson,
-    trials,
+    candidate_groups,
+    prepare_soft_targets,
 )
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import TableError
@@ -37,7 +37,7 @@ from tabwright.fitting.class_weights import ClassWeight, Prior, class_weights_of
 from tabwright.fitting.finishing import finite_numbers, model_card, with_decision, with_scores
 from tabwright.fitting.member_training import train_members
 from tabwright.fitting.networks import member_arrays, training_device
-from tabwright.fitting.oblique_trial import without_needless_sums, without_sums
+from tabwright.fitting.oblique_selection import select_obliques, without_obliques
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.network_spec import NetworkSpec
@@ -65,7 +65,7 @@ def fit_table(
     class_weight: ClassWeight = None,
     prior: Prior = "training",
     decision: DecisionAim | None = None,
-    teaching: Teaching | None = None,
+    distillation: DistillationOptions | None = None,
     encoder: TableEncoder | None = None,
     target_name: str | None = None,
     on_start: Callable[[FitSettings, int, int], None] | None = None,
@@ -99,7 +99,7 @@ def fit_table(
         The class prior under which `imbalance_aware` answers.
     decision : DecisionAim, optional
         What the stored decision rule shall serve; it is tuned on the validation rows.
-    teaching : Teaching, optional
+    distillation : DistillationOptions, optional
         Who teaches in `tree_teacher_distillation`, and on which further rows; None: the default
         teacher. Refused by the other modes.
     encoder : TableEncoder, optional
@@ -133,7 +133,7 @@ def fit_table(
             f"{class_weight!r}; use training_mode='mlp_dense' to choose them"
         )
     distils = settings.training_mode == "tree_teacher_distillation"
-    if teaching is not None and not distils:
+    if distillation is not None and not distils:
         raise ValueError(
             "a teacher is an argument of training_mode='tree_teacher_distillation'; the mode is "
             f"{settings.training_mode!r}"
@@ -186,7 +186,7 @@ def fit_table(
         target_name,
         on_epoch,
         encoder,
-        (teaching or Teaching()) if distils else None,
+        (distillation or DistillationOptions()) if distils else None,
         on_message,
     )
     if on_start is not None:
@@ -262,18 +262,18 @@ class _Recipe:
     target_name: str | None
     on_epoch: Callable[[Epoch], None] | None
     encoder: TableEncoder | None
-    teaching: Teaching | None
+    distillation: DistillationOptions | None
     on_message: Callable[[str], None] | None
-    keeps_sums: bool | None = None
+    keep_obliques: bool | None = None
 
     def decided(self, model: FittedModel) -> _Recipe:
         """The recipe of a fit on more rows, after `model`: networks choose nothing any more."""
-        recipe = replace(self, keeps_sums=bool(model.encoder.plan_.obliques))
-        if self.teaching is None:
+        recipe = replace(self, keep_obliques=bool(model.encoder.plan_.obliques))
+        if self.distillation is None:
             return recipe
         # What the teacher said was for other rows.
-        teaching = replace(self.teaching, lesson=None)
-        return replace(recipe, settings=model.settings, teaching=teaching)
+        distillation = replace(self.distillation, soft_targets=None)
+        return replace(recipe, settings=model.settings, distillation=distillation)
 
     def fit(
         self,
@@ -289,27 +289,32 @@ class _Recipe:
         if held_out is not None:
             choosing = (encoder.transform(held_out.rows.frame), held_out.rows)
         run = _Run(self, encoder, targets, (compact, rows), choosing, held_out, checkpoint, stop_at)
-        lesson = direct = None
-        if self.teaching is None:
+        soft_targets = direct = None
+        if self.distillation is None:
             trained, cross = run.train()
             model = run.model(trained, self.settings)
         else:
-            lesson = self.teaching.lesson or prepare_lesson(
+            soft_targets = self.distillation.soft_targets or prepare_soft_targets(
                 rows,
                 self.profile,
                 settings=self.settings,
-                teaching=self.teaching,
+                distillation=self.distillation,
                 classes=self.classes,
                 class_weights=targets.class_weights,
             )
-            model, direct, cross = run.taught(lesson)
+            model, direct, cross = run.taught(soft_targets)
         if held_out is None or choosing is None:
             return model
         model = _with_intervals(with_scores(model, *choosing), held_out, cross)
-        if lesson is None or direct is None or self.teaching is None or not self.teaching.report:
+        if (
+            soft_targets is None
+            or direct is None
+            or self.distillation is None
+            or not self.distillation.report
+        ):
             return model
         direct = with_scores(direct, *choosing)
-        return _with_verdict(model, direct, lesson, self.teaching, choosing[1])
+        return _with_verdict(model, direct, soft_targets, self.distillation, choosing[1])
 
     def _encoded(self, rows: LabelledRows, targets: Targets) -> tuple[TableEncoder, Compact]:
         if self.encoder is not None:
@@ -325,16 +330,14 @@ class _Recipe:
             named=self.named,
             target_name=self.target_name,
         )
-        if self.keeps_sums is None:
-            return without_needless_sums(
-                encoder, compact, rows, targets, self.settings, self.on_message
-            )
-        return (encoder, compact) if self.keeps_sums else without_sums(encoder, compact)
+        if self.keep_obliques is None:
+            return select_obliques(encoder, compact, rows, targets, self.settings, self.on_message)
+        return (encoder, compact) if self.keep_obliques else without_obliques(encoder, compact)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One training run, or those of a distillation's trials, on encoded rows."""
+    """One training run, or those of a distillation's candidates, on encoded rows."""
 
     recipe: _Recipe
     encoder: TableEncoder
@@ -346,9 +349,12 @@ class _Run:
     stop_at: Sequence[int] | None
 
     def train(
-        self, lesson: Lesson | None = None, trial: Trial | None = None, turn: int = 0
+        self,
+        soft_targets: SoftTargets | None = None,
+        candidates: Candidates | None = None,
+        turn: int = 0,
     ) -> tuple[Trained, CrossPredictions | None]:
-        """Train the members, or those of every candidate of a trial."""
+        """Train the members, or those of every candidate of a group."""
         cross = None
         if self.held_out is not None:
             cross = self.held_out.cross_predictions(self.targets.scale)
@@ -359,7 +365,9 @@ class _Run:
             self.choosing,
             self.targets,
             cross,
-            taught=None if lesson is None or trial is None else (lesson, trial),
+            taught=None
+            if soft_targets is None or candidates is None
+            else (soft_targets, candidates),
             on_epoch=self.recipe.on_epoch,
             checkpoint=None if self.checkpoint is None else self.checkpoint.of_turn(turn),
             stop_at=self.stop_at,
@@ -367,25 +375,25 @@ class _Run:
         return trained, cross
 
     def taught(
-        self, lesson: Lesson
+        self, soft_targets: SoftTargets
     ) -> tuple[FittedModel, FittedModel | None, CrossPredictions | None]:
-        """Train candidates on a lesson and keep the best on the rows that choose."""
+        """Train candidates on soft targets and keep the best on the rows that choose."""
         settings = self.recipe.settings
-        tried = trials(settings, lesson)
+        tried = candidate_groups(settings, soft_targets)
         n_members = settings.n_members or 1
         watched: list[CrossPredictions] = []
 
-        def train(trial: Trial) -> list[FittedModel]:
-            trained, cross = self.train(lesson, trial, tried.index(trial))
+        def train(candidates: Candidates) -> list[FittedModel]:
+            trained, cross = self.train(soft_targets, candidates, tried.index(candidates))
             if cross is not None:
                 watched.append(cross)
             return [
                 self.model(
                     trained,
-                    trial.settings(k, settings, lesson),
+                    candidates.settings(k, settings, soft_targets),
                     slice(k * n_members, (k + 1) * n_members),
                 )
-                for k in range(len(trial.weights))
+                for k in range(len(candidates.weights))
             ]
 
         validation = None
@@ -394,7 +402,7 @@ class _Run:
             codes = None if self.recipe.classes is None else rows.target
             weights = row_weights(codes, rows.weight, self.targets.class_weights, len(rows))
             validation = (compact, rows.target, weights)
-        model, direct = best_student(tried, train, lesson, validation)
+        model, direct = best_student(tried, train, soft_targets, validation)
         cross = CrossPredictions.best_of(watched, n_members) if watched else None
         return model, direct, cross
 
@@ -431,23 +439,23 @@ class _Run:
 def _with_verdict(
     model: FittedModel,
     direct: FittedModel,
-    lesson: Lesson,
-    teaching: Teaching,
+    soft_targets: SoftTargets,
+    distillation: DistillationOptions,
     validation: LabelledRows,
 ) -> FittedModel:
     """Say whether the teacher helped, on rows that were kept for it or on the validation rows."""
-    judged = validation if teaching.judged is None else teaching.judged
+    judged = validation if distillation.judged is None else distillation.judged
     if not len(judged):
         return model
     report = fidelity_report(
-        lesson.teacher,
+        soft_targets.teacher,
         model,
         direct,
         judged.frame,
         judged.target,
         judged.weight,
-        rows="validation" if teaching.judged is None else "held-out",
-        teacher_came_fitted=not lesson.description["out_of_fold"],
+        rows="validation" if distillation.judged is None else "held-out",
+        teacher_came_fitted=not soft_targets.description["out_of_fold"],
     )
     return replace(model, card={**model.card, "fidelity": report.to_document()})
 
@@ -455,7 +463,7 @@ def _with_verdict(
 def _with_intervals(
     model: FittedModel, held_out: _HeldOut, cross: CrossPredictions | None
 ) -> FittedModel:
-    """Half-widths of prediction intervals, from residuals of rows that chose nothing."""
+    """Half-widths of prediction intervals, from residuals of rows held out for them."""
     interval, spare = held_out.interval, held_out.spare
     if interval is None or spare is None:
         return model

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tabwright.calibration.intervals import CrossPredictions
-from tabwright.distillation.soft_targets import Lesson, Trial
+from tabwright.distillation.soft_targets import Candidates, SoftTargets
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.fitting.identity import run_identity
 from tabwright.fitting.networks import member_seeds, new_network, training_device
@@ -40,13 +40,13 @@ def train_members(
     targets: Targets,
     cross: CrossPredictions | None,
     *,
-    taught: tuple[Lesson, Trial] | None,
+    taught: tuple[SoftTargets, Candidates] | None,
     on_epoch: Callable[[Epoch], None] | None,
     checkpoint: Checkpoint | None,
     stop_at: Sequence[int] | None,
     keep_interrupted: bool = True,
 ) -> Trained:
-    """Train the members, or those of every candidate of a trial.
+    """Train the members, or those of every candidate of a group.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def train_members(
     targets : Targets
     cross : CrossPredictions or None
         Keeps predictions of the held-out rows for prediction intervals.
-    taught : tuple of Lesson and Trial, or None
+    taught : tuple of SoftTargets and Candidates, or None
         What a teacher says, and what is tried with it; candidates stand one after the other among
         the members.
     on_epoch : callable, optional
@@ -92,13 +92,15 @@ def train_members(
     if taught is None:
         objective = targets.on(rows, device)
     else:
-        lesson, trial = taught
-        objective = _taught_objective(targets, rows, lesson, trial, settings.n_members, device)
+        soft_targets, candidates = taught
+        objective = _taught_objective(
+            targets, rows, soft_targets, candidates, settings.n_members, device
+        )
         # Candidates differ in what they are taught alone: first weights and dropout are the same.
-        modules, seeds = modules * len(trial.weights), seeds * len(trial.weights)
-        more = lesson.extra_rows(augmented=trial.augmented)
-        if lesson.extra is not None and more.start < more.stop:
-            compact = _joined(compact, encoder.transform(lesson.extra[more]))
+        modules, seeds = modules * len(candidates.weights), seeds * len(candidates.weights)
+        more = soft_targets.extra_rows(augmented=candidates.augmented)
+        if soft_targets.extra is not None and more.start < more.stop:
+            compact = _joined(compact, encoder.transform(soft_targets.extra[more]))
             settings = _same_steps(settings, len(compact) / len(rows))
     members = members_of(
         [module.to(device) for module in modules],
@@ -140,25 +142,25 @@ def train_members(
 def _taught_objective(
     targets: Targets,
     rows: LabelledRows,
-    lesson: Lesson,
-    trial: Trial,
+    soft_targets: SoftTargets,
+    candidates: Candidates,
     n_members: int,
     device: torch.device,
 ) -> Objective:
     """The objective over the training rows and those without a target behind them."""
     codes = None if targets.scale else rows.target
     weights = row_weights(codes, rows.weight, targets.class_weights, len(rows))
-    target, labels = rows.target, lesson.labels
+    target, labels = rows.target, soft_targets.labels
     labelled = None
-    extra = lesson.extra_rows(augmented=trial.augmented)
-    if lesson.extra_labels is not None and extra.start < extra.stop:
+    extra = soft_targets.extra_rows(augmented=candidates.augmented)
+    if soft_targets.extra_labels is not None and extra.start < extra.stop:
         n_extra = extra.stop - extra.start
-        labels = np.concatenate([labels, lesson.extra_labels[extra]])
+        labels = np.concatenate([labels, soft_targets.extra_labels[extra]])
         # Any target in range: the objective does not look at it.
         target = np.concatenate([target, np.repeat(target[:1], n_extra)])
         labelled = torch.arange(len(target), device=device) < len(rows)
-        if weights is not None and lesson.extra_weight is not None:
-            weights = np.concatenate([weights, lesson.extra_weight[extra]])
+        if weights is not None and soft_targets.extra_weight is not None:
+            weights = np.concatenate([weights, soft_targets.extra_weight[extra]])
     if targets.scale is not None:
         scale = targets.scale
         target, labels = scale.standardise(target), scale.standardise(labels)
@@ -168,8 +170,8 @@ def _taught_objective(
         if weights is None
         else torch.from_numpy(weights.astype(np.float32)).to(device),
         soft_targets=torch.from_numpy(labels.astype(np.float32)).to(device),
-        teacher_weight=_per_member(trial.weights, n_members, device),
-        temperature=_per_member(trial.temperatures, n_members, device),
+        teacher_weight=_per_member(candidates.weights, n_members, device),
+        temperature=_per_member(candidates.temperatures, n_members, device),
         labelled=labelled,
     )
 
@@ -216,11 +218,11 @@ def _identity(
     return identity
 
 
-def _taught_identity(taught: tuple[Lesson, Trial] | None) -> dict[str, str]:
+def _taught_identity(taught: tuple[SoftTargets, Candidates] | None) -> dict[str, str]:
     if taught is None:
         return {}
-    lesson, trial = taught
-    digest = hashlib.blake2b(lesson.labels.tobytes(), digest_size=16)
-    for array in (lesson.extra_labels, lesson.extra_weight):
+    soft_targets, candidates = taught
+    digest = hashlib.blake2b(soft_targets.labels.tobytes(), digest_size=16)
+    for array in (soft_targets.extra_labels, soft_targets.extra_weight):
         digest.update(b"-" if array is None else array.tobytes())
-    return {"teacher's labels": digest.hexdigest(), "trial": repr(trial)}
+    return {"teacher's labels": digest.hexdigest(), "candidates": repr(candidates)}

@@ -248,7 +248,7 @@ class FoldedNetwork:
     def _run(
         self, rows: NDArray[np.float32] | Compact
     ) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
-        """The rows of each block, their scores (output_dim, n_members, n), and room for norms."""
+        """The rows of each block, their scores (output_dim, n_members, n), a buffer for norms."""
         source = self._source(rows)
         n_rows = len(source)
         # A power of two that holds all rows, so that few rows do not pay for many.

@@ -200,7 +200,7 @@ class Predictor:
             raise ValueError("prediction intervals need a regression model; this is a classifier")
         if self.model.intervals is None:
             raise ValueError(
-                "prediction intervals need residuals of rows that chose nothing; this model has "
+                "prediction intervals need residuals of rows held out for them; this model has "
                 f"none ({self.model.card.get('intervals')}); fit with more validation rows"
             )
         return self.model.intervals.half_width(coverage)

@@ -86,9 +86,9 @@ def permutation_importance(
     n_repeats : int
         Shuffles of each column.
     max_rows : int
-        Rows at the most; of more, so many are drawn.
+        At most so many rows; of more, so many are drawn.
     max_columns : int
-        Columns at the most. Of more, those are taken whose shuffle changes the output most to
+        At most so many columns. Of more, those are taken whose shuffle changes the output most to
         first order.
     max_seconds : float
         No further shuffle is begun after it; the first always is. Every column is shuffled once

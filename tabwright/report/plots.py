@@ -154,12 +154,12 @@ def plot_predicted_true(
     figure = new_figure(8.6, 4.1)
     left, right = figure.subplots(1, 2)
     low, high = float(min(true.min(), said.min())), float(max(true.max(), said.max()))
-    room = 0.03 * (high - low) or 1.0
+    margin = 0.03 * (high - low) or 1.0
     styled(left, x=f"Predicted {title}", y=f"True {title}")
     add_cloud(left, said, true, weight)
     left.plot([low, high], [low, high], color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
-    left.set_xlim(low - room, high + room)
-    left.set_ylim(low - room, high + room)
+    left.set_xlim(low - margin, high + margin)
+    left.set_ylim(low - margin, high + margin)
     residual = true - said
     styled(right, x=f"Predicted {title}", y="Residual (true less predicted)")
     add_cloud(right, said, residual, weight)
@@ -204,7 +204,7 @@ def plot_importance(
     unit : str
         What the loss is.
     limit : int
-        Columns shown at the most.
+        At most so many columns are shown.
     """
     values = np.asarray(mean, dtype=np.float64)
     order = np.argsort(-values, kind="stable")[:limit]

@@ -81,7 +81,7 @@ def plot_reliability(
     name : str
         What the event is, for the axes.
     n_bins : int, optional
-        Bins of equal mass at the most; by default one for each 25 rows, at most 15: fewer than
+        At most so many bins of equal mass; by default one for each 25 rows, at most 15: fewer than
         for the calibration error, since each must be read by itself.
 
     Returns

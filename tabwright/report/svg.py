@@ -79,7 +79,7 @@ SHADES = tuple(PALETTE[f"shade-{k}"][0] for k in range(6))
 # Text on the last two shades; ink is for the others.
 ON_SHADE = PALETTE["on-shade"][0]
 
-# Points of a curve at the most: more cannot be seen, and a page should stay small.
+# At most so many points of a curve: more cannot be seen, and a page should stay small.
 _CURVE_POINTS = 400
 # More rows than this are drawn as densities.
 _MOST_DOTS = 600
@@ -134,7 +134,7 @@ def plain(text: object, limit: int = 60) -> str:
     ----------
     text : object
     limit : int
-        Characters at the most.
+        At most so many characters.
     """
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))
     if len(line) <= limit:

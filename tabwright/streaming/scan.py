@@ -271,7 +271,7 @@ def scan_table(
     gather : callable, optional
         Gives what every worker has found, for what this one has.
     limits : dict of str to int, optional
-        Rows of the samples at the most; `SAMPLE_LIMITS` by default.
+        At most so many rows of each sample; `SAMPLE_LIMITS` by default.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""Tables: reading, checking, column roles, targets. The door to the rooms behind it.
+"""Tables: reading, checking, column roles, targets. The public names of the package.
 
 `cells` says what a cell means, `frames` takes tables in memory, `table_files` reads files
 (`csv_text` their CSV) and `table_writer` writes them, `roles` says what each column is for,
-`targets` handles the column to predict. Other rooms import from here.
+`targets` handles the column to predict. Other packages import from here.
 """
 
 from tabwright.tables.cells import (

@@ -209,7 +209,7 @@ class Inputs:
 
 
 class MemoryRows:
-    """Rows in memory, dealt out in a random order that depends on the seed and the epoch.
+    """Rows in memory, in a random order that depends on the seed and the epoch.
 
     Parameters
     ----------

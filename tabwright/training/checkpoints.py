@@ -56,7 +56,7 @@ class Checkpoint:
         return replace(self, path=f"{os.fspath(self.path)}.refit")
 
     def of_turn(self, turn: int) -> Checkpoint:
-        """Where the trials of a distillation, which run one after the other, keep theirs."""
+        """Where the candidates of a distillation, which run one after the other, keep theirs."""
         return self if turn == 0 else replace(self, path=f"{os.fspath(self.path)}.{turn}")
 
     def remove(self) -> None:

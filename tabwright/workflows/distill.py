@@ -16,7 +16,7 @@ import torch
 
 from tabwright.artifact.atomic_write import check_writable
 from tabwright.distillation.fidelity import FidelityReport
-from tabwright.distillation.soft_targets import Teaching
+from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.trees import tree_learner
 from tabwright.fitting.distill_table import Budget, Split, distill_table, named_teacher
 from tabwright.inference.fitted_model import FittedModel
@@ -163,7 +163,7 @@ def run_distillation(
         model, report = distill_table(
             table.rows,
             settings,
-            Teaching(teacher, unlabelled=unlabelled, n_threads=torch.get_num_threads()),
+            DistillationOptions(teacher, unlabelled=unlabelled, n_threads=torch.get_num_threads()),
             classes=table.classes,
             split=split,
             roles=wanted.roles,

@@ -40,7 +40,7 @@ def train_on_ray(
     max_failures : int, default=3
         How often the workers are started anew when one dies; they go on from the state.
     timeout : float, default=600.0
-        Seconds that a worker waits for the others in one sum, at the most; rounded up.
+        A worker waits at most so many seconds for the others in one sum; rounded up.
     storage : str, optional
         Ray's `storage_path`, for its own notes.
 

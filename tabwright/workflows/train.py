@@ -18,7 +18,7 @@ import torch
 
 from tabwright.artifact.atomic_write import check_writable
 from tabwright.calibration.decisions import DecisionRule
-from tabwright.distillation.soft_targets import Teaching
+from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind, tree_learner
 from tabwright.distributed.workers import Workers, joined_workers
 from tabwright.fitting.fit_files import fit_files
@@ -146,7 +146,7 @@ def run_training(
     on_profile : callable, optional
         Called with what each column of the table is, before training.
     on_epoch : callable, optional
-        Called with each epoch and how many there will be at the most.
+        Called with each epoch and how many there can be.
     callbacks : sequence of Callback
         Told of the start, each epoch and the end, when the model is scored and saved.
 
@@ -318,7 +318,7 @@ def _fit_in_memory(
             profile=table.profile,
             prior=prior,
             decision=aim,
-            teaching=_teaching(request, test),
+            distillation=_distillation(request, test),
             target_name=request.table.columns.target,
             on_start=callback.on_start,
             on_epoch=callback.on_epoch,
@@ -411,15 +411,15 @@ def _kind(name: str) -> TeacherKind:
     return kind
 
 
-def _teaching(request: TrainRequest, test: TrainingTable | None) -> Teaching | None:
+def _distillation(request: TrainRequest, test: TrainingTable | None) -> DistillationOptions | None:
     if request.settings.get("training_mode") != "tree_teacher_distillation":
         return None
-    teaching = Teaching(n_threads=torch.get_num_threads())
+    distillation = DistillationOptions(n_threads=torch.get_num_threads())
     if test is not None:
-        teaching = replace(teaching, judged=test.rows)
+        distillation = replace(distillation, judged=test.rows)
     if not request.teachers:
-        return teaching
-    return replace(teaching, teacher=[_kind(name) for name in request.teachers])
+        return distillation
+    return replace(distillation, teacher=[_kind(name) for name in request.teachers])
 
 
 def _write_report(

@@ -17,12 +17,12 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tabwright.calibration.intervals import CrossPredictions
 from tabwright.distillation import soft_targets as distillation
 from tabwright.distillation.soft_targets import (
-    Lesson,
-    Teaching,
-    Trial,
+    Candidates,
+    DistillationOptions,
+    SoftTargets,
     best_student,
-    prepare_lesson,
-    trials,
+    candidate_groups,
+    prepare_soft_targets,
 )
 from tabwright.distillation.teachers import TEACHER_KINDS, TeacherKind, soft_labels
 from tabwright.errors import TableError
@@ -54,12 +54,14 @@ def labelled(task: Task, n: int = 120) -> LabelledRows:
     return LabelledRows(frame, frame["count"].to_numpy() * 3.0 + mixed_codes(frame))
 
 
-def fit(rows: LabelledRows, task: Task, teaching: Teaching, **settings: Any) -> FittedModel:
+def fit(
+    rows: LabelledRows, task: Task, distillation: DistillationOptions, **settings: Any
+) -> FittedModel:
     return fit_table(
         rows,
         FitSettings(task=task, **{**TINY, **settings}),
         classes=THREE if task == "classification" else None,
-        teaching=teaching,
+        distillation=distillation,
     )
 
 
@@ -88,7 +90,7 @@ class Memoriser(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 @pytest.mark.parametrize("kind", TEACHER_KINDS)
 def test_every_kind_teaches(kind: TeacherKind, task: Task) -> None:
     need(kind)
-    model = fit(labelled(task, 60), task, Teaching(kind), augmentation=None)
+    model = fit(labelled(task, 60), task, DistillationOptions(kind), augmentation=None)
     told = model.card["distillation"]
     assert told["teacher"]["teachers"][0]["kind"] == kind
     assert told["teacher"]["out_of_fold"] is True
@@ -119,7 +121,7 @@ def test_teacher_that_memorises_does_not_leak(grouped: bool) -> None:
             classes=np.array([0, 1]),
             # Rows of the training set choose the epoch: whatever leaks is kept.
             validation=validation,
-            teaching=Teaching(Memoriser()),
+            distillation=DistillationOptions(Memoriser()),
         )
         return float((Predictor(model).predict_proba(frame).argmax(axis=1) == target).mean())
 
@@ -129,8 +131,8 @@ def test_teacher_that_memorises_does_not_leak(grouped: bool) -> None:
 
 def test_teacher_of_no_weight_is_direct_training() -> None:
     rows = labelled("classification")
-    teaching = Teaching(TREE)
-    student = fit(rows, "classification", teaching, teacher_weight=0.0, dropout=0.1)
+    distillation = DistillationOptions(TREE)
+    student = fit(rows, "classification", distillation, teacher_weight=0.0, dropout=0.1)
     settings = FitSettings(task="classification", **TINY, n_members=1, dropout=0.1)
     direct = fit_table(rows, replace(settings, training_mode="mlp_dense"), classes=THREE)
     for name, value in direct.members[0].items():
@@ -143,7 +145,7 @@ def test_same_call_gives_the_same_bits(task: Task, tmp_path: Path) -> None:
     rows = labelled(task)
     tree = TREE if task == "classification" else REGRESSION_TREE
     for name in ("one", "two"):
-        model = fit(rows, task, Teaching(tree), n_members=2)
+        model = fit(rows, task, DistillationOptions(tree), n_members=2)
         # The history has seconds of the clock, and so has the report.
         card = {key: value for key, value in model.card.items() if key != "fidelity"}
         replace(model, history=(), card=card).save(tmp_path / name)
@@ -155,15 +157,15 @@ def test_rows_of_no_weight_are_not_there() -> None:
     weight = np.where(np.arange(len(rows)) % 5 == 0, 0.0, 1.5)
     weighted = LabelledRows(rows.frame, rows.target, weight)
     kept = weighted.take(np.flatnonzero(weight))
-    one = fit(weighted, "classification", Teaching(TREE))
-    two = fit(kept, "classification", Teaching(TREE))
+    one = fit(weighted, "classification", DistillationOptions(TREE))
+    two = fit(kept, "classification", DistillationOptions(TREE))
     np.testing.assert_array_equal(
         one.members[0]["net.head.weight"], two.members[0]["net.head.weight"]
     )
 
 
 def test_settings_and_card_say_what_was_chosen(tmp_path: Path) -> None:
-    model = fit(labelled("classification"), "classification", Teaching(TREE))
+    model = fit(labelled("classification"), "classification", DistillationOptions(TREE))
     told = model.card["distillation"]
     best = min(told["tried"], key=lambda one: one["validation_loss"])
     assert told["chosen"] == best
@@ -182,7 +184,7 @@ def test_what_is_given_is_not_chosen() -> None:
     model = fit(
         labelled("classification"),
         "classification",
-        Teaching(TREE),
+        DistillationOptions(TREE),
         teacher_weight=0.4,
         teacher_temperature=3.0,
         augmentation="munge",
@@ -208,7 +210,7 @@ def test_refit_teaches_anew_with_what_was_chosen(monkeypatch: pytest.MonkeyPatch
         replace(rows, groups=np.arange(len(rows)) // 2),
         FitSettings(task="classification", **TINY, refit=True),
         classes=THREE,
-        teaching=Teaching(TREE),
+        distillation=DistillationOptions(TREE),
     )
     assert seen == [96, 120]
     assert model.card["n_training_rows"] == 120
@@ -217,14 +219,14 @@ def test_refit_teaches_anew_with_what_was_chosen(monkeypatch: pytest.MonkeyPatch
 
 def test_checkpointed_trials_keep_files_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    plain = fit(labelled("classification"), "classification", Teaching(TREE))
+    plain = fit(labelled("classification"), "classification", DistillationOptions(TREE))
     checkpoint = Checkpoint(path, interval=0.0)
     for _ in range(2):  # the second goes on from the files of the first
         kept = fit_table(
             labelled("classification"),
             FitSettings(task="classification", **TINY),
             classes=THREE,
-            teaching=Teaching(TREE),
+            distillation=DistillationOptions(TREE),
             checkpoint=checkpoint,
         )
         np.testing.assert_array_equal(
@@ -237,24 +239,29 @@ def test_checkpointed_trials_keep_files_of_their_own(tmp_path: Path) -> None:
 
 def test_other_modes_have_no_teacher() -> None:
     with pytest.raises(ValueError, match="tree_teacher_distillation'; the mode is 'mlp_dense'"):
-        fit(labelled("regression"), "regression", Teaching(TREE), training_mode="mlp_dense")
+        fit(
+            labelled("regression"),
+            "regression",
+            DistillationOptions(TREE),
+            training_mode="mlp_dense",
+        )
 
 
 def test_model_of_ours_teaches() -> None:
     rows = labelled("classification")
-    teacher = fit(rows, "classification", Teaching(TREE))
-    model = fit(rows, "classification", Teaching(teacher))
+    teacher = fit(rows, "classification", DistillationOptions(TREE))
+    model = fit(rows, "classification", DistillationOptions(teacher))
     told = model.card["distillation"]["teacher"]
     assert told["teachers"][0]["kind"] == "tabwright"
     assert told["out_of_fold"] is False
     with pytest.raises(ValueError, match="must be a model for regression"):
-        fit(labelled("regression"), "regression", Teaching(teacher))
+        fit(labelled("regression"), "regression", DistillationOptions(teacher))
     with pytest.raises(ValueError, match="the teacher knows 'c'"):
         fit_table(
             LabelledRows(rows.frame, np.minimum(rows.target, 1)),
             FitSettings(task="classification", **TINY),
             classes=np.array(["a", "b"]),
-            teaching=Teaching(teacher),
+            distillation=DistillationOptions(teacher),
         )
 
 
@@ -262,8 +269,8 @@ def test_unlabelled_rows_are_learned_from() -> None:
     rows = labelled("classification")
     more = mixed_table(40, seed=7)
     fixed = {"teacher_weight": 0.5, "augmentation": None}
-    plain = fit(rows, "classification", Teaching(TREE), **fixed)
-    taught = fit(rows, "classification", Teaching(TREE, unlabelled=more), **fixed)
+    plain = fit(rows, "classification", DistillationOptions(TREE), **fixed)
+    taught = fit(rows, "classification", DistillationOptions(TREE, unlabelled=more), **fixed)
     assert taught.card["distillation"]["n_unlabelled_rows"] == 40
     assert taught.card["distillation"]["n_made_rows"] == 0
     head = "net.head.weight"
@@ -281,21 +288,21 @@ def test_unlabelled_rows_are_checked_before_the_teacher_is_fitted(
         fit(
             labelled("classification"),
             "classification",
-            Teaching(TREE, unlabelled=mixed_table(9).drop("level")),
+            DistillationOptions(TREE, unlabelled=mixed_table(9).drop("level")),
         )
 
 
 # ---------------------------------------------------------------------------------------------
-# Lessons and trials
+# Soft targets and candidates
 # ---------------------------------------------------------------------------------------------
 
 
-def lesson_of(rows: LabelledRows, **arguments: Any) -> Lesson:
-    return prepare_lesson(
+def soft_targets_of(rows: LabelledRows, **arguments: Any) -> SoftTargets:
+    return prepare_soft_targets(
         rows,
         profile_table(rows.frame, named=True),
         settings=FitSettings(task="classification", **TINY),
-        teaching=Teaching(TREE),
+        distillation=DistillationOptions(TREE),
         classes=THREE,
         **arguments,
     )
@@ -306,17 +313,17 @@ def test_made_rows_weigh_what_their_starting_rows_weigh() -> None:
     # `day` is nobody's neighbour's: rows are told apart by the column that is set aside.
     frame = rows.frame.with_columns(mark=pl.lit("same"), row=pl.Series(np.arange(len(rows))))
     weight = 1.0 + np.arange(len(rows))
-    lesson = lesson_of(LabelledRows(frame.drop("row"), rows.target, weight))
-    assert lesson.extra_weight is not None
-    assert lesson.n_made == len(rows)
+    soft_targets = soft_targets_of(LabelledRows(frame.drop("row"), rows.target, weight))
+    assert soft_targets.extra_weight is not None
+    assert soft_targets.n_made == len(rows)
     # Every row is started from once.
-    np.testing.assert_array_equal(np.sort(lesson.extra_weight), weight)
+    np.testing.assert_array_equal(np.sort(soft_targets.extra_weight), weight)
 
 
 def test_class_weights_reach_the_soft_labels() -> None:
     rows = labelled("classification")
     class_weights = np.array([1.0, 2.0, 5.0])
-    plain, weighted = lesson_of(rows), lesson_of(rows, class_weights=class_weights)
+    plain, weighted = soft_targets_of(rows), soft_targets_of(rows, class_weights=class_weights)
     tilted = plain.labels * class_weights
     np.testing.assert_allclose(weighted.labels, tilted / tilted.sum(1, keepdims=True))
     assert plain.extra_labels is not None
@@ -327,31 +334,40 @@ def test_class_weights_reach_the_soft_labels() -> None:
 
 def test_trials_follow_the_settings() -> None:
     settings = FitSettings(task="classification", **TINY)
-    made = replace(lesson_of(labelled("classification")))
+    made = replace(soft_targets_of(labelled("classification")))
     plain = replace(made, n_made=0)
-    assert [trial.augmented for trial in trials(settings, made)] == [False, True]
-    assert [trial.augmented for trial in trials(settings, plain)] == [False]
-    only = trials(replace(settings, augmentation="munge"), made)
-    assert [trial.augmented for trial in only] == [True]
-    assert 0.0 in trials(settings, made)[0].weights
-    none = trials(replace(settings, teacher_weight=0.0), made)
-    assert none == (Trial((0.0,), (1.0,)),)
+    assert [candidates.augmented for candidates in candidate_groups(settings, made)] == [
+        False,
+        True,
+    ]
+    assert [candidates.augmented for candidates in candidate_groups(settings, plain)] == [False]
+    only = candidate_groups(replace(settings, augmentation="munge"), made)
+    assert [candidates.augmented for candidates in only] == [True]
+    assert 0.0 in candidate_groups(settings, made)[0].weights
+    none = candidate_groups(replace(settings, teacher_weight=0.0), made)
+    assert none == (Candidates((0.0,), (1.0,)),)
     regression = FitSettings(task="regression", **TINY, teacher_temperature=4.0)
-    assert set(trials(regression, made)[0].temperatures) == {1.0}
+    assert set(candidate_groups(regression, made)[0].temperatures) == {1.0}
 
 
 def test_student_of_the_lowest_validation_loss_is_kept() -> None:
     rows = labelled("regression")
     models = [
-        fit(rows, "regression", Teaching(REGRESSION_TREE), teacher_weight=weight, max_epochs=epochs)
+        fit(
+            rows,
+            "regression",
+            DistillationOptions(REGRESSION_TREE),
+            teacher_weight=weight,
+            max_epochs=epochs,
+        )
         for weight, epochs in ((0.1, 1), (0.2, 12), (0.3, 2))
     ]
     compact = models[0].encoder.transform(rows.frame)
-    lesson = Lesson(np.zeros(3), models[0], {})  # type: ignore[arg-type]
+    soft_targets = SoftTargets(np.zeros(3), models[0], {})  # type: ignore[arg-type]
     chosen, direct = best_student(
-        [Trial((0.1, 0.2, 0.3), (1.0,) * 3)],
+        [Candidates((0.1, 0.2, 0.3), (1.0,) * 3)],
         lambda _: models,
-        lesson,
+        soft_targets,
         (compact, rows.target, None),
     )
     assert direct is None
@@ -380,5 +396,7 @@ def test_each_fold_keeps_the_candidate_that_the_other_folds_choose() -> None:
 
 def test_several_teachers_are_averaged_through_the_mode() -> None:
     forest = RandomForestClassifier(n_estimators=5, random_state=0)
-    model = fit(labelled("classification"), "classification", Teaching(["extra_trees", forest]))
+    model = fit(
+        labelled("classification"), "classification", DistillationOptions(["extra_trees", forest])
+    )
     assert len(model.card["distillation"]["teacher"]["teachers"]) == 2

@@ -19,7 +19,7 @@ from tabwright.encoding.oblique import ObliqueColumn, fill_obliques
 from tabwright.errors import ArtifactError
 from tabwright.fitting import fit_table as pipeline
 from tabwright.fitting import member_training
-from tabwright.fitting import oblique_trial as sum_trial
+from tabwright.fitting import oblique_selection as oblique_selection
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.report.column_treatment import column_treatments
@@ -137,7 +137,7 @@ def test_sums_that_lead_a_network_astray_are_dropped() -> None:
     model = fit_table(LabelledRows(frame, target), settings, classes=classes, roles=roles)
     assert model.encoder.plan_.obliques == ()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "without_needless_sums", lambda *given: given[:2])
+        patch.setattr(pipeline, "select_obliques", lambda *given: given[:2])
         other = fit_table(LabelledRows(frame, target), settings, classes=classes, roles=roles)
     assert other.encoder.plan_.obliques
     asked, truth = _chessboard(3_000, seed=1)
@@ -176,11 +176,11 @@ def test_a_refit_keeps_what_the_first_networks_chose(monkeypatch: pytest.MonkeyP
         trials.append(given[1])
         return whole(*given, **named)
 
-    monkeypatch.setattr(sum_trial, "train_members", counted)
+    monkeypatch.setattr(oblique_selection, "train_members", counted)
     settings = FitSettings(task="regression", n_members=1, max_epochs=8, refit=True)
     assert fit_table(rows, settings).encoder.plan_.obliques
     assert len(trials) == 2
-    monkeypatch.setattr(sum_trial, "_LEAST_GAIN", 100.0)
+    monkeypatch.setattr(oblique_selection, "_LEAST_GAIN", 100.0)
     assert fit_table(rows, settings).encoder.plan_.obliques == ()
     assert len(trials) == 4
 
@@ -194,7 +194,7 @@ def _watched_trials(patch: pytest.MonkeyPatch) -> list[list[list[float]]]:
         seen.append([part[1].frame["noise 0"].to_list() for part in given[2:4]])
         return whole(*given, **named)
 
-    patch.setattr(sum_trial, "train_members", watched)
+    patch.setattr(oblique_selection, "train_members", watched)
     return seen
 
 
@@ -229,9 +229,9 @@ def test_the_trial_is_told_of_in_words(capsys: pytest.CaptureFixture[str]) -> No
     model = TabularRegressor(n_members=1, max_epochs=12, random_state=0, verbose=1)
     model.fit(pl.DataFrame(columns), _steps(columns))
     found, decided, *epochs = capsys.readouterr().out.splitlines()
-    assert found.startswith("sums of columns that may help: east + north")
-    assert found.endswith("; two networks try them first")
-    assert decided == "the sums stay: the network with them is better"
+    assert found.startswith("pairwise linear features that may help: east + north")
+    assert found.endswith("; two networks are compared first")
+    assert decided == "the column combinations are kept: the network with them is better"
     assert epochs[0].startswith("epoch 1: ")
 
 
@@ -242,7 +242,7 @@ def _bare_rows(n_rows: int, **asides: Any) -> LabelledRows:
 def test_every_row_judges_at_most_once() -> None:
     draw = np.random.default_rng(0)
     for groups in (None, draw.integers(0, 40, 3_000)):
-        sides = list(sum_trial._sides(_bare_rows(3_000, groups=groups), 0))
+        sides = list(oblique_selection._sides(_bare_rows(3_000, groups=groups), 0))
         assert len(sides) == 2
         for learning, judging in sides:
             assert np.array_equal(np.sort(np.concatenate([learning, judging])), np.arange(3_000))
@@ -254,7 +254,7 @@ def test_every_row_judges_at_most_once() -> None:
 
 @pytest.mark.parametrize("order", ["groups", "time"])
 def test_rows_that_nothing_parts_cannot_try_sums(order: str) -> None:
-    assert list(sum_trial._sides(_bare_rows(1_000, **{order: np.zeros(1_000)}), 0)) == []
+    assert list(oblique_selection._sides(_bare_rows(1_000, **{order: np.zeros(1_000)}), 0)) == []
 
 
 @pytest.mark.parametrize(("second_gain", "stay"), [(0.1, True), (-0.1, False), (0.0, False)])
@@ -265,8 +265,8 @@ def test_an_undecided_trial_is_made_again(
     # Without and with sums: first 5 % better by two standard errors, of which three are asked.
     noise = np.tile([-0.1, 0.1], 10)
     told = [np.ones(20), 0.95 + noise, np.ones(20), 1.0 - second_gain + 0.1 * noise]
-    monkeypatch.setattr(sum_trial, "_part_losses", lambda *given: told.pop(0))
-    monkeypatch.setattr(sum_trial, "_STANDARD_ERRORS", 3.0)
+    monkeypatch.setattr(oblique_selection, "_part_losses", lambda *given: told.pop(0))
+    monkeypatch.setattr(oblique_selection, "_STANDARD_ERRORS", 3.0)
     settings = FitSettings(task="regression", n_members=1, max_epochs=2)
     model = fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings)
     assert bool(model.encoder.plan_.obliques) == stay
@@ -310,7 +310,7 @@ def test_what_cannot_be_trained_with_sums_is_trained_without(
             raise FloatingPointError("the training loss is not finite in the first epoch")
         return whole(*given, **named)
 
-    monkeypatch.setattr(sum_trial, "train_members", fails)
+    monkeypatch.setattr(oblique_selection, "train_members", fails)
     settings = FitSettings(task="regression", n_members=1, max_epochs=2)
     model = fit_table(LabelledRows(pl.DataFrame(columns), _steps(columns)), settings)
     assert model.encoder.plan_.obliques == ()
@@ -591,7 +591,7 @@ def test_a_missing_part_makes_the_sum_missing() -> None:
 
 def test_an_encoder_without_its_sums() -> None:
     frame = _asked()
-    plain, whole = ODD.without_sums(), ODD.transform(frame)
+    plain, whole = ODD.without_obliques(), ODD.transform(frame)
     compact = plain.transform(frame)
     np.testing.assert_array_equal(compact.numeric, whole.numeric[:, :AT])
     inputs = ODD.expand(whole)

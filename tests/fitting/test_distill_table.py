@@ -126,7 +126,7 @@ def test_bad_arguments_are_refused_before_any_work(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("work was done")
 
-    monkeypatch.setattr(compression, "prepare_lesson", never)
+    monkeypatch.setattr(compression, "prepare_soft_targets", never)
     X, y = table(30)
     for arguments, message in (
         ({"max_parameters": 0}, "max_parameters must be a number above 0"),

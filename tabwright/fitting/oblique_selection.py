@@ -1,8 +1,9 @@
-"""Whether networks are better with the sums of columns that the encoder found.
+"""Which pairwise linear features of the encoder a network keeps: all of them, or none.
 
-Rows held out have proved that the sums tell what random units of a network do not. But a network
-that learns may find the same by itself, and further inputs then lead it astray: on chessboards of
-whole numbers its loss was higher with them (`benchmarks/sums.py`). So two networks are trained.
+Held-out rows have shown that these features tell what random units of a network do not. But a
+network that learns may find the same by itself, and further inputs can then raise its loss, as on
+chessboards of whole numbers (`benchmarks/sums.py`). So a network with them is compared with one
+without.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ from tabwright.fitting.targets import Targets
 from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
 
-__all__ = ["without_needless_sums", "without_sums"]
+__all__ = ["select_obliques", "without_obliques"]
 
 _MOST_ROWS = 16_000
-_MOST_TRIALS = 2
+_MOST_COMPARISONS = 2
 _HELD_OUT_SHARE = 0.2
 _PARTS = 20
 _STANDARD_ERRORS = 1.64
 _FEWEST_ROWS = 500
-# Share of the loss that the sums must save.
+# Share of the loss that the features must save.
 _LEAST_GAIN = 0.01
 
 
-def without_sums(encoder: TableEncoder, compact: Compact) -> tuple[TableEncoder, Compact]:
-    """An encoder and the compact form of its training rows, both without sums of columns."""
+def without_obliques(encoder: TableEncoder, compact: Compact) -> tuple[TableEncoder, Compact]:
+    """An encoder and its compact training rows, both without pairwise linear features."""
     n_own = encoder.layout.n_numeric - len(encoder.plan_.obliques)
     numeric = np.ascontiguousarray(compact.numeric[:, :n_own])
-    return encoder.without_sums(), Compact(numeric, compact.codes)
+    return encoder.without_obliques(), Compact(numeric, compact.codes)
 
 
-def without_needless_sums(
+def select_obliques(
     encoder: TableEncoder,
     compact: Compact,
     rows: LabelledRows,
@@ -48,15 +49,14 @@ def without_needless_sums(
     settings: FitSettings,
     on_message: Callable[[str], None] | None = None,
 ) -> tuple[TableEncoder, Compact]:
-    """The encoder with its sums where a network with them is better, otherwise without.
+    """The encoder with its pairwise linear features where a network is better with them.
 
     One network each is trained as the settings say, on four fifths of at most 16,000 of the rows,
-    from the same seed and with the same fifth to choose its epoch and to judge it. The sums stay
-    if they save 1 % of the loss, and more than 1.64 of its standard errors over 20 parts of that
-    fifth. Where they save 1 % but not so many errors, the same is done with another fifth, and
-    both decide together. Where there are no sums nothing is trained. The search has seen all of
-    these rows, so that the trial is no second proof of what it found: it asks what a network makes
-    of it.
+    from the same seed and with the same fifth to choose its epoch and to judge it. The features
+    are kept if they save 1 % of the loss, and more than 1.64 of its standard errors over 20 parts
+    of that fifth. Where they save 1 % but not so many errors, the same is done with another fifth,
+    and both decide together. Where there are none nothing is trained. The search has seen all of
+    these rows, so that this is no second test of what it found: it asks what a network makes of it.
 
     Parameters
     ----------
@@ -66,12 +66,12 @@ def without_needless_sums(
         Its training rows.
     rows : LabelledRows
         The same rows. Those of one group are on one side. With a time the rows that judge are
-        later than those that learn, and there is one trial.
+        later than those that learn, and there is one comparison.
     targets : Targets
     settings : FitSettings
         Resolved.
     on_message : callable, optional
-        Told of the sums before networks try them, and of what came of it.
+        Called with the features before networks are compared, and with the outcome.
 
     Returns
     -------
@@ -84,16 +84,16 @@ def without_needless_sums(
     names = ", ".join(encoder.plan_.oblique_name(own) for own in encoder.plan_.obliques)
     sides = list(_sides(rows, settings.random_state))
     if not sides:
-        say(f"sums of columns that may help: {names}; left out, since too few rows can try them")
-        return without_sums(encoder, compact)
-    say(f"sums of columns that may help: {names}; two networks try them first")
+        say(f"pairwise linear features that may help: {names}; left out: too few rows to compare")
+        return without_obliques(encoder, compact)
+    say(f"pairwise linear features that may help: {names}; two networks are compared first")
     without, those = np.empty(0), np.empty(0)
     for learning, judging in sides:
         learned, judged = (
             _Encoded(encoder, compact.take(index), rows.take(index))
             for index in (learning, judging)
         )
-        plain_learned, plain_judged = learned.without_sums(), judged.without_sums()
+        plain_learned, plain_judged = learned.without_obliques(), judged.without_obliques()
         without = np.append(without, _part_losses(plain_learned, plain_judged, targets, settings))
         those = np.append(those, _part_losses(learned, judged, targets, settings))
         if len(those) < 2 or not (np.isfinite(without).all() and np.isfinite(those).all()):
@@ -102,12 +102,12 @@ def without_needless_sums(
         error = gains.std(ddof=1) / np.sqrt(len(gains))
         least = _LEAST_GAIN * without.mean()
         if gains.mean() > max(least, _STANDARD_ERRORS * error):
-            say("the sums stay: the network with them is better")
+            say("the column combinations are kept: the network with them is better")
             return encoder, compact
         if gains.mean() <= least:
             break
-    say("the sums are left out: the network with them is no better")
-    return without_sums(encoder, compact)
+    say("the column combinations are left out: the network with them is no better")
+    return without_obliques(encoder, compact)
 
 
 class _Encoded(NamedTuple):
@@ -117,8 +117,8 @@ class _Encoded(NamedTuple):
     compact: Compact
     rows: LabelledRows
 
-    def without_sums(self) -> _Encoded:
-        return _Encoded(*without_sums(self.encoder, self.compact), self.rows)
+    def without_obliques(self) -> _Encoded:
+        return _Encoded(*without_obliques(self.encoder, self.compact), self.rows)
 
 
 def _part_losses(
@@ -161,18 +161,18 @@ def _sides(rows: LabelledRows, random_state: int) -> Iterator[tuple[np.ndarray, 
     drawn = draw.permutation(len(rows))[:_MOST_ROWS]
     n_judges = max(1, round(_HELD_OUT_SHARE * len(drawn)))
     place = np.arange(len(drawn))
-    n_trials = _MOST_TRIALS
+    n_comparisons = _MOST_COMPARISONS
     if rows.groups is not None:
         number = np.unique(rows.groups[drawn], return_inverse=True)[1]
         place = draw.permutation(int(number.max()) + 1)[number]
     elif rows.time is not None:
         # The latest judge, and no others are as late.
         place = -np.unique(rows.time[drawn], return_inverse=True)[1]
-        n_trials = 1
+        n_comparisons = 1
     ends = np.sort(place)
     low = ends[0] - 1
-    for trial in range(n_trials):
-        high = ends[min((trial + 1) * n_judges, len(ends)) - 1]
+    for turn in range(n_comparisons):
+        high = ends[min((turn + 1) * n_judges, len(ends)) - 1]
         is_judge = (low < place) & (place <= high)
         low = high
         if is_judge.any() and (~is_judge).sum() >= _FEWEST_ROWS:
