@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from tabwright.artifact.schema import ADVICE, shown
 from tabwright.errors import ArtifactError
 
-__all__ = ["MAX_DEPTH", "MAX_VALUES", "check_json", "dump_json", "parse_json"]
+__all__ = ["MAX_DEPTH", "MAX_VALUES", "check_json", "dump_json", "parse_json", "read_object"]
 
 MAX_DEPTH = 24
 MAX_VALUES = 1_000_000
@@ -35,7 +35,21 @@ class _JsonError(ValueError):
 
 
 def parse_json(raw: bytes, what: str) -> dict[str, Any]:
-    """A JSON object without duplicate keys, huge numbers, NaN or deep nesting."""
+    """A JSON object of a file, as `read_object` reads it."""
+    try:
+        return read_object(raw)
+    except ValueError as error:
+        raise ArtifactError(f"{what} must be a JSON object; {error}; {ADVICE}") from None
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """A JSON object without duplicate keys, huge numbers, NaN or deep nesting.
+
+    Raises
+    ------
+    ValueError
+        Saying in one line what is wrong with the text.
+    """
     try:
         text = raw.decode("utf-8")
         _check_size(text)
@@ -49,7 +63,7 @@ def parse_json(raw: bytes, what: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise _JsonError("it is no object")
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{what} must be a JSON object; {_reason(error)}; {ADVICE}") from None
+        raise ValueError(_reason(error)) from None
     return value
 
 

@@ -41,6 +41,7 @@ from tabwright.cli.options import (
     ReadingOptions,
     takes_reading_options,
 )
+from tabwright.cli.serve import serve
 from tabwright.cli.train import train
 
 app = typer.Typer(
@@ -313,6 +314,12 @@ def export(
                 [(column.name, column.dtype, column.describe()) for column in inputs],
             )
             say(f"wrote {output}; it agrees with the model on {report.describe()}")
+
+
+app.command(
+    short_help="Serve models over HTTP.",
+    epilog="Example: tabwright serve churn.safetensors --port 8000",
+)(serve)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Models over HTTP: the Open Inference Protocol, rows as JSON, and a page to type a row into."""
