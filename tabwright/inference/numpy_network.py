@@ -1,8 +1,9 @@
 """The members' networks in NumPy: folded, stacked, preallocated.
 
 `FoldedNetwork` runs what `models.py` trains, without torch, in blocks of rows over buffers that
-each thread allocates once. It takes rows as network inputs, or encoded and not widened: then the
-first layer is `inference/first_layer.py`'s. What its outputs mean is `predictor.py`'s affair.
+are kept from call to call; many blocks are shared out to threads. It takes rows as network inputs,
+or encoded and not widened: then the first layer is `inference/first_layer.py`'s. What its outputs
+mean is `predictor.py`'s affair.
 
 A row's outputs must not hang on its place in a batch. A matrix product rounds the rows at the
 ragged edge of its matrices in another way than those within, so all blocks of a call are of one
@@ -11,8 +12,7 @@ size, a multiple of what the kernels of a BLAS take at a time, and the last is f
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -22,18 +22,25 @@ from numpy.typing import NDArray
 
 from tabwright.encoding.encoder import Compact
 from tabwright.encoding.layout import Layout
+from tabwright.inference.blas_threads import for_each_block
 from tabwright.inference.first_layer import BlockWorkspace, FirstLayer
 from tabwright.inference.folding import Affine, Layers, State, fold
 
 __all__ = ["FoldedNetwork"]
 
-# Hidden activations of a block should stay in the second-level cache.
-_BLOCK_FLOATS = 2**17
+# Hidden activations of a block should stay in the second-level cache; a product of more rows is
+# nearer to what the processor can do.
+_BLOCK_FLOATS = 2**18
 _LEAST_BLOCK, _MOST_BLOCK = 64, 1024
-# The block of one row. Kernels take 2 to 16 rows at a time; of 8 all give the same bits.
-_FEWEST_ROWS = 8
+# The block of one row. Kernels take 4 rows at a time, or multiples of 4: of 4 all give the same
+# bits. A single row would be the product of a vector, which adds up in an order of its own.
+_FEWEST_ROWS = 4
+# Fewer blocks than this are not worth a thread.
+_LEAST_BLOCKS = 4
 
 FloatArray = NDArray[np.float64]
+# Takes rows, their scores (output_dim, n_members, n), and a buffer of shape (n_members, n).
+_Take = Callable[[slice, FloatArray, FloatArray], None]
 
 
 class _Buffer(NamedTuple):
@@ -44,7 +51,7 @@ class _Buffer(NamedTuple):
 
 
 class _Workspace:
-    """What one block of `n_rows` rows needs; made once for each thread and block size."""
+    """What one block of `n_rows` rows needs."""
 
     def __init__(self, network: FoldedNetwork, n_rows: int, dtype: type = np.float32) -> None:
         k = network.n_members
@@ -158,25 +165,30 @@ class FoldedNetwork:
         self.hidden_dim = 0 if head is None else len(first.bias) // self.n_members
         self.output_dim = len((head or first).bias) // self.n_members
         self.n_buffers = 0 if head is None else 3 if self.residual else 2
+        self.block_rows = _MOST_BLOCK
         width = max(1, self.n_members * max(self.hidden_dim, self.output_dim))
-        rows = _BLOCK_FLOATS // width // _LEAST_BLOCK * _LEAST_BLOCK
-        self.block_rows = min(max(rows, _LEAST_BLOCK), _MOST_BLOCK)
-        self._local = threading.local()
+        self.limit_block(_BLOCK_FLOATS // width)
+        self._free: dict[int, list[_Workspace]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # What these hold follows from the rest.
-        left = ("_local", "_first_layer")
+        left = ("_free", "_first_layer")
         return {name: value for name, value in self.__dict__.items() if name not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._local = threading.local()
+        self._free = {}
 
     @cached_property
     def _first_layer(self) -> FirstLayer:
         if self._layout is None:
             raise ValueError("encoded rows need the layout of the inputs; make the network with it")
         return FirstLayer(self._layout, self._layers.first.weight, self._layers.first.bias)
+
+    def limit_block(self, n_rows: int) -> None:
+        """Compute at most about so many rows at once."""
+        n_rows = max(_LEAST_BLOCK, n_rows // _LEAST_BLOCK * _LEAST_BLOCK)
+        self.block_rows = min(n_rows, self.block_rows)
 
     def logits(self, rows: NDArray[np.float32] | Compact) -> FloatArray:
         """Every member's outputs.
@@ -192,8 +204,11 @@ class FoldedNetwork:
             Finite for finite inputs, however large.
         """
         out = np.empty((self.n_members, len(rows), self.output_dim))
-        for part, scores, _ in self._run(rows):
+
+        def take(part: slice, scores: FloatArray, _: FloatArray) -> None:
             out[:, part] = scores.transpose(1, 2, 0)
+
+        self._run(rows, take)
         return out
 
     def probabilities(self, rows: NDArray[np.float32] | Compact) -> FloatArray:
@@ -208,13 +223,16 @@ class FoldedNetwork:
         ndarray of shape (n, output_dim), float64
         """
         out = np.empty((len(rows), self.output_dim))
-        for part, scores, norm in self._run(rows):
+
+        def take(part: slice, scores: FloatArray, norm: FloatArray) -> None:
             np.maximum.reduce(scores, axis=0, out=norm)
             np.subtract(scores, norm, out=scores)
             np.exp(scores, out=scores)
             np.add.reduce(scores, axis=0, out=norm)
             np.divide(scores, norm, out=scores)
             np.add.reduce(scores, axis=1, out=out[part].T)
+
+        self._run(rows, take)
         out /= self.n_members
         return out
 
@@ -230,8 +248,11 @@ class FoldedNetwork:
         ndarray of shape (n,), float64
         """
         out = np.empty(len(rows))
-        for part, scores, _ in self._run(rows):
+
+        def take(part: slice, scores: FloatArray, _: FloatArray) -> None:
             np.add.reduce(scores[0], axis=0, out=out[part])
+
+        self._run(rows, take)
         out /= self.n_members
         return out
 
@@ -245,19 +266,27 @@ class FoldedNetwork:
             )
         return _Inputs(self._layers.first, rows)
 
-    def _run(
-        self, rows: NDArray[np.float32] | Compact
-    ) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
-        """The rows of each block, their scores (output_dim, n_members, n), a buffer for norms."""
+    def _run(self, rows: NDArray[np.float32] | Compact, take: _Take) -> None:
+        """Hand the scores of every block to `take`; threads may each take another block."""
         source = self._source(rows)
         n_rows = len(source)
         # A power of two that holds all rows, so that few rows do not pay for many.
         size = min(self.block_rows, max(_FEWEST_ROWS, 1 << (n_rows - 1).bit_length()))
-        for start in range(0, n_rows, size):
-            part = slice(start, min(start + size, n_rows))
-            work, n = self._workspace(size), part.stop - start
-            self._score(source, part, work)
-            yield part, work.scores[:, :, :n], work.norm[:, :n]
+
+        def run(starts: Iterator[int]) -> None:
+            work = self._workspace(size)
+            for start in starts:
+                part = slice(start, min(start + size, n_rows))
+                n = part.stop - start
+                self._score(source, part, work)
+                take(part, work.scores[:, :, :n], work.norm[:, :n])
+            self._free[size].append(work)
+
+        starts = range(0, n_rows, size)
+        if len(starts) < _LEAST_BLOCKS:
+            run(iter(starts))
+        else:
+            for_each_block(run, starts)
 
     def _score(self, source: _Inputs | _Encoded, rows: slice, work: _Workspace) -> None:
         """Fill `work.scores` with the outputs for one block."""
@@ -279,14 +308,12 @@ class FoldedNetwork:
             work.scores[:, :, index] = wide.by_class
 
     def _workspace(self, n_rows: int) -> _Workspace:
-        """This thread's workspace for blocks of `n_rows` rows."""
-        kept: dict[int, _Workspace] | None = getattr(self._local, "kept", None)
-        if kept is None:
-            kept = self._local.kept = {}
-        work = kept.get(n_rows)
-        if work is None:
-            work = kept[n_rows] = _Workspace(self, n_rows)
-        return work
+        """A workspace for blocks of `n_rows` rows that nobody uses: a free one, or a new one."""
+        free = self._free.setdefault(n_rows, [])
+        try:
+            return free.pop()
+        except IndexError:
+            return _Workspace(self, n_rows)
 
     def _forward(self, layers: Layers, work: _Workspace) -> None:
         """From what the first layer gave, in `work.first`, to the outputs, in `work.out`."""

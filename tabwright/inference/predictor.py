@@ -27,7 +27,6 @@ __all__ = ["Predictor"]
 # Inputs of the first product made at once: they are still in the second-level cache when it reads
 # them, and never all in memory.
 _BLOCK_INPUTS = 2**16
-_LEAST_ROWS = 64
 
 FloatArray = NDArray[np.float64]
 
@@ -46,9 +45,7 @@ class Predictor:
         self.model = model
         layout = model.encoder.layout
         self._network = FoldedNetwork(model.members, layout)
-        rows = _BLOCK_INPUTS // (layout.stops[3] + 1)
-        rows = max(_LEAST_ROWS, rows // _LEAST_ROWS * _LEAST_ROWS)
-        self._network.block_rows = min(rows, self._network.block_rows)
+        self._network.limit_block(_BLOCK_INPUTS // (layout.stops[3] + 1))
         self._prior_shift: FloatArray | None = None
         if model.settings.training_mode == "imbalance_aware" and model.class_prior is not None:
             self._prior_shift = prior_log_ratio(

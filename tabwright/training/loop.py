@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from tabwright.inference.blas_threads import one_blas_thread
 from tabwright.settings import FitSettings, Precision
 from tabwright.training.batches import Batch, HeldOut, TrainingRows
 from tabwright.training.checkpoints import Checkpointer, RunState, Stateful
@@ -378,7 +378,6 @@ class _BestEpochs:
 _runs_lock = threading.Lock()
 _runs = 0
 _threads_before_runs = 1
-_blas_before_runs: threadpool_limits | None = None
 
 
 @contextlib.contextmanager
@@ -389,24 +388,22 @@ def _one_thread_an_operation() -> Iterator[None]:
     keeps one number per thread, and one of the process that fresh threads begin with: a thread
     that begins during another's run finds that run's 1 there, not the user's number.
     """
-    global _runs, _threads_before_runs, _blas_before_runs
+    global _runs, _threads_before_runs
     with _runs_lock:
         before = torch.get_num_threads()
         if _runs == 0:
             _threads_before_runs = before
-            _blas_before_runs = threadpool_limits(1, user_api="blas")
         elif before == 1:
             before = _threads_before_runs
         _runs += 1
         torch.set_num_threads(1)
     try:
-        yield
+        with one_blas_thread():
+            yield
     finally:
         with _runs_lock:
             _runs -= 1
             torch.set_num_threads(before)
-            if _runs == 0 and _blas_before_runs is not None:
-                _blas_before_runs.restore_original_limits()
 
 
 @contextlib.contextmanager
