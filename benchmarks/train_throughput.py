@@ -246,7 +246,9 @@ def _threads(n_threads: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:
-        yield
+        # Those of SciPy's BLAS too, by which compiled steps multiply: the trainer does the same.
+        with threadpool_limits(n_threads, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
 
