@@ -224,10 +224,10 @@ class Bench:
         x = self.encoded
         return [
             Contender("tabwright, network", lambda: self.network.probabilities(x)),
-            Contender("matrix products alone, whole", _products(self.network, x, len(x)), "<= 2"),
+            Contender("matrix products alone, whole", products_of(self.network, x, len(x)), "<= 2"),
             Contender(
                 "matrix products alone, in our blocks",
-                _products(self.network, x, self.network.block_rows),
+                products_of(self.network, x, self.network.block_rows),
             ),
         ]
 
@@ -245,7 +245,7 @@ class Bench:
         ]
 
 
-def _products(network: FoldedNetwork, x: np.ndarray, block: int) -> Call:
+def products_of(network: FoldedNetwork, x: np.ndarray, block: int) -> Call:
     """The matrix products of all members and nothing else, over blocks of rows."""
     k, width = network.n_members, network.hidden_dim
     layers = network._layers
