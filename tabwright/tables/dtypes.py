@@ -33,6 +33,7 @@ __all__ = [
     "cast_column",
     "dtype_of_kinds",
     "merges_levels",
+    "plain_columns",
     "read_text",
     "text_column",
     "text_kinds",
@@ -69,6 +70,8 @@ _UNKNOWN: Final = (
 _SIGNS: Final = r"^[^\p{L}\p{N}+]+$"
 _BOUND: Final = r"^(?:[<>~\x{2264}\x{2265}]=?|&[lg]t;) ?[0-9]+(?:[.,][0-9]+)?$"
 _MANY_NUMBERS: Final = 10
+# Cells of several columns that are looked at as one.
+_CELLS_TOGETHER: Final = 500_000
 _SPELT_NUMBER: Final = r"^[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\.?$"
 # So many other cells in a column of numbers may be markers of missing cells.
 _FEW_MARKERS: Final = 3
@@ -142,6 +145,59 @@ def text_column(
     name = series.name
     values, note, form = _text_column(series.alias(""), decimal, counts, missing)
     return TextColumn(values.alias(name), note, form)
+
+
+def plain_columns(frame: pl.DataFrame) -> dict[str, set[str]]:
+    """The columns of text that are numbers as Python writes them, or empty cells, and nothing else.
+
+    They are what `text_column` takes most time to find in a wide table: here the cells of many
+    columns are looked at as one.
+
+    Returns
+    -------
+    dict of str to set of str
+        By name what `text_kinds` says: "whole", with "negative", or "float".
+    """
+    columns = [series for series in frame.get_columns() if series.dtype == pl.String]
+    # A look at the first rows spares columns of words the full scan.
+    heads = _plain_kinds([series.head(_SAMPLE_ROWS) for series in columns])
+    some = [series for series, own in zip(columns, heads, strict=True) if own is not None]
+    kinds = (
+        _plain_kinds(some)
+        if frame.height > _SAMPLE_ROWS
+        else [own for own in heads if own is not None]
+    )
+    return {series.name: own for series, own in zip(some, kinds, strict=True) if own}
+
+
+def _plain_kinds(columns: list[pl.Series]) -> list[set[str] | None]:
+    """Kinds of columns of one length; empty where there is no cell, None where one is not plain."""
+    if not columns or not columns[0].len():
+        return [None] * len(columns)
+    n_rows = columns[0].len()
+    n_together = max(1, _CELLS_TOGETHER // n_rows)
+    result: list[set[str] | None] = []
+    for start in range(0, len(columns), n_together):
+        group = [series.alias("") for series in columns[start : start + n_together]]
+        text = pl.concat(group)
+        absent = (text == "").fill_null(False)
+        whole, number = (text.cast(own, strict=False) for own in (pl.Int64, pl.Float64))
+        odd = number.is_null() != absent
+        odd |= number.is_nan().fill_null(False) | text.str.contains(LEADING_ZERO).fill_null(True)
+        fraction = whole.is_null() & ~absent
+        odd |= fraction & text.str.contains(DIGITS).fill_null(True)
+        shape = (len(group), n_rows)
+        tests = (odd, fraction, (whole < 0).fill_null(False), ~absent)
+        said = [own.to_numpy().reshape(shape).any(axis=1).tolist() for own in tests]
+        for is_odd, is_float, is_negative, has_cells in zip(*said, strict=True):
+            if is_odd:
+                result.append(None)
+            elif not has_cells:
+                result.append(set())
+            else:
+                negative = {"negative"} if is_negative else set()
+                result.append({"float"} if is_float else {"whole", *negative})
+    return result
 
 
 def merges_levels(series: pl.Series) -> bool:

@@ -20,7 +20,14 @@ import polars as pl
 from tabwright.errors import TableError
 from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.csv_reader import CsvFormat
-from tabwright.tables.dtypes import Dtypes, cast_column, dtype_of_kinds, text_column, text_kinds
+from tabwright.tables.dtypes import (
+    Dtypes,
+    cast_column,
+    dtype_of_kinds,
+    plain_columns,
+    text_column,
+    text_kinds,
+)
 from tabwright.tables.file_readers import file_pieces, read_file
 from tabwright.tables.paths import (
     Source,
@@ -173,9 +180,14 @@ def read_described(
     if table_format(paths[0]) != "csv":
         return table
     result = []
+    untyped = [name for name in frame.columns if name not in given and name not in as_text]
+    plain = _plain_columns(frame[untyped], layout)
     for series in frame.get_columns():
         name, form = series.name, layout.cells
-        if name in as_text and name not in given:
+        if name in plain:
+            wanted = pl.Float64 if "float" in plain[name] else pl.Int64
+            series = series.cast(wanted, strict=False)
+        elif name in as_text and name not in given:
             series = cast_column(series, pl.String, form)
         elif name not in given:
             series, note, form = text_column(series, decimal=layout.decimal, missing=layout.missing)
@@ -226,10 +238,17 @@ def table_dtypes(
         for frame in file_pieces(path, columns, layout):
             if table_format(path) != "jsonl":
                 _check_same_columns(paths[0], list(kinds or found), path, frame.columns)
+            plain = {}
+            if table_format(path) == "csv" and not text_as_it_is:
+                plain = _plain_columns(frame, layout)
             for series in frame.get_columns():
                 if table_format(path) == "csv":
                     seen: set[str] = set()
-                    if not text_as_it_is and series.name not in as_text:
+                    if text_as_it_is or series.name in as_text:
+                        pass
+                    elif series.name in plain:
+                        seen = plain[series.name]
+                    else:
                         seen = text_kinds(series, layout.decimal, layout.missing)
                     kinds.setdefault(series.name, set()).update(seen)
                 else:
@@ -344,6 +363,13 @@ def file_chunks(
 # ---------------------------------------------------------------------------------------------
 # Several files, one schema
 # ---------------------------------------------------------------------------------------------
+
+
+def _plain_columns(frame: pl.DataFrame, layout: CsvFormat) -> dict[str, set[str]]:
+    """The columns that are plain numbers, where nothing was said of numbers and markers."""
+    if layout.decimal == "," or layout.missing is not None:
+        return {}
+    return plain_columns(frame)
 
 
 def _check_typed(path: Path, dtypes: Dtypes, names: Sequence[str]) -> None:
