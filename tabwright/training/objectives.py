@@ -289,41 +289,6 @@ class Objective:
         minus_one = self._minus_one.to(proba.dtype).expand(index.shape)
         return proba.scatter_add_(-1, index, minus_one)
 
-    def criterion(self, rows: Tensor, member: int = 0) -> Callable[[Tensor, Tensor], Tensor]:
-        """The same loss as a criterion for `models.compute_loss`, by autograd.
-
-        Parameters
-        ----------
-        rows : Tensor of shape (batch,), int64
-        member : int, default=0
-            Whose teacher weight and temperature count.
-
-        Returns
-        -------
-        Callable
-            Takes logits of shape (batch, output_dim) and the batch's targets.
-        """
-
-        def loss(logits: Tensor, targets: Tensor) -> Tensor:
-            soft = None if self.soft_targets is None else self.soft_targets[rows]
-            share = self._share_of(rows, logits, slice(None))
-            share = share[member % len(share)].squeeze(-1)
-            temperature = float(self._temperatures[member % len(self._temperatures)])
-            if self.is_classification:
-                losses = functional.cross_entropy(logits, targets, reduction="none")
-            else:
-                losses = (logits - targets).squeeze(-1).square()
-            if soft is not None and self.is_classification:
-                soft = torch.softmax(soft.clamp_min(1e-12).log() / temperature, dim=-1)
-                cooled = functional.log_softmax(logits / temperature, dim=-1)
-                losses = (1 - share) * losses - share * temperature**2 * (cooled * soft).sum(1)
-            elif soft is not None:
-                goal = torch.lerp(targets, soft, share.unsqueeze(-1))
-                losses = (logits - goal).squeeze(-1).square()
-            return (losses if self.weights is None else losses * self.weights[rows]).mean()
-
-        return loss
-
     def gradient_of(self, rows: Tensor) -> Callable[[Tensor], Tensor]:
         """`gradient` as a function of the logits of these rows alone."""
         return partial(self.gradient, rows=rows)
