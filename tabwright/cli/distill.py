@@ -107,7 +107,7 @@ def distill(
 ) -> None:
     """Teach a small network what a model or tree ensemble knows; say if it helped."""
     with readable_errors(as_json=as_json):
-        from tabwright.fitting.distill_table import Budget
+        from tabwright.fitting.student_size import Budget
         from tabwright.tables.column_uses import ColumnUses
         from tabwright.tables.labelled import TableRequest
         from tabwright.workflows.distill import DistillRequest, run_distillation

@@ -19,14 +19,9 @@ from tabwright.distillation.teachers import model_of
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.loading import estimator_of
 from tabwright.estimators.regressor import TabularRegressor
-from tabwright.fitting.distill_table import (
-    Budget,
-    EncoderChoice,
-    Split,
-    distill_table,
-    named_teacher,
-)
+from tabwright.fitting.distill_table import EncoderChoice, Split, distill_table, named_teacher
 from tabwright.fitting.fit_table import ClassWeight, LabelledRows
+from tabwright.fitting.student_size import Budget
 from tabwright.settings import (
     AugmentationChoice,
     CalibrationName,

@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Literal
 
 import numpy as np
 
-from ai.ml.frameworks.pytorch import models
 from tabwright.distillation.fidelity import (
     FidelityReport,
     SweepPoint,
     fidelity_report,
-    median_us,
     model_figures,
     n_parameters,
 )
@@ -35,9 +33,15 @@ from tabwright.fitting.fit_table import (
     class_weights_of,
     fit_table,
 )
-from tabwright.inference.fitted_model import FittedModel, load_fitted, member_modules
-from tabwright.inference.network_spec import NetworkSpec
-from tabwright.inference.numpy_network import FoldedNetwork
+from tabwright.fitting.student_size import (
+    NARROWEST,
+    WIDTHS,
+    Budget,
+    StudentSize,
+    latency_us,
+    student_size,
+)
+from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows
 from tabwright.settings import FitSettings
@@ -45,137 +49,13 @@ from tabwright.tables import Role, TableProfile, profile_table
 from tabwright.training.loop import Epoch
 
 __all__ = [
-    "Budget",
     "EncoderChoice",
     "Split",
-    "StudentSize",
     "distill_table",
     "named_teacher",
-    "student_size",
 ]
 
 EncoderChoice = Literal["auto", "inherit", "fit"]
-
-_NARROWEST: Final = 16
-_WIDTHS: Final = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-_MORE_DROPOUT: Final = 0.05
-_MOST_DROPOUT: Final = 0.5
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a student may cost; None: as much as the rule for its size gives.
-
-    Parameters
-    ----------
-    max_parameters : int or None
-        Trained numbers over all members.
-    max_latency_us : float or None
-        Of one row from encoded inputs to the prediction, in microseconds, measured here and now.
-    """
-
-    max_parameters: int | None = None
-    max_latency_us: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("max_parameters", "max_latency_us"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not value > 0):
-                raise ValueError(f"{name} must be a number above 0, or None; got {value!r}")
-
-    def allows(self, size: StudentSize, input_dim: int, output_dim: int, n_members: int) -> bool:
-        """Whether a student of this size keeps to it."""
-        architecture = size.architecture(input_dim, output_dim)
-        if (
-            self.max_parameters is not None
-            and n_parameters(architecture, n_members) > self.max_parameters
-        ):
-            return False
-        return self.max_latency_us is None or (
-            _latency_us(architecture, n_members) <= self.max_latency_us
-        )
-
-
-@dataclass(frozen=True)
-class StudentSize:
-    """Width, depth and dropout of a student."""
-
-    hidden_dim: int
-    num_hidden_layers: int
-    dropout: float
-
-    def architecture(self, input_dim: int, output_dim: int) -> NetworkSpec:
-        """The network of this size."""
-        return NetworkSpec(
-            training_mode="mlp_dense",
-            input_dim=input_dim,
-            output_dim=output_dim,
-            hidden_dim=self.hidden_dim,
-            num_hidden_layers=self.num_hidden_layers,
-            dropout=self.dropout,
-        )
-
-    def within(
-        self, budget: Budget, input_dim: int, output_dim: int, n_members: int
-    ) -> StudentSize | None:
-        """The largest size up to this one that a budget allows; None if none does.
-
-        Depth goes before width, down to 16; only then width goes on to 4.
-        """
-        if budget.allows(self, input_dim, output_dim, n_members):
-            return self
-        for narrowest in (_NARROWEST, _WIDTHS[0]):
-            for depth in range(self.num_hidden_layers, 0, -1):
-                widths = [w for w in _WIDTHS if narrowest <= w <= self.hidden_dim]
-                # The cost rises with the width: the last one allowed is found by halving.
-                low, high = 0, len(widths)
-                while low < high:
-                    middle = (low + high) // 2
-                    size = replace(self, hidden_dim=widths[middle], num_hidden_layers=depth)
-                    if budget.allows(size, input_dim, output_dim, n_members):
-                        low = middle + 1
-                    else:
-                        high = middle
-                if low:
-                    return replace(self, hidden_dim=widths[low - 1], num_hidden_layers=depth)
-        return None
-
-
-def student_size(teacher: FittedModel | None, settings: FitSettings, *, n_rows: int) -> StudentSize:
-    """The size of a student: what the settings say, and the rule for what they leave open.
-
-    Parameters
-    ----------
-    teacher : FittedModel or None
-        A network: half its width but at least 16, a layer fewer but at least 1, and where the
-        settings have the default dropout a little more than the teacher's, up to 0.5; by the
-        contract's introspection helpers. None: a teacher of another kind, and the mode's own
-        size.
-    settings : FitSettings
-        Not resolved.
-    n_rows : int
-        Training rows.
-
-    Returns
-    -------
-    StudentSize
-    """
-    hidden_dim, depth, dropout = (
-        settings.hidden_dim,
-        settings.num_hidden_layers,
-        settings.dropout,
-    )
-    if teacher is not None:
-        module = member_modules(teacher)[0]
-        hidden_dim = hidden_dim or max(_NARROWEST, models.model_hidden_dim(module) // 2)
-        depth = models.model_num_hidden_layers(module) - 1 if depth is None else depth
-        if dropout is None:
-            dropout = min(_MOST_DROPOUT, round(models.model_dropout(module) + _MORE_DROPOUT, 6))
-    resolved = settings.resolved(n_rows=n_rows)
-    hidden_dim = hidden_dim or resolved.hidden_dim or _NARROWEST
-    depth = resolved.num_hidden_layers if depth is None else depth
-    dropout = resolved.dropout if dropout is None else dropout
-    return StudentSize(hidden_dim, max(1, depth or 1), dropout or 0.0)
 
 
 @dataclass(frozen=True)
@@ -434,18 +314,18 @@ class _Plan:
         for encoder, own in choices:
             input_dim = self._fitted(own).input_dim if encoder is None else encoder.input_dim
             found = size.within(self.budget, input_dim, self.output_dim, n_members)
-            if found is not None and found.hidden_dim >= _NARROWEST:
+            if found is not None and found.hidden_dim >= NARROWEST:
                 return encoder, found, own
             narrow = narrow or (None if found is None else (encoder, found, own))
         if narrow is None:
-            least = replace(size, hidden_dim=_WIDTHS[0], num_hidden_layers=1)
+            least = replace(size, hidden_dim=WIDTHS[0], num_hidden_layers=1)
             architecture = least.architecture(input_dim, self.output_dim)
             raise ValueError(
                 "max_parameters and max_latency_us must allow the smallest student; got "
                 f"{self.budget.max_parameters} and {self.budget.max_latency_us}, and one of "
-                f"{n_members} x 1 x {_WIDTHS[0]} on {input_dim} inputs has "
+                f"{n_members} x 1 x {WIDTHS[0]} on {input_dim} inputs has "
                 f"{n_parameters(architecture, n_members):,} parameters and takes "
-                f"{_latency_us(architecture, n_members):.1f} us; raise the budget, or leave out "
+                f"{latency_us(architecture, n_members):.1f} us; raise the budget, or leave out "
                 "columns"
             )
         return narrow
@@ -464,23 +344,6 @@ class _Plan:
 def _has_target_statistics(encoder: TableEncoder) -> bool:
     plan = encoder.plan_
     return plan.layout.n_numeric > plan.n_own + len(plan.obliques)
-
-
-def _latency_us(architecture: NetworkSpec, n_members: int) -> float:
-    """Time of one row, with weights that mean nothing."""
-    rng = np.random.default_rng(0)
-    states: list[dict[str, Any]] = [
-        {
-            name: rng.random(shape, dtype=np.float32) + 0.5
-            for name, shape in architecture.tensor_shapes().items()
-        }
-        for _ in range(n_members)
-    ]
-    network = FoldedNetwork(states)
-    x = rng.standard_normal((1, architecture.input_dim)).astype(np.float32)
-    if architecture.output_dim == 1:
-        return median_us(lambda: network.values(x))
-    return median_us(lambda: network.probabilities(x))
 
 
 def _smallest_good(students: Sequence[FittedModel], validation: LabelledRows) -> int:

@@ -18,7 +18,8 @@ from tabwright.artifact.atomic_write import check_writable
 from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.trees import tree_learner
-from tabwright.fitting.distill_table import Budget, Split, distill_table, named_teacher
+from tabwright.fitting.distill_table import Split, distill_table, named_teacher
+from tabwright.fitting.student_size import Budget
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.tables import read_described
 from tabwright.tables.labelled import TableRequest, read_training_table

@@ -20,7 +20,8 @@ from tabwright.distillation.fidelity import fidelity_report, n_parameters
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.regressor import TabularRegressor
 from tabwright.fitting import distill_table as compression
-from tabwright.fitting.distill_table import Budget, StudentSize, student_size
+from tabwright.fitting import student_size as student_size_module
+from tabwright.fitting.student_size import Budget, StudentSize, latency_us, student_size
 from tabwright.inference.fitted_model import FittedModel, load_fitted, member_modules
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import log_loss
@@ -200,8 +201,8 @@ def test_student_keeps_to_a_budget_of_time(
 ) -> None:
     # A clock of our own: a microsecond per hidden unit and layer.
     monkeypatch.setattr(
-        compression,
-        "_latency_us",
+        student_size_module,
+        "latency_us",
         lambda architecture, n: n * architecture.hidden_dim * architecture.num_hidden_layers,
     )
     X, y = table()
@@ -212,7 +213,7 @@ def test_student_keeps_to_a_budget_of_time(
 
 def test_latency_is_measured() -> None:
     small, large = (StudentSize(width, 3, 0.0).architecture(64, 2) for width in (4, 1024))
-    assert 0 < compression._latency_us(small, 1) < compression._latency_us(large, 1)
+    assert 0 < latency_us(small, 1) < latency_us(large, 1)
 
 
 def test_student_takes_over_the_encoder(teacher: TabularClassifier) -> None:
