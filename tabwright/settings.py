@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tabwright.artifact.format_versions import left_out, may_be_missing
@@ -162,11 +163,12 @@ class FitSettings:
             "task must be 'classification' or 'regression'",
             self.task,
         )
-        _require(
-            self.training_mode in TRAINING_MODES,
-            f"training_mode must be one of {', '.join(TRAINING_MODES)}",
-            self.training_mode,
-        )
+        if self.training_mode not in TRAINING_MODES:
+            near = get_close_matches(str(self.training_mode), TRAINING_MODES, n=1, cutoff=0.3)
+            raise ValueError(
+                f"training_mode must be one of {', '.join(TRAINING_MODES)}; got "
+                f"{self.training_mode!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
         if self.training_mode not in modes_for(self.task):
             raise ValueError(
                 f"training_mode {self.training_mode!r} does not fit a {self.task} task; "

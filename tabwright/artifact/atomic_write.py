@@ -10,13 +10,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 
-__all__ = ["check_writable", "replacing", "write_atomically"]
+__all__ = ["check_suffix", "check_writable", "replacing", "write_atomically"]
 
 _BINARY = getattr(os, "O_BINARY", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+# What other programs write under these names.
+_FORMATS = re.compile(
+    r"\.(pkl|pickle|joblib|dill|pt|pth|ckpt|bin|onnx|pmml|h5|hdf5|keras|pb|cbm|ubj|safetensors"
+    r"|html|pdf|csv|tsv|parquet|arrow|feather|xlsx|json|yaml|toml|txt|md|py|zip|gz)"
+)
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -122,6 +128,27 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     except OSError as error:
         raise _cannot_save(error, shown) from error
     _sync_folder(os.path.dirname(target), shown)
+
+
+def check_suffix(path: str | os.PathLike[str], suffix: str) -> None:
+    """Refuse a name that says another format than the one that would be written.
+
+    Parameters
+    ----------
+    path : str or path-like
+    suffix : str
+        Of the format, e.g. ".safetensors"; names without a known suffix are fine too.
+
+    Raises
+    ------
+    ValueError
+    """
+    found = os.path.splitext(os.fspath(path))[1].lower()
+    if _FORMATS.fullmatch(found) and found != suffix:
+        raise ValueError(
+            f"a file of this kind must be named {suffix}, which is what is written; got "
+            f"{os.fspath(path)}; name it {os.path.splitext(os.fspath(path))[0]}{suffix}"
+        )
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

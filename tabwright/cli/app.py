@@ -25,6 +25,7 @@ from tabwright.cli.console import (
     say,
     show_card,
     show_grid,
+    show_note,
     show_scores,
     told,
     waiting,
@@ -33,6 +34,7 @@ from tabwright.cli.console import (
 from tabwright.cli.distill import distill
 from tabwright.cli.errors import EXIT_CODES, readable_errors, show_tracebacks
 from tabwright.cli.options import (
+    SETTINGS,
     BriefCommand,
     HelpAll,
     JsonFlag,
@@ -107,10 +109,33 @@ def predict(
         float | None,
         typer.Option(metavar="SHARE", help="Add intervals that hold this share, as 0.9."),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="The positive label from this probability on.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    labels_only: Annotated[
+        bool, typer.Option("--labels-only", help="No probabilities.", rich_help_panel=SETTINGS)
+    ] = False,
+    digits: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=17,
+            help="Significant digits of numbers [all].",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
     escape_formulas: Annotated[
         bool,
         typer.Option(
-            "--escape-formulas", help="Put ' before text that a spreadsheet would run (= + - @)."
+            "--escape-formulas",
+            help="Put ' before text that a spreadsheet would run (= + - @).",
+            rich_help_panel=SETTINGS,
         ),
     ] = False,
     as_json: JsonFlag = False,
@@ -131,7 +156,7 @@ def predict(
             write_batches,
             write_csv_batches,
         )
-        from tabwright.workflows.predict import iter_predictions
+        from tabwright.workflows.predict import iter_predictions, with_threshold
 
         started = time.perf_counter()
         if output is not None:
@@ -142,8 +167,18 @@ def predict(
                 )
             _check_output(output, model, table)
         fitted = load_fitted(model)
+        if threshold is not None:
+            fitted = with_threshold(fitted, threshold)
+        remarks: list[str] = []
         pieces = iter_predictions(
-            fitted, table, keep=keep or (), coverage=coverage, csv=reading().csv
+            fitted,
+            table,
+            keep=keep or (),
+            coverage=coverage,
+            labels_only=labels_only,
+            digits=digits,
+            csv=reading().csv,
+            on_unfamiliar=remarks.append,
         )
         with counting_bar(quiet or output is None, "rows predicted") as advance:
             pieces = told(pieces, advance)
@@ -154,11 +189,21 @@ def predict(
                     write_out(piece.write_ndjson().encode())
             else:
                 write_csv_batches(pieces, write_out, protect_formulas=escape_formulas)
+        if not (as_json and output is not None):
+            for remark in remarks:
+                show_note(remark)
         if output is None:
             return
         seconds = time.perf_counter() - started
         if as_json:
-            print_json({"output": str(output), "rows": n_rows, "seconds": seconds})
+            print_json(
+                {
+                    "output": str(output),
+                    "rows": n_rows,
+                    "seconds": seconds,
+                    "warnings": remarks,
+                }
+            )
         elif not quiet:
             say(f"wrote {n_rows:,} predictions to {output} after {seconds:.1f} s")
 
@@ -217,12 +262,18 @@ def evaluate(
                 {
                     "rows": scores.n_rows,
                     "rows_without_target": scores.n_without_target,
+                    "rows_of_training": scores.n_seen,
                     "metrics": scores.metrics,
                     "class_weighted_metrics": scores.class_weighted,
                     "intervals": {name: list(ends) for name, ends in scores.intervals.items()},
                 }
             )
             return
+        if scores.n_seen:
+            show_note(
+                f"about {scores.n_seen:,} of the {scores.n_rows:,} rows are rows that the model "
+                "was trained on: the scores are too good; score rows that had no part in training"
+            )
         left_out = f", {scores.n_without_target:,} without a target left out"
         show_scores(
             {"score": scores.metrics}

@@ -16,10 +16,12 @@ from tabwright.cli.console import (
     print_json,
     say,
     show_grid,
+    show_message,
 )
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     SETTINGS,
+    Config,
     HelpAll,
     JsonFlag,
     QuietFlag,
@@ -27,6 +29,7 @@ from tabwright.cli.options import (
     complete_metric,
     complete_mode,
     complete_task,
+    names_of,
     takes_reading_options,
 )
 
@@ -66,7 +69,8 @@ def compare(
     folds: Annotated[int, typer.Option(metavar="N", help="Of the cross-validation.")] = 5,
     repeats: Annotated[int, typer.Option(metavar="N", help="Cross-validations.")] = 1,
     drop: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Do not use; may come again.")
+        list[str] | None,
+        typer.Option(metavar="COLUMNS", callback=names_of, help="Do not use, e.g. A,B."),
     ] = None,
     time_column: Annotated[
         str | None, typer.Option("--time", metavar="COLUMN", help="Test on later rows by it.")
@@ -107,6 +111,7 @@ def compare(
     seed: Annotated[
         int, typer.Option(metavar="N", help="Of every random choice.", rich_help_panel=SETTINGS)
     ] = 0,
+    config: Config = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
@@ -145,7 +150,7 @@ def compare(
 
         comparison = run_comparison(
             request,
-            on_message=None if silent else lambda text: say(text, style="dim"),
+            on_message=None if silent else show_message,
             on_start=start,
         )
         stack.close()

@@ -50,6 +50,7 @@ __all__ = [
     "show_block",
     "show_card",
     "show_grid",
+    "show_message",
     "show_model_scores",
     "show_note",
     "show_profile",
@@ -95,6 +96,15 @@ def say(text: str, *, style: str = "") -> None:
 def show_note(text: str) -> None:
     """A remark beside the result."""
     err.print(Text(f"note: {in_options(text)}", style="yellow"), soft_wrap=not err.is_terminal)
+
+
+def show_message(text: str) -> None:
+    """What was decided on the way, or a warning."""
+    head, colon, rest = text.partition("warning: ")
+    if colon and not head:
+        err.print(Text(f"warning: {rest}", style="yellow"), soft_wrap=not err.is_terminal)
+    else:
+        say(text, style="dim")
 
 
 def show_block(title: str, message: str) -> None:

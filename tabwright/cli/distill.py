@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tabwright.cli.console import print_json, say, show_grid
+from tabwright.cli.console import print_json, say, show_grid, show_message
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     SETTINGS,
+    Config,
     HelpAll,
     JsonFlag,
+    Overwrite,
     QuietFlag,
     ReadingOptions,
+    names_of,
     takes_reading_options,
 )
 
@@ -54,7 +57,8 @@ def distill(
         str | None, typer.Option(metavar="TABLE", help="More rows for the teacher to label.")
     ] = None,
     drop: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Do not use; may come again.")
+        list[str] | None,
+        typer.Option(metavar="COLUMNS", callback=names_of, help="Do not use, e.g. A,B."),
     ] = None,
     time_column: Annotated[
         str | None, typer.Option("--time", metavar="COLUMN", help="Test on the latest rows by it.")
@@ -87,7 +91,7 @@ def distill(
     ] = None,
     num_hidden_layers: Annotated[
         int | None,
-        typer.Option("--layers", metavar="N", help="The student's.", rich_help_panel=SETTINGS),
+        typer.Option("--depth", metavar="N", help="The student's.", rich_help_panel=SETTINGS),
     ] = None,
     epochs: Annotated[
         int | None,
@@ -99,6 +103,8 @@ def distill(
     seed: Annotated[
         int, typer.Option(metavar="N", help="Of every random choice.", rich_help_panel=SETTINGS)
     ] = 0,
+    overwrite: Overwrite = False,
+    config: Config = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
@@ -135,11 +141,10 @@ def distill(
             sweep=_widths(sweep),
             n_threads=threads,
             random_state=seed,
+            overwrite=overwrite,
         )
         silent = quiet or as_json
-        result = run_distillation(
-            request, on_message=None if silent else lambda text: say(text, style="dim")
-        )
+        result = run_distillation(request, on_message=None if silent else show_message)
         if as_json:
             print_json(
                 {

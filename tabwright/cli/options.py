@@ -5,6 +5,7 @@ The options of reading are said once: `takes_reading_options` gives them to a co
 
 from __future__ import annotations
 
+import csv
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 
 import typer
 import typer.core
+from typer._click.exceptions import NoSuchOption, UsageError
 
-from tabwright.cli.console import say
+from tabwright.cli.console import say, show_note
+from tabwright.cli.settings_file import apply_settings
 
 if TYPE_CHECKING:
     from tabwright.tables.csv_reader import CsvFormat
@@ -24,11 +27,14 @@ if TYPE_CHECKING:
 __all__ = [
     "SETTINGS",
     "BriefCommand",
+    "Config",
     "HelpAll",
     "JsonFlag",
     "ModelFile",
+    "Overwrite",
     "QuietFlag",
     "ReadingOptions",
+    "SaveConfig",
     "complete_calibration",
     "complete_decision",
     "complete_encoding",
@@ -36,11 +42,68 @@ __all__ = [
     "complete_mode",
     "complete_task",
     "complete_teacher",
+    "names_of",
     "takes_reading_options",
 ]
 
 SETTINGS = "settings"
 _ALL = "tabwright.help_all"
+
+# Options of before, and those that do it now.
+_FORMER = {"--layers": "--depth"}
+# What the same thing is called elsewhere.
+_ELSEWHERE = {
+    "--lr": "--learning-rate",
+    "--eta": "--learning-rate",
+    "--wd": "--weight-decay",
+    "--l2": "--weight-decay",
+    "--max-epochs": "--epochs",
+    "--n-epochs": "--epochs",
+    "--iterations": "--epochs",
+    "--n-members": "--members",
+    "--ensemble": "--members",
+    "--n-estimators": "--members",
+    "--early-stopping": "--patience",
+    "--early-stopping-rounds": "--patience",
+    "--hidden-dim": "--width",
+    "--hidden-size": "--width",
+    "--num-hidden-layers": "--depth",
+    "--num-layers": "--depth",
+    "--n-layers": "--depth",
+    "--batch": "--batch-size",
+    "--test-size": "--test-fraction",
+    "--val-fraction": "--validation-fraction",
+    "--validation-size": "--validation-fraction",
+    "--random-state": "--seed",
+    "--random-seed": "--seed",
+    "--n-jobs": "--threads",
+    "--num-threads": "--threads",
+    "--cv": "--folds",
+    "--n-folds": "--folds",
+    "--n-splits": "--folds",
+    "--label": "--target",
+    "--y": "--target",
+    "--training-mode": "--mode",
+    "--sep": "--delimiter",
+    "--separator": "--delimiter",
+    "--na-values": "--missing",
+    "--model": "--mode",
+    "--sample-weight": "--weight",
+    "--weights": "--weight",
+    "--groups": "--group",
+    "--time-column": "--time",
+    "--exclude": "--drop",
+    "--ignore": "--drop",
+    "--out": "--output",
+    "--force": "--overwrite",
+    "--log-dir": "--tensorboard",
+    "--max-memory": "--memory",
+    "--positive-label": "--positive",
+    "--pos-label": "--positive",
+    "--columns": "--keep",
+    "--id": "--keep",
+    "--cutoff": "--threshold",
+}
 
 
 def complete_mode(incomplete: str) -> list[str]:
@@ -97,8 +160,39 @@ def _beginning(words: Sequence[str], incomplete: str) -> list[str]:
 class BriefCommand(typer.core.TyperCommand):
     """A command whose help leaves the options of the panel `SETTINGS` out, so it fits a screen.
 
-    `--help-all` shows them. They are not hidden: shells complete them.
+    `--help-all` shows them. They are not hidden: shells complete them. An option that takes one
+    value is refused where it comes twice, and an unknown one is answered with the one meant.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of the command line."""
+        words = [self._of_today(word) for word in args]
+        if not ctx.resilient_parsing:
+            self._check_words(ctx, list(words))
+        return super().parse_args(ctx, words)
+
+    def _of_today(self, word: str) -> str:
+        name, equals, value = word.partition("=")
+        now = _FORMER.get(name)
+        if now is None or not any(now in param.opts for param in self.params):
+            return word
+        show_note(f"{name} is called {now} now, and will go; give {now}")
+        return f"{now}{equals}{value}"
+
+    def _check_words(self, ctx: Any, words: list[str]) -> None:
+        """Refuse repeated options, and say which one an unknown one may mean."""
+        known = [opt for param in self.params for opt in param.opts]
+        try:
+            _, _, given = self.make_parser(ctx).parse_args(args=words)
+        except NoSuchOption as error:
+            meant = _ELSEWHERE.get(error.option_name)
+            if meant in known:
+                error.possibilities = [str(meant)]
+            raise
+        for position, param in enumerate(given):
+            once = not (param.multiple or getattr(param, "is_flag", False) or param.nargs != 1)
+            if once and param.param_type_name == "option" and param in given[:position]:
+                raise UsageError(f"{param.opts[0]} can be given once; it came twice", ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options, all of them where `--help-all` asked."""
@@ -120,6 +214,41 @@ def _show_all_help(context: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
+def names_of(given: list[str] | None) -> list[str] | None:
+    """Names of columns, of which one option may hold several: A,B or '"A, or B",C'."""
+    if given is None:
+        return None
+    return [name for text in given for name in next(csv.reader([text], skipinitialspace=True), [])]
+
+
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace files of another table or target too.",
+        rich_help_panel=SETTINGS,
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        is_eager=True,
+        callback=apply_settings,
+        help="TOML of options; others given here come first.",
+        rich_help_panel=SETTINGS,
+    ),
+]
+SaveConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--save-config",
+        metavar="FILE",
+        help="Write the options of this run there, for --config.",
+        rich_help_panel=SETTINGS,
+    ),
+]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `train` saved.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]

@@ -13,24 +13,30 @@ from tabwright.cli.console import (
     epoch_bar,
     print_json,
     say,
+    show_message,
     show_model_scores,
     show_profile,
 )
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     SETTINGS,
+    Config,
     HelpAll,
     JsonFlag,
+    Overwrite,
     QuietFlag,
     ReadingOptions,
+    SaveConfig,
     complete_calibration,
     complete_decision,
     complete_encoding,
     complete_mode,
     complete_task,
     complete_teacher,
+    names_of,
     takes_reading_options,
 )
+from tabwright.cli.settings_file import settings_text
 
 if TYPE_CHECKING:
     from tabwright.training.callbacks import Callback
@@ -64,7 +70,8 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="HTML report on the held-out rows.")
     ] = None,
     drop: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Do not use; may come again.")
+        list[str] | None,
+        typer.Option(metavar="COLUMNS", callback=names_of, help="Do not use, e.g. A,B."),
     ] = None,
     time_column: Annotated[
         str | None, typer.Option("--time", metavar="COLUMN", help="Test on the latest rows by it.")
@@ -236,14 +243,19 @@ def train(
             metavar="X", help="Between two writes of the state.", rich_help_panel=SETTINGS
         ),
     ] = 60.0,
+    overwrite: Overwrite = False,
+    config: Config = None,
+    save_config: SaveConfig = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
     *,
     reading: Callable[[], ReadingOptions],
+    context: typer.Context,
 ) -> None:
     """Train a model on a table, score it on held-out rows, save it as one file."""
     with readable_errors(as_json=as_json):
+        from tabwright.artifact.atomic_write import check_writable, write_atomically
         from tabwright.streaming.memory import bytes_of
         from tabwright.tables.column_uses import ColumnUses
         from tabwright.tables.labelled import TableRequest
@@ -295,13 +307,16 @@ def train(
             memory=None if memory is None else bytes_of(memory),
             checkpoint=checkpoint,
             checkpoint_interval=checkpoint_seconds,
+            overwrite=overwrite,
         )
+        if save_config is not None:
+            check_writable(save_config)
         silent = quiet or as_json
         with epoch_bar(silent) as bar:
 
             def tell(text: str) -> None:
                 bar.hide()
-                say(text, style="dim")
+                show_message(text)
 
             result = run_training(
                 request,
@@ -314,6 +329,8 @@ def train(
             # Another worker speaks for all.
             return
         model = result.model
+        if save_config is not None:
+            write_atomically(save_config, settings_text(context).encode())
         if as_json:
             print_json(
                 {
@@ -327,8 +344,10 @@ def train(
                     "seconds": result.seconds,
                 }
             )
-        elif not quiet:
+        else:
             show_model_scores(model)
+            if quiet:
+                return
             say(f"saved {result.path} after {result.seconds:.1f} s; use it with")
             say(f"  tabwright predict {result.path} NEW_TABLE")
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tabwright.artifact.atomic_write import write_atomically
+from tabwright.artifact.atomic_write import check_suffix, write_atomically
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.encoding.plan import EncodingPlan
 from tabwright.errors import ParityError
@@ -110,6 +110,7 @@ def export_onnx(
     """
     if check_rows < 1:
         raise ValueError(f"check_rows must be at least 1; got {check_rows}")
+    check_suffix(path, ".onnx")
     require("onnxruntime")
     data = build_onnx(model)
     plan = model.encoder.plan_

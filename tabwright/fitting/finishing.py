@@ -88,6 +88,7 @@ def model_card(
     n_validation: int,
     target_name: str | None,
     stopped: str,
+    row_sketch: str,
 ) -> dict[str, Any]:
     """What a model says of its fit, besides its settings.
 
@@ -102,6 +103,7 @@ def model_card(
         "n_validation_rows": n_validation,
         "columns": [asdict(column) for column in profile.columns],
         "stopped": stopped,
+        "row_sketch": row_sketch,
         "device": training_device(settings).type,
         "threads": torch.get_num_threads(),
         "versions": {

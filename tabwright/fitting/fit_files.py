@@ -39,6 +39,7 @@ from tabwright.fitting.targets import Targets, epoch_score
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
+from tabwright.inference.row_sketch import sketch_of_rows
 from tabwright.inference.scoring import score_rows
 from tabwright.metrics import score_class_prior, score_constant
 from tabwright.settings import FitSettings, Task
@@ -297,6 +298,7 @@ class _StreamFit:
             random_state=settings.random_state,
             target_name=self.columns.target,
         )
+        sketch = sketch_of_rows(compact, len(encoder.plan_.had_missing))
         targets = self._targets()
         encoder, compact = select_obliques(
             encoder, compact, sample, targets, settings, on_message=say
@@ -317,7 +319,7 @@ class _StreamFit:
             validation.close()
         if not self.workers.is_first:
             return None
-        return self._model(encoder, profile, targets, trained, say)
+        return self._model(encoder, profile, targets, trained, sketch, say)
 
     def _rows(self, place: Place, keep: NDArray[np.bool_] | None = None) -> LabelledRows:
         """A sample as labelled rows."""
@@ -516,6 +518,7 @@ class _StreamFit:
         profile: TableProfile,
         targets: Targets,
         trained: Trained,
+        sketch: str,
         say: Callable[[str], None],
     ) -> FittedModel:
         scan = self.scan
@@ -526,6 +529,7 @@ class _StreamFit:
             scan.n_rows["validation"],
             self.columns.target,
             trained.stopped,
+            sketch,
         )
         samples = {place: sample.height for place, sample in scan.samples.items()}
         model = FittedModel(

@@ -42,6 +42,7 @@ from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
+from tabwright.inference.row_sketch import sketch_of_rows
 from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import FitSettings
 from tabwright.tables import Role, TableProfile, profile_table
@@ -432,6 +433,7 @@ class _Run:
                 0 if self.choosing is None else len(self.choosing[1]),
                 self.recipe.target_name,
                 trained.stopped,
+                sketch_of_rows(self.training[0], len(self.encoder.plan_.had_missing)),
             ),
         )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tabwright.artifact.atomic_write import check_suffix
 from tabwright.artifact.container import pack, read_artifact, unpack, write_atomically
 from tabwright.artifact.format_versions import left_out, may_be_missing
 from tabwright.artifact.schema import Reader, TensorBag, array_to_text, prefixed, text_to_array
@@ -108,12 +109,15 @@ class FittedModel:
 
         Raises
         ------
+        ValueError
+            If the name says another format, such as ``.pkl``.
         OSError
             If the folder cannot be written; the old file stays.
         ArtifactError
             If the file could not be read back: the model holds something that no fit gives.
             Nothing is written.
         """
+        check_suffix(path, ".safetensors")
         data = pack(*self.to_artifact())
         # What could not be loaded must not take the place of a file that can.
         FittedModel.from_artifact(*unpack(data, "the model to save"))

@@ -39,10 +39,13 @@ class Predictor:
     Parameters
     ----------
     model : FittedModel
+    warns : bool, default=True
+        Whether tables with a column of unknown levels alone give a warning.
     """
 
-    def __init__(self, model: FittedModel) -> None:
+    def __init__(self, model: FittedModel, *, warns: bool = True) -> None:
         self.model = model
+        self._warns = warns
         layout = model.encoder.layout
         self._network = FoldedNetwork(model.members, layout)
         self._network.limit_block(_BLOCK_INPUTS // (layout.stops[3] + 1))
@@ -248,4 +251,4 @@ class Predictor:
         return outputs if self.model.classes is None else self.calibrated(outputs)
 
     def _frame_outputs(self, frame: pl.DataFrame) -> FloatArray:
-        return self.network(self.model.encoder.transform(frame, warns=True))
+        return self.network(self.model.encoder.transform(frame, warns=self._warns))

@@ -31,6 +31,7 @@ from tabwright.tables.labelled import (
     TrainingTable,
     read_training_table,
 )
+from tabwright.workflows.data_checks import revealing_columns, warning_of_revealing
 from tabwright.workflows.paired_differences import PairedDifference, paired_difference
 from tabwright.workflows.run_settings import fit_settings, using_threads
 
@@ -236,6 +237,8 @@ def run_comparison(
             on_message(message)
 
     table = read_training_table(request.table, say)
+    for name in revealing_columns(table):
+        say(f"warning: {warning_of_revealing(name, request.table.columns.target)}")
     metrics = _METRICS[table.task]
     metric = request.metric or metrics[0]
     if metric not in metrics:

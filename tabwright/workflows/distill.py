@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tabwright.artifact.atomic_write import check_writable
+from tabwright.artifact.atomic_write import check_suffix, check_writable
 from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.trees import tree_learner
@@ -24,6 +24,8 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.tables import read_described
 from tabwright.tables.labelled import TableRequest, read_training_table
 from tabwright.tables.roles import roles_as_text
+from tabwright.workflows.data_checks import revealing_columns, warning_of_revealing
+from tabwright.workflows.outputs import check_model_output
 from tabwright.workflows.run_settings import fit_settings, using_threads
 
 __all__ = ["DistillRequest", "DistillResult", "run_distillation"]
@@ -63,6 +65,7 @@ class DistillRequest:
     sweep: tuple[int, ...] = ()
     n_threads: int | None = None
     random_state: int = 0
+    overwrite: bool = False
 
     @property
     def path(self) -> Path:
@@ -135,7 +138,16 @@ def run_distillation(
             raise ValueError(
                 f"the student must not replace table or teacher; got {request.path} as both"
             )
+    check_suffix(request.path, ".safetensors")
     check_writable(request.path)
+    replaced = check_model_output(
+        request.path,
+        table=request.table.stem,
+        target=request.table.columns.target,
+        overwrite=request.overwrite,
+    )
+    if replaced is not None:
+        say(replaced)
     teacher = named_teacher(request.teacher)
     wanted = request.table
     if isinstance(teacher, FittedModel):
@@ -148,6 +160,8 @@ def run_distillation(
         tree_learner(teacher)
         say(f"teacher: {teacher}")
     table = read_training_table(wanted, say)
+    for name in revealing_columns(table):
+        say(f"warning: {warning_of_revealing(name, request.table.columns.target)}")
     settings = fit_settings(
         {**request.settings, "training_mode": "tree_teacher_distillation"},
         task=table.task,
@@ -174,7 +188,12 @@ def run_distillation(
             on_message=say,
         )
     model = replace(
-        model, card={**model.card, "columns_not_used": list(request.table.columns.left_out)}
+        model,
+        card={
+            **model.card,
+            "table": request.table.stem,
+            "columns_not_used": list(request.table.columns.left_out),
+        },
     )
     model.save(request.path)
     return DistillResult(

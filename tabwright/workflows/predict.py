@@ -6,17 +6,21 @@ that neither needs memory for the whole of one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
+from tabwright.calibration.decisions import DecisionRule
 from tabwright.errors import TableError
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
+from tabwright.inference.row_sketch import SeenRows
 from tabwright.inference.scoring import prediction_frame, score_output
+from tabwright.inference.unfamiliar import UnfamiliarCells
 from tabwright.metrics import classification_intervals, regression_intervals
 from tabwright.tables import (
     MISSING_MARKERS,
@@ -28,7 +32,7 @@ from tabwright.tables import (
     table_dtypes,
 )
 
-__all__ = ["TableScores", "iter_predictions", "score_table"]
+__all__ = ["TableScores", "iter_predictions", "score_table", "with_threshold"]
 
 _BATCH_ROWS = 65_536
 
@@ -43,6 +47,8 @@ class TableScores:
         Rows that were scored.
     n_without_target : int
         Rows that were left out.
+    n_seen : int
+        About how many of the rows are rows that the model was trained on; 0 where they are few.
     metrics : dict of str to float
         As `score_classification` or `score_regression` has them; those that judge labels, by the
         model's decision rule where it has one.
@@ -54,6 +60,7 @@ class TableScores:
 
     n_rows: int
     n_without_target: int
+    n_seen: int
     metrics: dict[str, float]
     class_weighted: dict[str, float]
     intervals: dict[str, tuple[float, float]]
@@ -67,6 +74,9 @@ def iter_predictions(
     coverage: float | None = None,
     batch_rows: int = _BATCH_ROWS,
     csv: CsvFormat | None = None,
+    labels_only: bool = False,
+    digits: int | None = None,
+    on_unfamiliar: Callable[[str], None] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Predict a table of any length, in bounded memory.
 
@@ -86,6 +96,12 @@ def iter_predictions(
         Rows of a piece.
     csv : CsvFormat, optional
         How a CSV file is written, where it cannot tell by itself.
+    labels_only : bool, default=False
+        Leave the probabilities out.
+    digits : int, optional
+        Significant digits of predicted numbers; all by default.
+    on_unfamiliar : callable, optional
+        Called at the end with a sentence for each column with cells unlike those of training.
 
     Yields
     ------
@@ -103,11 +119,12 @@ def iter_predictions(
     Warns
     -----
     UserWarning
-        If there are columns that training knew nothing of.
+        If there are columns that training knew nothing of; at the end, one for each column with
+        cells unlike those of training, which `on_unfamiliar` takes instead.
     """
     reading = _Reading.of(model, table, others=keep, csv=csv)
     outputs = _output_names(model)
-    predictor = Predictor(model)
+    predictor = Predictor(model, warns=False)
     if coverage is not None:
         predictor.half_width(coverage)
         outputs |= {"low", "high"}
@@ -119,7 +136,50 @@ def iter_predictions(
                 f"a kept column must not be named as a prediction is; got {name!r}; rename it in "
                 "the table, or leave it out"
             )
-    return _predictions(predictor, reading, list(keep), coverage, batch_rows)
+    pieces = _predictions(
+        predictor, reading, list(keep), coverage, batch_rows, on_unfamiliar or _warn
+    )
+    return (_shortened(piece, len(keep), labels_only, digits) for piece in pieces)
+
+
+def _shortened(
+    piece: pl.DataFrame, n_kept: int, labels_only: bool, digits: int | None
+) -> pl.DataFrame:
+    """Kept columns as they are, then predictions without what was not asked for."""
+    predictions = piece[:, n_kept:]
+    if labels_only:
+        predictions = predictions[:, :1]
+    if digits is not None:
+        predictions = pl.DataFrame(
+            [
+                cells.round_sig_figs(digits) if cells.dtype.is_float() else cells
+                for cells in predictions.get_columns()
+            ]
+        )
+    return piece[:, :n_kept].hstack(predictions.get_columns()) if n_kept else predictions
+
+
+def with_threshold(model: FittedModel, threshold: float) -> FittedModel:
+    """A model of two labels that gives the positive one from a probability on.
+
+    The positive label is that of the stored rule, else the last in sorted order.
+
+    Raises
+    ------
+    ValueError
+        If the model has not two labels, or the threshold is not in [0, 1].
+    """
+    if model.classes is None or len(model.classes) != 2:
+        n_labels = "no labels" if model.classes is None else f"{len(model.classes)} labels"
+        raise ValueError(f"--threshold is for models of two labels; this one has {n_labels}")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"--threshold must be in [0, 1]; got {threshold}")
+    positive = 1 if model.decision is None else model.decision.positive
+    return replace(model, decision=DecisionRule("threshold", threshold, positive))
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, UserWarning, stacklevel=2)
 
 
 def _predictions(
@@ -128,10 +188,13 @@ def _predictions(
     keep: list[str],
     coverage: float | None,
     batch_rows: int,
+    on_unfamiliar: Callable[[str], None],
 ) -> Iterator[pl.DataFrame]:
+    unfamiliar = UnfamiliarCells(predictor.model.encoder)
     for batch in reading.batches(batch_rows):
         with batch.in_place() as features:
             predictions = prediction_frame(predictor, features, coverage)
+            unfamiliar.add(features)
         # A selection of no columns has no rows either, so it cannot be the left side of a stack.
         if keep:
             # What the file leaves empty stays empty, and is not a text of no characters.
@@ -143,6 +206,8 @@ def _predictions(
             )
             predictions = kept.hstack(predictions.get_columns())
         yield predictions
+    for sentence in unfamiliar.sentences():
+        on_unfamiliar(sentence)
 
 
 def score_table(
@@ -189,7 +254,7 @@ def score_table(
     others = [target] if weight is None else [target, weight]
     reading = _Reading.of(model, table, others=others, csv=csv, typed=True)
     predictor = Predictor(model)
-    predict = predictor.predict_values if model.classes is None else predictor.predict_proba
+    seen = SeenRows(model)
     outputs, targets, weights = [], [], []
     n_absent = 0
     for batch in reading.batches(batch_rows):
@@ -200,7 +265,10 @@ def score_table(
         if not known.any():
             continue
         with batch.in_place() as features:
-            outputs.append(predict(features.filter(known)))
+            compact = model.encoder.transform(features.filter(known), warns=True)
+        output = predictor.network(compact)
+        outputs.append(output if model.classes is None else predictor.calibrated(output))
+        seen.add(compact)
         targets.append(column.filter(known))
         if weight is not None:
             weights.append(sample_weights(batch.frame.get_column(weight).filter(known)))
@@ -227,6 +295,7 @@ def score_table(
     return TableScores(
         len(output),
         n_absent,
+        seen.estimate(),
         score_output(*judged),
         score_output(*judged, by_class_weights=True),
         bounds,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tabwright.artifact.atomic_write import check_writable
+from tabwright.artifact.atomic_write import check_suffix, check_writable
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind, tree_learner
@@ -40,7 +40,9 @@ from tabwright.tables.labelled import (
 from tabwright.training.callbacks import Callback, as_callback, telling_failures
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch
+from tabwright.workflows.data_checks import repeated_rows, revealing_columns, warning_of_revealing
 from tabwright.workflows.decision_request import DecisionRequest
+from tabwright.workflows.outputs import check_model_output, check_report_output
 from tabwright.workflows.run_settings import fit_settings, using_threads
 
 __all__ = ["TrainRequest", "TrainResult", "run_training"]
@@ -78,6 +80,8 @@ class TrainRequest:
         several workers train.
     checkpoint_interval : float
         Seconds between two writes of the state.
+    overwrite : bool
+        Whether a model or report of another table or target may be replaced.
     """
 
     table: TableRequest
@@ -93,6 +97,7 @@ class TrainRequest:
     memory: int | None = None
     checkpoint: Path | None = None
     checkpoint_interval: float = 60.0
+    overwrite: bool = False
 
     @property
     def path(self) -> Path:
@@ -173,13 +178,15 @@ def run_training(
             on_message(message)
         callback.on_message(message)
 
-    _check(request)
+    replaced = _check(request)
     callback = _with_counter(callbacks, on_epoch)
     with telling_failures(callback):
         model: FittedModel | None
         write_report = None
         with joined_workers() as workers:
             reason = reason_to_stream(request.table.table, request.memory)
+            if replaced is not None and workers.is_first:
+                say(replaced)
             if workers.size > 1:
                 reason = f"{workers.size} workers share the work: rows come from disk"
             if reason is None:
@@ -198,7 +205,12 @@ def run_training(
         if "fidelity" in model.card:
             say(model.card["fidelity"]["verdict"])
         model = replace(
-            model, card={**model.card, "columns_not_used": list(request.table.columns.left_out)}
+            model,
+            card={
+                **model.card,
+                "table": request.table.stem,
+                "columns_not_used": list(request.table.columns.left_out),
+            },
         )
         model.save(request.path)
         callback.on_end(model)
@@ -290,6 +302,8 @@ def _fit_in_memory(
 ) -> tuple[FittedModel, Callable[..., None] | None]:
     """The model, and what writes the report where rows were held out."""
     table = read_training_table(request.table, say)
+    for name in revealing_columns(table):
+        say(f"warning: {warning_of_revealing(name, request.table.columns.target)}")
     settings = fit_settings(request.settings, task=table.task, random_state=request.random_state)
     prior = _prior(request.prior, table.classes)
     aim = None
@@ -308,6 +322,13 @@ def _fit_in_memory(
         time = request.table.columns.time
         latest = "" if time is None else f", the latest by {time!r}"
         say(f"held out {len(test):,} rows for the scores{latest}")
+        n_repeated = repeated_rows(table.rows, test.rows)
+        if n_repeated:
+            say(
+                f"warning: {n_repeated:,} of the {len(test):,} rows held out are equal to a "
+                "training row, in every column: the scores may be too good; remove repeated rows, "
+                "or keep those that belong together on one side with --group"
+            )
     if on_profile is not None:
         on_profile(table.profile)
     with using_threads(request.n_threads):
@@ -333,8 +354,8 @@ def _fit_in_memory(
     return model, partial(_write_report, request, table=table, test=test)
 
 
-def _check(request: TrainRequest) -> None:
-    """All that can be refused before the table is read."""
+def _check(request: TrainRequest) -> str | None:
+    """All that can be refused before the table is read; says what will be replaced."""
     if not 0 <= request.test_fraction < 1:
         raise ValueError(
             f"the test fraction must be in [0, 1); got {request.test_fraction}; 0 holds no rows out"
@@ -362,9 +383,16 @@ def _check(request: TrainRequest) -> None:
     source = Path(request.table.table)
     if source.exists() and request.path.exists() and request.path.samefile(source):
         raise ValueError(f"the model must not replace the table; got {request.path} as both")
+    check_suffix(request.path, ".safetensors")
     check_writable(request.path)
     if request.report is not None:
         _check_report(request)
+    return check_model_output(
+        request.path,
+        table=request.table.stem,
+        target=request.table.columns.target,
+        overwrite=request.overwrite,
+    )
 
 
 def _check_report(request: TrainRequest) -> None:
@@ -379,7 +407,14 @@ def _check_report(request: TrainRequest) -> None:
     for name, path in others.items():
         if path.resolve() == request.report.resolve():
             raise ValueError(f"the report must not replace {name}; got {path} as both")
+    check_suffix(request.report, ".html")
     check_writable(request.report)
+    check_report_output(
+        request.report,
+        table=request.table.table,
+        target=request.table.columns.target,
+        overwrite=request.overwrite,
+    )
 
 
 def _prior(text: str, classes: np.ndarray | None) -> Prior:

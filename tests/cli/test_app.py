@@ -51,7 +51,7 @@ def test_every_mode_goes_from_a_table_to_predictions(mode: str, tmp_path: Path) 
         ("price", "label", "regression"),
     ):
         named = ("--target", target, "--drop", other, "--mode", mode)
-        words = ("train", str(table), *named, "--output", str(model))
+        words = ("train", str(table), *named, "--output", str(model), "--overwrite")
         if mode not in modes_for(task):  # type: ignore[arg-type]
             refusal = _run(*words, "--task", task, *FAST, code=2)
             assert "does not fit" in " ".join(refusal.split())
@@ -139,7 +139,7 @@ def test_modes_lists_the_six() -> None:
         (("train", "{table}", "-t", "label", "--mode", "magic"), "must be one of mlp_dense", 2),
         (("train", "{table}", "-t", "label", "--task", "rank"), "task must be one of", 2),
         (("train", "{table}", "-t", "label", "--task", "regression"), "label", 3),
-        (("train", "{table}", "-t", "label", "--test-fraction", "1"), "test fraction must be", 2),
+        (("train", "{table}", "-t", "label", "--test-fraction", "1"), "--test-fraction must be", 2),
         (("train", "{table}", "-t", "label", "--dropout", "2"), "dropout must be in [0, 1)", 2),
         (("train", "{table}", "-t", "label", "--threads", "0"), "threads must be at least 1", 2),
         (("train", "{table}", "-t", "label", "--weight", "kind"), "must be numbers of", 3),
@@ -506,7 +506,7 @@ def test_help_fits_a_screen_and_has_an_example(monkeypatch: pytest.MonkeyPatch) 
 def test_a_reader_that_leaves_early_is_no_fault(tmp_path: Path) -> None:
     table, model = _imbalanced(tmp_path / "t.csv", 20_000), tmp_path / "m.safetensors"
     words = ("train", str(table), "-t", "label", "-o", str(model), "--drop", "id", *FAST)
-    _run(*words, "--epochs", "1")
+    _run(*words)
     command = f"{sys.executable} -m tabwright predict {model} {table} | head -1"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False

@@ -101,3 +101,172 @@ def test_compare_and_distill_set_row_numbers_aside_too(tmp_path: Path) -> None:
     _run("distill", "random_forest", str(table), *words, "-o", student)
     card = json.loads(_run("inspect", student, "--json"))["card"]
     assert [column["name"] for column in card["columns"] if column["used"]] == ["x"]
+
+
+def _labelled(path: Path, n_rows: int = 300) -> Path:
+    generator = np.random.default_rng(0)
+    size = generator.normal(size=n_rows)
+    label = np.where(size + generator.normal(size=n_rows) > 0.5, "yes", "no")
+    kind = generator.choice(["red", "green"], size=n_rows)
+    price = 100 * size + generator.normal(size=n_rows)
+    pl.DataFrame({"size": size, "kind": kind, "label": label, "price": price}).write_csv(path)
+    return path
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_model_or_report_of_something_else_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _labelled(tmp_path / "t.csv")
+    _labelled(tmp_path / "other.csv")
+    first = ("train", "t.csv", "-t", "label", *FAST[:-1], "-o", "m.safetensors")
+    _run(*first, "--report", "r.html")
+    before = (tmp_path / "m.safetensors").read_bytes(), (tmp_path / "r.html").read_bytes()
+    other_target = ("train", "t.csv", "-t", "price", *FAST[:-1])
+    refusal = _flat(_run(*other_target, "-o", "m.safetensors", code=2))
+    assert "of the target 'label', this one of 'price'; give --overwrite" in refusal
+    other_table = ("train", "other.csv", "-t", "label", *FAST[:-1], "-o", "m.safetensors")
+    assert "of the table 't', this one of 'other'" in _flat(_run(*other_table, code=2))
+    student = ("distill", "catboost", "other.csv", "-t", "label", "-o", "m.safetensors")
+    assert "of the table 't', this one of 'other'" in _flat(_run(*student, code=2))
+    refusal = _flat(_run(*other_target, "-o", "n.safetensors", "--report", "r.html", code=2))
+    assert "no report on 'price' of t.csv; got r.html; give --overwrite" in refusal
+    (tmp_path / "x.safetensors").write_bytes(b"something else")
+    refusal = _flat(_run(*other_target, "-o", "x.safetensors", code=2))
+    assert "a file that is no model; got x.safetensors" in refusal
+    assert before == ((tmp_path / "m.safetensors").read_bytes(), (tmp_path / "r.html").read_bytes())
+    assert not (tmp_path / "n.safetensors").exists()
+    # The same table and target again is what one does all day; it is said.
+    said = _flat(_run(*first, "--report", "r.html"))
+    assert "replacing m.safetensors, an earlier model of the same table and target" in said
+    _run(*other_target, "-o", "m.safetensors", "--report", "r.html", "--overwrite")
+    assert "price" in _run("inspect", "m.safetensors")
+
+
+@pytest.mark.parametrize("name", ["m.pkl", "m.onnx", "m.html"])
+def test_a_model_is_not_written_under_the_name_of_another_format(name: str, tmp_path: Path) -> None:
+    table, model = _labelled(tmp_path / "t.csv"), tmp_path / "m.safetensors"
+    words = ("train", str(table), "-t", "label", *FAST)
+    refusal = _flat(_run(*words, "-o", str(tmp_path / name), code=2))
+    assert "must be named .safetensors" in refusal
+    _run(*words, "-o", str(model))
+    with pytest.raises(ValueError, match=r"must be named \.safetensors"):
+        load_model(model).save(tmp_path / name)
+    if name != "m.onnx":
+        refusal = _flat(_run("export", str(model), str(tmp_path / name), code=2))
+        assert "must be named .onnx" in refusal
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["m.safetensors", "t.csv"]
+
+
+def test_an_option_of_one_value_is_given_once(tmp_path: Path) -> None:
+    table = str(_labelled(tmp_path / "t.csv"))
+    refusal = _flat(_run("train", table, "-t", "label", "--target", "price", code=2))
+    assert "--target can be given once; it came twice" in refusal
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("--lr", "0.1"), "Possible options: --learning-rate"),
+        (("--n-members", "3"), "Possible options: --members"),
+        (("--hidden-dim", "3"), "Possible options: --width"),
+        (("--num-layers", "3"), "Possible options: --depth"),
+        (("--mode", "mlp"), "--mode must be one of mlp_dense, "),
+        (("--mode", "mlp"), "got 'mlp'; did you mean 'mlp_dense'?"),
+        (("--epochs", "0"), "--epochs must be an integer of at least 1; got 0"),
+        (("--members", "0"), "--members must be an integer from 1 to 1024; got 0"),
+        (("--learning-rate", "0"), "--learning-rate must be a number above 0; got 0"),
+        (("--numeric-encoding", "ple"), "--numeric-encoding must be one of auto, "),
+        (("--threads", "0"), "--threads must be at least 1; got 0"),
+        (("--seed", "-1"), "--seed must be an integer from 0"),
+    ],
+)
+def test_errors_speak_of_options(words: tuple[str, ...], answer: str, tmp_path: Path) -> None:
+    table = str(_labelled(tmp_path / "t.csv"))
+    refusal = _flat(_run("train", table, "-t", "label", *words, code=2))
+    assert answer in refusal
+    for name in ("training_mode", "max_epochs", "n_members", "None", "random_state"):
+        assert name not in refusal
+
+
+def test_depth_is_called_the_same_everywhere(tmp_path: Path) -> None:
+    table, model = str(_labelled(tmp_path / "t.csv")), str(tmp_path / "s.safetensors")
+    words = ("distill", "random_forest", table, "-t", "label", "--drop", "price", "--epochs", "1")
+    said = _flat(_run(*words, "--layers", "2", "-o", model))
+    assert "note: --layers is called --depth now" in said
+    document = json.loads(_run("inspect", model, "--json"))
+    assert document["settings"]["num_hidden_layers"] == 2
+    _run(*words, "--depth=1", "-o", model)
+    document = json.loads(_run("inspect", model, "--json"))
+    assert document["settings"]["num_hidden_layers"] == 1
+
+
+def test_a_run_is_repeated_from_its_settings_file(tmp_path: Path) -> None:
+    table = str(_labelled(tmp_path / "t.csv"))
+    config, one, two = (str(tmp_path / name) for name in ("c.toml", "1.safetensors", "2"))
+    words = ("train", table, "-t", "label", "--drop", "price,kind", *FAST, "--dropout", "0.25")
+    _run(*words, "-o", one, "--save-config", config)
+    text = Path(config).read_text()
+    assert 'target = "label"' in text
+    assert "dropout = 0.25" in text
+    assert 'drop = ["price", "kind"]' in text
+    assert "seed" not in text
+    _run("train", "--config", config, "-o", two)
+    documents = [json.loads(_run("inspect", model, "--json")) for model in (one, two)]
+    assert documents[0]["settings"] == documents[1]["settings"]
+    assert documents[0]["metrics"] == documents[1]["metrics"]
+    # What is said on the command line comes first.
+    _run("train", "--config", config, "-o", two, "--dropout", "0.5")
+    assert json.loads(_run("inspect", two, "--json"))["settings"]["dropout"] == 0.5
+    Path(config).write_text('targt = "label"\n')
+    refusal = _flat(_run("train", table, "--config", config, code=2))
+    assert "got 'targt'; did you mean 'target'?" in refusal
+    Path(config).write_text('drop = "price"\n')
+    refusal = _flat(_run("train", table, "-t", "label", "--config", config, code=2))
+    assert "must be a list" in refusal
+    refusal = _flat(_run("train", table, "--config", str(tmp_path / "none.toml"), code=2))
+    assert "--config must be a TOML file" in refusal
+
+
+def test_predict_gives_what_is_asked_for_and_says_what_is_strange(tmp_path: Path) -> None:
+    table, model = _labelled(tmp_path / "t.csv"), str(tmp_path / "m.safetensors")
+    _run("train", str(table), "-t", "label", "--drop", "price", "-o", model, *FAST)
+    labels = _run("predict", model, str(table), "--labels-only").splitlines()
+    assert labels[0] == "prediction"
+    assert set(labels[1:]) <= {"yes", "no"}
+    low = pl.read_csv(io.StringIO(_run("predict", model, str(table), "--threshold", "0.2")))
+    expected = np.where(low["probability_yes"].to_numpy() >= 0.2, "yes", "no")
+    assert low["prediction"].to_list() == expected.tolist()
+    short = _run("predict", model, str(table), "--digits", "3").splitlines()
+    assert max(len(cell) for cell in short[1].split(",")) <= len("0.00123")
+    refusal = _flat(_run("predict", model, str(table), "--threshold", "2", code=2))
+    assert "--threshold must be in [0, 1]" in refusal
+    new = tmp_path / "new.csv"
+    new.write_text("size,kind\n" + "1700,mauve\n" * 30)
+    result = runner.invoke(app, ["predict", model, str(new)])
+    assert "note: size: all 30 cells are far past the range of training" in result.stderr
+    assert "note: kind: all 30 cells are not among the levels" in result.stderr
+    assert len(result.stdout.splitlines()) == 31
+    out = str(tmp_path / "out.csv")
+    summary = json.loads(_run("predict", model, str(new), "--json", "-o", out))
+    assert [text.partition(":")[0] for text in summary["warnings"]] == ["size", "kind"]
+    assert json.loads(_run("predict", model, str(table), "--json", "-o", out))["warnings"] == []
+
+
+def test_evaluate_tells_that_rows_are_those_of_training(tmp_path: Path) -> None:
+    table, model = _labelled(tmp_path / "t.csv"), str(tmp_path / "m.safetensors")
+    _run("train", str(table), "-t", "label", "--drop", "price", "-o", model, *FAST)
+    said = _flat(_run("evaluate", model, str(table)))
+    assert "of the 300 rows are rows that the model was trained on" in said
+
+
+def test_quiet_prints_the_results(tmp_path: Path) -> None:
+    table, model = _labelled(tmp_path / "t.csv"), str(tmp_path / "m.safetensors")
+    said = _run("train", str(table), "-t", "label", "--drop", "price", "-o", model, *FAST)
+    assert "log_loss" in said
+    assert "read 300 rows" not in said
+    assert "saved" not in said

@@ -1,0 +1,73 @@
+"""Options of a run in a TOML file: read by `--config`, written by `--save-config`."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer._click.core import ParameterSource
+from typer._click.exceptions import UsageError
+
+__all__ = ["apply_settings", "settings_text"]
+
+# Where a run writes or what it prints is no part of what is to be repeated.
+_NOT_KEPT = frozenset({"config", "save_config", "as_json", "quiet", "help_all", "overwrite"})
+
+
+def _names(context: typer.Context) -> dict[str, Any]:
+    """The parameters of a command by the name that a file has for them."""
+    names = {}
+    for param in context.command.params:
+        if param.name not in _NOT_KEPT:
+            names[max(param.opts, key=len).lstrip("-")] = param
+    return names
+
+
+def apply_settings(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the options of a file as defaults of the command.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, is no TOML, or names no option of the command.
+    """
+    if path is None or context.resilient_parsing:
+        return path
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config must be a TOML file; {path}: {error}", context) from error
+    known = _names(context)
+    defaults: dict[str, Any] = {}
+    for name, value in settings.items():
+        param = known.get(name)
+        if param is None:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise UsageError(f"{path} must name options of this command; got {name!r}; {hint}")
+        if isinstance(value, dict) or isinstance(value, list) != bool(param.multiple):
+            wanted = "a list" if param.multiple else "one value"
+            raise UsageError(f"{name!r} in {path} must be {wanted}; got {value!r}")
+        defaults[str(param.name)] = value
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return path
+
+
+def settings_text(context: typer.Context) -> str:
+    """What was given to a command, on the command line or by a file, as TOML."""
+    lines = []
+    for name, param in _names(context).items():
+        source = context.get_parameter_source(str(param.name))
+        value = context.params.get(str(param.name))
+        if source in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP) and value not in (
+            None,
+            False,
+        ):
+            plain = [str(v) for v in value] if isinstance(value, list | tuple) else value
+            plain = str(plain) if isinstance(plain, Path) else plain
+            lines.append(f"{name} = {json.dumps(plain, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,121 @@
+"""What makes the scores of a fit too good: columns that give the target away, repeated rows.
+
+Nothing here refuses a table; what is found is said in a sentence, with the column or the count.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tabwright.tables.labelled import LabelledRows, TrainingTable
+
+__all__ = ["repeated_rows", "revealing_columns", "warning_of_revealing"]
+
+_MOST_ROWS = 50_000
+_FEWEST_ROWS = 20
+# A column gives labels away if it alone leaves at most this share of the errors of the most
+# frequent label, and values if ranks agree to this correlation.
+_ERROR_SHARE = 0.01
+_RANK_CORRELATION = 0.999
+# Values of fewer rows than this say little of the value, and much of the row.
+_ROWS_PER_VALUE = 10
+_REPEATED_SHARE = 0.01
+
+
+def revealing_columns(table: TrainingTable) -> tuple[str, ...]:
+    """Features that tell the target all by themselves, most often since they are made from it.
+
+    In classification: columns each of whose values goes with one label, where values come in at
+    least 10 rows on average, or, in order, change the label no more often than there are labels.
+    In regression: numbers whose ranks agree with those of the target. At most 50,000 rows are
+    looked at.
+
+    Parameters
+    ----------
+    table : TrainingTable
+
+    Returns
+    -------
+    tuple of str
+        Names of columns.
+    """
+    rows = table.rows
+    step = max(1, len(rows) // _MOST_ROWS)
+    frame, target = rows.frame[::step], rows.target[::step]
+    if len(target) < _FEWEST_ROWS:
+        return ()
+    used = [column.name for column in table.profile.used if column.name in frame.columns]
+    tells = _tells_values if table.classes is None else _tells_labels
+    return tuple(name for name in used if tells(frame.get_column(name).alias(""), target))
+
+
+def warning_of_revealing(name: str, target: str) -> str:
+    """What to say of such a column."""
+    return (
+        f"column {name!r} alone tells the target {target!r}: is it known before the target is, or "
+        "made from it? If in doubt, leave it out with --drop"
+    )
+
+
+def _tells_labels(cells: pl.Series, codes: NDArray[np.int64]) -> bool:
+    """Whether the cells of a column determine class codes."""
+    value = cells.rank("dense").fill_null(0).to_numpy().astype(np.int64)
+    labels, codes = np.unique(codes, return_inverse=True)
+    n_rows, n_labels = len(codes), len(labels)
+    values, value = np.unique(value, return_inverse=True)
+    if len(values) < 2:
+        return False
+    pairs, counts = np.unique(value * n_labels + codes, return_counts=True)
+    most = np.zeros(len(values), dtype=np.int64)
+    np.maximum.at(most, pairs // n_labels, counts)
+    allowed = int(_ERROR_SHARE * (n_rows - np.bincount(codes).max()))
+    if n_rows - int(most.sum()) > allowed or n_labels < 2:
+        return False
+    if len(values) * _ROWS_PER_VALUE <= n_rows:
+        return True
+    if not (cells.dtype.is_numeric() or cells.dtype.is_temporal()):
+        return False
+    is_most = counts == most[pairs // n_labels]
+    place, first = np.unique(pairs[is_most] // n_labels, return_index=True)
+    label_of_value = (pairs[is_most] % n_labels)[first][np.argsort(place)]
+    changes = int((np.diff(label_of_value) != 0).sum())
+    return changes <= n_labels - 1 + 2 * allowed
+
+
+def _tells_values(cells: pl.Series, target: NDArray[np.float64]) -> bool:
+    """Whether the ranks of a column of numbers are those of the target, or the reverse."""
+    if not cells.dtype.is_numeric():
+        return False
+    pair = pl.DataFrame({"cell": cells.cast(pl.Float64).fill_nan(None), "target": target})
+    pair = pair.drop_nulls()
+    if pair.height < max(_FEWEST_ROWS, len(target) // 2) or min(pair.n_unique(["cell"]), 2) < 2:
+        return False
+    if pair["target"].n_unique() < _FEWEST_ROWS:
+        return False
+    ranks = pair.select(pl.all().rank()).to_numpy()
+    if (ranks.std(axis=0) == 0).any():
+        return False
+    return bool(abs(np.corrcoef(ranks.T)[0, 1]) >= _RANK_CORRELATION)
+
+
+def repeated_rows(training: LabelledRows, test: LabelledRows) -> int:
+    """How many test rows are equal, features and target, to a training row.
+
+    Parameters
+    ----------
+    training, test : LabelledRows
+        Of the same columns.
+
+    Returns
+    -------
+    int
+        0 where they are less than 1 % of the test rows: tables of few values repeat themselves.
+    """
+    known, asked = (
+        rows.frame.with_columns(pl.Series("", rows.target)).hash_rows().to_numpy()
+        for rows in (training, test)
+    )
+    n_repeated = int(np.isin(asked, known).sum())
+    return n_repeated if n_repeated >= _REPEATED_SHARE * len(test) else 0

@@ -1,0 +1,75 @@
+"""Where results go: no model or report of something else is replaced unless that is asked for."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+from tabwright.errors import ArtifactError
+from tabwright.inference.fitted_model import load_fitted
+
+__all__ = ["check_model_output", "check_report_output"]
+
+_WAY_OUT = "give --overwrite, or another name"
+
+
+def check_model_output(path: Path, *, table: str, target: str, overwrite: bool) -> str | None:
+    """Refuse to replace a file that is no model of the same table and target.
+
+    Parameters
+    ----------
+    path : Path
+        Where the model goes.
+    table : str
+        What files made from the table are named after (`TableRequest.stem`).
+    target : str
+    overwrite : bool
+        Whether anything may be replaced.
+
+    Returns
+    -------
+    str or None
+        What will be replaced, in a sentence; None where there is no file.
+
+    Raises
+    ------
+    ValueError
+        If the file is of something else, and `overwrite` is False.
+    """
+    if not path.is_file():
+        return None
+    if overwrite:
+        return f"replacing {path}, as asked"
+    try:
+        card = load_fitted(path).card
+    except (ArtifactError, OSError) as error:
+        raise ValueError(
+            f"the model must not replace a file that is no model; got {path}; {_WAY_OUT}"
+        ) from error
+    for what, mine in (("target", target), ("table", table)):
+        theirs = card.get(what)
+        if theirs is not None and theirs != mine:
+            raise ValueError(
+                f"the model must not replace one of another {what}; {path} is of the {what} "
+                f"{theirs!r}, this one of {mine!r}; {_WAY_OUT}"
+            )
+    return f"replacing {path}, an earlier model of the same table and target"
+
+
+def check_report_output(path: Path, *, table: str, target: str, overwrite: bool) -> None:
+    """Refuse to replace a file that is no report on the same table and target.
+
+    Raises
+    ------
+    ValueError
+        If it is something else, and `overwrite` is False.
+    """
+    if overwrite or not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    own = ("tabwright", html.escape(f"Predicting {target}"), html.escape(Path(table).name))
+    if not all(part in text for part in own):
+        raise ValueError(
+            f"the report must not replace a file that is no report on {target!r} of {table}; got "
+            f"{path}; {_WAY_OUT}"
+        )

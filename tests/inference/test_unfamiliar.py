@@ -1,0 +1,68 @@
+"""What is said of cells unlike those of training."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tabwright import TabularClassifier
+from tabwright.encoding.encoder import TableEncoder
+from tabwright.inference.unfamiliar import UnfamiliarCells
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TableEncoder:
+    generator = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {
+            "height": generator.normal(1.7, 0.1, 300),
+            "count": generator.integers(10, 20, 300),
+            "city": generator.choice(["Rome", "Oslo", "Bern"], 300),
+            "flag": generator.integers(0, 2, 300).astype(bool),
+        }
+    )
+    model = TabularClassifier(max_epochs=1, n_members=1, hidden_dim=8, random_state=0)
+    return model.fit(frame, frame["height"] > 1.7).model_.encoder
+
+
+def _said(encoder: TableEncoder, *frames: pl.DataFrame) -> list[str]:
+    cells = UnfamiliarCells(encoder)
+    for frame in frames:
+        cells.add(frame)
+    return cells.sentences()
+
+
+def _rows(n_rows: int = 50, **columns: object) -> pl.DataFrame:
+    usual = {"height": 1.7, "count": 15, "city": "Rome", "flag": True}
+    return pl.DataFrame({name: [cell] * n_rows for name, cell in (usual | columns).items()})
+
+
+def test_usual_rows_need_no_word(encoder: TableEncoder) -> None:
+    assert _said(encoder, _rows()) == []
+    assert _said(encoder, _rows(height=None, city=None, flag=None)) == []
+
+
+def test_a_sentence_a_column_over_all_batches(encoder: TableEncoder) -> None:
+    unknown = _rows(city="Roma")
+    assert _said(encoder, unknown, unknown) == [
+        "city: all 100 cells are not among the levels that the model knows, e.g. 'Roma'; they "
+        "count as unknown"
+    ]
+    (height, city) = _said(encoder, unknown, _rows(n_rows=1, height=17.0))
+    assert height == "height: 1 of 51 cells is far past the range of training, e.g. 17.0"
+    assert city.startswith("city: 50 of 51 cells are not among")
+    # A few unknown levels are everyday.
+    assert _said(encoder, _rows(), _rows(n_rows=1, city="Roma")) == []
+
+
+def test_other_units_are_asked_about(encoder: TableEncoder) -> None:
+    (said,) = _said(encoder, _rows(height=170.0))
+    assert said == (
+        "height: all 50 cells are far past the range of training, e.g. 170.0; are these the same "
+        "units?"
+    )
+    (said,) = _said(encoder, _rows(count=24))
+    assert said == (
+        "count: all 50 cells are outside the range of training; are these the same units?"
+    )
