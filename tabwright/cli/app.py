@@ -52,8 +52,8 @@ app = typer.Typer(
     # Plain help: the panels of rich take a third of a small screen.
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="Neural networks for tables: from a CSV or Parquet file to a portable model.",
-    epilog=EXIT_CODES,
+    help="Neural networks for tables: from a CSV or Parquet file to a portable model. "
+    + EXIT_CODES,
 )
 
 
@@ -86,7 +86,9 @@ app.command(
 
 
 @app.command(
-    cls=BriefCommand, epilog="Example: tabwright predict churn.safetensors new.csv --keep customer"
+    cls=BriefCommand,
+    short_help="Predict labels and probabilities of new rows.",
+    epilog="Example: tabwright predict churn.safetensors new.csv --keep customer",
 )
 @takes_reading_options(roles=False)
 def predict(
@@ -248,15 +250,16 @@ def evaluate(
         column = target or fitted.card.get("target")
         if not isinstance(column, str):
             raise ValueError("the model does not record its target's name; give --target")
-        scores = score_table(
-            fitted,
-            table,
-            column,
-            weight=weight,
-            drop_null_target=drop_null_target,
-            intervals=intervals,
-            csv=reading().csv,
-        )
+        with waiting(as_json, f"scoring {table}"):
+            scores = score_table(
+                fitted,
+                table,
+                column,
+                weight=weight,
+                drop_null_target=drop_null_target,
+                intervals=intervals,
+                csv=reading().csv,
+            )
         if as_json:
             print_json(
                 {
@@ -281,6 +284,67 @@ def evaluate(
             f"{model.name} on {scores.n_rows:,} rows"
             + (left_out if scores.n_without_target else ""),
             scores.intervals,
+        )
+
+
+@app.command(
+    cls=BriefCommand,
+    short_help="Say which columns a model relies on.",
+    epilog="Example: tabwright importance churn.safetensors held_out.csv",
+)
+@takes_reading_options(roles=False)
+def importance(
+    model: ModelFile,
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="Labelled rows that had no part in training.")
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option("--target", "-t", metavar="COLUMN", help="Its labels; else as in training."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Shuffles of each column.")] = 5,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the shuffles.")] = 0,
+    as_json: JsonFlag = False,
+    help_all: HelpAll = False,
+    *,
+    reading: Callable[[], ReadingOptions],
+) -> None:
+    """Say how much worse the model gets when a column is shuffled (permutation importance).
+
+    In log-loss, or in RMSE in the target's unit, on at most 2,000 of the first 65,536 rows.
+    """
+    with readable_errors(as_json=as_json):
+        from tabwright.inference.fitted_model import load_fitted
+        from tabwright.workflows.predict import column_importance
+
+        fitted = load_fitted(model)
+        column = target or fitted.card.get("target")
+        if not isinstance(column, str):
+            raise ValueError("the model does not record its target's name; give --target")
+        with waiting(as_json, "shuffling columns"):
+            found = column_importance(
+                fitted, table, column, csv=reading().csv, n_repeats=repeats, random_state=seed
+            )
+        rows = list(zip(found.names, found.mean.tolist(), found.deviation.tolist(), strict=True))
+        loss = "rmse" if fitted.classes is None else "log_loss"
+        if as_json:
+            print_json(
+                {
+                    "loss": loss,
+                    "rows": found.n_rows,
+                    "repeats": found.n_repeats,
+                    "columns": [
+                        {"name": name, "mean": mean, "deviation": deviation}
+                        for name, mean, deviation in rows
+                    ],
+                }
+            )
+            return
+        show_grid(
+            ("column", f"rise of {loss}", "+/-"),
+            [(name, f"{mean:.4g}", f"{deviation:.2g}") for name, mean, deviation in rows],
+            title=f"{model.name} on {found.n_rows:,} rows, {found.n_repeats} shuffles a column",
+            right=(1, 2),
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -119,6 +121,9 @@ def compare(
     reading: Callable[[], ReadingOptions],
 ) -> None:
     """Cross-validate the modes beside tree ensembles and say which to use."""
+    # PyTorch and the tree libraries bring a pool of threads each: those of one that is done must
+    # not spin on the cores that the next one needs. Read when the libraries are loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with readable_errors(as_json=as_json), ExitStack() as stack:
         from tabwright.tables.column_uses import ColumnUses
         from tabwright.tables.labelled import TableRequest
@@ -158,6 +163,12 @@ def compare(
             print_json(_document(comparison))
         else:
             _show(comparison)
+            say(
+                "train it with\n  "
+                + shlex.join(
+                    ["tabwright", "train", table, "--target", target, "--mode", comparison.use]
+                )
+            )
 
 
 def _show(comparison: Comparison) -> None:

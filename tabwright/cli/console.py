@@ -64,6 +64,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 _MOST_LISTED = 12
+_PIPE_WIDTH = 10_000
 
 
 # What messages call an argument of Python, and the option that says it.
@@ -137,10 +138,12 @@ def show_grid(
         say(title, style="bold")
     grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for position, heading in enumerate(headings):
-        grid.add_column(heading, justify="right" if position in right else "left")
+        grid.add_column(heading, justify="right" if position in right else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
-    out.print(grid)
+    # A pipe has no width: names are not cut for it.
+    wide = out if out.is_terminal else Console(file=out.file, width=_PIPE_WIDTH, highlight=False)
+    wide.print(grid)
 
 
 def show_scores(
@@ -330,6 +333,7 @@ def counting_bar(silent: bool, what: str, total: int | None = None) -> Iterator[
     columns = [SpinnerColumn(), TextColumn(seen)]
     columns += [] if total is None else [BarColumn(bar_width=None)]
     columns += [TextColumn("{task.fields[text]}"), TimeElapsedColumn()]
+    columns += [] if total is None else [TextColumn("left:"), TimeRemainingColumn()]
     with Progress(*columns, console=err, transient=True, expand=total is not None) as bar:
         line = bar.add_task(what, total=total, text="")
 

@@ -35,10 +35,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 fault of tabwright, 2 invalid usage, 3 invalid table or model file, "
-    "4 file, package or memory missing, 130 interrupted."
-)
+EXIT_CODES = "Exit codes: 0 done, 1 fault, 2 usage, 3 data, 4 machine, 130 interrupted."
 
 # What errors of the library call an argument, and the option that it is here.
 _OPTIONS = {

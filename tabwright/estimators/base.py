@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import polars as pl
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import check_random_state, column_or_1d, estimator_html_repr
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
@@ -59,6 +60,8 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
     # What `distill` found of the student; other fits leave it away.
     fidelity_: FidelityReport
     n_features_in_: int
+    # Not of a model from a file.
+    fit_seconds_: float
 
     def _settings(self) -> FitSettings:
         parameters = self.get_params(deep=False)
@@ -334,6 +337,30 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         from tabwright.export.onnx import export_onnx
 
         return export_onnx(self.model_, path, check_rows=check_rows)
+
+    def _html_repr(self) -> str:
+        """What a notebook shows: of a fit task, rows, scores and time, then the parameters."""
+        shown: str = estimator_html_repr(self)
+        return f"<p>{html.escape(self._summary())}</p>{shown}" if hasattr(self, "model_") else shown
+
+    def _summary(self) -> str:
+        """The fit in a sentence."""
+        model = self.model_
+        card = model.card
+        target = f" of {card['target']!r}" if isinstance(card.get("target"), str) else ""
+        scored = "test" if "test" in model.metrics else "validation"
+        scores = ", ".join(
+            f"{name} {value:.4g}" for name, value in list(model.metrics.get(scored, {}).items())[:3]
+        )
+        parts = [
+            f"{model.settings.task}{target} by {model.settings.training_mode}, "
+            f"{len(model.members)} network(s)",
+            f"{card.get('n_training_rows', 0):,} training and "
+            f"{card.get('n_validation_rows', 0):,} validation rows",
+            f"{scored} {scores}" if scores else "",
+            f"{self.fit_seconds_:.1f} s" if hasattr(self, "fit_seconds_") else "",
+        ]
+        return "; ".join(part for part in parts if part)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from time import perf_counter
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
 
 from ai.ml.frameworks.pytorch.models import TrainingMode
+from tabwright.estimators.argument_hints import with_hints
 from tabwright.estimators.base import (
     Callbacks,
     EvalSet,
@@ -113,10 +115,13 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         With every default resolved.
     model_ : FittedModel
         All that the fit produced.
+    fit_seconds_ : float
+        How long `fit` took; not of a model from a file.
     """
 
     _task: Task = "classification"
 
+    @with_hints
     def __init__(
         self,
         training_mode: TrainingMode = "mlp_dense",
@@ -176,6 +181,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_hints
     def fit(
         self,
         X: Any,
@@ -236,6 +242,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         checkpoint: Checkpoint | None,
     ) -> Self:
         """`fit` to columns whose text was found to be written in these formats."""
+        started = perf_counter()
         settings, distillation = self._settings(), self._distillation()
         callback = self._callback(callbacks)
         frame, named = self._frame(X)
@@ -264,6 +271,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
                 checkpoint=checkpoint,
             )
             self._remember(model)
+            self.fit_seconds_ = perf_counter() - started
             callback.on_end(model)
         remove_finished(checkpoint, model)
         return self

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from time import perf_counter
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
 
 from ai.ml.frameworks.pytorch.models import TrainingMode
+from tabwright.estimators.argument_hints import with_hints
 from tabwright.estimators.base import (
     Callbacks,
     EvalSet,
@@ -37,6 +39,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
 
     _task: Task = "regression"
 
+    @with_hints
     def __init__(
         self,
         training_mode: TrainingMode = "mlp_dense",
@@ -88,6 +91,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_hints
     def fit(
         self,
         X: Any,
@@ -116,6 +120,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         checkpoint: Checkpoint | None,
     ) -> Self:
         """`fit` to columns whose text was found to be written in these formats."""
+        started = perf_counter()
         settings, distillation = self._settings(), self._distillation()
         callback = self._callback(callbacks)
         frame, named = self._frame(X)
@@ -142,6 +147,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
                 checkpoint=checkpoint,
             )
             self._remember(model)
+            self.fit_seconds_ = perf_counter() - started
             callback.on_end(model)
         remove_finished(checkpoint, model)
         return self

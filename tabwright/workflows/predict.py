@@ -22,6 +22,7 @@ from tabwright.inference.row_sketch import SeenRows
 from tabwright.inference.scoring import prediction_frame, score_output
 from tabwright.inference.unfamiliar import UnfamiliarCells
 from tabwright.metrics import classification_intervals, regression_intervals
+from tabwright.report.importance import Importance, permutation_importance
 from tabwright.tables import (
     MISSING_MARKERS,
     CsvFormat,
@@ -32,7 +33,13 @@ from tabwright.tables import (
     table_dtypes,
 )
 
-__all__ = ["TableScores", "iter_predictions", "score_table", "with_threshold"]
+__all__ = [
+    "TableScores",
+    "column_importance",
+    "iter_predictions",
+    "score_table",
+    "with_threshold",
+]
 
 _BATCH_ROWS = 65_536
 
@@ -157,6 +164,61 @@ def _shortened(
             ]
         )
     return piece[:, :n_kept].hstack(predictions.get_columns()) if n_kept else predictions
+
+
+def column_importance(
+    model: FittedModel,
+    table: str,
+    target: str,
+    *,
+    csv: CsvFormat | None = None,
+    n_repeats: int = 5,
+    random_state: int = 0,
+) -> Importance:
+    """Permutation importance of the columns on the first rows of a labelled table.
+
+    Parameters
+    ----------
+    model : FittedModel
+    table : str
+        A file, folder or pattern.
+    target : str
+        Its column of labels or values; rows without one are left out.
+    csv : CsvFormat, optional
+        How a CSV file is written, where it cannot tell by itself.
+    n_repeats : int, default=5
+        Shuffles of each column.
+    random_state : int, default=0
+
+    Returns
+    -------
+    Importance
+
+    Raises
+    ------
+    TableError
+        If a column is missing, a label was unknown in training, or no row has a target.
+    """
+    reading = _Reading.of(model, table, others=[target], csv=csv, typed=True)
+    batch = next(iter(reading.batches(_BATCH_ROWS)))
+    column = batch.frame.get_column(target)
+    cells = column.alias("")
+    known = (cells.fill_nan(None) if cells.dtype.is_float() else cells).is_not_null()
+    if not known.any():
+        raise TableError(f"no row of {table} has a {target!r}; name the column of the labels")
+    column = column.filter(known)
+    if model.classes is None:
+        true = regression_target(column)
+    else:
+        true = labels_to_codes(column, model.classes, where=f"the column {target!r}")
+    with batch.in_place() as features:
+        return permutation_importance(
+            Predictor(model),
+            features.filter(known),
+            true,
+            n_repeats=n_repeats,
+            random_state=random_state,
+        )
 
 
 def with_threshold(model: FittedModel, threshold: float) -> FittedModel:

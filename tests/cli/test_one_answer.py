@@ -270,3 +270,27 @@ def test_quiet_prints_the_results(tmp_path: Path) -> None:
     assert "log_loss" in said
     assert "read 300 rows" not in said
     assert "saved" not in said
+
+
+def test_importance_names_the_column_that_matters_first(tmp_path: Path) -> None:
+    table, model = _labelled(tmp_path / "t.csv"), str(tmp_path / "m.safetensors")
+    words = ("--epochs", "30", "--members", "1", "--quiet")
+    _run("train", str(table), "-t", "label", "--drop", "price", "-o", model, *words)
+    found = json.loads(_run("importance", model, str(table), "--json"))
+    assert found["loss"] == "log_loss"
+    assert [column["name"] for column in found["columns"]] == ["size", "kind"]
+    assert found["columns"][0]["mean"] > 0.02
+    shown = _run("importance", model, str(table), "--repeats", "2").splitlines()
+    assert shown[0] == "m.safetensors on 300 rows, 2 shuffles a column"
+    assert shown[2].startswith("size")
+
+
+def test_names_are_whole_in_a_pipe(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    name = "a_column_" + "of_a_long_name_" * 8
+    pl.read_csv(_labelled(table)).rename({"size": name}).write_csv(table)
+    model = str(tmp_path / "m.safetensors")
+    _run("train", str(table), "-t", "label", "--drop", "price", "-o", model, *FAST)
+    assert any(
+        line.startswith(f"{name} ") for line in _run("importance", model, str(table)).splitlines()
+    )
