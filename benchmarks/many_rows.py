@@ -40,6 +40,8 @@ def _peers(frame: Any, y: np.ndarray, n_train: int, threads: int) -> list[Conten
     from catboost import CatBoostClassifier
     from lightgbm import LGBMClassifier
 
+    # LightGBM refuses some characters in names.
+    frame = frame.set_axis([f"c{k}" for k in range(frame.shape[1])], axis=1)
     text = [name for name in frame.columns if name not in frame.select_dtypes("number").columns]
     as_text = frame.copy()
     as_text[text] = as_text[text].astype(object).where(as_text[text].notna(), "missing").astype(str)
