@@ -78,6 +78,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     folders = [ROOT / prefix for prefix in PREFIXES]
     files = [path for folder in folders for path in folder.rglob("*") if path.suffix in SOURCE]
     files += [folder / "py.typed" for folder in folders]
+    files.append(ROOT / "tabwright" / "serving" / "page.html")
     compiled = {name for name in held if name.endswith((".so", ".pyd"))}
     assert held - compiled == {path.relative_to(ROOT).as_posix() for path in files}
     assert {prefix + "py.typed" for prefix in PREFIXES} <= held

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -35,7 +34,6 @@ from tabwright.serving.rows import answer_rows, to_json
 
 __all__ = ["Limits", "make_app"]
 
-_log = logging.getLogger("tabwright.serving")
 _JSON = "application/json"
 _HEADER_LENGTH = "inference-header-content-length"
 # A body so short is parsed and predicted in about the time that a thread takes to start on it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import polars as pl
 import pytest
 import tritonclient.http as triton
 
+from tabwright.serving.app import make_app
+from tabwright.serving.registry import ModelRegistry
 from tests.golden.rows import Golden, read_golden
 from tests.serving.servers import GOLDEN, ROOT, Reply, Server, serving
 
@@ -442,3 +445,30 @@ def test_it_binds_to_loopback_unless_told(server: Server) -> None:
     for address in addresses:
         with pytest.raises(OSError, match="refused"):
             socket.create_connection((str(address), int(port)), timeout=5)
+
+
+def test_a_fault_of_the_server_is_for_its_log_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = ModelRegistry({"own": GOLDEN / "binary-mlp.safetensors"})
+    app = make_app(registry)
+
+    def fail(*_: object) -> bytes:
+        raise RuntimeError(f"what nobody outside may see: {ROOT}")
+
+    monkeypatch.setattr("tabwright.serving.app.answer_rows", fail)
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    path = "/v1/models/own/predict"
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
+    scope |= {"query_string": b"", "headers": [(b"content-type", b"application/json")]}
+    # The error goes on to the server, which logs it.
+    with pytest.raises(RuntimeError, match="nobody outside"):
+        asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 500
+    body = b"".join(message.get("body", b"") for message in sent)
+    assert json.loads(body) == {"error": "the server failed at this request; its log says why"}
