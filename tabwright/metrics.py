@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 _MAX_BINS = 15
 _ROWS_PER_BIN = 10
 _CHUNK_WEIGHTS = 2_000_000
+# What a score can be, where that is not 0 to 1.
+_RANGES = {
+    "log_loss": (0.0, math.inf),
+    "brier": (0.0, 2.0),
+    "rmse": (0.0, math.inf),
+    "mae": (0.0, math.inf),
+    "r2": (-math.inf, 1.0),
+}
 
 
 def score_classification(
@@ -90,9 +98,10 @@ def classification_intervals(
     """Bootstrap intervals of the scores of `score_classification`.
 
     Percentile bootstrap over rows (Efron and Tibshirani, "An Introduction to the Bootstrap",
-    1993, section 13.3); the bins of the calibration errors stay those of the given rows, and
-    resamples that leave a score undefined do not count for it. Both calibration errors are
-    absolute values of noise near 0, so their intervals can lie above a perfect model's value.
+    1993, section 13.3), moved so that the median of the resamples is the score itself: a
+    resample has rows twice, which raises calibration errors and the average precision, and an
+    interval that is not moved may lie beside its own score. The bins of the calibration errors
+    stay those of the given rows, and resamples that leave a score undefined do not count for it.
 
     Parameters
     ----------
@@ -112,6 +121,49 @@ def classification_intervals(
     """
     y, p, weight = _checked_classification(codes, proba, sample_weight)
     metrics = _classification_metrics(y, p, weight, predicted, wanted_precision)
+    return _intervals(metrics, weight, coverage, n_resamples, random_state)
+
+
+def score_decisions(
+    codes: ArrayLike,
+    predicted: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    positive: int = 1,
+) -> dict[str, float]:
+    """Precision, recall and F1 of decisions between two classes.
+
+    Parameters
+    ----------
+    codes, predicted : array-like of shape (n,), int
+        True and predicted classes, 0 or 1.
+    sample_weight : array-like of shape (n,), optional
+        Weights of the rows; a weight of 2 equals a row twice.
+    positive : {0, 1}
+        The class that is looked for.
+
+    Returns
+    -------
+    dict of str to float
+        `precision`, `recall` and `f1`. One that the rows leave undefined is left out: precision
+        where nothing is predicted positive, recall where nothing is.
+    """
+    metrics, weight = _decision_metrics(codes, predicted, sample_weight, positive)
+    return _values(metrics, weight)
+
+
+def decision_intervals(
+    codes: ArrayLike,
+    predicted: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    positive: int = 1,
+    coverage: float = 0.95,
+    n_resamples: int = 1000,
+    random_state: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals of `score_decisions`; see `classification_intervals`."""
+    metrics, weight = _decision_metrics(codes, predicted, sample_weight, positive)
     return _intervals(metrics, weight, coverage, n_resamples, random_state)
 
 
@@ -330,6 +382,33 @@ def _classification_metrics(
     return metrics
 
 
+def _decision_metrics(
+    codes: ArrayLike, predicted: ArrayLike, sample_weight: ArrayLike | None, positive: int
+) -> tuple[dict[str, Metric], FloatArray]:
+    true, said = np.asarray(codes) == positive, np.asarray(predicted) == positive
+    if true.ndim != 1 or said.shape != true.shape:
+        raise ValueError(
+            f"codes and predicted must have the same shape (n,); got {true.shape} and {said.shape}"
+        )
+    weight = _checked_weight(sample_weight, len(true))
+    hits = (true & said).astype(np.float64)
+
+    def ratio(below: FloatArray) -> Metric:
+        def metric(weights: FloatArray) -> FloatArray:
+            mass = weights @ below
+            return np.where(mass > 0.0, (weights @ hits) / np.where(mass > 0.0, mass, 1.0), np.nan)
+
+        return metric
+
+    halves = (true.astype(np.float64) + said) / 2.0
+    metrics = {
+        "precision": ratio(said.astype(np.float64)),
+        "recall": ratio(true.astype(np.float64)),
+        "f1": ratio(halves),
+    }
+    return metrics, weight
+
+
 def _regression_metrics(y: FloatArray, prediction: FloatArray) -> dict[str, Metric]:
     # In units of a power of two, which is exact: the square of 1e300 would overflow.
     largest = max(float(np.abs(y).max(initial=0.0)), float(np.abs(prediction).max(initial=0.0)))
@@ -391,7 +470,9 @@ def _intervals(
         values = np.concatenate(drawn[name])
         values = values[~np.isnan(values)]
         if len(values):
-            low, high = np.quantile(values, [tail, 1.0 - tail])
+            low, middle, high = np.quantile(values, [tail, 0.5, 1.0 - tail])
+            ends = np.array([low, high]) + known[name] - middle
+            low, high = np.clip(ends, *_RANGES.get(name, (0.0, 1.0)))
             intervals[name] = (float(low), float(high))
     return intervals
 

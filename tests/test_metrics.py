@@ -270,3 +270,45 @@ def test_refusals() -> None:
         score_classification([0], p, predicted=[0, 0])
     with pytest.raises(ValueError, match="n_bins must be at least 1; got 0"):
         calibration_error([0], p, n_bins=0)
+
+
+def test_decisions_are_scored_as_scikit_learn_does() -> None:
+    from sklearn.metrics import f1_score, precision_score, recall_score
+
+    from tabwright.metrics import score_decisions
+
+    generator = np.random.default_rng(0)
+    codes, said = generator.integers(0, 2, size=(2, 80))
+    weight = generator.uniform(0.1, 2.0, size=80)
+    for positive in (0, 1):
+        own = score_decisions(codes, said, weight, positive=positive)
+        for name, score in (
+            ("precision", precision_score),
+            ("recall", recall_score),
+            ("f1", f1_score),
+        ):
+            theirs = score(codes, said, sample_weight=weight, pos_label=positive)
+            assert own[name] == pytest.approx(theirs)
+    assert "precision" not in score_decisions([0, 1], [0, 0])
+    assert "recall" not in score_decisions([0, 0], [0, 1])
+    with pytest.raises(ValueError, match="the same shape"):
+        score_decisions([0, 1], [0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_score_lies_outside_its_interval(seed: int) -> None:
+    from tabwright.metrics import decision_intervals, score_decisions
+
+    generator = np.random.default_rng(seed)
+    p = generator.uniform(size=150)
+    codes = (generator.uniform(size=150) < p).astype(int)
+    proba = np.column_stack([1 - p, p])
+    scores = score_classification(codes, proba)
+    intervals = classification_intervals(codes, proba, n_resamples=200)
+    scores |= score_decisions(codes, p > 0.5)
+    intervals |= decision_intervals(codes, p > 0.5, n_resamples=200)
+    assert set(scores) == set(intervals)
+    for name, value in scores.items():
+        low, high = intervals[name]
+        assert low <= value <= high, name
+        assert low < high, name

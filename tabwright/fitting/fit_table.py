@@ -193,6 +193,8 @@ def fit_table(
     if on_start is not None:
         on_start(recipe.settings, len(rows), len(validation))
     model = recipe.fit(rows, held_out, checkpoint)
+    if held_out.spare is not None and len(held_out.spare):
+        model = replace(model, card={**model.card, "n_interval_rows": len(held_out.spare)})
     if decision is not None:
         model = with_decision(model, held_out.rows, decision)
     if settings.refit and len(validation) and model.card["stopped"] != "interrupted":

@@ -5,12 +5,25 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from tabwright.calibration.decisions import DecisionRule
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.metrics import score_classification, score_regression
+from tabwright.metrics import (
+    score_classification,
+    score_constant,
+    score_decisions,
+    score_regression,
+)
 from tabwright.tables import labels_to_codes, regression_target
 
-__all__ = ["prediction_frame", "score_frame", "score_output", "score_rows", "scores_of"]
+__all__ = [
+    "prediction_frame",
+    "score_frame",
+    "score_output",
+    "score_rows",
+    "scores_of",
+    "trivial_scores",
+]
 
 
 def prediction_frame(
@@ -169,3 +182,34 @@ def score_frame(
     known = regression_target(column) if classes is None else labels_to_codes(column, classes)
     weights = None if weight is None else frame[weight].cast(pl.Float64).to_numpy()
     return score_rows(predictor, frame, known, weights, rows="rows")["rows"]
+
+
+def trivial_scores(
+    model: FittedModel, target: np.ndarray, sample_weight: np.ndarray | None = None
+) -> dict[str, float]:
+    """Scores of answering every row with the training rows' class shares, or their mean.
+
+    Parameters
+    ----------
+    model : FittedModel
+        Its decision rule, where it has one, gives the labels here too.
+    target : ndarray of shape (n_rows,)
+        Class codes, int64, or values, float64.
+    sample_weight : ndarray of shape (n_rows,), float64, optional
+
+    Raises
+    ------
+    ValueError
+        If a classifier does not hold its class prior.
+    """
+    if model.target is not None:
+        return score_constant(target, model.target.mean, sample_weight)
+    if model.class_prior is None:
+        raise ValueError("a classifier must hold its class prior; fit it with fit_table")
+    proba = np.tile(model.class_prior, (len(target), 1))
+    predicted = (model.decision or DecisionRule()).apply(proba)
+    scores = score_classification(target, proba, sample_weight, predicted=predicted)
+    if proba.shape[1] == 2:
+        positive = 1 if model.decision is None else model.decision.positive
+        scores |= score_decisions(target, predicted, sample_weight, positive=positive)
+    return scores

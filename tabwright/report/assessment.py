@@ -1,8 +1,7 @@
 """What a report says about a model, as numbers: scores, intervals, baselines, the hardest rows.
 
-All of it comes from labelled rows that had no part in training. How it is shown is
-`report/write.py`'s
-affair.
+All of it comes from labelled rows that had no part in training. How it is shown is told in
+`report/write.py`.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ from numpy.typing import NDArray
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
+from tabwright.inference.scoring import trivial_scores
 from tabwright.metrics import (
     classification_intervals,
+    decision_intervals,
     regression_intervals,
     row_log_loss,
-    score_class_prior,
     score_classification,
-    score_constant,
+    score_decisions,
     score_regression,
 )
 from tabwright.report.importance import Importance, permutation_importance
@@ -33,6 +33,7 @@ __all__ = ["Assessment", "Gain", "Scored", "assess"]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_FIRST = ("auc", "precision", "recall", "f1", "average_precision", "accuracy")
 _RESAMPLES = (200, 1000)
 # Rows times classes times resamples: past it there are fewer resamples.
 _RESAMPLED_CELLS = 30_000_000
@@ -159,14 +160,25 @@ def assess(
     output, losses = _losses(predictor, frame, target)
     predicted = output if model.classes is None else rule.apply(output)
     own = "Model" if model.settings.training_mode != "linear_glm_baseline" else "Model (linear)"
-    scored = [_scored(own, target, output, predicted, sample_weight, n_resamples, random_state)]
+    positive = rule.positive
+    scored = [
+        _scored(own, target, output, predicted, sample_weight, n_resamples, random_state, positive)
+    ]
     gain = None
     if linear is not None:
         other, other_losses = _losses(Predictor(linear), frame, target)
-        said = other if linear.classes is None else other.argmax(axis=1)
+        # By the model's rule: labels by another threshold could not be compared.
+        said = other if linear.classes is None else rule.apply(other)
         scored.append(
             _scored(
-                "Linear baseline", target, other, said, sample_weight, n_resamples, random_state
+                "Linear baseline",
+                target,
+                other,
+                said,
+                sample_weight,
+                n_resamples,
+                random_state,
+                positive,
             )
         )
         gain = _gain(
@@ -216,7 +228,9 @@ def _scored(
     weight: FloatArray | None,
     n_resamples: int,
     random_state: int,
+    positive: int,
 ) -> Scored:
+    """Scores and intervals; those that people ask for first come first."""
     if output.ndim == 1:
         return Scored(
             title,
@@ -225,27 +239,37 @@ def _scored(
                 target, output, weight, n_resamples=n_resamples, random_state=random_state
             ),
         )
-    return Scored(
-        title,
-        score_classification(target, output, weight, predicted=predicted),
-        classification_intervals(
+    scores = score_classification(target, output, weight, predicted=predicted)
+    intervals = classification_intervals(
+        target,
+        output,
+        weight,
+        predicted=predicted,
+        n_resamples=n_resamples,
+        random_state=random_state,
+    )
+    if output.shape[1] == 2:
+        scores |= score_decisions(target, predicted, weight, positive=positive)
+        intervals |= decision_intervals(
             target,
-            output,
+            predicted,
             weight,
-            predicted=predicted,
+            positive=positive,
             n_resamples=n_resamples,
             random_state=random_state,
-        ),
-    )
+        )
+        scores = {name: scores[name] for name in sorted(scores, key=_place)}
+    return Scored(title, scores, intervals)
+
+
+def _place(name: str) -> int:
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
 def _trivial(model: FittedModel, target: np.ndarray, weight: FloatArray | None) -> Scored:
     """The training rows' class shares or mean target for every row."""
-    if model.target is not None:
-        return Scored("Training mean", score_constant(target, model.target.mean, weight), {})
-    if model.class_prior is None:
-        raise ValueError("a classifier must hold its class prior; fit it with fit_table")
-    return Scored("Class shares", score_class_prior(target, model.class_prior, weight), {})
+    title = "Training mean" if model.classes is None else "Class shares"
+    return Scored(title, trivial_scores(model, target, weight), {})
 
 
 def _gain(

@@ -105,7 +105,7 @@ def table(
             [
                 element("th", cell, scope="row", class_=style[0])
                 if i == 0
-                else element("td", cell, class_=style[i])
+                else element("td", cell, class_=style[i], data_label=head[i] or None)
                 for i, cell in enumerate(row)
             ],
         )

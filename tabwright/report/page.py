@@ -59,7 +59,7 @@ th,td{text-align:left;vertical-align:top;padding:.36rem .7rem .36rem 0;
 border-bottom:1px solid var(--plot-grid);unicode-bidi:isolate}
 thead th{border-bottom:1px solid var(--line);font-weight:600;vertical-align:bottom;
 color:var(--plot-muted)}
-tbody th{font-weight:550;overflow-wrap:anywhere;min-width:6.5rem;max-width:18rem}
+tbody th{font-weight:550;overflow-wrap:break-word;min-width:6.5rem;max-width:18rem}
 .num{text-align:right;font-variant-numeric:tabular-nums}
 tbody .num,tbody .num small{white-space:nowrap}
 td small,th small{display:block;color:var(--plot-muted);font-size:.85em;font-weight:400}
@@ -78,7 +78,15 @@ summary{cursor:pointer;color:var(--link);font-size:.92rem}
 .note{border-left:3px solid var(--plot-orange);padding:.1rem 0 .1rem .8rem}
 footer{color:var(--plot-muted);padding:.4rem 0 2.5rem}
 @media(max-width:34rem){dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}
-main>section{padding:1rem}}
+main>section{padding:.9rem}.wrap{padding:0 .7rem}
+table,caption,tbody,tr,tbody th,tbody td{display:block}thead{display:none}
+tbody tr{border-bottom:1px solid var(--line);padding:.3rem 0}
+tbody th,tbody td,.cells tbody th,.cells td{border:0;padding:.12rem 0;max-width:none;
+text-align:left;white-space:normal}
+tbody td{display:grid;grid-template-columns:minmax(6rem,40%) minmax(0,1fr);gap:0 .6rem}
+tbody td:before{content:attr(data-label);color:var(--plot-muted);grid-row:1/span 2;text-align:left}
+.tiles{grid-template-columns:1fr 1fr;gap:.5rem}.tiles b{font-size:1.4rem}
+tbody td small,tbody td .more{grid-column:2}}
 @media print{@page{size:A4;margin:14mm 13mm}
 body{background:#fff;font-size:10pt}.wrap{max-width:none;padding:0}header{padding-top:0}
 nav,.skip{display:none}main>section{border:0;border-top:1px solid var(--line);border-radius:0;

@@ -77,7 +77,7 @@ def plot_learning_curves(
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(7.4, 3.6)
+    figure = new_figure(5.2, 3.3)
     axes = styled(figure.subplots(), x="Epoch", y=f"Loss ({unit})")
     smallest, largest = math.inf, 0.0
     for key, label, colour, dashes in (
@@ -127,8 +127,9 @@ def plot_predicted_true(
     sample_weight: ArrayLike | None = None,
     *,
     name: str = "target",
+    stacked: bool = False,
 ) -> Figure:
-    """Predicted against true values, and residuals against predictions.
+    """True against predicted values, and errors (predicted less true) against predictions.
 
     Parameters
     ----------
@@ -138,12 +139,14 @@ def plot_predicted_true(
         Weights of the rows.
     name : str
         What is predicted, with its unit where it has one.
+    stacked : bool
+        One panel above the other, for narrow pages.
 
     Returns
     -------
     Figure
-        Up to 600 rows as dots, more as shades of their weight. In the right panel the median of
-        the residuals and the range of the middle 80 % of them, in ten bins of equal weight.
+        Up to 600 rows as dots, more as shades of their weight. In the second panel the median of
+        the errors and the range of the middle 80 % of them, in ten bins of equal weight.
     """
     true = np.asarray(y, dtype=np.float64)
     said = np.asarray(prediction, dtype=np.float64)
@@ -151,8 +154,8 @@ def plot_predicted_true(
     used = weight > 0
     true, said, weight = true[used], said[used], weight[used]
     title = plain(name, 36)
-    figure = new_figure(8.6, 4.1)
-    left, right = figure.subplots(1, 2)
+    figure = new_figure(*((5.2, 8.0) if stacked else (8.6, 4.1)))
+    left, right = figure.subplots(*((2, 1) if stacked else (1, 2)))
     low, high = float(min(true.min(), said.min())), float(max(true.max(), said.max()))
     margin = 0.03 * (high - low) or 1.0
     styled(left, x=f"Predicted {title}", y=f"True {title}")
@@ -160,11 +163,11 @@ def plot_predicted_true(
     left.plot([low, high], [low, high], color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
     left.set_xlim(low - margin, high + margin)
     left.set_ylim(low - margin, high + margin)
-    residual = true - said
-    styled(right, x=f"Predicted {title}", y="Residual (true less predicted)")
-    add_cloud(right, said, residual, weight)
+    error = said - true
+    styled(right, x=f"Predicted {title}", y="Error (predicted less true)")
+    add_cloud(right, said, error, weight)
     right.axhline(0.0, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
-    centre, lower, median, upper = _bands(said, residual, weight)
+    centre, lower, median, upper = _bands(said, error, weight)
     if len(centre) > 1:
         right.plot(centre, median, color=ORANGE, linewidth=1.8, label="median")
         for k, edge in enumerate((lower, upper)):
@@ -208,7 +211,7 @@ def plot_importance(
     """
     values = np.asarray(mean, dtype=np.float64)
     order = np.argsort(-values, kind="stable")[:limit]
-    figure = new_figure(7.4, 0.9 + 0.27 * max(len(order), 2))
+    figure = new_figure(5.2, 0.9 + 0.27 * max(len(order), 2))
     axes = styled(figure.subplots(), x=f"Rise of the loss when shuffled ({unit})", y="", grid="x")
     places = np.arange(len(order), dtype=np.float64)
     axes.barh(places, values[order], height=0.68, color=BLUE)
@@ -216,7 +219,7 @@ def plot_importance(
         spread = np.asarray(deviation, dtype=np.float64)[order]
         axes.hlines(places, values[order] - spread, values[order] + spread, color=INK, linewidth=1)
     axes.axvline(0.0, color=MUTED, linewidth=1)
-    axes.set_yticks(places, labels=[plain(names[i], 34) for i in order], parse_math=False)
+    axes.set_yticks(places, labels=[plain(names[i], 24) for i in order], parse_math=False)
     axes.tick_params(axis="y", colors=INK, length=0)
     axes.spines["left"].set_visible(False)
     axes.set_ylim(len(order) - 0.4, -0.6)

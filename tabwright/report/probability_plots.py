@@ -100,9 +100,9 @@ def plot_reliability(
     end = max(float(high.max()), float(bins.mean_probability.max())) * 1.08
     # A rare event needs its own scale.
     limit = 1.0 if end > 0.5 else end
-    figure = new_figure(5.6, 5.4)
+    figure = new_figure(5.2, 5.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1.0])
-    styled(above, x="", y=f"Observed frequency of {plain(name, 40)}")
+    styled(above, x="", y=f"Observed frequency of {plain(name, 28)}")
     above.plot([0, limit], [0, limit], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
     above.vlines(bins.mean_probability, low, high, color=BLUE, linewidth=1.4)
     above.plot(
@@ -118,7 +118,7 @@ def plot_reliability(
     above.set_ylim(0, limit * 1.02)
     counts, edges = np.histogram(p, bins=20, range=(0.0, limit), weights=weight)
     shown = bool(np.all(weight == 1.0))
-    styled(below, x=f"Predicted probability of {plain(name, 40)}", y="Rows" if shown else "Weight")
+    styled(below, x=f"Predicted probability of {plain(name, 28)}", y="Rows" if shown else "Weight")
     add_bars(below, edges, counts, BLUE)
     below.set_ylim(0, max(float(counts.max()) * 1.1, 1e-300))
     group_thousands(below, "y")
@@ -154,6 +154,7 @@ def plot_precision_recall(
     *,
     threshold: float | None = None,
     name: str = "the event",
+    stacked: bool = False,
 ) -> Figure:
     """Precision against recall, and both against the threshold, with the chosen one.
 
@@ -169,6 +170,8 @@ def plot_precision_recall(
         The one in use, marked in both panels.
     name : str
         What the positive class is called.
+    stacked : bool
+        One panel above the other, for narrow pages.
 
     Raises
     ------
@@ -181,8 +184,8 @@ def plot_precision_recall(
     order = thinned(curve.thresholds, curve.precision, curve.recall)
     recall = np.append(curve.recall[order], 0.0)
     precision = np.append(curve.precision[order], curve.precision[-1])
-    figure = new_figure(8.6, 3.9)
-    left, right = figure.subplots(1, 2)
+    figure = new_figure(*((5.2, 7.4) if stacked else (8.6, 3.9)))
+    left, right = figure.subplots(*((2, 1) if stacked else (1, 2)))
     styled(left, x="Recall (share of positives found)", y="Precision (share of alarms that hold)")
     left.step(recall, precision, where="pre", color=BLUE, linewidth=1.8)
     share = float(weight[hit].sum() / weight.sum())
@@ -197,7 +200,7 @@ def plot_precision_recall(
     )
     left.set_xlim(0, 1.01)
     left.set_ylim(0, 1.03)
-    styled(right, x=f"Threshold on the probability of {plain(name, 30)}", y="Score")
+    styled(right, x=f"Threshold on the probability of {plain(name, 24)}", y="Score")
     lines: tuple[tuple[str, FloatArray, str, Any], ...] = (
         ("precision", curve.precision, BLUE, "-"),
         ("recall", curve.recall, ORANGE, (0, (6, 2))),
@@ -259,7 +262,7 @@ def plot_accuracy_by_confidence(
     curve = threshold_curve(right, p, weight)
     kept = _kept_share(curve.thresholds, p, weight)
     order = thinned(curve.thresholds, curve.precision, kept)
-    figure = new_figure(5.6, 3.9)
+    figure = new_figure(5.2, 3.7)
     axes = styled(
         figure.subplots(), x="Least probability of the predicted class to act on", y="Share"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,13 +19,16 @@ from tabwright.report.plots import (
     plot_confusion,
     plot_precision_recall,
     plot_reliability,
+    wilson_interval,
 )
 
 __all__ = [
+    "calibration_answer",
     "class_name",
     "decision_section",
     "implied_threshold",
     "probability_section",
+    "rule_text",
     "target_title",
 ]
 
@@ -46,7 +50,7 @@ def target_title(model: FittedModel) -> str:
 def probability_section(model: FittedModel, found: Assessment) -> Section:
     """Whether the probabilities are what they say, and precision and recall by threshold."""
     said = model.card.get("calibration")
-    body: list[Node] = []
+    body: list[Node] = [element("p", calibration_answer(model, found))]
     if isinstance(said, str) and said:
         body.append(element("p", "Calibration on the validation rows: ", said, "."))
     if found.output.shape[1] == 2:
@@ -55,7 +59,9 @@ def probability_section(model: FittedModel, found: Assessment) -> Section:
         name = f"{target_title(model)} = {class_name(model, positive)}"
         body += _reliability(event, p, found, name)
         if _mass(event, found) > 0:
-            figure = plot_precision_recall(event, p, found.weight, threshold=threshold, name=name)
+            figure = plot_precision_recall(
+                event, p, found.weight, threshold=threshold, name=name, stacked=True
+            )
             at = "" if threshold is None else f"; marked: threshold {threshold:.3g}"
             body += [
                 element("h3", "Precision, recall and the threshold"),
@@ -88,6 +94,39 @@ def probability_section(model: FittedModel, found: Assessment) -> Section:
             ),
         ]
     return Section("probabilities", "Are the probabilities right?", body)
+
+
+def calibration_answer(model: FittedModel, found: Assessment) -> str:
+    """A sentence: are the probabilities right?"""
+    if found.output.shape[1] == 2:
+        _, positive = implied_threshold(found.rule)
+        event, p = found.target == positive, found.output[:, positive]
+        what = f"of “{class_name(model, positive)[:40]}”"
+    else:
+        event, p = found.output.argmax(axis=1) == found.target, found.output.max(axis=1)
+        what = "of the most probable class"
+    bins = diagram_bins(event, p, found.weight)
+    low, high = wilson_interval(bins.frequency, bins.mass)
+    inside = (bins.mean_probability >= low) & (bins.mean_probability <= high)
+    n_bins, n_outside = len(inside), int((~inside).sum())
+    weight = np.ones(len(p)) if found.weight is None else found.weight
+    mean, share = np.average(p, weights=weight), np.average(event, weights=weight)
+    # One in twenty 95 % intervals misses by chance.
+    by_chance = 1.0 - sum(
+        math.comb(n_bins, k) * 0.05**k * 0.95 ** (n_bins - k) for k in range(n_outside)
+    )
+    if by_chance >= 0.01:
+        start = f"The probabilities {what} are right as far as these rows can tell"
+    else:
+        side = "too high" if mean > share else "too low"
+        start = f"The probabilities {what} are not right, on the whole {side}"
+        if abs(mean - share) < 0.005:
+            start = f"The probabilities {what} are not right, though their mean is"
+    return (
+        f"{start}: in {n_bins - n_outside:,} of {n_bins:,} bins the observed frequency agrees with "
+        f"the predicted probability (95 % intervals), and the mean probability is {mean:.3f} "
+        f"where {share:.3f} of the rows came true."
+    )
 
 
 def implied_threshold(rule: DecisionRule) -> tuple[float | None, int]:
@@ -151,7 +190,7 @@ def decision_section(model: FittedModel, found: Assessment) -> Section:
     counts = confusion_counts(found.target, found.predicted, len(labels), found.weight)
     hits = float(np.trace(counts))
     body: list[Node] = [
-        element("p", "Decided by: ", _rule_text(model, found.rule), "."),
+        element("p", "Decided by: ", rule_text(model), "."),
         chart(
             plot_confusion(found.target, found.predicted, labels, found.weight),
             key="confusion",
@@ -168,7 +207,9 @@ def decision_section(model: FittedModel, found: Assessment) -> Section:
     return Section("decisions", "Right and wrong decisions", body)
 
 
-def _rule_text(model: FittedModel, rule: DecisionRule) -> Node:
+def rule_text(model: FittedModel) -> Node:
+    """How labels are decided."""
+    rule = model.decision or DecisionRule()
     if rule.kind == "threshold":
         name = class_name(model, rule.positive)
         return [short(name, 60), f" where its probability is at least {rule.threshold:.4g}"]

@@ -1,8 +1,7 @@
 """The parts of a report, each as one `Section`: what is said and shown about a model.
 
 The numbers come from `report/assessment.py` and from the model itself, charts from
-`report/plots.py`; every
-name, label and cell goes through `report/markup.py`, which escapes it.
+`report/plots.py`; every name, label and cell goes through `report/markup.py`, which escapes it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from tabwright.report.plots import (
     plot_learning_curves,
     plot_predicted_true,
 )
-from tabwright.report.probability_sections import class_name, target_title
+from tabwright.report.probability_sections import class_name, rule_text, target_title
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,6 +61,9 @@ METRICS: dict[str, tuple[str, str, bool]] = {
     "auc": ("ROC AUC", "chance that a positive row ranks above another", True),
     "average_precision": ("Average precision", "area under precision against recall", True),
     "recall_at_precision": ("Recall at 90 % precision", "the most found with 9 of 10 right", True),
+    "precision": ("Precision", "share of the predicted positives that are positive", True),
+    "recall": ("Recall", "share of the positives that are found", True),
+    "f1": ("F1", "harmonic mean of precision and recall", True),
     "rmse": ("RMSE", "root mean squared error, in the target's unit", False),
     "mae": ("MAE", "mean absolute error, in the target's unit", False),
     "r2": ("R²", "share of the target's variance explained", True),
@@ -109,8 +111,7 @@ def scores_section(model: FittedModel, found: Assessment) -> Section:
             else "The linear baseline was fitted on the same training rows. ",
             None
             if model.classes is None
-            else "Calibration errors are sizes of noise near 0, so their intervals can lie above "
-            "the value.",
+            else ["In every column, labels are decided by one rule: ", rule_text(model), "."],
             class_="small",
         )
     )
@@ -129,18 +130,18 @@ def _gain_sentence(model: FittedModel, found: Assessment) -> Node:
     span = f" (95 % interval {number(gain.low)} to {number(gain.high)}, the same rows for both)"
     if gain.low > 0:
         return [
-            element("span", "Better than the linear baseline:", class_="good"),
+            element("span", "Significantly better than the linear baseline:", class_="good"),
             f" its {name} is lower by {number(gain.value)}{span}.",
         ]
     if gain.high < 0:
         return [
-            element("span", "Worse than the linear baseline:", class_="bad"),
+            element("span", "Significantly worse than the linear baseline:", class_="bad"),
             f" the model's {name} is higher by {number(-gain.value)}"
             f" (95 % interval {number(-gain.high)} to {number(-gain.low)}, the same rows for "
             "both). Prefer the linear model here.",
         ]
     return [
-        element("span", "Not told apart from the linear baseline:", class_="bad"),
+        element("span", "Not significantly different from the linear baseline:", class_="bad"),
         f" the {name} differs by {number(gain.value)}{span}. The simpler model may do.",
     ]
 
@@ -167,7 +168,9 @@ def table_section(
                 ("Target", _target(model)),
                 ("Training rows", _rows(card.get("n_training_rows"))),
                 ("Validation rows", _rows(card.get("n_validation_rows"))),
+                ("Rows for the prediction intervals", _rows(card.get("n_interval_rows"))),
                 ("Rows of this report", f"{n_rows:,}, held out from everything before"),
+                ("All rows together", _all_rows(model, n_rows)),
                 (
                     "Columns",
                     f"{len(used):,} used, {len(aside) + len(left_out):,} set aside; "
@@ -223,6 +226,16 @@ def _counted(title: str, n: int) -> str:
 
 def _rows(value: object) -> str | None:
     return f"{value:,}" if isinstance(value, int) else None
+
+
+def _all_rows(model: FittedModel, n_rows: int) -> str | None:
+    """The sum of the rows above; None where the card does not know them all."""
+    card = model.card
+    parts = [card.get(f"n_{name}_rows", 0) for name in ("training", "validation", "interval")]
+    if model.settings.refit and isinstance(parts[0], int):
+        # Trained on again in the end, so that the training rows count them already.
+        return f"{parts[0] + n_rows:,}; the networks were fitted again on the validation rows too"
+    return f"{sum(parts) + n_rows:,}" if all(isinstance(part, int) for part in parts) else None
 
 
 def _target(model: FittedModel) -> Node:
@@ -284,7 +297,7 @@ def _stopped(model: FittedModel) -> str | None:
 def values_section(model: FittedModel, found: Assessment) -> Section:
     """Predicted against true values."""
     name = target_title(model)
-    figure = plot_predicted_true(found.target, found.output, found.weight, name=name)
+    figure = plot_predicted_true(found.target, found.output, found.weight, name=name, stacked=True)
     spread = np.quantile(found.losses, [0.5, 0.9])
     return Section(
         "values",
@@ -293,12 +306,12 @@ def values_section(model: FittedModel, found: Assessment) -> Section:
             chart(
                 figure,
                 key="values",
-                label=f"Predicted against true {name}, and residuals; half of the rows are within "
+                label=f"True against predicted {name}, and errors; half of the rows are within "
                 f"{number(float(spread[0]))} of the truth",
                 caption="On the dashed lines the prediction is the truth. The stronger the shade, "
                 "the more rows. "
-                "The residuals' median and the range of their middle 80 % tell where the model "
-                "is off, and where it is unsure.",
+                "An error above 0 is a prediction that is too high; the errors' median and the "
+                "range of their middle 80 % tell where the model is off, and where it is unsure.",
             ),
             facts(
                 [
@@ -314,6 +327,10 @@ def importance_section(model: FittedModel, found: Assessment) -> Section:
     """Which columns the model leans on."""
     own = found.importance
     shown = len(own.names)
+    spread = own.n_repeats > 1
+    shuffles = (
+        f"mean and standard deviation of {own.n_repeats} shuffles" if spread else "one shuffle"
+    )
     limits = (
         ""
         if shown == own.n_used
@@ -321,24 +338,27 @@ def importance_section(model: FittedModel, found: Assessment) -> Section:
         "output is most sensitive."
     )
     rows = [
-        [short(name), number(float(mean)), number(float(deviation))]
+        [short(name), number(float(mean)), number(float(deviation)) if spread else "–"]
         for name, mean, deviation in zip(own.names, own.mean, own.deviation, strict=True)
     ]
     top = ", ".join(own.names[:3])
+    deviation = own.deviation if spread else None
     return Section(
         "importance",
         "What the model relies on",
         [
             chart(
-                plot_importance(own.names, own.mean, own.deviation, unit=loss_unit(model)),
+                plot_importance(own.names, own.mean, deviation, unit=loss_unit(model)),
                 key="importance",
                 label=f"Bar chart of permutation importance; the largest: {top}",
                 caption=f"How much the loss on {own.n_rows:,} held-out rows rises when a column is "
-                f"shuffled, mean and standard deviation of {own.n_repeats} shuffles.{limits} "
+                f"shuffled: {shuffles}.{limits} "
                 "Columns that say the same share their importance, and each may look idle.",
             ),
             more(
-                f"All {shown:,} columns measured",
+                f"All {shown:,} columns"
+                if shown == own.n_used
+                else f"The {shown:,} columns that were measured, of {own.n_used:,}",
                 table(
                     f"Permutation importance: rise of the loss ({loss_unit(model)})",
                     ["Column", "Mean rise", "Standard deviation"],
@@ -373,7 +393,9 @@ def hardest_section(
             ]
         cells = [_cell(frame[name][row]) for name in shown]
         rows.append([f"{int(row_numbers[row]):,}", *facts_, *cells])
-    third = "Error" if model.classes is None else "Probability of the true class"
+    third = (
+        "Error (predicted less true)" if model.classes is None else "Probability of the true class"
+    )
     columns = [name if len(name) <= 28 else f"{name[:27]}…" for name in shown]
     numeric = (1, 2, 3) if model.classes is None else (3,)
     return Section(
@@ -444,6 +466,9 @@ def model_section(model: FittedModel) -> Section:
                 ),
             ]
         ),
+        element("h3", "Model card"),
+        facts(_card(model.card)),
+        more("Settings of the fit", facts([(k, str(v)) for k, v in _settings(model).items()])),
         more(
             "Layers",
             table(
@@ -452,9 +477,6 @@ def model_section(model: FittedModel) -> Section:
                 layers[:60],
             ),
         ),
-        more("Settings of the fit", facts([(k, str(v)) for k, v in _settings(model).items()])),
-        element("h3", "Model card"),
-        facts(_card(model.card)),
     ]
     return Section("model", "The model", body)
 

@@ -275,7 +275,7 @@ def to_svg(figure: Figure, *, label: str, prefix: str) -> str:
             "aria-label": label,
             "viewBox": f"0 0 {width:g} {height:g}",
             # Smaller than two thirds its text could not be read.
-            "style": f"max-width:{width / 72:.2f}in;min-width:{width / 108:.2f}in;"
+            "style": f"max-width:{width / 62:.2f}in;min-width:{width / 112:.2f}in;"
             "stroke-linejoin:round;stroke-linecap:butt",
         }
     )

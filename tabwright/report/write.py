@@ -19,7 +19,11 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.report.assessment import Assessment, assess
 from tabwright.report.markup import Node, element, number, percent
 from tabwright.report.page import Section, page, tiles
-from tabwright.report.probability_sections import decision_section, probability_section
+from tabwright.report.probability_sections import (
+    calibration_answer,
+    decision_section,
+    probability_section,
+)
 from tabwright.report.sections import (
     METRICS,
     hardest_section,
@@ -30,12 +34,14 @@ from tabwright.report.sections import (
     training_section,
     values_section,
 )
+from tabwright.report.subgroups import subgroup_section
 from tabwright.tables import as_frame, labels_to_codes, regression_target
 
 __all__ = ["FittedEstimator", "write_report"]
 
 _TILES = {
-    "classification": ("log_loss", "brier", "accuracy", "auc"),
+    "classification": ("auc", "accuracy", "log_loss", "brier"),
+    "two classes": ("auc", "precision", "recall", "f1", "log_loss"),
     "regression": ("rmse", "mae", "r2"),
 }
 
@@ -123,12 +129,17 @@ def write_report(
     about = table_section(
         fitted,
         len(codes),
-        table_name=table_name,
-        notes=notes,
+        table_name=None if table_name is None else Path(table_name).name,
+        notes=[_without_folder(note, table_name) for note in notes],
         left_out=_left_out(fitted) if left_out is None else left_out,
     )
     text = _page(fitted, found, rows, numbers, about, table_name)
     write_atomically(path, text.encode("utf-8"))
+
+
+def _without_folder(note: str, table_name: str | None) -> str:
+    """A note that names the table by its name alone: where it lies is nobody else's affair."""
+    return note if not table_name else note.replace(table_name, Path(table_name).name)
 
 
 def _left_out(model: FittedModel) -> dict[str, str]:
@@ -201,6 +212,9 @@ def _page(
     else:
         sections += [probability_section(model, found), decision_section(model, found)]
     sections.append(importance_section(model, found))
+    groups = subgroup_section(model, found, frame)
+    if groups is not None:
+        sections.append(groups)
     if len(found.hardest):
         sections.append(hardest_section(model, found, frame, numbers))
     sections += [about, training_section(model), model_section(model)]
@@ -224,7 +238,7 @@ def _cut(text: str) -> str:
 def _summary(model: FittedModel, found: Assessment) -> list[Node]:
     own, trivial = found.scored[0], found.scored[-1]
     entries = []
-    for name in _TILES[model.settings.task]:
+    for name in _TILES["two classes" if "f1" in own.scores else model.settings.task]:
         if name in own.scores:
             low, high = own.intervals.get(name, (np.nan, np.nan))
             interval = f"95 %: {number(low, 3)} to {number(high, 3)}"
@@ -241,11 +255,13 @@ def _summary(model: FittedModel, found: Assessment) -> list[Node]:
     gain = found.gain
     if gain is not None:
         if gain.low > 0:
-            sentences.append("The linear baseline is beaten beyond chance.")
+            sentences.append("It is significantly better than the linear baseline.")
         elif gain.high < 0:
-            sentences.append("The linear baseline is better: use that one.")
+            sentences.append("The linear baseline is significantly better: use that one.")
         else:
-            sentences.append("The linear baseline does as well, as far as these rows can tell.")
+            sentences.append("It is not significantly different from the linear baseline.")
+    if model.classes is not None:
+        sentences.append(calibration_answer(model, found))
     names = [f"“{_cut(name)}”" for name in found.importance.names[:3]]
     if names:
         sentences.append(f"What it relies on most: {', '.join(names)}.")

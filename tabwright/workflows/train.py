@@ -25,8 +25,7 @@ from tabwright.fitting.fit_files import fit_files
 from tabwright.fitting.fit_table import Prior, fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.inference.scoring import score_rows
-from tabwright.metrics import score_class_prior, score_constant
+from tabwright.inference.scoring import score_rows, trivial_scores
 from tabwright.report.write import write_report
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.memory import reason_to_stream
@@ -348,7 +347,7 @@ def _fit_in_memory(
         )
     if test is None:
         return model, None
-    model = replace(model, metrics={**model.metrics, **_scores(model, table.rows, test.rows)})
+    model = replace(model, metrics={**model.metrics, **_scores(model, test.rows)})
     if model.decision is not None:
         say(f"decision on the test rows: {_decision_scores(model, test)}")
     return model, partial(_write_report, request, table=table, test=test)
@@ -521,14 +520,7 @@ def _decision_scores(model: FittedModel, test: TrainingTable) -> str:
     return f"{parts[0]}; by the most probable class {parts[1]}"
 
 
-def _scores(
-    model: FittedModel, rows: LabelledRows, test: LabelledRows
-) -> dict[str, dict[str, float]]:
+def _scores(model: FittedModel, test: LabelledRows) -> dict[str, dict[str, float]]:
     """Scores of the model and of the trivial baseline on the held-out rows."""
     scores = score_rows(Predictor(model), test.frame, test.target, test.weight)
-    if model.classes is None:
-        mean = float(np.average(rows.target, weights=rows.weight))
-        return {**scores, "baseline": score_constant(test.target, mean, test.weight)}
-    counts = np.bincount(rows.target, weights=rows.weight, minlength=len(model.classes))
-    prior = counts / counts.sum()
-    return {**scores, "baseline": score_class_prior(test.target, prior, test.weight)}
+    return {**scores, "baseline": trivial_scores(model, test.target, test.weight)}

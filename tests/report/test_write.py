@@ -171,7 +171,9 @@ def test_the_scores_are_those_of_the_rows_given(tmp_path: Path) -> None:
                 assert number(value) in page.text
         assert "Linear baseline" in page.text
         assert "95 % bootstrap" in page.text
-        assert re.search("(Better|Worse) than the linear|Not told apart", page.text)
+        assert re.search(
+            "Significantly (better|worse) than the linear|Not significantly different", page.text
+        )
 
 
 def test_the_same_call_writes_the_same_bytes(tmp_path: Path) -> None:
