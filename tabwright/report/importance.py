@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 
 from tabwright.encoding.encoder import Compact
 from tabwright.encoding.oblique import fill_obliques
+from tabwright.explanation.columns import compact_columns
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import row_log_loss
 
-if TYPE_CHECKING:
-    from tabwright.encoding.plan import EncodingPlan
-
-__all__ = ["Importance", "compact_columns", "permutation_importance"]
+__all__ = ["Importance", "permutation_importance"]
 
 FloatArray = NDArray[np.float64]
 
@@ -147,32 +145,6 @@ def permutation_importance(
         n_repeats=n_repeats,
         n_used=len(owned),
     )
-
-
-def compact_columns(plan: EncodingPlan) -> dict[int, tuple[list[int], list[int]]]:
-    """Where each column in use is in the compact form: numeric columns and code columns.
-
-    Keys are places in `plan.names`. The order of the compact form is told in `plan.py`; sums of two
-    columns, at its end, are nobody's.
-    """
-    dates, categories = plan.positions("datetime"), plan.positions("category")
-    owned: dict[int, tuple[list[int], list[int]]] = {}
-    for column, place in enumerate(
-        [*plan.positions("numeric"), *dates, *plan.positions("boolean")]
-    ):
-        owned[place] = ([column], [])
-    at = plan.n_own
-    for column, (place, category) in enumerate(zip(categories, plan.categories, strict=True)):
-        width = 0 if category.statistics is None else category.statistics.shape[1]
-        owned[place] = (list(range(at, at + width)), [column])
-        at += width
-    numbers = plan.positions("numeric")
-    for leaf in plan.leaves:
-        owned[numbers[leaf.source]][0].extend(range(at, at + leaf.width))
-        at += leaf.width
-    for _, date, column in plan.cycle_columns:
-        owned[dates[date]][1].append(column)
-    return dict(sorted(owned.items()))
 
 
 def _by_slope(model: FittedModel, compact: Compact, places: list[int]) -> list[int]:

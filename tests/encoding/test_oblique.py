@@ -17,13 +17,14 @@ from tabwright.encoding import oblique_search
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.encoding.oblique import ObliqueColumn, fill_obliques
 from tabwright.errors import ArtifactError
+from tabwright.explanation.columns import compact_columns
 from tabwright.fitting import fit_table as pipeline
 from tabwright.fitting import member_training
 from tabwright.fitting import oblique_selection as oblique_selection
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.report.column_treatment import column_treatments
-from tabwright.report.importance import compact_columns, permutation_importance
+from tabwright.report.importance import permutation_importance
 from tabwright.settings import FitSettings, NumericEncoding, Task
 from tabwright.tables import Role, profile_table
 from tabwright.training import loop as trainer

@@ -13,8 +13,8 @@ import torch
 from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.errors import ArtifactError
+from tabwright.explanation.columns import compact_columns
 from tabwright.report.column_treatment import column_treatments
-from tabwright.report.importance import compact_columns
 from tabwright.settings import NumericEncoding, Task
 from tabwright.tables import profile_table
 from tests.encoders import (

@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tabwright.explanation.columns import compact_columns
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import log_loss
-from tabwright.report.importance import compact_columns, permutation_importance
+from tabwright.report.importance import permutation_importance
 from tabwright.settings import FitSettings, Task
 
 N_ROWS = 240

@@ -1,0 +1,262 @@
+"""Additive attributions: how much each column moves a row's output away from the average.
+
+Shapley values of the game whose players are the raw columns (Lundberg and Lee, "A Unified
+Approach to Interpreting Model Predictions", 2017): columns outside a coalition take their cells
+from background rows. shap does the sums, over all coalitions of up to ten columns, and over
+permutations and their reverses of more, which is exact where columns do not act together.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tabwright.errors import install_command
+from tabwright.explanation.columns import MixedRows, Scale
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
+
+__all__ = ["Explanation", "explain"]
+
+FloatArray = NDArray[np.float64]
+
+_EXACT_COLUMNS = 10
+_N_BOOTSTRAP = 1000
+# Shorter work needs no warning.
+_TOLD_FROM_SECONDS = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Attributions of raw columns, row by row.
+
+    Parameters
+    ----------
+    columns : tuple of str, length n_columns
+        The columns that the model uses.
+    outputs : tuple of str, length n_outputs
+        "value" in regression; the second label of two; all labels of more.
+    attributions : ndarray of shape (n_rows, n_columns, n_outputs), float64
+        In the target's unit, in probability or in log-odds. With `base` they sum to `output`.
+    base : ndarray of shape (n_outputs,), float64
+        The mean output of the background rows.
+    output : ndarray of shape (n_rows, n_outputs), float64
+        What the model says of the rows.
+    scale : {"probability", "log_odds"}
+    cells : polars.DataFrame
+        The cells of the rows, `columns` only.
+    exact : bool
+        Whether all coalitions were summed.
+    """
+
+    columns: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributions: FloatArray
+    base: FloatArray
+    output: FloatArray
+    scale: Scale
+    cells: pl.DataFrame
+    exact: bool
+
+    def importance(self, output: int = 0, *, random_state: int = 0) -> pl.DataFrame:
+        """Mean size of the attributions of each column, the largest first.
+
+        Parameters
+        ----------
+        output : int, default=0
+            Which of `outputs`.
+        random_state : int, default=0
+            Of the bootstrap over the rows.
+
+        Returns
+        -------
+        polars.DataFrame
+            `column`, `importance`, and `low` and `high`, the ends of a 95 % bootstrap interval.
+        """
+        sizes = np.abs(self.attributions[:, :, output])
+        rng = np.random.default_rng(random_state)
+        n = len(sizes)
+        drawn = rng.multinomial(n, np.full(n, 1.0 / n), size=_N_BOOTSTRAP) @ sizes / n
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+        mean = sizes.mean(axis=0)
+        return pl.DataFrame(
+            {
+                "column": self.columns,
+                "importance": mean,
+                "low": np.minimum(low, mean),
+                "high": np.maximum(high, mean),
+            }
+        ).sort("importance", descending=True, maintain_order=True)
+
+    def row(self, row: int = 0, output: int = 0) -> pl.DataFrame:
+        """The attributions of one row, the largest first.
+
+        Parameters
+        ----------
+        row : int, default=0
+            Counted from 0 among the explained rows.
+        output : int, default=0
+            Which of `outputs`.
+
+        Returns
+        -------
+        polars.DataFrame
+            `column`, `cell` (as text; null where missing) and `attribution`.
+        """
+        cells = [self.cells[name].cast(pl.String)[row] for name in self.columns]
+        values = self.attributions[row, :, output]
+        order = np.argsort(-np.abs(values), kind="stable")
+        return pl.DataFrame(
+            {
+                "column": [self.columns[i] for i in order],
+                "cell": pl.Series([cells[i] for i in order], dtype=pl.String),
+                "attribution": values[order],
+            }
+        )
+
+
+def explain(
+    model: FittedModel,
+    frame: pl.DataFrame,
+    background: pl.DataFrame | None = None,
+    *,
+    scale: Scale = "probability",
+    max_background: int = 100,
+    n_permutations: int = 10,
+    random_state: int = 0,
+    on_message: Callable[[str], None] | None = None,
+) -> Explanation:
+    """Attribute a model's outputs to the raw columns. Needs the extra `explain`.
+
+    Parameters
+    ----------
+    model : FittedModel
+    frame : polars.DataFrame
+        Rows to explain, with the columns of training.
+    background : polars.DataFrame, optional
+        Rows that say what is usual; by default `frame` itself.
+    scale : {"probability", "log_odds"}, default="probability"
+        Of a classifier's outputs; regression is in the target's unit.
+    max_background : int, default=100
+        Of more background rows so many are drawn. More make the attributions steadier, and take
+        longer in proportion.
+    n_permutations : int, default=10
+        Of tables with more than ten columns: orders of the columns, each taken in reverse too.
+    random_state : int, default=0
+    on_message : callable, optional
+        Called with a sentence on the time it will take, where that is more than seconds.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    ImportError
+        Without shap.
+    TableError
+        If the columns are not those of training.
+    ValueError
+        If there are no rows, or a single row and no background.
+    """
+    if scale not in ("probability", "log_odds"):
+        raise ValueError(f"scale must be 'probability' or 'log_odds'; got {scale!r}")
+    for name, value in (("max_background", max_background), ("n_permutations", n_permutations)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value!r}")
+    others = frame if background is None else background
+    if not len(frame) or not len(others):
+        raise ValueError("an explanation needs at least one row and one background row; got none")
+    if background is None and len(frame) == 1:
+        raise ValueError(
+            "a row is explained by what sets it apart from others; got 1 row and no others; give "
+            "background rows, for example those of training"
+        )
+    shap = _shap()
+    rng = np.random.default_rng(random_state)
+    if len(others) > max_background:
+        others = others[np.sort(rng.choice(len(others), max_background, replace=False))]
+    used = [name for name in model.encoder.feature_names_in_ if name in frame.columns]
+    pool = pl.concat([frame[used], others[used]], how="vertical_relaxed")
+    game = MixedRows(Predictor(model), pool, scale)
+    n_rows, n_columns = len(frame), len(game.names)
+    exact = n_columns <= _EXACT_COLUMNS
+    # A cell is the number of the row that it comes from: shap sees numbers, the game raw cells.
+    places = np.tile(np.arange(len(pool), dtype=np.int64)[:, None], n_columns)
+    per_row = 2**n_columns if exact else n_permutations * 2 * n_columns + 1
+    if on_message is not None:
+        _tell(game, places, n_rows * per_row * len(others), n_rows, on_message)
+    explainer = _explainer(shap, game, places[n_rows:], exact, random_state)
+    attributions = np.empty((n_rows, n_columns, len(game.outputs)))
+    options: dict[str, Any] = {"max_evals": per_row} if not exact else {"max_evals": 2**16}
+    for row in range(n_rows):
+        own = explainer(places[row : row + 1], silent=True, **options).values
+        attributions[row] = np.asarray(own, dtype=np.float64).reshape(n_columns, -1)
+    return Explanation(
+        columns=game.names,
+        outputs=game.outputs,
+        attributions=attributions,
+        base=game(places[n_rows:]).mean(axis=0),
+        output=game(places[:n_rows]),
+        scale=scale,
+        cells=frame[list(game.names)],
+        exact=exact,
+    )
+
+
+def _explainer(
+    shap: Any, game: MixedRows, background: NDArray[np.int64], exact: bool, random_state: int
+) -> Any:
+    """What computes attributions of rows of places."""
+
+    def outputs(places: Any) -> FloatArray:
+        return game(np.asarray(places).astype(np.int64))
+
+    masker = shap.maskers.Independent(background, max_samples=len(background))
+    if exact:
+        return shap.explainers.Exact(outputs, masker)
+    return shap.explainers.Permutation(outputs, masker, seed=random_state)
+
+
+def _tell(
+    game: MixedRows,
+    places: NDArray[np.int64],
+    n_outputs: int,
+    n_rows: int,
+    on_message: Callable[[str], None],
+) -> None:
+    """Say how long it will take, from the time of a small part."""
+    trial = np.resize(places, (1024, places.shape[1]))
+    game(trial)
+    started = time.perf_counter()
+    game(trial)
+    seconds = (time.perf_counter() - started) / len(trial) * n_outputs
+    if seconds >= _TOLD_FROM_SECONDS:
+        about = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        on_message(
+            f"explaining {n_rows:,} rows takes about {about}: "
+            f"{n_outputs:,} mixed rows are predicted"
+        )
+
+
+def _shap() -> Any:
+    try:
+        with warnings.catch_warnings():
+            # shap sets a colour in a way that matplotlib is about to give up.
+            warnings.simplefilter("ignore", PendingDeprecationWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import shap
+    except ModuleNotFoundError as error:
+        if error.name != "shap":
+            raise
+        raise ImportError(
+            f"attributions need shap; it is not installed; {install_command('explain')}"
+        ) from None
+    return shap

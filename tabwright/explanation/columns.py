@@ -1,0 +1,123 @@
+"""Rows whose cells come from different rows: how a model answers when single columns change.
+
+Rows are encoded once. A mixed row names, for each column, the row that its cell comes from, so
+that dates, categories and missing cells are exchanged whole, never as single network inputs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tabwright.encoding.encoder import Compact
+from tabwright.encoding.oblique import fill_obliques
+from tabwright.inference.predictor import Predictor
+
+if TYPE_CHECKING:
+    from tabwright.encoding.plan import EncodingPlan
+
+__all__ = ["MixedRows", "Scale", "compact_columns"]
+
+FloatArray = NDArray[np.float64]
+Scale = Literal["probability", "log_odds"]
+
+_BLOCK_ROWS = 16_384
+_SMALLEST = 1e-12
+
+
+class MixedRows:
+    """The outputs of a model on rows whose cells come from a pool of rows.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    pool : polars.DataFrame
+        The columns of training.
+    scale : {"probability", "log_odds"}
+        Of a classifier's outputs: probabilities, or log-odds for two classes and centred
+        log-probabilities for more. A regression gives values on either.
+    """
+
+    def __init__(
+        self, predictor: Predictor, pool: pl.DataFrame, scale: Scale = "probability"
+    ) -> None:
+        encoder = predictor.model.encoder
+        owned = compact_columns(encoder.plan_)
+        self.predictor, self.scale = predictor, scale
+        self.names = tuple(encoder.feature_names_in_[place] for place in owned)
+        self._compact = encoder.transform(pool)
+        self._obliques = encoder.plan_.obliques
+        self._parts = list(owned.values())
+        classes = predictor.model.classes
+        # Of two classes one says all.
+        self._first = 0 if classes is None or len(classes) > 2 else 1
+        self.outputs = (
+            ("value",) if classes is None else tuple(map(str, classes[self._first :].tolist()))
+        )
+
+    def __call__(self, places: NDArray[np.int64]) -> FloatArray:
+        """The outputs of mixed rows.
+
+        Parameters
+        ----------
+        places : ndarray of shape (n, n_columns), int64
+            For each column of `names` the row of the pool that gives the cell.
+
+        Returns
+        -------
+        ndarray of shape (n, n_outputs), float64
+        """
+        blocks = [
+            self._block(places[at : at + _BLOCK_ROWS]) for at in range(0, len(places), _BLOCK_ROWS)
+        ]
+        return np.concatenate(blocks)
+
+    def _block(self, places: NDArray[np.int64]) -> FloatArray:
+        source, n = self._compact, len(places)
+        numeric = np.empty((n, source.numeric.shape[1]), dtype=np.float32)
+        codes = np.empty((n, source.codes.shape[1]), dtype=np.int32)
+        for column, (numbers, levels) in enumerate(self._parts):
+            rows = places[:, column, None]
+            numeric[:, numbers] = source.numeric[rows, numbers]
+            codes[:, levels] = source.codes[rows, levels]
+        fill_obliques(self._obliques, numeric)
+        output = self.predictor.network(Compact(numeric, codes))
+        if self.predictor.model.classes is None:
+            return output[:, None]
+        proba: FloatArray = self.predictor.calibrated(output)
+        if self.scale == "log_odds":
+            logs: FloatArray = np.log(np.clip(proba, _SMALLEST, None))
+            if self._first:
+                return logs[:, 1:] - logs[:, :1]
+            centred: FloatArray = logs - logs.mean(axis=1, keepdims=True)
+            return centred
+        return proba[:, self._first :]
+
+
+def compact_columns(plan: EncodingPlan) -> dict[int, tuple[list[int], list[int]]]:
+    """Where each column in use is in the compact form: numeric columns and code columns.
+
+    Keys are places in `plan.names`. The order of the compact form is told in `plan.py`; sums of two
+    columns, at its end, are nobody's.
+    """
+    dates, categories = plan.positions("datetime"), plan.positions("category")
+    owned: dict[int, tuple[list[int], list[int]]] = {}
+    for column, place in enumerate(
+        [*plan.positions("numeric"), *dates, *plan.positions("boolean")]
+    ):
+        owned[place] = ([column], [])
+    at = plan.n_own
+    for column, (place, category) in enumerate(zip(categories, plan.categories, strict=True)):
+        width = 0 if category.statistics is None else category.statistics.shape[1]
+        owned[place] = (list(range(at, at + width)), [column])
+        at += width
+    numbers = plan.positions("numeric")
+    for leaf in plan.leaves:
+        owned[numbers[leaf.source]][0].extend(range(at, at + leaf.width))
+        at += leaf.width
+    for _, date, column in plan.cycle_columns:
+        owned[dates[date]][1].append(column)
+    return dict(sorted(owned.items()))
