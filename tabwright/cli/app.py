@@ -33,6 +33,7 @@ from tabwright.cli.console import (
 )
 from tabwright.cli.distill import distill
 from tabwright.cli.errors import EXIT_CODES, readable_errors, show_tracebacks
+from tabwright.cli.explain import explain
 from tabwright.cli.options import (
     SETTINGS,
     BriefCommand,
@@ -358,6 +359,11 @@ app.command(
     short_help="Teach a small network what a model or ensemble knows.",
     epilog="Example: tabwright distill catboost churn.csv --target churned",
 )(distill)
+app.command(
+    cls=BriefCommand,
+    short_help="Say which columns move predictions, and why a row got its own.",
+    epilog="Example: tabwright explain churn.safetensors customers.csv --row 7",
+)(explain)
 
 
 @app.command(epilog="Example: tabwright inspect churn.safetensors")

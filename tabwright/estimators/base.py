@@ -35,6 +35,8 @@ from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch
 
 if TYPE_CHECKING:
+    from tabwright.explanation import Explanation
+    from tabwright.explanation.columns import Scale
     from tabwright.export.onnx import ParityReport
 
 __all__ = [
@@ -307,6 +309,46 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "model_")
         self.model_.save(path)
+
+    def explain(
+        self,
+        X: Any,
+        background: Any = None,
+        *,
+        scale: Scale = "probability",
+        max_background: int = 100,
+        n_permutations: int = 10,
+        random_state: int = 0,
+        on_message: Callable[[str], None] | None = None,
+    ) -> Explanation:
+        """Attribute the predictions of rows to the raw columns. Needs the extra `explain`.
+
+        Parameters
+        ----------
+        X : table of shape (n_rows, n_features)
+            Rows to explain.
+        background : table, optional
+            Rows that say what is usual, for example those of training; by default `X` itself.
+        scale, max_background, n_permutations, random_state, on_message
+            As in `tabwright.explanation.explain`.
+
+        Returns
+        -------
+        Explanation
+        """
+        from tabwright.explanation import explain
+
+        frame = self._checked_frame(X)
+        return explain(
+            self.model_,
+            frame,
+            None if background is None else self._checked_frame(background),
+            scale=scale,
+            max_background=max_background,
+            n_permutations=n_permutations,
+            random_state=random_state,
+            on_message=on_message,
+        )
 
     def export_onnx(
         self, path: str | os.PathLike[str], *, check_rows: int = 100_000

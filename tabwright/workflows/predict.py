@@ -37,6 +37,7 @@ __all__ = [
     "TableScores",
     "column_importance",
     "iter_predictions",
+    "read_features",
     "score_table",
     "with_threshold",
 ]
@@ -270,6 +271,29 @@ def _predictions(
         yield predictions
     for sentence in unfamiliar.sentences():
         on_unfamiliar(sentence)
+
+
+def read_features(model: FittedModel, table: str, *, csv: CsvFormat | None = None) -> pl.DataFrame:
+    """The columns that a model reads, of a whole table, as `iter_predictions` reads them.
+
+    Parameters
+    ----------
+    model : FittedModel
+    table : str
+        A file, folder or pattern with the columns of training, in any order.
+    csv : CsvFormat, optional
+        How a CSV file is written, where it cannot tell by itself.
+
+    Raises
+    ------
+    TableError
+        If columns are missing.
+    """
+    reading = _Reading.of(model, table, others=(), csv=csv)
+    return pl.concat(
+        [batch.frame[reading.features] for batch in reading.batches(_BATCH_ROWS)],
+        how="vertical_relaxed",
+    )
 
 
 def score_table(

@@ -1,0 +1,42 @@
+"""`tabwright explain` and `model.explain` say the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from tabwright import TabularClassifier
+from tabwright.cli.app import app
+
+pytest.importorskip("shap")
+
+
+def test_a_row_and_all_rows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"size": rng.normal(size=80), "kind": rng.choice(["a", "b"], size=80)})
+    y = np.where(frame["size"].to_numpy() > 0, "yes", "no")
+    model = TabularClassifier(n_members=1, max_epochs=30, hidden_dim=8, random_state=0)
+    model.fit(frame, y).save(tmp_path / "m.safetensors")
+    frame.write_csv(tmp_path / "t.csv")
+    words = ["explain", str(tmp_path / "m.safetensors"), str(tmp_path / "t.csv")]
+    done = CliRunner().invoke(app, [*words, "--row", "3", "--json"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    own = model.explain(frame[2:3], frame)
+    (parts,) = said["attributions"].values()
+    values = {part["column"]: part["attribution"] for part in parts}
+    assert values == pytest.approx(dict(zip(own.columns, own.attributions[0, :, 0], strict=True)))
+    total = said["base"]["yes"] + sum(values.values())
+    assert total == pytest.approx(said["output"]["yes"])
+    assert total == pytest.approx(model.predict_proba(frame[2:3])[0, 1])
+    done = CliRunner().invoke(app, [*words, "--rows", "20"])
+    assert done.exit_code == 0, done.output
+    assert done.output.index("size") < done.output.rindex("kind")
+    done = CliRunner().invoke(app, [*words, "--row", "81"])
+    assert done.exit_code == 2
+    assert "--row must be at most 80" in " ".join(done.output.split())
