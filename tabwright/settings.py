@@ -26,6 +26,7 @@ NumericEncoding = Literal[
 AugmentationChoice = Literal["auto", "munge", "neighbourhood"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
+Quality = Literal["fast", "balanced", "best"]
 # What every file holds, and means nothing any more: older versions ask for it.
 _RETIRED = {"kernels": "torch"}
 
@@ -49,6 +50,8 @@ MODE_SUMMARIES: dict[TrainingMode, str] = {
 }
 # Rows that choose the epoch and calibrate: fewer than these are worth more there than in training.
 _HELD_OUT_ROWS, _MOST_HELD_OUT = 100, 0.2
+# A baseline that trees would no longer be one of, and a student that is meant to be small.
+_NETWORKS_ALONE = frozenset({"linear_glm_baseline", "tree_teacher_distillation"})
 _CLASSIFICATION_ONLY = frozenset({"imbalance_aware", "calibrated_classifier"})
 
 
@@ -132,6 +135,9 @@ class FitSettings:
         What the matrix products of training are computed in. Weights, batch norm, validation and
         the trained model are float32 either way. "bfloat16" is faster where the processor
         multiplies in it (a CPU with avx512_bf16 or AMX, a GPU), and much slower elsewhere.
+    quality : {"fast", "balanced", "best"}
+        Effort: "fast" trains one network where "balanced" averages four; "best" fits boosted
+        trees beside the networks and combines both by weights chosen on the validation rows.
     """
 
     task: Task
@@ -156,6 +162,7 @@ class FitSettings:
     random_state: int = 0
     device: Device = "auto"
     precision: Precision = "float32"
+    quality: Quality = "balanced"
 
     def __post_init__(self) -> None:
         _require(
@@ -265,6 +272,22 @@ class FitSettings:
             "precision must be 'float32' or 'bfloat16'",
             self.precision,
         )
+        _require(
+            self.quality in get_args(Quality),
+            "quality must be 'fast', 'balanced' or 'best'",
+            self.quality,
+        )
+        if self.quality == "best" and self.training_mode in _NETWORKS_ALONE:
+            raise ValueError(
+                "quality='best' combines networks with trees, and training_mode "
+                f"{self.training_mode!r} is of networks alone; use mlp_dense, or "
+                "quality='balanced'"
+            )
+        if self.quality == "best" and self.refit:
+            raise ValueError(
+                "quality='best' needs rows held out to choose weights on; got refit=True; "
+                "use one of the two"
+            )
 
     def held_out_share(self, n_rows: int | None) -> float:
         """`validation_fraction`, or what stands for it where that is None.
@@ -322,7 +345,7 @@ class FitSettings:
             if self.num_hidden_layers is None
             else self.num_hidden_layers,
             dropout=dropout if self.dropout is None else self.dropout,
-            n_members=self.n_members or (1 if student else 4),
+            n_members=self.n_members or (1 if student or self.quality == "fast" else 4),
             max_epochs=self.max_epochs or epochs,
             batch_size=self.batch_size or (64 if tiny else 128 if small else 256),
         )

@@ -15,7 +15,7 @@ from tabwright.artifact.container import pack, unpack
 from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import ArtifactError
-from tabwright.export.encoder import add_encoder, graph_inputs
+from tabwright.export.encoder import add_encoder, add_expanded, graph_inputs
 from tabwright.export.graph import Graph
 from tabwright.export.parity import probe_rows
 from tabwright.settings import NumericEncoding, Task
@@ -59,7 +59,9 @@ def inputs_by_onnx(encoder: TableEncoder, n_rows: int = 3_000) -> np.ndarray:
     """The inputs that the graph gives for `probes_of`."""
     columns = graph_inputs(encoder.plan_)
     graph = Graph([column.name for column in columns])
-    graph.output("inputs", add_encoder(graph, encoder.plan_, columns), "float32", encoder.input_dim)
+    encoded = add_encoder(graph, encoder.plan_, columns)
+    expanded = add_expanded(graph, encoder.plan_, encoded)
+    graph.output("inputs", expanded, "float32", encoder.input_dim)
     data = graph.to_bytes(name="encoder", version="0", doc="", metadata={})
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     (given,) = session.run(None, probe_rows(encoder.plan_, columns, n_rows).feed)

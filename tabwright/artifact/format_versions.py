@@ -26,7 +26,12 @@ FORMATS: dict[int, str] = {1: "0.1.0", 2: "0.2.0", 3: "0.3.0"}
 
 # Keys of the document, and ``key=value`` of closed sets, that came after format 1: the place with
 # dots from the document on ("settings.learning_rate"), to the format that brought it.
-ADDED: dict[str, int] = {"encoder.obliques": 2, "encoder.formats": 3}
+ADDED: dict[str, int] = {
+    "encoder.obliques": 2,
+    "encoder.formats": 3,
+    "settings.quality": 3,
+    "trees": 3,
+}
 
 
 def may_be_missing(place: str) -> bool:

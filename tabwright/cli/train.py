@@ -193,6 +193,12 @@ def train(
             "--refit", help="Train again on validation rows too.", rich_help_panel=SETTINGS
         ),
     ] = False,
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Effort: fast, balanced, best.", rich_help_panel=SETTINGS
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda.", rich_help_panel=SETTINGS)
     ] = None,
@@ -279,6 +285,7 @@ def train(
             "numeric_encoding": numeric_encoding,
             "device": device,
             "precision": precision,
+            "quality": quality,
         }
         settings = {name: value for name, value in settings.items() if value is not None}
         if patience is not None:

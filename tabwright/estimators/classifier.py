@@ -28,6 +28,7 @@ from tabwright.settings import (
     Device,
     NumericEncoding,
     Precision,
+    Quality,
     Task,
 )
 from tabwright.tables import Role, encode_labels, labels_to_codes, seen_labels
@@ -91,6 +92,10 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
     precision : {"float32", "bfloat16"}, default="float32"
         What the matrix products of training are computed in; "bfloat16" is faster on processors
         that multiply in it (`avx512_bf16`, AMX, GPUs) and much slower on others.
+    quality : {"fast", "balanced", "best"}, default="balanced"
+        "fast" trains one network where "balanced" averages four; "best" fits boosted trees too
+        and combines both by weights chosen on validation rows, which `model_.card["combination"]`
+        tells. "best" is not for `linear_glm_baseline`, `tree_teacher_distillation` and `refit`.
     kernels : None
         Deprecated, and gone in the version after next: training takes the fastest kernels that
         this installation has. Other values than None give a `FutureWarning`.
@@ -149,6 +154,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         refit: bool = False,
         device: Device = "auto",
         precision: Precision = "float32",
+        quality: Quality = "balanced",
         kernels: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -177,6 +183,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         self.refit = refit
         self.device = device
         self.precision = precision
+        self.quality = quality
         self.kernels = kernels
         self.random_state = random_state
         self.verbose = verbose

@@ -21,7 +21,7 @@ from tabwright.estimators.base import (
     single_column,
 )
 from tabwright.fitting.fit_table import fit_table
-from tabwright.settings import AugmentationChoice, Device, NumericEncoding, Precision, Task
+from tabwright.settings import AugmentationChoice, Device, NumericEncoding, Precision, Quality, Task
 from tabwright.tables import Role, regression_target
 from tabwright.tables.cell_format import CellFormat
 from tabwright.training.callbacks import telling_failures
@@ -63,6 +63,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         refit: bool = False,
         device: Device = "auto",
         precision: Precision = "float32",
+        quality: Quality = "balanced",
         kernels: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -87,6 +88,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         self.refit = refit
         self.device = device
         self.precision = precision
+        self.quality = quality
         self.kernels = kernels
         self.random_state = random_state
         self.verbose = verbose

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tabwright.encoding.calendar_cycles import CYCLES
+from tabwright.encoding.calendar_cycles import CYCLES, Cycle
 from tabwright.encoding.categorical import FIRST_LEVEL, MISSING, UNKNOWN, CategoryColumn
 from tabwright.encoding.layout import _THIRD
 from tabwright.encoding.oblique import ObliqueColumn
@@ -31,6 +31,8 @@ __all__ = [
     "GraphInput",
     "InputDtype",
     "add_encoder",
+    "add_expanded",
+    "add_tree_features",
     "graph_array",
     "graph_inputs",
     "level_spellings",
@@ -200,14 +202,20 @@ def _add_codes(graph: Graph, column: str, category: CategoryColumn) -> str:
 # ---------------------------------------------------------------------------------------------
 
 
-def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) -> str:
-    """Declare the inputs and encode them.
+@dataclass(frozen=True)
+class CompactNodes:
+    """The compact form of the rows in a graph, by part; numbers with masks in place of NaN."""
 
-    Returns
-    -------
-    str
-        float32 of shape (rows, input_dim), finite, as `TableEncoder.expand` gives it.
-    """
+    own: list[str]
+    missing: list[str]
+    statistics: list[str]
+    sums: list[str]
+    codes: list[str]
+    dates: tuple[str, str] | None
+
+
+def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) -> CompactNodes:
+    """Declare the inputs and encode them, as `TableEncoder.transform` does."""
     by_kind: dict[Kind, list[GraphInput]] = {}
     for column in inputs:
         graph.input(column.name, column.dtype, column.describe())
@@ -243,11 +251,41 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
             shown = graph.add("Less", full, graph.int64(FIRST_LEVEL + category.n_inputs))
             full = graph.add("Where", shown, full, graph.int64(UNKNOWN))
         codes.append(full)
-    blocks = _add_numeric_blocks(graph, plan, own, missing, [*statistics, *by_value], sums)
-    if dates is not None and plan.cycle_columns:
-        blocks += _add_cycles(graph, plan, *dates)
-    if codes:
-        blocks.append(_add_levels(graph, plan, graph.concat(codes)))
+    return CompactNodes(own, missing, [*statistics, *by_value], sums, codes, dates)
+
+
+def add_expanded(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> str:
+    """Network inputs, as `TableEncoder.expand` gives them.
+
+    Returns
+    -------
+    str
+        float32 of shape (rows, input_dim), finite.
+    """
+    blocks = _add_numeric_blocks(graph, plan, rows.own, rows.missing, rows.statistics, rows.sums)
+    if rows.dates is not None and plan.cycle_columns:
+        blocks += _add_cycles(graph, plan, *rows.dates)
+    if rows.codes:
+        blocks.append(_add_levels(graph, plan, graph.concat(rows.codes)))
+    return graph.concat(blocks)
+
+
+def add_tree_features(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> str:
+    """What trees see, as `tree_ensemble.tree_features` gives it.
+
+    Returns
+    -------
+    str
+        float32 of shape (rows, n_features); NaN where a number is missing.
+    """
+    blocks = []
+    if rows.own:
+        values, missing = graph.concat(rows.own), graph.concat(rows.missing)
+        blocks.append(graph.add("Where", missing, graph.float32(np.nan), values))
+    codes = list(rows.codes)
+    if rows.dates is not None and plan.cycle_columns:
+        codes += [own for _, own in _cycle_codes(graph, plan, *rows.dates)]
+    blocks += [*rows.statistics, *(graph.cast(own, "float32") for own in codes)]
     return graph.concat(blocks)
 
 
@@ -387,6 +425,18 @@ def _add_smooth(graph: Graph, value: str) -> str:
 def _add_cycles(graph: Graph, plan: EncodingPlan, moments: str, missing: str) -> list[str]:
     """Sines and cosines of the places in calendar cycles; 0 for missing moments."""
     blocks = []
+    for cycle, codes in _cycle_codes(graph, plan, moments, missing):
+        table = cycle.table()
+        found = graph.add("Gather", graph.constant(table), codes)
+        n_dates = sum(own is cycle for own, _, _ in plan.cycle_columns)
+        blocks.append(graph.add("Reshape", found, graph.int64([0, n_dates * table.shape[1]])))
+    return blocks
+
+
+def _cycle_codes(
+    graph: Graph, plan: EncodingPlan, moments: str, missing: str
+) -> Iterator[tuple[Cycle, str]]:
+    """Places in each cycle from 1, 0 where missing: int64 of shape (rows, n_dates)."""
     for cycle in CYCLES:
         dates = [date for own, date, _ in plan.cycle_columns if own is cycle]
         if not dates:
@@ -394,12 +444,7 @@ def _add_cycles(graph: Graph, plan: EncodingPlan, moments: str, missing: str) ->
         one = graph.int64(1)
         places = graph.add("Add", _add_place(graph, cycle.name, graph.columns(moments, dates)), one)
         absent = graph.columns(missing, dates)
-        codes = graph.add("Where", absent, graph.int64(0), places)
-        table = cycle.table()
-        found = graph.add("Gather", graph.constant(table), codes)
-        width = len(dates) * table.shape[1]
-        blocks.append(graph.add("Reshape", found, graph.int64([0, width])))
-    return blocks
+        yield cycle, graph.add("Where", absent, graph.int64(0), places)
 
 
 def _add_place(graph: Graph, cycle: str, moments: str) -> str:

@@ -1,5 +1,5 @@
-"""What stands behind the encoder, as ONNX nodes: networks, averaging, class prior, calibration,
-decision rule.
+"""What stands behind the encoder, as ONNX nodes: networks, trees, averaging, class prior,
+calibration, decision rule.
 
 The twins are `inference/numpy_network.py`, `calibration/calibrator.py` and `TargetScale`: networks
 in float32, everything
@@ -19,9 +19,10 @@ from tabwright.calibration.calibrator import (
     Calibrator,
 )
 from tabwright.calibration.decisions import DecisionRule
-from tabwright.export.graph import Graph, piecewise_linear
+from tabwright.export.graph import ML_DOMAIN, Graph, piecewise_linear
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.target_scale import TargetScale
+from tabwright.inference.tree_ensemble import TreeEnsemble, TreeMix
 
 __all__ = [
     "add_calibration",
@@ -31,6 +32,7 @@ __all__ = [
     "add_prior",
     "add_probabilities",
     "add_target_scale",
+    "add_trees",
 ]
 
 # A bound on what a float32 network computes; past it the graph computes in float64.
@@ -109,6 +111,49 @@ def add_mean(graph: Graph, outputs: str, n_members: int) -> str:
     """The members' first output, averaged: float64 of shape (rows,)."""
     first = graph.add("Gather", outputs, graph.int64(0), attributes={"axis": 2})
     return graph.add("Div", graph.sum(first, 0), graph.float64(n_members))
+
+
+def add_trees(graph: Graph, networks: str, mix: TreeMix, features: str, *, classifies: bool) -> str:
+    """`TreeMix.mix`: float64 of the shape of `networks`."""
+    mixed = graph.add("Mul", networks, graph.float64(mix.network_weight))
+    for weight, ensemble in zip(mix.weights, mix.ensembles, strict=True):
+        raw = _add_ensemble(graph, ensemble, features)
+        if not classifies:
+            raw = graph.add("Squeeze", raw, graph.int64([1]))
+        elif len(ensemble.baseline) == 1:
+            raw = _softmax(graph, graph.concat([graph.add("Sub", raw, raw), raw]))
+        else:
+            raw = _softmax(graph, raw)
+        mixed = graph.add("Add", mixed, graph.add("Mul", raw, graph.float64(weight)))
+    return mixed
+
+
+def _add_ensemble(graph: Graph, ensemble: TreeEnsemble, features: str) -> str:
+    """Sums of leaves, float64 of shape (rows, n_outputs)."""
+    n_nodes, n_outputs = len(ensemble.value), len(ensemble.baseline)
+    nodes = np.arange(n_nodes)
+    tree = np.searchsorted(ensemble.roots, nodes, side="right") - 1
+    local = nodes - ensemble.roots[tree]
+    leaf = ensemble.right == 0
+    attributes = {
+        "n_targets": n_outputs,
+        "aggregate_function": "SUM",
+        "nodes_treeids": tree.tolist(),
+        "nodes_nodeids": local.tolist(),
+        "nodes_featureids": ensemble.feature.tolist(),
+        "nodes_values": ensemble.threshold.tolist(),
+        "nodes_modes": ["LEAF" if own else "BRANCH_LEQ" for own in leaf.tolist()],
+        "nodes_truenodeids": np.where(leaf, 0, local + 1).tolist(),
+        "nodes_falsenodeids": np.where(leaf, 0, ensemble.right - ensemble.roots[tree]).tolist(),
+        "nodes_missing_value_tracks_true": ensemble.missing_left.tolist(),
+        "target_treeids": tree[leaf].tolist(),
+        "target_nodeids": local[leaf].tolist(),
+        "target_ids": (tree[leaf] % n_outputs).tolist(),
+        "target_weights": ensemble.value[leaf].astype(np.float32).tolist(),
+    }
+    sums = graph.add("TreeEnsembleRegressor", features, domain=ML_DOMAIN, attributes=attributes)
+    baseline = graph.constant(ensemble.baseline[None])
+    return graph.add("Add", graph.cast(sums, "float64"), baseline)
 
 
 def add_target_scale(graph: Graph, value: str, target: TargetScale) -> str:

@@ -22,6 +22,8 @@ from tabwright.errors import ParityError
 from tabwright.export.encoder import (
     GraphInput,
     add_encoder,
+    add_expanded,
+    add_tree_features,
     graph_array,
     graph_inputs,
 )
@@ -34,6 +36,7 @@ from tabwright.export.networks import (
     add_prior,
     add_probabilities,
     add_target_scale,
+    add_trees,
 )
 from tabwright.export.parity import ParityReport, check_parity, probe_rows
 from tabwright.inference.fitted_model import FittedModel
@@ -173,15 +176,22 @@ def build_onnx(model: FittedModel) -> bytes:
     outputs = _output_names(model, inputs)
     graph = Graph([*(column.name for column in inputs), *outputs])
     network = FoldedNetwork(model.members)
-    x = add_encoder(graph, plan, inputs)
+    encoded = add_encoder(graph, plan, inputs)
+    x = add_expanded(graph, plan, encoded)
     scores = add_networks(graph, network, x, _largest_input(plan))
     if model.classes is None:
         value = add_mean(graph, scores, network.n_members)
+        if model.trees is not None:
+            features = add_tree_features(graph, plan, encoded)
+            value = add_trees(graph, value, model.trees, features, classifies=False)
         if model.target is not None:
             value = add_target_scale(graph, value, model.target)
         graph.output(outputs[0], value, "float64")
     else:
         proba = add_probabilities(graph, scores, network.n_members)
+        if model.trees is not None:
+            features = add_tree_features(graph, plan, encoded)
+            proba = add_trees(graph, proba, model.trees, features, classifies=True)
         shift = Predictor(model)._prior_shift
         if shift is not None:
             proba = add_prior(graph, proba, shift)

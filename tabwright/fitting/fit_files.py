@@ -197,6 +197,11 @@ def _check_mode(settings: FitSettings, class_weight: ClassWeight) -> None:
             "a tree ensemble learns in memory: tree_teacher_distillation is not for tables larger "
             "than it; raise the memory budget, distil on a part of the rows, or use mlp_dense"
         )
+    if settings.quality == "best":
+        raise ValueError(
+            "trees learn in memory: quality='best' is not for tables larger than it; raise the "
+            "memory budget, or use quality='balanced'"
+        )
     if settings.refit:
         raise ValueError(
             "refit is for tables in memory; got refit=True for one that is streamed; hold fewer "

@@ -34,6 +34,7 @@ from tabwright.distillation.soft_targets import (
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import TableError
 from tabwright.fitting.class_weights import ClassWeight, Prior, class_weights_of
+from tabwright.fitting.combination import HeldOutTrees, with_trees
 from tabwright.fitting.finishing import finite_numbers, model_card, with_decision, with_scores
 from tabwright.fitting.member_training import train_members
 from tabwright.fitting.networks import member_arrays, training_device
@@ -308,7 +309,10 @@ class _Recipe:
             model, direct, cross = run.taught(soft_targets)
         if held_out is None or choosing is None:
             return model
-        model = _with_intervals(with_scores(model, *choosing), held_out, cross)
+        trees = None
+        if self.settings.quality == "best":
+            model, trees = with_trees(model, (compact, rows), choosing, targets)
+        model = _with_intervals(with_scores(model, *choosing), held_out, cross, trees)
         if (
             soft_targets is None
             or direct is None
@@ -465,7 +469,10 @@ def _with_verdict(
 
 
 def _with_intervals(
-    model: FittedModel, held_out: _HeldOut, cross: CrossPredictions | None
+    model: FittedModel,
+    held_out: _HeldOut,
+    cross: CrossPredictions | None,
+    trees: HeldOutTrees | None,
 ) -> FittedModel:
     """Half-widths of prediction intervals, from residuals of rows held out for them."""
     interval, spare = held_out.interval, held_out.spare
@@ -478,6 +485,9 @@ def _with_intervals(
         rows, values = spare, Predictor(model).predict_values(spare.frame)
     else:
         assert model.target is not None
-        rows, values = held_out.rows, model.target.restore(cross.predictions())
+        rows, standard = held_out.rows, cross.predictions()
+        if trees is not None and interval.folds is not None:
+            standard = trees.cross_predictions(standard, interval.folds)
+        values = model.target.restore(standard)
     intervals = fit_intervals(rows.target, values, kind=interval.kind, sample_weight=rows.weight)
     return replace(model, intervals=intervals)

@@ -24,6 +24,7 @@ from tabwright.encoding.encoder import TableEncoder
 from tabwright.errors import ArtifactError
 from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.target_scale import TargetScale
+from tabwright.inference.tree_ensemble import TreeMix, n_tree_features
 from tabwright.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ class FittedModel:
     intervals : Intervals or None
         Half-widths of prediction intervals; None in classification, and where too few rows were
         held out.
+    trees : TreeMix or None
+        Tree ensembles beside the networks, and the weights that combine them; None: networks
+        alone.
     best_epochs : tuple of int
     history : tuple of dict
         One dict of numbers per epoch.
@@ -99,6 +103,7 @@ class FittedModel:
     calibrator: Calibrator | None = None
     decision: DecisionRule | None = None
     intervals: Intervals | None = None
+    trees: TreeMix | None = None
     best_epochs: tuple[int, ...] = ()
     history: tuple[dict[str, float], ...] = ()
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -142,6 +147,10 @@ class FittedModel:
         if self.intervals is not None:
             intervals, interval_tensors = self.intervals.to_state()
             tensors |= prefixed("intervals.", interval_tensors)
+        trees = None
+        if self.trees is not None:
+            trees, tree_tensors = self.trees.to_state()
+            tensors |= prefixed("trees.", tree_tensors)
         for name in ("class_prior", "class_weights", "prior"):
             vector = getattr(self, name)
             if vector is not None:
@@ -160,6 +169,7 @@ class FittedModel:
             "calibrator": calibrator,
             "decision": decision,
             "intervals": intervals,
+            "trees": trees,
             "best_epochs": list(self.best_epochs),
             "history": [dict(epoch) for epoch in self.history],
             "metrics": {rows: dict(scores) for rows, scores in self.metrics.items()},
@@ -191,7 +201,7 @@ class FittedModel:
             _take_member(bag.scoped(f"members.{k}."), shapes)
             for k in range(reader.integer("n_members", low=1, high=1024))
         )
-        classes = target = calibrator = decision = intervals = None
+        classes = target = calibrator = decision = intervals = trees = None
         if _is_given(reader, "classes"):
             classes = _classes_from_state(reader.child("classes"), bag)
         if _is_given(reader, "target"):
@@ -219,6 +229,13 @@ class FittedModel:
             if classes is not None:
                 raise reader.fail("intervals", "null in classification")
             intervals = Intervals.from_state(reader.child("intervals"), bag.scoped("intervals."))
+        if _is_given(reader, "trees"):
+            trees = TreeMix.from_state(
+                reader.child("trees"),
+                bag.scoped("trees."),
+                n_features=n_tree_features(encoder),
+                n_outputs=1 if n_classes <= 2 else n_classes,
+            )
         vectors = _read_class_vectors(bag, settings, n_classes)
         model = cls(
             settings=settings,
@@ -230,6 +247,7 @@ class FittedModel:
             calibrator=calibrator,
             decision=decision,
             intervals=intervals,
+            trees=trees,
             best_epochs=reader.integers("best_epochs"),
             history=tuple(_read_epoch(epoch) for epoch in reader.children("history")),
             metrics=_read_metrics(reader.child("metrics")),

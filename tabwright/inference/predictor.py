@@ -1,7 +1,7 @@
 """Inference: the path that every `predict` takes, without torch.
 
-`Predictor` puts the encoder before the folded networks, and calibration and the class prior, or
-the target's scale, behind them.
+`Predictor` puts the encoder before the folded networks and the trees, and calibration and the
+class prior, or the target's scale, behind them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tabwright.calibration.calibrator import change_prior, prior_log_ratio
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.inference.numpy_network import FoldedNetwork
+from tabwright.inference.tree_ensemble import tree_features
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,7 +59,7 @@ class Predictor:
             )
 
     def network(self, compact: Compact) -> FloatArray:
-        """What the networks say, before calibration and the change of prior.
+        """What networks and trees say, before calibration and the change of prior.
 
         Parameters
         ----------
@@ -68,13 +69,29 @@ class Predictor:
         Returns
         -------
         ndarray of shape (n, n_classes), or (n,) in regression, float64
-            Probabilities, averaged over the members; in regression the members' mean in the
-            target's own units, clamped to the range of the training targets.
+            Probabilities, averaged over the members and the trees; in regression their mean in
+            the target's own units, clamped to the range of the training targets.
         """
-        if self.model.classes is not None:
-            return self._network.probabilities(compact)
-        values = self._network.values(compact)
+        values = self.standardised(compact)
         return values if self.model.target is None else self.model.target.restore(values)
+
+    def standardised(self, compact: Compact) -> FloatArray:
+        """What `network` gives, but that values are standardised, as the members are trained.
+
+        Parameters
+        ----------
+        compact : Compact
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) in regression, float64
+        """
+        classifies, trees = self.model.classes is not None, self.model.trees
+        network = self._network
+        values = network.probabilities(compact) if classifies else network.values(compact)
+        if trees is None:
+            return values
+        return trees.mix(values, tree_features(self.model.encoder, compact))
 
     def calibrated(self, proba: FloatArray) -> FloatArray:
         """Probabilities as users get them, from those of `network`.

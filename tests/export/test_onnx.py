@@ -25,7 +25,7 @@ from tabwright.errors import ParityError, install_command
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.regressor import TabularRegressor
 from tabwright.export import parity as onnx_parity
-from tabwright.export.encoder import MISSING_INTEGER, add_encoder
+from tabwright.export.encoder import MISSING_INTEGER, add_encoder, add_expanded
 from tabwright.export.graph import Graph
 from tabwright.export.onnx import build_onnx, export_onnx, graph_inputs, onnx_feed
 from tabwright.export.parity import ParityReport, check_parity, probe_rows
@@ -144,7 +144,9 @@ def test_encoder_gives_the_same_inputs(encoding: NumericEncoding) -> None:
     encoder = model(encoding=encoding).encoder
     inputs = graph_inputs(encoder.plan_)
     graph = Graph([column.name for column in inputs])
-    graph.output("inputs", add_encoder(graph, encoder.plan_, inputs), "float32", encoder.input_dim)
+    encoded = add_encoder(graph, encoder.plan_, inputs)
+    expanded = add_expanded(graph, encoder.plan_, encoded)
+    graph.output("inputs", expanded, "float32", encoder.input_dim)
     data = graph.to_bytes(name="encoder", version="0", doc="", metadata={})
     probes = probe_rows(encoder.plan_, inputs, 30_000)
     expected = encoder.expand(encoder.transform(probes.frame))
