@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from tabwright.training.objectives import row_weights
 
 __all__ = ["HeldOutTrees", "greedy_weights", "with_trees"]
 
-_KIND = "hist_gradient_boosting"
+_KIND: Final = "hist_gradient_boosting"
 # Members of the bag that greedy selection fills.
 _STEPS = 20
 

@@ -126,7 +126,7 @@ class TreeEnsemble:
             return raw[:, 0]
         if raw.shape[1] == 1:
             raw = np.concatenate([np.zeros_like(raw), raw], axis=1)
-        proba = np.exp(raw - raw.max(axis=1, keepdims=True))
+        proba: FloatArray = np.exp(raw - raw.max(axis=1, keepdims=True))
         proba /= proba.sum(axis=1, keepdims=True)
         return proba
 
