@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
@@ -26,7 +27,7 @@ from tabwright.tables.csv_reader import CsvFormat, csv_frames, text_blocks
 from tabwright.tables.frames import stored_row_labels
 from tabwright.tables.paths import FileFormat, table_format
 
-__all__ = ["file_pieces", "read_file"]
+__all__ = ["file_pieces", "merged_notes", "read_file"]
 
 _TEXT_CHUNK_BYTES: Final = 8 * 2**20
 _READ_CHUNK_BYTES: Final = 64 * 2**20
@@ -154,6 +155,45 @@ def _read_excel(path: Path, sheet: str | None) -> pl.DataFrame:
             f"{path}: column names must differ; {repeated!r} comes {count} times; rename the copies"
         )
     return frame
+
+
+def merged_notes(path: Path, sheet: str | None, frame: pl.DataFrame) -> dict[str, str]:
+    """What merged cells of an .xlsx file leave out, by column of its frame.
+
+    Of cells that are merged down a column the file keeps the first.
+    """
+    if path.suffix.lower() != ".xlsx":
+        return {}
+    import fastexcel
+
+    place = 0 if sheet is None else fastexcel.read_excel(path).sheet_names.index(sheet)
+    with zipfile.ZipFile(path) as book:
+        name = f"xl/worksheets/sheet{place + 1}.xml"
+        content = book.read(name) if name in book.namelist() else b""
+    used = re.search(rb'<dimension ref="([A-Z]+)', content)
+    first = _column_number(used[1]) if used else 1
+    notes: dict[str, str] = {}
+    for start, top, bottom in re.findall(
+        rb'<mergeCell ref="([A-Z]+)([0-9]+):[A-Z]+([0-9]+)"', content
+    ):
+        position = _column_number(start) - first
+        if top == bottom or not 0 <= position < frame.width:
+            continue
+        column = frame.to_series(position)
+        if column.null_count():
+            notes[column.name] = (
+                f"{column.null_count():,} of {column.len():,} cells are missing: of merged cells "
+                "the first alone has the value; fill the others in the sheet"
+            )
+    return notes
+
+
+def _column_number(letters: bytes) -> int:
+    """A is 1, Z is 26, AA is 27."""
+    number = 0
+    for letter in letters:
+        number = number * 26 + letter - ord("A") + 1
+    return number
 
 
 def _json_frames(

@@ -28,7 +28,7 @@ from tabwright.tables.dtypes import (
     text_column,
     text_kinds,
 )
-from tabwright.tables.file_readers import file_pieces, read_file
+from tabwright.tables.file_readers import file_pieces, merged_notes, read_file
 from tabwright.tables.paths import (
     Source,
     shown_paths,
@@ -177,6 +177,9 @@ def read_described(
     if not frame.height:
         raise TableError(f"{shown_paths(paths)} has no rows; a table needs at least one")
     table = ReadTable(frame, {}, {})
+    if table_format(paths[0]) == "excel":
+        for path, part in zip(paths, parts, strict=True):
+            table.notes.update(merged_notes(path, sheet, part))
     if table_format(paths[0]) != "csv":
         return table
     result = []
