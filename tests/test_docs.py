@@ -16,6 +16,9 @@ from tabwright.settings import FitSettings
 from tests.pages import PAGES, ROOT, Block, blocks, commands
 
 README = ROOT / "README.md"
+TRUE_NOTES = re.compile(
+    "equal to a training row|rows that the model was trained on|far past the range of training"
+)
 WITH_BLOCKS = [
     page for page in PAGES if any(b.language in ("python", "sh") for b in blocks(page.read_text()))
 ]
@@ -44,7 +47,9 @@ def _run_commands(block: Block) -> None:
     for words in commands(block):
         done = CliRunner().invoke(app, words, prog_name="tabwright")
         assert done.exit_code == 0, f"{words}: {done.output}"
-        assert not done.stderr, f"{words}: {done.stderr}"
+        # What is said of these small tables is true: they repeat rows, and pages score them again.
+        strange = [line for line in done.stderr.splitlines() if not TRUE_NOTES.search(line)]
+        assert not strange, f"{words}: {done.stderr}"
 
 
 def _write_titanic() -> None:

@@ -111,11 +111,14 @@ def repeated_rows(training: LabelledRows, test: LabelledRows) -> int:
     Returns
     -------
     int
-        0 where they are less than 1 % of the test rows: tables of few values repeat themselves.
+        0 where they are less than 1 % of the test rows, and in tables of few values, where most
+        training rows repeat each other.
     """
     known, asked = (
         rows.frame.with_columns(pl.Series("", rows.target)).hash_rows().to_numpy()
         for rows in (training, test)
     )
+    if 2 * len(np.unique(known)) < len(known):
+        return 0
     n_repeated = int(np.isin(asked, known).sum())
     return n_repeated if n_repeated >= _REPEATED_SHARE * len(test) else 0

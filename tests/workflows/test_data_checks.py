@@ -96,6 +96,9 @@ def test_repeated_rows_are_counted_with_their_target() -> None:
     test = LabelledRows(frame, np.array([0, 1, 1, 0]))
     assert repeated_rows(training, test) == 2
     assert repeated_rows(training, LabelledRows(frame, np.array([1, 1, 1, 1]))) == 0
+    # Of a table of few values nothing is said: its rows repeat each other everywhere.
+    few = training.take(np.zeros(10, dtype=np.int64))
+    assert repeated_rows(few, training) == 0
 
 
 @pytest.mark.parametrize("target", ["label", "value"])
