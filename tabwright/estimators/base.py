@@ -6,8 +6,9 @@ import html
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import date
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import nn
 
 from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import DistillationOptions
-from tabwright.fitting.fit_table import LabelledRows
+from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.pandas_row import row_cells
 from tabwright.inference.predictor import Predictor
@@ -30,6 +31,7 @@ from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.paths import Source
 from tabwright.tables.roles import roles_as_text
+from tabwright.tables.targets import Labels, seen_labels
 from tabwright.training.callbacks import Callback, as_callback, telling_failures
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch
@@ -43,9 +45,6 @@ __all__ = [
     "Callbacks",
     "EvalSet",
     "TabularEstimator",
-    "eval_parts",
-    "remove_finished",
-    "single_column",
 ]
 
 Callbacks = Sequence[Callback | Callable[[Epoch], object]] | None
@@ -73,7 +72,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 f"kernels is deprecated and has no effect; got {parameters['kernels']!r}; training "
                 "takes the fastest kernels that this installation has: leave the argument out",
                 FutureWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         seed = parameters["random_state"]
         if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
@@ -132,6 +131,14 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
             _optional_column(time, "time", len(frame)),
         )
 
+    def _target(self, y: Any) -> tuple[np.ndarray, Labels | None]:
+        """What is learned, class codes or values, and in classification the labels behind it."""
+        raise NotImplementedError
+
+    def _known_target(self, y: Any, classes: np.ndarray | None) -> np.ndarray:
+        """The target of an `eval_set`, in the terms of the training rows."""
+        raise NotImplementedError
+
     def _fit(
         self,
         X: Any,
@@ -144,7 +151,44 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         callbacks: Callbacks,
         checkpoint: Checkpoint | None,
     ) -> Self:
-        raise NotImplementedError
+        """`fit` to columns whose text was found to be written in these formats."""
+        started = perf_counter()
+        settings, distillation = self._settings(), self._distillation()
+        callback = self._callback(callbacks)
+        frame, named = self._frame(X)
+        target, labels = self._target(_single_column(y, type(self).__name__))
+        rows = replace(self._rows(frame, target, sample_weight, groups, time), formats=formats)
+        classes = None
+        if labels is not None:
+            labels = seen_labels(labels, rows.weight)
+            rows, classes = replace(rows, target=labels.codes), labels.classes
+        validation = None
+        if eval_set is not None:
+            eval_X, eval_y, eval_weight = _eval_parts(eval_set)
+            known = self._known_target(_single_column(eval_y, "eval_set"), classes)
+            validation = self._rows(self._eval_frame(eval_X, frame), known, eval_weight)
+        parameters = self.get_params(deep=False)
+        with telling_failures(callback):
+            model = fit_table(
+                rows,
+                settings,
+                classes=classes,
+                validation=validation,
+                named=named,
+                roles=parameters["roles"],
+                class_weight=parameters.get("class_weight"),
+                prior=parameters.get("prior", "training"),
+                distillation=distillation,
+                on_start=callback.on_start,
+                on_epoch=callback.on_epoch,
+                on_message=callback.on_message,
+                checkpoint=checkpoint,
+            )
+            self._remember(model)
+            self.fit_seconds_ = perf_counter() - started
+            callback.on_end(model)
+        _remove_finished(checkpoint, model)
+        return self
 
     def _remember(self, model: FittedModel) -> None:
         self.model_ = model
@@ -296,7 +340,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 raise RuntimeError("a process that works alone has the model")
             self._remember(model)
             callback.on_end(model)
-        remove_finished(checkpoint, model)
+        _remove_finished(checkpoint, model)
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -417,7 +461,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def eval_parts(eval_set: EvalSet) -> tuple[Any, Any, Any]:
+def _eval_parts(eval_set: EvalSet) -> tuple[Any, Any, Any]:
     # Gradient boosting libraries take lists of such tuples; one set chooses the epoch.
     if isinstance(eval_set, list) and all(isinstance(part, tuple) for part in eval_set):
         if len(eval_set) != 1:
@@ -432,7 +476,7 @@ def eval_parts(eval_set: EvalSet) -> tuple[Any, Any, Any]:
     return X, y, weight
 
 
-def single_column(y: Any, owner: str) -> Any:
+def _single_column(y: Any, owner: str) -> Any:
     if y is None:
         raise ValueError(f"{owner} requires y to be passed, but the target y is None")
     if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
@@ -452,7 +496,7 @@ def _optional_column(values: Any, name: str, n_rows: int) -> np.ndarray | None:
     return array
 
 
-def remove_finished(checkpoint: Checkpoint | None, model: FittedModel) -> None:
+def _remove_finished(checkpoint: Checkpoint | None, model: FittedModel) -> None:
     if checkpoint is not None and model.card.get("stopped") != "interrupted":
         checkpoint.remove()
 

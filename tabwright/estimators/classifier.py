@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from time import perf_counter
 from typing import Any, Self
 
 import numpy as np
@@ -16,11 +14,8 @@ from tabwright.estimators.base import (
     Callbacks,
     EvalSet,
     TabularEstimator,
-    eval_parts,
-    remove_finished,
-    single_column,
 )
-from tabwright.fitting.fit_table import ClassWeight, Prior, fit_table
+from tabwright.fitting.fit_table import ClassWeight, Prior
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.settings import (
     AugmentationChoice,
@@ -31,9 +26,8 @@ from tabwright.settings import (
     Quality,
     Task,
 )
-from tabwright.tables import Role, encode_labels, labels_to_codes, seen_labels
-from tabwright.tables.cell_format import CellFormat
-from tabwright.training.callbacks import telling_failures
+from tabwright.tables import Role, encode_labels, labels_to_codes
+from tabwright.tables.targets import Labels
 from tabwright.training.checkpoints import Checkpoint
 
 __all__ = ["TabularClassifier"]
@@ -236,52 +230,13 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         """
         return self._fit(X, y, sample_weight, eval_set, {}, groups, time, callbacks, checkpoint)
 
-    def _fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        eval_set: EvalSet,
-        formats: Mapping[str, CellFormat],
-        groups: Any,
-        time: Any,
-        callbacks: Callbacks,
-        checkpoint: Checkpoint | None,
-    ) -> Self:
-        """`fit` to columns whose text was found to be written in these formats."""
-        started = perf_counter()
-        settings, distillation = self._settings(), self._distillation()
-        callback = self._callback(callbacks)
-        frame, named = self._frame(X)
-        labels = encode_labels(single_column(y, type(self).__name__))
-        rows = self._rows(frame, labels.codes, sample_weight, groups, time)
-        labels = seen_labels(labels, rows.weight)
-        validation = None
-        if eval_set is not None:
-            eval_X, eval_y, eval_weight = eval_parts(eval_set)
-            codes = labels_to_codes(single_column(eval_y, "eval_set"), labels.classes)
-            validation = self._rows(self._eval_frame(eval_X, frame), codes, eval_weight)
-        with telling_failures(callback):
-            model = fit_table(
-                replace(rows, target=labels.codes, formats=formats),
-                settings,
-                classes=labels.classes,
-                validation=validation,
-                named=named,
-                roles=self.roles,
-                class_weight=self.class_weight,
-                prior=self.prior,
-                distillation=distillation,
-                on_start=callback.on_start,
-                on_epoch=callback.on_epoch,
-                on_message=callback.on_message,
-                checkpoint=checkpoint,
-            )
-            self._remember(model)
-            self.fit_seconds_ = perf_counter() - started
-            callback.on_end(model)
-        remove_finished(checkpoint, model)
-        return self
+    def _target(self, y: Any) -> tuple[np.ndarray, Labels]:
+        labels = encode_labels(y)
+        return labels.codes, labels
+
+    def _known_target(self, y: Any, classes: np.ndarray | None) -> np.ndarray:
+        assert classes is not None
+        return labels_to_codes(y, classes)
 
     def _remember(self, model: FittedModel) -> None:
         super()._remember(model)

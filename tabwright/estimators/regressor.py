@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from time import perf_counter
 from typing import Any, Self
 
 import numpy as np
@@ -16,15 +14,9 @@ from tabwright.estimators.base import (
     Callbacks,
     EvalSet,
     TabularEstimator,
-    eval_parts,
-    remove_finished,
-    single_column,
 )
-from tabwright.fitting.fit_table import fit_table
 from tabwright.settings import AugmentationChoice, Device, NumericEncoding, Precision, Quality, Task
 from tabwright.tables import Role, regression_target
-from tabwright.tables.cell_format import CellFormat
-from tabwright.training.callbacks import telling_failures
 from tabwright.training.checkpoints import Checkpoint
 
 __all__ = ["TabularRegressor"]
@@ -109,50 +101,11 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         """Fit to a table; arguments as in `TabularClassifier.fit`, with a numeric `y`."""
         return self._fit(X, y, sample_weight, eval_set, {}, groups, time, callbacks, checkpoint)
 
-    def _fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        eval_set: EvalSet,
-        formats: Mapping[str, CellFormat],
-        groups: Any,
-        time: Any,
-        callbacks: Callbacks,
-        checkpoint: Checkpoint | None,
-    ) -> Self:
-        """`fit` to columns whose text was found to be written in these formats."""
-        started = perf_counter()
-        settings, distillation = self._settings(), self._distillation()
-        callback = self._callback(callbacks)
-        frame, named = self._frame(X)
-        target = regression_target(single_column(y, type(self).__name__))
-        validation = None
-        if eval_set is not None:
-            eval_X, eval_y, eval_weight = eval_parts(eval_set)
-            validation = self._rows(
-                self._eval_frame(eval_X, frame),
-                regression_target(single_column(eval_y, "eval_set")),
-                eval_weight,
-            )
-        with telling_failures(callback):
-            model = fit_table(
-                replace(self._rows(frame, target, sample_weight, groups, time), formats=formats),
-                settings,
-                validation=validation,
-                named=named,
-                roles=self.roles,
-                distillation=distillation,
-                on_start=callback.on_start,
-                on_epoch=callback.on_epoch,
-                on_message=callback.on_message,
-                checkpoint=checkpoint,
-            )
-            self._remember(model)
-            self.fit_seconds_ = perf_counter() - started
-            callback.on_end(model)
-        remove_finished(checkpoint, model)
-        return self
+    def _target(self, y: Any) -> tuple[np.ndarray, None]:
+        return regression_target(y), None
+
+    def _known_target(self, y: Any, classes: np.ndarray | None) -> np.ndarray:
+        return regression_target(y)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predictions in the target's own units, float64 of shape (n_rows,)."""
