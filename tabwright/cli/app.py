@@ -32,7 +32,7 @@ from tabwright.cli.console import (
     write_out,
 )
 from tabwright.cli.distill import distill
-from tabwright.cli.errors import EXIT_CODES, readable_errors, show_tracebacks
+from tabwright.cli.errors import readable_errors, show_tracebacks
 from tabwright.cli.explain import explain
 from tabwright.cli.options import (
     SETTINGS,
@@ -53,8 +53,7 @@ app = typer.Typer(
     # Plain help: the panels of rich take a third of a small screen.
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="Neural networks for tables: from a CSV or Parquet file to a portable model. "
-    + EXIT_CODES,
+    help="Neural networks for tables: from a CSV or Parquet file to a portable model.",
 )
 
 

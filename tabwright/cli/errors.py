@@ -21,7 +21,7 @@ import typer
 
 from tabwright.cli.console import err, in_options, show_block, show_note
 
-__all__ = ["EXIT_CODES", "ExitCode", "readable_errors", "show_tracebacks"]
+__all__ = ["ExitCode", "readable_errors", "show_tracebacks"]
 
 
 class ExitCode(IntEnum):
@@ -34,8 +34,6 @@ class ExitCode(IntEnum):
     MACHINE = 4
     INTERRUPTED = 130
 
-
-EXIT_CODES = "Exit codes: 0 done, 1 fault, 2 usage, 3 data, 4 machine, 130 interrupted."
 
 # What errors of the library call an argument, and the option that it is here.
 _OPTIONS = {
