@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tabwright._version import __version__
 from tabwright.artifact import format_versions as formats
 from tabwright.artifact.container import pack, unpack
 from tabwright.artifact.format_versions import format_of
@@ -59,7 +60,7 @@ def test_every_added_place_has_a_known_format() -> None:
     assert set(formats.ADDED.values()) <= set(formats.FORMATS)
     assert list(formats.FORMATS) == list(range(1, max(formats.FORMATS) + 1))
     assert formats.FORMATS[1] == "0.1.0"
-    known = [re.findall(r"\d+", version) for version in formats.FORMATS.values()]
+    known = [re.findall(r"\d+", version) for version in (*formats.FORMATS.values(), __version__)]
     numbers = [[int(digits) for digits in version] for version in known]
     assert numbers == sorted(numbers)
 

@@ -221,6 +221,13 @@ def _fit_formats(**settings: Any) -> FittedModel:
     return model
 
 
+def _fit_trees(**settings: Any) -> FittedModel:
+    model = _fit(mixed_table, quality="best", numeric_encoding="tree_ple", **settings)
+    if model.trees is None:
+        raise AssertionError("the trees must have weight")
+    return model
+
+
 def cases() -> dict[str, tuple[Callable[[], FittedModel], Callable[[], pl.DataFrame]]]:
     """By name: how a model is fitted, and what it is asked."""
 
@@ -288,6 +295,8 @@ def cases() -> dict[str, tuple[Callable[[], FittedModel], Callable[[], pl.DataFr
         "binary-sums": (lambda: _fit_oblique(classes=two), asked_coast),
         "regression-formats": (_fit_formats, lambda: written_table(40)),
         "binary-formats": (lambda: _fit_formats(classes=two), lambda: written_table(40)),
+        "regression-trees": (_fit_trees, asked_mixed),
+        "binary-trees": (lambda: _fit_trees(classes=two), asked_mixed),
         "regression-decimals": (lambda: _fit(_decimals), asked_decimals),
     }
 
