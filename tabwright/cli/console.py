@@ -28,6 +28,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from tabwright.cli.option_names import in_options
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -43,7 +45,6 @@ __all__ = [
     "describe_rule",
     "epoch_bar",
     "err",
-    "in_options",
     "out",
     "print_json",
     "say",
@@ -65,26 +66,6 @@ err = Console(stderr=True, highlight=False)
 
 _MOST_LISTED = 12
 _PIPE_WIDTH = 10_000
-
-
-# What messages call an argument of Python, and the option that says it.
-_OPTIONS: tuple[tuple[str, str], ...] = (
-    (
-        "read it with has_header=False and column_names, or has_header=True if these are the names",
-        "give --no-header, or --header if these are the names",
-    ),
-    (" in the file, or give column_names", " in the file"),
-    ("encoding='", "--encoding '"),
-    ("decimal=','", "--decimal ','"),
-    ("quotes=False", "--no-quotes"),
-)
-
-
-def in_options(message: str) -> str:
-    """A message of the library with options of the command line in place of arguments."""
-    for argument, option in _OPTIONS:
-        message = message.replace(argument, option)
-    return message
 
 
 def say(text: str, *, style: str = "") -> None:

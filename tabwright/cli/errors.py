@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ from typing import TextIO
 
 import typer
 
-from tabwright.cli.console import err, in_options, show_block, show_note
+from tabwright.cli.console import err, show_block, show_note
+from tabwright.cli.option_names import in_options
 
 __all__ = ["ExitCode", "readable_errors", "show_tracebacks"]
 
@@ -34,35 +34,6 @@ class ExitCode(IntEnum):
     MACHINE = 4
     INTERRUPTED = 130
 
-
-# What errors of the library call an argument, and the option that it is here.
-_OPTIONS = {
-    "training_mode": "--mode",
-    "n_members": "--members",
-    "max_epochs": "--epochs",
-    "patience must": "--patience must",
-    "hidden_dim": "--width",
-    "num_hidden_layers": "--depth",
-    "dropout must": "--dropout must",
-    "learning_rate": "--learning-rate",
-    "weight_decay": "--weight-decay",
-    "batch_size": "--batch-size",
-    "validation_fraction": "--validation-fraction",
-    "numeric_encoding": "--numeric-encoding",
-    "calibration must": "--calibration must",
-    "random_state": "--seed",
-    "device must": "--device must",
-    "precision must": "--precision must",
-    "max_parameters": "--max-parameters",
-    "max_latency_us": "--max-latency-us",
-    "the number of threads": "--threads",
-    "the number of folds": "--folds",
-    "the number of repeats": "--repeats",
-    "the test fraction": "--test-fraction",
-    "the metric must": "--metric must",
-    "task must": "--task must",
-    "class_weight": "class weights",
-}
 
 _tracebacks = False
 
@@ -126,18 +97,7 @@ def _words(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"the memory of this machine does not suffice ({error}); give fewer rows or columns"
-    message = in_options(str(error))
-    return in_option_names(message) if type(error) is ValueError else message
-
-
-def in_option_names(message: str) -> str:
-    """A message of the library, with options of the command line for arguments of Python."""
-    message = re.sub(r", or None(?: for no early stopping)?(?=[;.,]|$)", "", message)
-    return re.sub(
-        r"(?<![\w'\"-])(?:" + "|".join(_OPTIONS) + r")(?![\w'\"])(?:='?(\w+)'?)?",
-        lambda found: _OPTIONS[found[0].partition("=")[0]] + (f" {found[1]}" if found[1] else ""),
-        message,
-    )
+    return in_options(str(error), arguments=type(error) is ValueError)
 
 
 def _leave(code: ExitCode, title: str, message: str, *, as_json: bool) -> None:

@@ -1,0 +1,70 @@
+"""Messages of the library, which name arguments, in terms of the command line's options."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["in_options"]
+
+# Phrases with arguments of Python, and what stands for them.
+_PHRASES: tuple[tuple[str, str], ...] = (
+    (
+        "read it with has_header=False and column_names, or has_header=True if these are the names",
+        "give --no-header, or --header if these are the names",
+    ),
+    (" in the file, or give column_names", " in the file"),
+    ("encoding='", "--encoding '"),
+    ("decimal=','", "--decimal ','"),
+    ("quotes=False", "--no-quotes"),
+)
+
+# Arguments of Python, and the options that say them.
+_ARGUMENTS = {
+    "training_mode": "--mode",
+    "n_members": "--members",
+    "max_epochs": "--epochs",
+    "patience must": "--patience must",
+    "hidden_dim": "--width",
+    "num_hidden_layers": "--depth",
+    "dropout must": "--dropout must",
+    "learning_rate": "--learning-rate",
+    "weight_decay": "--weight-decay",
+    "batch_size": "--batch-size",
+    "validation_fraction": "--validation-fraction",
+    "numeric_encoding": "--numeric-encoding",
+    "calibration must": "--calibration must",
+    "random_state": "--seed",
+    "device must": "--device must",
+    "precision must": "--precision must",
+    "max_parameters": "--max-parameters",
+    "max_latency_us": "--max-latency-us",
+    "the number of threads": "--threads",
+    "the number of folds": "--folds",
+    "the number of repeats": "--repeats",
+    "the test fraction": "--test-fraction",
+    "the metric must": "--metric must",
+    "task must": "--task must",
+    "class_weight": "class weights",
+}
+
+_PATTERN = re.compile(r"(?<![\w'\"-])(?:" + "|".join(_ARGUMENTS) + r")(?![\w'\"])(?:='?(\w+)'?)?")
+
+
+def in_options(message: str, *, arguments: bool = False) -> str:
+    """A message with options of the command line in place of arguments of Python.
+
+    Parameters
+    ----------
+    message : str
+    arguments : bool, default=False
+        Whether the names of settings are replaced too: in errors about a value that was given.
+    """
+    for phrase, option in _PHRASES:
+        message = message.replace(phrase, option)
+    if not arguments:
+        return message
+    message = re.sub(r", or None(?: for no early stopping)?(?=[;.,]|$)", "", message)
+    return _PATTERN.sub(
+        lambda found: _ARGUMENTS[found[0].partition("=")[0]] + (f" {found[1]}" if found[1] else ""),
+        message,
+    )
