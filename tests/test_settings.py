@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from ai.ml.frameworks.pytorch.models import TrainingMode
+from tabwright.artifact.format_versions import ADDED
 from tabwright.artifact.schema import Reader
 from tabwright.errors import ArtifactError
 from tabwright.settings import (
@@ -75,6 +76,8 @@ def test_a_document_with_a_field_missing_or_of_a_wrong_type_is_refused(field: st
     document = FitSettings(task="classification").resolved(n_rows=100).to_document()
     with pytest.raises(ArtifactError):
         FitSettings.from_document(Reader({**document, field: ["odd"]}))
+    if f"settings.{field}" in ADDED:
+        return  # Older files lack it: it has its default there.
     with pytest.raises(ArtifactError):
         FitSettings.from_document(Reader({k: v for k, v in document.items() if k != field}))
 

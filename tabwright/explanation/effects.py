@@ -132,6 +132,7 @@ def _curve(
 
 def _points(column: pl.Series, n_points: int) -> tuple[bool, NDArray[np.int64], FloatArray]:
     """Whether the cells are ordered, rows that hold the points, and the shares of these."""
+    column = column.alias("")  # any name may stand here; polars takes some for patterns
     missing = column.is_null().to_numpy()
     if column.dtype.is_float():
         missing = missing | column.is_nan().fill_null(value=False).to_numpy()
@@ -150,9 +151,8 @@ def _points(column: pl.Series, n_points: int) -> tuple[bool, NDArray[np.int64], 
         counts += np.bincount(nearest, minlength=len(grid)).tolist()
     elif len(present):
         text = column.cast(pl.String).to_numpy()[present]
-        levels, first, sizes = np.unique(text.astype(str), return_index=True, return_counts=True)
+        _, first, sizes = np.unique(text.astype(str), return_index=True, return_counts=True)
         kept = np.argsort(-sizes, kind="stable")[:n_points]
-        del levels
         rows += present[first[kept]].tolist()
         counts += sizes[kept].tolist()
     if missing.any():

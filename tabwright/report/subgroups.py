@@ -122,6 +122,7 @@ def subgroups(column: pl.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     mask : ndarray of shape (n_rows,), bool
         The rows of the group; equal values are in one group.
     """
+    column = column.alias("")  # any name may stand here; polars takes some for patterns
     missing = column.is_null().to_numpy()
     if column.dtype.is_float():
         missing = missing | column.is_nan().fill_null(value=False).to_numpy()

@@ -32,6 +32,7 @@ from tabwright.tables import (
     sample_weights,
     table_dtypes,
 )
+from tabwright.tables.cells import under_plain_name
 
 __all__ = [
     "TableScores",
@@ -263,7 +264,7 @@ def _predictions(
             # What the file leaves empty stays empty, and is not a text of no characters.
             kept = pl.DataFrame(
                 [
-                    series.replace("", None) if series.dtype == pl.String else series
+                    _without_empty_text(series) if series.dtype == pl.String else series
                     for series in batch.frame[keep]
                 ]
             )
@@ -271,6 +272,11 @@ def _predictions(
         yield predictions
     for sentence in unfamiliar.sentences():
         on_unfamiliar(sentence)
+
+
+@under_plain_name
+def _without_empty_text(series: pl.Series) -> pl.Series:
+    return series.replace("", None)
 
 
 def read_features(model: FittedModel, table: str, *, csv: CsvFormat | None = None) -> pl.DataFrame:
