@@ -55,12 +55,13 @@ def command(
     n_members: int = 2,
     max_restarts: int = 0,
     epochs: int = 6,
+    batch_size: int = 64,
 ) -> list[str]:
     """How to train on the table under torchrun, with the state written after every step."""
     launch = f"-m torch.distributed.run --standalone --nproc-per-node {n_workers}"
     launch += f" --max-restarts {max_restarts} -m tabwright train {folder / 'table'}"
-    launch += f" --target label --epochs {epochs} --members {n_members} --width 32 --batch-size 64"
-    launch += " --quiet"
+    launch += f" --target label --epochs {epochs} --members {n_members} --width 32"
+    launch += f" --batch-size {batch_size} --quiet"
     return [sys.executable, *launch.split(), "--checkpoint-seconds", "0", "-o", str(output)]
 
 

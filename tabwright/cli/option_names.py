@@ -43,7 +43,7 @@ _ARGUMENTS = {
     "the number of repeats": "--repeats",
     "the test fraction": "--test-fraction",
     "the metric must": "--metric must",
-    "task must": "--task must",
+    "the task must": "--task must",
     "class_weight": "class weights",
 }
 

@@ -47,7 +47,7 @@ def tree_features(encoder: TableEncoder, compact: Compact) -> NDArray[np.float32
     Returns
     -------
     ndarray of shape (n, n_features), float32
-        Numbers, NaN where missing, then statistics of levels, then codes. Sums of two columns
+        Numbers, NaN where missing, then statistics of levels, then codes. Pairwise linear features
         are for the networks alone.
     """
     plan = encoder.plan_

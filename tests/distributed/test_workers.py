@@ -159,10 +159,14 @@ def test_a_worker_takes_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) 
 # -- real processes -----------------------------------------------------------------------------
 
 
-def _trained(folder: Path, n_workers: int, *words: str, n_machines: int = 1) -> FittedModel:
+def _trained(
+    folder: Path, n_workers: int, *words: str, n_machines: int = 1, **sizes: int
+) -> FittedModel:
     """A model of workers that torchrun starts; each machine has a torchrun of its own."""
     output = folder / f"{n_workers}.safetensors"
-    command = kill_workers.command(folder, output, n_workers=n_workers // n_machines, epochs=2)
+    command = kill_workers.command(
+        folder, output, n_workers=n_workers // n_machines, epochs=2, **sizes
+    )
     command += words
     at = command.index("--standalone")
     meeting = f"--nnodes {n_machines} --master-addr 127.0.0.1 --master-port {_free_port()}"
@@ -210,14 +214,13 @@ def test_several_workers_match_one(
     Four workers are two machines of two.
     """
     kill_workers.write_table(tmp_path / "table", n_rows=300)
-    words = ["--mode", mode, "--members", str(n_members), "--validation-fraction", "0.2"]
-    if n_workers == 5:
-        # Two chunks of rows, three workers that have none to encode, three rows each a batch.
-        words += ["--batch-size", "15"]
+    words = ["--mode", mode, "--validation-fraction", "0.2"]
+    # For five: two chunks of rows, three workers that have none to encode, three rows each a batch.
+    sizes = {"n_members": n_members, "batch_size": 15 if n_workers == 5 else 64}
     # One process under torchrun is alone: the table must be streamed by hand.
-    alone = _trained(tmp_path, 1, *words, "--memory", "1kB")
+    alone = _trained(tmp_path, 1, *words, "--memory", "1kB", **sizes)
     n_machines = 2 if n_workers == 4 else 1
-    shared = _trained(tmp_path, n_workers, *words, n_machines=n_machines)
+    shared = _trained(tmp_path, n_workers, *words, n_machines=n_machines, **sizes)
     if n_workers == n_members:
         assert difference(alone, shared, history_tolerance=1e-12) is None
     for member, twin in zip(alone.members, shared.members, strict=True):

@@ -95,7 +95,7 @@ def test_kind_teaches_and_seed_decides(folder: Path, tmp_path: Path) -> None:
         ("catbost", [], "a teacher must be one of hist_gradient_boosting"),
         (None, ["--sweep", "8,x"], "--sweep must be widths with commas"),
         (None, ["--task", "regression"], "the teacher is a model for classification"),
-        (None, ["--max-parameters", "-1"], "max_parameters must be a number above 0"),
+        (None, ["--max-parameters", "-1"], "--max-parameters must be a number above 0"),
         (None, ["--test-fraction", "1.5"], "test_fraction must be in [0, 1)"),
     ],
 )
