@@ -7,17 +7,19 @@ can be cut into blocks is therefore shared out block by block.
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from threadpoolctl import ThreadpoolController, threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 __all__ = ["for_each_block", "one_blas_thread"]
 
 _lock = threading.Lock()
 _users = 0
-_limits: threadpool_limits | None = None
+_restore = contextlib.ExitStack()
 
 
 @contextlib.contextmanager
@@ -27,18 +29,18 @@ def one_blas_thread() -> Iterator[None]:
     The numbers are those of the process: of several users at the same time the first one sets
     them and the last one restores them.
     """
-    global _users, _limits
+    global _users
     with _lock:
         if _users == 0:
-            _limits = threadpool_limits(1, user_api="blas")
+            _restore.enter_context(_blas().limit(limits=1))
         _users += 1
     try:
         yield
     finally:
         with _lock:
             _users -= 1
-            if _users == 0 and _limits is not None:
-                _limits.restore_original_limits()
+            if _users == 0:
+                _restore.close()
 
 
 def for_each_block(function: Callable[[Iterator[int]], None], starts: range) -> None:
@@ -71,5 +73,15 @@ def for_each_block(function: Callable[[Iterator[int]], None], starts: range) -> 
 
 def _allowed_threads() -> int:
     """Threads of the BLAS that may use most of them; 1 while one of ours runs with one."""
-    found = ThreadpoolController().select(user_api="blas").info()
-    return max((library["num_threads"] for library in found), default=1)
+    return max((library["num_threads"] for library in _blas().info()), default=1)
+
+
+def _blas() -> ThreadpoolController:
+    """Every BLAS of the process. To look for them takes a millisecond, more than some calls."""
+    # A library comes with a module: nothing new is there while there are as many modules.
+    return _found_with(len(sys.modules))
+
+
+@functools.lru_cache(maxsize=1)
+def _found_with(n_modules: int) -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
