@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -47,6 +47,9 @@ from tabwright.cli.options import (
 from tabwright.cli.serve import serve
 from tabwright.cli.train import train
 
+if TYPE_CHECKING:
+    from tabwright.inference.fitted_model import FittedModel
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -55,6 +58,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Neural networks for tables: from a CSV or Parquet file to a portable model.",
 )
+
+_LabelledTable = Annotated[
+    str, typer.Argument(metavar="TABLE", help="Labelled rows that had no part in training.")
+]
+_TargetName = Annotated[
+    str | None,
+    typer.Option("--target", "-t", metavar="COLUMN", help="Its labels; else as in training."),
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -210,6 +221,14 @@ def predict(
             say(f"wrote {n_rows:,} predictions to {output} after {seconds:.1f} s")
 
 
+def _target_of(fitted: FittedModel, given: str | None) -> str:
+    """The column of labels: the one given, else that of training."""
+    column = given or fitted.card.get("target")
+    if not isinstance(column, str):
+        raise ValueError("the model does not record its target's name; give --target")
+    return column
+
+
 @app.command(
     cls=BriefCommand,
     epilog="Example: tabwright evaluate churn.safetensors held_out.csv --intervals",
@@ -217,13 +236,8 @@ def predict(
 @takes_reading_options(roles=False)
 def evaluate(
     model: ModelFile,
-    table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="Labelled rows that had no part in training.")
-    ],
-    target: Annotated[
-        str | None,
-        typer.Option("--target", "-t", metavar="COLUMN", help="Its labels; else as in training."),
-    ] = None,
+    table: _LabelledTable,
+    target: _TargetName = None,
     weight: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Its sample weights.")
     ] = None,
@@ -247,9 +261,7 @@ def evaluate(
         from tabwright.workflows.predict import score_table
 
         fitted = load_fitted(model)
-        column = target or fitted.card.get("target")
-        if not isinstance(column, str):
-            raise ValueError("the model does not record its target's name; give --target")
+        column = _target_of(fitted, target)
         with waiting(as_json, f"scoring {table}"):
             scores = score_table(
                 fitted,
@@ -295,13 +307,8 @@ def evaluate(
 @takes_reading_options(roles=False)
 def importance(
     model: ModelFile,
-    table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="Labelled rows that had no part in training.")
-    ],
-    target: Annotated[
-        str | None,
-        typer.Option("--target", "-t", metavar="COLUMN", help="Its labels; else as in training."),
-    ] = None,
+    table: _LabelledTable,
+    target: _TargetName = None,
     repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Shuffles of each column.")] = 5,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the shuffles.")] = 0,
     as_json: JsonFlag = False,
@@ -318,9 +325,7 @@ def importance(
         from tabwright.workflows.predict import column_importance
 
         fitted = load_fitted(model)
-        column = target or fitted.card.get("target")
-        if not isinstance(column, str):
-            raise ValueError("the model does not record its target's name; give --target")
+        column = _target_of(fitted, target)
         with waiting(as_json, "shuffling columns"):
             found = column_importance(
                 fitted, table, column, csv=reading().csv, n_repeats=repeats, random_state=seed

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tabwright.explanation.columns import MixedRows, Scale
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
+from tabwright.tables.cells import is_missing
 
 __all__ = ["EffectCurve", "effect_curves"]
 
@@ -133,9 +134,7 @@ def _curve(
 def _points(column: pl.Series, n_points: int) -> tuple[bool, NDArray[np.int64], FloatArray]:
     """Whether the cells are ordered, rows that hold the points, and the shares of these."""
     column = column.alias("")  # any name may stand here; polars takes some for patterns
-    missing = column.is_null().to_numpy()
-    if column.dtype.is_float():
-        missing = missing | column.is_nan().fill_null(value=False).to_numpy()
+    missing = is_missing(column).to_numpy()
     present = np.flatnonzero(~missing)
     ordered = column.dtype.is_numeric() or column.dtype.is_temporal()
     rows: list[int] = []

@@ -12,6 +12,7 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.report.assessment import Assessment
 from tabwright.report.markup import Node, element, number, short, table
 from tabwright.report.page import Section
+from tabwright.tables.cells import is_missing
 
 __all__ = ["subgroup_section", "subgroups"]
 
@@ -123,9 +124,7 @@ def subgroups(column: pl.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         The rows of the group; equal values are in one group.
     """
     column = column.alias("")  # any name may stand here; polars takes some for patterns
-    missing = column.is_null().to_numpy()
-    if column.dtype.is_float():
-        missing = missing | column.is_nan().fill_null(value=False).to_numpy()
+    missing = is_missing(column).to_numpy()
     kept = column.filter(pl.Series(~missing))
     ordered = column.dtype.is_numeric() or column.dtype.is_temporal()
     if ordered and kept.n_unique() > _LEVELS_SHOWN:

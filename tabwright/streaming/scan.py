@@ -23,6 +23,7 @@ from tabwright.errors import TableError
 from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import Task
 from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
+from tabwright.tables.cells import is_missing
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.targets import (
     encode_labels,
@@ -56,8 +57,7 @@ def rows_to_use(
     TableError
         If a target is missing and may not be, or a weight is no weight.
     """
-    target = chunk.frame[uses.target].alias("")
-    missing = (target.fill_nan(None) if target.dtype.is_float() else target).is_null()
+    missing = is_missing(chunk.frame[uses.target])
     if missing.any() and not uses.drop_null_target:
         row = int(chunk.row_numbers[int(missing.arg_max() or 0)]) + 1
         raise TableError(

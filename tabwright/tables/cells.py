@@ -24,6 +24,7 @@ __all__ = [
     "NUMERIC_MARKERS",
     "bare_numbers",
     "exact_origin",
+    "is_missing",
     "number_text",
     "parse_instants",
     "parse_moments",
@@ -121,6 +122,12 @@ def under_plain_name(function: _Function) -> _Function:
         return result.alias(name) if isinstance(result, pl.Series) else result
 
     return cast(_Function, wrapped)
+
+
+def is_missing(series: pl.Series) -> pl.Series:
+    """Which cells are null or NaN: booleans, of a series without a name."""
+    series = series.alias("")  # polars reads some names as patterns
+    return (series.fill_nan(None) if series.dtype.is_float() else series).is_null()
 
 
 @under_plain_name

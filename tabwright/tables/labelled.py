@@ -26,7 +26,7 @@ from tabwright.tables import (
     sample_weights,
 )
 from tabwright.tables.cell_format import CellFormat
-from tabwright.tables.cells import to_microseconds, under_plain_name
+from tabwright.tables.cells import is_missing, to_microseconds, under_plain_name
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.csv_reader import CsvFormat
 from tabwright.tables.paths import table_stem
@@ -272,8 +272,7 @@ def _rows_to_use(
     uses: ColumnUses,
     say: Callable[[str], None],
 ) -> tuple[pl.DataFrame, np.ndarray]:
-    target = frame[uses.target].alias("")
-    known = (target.fill_nan(None) if target.dtype.is_float() else target).is_not_null()
+    known = ~is_missing(frame[uses.target])
     n_null = len(frame) - int(known.sum())
     if n_null and not uses.drop_null_target:
         raise TableError(
@@ -336,7 +335,7 @@ def _order(column: pl.Series) -> np.ndarray:
             ) from error
     elif not (dtype.is_numeric() or dtype.is_temporal()):
         raise TableError(f"{rule}; got {dtype}; leave out --time")
-    missing = (column.fill_nan(None) if dtype.is_float() else column).is_null()
+    missing = is_missing(column)
     if missing.any():
         raise TableError(
             f"{rule} and no missing values; got {int(missing.sum()):,}, the first in row "

@@ -32,7 +32,7 @@ from tabwright.tables import (
     sample_weights,
     table_dtypes,
 )
-from tabwright.tables.cells import under_plain_name
+from tabwright.tables.cells import is_missing, under_plain_name
 
 __all__ = [
     "TableScores",
@@ -204,8 +204,7 @@ def column_importance(
     reading = _Reading.of(model, table, others=[target], csv=csv, typed=True)
     batch = next(iter(reading.batches(_BATCH_ROWS)))
     column = batch.frame.get_column(target)
-    cells = column.alias("")
-    known = (cells.fill_nan(None) if cells.dtype.is_float() else cells).is_not_null()
+    known = ~is_missing(column)
     if not known.any():
         raise TableError(f"no row of {table} has a {target!r}; name the column of the labels")
     column = column.filter(known)
@@ -351,8 +350,7 @@ def score_table(
     n_absent = 0
     for batch in reading.batches(batch_rows):
         column = batch.frame.get_column(target)
-        cells = column.alias("")
-        known = (cells.fill_nan(None) if cells.dtype.is_float() else cells).is_not_null()
+        known = ~is_missing(column)
         n_absent += int((~known).sum())
         if not known.any():
             continue
