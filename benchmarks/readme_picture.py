@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from benchmarks.tables import ROOT, data_dir
+from benchmarks.tables import ROOT, data_dirs
 
 PICTURE = ROOT / "docs" / "report.png"
 WIDTH, HEIGHT = 680, 720
@@ -30,7 +30,7 @@ def main() -> None:
         raise SystemExit("the picture needs Chromium: make browser")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        table = pl.read_parquet(data_dir() / "telco_churn.parquet")
+        table = pl.read_parquet(data_dirs()[0] / "telco_churn.parquet")
         table.write_csv(folder / "telco_churn.csv")
         words = ["telco_churn.csv", "--target", "Churn", "--drop", "customerID"]
         words += ["--report", "report.html", "-o", "churn.safetensors"]

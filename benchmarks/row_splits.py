@@ -25,7 +25,8 @@ RULE = (
     "A quarter of the rows tests. Rows equal in features and target stay together. Within each "
     "class (in regression: all rows) sets of equal rows are ordered by the first 8 bytes of "
     "blake2b('tabwright|table|seed|first row'); those whose middle row lies in the first quarter "
-    "test. A table with a time column tests on its last quarter, for every seed. A checksum is "
+    "test. Where the table names groups, sets are its groups, whatever the class. A table with a "
+    "time column tests on its last quarter, for every seed. A checksum is "
     "blake2b, 8 bytes, of the test rows followed by the training rows, int64 little-endian, each "
     "in the order of the relative positions within the classes."
 )
@@ -81,13 +82,17 @@ def make_split(table: BenchmarkTable, seed: int) -> Split:
         Which of the divisions.
     """
     n_rows = len(table.target)
-    group = equal_row_groups(table.features, table.target)
+    group = table.group
+    if group is None:
+        group = equal_row_groups(table.features, table.target)
     hashes = np.zeros(n_rows, dtype=np.uint64)
     for row in np.unique(group):
         text = f"tabwright|{table.name}|{seed}|{row}"
         hashes[row] = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
     hashes = hashes[group]
-    stratum = table.target if table.task == "classification" else np.zeros(n_rows, dtype=np.int64)
+    stratum = np.zeros(n_rows, dtype=np.int64)
+    if table.task == "classification" and table.group is None:
+        stratum = table.target
     # Rows of one class side by side, in it by hash, and equal rows side by side whatever the hash.
     order = np.lexsort((np.arange(n_rows), group, hashes, stratum))
     place = np.empty(n_rows, dtype=np.int64)

@@ -42,7 +42,13 @@ from benchmarks.standings import (
     shared_pairs,
     standings_table,
 )
-from benchmarks.tables import SMALL_TABLES, BenchmarkTable, load_table, table_names
+from benchmarks.tables import (
+    CHOOSING_TABLES,
+    SMALL_TABLES,
+    BenchmarkTable,
+    load_table,
+    table_names,
+)
 from tabwright.metrics import score_classification, score_regression
 
 
@@ -184,10 +190,12 @@ def _summary(line: Line) -> str:
 def show(arguments: argparse.Namespace) -> int:
     """Print the standings of result files as Markdown."""
     lines = [line for path in arguments.files for line in read_lines(path)]
-    if arguments.tables == "rest":
-        lines = [line for line in lines if line["table"] not in SMALL_TABLES]
+    if arguments.tables in ("rest", "confirm"):
+        left_out = SMALL_TABLES if arguments.tables == "rest" else CHOOSING_TABLES
+        lines = [line for line in lines if line["table"] not in left_out]
     elif arguments.tables != "all":
-        wanted = SMALL_TABLES if arguments.tables == "small" else arguments.tables.split(",")
+        chosen = {"small": SMALL_TABLES, "choose": CHOOSING_TABLES}.get(arguments.tables)
+        wanted = chosen or arguments.tables.split(",")
         lines = [line for line in lines if line["table"] in wanted]
     if arguments.cap is not None:
         cap = arguments.cap or None
@@ -233,7 +241,9 @@ def parser() -> argparse.ArgumentParser:
     main.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = main.add_subparsers(required=True)
     runner = commands.add_parser("run", help="make measurements that the file lacks")
-    runner.add_argument("--tables", default="small", help="small, all, or names with commas")
+    runner.add_argument(
+        "--tables", default="small", help="small, choose, confirm, all, or names with commas"
+    )
     runner.add_argument("--seeds", default="0,1,2", help="numbers with commas")
     runner.add_argument("--contenders", default="", help=f"of: {', '.join(contender_names())}")
     runner.add_argument(
@@ -256,7 +266,9 @@ def parser() -> argparse.ArgumentParser:
     shower.add_argument("files", nargs="+", type=Path)
     shower.add_argument("--reference", help="compare with this contender (default: the first)")
     shower.add_argument("--contenders", help="only these")
-    shower.add_argument("--tables", default="all", help="small, rest (not small), all, or names")
+    shower.add_argument(
+        "--tables", default="all", help="small, rest (not small), choose, confirm, all, or names"
+    )
     shower.add_argument("--cap", type=int, help="only lines of this cap; 0: uncapped")
     shower.add_argument("--threads", type=int, help="only lines of this number of threads")
     shower.add_argument("--common", action="store_true", help="only pairs that all have")

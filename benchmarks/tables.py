@@ -1,4 +1,4 @@
-"""The real tables of the suite: where they are, what is a feature, which six choose settings.
+"""The real tables of the suite: where they are, what is a feature, which of them choose settings.
 
 `datasets.json` beside the tables names the target and the columns that must not be used. How rows
 are divided lives in `row_splits.py`; how a contender encodes columns, in `contenders.py`.
@@ -29,6 +29,10 @@ SMALL_TABLES = (
     "california_housing",
     "ames_housing",
 )
+# A study chooses on these, at any cap, and confirms on the others: names that `--tables` takes.
+# The halves are alike in tasks, sizes and sources, and each has one of the two on which boosted
+# trees were far ahead.
+CHOOSING_TABLES = (*SMALL_TABLES, "mlc_churn", "epa_mpg", "credit_status", "storms")
 # Tables whose rows have an order in time: the test rows are the last ones.
 TIME_COLUMNS = {"vic_electricity": "Time"}
 
@@ -51,6 +55,8 @@ class BenchmarkTable:
         Number of classes; 0 in regression.
     time : ndarray of shape (n_rows,), int64, or None
         Where the split is by time: a number that grows with time.
+    group : ndarray of shape (n_rows,), int64, or None
+        Where rows of one group stay on one side of the split: the number of its first row.
     """
 
     name: str
@@ -59,44 +65,61 @@ class BenchmarkTable:
     target: np.ndarray
     n_classes: int
     time: np.ndarray | None = None
+    group: np.ndarray | None = None
 
 
-def data_dir() -> Path:
-    """The folder of tables: what `TABWRIGHT_DATA` names, or `../shared/data`."""
+def data_dirs() -> tuple[Path, ...]:
+    """The folders of tables: what `TABWRIGHT_DATA` names, or `../shared/data`, and its second part.
+
+    The second part of `data` is the folder `data2` beside it, where there is one.
+    """
     named = os.environ.get("TABWRIGHT_DATA")
-    return Path(named).resolve() if named else ROOT.parent / "shared" / "data"
+    folder = Path(named).resolve() if named else ROOT.parent / "shared" / "data"
+    second = folder.with_name(f"{folder.name}2")
+    return (folder, second) if (second / "datasets.json").is_file() else (folder,)
 
 
-def _entries(folder: Path) -> dict[str, dict[str, Any]]:
-    path = folder / "datasets.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"the tables must be listed in datasets.json; found none in {folder}; "
-            "set TABWRIGHT_DATA to the folder that has it"
-        )
-    return {entry["name"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
+def _entries() -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Folder and description of each table."""
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for folder in data_dirs():
+        path = folder / "datasets.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"the tables must be listed in datasets.json; found none in {folder}; "
+                "set TABWRIGHT_DATA to the folder that has it"
+            )
+        for entry in json.loads(path.read_text(encoding="utf-8")):
+            found[entry["name"]] = (folder, entry)
+    return found
 
 
-def table_names(wanted: str, folder: Path | None = None) -> tuple[str, ...]:
-    """Resolve `all`, `small` or comma-separated names.
+def table_names(wanted: str) -> tuple[str, ...]:
+    """Resolve `all`, `small`, `choose`, `confirm` or comma-separated names.
 
     Raises
     ------
     ValueError
         If a name is not in `datasets.json`.
     """
-    known = tuple(_entries(folder or data_dir()))
-    names = {"all": known, "small": SMALL_TABLES}.get(wanted, tuple(wanted.split(",")))
+    known = tuple(_entries())
+    sets = {
+        "all": known,
+        "small": SMALL_TABLES,
+        "choose": CHOOSING_TABLES,
+        "confirm": tuple(name for name in known if name not in CHOOSING_TABLES),
+    }
+    names = sets.get(wanted, tuple(wanted.split(",")))
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
-            f"tables must be 'all', 'small' or names in datasets.json; got {', '.join(unknown)}; "
-            f"there are {', '.join(known)}"
+            f"tables must be {', '.join(map(repr, sets))} or names in datasets.json; got "
+            f"{', '.join(unknown)}; there are {', '.join(known)}"
         )
     return names
 
 
-def load_table(name: str, folder: Path | None = None) -> BenchmarkTable:
+def load_table(name: str) -> BenchmarkTable:
     """Read one table.
 
     Raises
@@ -104,11 +127,10 @@ def load_table(name: str, folder: Path | None = None) -> BenchmarkTable:
     ValueError
         If `datasets.json` does not list it.
     """
-    folder = folder or data_dir()
-    entries = _entries(folder)
+    entries = _entries()
     if name not in entries:
         raise ValueError(f"a table must be one of {', '.join(entries)}; got {name}")
-    entry = entries[name]
+    folder, entry = entries[name]
     frame = pl.read_parquet(folder / entry["file"])
     target = frame[entry["target"]].to_numpy()
     n_classes = 0
@@ -118,6 +140,12 @@ def load_table(name: str, folder: Path | None = None) -> BenchmarkTable:
         classes, codes = np.unique(target, return_inverse=True)
         target, n_classes = codes.astype(np.int64), len(classes)
     time_column = TIME_COLUMNS.get(name)
+    group = None
+    if "group" in entry:
+        _, first, number = np.unique(
+            frame[entry["group"]].to_numpy(), return_index=True, return_inverse=True
+        )
+        group = first[number].astype(np.int64)
     return BenchmarkTable(
         name=name,
         task="classification" if n_classes else "regression",
@@ -125,4 +153,5 @@ def load_table(name: str, folder: Path | None = None) -> BenchmarkTable:
         target=target,
         n_classes=n_classes,
         time=frame[time_column].to_physical().to_numpy() if time_column else None,
+        group=group,
     )
