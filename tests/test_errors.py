@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
@@ -54,7 +55,8 @@ def test_a_source_tree_that_is_not_installed_installs_itself(
 
 
 def test_every_extra_that_a_message_names_exists() -> None:
-    extras = set(metadata.metadata("tabwright").get_all("Provides-Extra") or [])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"])
     named = set()
     for path in (ROOT / "tabwright").rglob("*.py"):
         named |= set(re.findall(r"install_command\([\"'](\w+)[\"']\)", path.read_text()))

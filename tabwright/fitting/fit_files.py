@@ -50,7 +50,7 @@ from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records
 from tabwright.tables import CsvFormat, Role, TableProfile, profile_table
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows
-from tabwright.tables.paths import Source
+from tabwright.tables.paths import Source, file_size
 from tabwright.tables.roles import roles_as_text
 from tabwright.training.batches import HeldOut, HeldOutRows, Inputs
 from tabwright.training.checkpoints import Checkpoint
@@ -509,7 +509,7 @@ class _StreamFit:
         scan = self.scan
         digest = hashlib.blake2b(digest_size=16)
         for number, path in enumerate(self.table.paths):
-            digest.update(f"{self.table.name(number)}\0{path.stat().st_size}\0".encode())
+            digest.update(f"{self.table.name(number)}\0{file_size(path)}\0".encode())
         for part in (scan.n_rows, scan.scale, scan.class_mass, scan.mean_weight):
             digest.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())
         identity = run_identity(self.settings, goal.encoder, goal.class_weights)

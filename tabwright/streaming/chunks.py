@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -18,10 +17,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.errors import TableError
+from tabwright.object_stores import StoredObject
 from tabwright.splits import split_by_hash, stable_row_hash
 from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.csv_reader import CsvFormat
-from tabwright.tables.paths import Source, shown_paths, table_format, table_paths
+from tabwright.tables.paths import Source, TableFile, shown_paths, table_format, table_paths
 from tabwright.tables.reading import file_chunks, table_dtypes
 
 __all__ = ["CHUNK_ROWS", "Chunk", "FilesTable", "Place", "RowPlaces"]
@@ -60,13 +60,13 @@ class FilesTable:
 
     Parameters
     ----------
-    paths : tuple of Path
+    paths : tuple of Path or StoredObject
     dtypes : dict of str to polars dtype
     csv : CsvFormat or None
         How CSV files are written, where they cannot tell by themselves.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[TableFile, ...]
     dtypes: dict[str, pl.DataType]
     csv: CsvFormat | None = None
 
@@ -100,8 +100,9 @@ class FilesTable:
 
     def name(self, file: int) -> str:
         """A file's name within the table: the same wherever the table lies."""
-        folder = os.path.commonpath([path.absolute().parent for path in self.paths])
-        return os.path.relpath(self.paths[file].absolute(), folder).replace(os.sep, "/")
+        places = [_place(path) for path in self.paths]
+        folder = os.path.commonpath([os.path.dirname(place) for place in places])
+        return os.path.relpath(places[file], folder).replace(os.sep, "/")
 
     def chunks(
         self, columns: Sequence[str], wanted: Callable[[int, int], bool] | None = None
@@ -125,6 +126,11 @@ class FilesTable:
                 path, CHUNK_ROWS, list(columns), dtypes, here, self.csv
             ):
                 yield Chunk(file, number, frame)
+
+
+def _place(path: TableFile) -> str:
+    """Where a file lies, as a path from the root of its machine or its store."""
+    return f"/{path.key}" if isinstance(path, StoredObject) else os.path.abspath(path)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,15 @@ from typing import Final
 import polars as pl
 
 from tabwright.streaming.chunks import CHUNK_ROWS
-from tabwright.tables.paths import Source, is_packed, table_format, table_paths
+from tabwright.tables.file_readers import count_rows
+from tabwright.tables.paths import (
+    Source,
+    TableFile,
+    file_size,
+    is_packed,
+    table_format,
+    table_paths,
+)
 from tabwright.tables.reading import file_chunks
 
 __all__ = ["bytes_of", "free_memory", "memory_needed", "reason_to_stream"]
@@ -93,19 +101,16 @@ def memory_needed(source: Source) -> int:
             row_bytes = max(row_bytes, head.estimated_size() / max(head.height, 1))
             rows += _n_rows(path, head)
         return int(rows * row_bytes * _COPIES)
-    n_bytes = sum(path.stat().st_size for path in paths)
+    n_bytes = sum(file_size(path) for path in paths)
     # A number takes about as many bytes as text as in memory; packed text grows about fivefold.
     packed = 5.0 if is_packed(paths[0]) else 1.0
     return int(n_bytes * packed * 1.5 * _COPIES)
 
 
-def _n_rows(path: Path, head: pl.DataFrame) -> int:
+def _n_rows(path: TableFile, head: pl.DataFrame) -> int:
     if head.height < CHUNK_ROWS:
         return head.height
-    lazy = pl.scan_parquet(path, glob=False) if table_format(path) == "parquet" else None
-    if lazy is None:
-        lazy = pl.scan_ipc(path)
-    return int(lazy.select(pl.len()).collect().item())
+    return count_rows(path)
 
 
 def free_memory() -> int | None:

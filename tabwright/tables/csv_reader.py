@@ -13,7 +13,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ import polars as pl
 from tabwright.errors import TableError
 from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.cells import MISSING_MARKERS
-from tabwright.tables.paths import DAMAGED, opened, unpacked_name
+from tabwright.tables.paths import DAMAGED, TableFile, opened, unpacked_name
 
 __all__ = ["CsvFormat", "csv_frames", "text_blocks"]
 
@@ -101,12 +100,12 @@ class CsvFormat:
             ) from None
 
 
-def csv_frames(path: Path, layout: CsvFormat, *, chunk_bytes: int) -> Iterator[pl.DataFrame]:
+def csv_frames(path: TableFile, layout: CsvFormat, *, chunk_bytes: int) -> Iterator[pl.DataFrame]:
     """Read a CSV file as frames of text, some records at a time.
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : TableFile
         May be compressed.
     layout : CsvFormat
     chunk_bytes : int
@@ -142,7 +141,7 @@ def csv_frames(path: Path, layout: CsvFormat, *, chunk_bytes: int) -> Iterator[p
 # ---------------------------------------------------------------------------------------------
 
 
-def text_blocks(path: Path, encoding: str | None, *, chunk_bytes: int) -> Iterator[bytes]:
+def text_blocks(path: TableFile, encoding: str | None, *, chunk_bytes: int) -> Iterator[bytes]:
     """The content of a text file as UTF-8, without byte order mark, checked.
 
     Raises
@@ -177,7 +176,7 @@ def text_blocks(path: Path, encoding: str | None, *, chunk_bytes: int) -> Iterat
         ) from error
 
 
-def _decoded(path: Path, encoding: str | None, chunk_bytes: int) -> Iterator[bytes]:
+def _decoded(path: TableFile, encoding: str | None, chunk_bytes: int) -> Iterator[bytes]:
     with opened(path) as stream:
         start = stream.read(4)
         for mark, marked in _BOMS:
@@ -235,7 +234,7 @@ def _is_cp1252(block: bytes, *, final: bool) -> bool:
     return True
 
 
-def _whole_records(path: Path, layout: CsvFormat, chunk_bytes: int) -> Iterator[bytes]:
+def _whole_records(path: TableFile, layout: CsvFormat, chunk_bytes: int) -> Iterator[bytes]:
     """Blocks of the file cut where records end."""
     rest = b""
     first_line = 1
@@ -271,7 +270,7 @@ def _last_record_end(data: bytes, *, quotes: bool) -> int:
         stop, n_quotes = quote, n_quotes - 1
 
 
-def _unclosed(path: Path, data: bytes, first_line: int) -> TableError:
+def _unclosed(path: TableFile, data: bytes, first_line: int) -> TableError:
     # The first quote that opens inside a record that never ends is where the trouble starts.
     line = first_line + data.count(b"\n", 0, max(data.find(b'"'), 0))
     for match in _lone_quotes(data):
@@ -301,7 +300,7 @@ class _Parser:
     """Turns whole records into frames; knows the columns and where in the file it is."""
 
     def __init__(
-        self, path: Path, names: list[str], delimiter: str, *, quotes: bool, next_line: int
+        self, path: TableFile, names: list[str], delimiter: str, *, quotes: bool, next_line: int
     ) -> None:
         self.path = path
         self.names = names
@@ -310,7 +309,7 @@ class _Parser:
         self.next_line = next_line
 
     @classmethod
-    def of_first(cls, path: Path, chunk: bytes, layout: CsvFormat) -> tuple[_Parser, bytes]:
+    def of_first(cls, path: TableFile, chunk: bytes, layout: CsvFormat) -> tuple[_Parser, bytes]:
         """A parser that fits the first chunk of a file, and the chunk without its header."""
         line = 1
         skipped = len(chunk) - len(chunk.lstrip(b"\r\n"))
@@ -467,7 +466,7 @@ def _fields(record: bytes, delimiter: str, *, quotes: bool) -> list[str]:
     return next(reader, [""])
 
 
-def _sniffed(path: Path, records: list[bytes], *, quotes: bool) -> str:
+def _sniffed(path: TableFile, records: list[bytes], *, quotes: bool) -> str:
     if unpacked_name(path).endswith((".tsv", ".tab")):
         return "\t"
     best = ","
@@ -487,7 +486,7 @@ def _sniffed(path: Path, records: list[bytes], *, quotes: bool) -> str:
     return best
 
 
-def _refuse_columns_of_spaces(path: Path, records: list[bytes]) -> None:
+def _refuse_columns_of_spaces(path: TableFile, records: list[bytes]) -> None:
     """Refuse lines of numbers that spaces separate, which would be one column of text."""
     rows = [record.decode().split() for record in records]
     if len({len(row) for row in rows}) != 1 or len(rows) < 2 or len(rows[0]) < 2:
@@ -503,7 +502,7 @@ def _refuse_columns_of_spaces(path: Path, records: list[bytes]) -> None:
     )
 
 
-def _refuse_data(path: Path, first: list[str]) -> None:
+def _refuse_data(path: TableFile, first: list[str]) -> None:
     """Refuse a first line that looks like data.
 
     Column names may be whole numbers that rise or fall all along (years, bins); other numbers,

@@ -7,6 +7,7 @@ lives in `tables/csv_reader.py`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import re
@@ -16,18 +17,19 @@ from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import polars as pl
 import polars.selectors as cs
 
 from tabwright.errors import TableError, install_command
+from tabwright.object_stores import StoredObject
 from tabwright.tables.cells import refuse_nested
 from tabwright.tables.csv_reader import CsvFormat, csv_frames, text_blocks
 from tabwright.tables.frames import stored_row_labels
-from tabwright.tables.paths import FileFormat, table_format
+from tabwright.tables.paths import FileFormat, TableFile, table_format
 
-__all__ = ["file_pieces", "merged_notes", "read_file"]
+__all__ = ["count_rows", "file_pieces", "merged_notes", "read_file"]
 
 _TEXT_CHUNK_BYTES: Final = 8 * 2**20
 _READ_CHUNK_BYTES: Final = 64 * 2**20
@@ -36,13 +38,13 @@ _UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, O
 
 
 def read_file(
-    path: Path, columns: Sequence[str] | None, layout: CsvFormat, sheet: str | None
+    path: TableFile, columns: Sequence[str] | None, layout: CsvFormat, sheet: str | None
 ) -> pl.DataFrame:
     """A file as one frame; the columns of CSV files are text.
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : TableFile
     columns : sequence of str or None
         Columns to read, in this order; None: all.
     layout : CsvFormat
@@ -66,7 +68,11 @@ def read_file(
     if kind == "excel":
         return _selected(path, _read_excel(path, sheet), columns)
     try:
-        frame = pl.read_parquet(path, glob=False) if kind == "parquet" else _read_arrow(path)
+        if isinstance(path, StoredObject):
+            with path.open() as file:
+                frame = pl.read_parquet(file) if kind == "parquet" else _read_arrow(file)
+        else:
+            frame = pl.read_parquet(path, glob=False) if kind == "parquet" else _read_arrow(path)
         labels = _row_labels(path, kind)
     except _UNREADABLE as error:
         raise _damaged(path, kind, error) from error
@@ -75,24 +81,57 @@ def read_file(
     return _selected(path, frame, columns)
 
 
-def _row_labels(path: Path, kind: FileFormat) -> set[str]:
+def _row_labels(path: TableFile, kind: FileFormat) -> set[str]:
     """Columns of a Parquet file that are the index of a pandas frame: nobody's features."""
     if kind != "parquet":
         return set()
+    if isinstance(path, StoredObject):
+        with path.open() as file:
+            return stored_row_labels(pl.read_parquet_metadata(file).get("pandas"))
     return stored_row_labels(pl.read_parquet_metadata(path).get("pandas"))
 
 
-def _read_arrow(path: Path) -> pl.DataFrame:
-    return pl.read_ipc(path) if _is_arrow_file(path) else pl.read_ipc_stream(path)
+def _read_arrow(source: Path | IO[bytes]) -> pl.DataFrame:
+    return pl.read_ipc(source) if _is_arrow_file(source) else pl.read_ipc_stream(source)
 
 
-def _is_arrow_file(path: Path) -> bool:
+def _is_arrow_file(source: Path | IO[bytes]) -> bool:
     """Whether it is a file with a footer, else a stream."""
-    with path.open("rb") as file:
-        return file.read(6) == b"ARROW1"
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return file.read(6) == b"ARROW1"
+    start = source.read(6)
+    source.seek(0)
+    return start == b"ARROW1"
 
 
-def _damaged(path: Path, kind: FileFormat, error: BaseException) -> TableError:
+def count_rows(path: TableFile) -> int:
+    """Rows of a Parquet or Arrow file; of Parquet, by its footer alone.
+
+    Raises
+    ------
+    TableError
+        If the file is not whole.
+    """
+    kind = table_format(path)
+    try:
+        if isinstance(path, Path):
+            lazy = pl.scan_parquet(path, glob=False) if kind == "parquet" else _scan_arrow(path)
+            return int(lazy.select(pl.len()).collect().item())
+        with path.open() as file:
+            if kind == "arrow":
+                return _read_arrow(file).height
+            return int(pl.scan_parquet(file).select(pl.len()).collect().item())
+    except _UNREADABLE as error:
+        raise _damaged(path, kind, error) from error
+
+
+def _scan_arrow(path: Path) -> pl.LazyFrame:
+    # polars reads a stream only whole.
+    return pl.scan_ipc(path) if _is_arrow_file(path) else pl.read_ipc_stream(path).lazy()
+
+
+def _damaged(path: TableFile, kind: FileFormat, error: BaseException) -> TableError:
     reason = str(error)
     zone = re.search(r"unable to parse time zone: '([^']*)'", reason)
     if zone is not None:
@@ -113,7 +152,7 @@ def _damaged(path: Path, kind: FileFormat, error: BaseException) -> TableError:
     )
 
 
-def _selected(path: Path, frame: pl.DataFrame, columns: Sequence[str] | None) -> pl.DataFrame:
+def _selected(path: TableFile, frame: pl.DataFrame, columns: Sequence[str] | None) -> pl.DataFrame:
     if columns is not None:
         for name in columns:
             if name not in frame.columns:
@@ -129,7 +168,12 @@ def _selected(path: Path, frame: pl.DataFrame, columns: Sequence[str] | None) ->
     return frame
 
 
-def _read_excel(path: Path, sheet: str | None) -> pl.DataFrame:
+def _read_excel(path: TableFile, sheet: str | None) -> pl.DataFrame:
+    if isinstance(path, StoredObject):
+        raise TableError(
+            f"an Excel file must lie on this machine; got {path}; download it first, or store it "
+            "as CSV or Parquet"
+        )
     if find_spec("fastexcel") is None:
         raise ImportError(
             f"reading {path} needs fastexcel, which is not installed; run: "
@@ -157,12 +201,12 @@ def _read_excel(path: Path, sheet: str | None) -> pl.DataFrame:
     return frame
 
 
-def merged_notes(path: Path, sheet: str | None, frame: pl.DataFrame) -> dict[str, str]:
+def merged_notes(path: TableFile, sheet: str | None, frame: pl.DataFrame) -> dict[str, str]:
     """What merged cells of an .xlsx file leave out, by column of its frame.
 
     Of cells that are merged down a column the file keeps the first.
     """
-    if path.suffix.lower() != ".xlsx":
+    if isinstance(path, StoredObject) or path.suffix.lower() != ".xlsx":
         return {}
     import fastexcel
 
@@ -197,7 +241,7 @@ def _column_number(letters: bytes) -> int:
 
 
 def _json_frames(
-    path: Path, columns: Sequence[str] | None, encoding: str | None, chunk_bytes: int
+    path: TableFile, columns: Sequence[str] | None, encoding: str | None, chunk_bytes: int
 ) -> Iterator[pl.DataFrame]:
     rest = b""
     first_line = 1
@@ -238,7 +282,7 @@ def _json_row(line: bytes) -> Any:
     return json.loads(line, parse_constant=constant, parse_float=number)
 
 
-def _refuse_repeated_keys(path: Path, data: bytes, first_line: int) -> None:
+def _refuse_repeated_keys(path: TableFile, data: bytes, first_line: int) -> None:
     """Look at the first row only: what names columns twice does so in every row."""
     row = data.lstrip()
     line = first_line + data.count(b"\n", 0, len(data) - len(row))
@@ -258,7 +302,7 @@ def _refuse_repeated_keys(path: Path, data: bytes, first_line: int) -> None:
 
 
 def _json_frame(
-    path: Path, data: bytes, first_line: int, columns: Sequence[str] | None
+    path: TableFile, data: bytes, first_line: int, columns: Sequence[str] | None
 ) -> pl.DataFrame:
     try:
         frame = pl.read_ndjson(data, infer_schema_length=None)
@@ -284,7 +328,7 @@ def _json_frame(
 
 
 def file_pieces(
-    path: Path,
+    path: TableFile,
     columns: Sequence[str] | None,
     layout: CsvFormat,
     batch_rows: int = 65_536,
@@ -308,6 +352,8 @@ def file_pieces(
         yield from _json_frames(path, columns, layout.encoding, _TEXT_CHUNK_BYTES)
     elif kind == "excel":
         yield read_file(path, columns, layout, None)
+    elif isinstance(path, StoredObject):
+        yield from _stored_batches(path, columns, kind, batch_rows, wanted)
     else:
         yield from _lazy_batches(path, columns, kind, batch_rows, wanted)
 
@@ -325,11 +371,8 @@ def _lazy_batches(
             labels = _row_labels(path, kind)
             if columns is None and labels:
                 columns = [name for name in lazy.collect_schema() if name not in labels]
-        elif _is_arrow_file(path):
-            lazy = pl.scan_ipc(path)
         else:
-            # polars reads a stream only whole.
-            lazy = pl.read_ipc_stream(path).lazy()
+            lazy = _scan_arrow(path)
         n_rows = int(lazy.select(pl.len()).collect().item())
         _selected(path, lazy.head(1).collect(), columns)
         if columns is not None:
@@ -340,3 +383,63 @@ def _lazy_batches(
             yield _selected(path, lazy.slice(start, batch_rows).collect(), None)
     except _UNREADABLE as error:
         raise _damaged(path, kind, error) from error
+
+
+def _stored_batches(
+    path: StoredObject,
+    columns: Sequence[str] | None,
+    kind: FileFormat,
+    batch_rows: int,
+    wanted: Callable[[int], bool] | None,
+) -> Iterator[pl.DataFrame]:
+    """As `_lazy_batches`: of Parquet, by row groups, of which those that are wanted are read."""
+    if kind != "parquet":
+        whole = read_file(path, columns, CsvFormat(), None)
+        for number, start in enumerate(range(0, max(whole.height, 1), batch_rows)):
+            if wanted is None or wanted(number):
+                yield whole.slice(start, batch_rows)
+        return
+    from pyarrow.lib import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with path.open() as stream, ParquetFile(stream, pre_buffer=True) as file:
+            labels = _row_labels(path, kind)
+            names = [name for name in file.schema_arrow.names if name not in labels]
+            # What the columns are is known before the first of them is read.
+            empty = file.schema_arrow.empty_table()
+            _selected(path, _from_arrow(empty), columns)
+            names = list(columns) if columns is not None else names
+            sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+            starts = list(itertools.accumulate(sizes, initial=0))
+            held: dict[int, pl.DataFrame] = {}
+            for number, start in enumerate(range(0, max(starts[-1], 1), batch_rows)):
+                if wanted is not None and not wanted(number):
+                    continue
+                end = min(start + batch_rows, starts[-1])
+                groups = [
+                    n
+                    for n, first in enumerate(starts[:-1])
+                    if first < end and starts[n + 1] > start
+                ]
+                held = {
+                    n: held[n]
+                    if n in held
+                    else _from_arrow(file.read_row_group(n, columns=names)).select(
+                        cs.by_name(*names)
+                    )
+                    for n in groups
+                }
+                if not groups:
+                    yield _selected(path, _from_arrow(empty), names)
+                    continue
+                rows = pl.concat(held.values())
+                yield _selected(path, rows.slice(start - starts[groups[0]], end - start), None)
+    except (ArrowException, *_UNREADABLE) as error:
+        raise _damaged(path, kind, error) from error
+
+
+def _from_arrow(table: Any) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

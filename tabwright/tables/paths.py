@@ -15,18 +15,21 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 from tabwright.errors import TableError, TableNotFoundError, install_command
+from tabwright.object_stores import StoredObject, find_objects, is_object_uri
 
 __all__ = [
     "DAMAGED",
     "FileFormat",
     "Source",
+    "TableFile",
     "extension_of",
+    "file_size",
     "is_packed",
     "opened",
     "shown_paths",
@@ -36,6 +39,7 @@ __all__ = [
 ]
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+TableFile = Path | StoredObject
 FileFormat = Literal["csv", "jsonl", "parquet", "arrow", "excel"]
 
 _FORMATS: Final[dict[str, FileFormat]] = {
@@ -75,8 +79,10 @@ DAMAGED: Final[tuple[type[Exception], ...]] = (
 )
 
 
-def table_paths(source: Source) -> list[Path]:
+def table_paths(source: Source) -> list[TableFile]:
     """The files that a path, a pattern, a folder or a list of these names, in order.
+
+    Those that begin with ``s3://`` or ``gs://`` lie in an object store.
 
     Raises
     ------
@@ -103,19 +109,25 @@ def table_paths(source: Source) -> list[Path]:
     return paths
 
 
-def _expanded(source: str) -> list[Path]:
+def _expanded(source: str) -> list[TableFile]:
+    if is_object_uri(source):
+        objects, is_folder = find_objects(source)
+        inside = [entry for entry in objects if not is_folder or _known(entry)]
+        if not inside:
+            raise TableError(f"the folder {source} has no table in it; {_extensions()}")
+        return [*inside]
     path = Path(source)
     if source in _FROM_PIPES or path.is_fifo():
         return [_from_pipe("-" if source in _FROM_PIPES else source)]
     if path.is_dir():
-        inside = sorted(
+        files = sorted(
             entry
             for entry in path.iterdir()
             if entry.is_file() and entry.name[0] not in "._" and _known(entry)
         )
-        if not inside:
+        if not files:
             raise TableError(f"the folder {source} has no table in it; {_extensions()}")
-        return inside
+        return [*files]
     if path.exists():
         return [path]
     if "://" in source:
@@ -127,7 +139,7 @@ def _expanded(source: str) -> list[Path]:
             raise TableNotFoundError(
                 f"no file matches the pattern {source}; check folder and spelling"
             )
-        return files
+        return [*files]
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, siblings, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"looked in {path.parent.resolve()}"
@@ -145,23 +157,23 @@ def table_stem(source: str) -> str:
     return name[: len(name) - len(kind)] or "table"
 
 
-def unpacked_name(path: Path) -> str:
+def unpacked_name(path: TableFile) -> str:
     """The name in lower case without .gz and the like; of a .zip, that of the file in it."""
     name = path.name.lower()
     packing = next((known for known in _PACKINGS if name.endswith(known)), "")
     name = name.removesuffix(packing)
     if packing == ".zip" and Path(name).suffix not in _FORMATS and path.is_file():
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             return Path(_member(path, archive)).name.lower()
     return name
 
 
-def is_packed(path: Path) -> bool:
+def is_packed(path: TableFile) -> bool:
     """Whether a file is compressed as a whole, by its name."""
     return path.name.lower().endswith(_PACKINGS)
 
 
-def extension_of(path: Path) -> tuple[str, bool]:
+def extension_of(path: TableFile) -> tuple[str, bool]:
     """The extension in lower case without .gz and the like, and whether there is one of these."""
     try:
         return Path(unpacked_name(path)).suffix, is_packed(path)
@@ -170,7 +182,7 @@ def extension_of(path: Path) -> tuple[str, bool]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: TableFile) -> Iterator[IO[bytes]]:
     """The bytes of a file, uncompressed: gzip, bzip2, xz, Zstandard, or a zip file of one table.
 
     Raises
@@ -182,16 +194,17 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     """
     with path.open("rb") as plain:
         start = plain.read(6)
-    if start.startswith(_ZIP):
-        with zipfile.ZipFile(path) as archive, archive.open(_member(path, archive)) as stream:
+        plain.seek(0)
+        if start.startswith(_ZIP):
+            with zipfile.ZipFile(plain) as archive, archive.open(_member(path, archive)) as stream:
+                yield stream
+            return
+        with _reader(start)(plain) as stream:
             yield stream
-        return
-    with _reader(start)(path) as stream:
-        yield stream
 
 
 def _reader(start: bytes) -> Any:
-    """What opens a file that begins so."""
+    """What uncompresses an open file that begins so."""
     if start.startswith(_GZIP):
         return gzip.open
     if start.startswith(_BZIP2):
@@ -200,7 +213,7 @@ def _reader(start: bytes) -> Any:
         return lzma.open
     if start.startswith(_ZSTD):
         return _zstandard().open
-    return functools.partial(open, mode="rb")
+    return nullcontext
 
 
 def _zstandard() -> Any:
@@ -215,7 +228,7 @@ def _zstandard() -> Any:
     )
 
 
-def _member(path: Path, archive: zipfile.ZipFile) -> str:
+def _member(path: TableFile, archive: zipfile.ZipFile) -> str:
     """The one table in a zip file."""
     names = [name for name in archive.namelist() if not name.endswith("/")]
     if "[Content_Types].xml" in names:
@@ -261,7 +274,7 @@ def _extension_by_content(start: bytes) -> str:
     return ".jsonl" if start.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{") else ".csv"
 
 
-def _known(path: Path) -> bool:
+def _known(path: TableFile) -> bool:
     return extension_of(path)[0] in _FORMATS
 
 
@@ -269,7 +282,7 @@ def _extensions() -> str:
     return f"tables end in {' '.join(_FORMATS)}, or in .csv.gz, .csv.zip and the like"
 
 
-def table_format(path: Path) -> FileFormat:
+def table_format(path: TableFile) -> FileFormat:
     """The format of a file by its extension.
 
     Raises
@@ -293,6 +306,11 @@ def table_format(path: Path) -> FileFormat:
     return kind
 
 
-def shown_paths(paths: Sequence[Path]) -> str:
+def file_size(path: TableFile) -> int:
+    """Bytes of a file."""
+    return path.size if isinstance(path, StoredObject) else path.stat().st_size
+
+
+def shown_paths(paths: Sequence[TableFile]) -> str:
     """Files for a message: the first, and how many more."""
     return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
@@ -31,6 +30,7 @@ from tabwright.tables.dtypes import (
 from tabwright.tables.file_readers import file_pieces, merged_notes, read_file
 from tabwright.tables.paths import (
     Source,
+    TableFile,
     shown_paths,
     table_format,
     table_paths,
@@ -318,7 +318,7 @@ def iter_tables(
 
 
 def file_chunks(
-    path: Path,
+    path: TableFile,
     chunk_rows: int,
     columns: Sequence[str] | None = None,
     dtypes: Dtypes | None = None,
@@ -329,7 +329,7 @@ def file_chunks(
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : TableFile
     chunk_rows : int
     columns : sequence of str, optional
         Columns to read, in this order.
@@ -375,7 +375,7 @@ def _plain_columns(frame: pl.DataFrame, layout: CsvFormat) -> dict[str, set[str]
     return plain_columns(frame)
 
 
-def _check_typed(path: Path, dtypes: Dtypes, names: Sequence[str]) -> None:
+def _check_typed(path: TableFile, dtypes: Dtypes, names: Sequence[str]) -> None:
     for name in dtypes:
         if name not in names:
             near = get_close_matches(name, names, n=1)
@@ -395,7 +395,7 @@ def _typed(frame: pl.DataFrame, dtypes: Dtypes, form: CellFormat, n_before: int)
 
 
 def _check_same_columns(
-    first: Path, expected: Sequence[str], path: Path, found: Sequence[str]
+    first: TableFile, expected: Sequence[str], path: TableFile, found: Sequence[str]
 ) -> None:
     if not expected or set(expected) == set(found):
         return
@@ -408,7 +408,7 @@ def _check_same_columns(
     )
 
 
-def _wider(path: Path, name: str, one: pl.DataType, other: pl.DataType) -> pl.DataType:
+def _wider(path: TableFile, name: str, one: pl.DataType, other: pl.DataType) -> pl.DataType:
     if one == other or other == pl.Null:
         return one
     if one == pl.Null:
@@ -427,7 +427,7 @@ def _wider(path: Path, name: str, one: pl.DataType, other: pl.DataType) -> pl.Da
     )
 
 
-def _stacked(paths: Sequence[Path], parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def _stacked(paths: Sequence[TableFile], parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -440,7 +440,7 @@ def _stacked(paths: Sequence[Path], parts: Sequence[pl.DataFrame]) -> pl.DataFra
 
 
 def _batches(
-    paths: Sequence[Path],
+    paths: Sequence[TableFile],
     batch_rows: int,
     columns: Sequence[str] | None,
     schema: Dtypes,
