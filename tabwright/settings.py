@@ -138,6 +138,9 @@ class FitSettings:
     quality : {"fast", "balanced", "best"}
         Effort: "fast" trains one network where "balanced" averages four; "best" fits boosted
         trees beside the networks and combines both by weights chosen on the validation rows.
+    eval_metric : str or None
+        Name of what chooses each member's epoch on the validation rows, of scikit-learn's scorers
+        or of a function that was given; None: the loss.
     """
 
     task: Task
@@ -163,6 +166,7 @@ class FitSettings:
     device: Device = "auto"
     precision: Precision = "float32"
     quality: Quality = "balanced"
+    eval_metric: str | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -276,6 +280,12 @@ class FitSettings:
             self.quality in get_args(Quality),
             "quality must be 'fast', 'balanced' or 'best'",
             self.quality,
+        )
+        _require(
+            self.eval_metric is None
+            or (isinstance(self.eval_metric, str) and self.eval_metric != ""),
+            "eval_metric must be the name of a scorer, or None",
+            self.eval_metric,
         )
         if self.quality == "best" and self.training_mode in _NETWORKS_ALONE:
             raise ValueError(

@@ -1,7 +1,8 @@
 """Which rows train, which rows validate: stratified, grouped, by time, by a stable hash.
 
 Nothing here reads a table. A split is made of row numbers and depends only on its arguments, so
-the same call gives the same rows on every machine.
+the same call gives the same rows on every machine. A splitter of scikit-learn, or a list of splits,
+decides in place of these rules where a user gives one (`splits_of`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     IntArray = NDArray[np.int64]
+    Splits = list[tuple[IntArray, IntArray]]
 
 
 def split_rows(
@@ -180,6 +182,114 @@ def forward_folds(time: ArrayLike, n_folds: int) -> list[tuple[IntArray, IntArra
         (np.flatnonzero(when <= last), np.flatnonzero((when > last) & (when <= upto)))
         for last, upto in itertools.pairwise(ends)
     ]
+
+
+def splits_of(
+    validation: object,
+    n_rows: int,
+    *,
+    X: object = None,
+    y: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+) -> Splits:
+    """The splits of a scikit-learn splitter, or of a list of (train, test) row numbers, checked.
+
+    Parameters
+    ----------
+    validation : splitter or iterable of pairs
+        Anything with a method `split(X, y, groups)`, such as `GroupKFold()`, `TimeSeriesSplit()`
+        or `PredefinedSplit(test_fold)`; or the pairs themselves.
+    n_rows : int
+    X : table of n_rows rows, optional
+        Handed to the splitter; None: a column of zeros.
+    y, groups : array-like of shape (n_rows,), optional
+        Handed to the splitter.
+
+    Returns
+    -------
+    list of (train, test)
+        Sorted row numbers, int64, at least one of each; rows may be in neither part.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, the splitter cannot split these rows, or a split leaves a part empty,
+        names a row that is not there, or names a row twice.
+    """
+    kind = type(validation).__name__
+    split = getattr(validation, "split", None)
+    if isinstance(validation, str) or not (callable(split) or hasattr(validation, "__iter__")):
+        raise ValueError(
+            "validation must be a splitter with a method split(X, y, groups), such as "
+            f"GroupKFold(), or a list of (train, test) row numbers; got {validation!r}; for a "
+            "share of the rows give validation_fraction"
+        )
+    if callable(split):
+        try:
+            pairs = list(split(np.zeros((n_rows, 1)) if X is None else X, y, groups))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{kind} cannot split these {n_rows:,} rows: {error}") from error
+    else:
+        pairs = list(cast("Any", validation))
+    if not pairs:
+        raise ValueError(f"validation must give at least one split; got none from {kind}")
+    return [_checked_split(pair, number, n_rows) for number, pair in enumerate(pairs, 1)]
+
+
+def splits_within(splits: Splits, index: IntArray) -> Splits:
+    """Splits of all rows as splits of some of them: those that leave rows in both parts.
+
+    Parameters
+    ----------
+    splits : list of (train, test)
+        As `splits_of` gives them.
+    index : ndarray of int64
+        The rows to keep, sorted; row numbers of the result are places in it.
+    """
+    inner = []
+    for train, test in splits:
+        parts = [np.flatnonzero(np.isin(index, part)) for part in (train, test)]
+        if all(len(part) for part in parts):
+            inner.append((parts[0], parts[1]))
+    return inner
+
+
+def are_forward(splits: Splits) -> bool:
+    """Whether the rows that test stand behind all that train, in every split, as in time."""
+    return all(train[-1] < test[0] for train, test in splits)
+
+
+def _checked_split(pair: Any, number: int, n_rows: int) -> tuple[IntArray, IntArray]:
+    """A split as two sorted arrays of distinct row numbers that have no row in common."""
+    try:
+        given = [np.asarray(part) for part in pair]
+    except (TypeError, ValueError):
+        given = []
+    if len(given) != 2 or any(part.ndim != 1 for part in given):
+        raise ValueError(
+            f"a split must be a pair of arrays of row numbers (train, test); split {number} of "
+            f"validation is {type(pair).__name__}"
+        )
+    for name, part in zip(("train", "test"), given, strict=True):
+        where = f"the {name} rows of split {number} of validation"
+        if not len(part):
+            raise ValueError(f"a split must leave rows to train and rows to test; {where} are none")
+        if part.dtype.kind not in "iu":
+            raise ValueError(f"{where} must be row numbers (integers); got dtype {part.dtype}")
+        if part.min() < 0 or part.max() >= n_rows:
+            wrong = part[(part < 0) | (part >= n_rows)][0]
+            raise ValueError(f"{where} must be from 0 to {n_rows - 1}; got {wrong}")
+        if len(np.unique(part)) < len(part):
+            twice = np.flatnonzero(np.bincount(part) > 1)[0]
+            raise ValueError(f"{where} must hold a row once; got row {twice} twice")
+    train, test = (np.sort(part).astype(np.int64) for part in given)
+    shared = np.intersect1d(train, test)
+    if len(shared):
+        raise ValueError(
+            f"a row must either train or test; split {number} of validation has {len(shared):,} "
+            f"in both, the first is row {shared[0]}"
+        )
+    return train, test
 
 
 def stable_row_hash(seed: int, file_name: str, row_numbers: ArrayLike) -> NDArray[np.uint64]:

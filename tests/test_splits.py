@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import (
+    GroupKFold,
+    GroupShuffleSplit,
+    KFold,
+    LeaveOneGroupOut,
+    PredefinedSplit,
+    StratifiedKFold,
+    TimeSeriesSplit,
+)
 
 from tabwright.splits import (
+    are_forward,
     fold_rows,
     forward_folds,
     split_by_hash,
     split_rows,
+    splits_of,
+    splits_within,
     stable_row_hash,
 )
 
@@ -280,3 +293,85 @@ def test_forward_folds_are_even_where_times_allow() -> None:
     assert [len(train) for train, _ in forward_folds(time, 5)] == [20, 40, 60, 80, 100]
     days = np.array(["2024-02-01", "2023-12-31", "2024-01-15"], dtype="datetime64[D]")
     assert [test.tolist() for _, test in forward_folds(days, 2)] == [[2], [0]]
+
+
+Y = np.array([0, 1] * 10)
+GROUPS = np.repeat(np.arange(5), 4)
+
+
+class _HalvesTwice:
+    """A splitter of one's own: nothing but the method."""
+
+    def split(self, X: object, y: object, groups: object) -> Iterator[tuple[list[int], range]]:
+        yield [19, 3, 4], range(10, 12)
+        yield list(range(10)), range(10, 20)
+
+
+@pytest.mark.parametrize(
+    ("splitter", "n_splits"),
+    [
+        (KFold(4), 4),
+        (StratifiedKFold(5), 5),
+        (GroupKFold(3), 3),
+        (LeaveOneGroupOut(), 5),
+        (GroupShuffleSplit(2, random_state=0), 2),
+        (TimeSeriesSplit(3), 3),
+        (PredefinedSplit(np.repeat([-1, 0, 1, -1], 5)), 2),
+        (_HalvesTwice(), 2),
+        ([(range(5), np.arange(5, 9))], 1),
+        (iter([(range(5), np.arange(5, 9))]), 1),
+    ],
+    ids=lambda splitter: type(splitter).__name__,
+)
+def test_splits_are_those_of_the_splitter(splitter: Any, n_splits: int) -> None:
+    # Others warn that they take no notice of groups.
+    groups = GROUPS if "Group" in type(splitter).__name__ else None
+    if hasattr(splitter, "split"):
+        wanted = list(splitter.split(np.zeros((20, 1)), Y, groups))
+    else:
+        splitter = list(splitter)
+        wanted = splitter
+    found = splits_of(splitter, 20, y=Y, groups=groups)
+    assert len(found) == len(wanted) == n_splits
+    for (train, test), (own_train, own_test) in zip(found, wanted, strict=True):
+        assert train.tolist() == sorted(own_train)
+        assert test.tolist() == sorted(own_test)
+
+
+@pytest.mark.parametrize(
+    ("validation", "said"),
+    [
+        (5, "must be a splitter with a method split"),
+        ("kfold", "must be a splitter with a method split"),
+        (KFold(30), "KFold cannot split these 20 rows"),
+        (GroupKFold(2), "'groups' parameter should not be None"),
+        ([], "at least one split; got none from list"),
+        (PredefinedSplit(np.full(20, -1)), "at least one split; got none from PredefinedSplit"),
+        ([([0, 1], [])], "the test rows of split 1 of validation are none"),
+        ([([0], [1]), ([], [1])], "the train rows of split 2 of validation are none"),
+        ([([0, 1], [2, 20])], "must be from 0 to 19; got 20"),
+        ([([0, -1], [2])], "must be from 0 to 19; got -1"),
+        ([([0, 1], [1, 2])], "has 1 in both, the first is row 1"),
+        ([([0, 0], [1])], "got row 0 twice"),
+        ([([0.0, 1.0], [2])], "must be row numbers"),
+        ([[0, 1, 2]], "a pair of arrays of row numbers"),
+        ([3], "a pair of arrays of row numbers"),
+    ],
+)
+def test_splits_that_cannot_be_are_refused(validation: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        splits_of(validation, 20, y=Y)
+
+
+def test_splits_within_some_of_the_rows() -> None:
+    splits = splits_of(TimeSeriesSplit(3), 20)
+    assert are_forward(splits)
+    assert not are_forward(splits_of(KFold(4), 20))
+    index = splits[2][0]
+    inner = splits_within(splits, index)
+    # The last one tests the rows that stand outside.
+    assert len(inner) == 2
+    for (train, test), (own_train, own_test) in zip(inner, splits, strict=False):
+        assert index[train].tolist() == own_train.tolist()
+        assert index[test].tolist() == own_test.tolist()
+    assert splits_within(splits, splits[0][0]) == []

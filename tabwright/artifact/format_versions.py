@@ -29,6 +29,7 @@ FORMATS: dict[int, str] = {1: "0.1.0", 2: "0.2.0", 3: "0.3.0"}
 ADDED: dict[str, int] = {
     "encoder.obliques": 2,
     "encoder.formats": 3,
+    "settings.eval_metric": 3,
     "settings.quality": 3,
     "trees": 3,
 }

@@ -251,9 +251,9 @@ class CrossPredictions:
     """Predictions for validation rows, each from epochs that other validation rows chose.
 
     Fed with the outputs of every epoch, it keeps for each fold the outputs of the epoch at which
-    the squared error over the other folds was lowest, member by member. That costs no second
-    training, since the rows of a fold decide nothing else but the epoch; patience alone still
-    looks at all of them.
+    the squared error over the other folds, or what chooses in its place, was lowest, member by
+    member. That costs no second training, since the rows of a fold decide nothing else but the
+    epoch; patience alone still looks at all of them.
 
     Parameters
     ----------
@@ -279,12 +279,29 @@ class CrossPredictions:
         self._lowest: FloatArray | None = None
         self._kept: FloatArray | None = None
 
-    def see(self, outputs: FloatArray) -> None:
-        """Take in the outputs of one epoch, float64 of shape (n_members, n_rows)."""
+    @property
+    def n_folds(self) -> int:
+        """How many folds the rows lie in."""
+        return int(self._elsewhere.shape[1])
+
+    def elsewhere(self, fold: int) -> NDArray[np.int64]:
+        """Numbers of the rows that choose the epoch for a fold."""
+        return np.flatnonzero(self._folds != fold)
+
+    def see(self, outputs: FloatArray, losses: FloatArray | None = None) -> None:
+        """Take in one epoch.
+
+        Parameters
+        ----------
+        outputs : ndarray of shape (n_members, n_rows), float64
+        losses : ndarray of shape (n_members, n_folds), optional
+            What chooses, on the rows `elsewhere`; NaN where there is none. None: squared errors.
+        """
         if self._lowest is None or self._kept is None:
             self._lowest = np.full((len(outputs), self._elsewhere.shape[1]), np.inf)
             self._kept = outputs.copy()
-        losses = (outputs - self._target) ** 2 @ self._elsewhere
+        if losses is None:
+            losses = (outputs - self._target) ** 2 @ self._elsewhere
         better = losses < self._lowest
         self._lowest = np.where(better, losses, self._lowest)
         self._kept = np.where(better[:, self._folds], outputs, self._kept)

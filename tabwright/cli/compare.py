@@ -107,6 +107,14 @@ def compare(
     epochs: Annotated[
         int | None, typer.Option(metavar="N", help="At most so many epochs, in every mode.")
     ] = None,
+    eval_metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Chooses the epoch: a scorer of scikit-learn [the loss].",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(metavar="N", help="Threads to fit with.", rich_help_panel=SETTINGS)
     ] = None,
@@ -131,6 +139,7 @@ def compare(
 
         said = reading()
         settings: dict[str, Any] = {"n_members": members, "max_epochs": epochs}
+        settings["eval_metric"] = eval_metric
         request = CompareRequest(
             table=TableRequest(
                 table,

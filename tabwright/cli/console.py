@@ -7,6 +7,7 @@ appear in a terminal only. Nothing here decides anything.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -268,7 +269,7 @@ class EpochBar:
         self._bar = Progress(
             TextColumn("training: epoch {task.completed:.0f} of at most {task.total:.0f}"),
             BarColumn(bar_width=None),
-            TextColumn("loss {task.fields[loss]:.4f}, best {task.fields[best]:.4f}"),
+            TextColumn("{task.fields[what]} {task.fields[now]:.4f}, best {task.fields[best]:.4f}"),
             TimeRemainingColumn(),
             console=err,
             transient=True,
@@ -279,11 +280,13 @@ class EpochBar:
     def __call__(self, epoch: Epoch, n_epochs: int) -> None:
         if not self._shown:
             return
-        loss, best = epoch.validation_loss, epoch.best_loss
+        what, now, best = "loss", epoch.validation_loss, epoch.best_loss
+        if not math.isnan(epoch.best_score):
+            what, now, best = "score", epoch.validation_score, epoch.best_score
         if self._line is None:
-            self._line = self._bar.add_task("", total=n_epochs, loss=loss, best=best)
+            self._line = self._bar.add_task("", total=n_epochs, what=what, now=now, best=best)
         self._bar.start()
-        self._bar.update(self._line, completed=epoch.epoch, loss=loss, best=best)
+        self._bar.update(self._line, completed=epoch.epoch, now=now, best=best)
 
     def hide(self) -> None:
         """Give the line back, before something else is printed."""

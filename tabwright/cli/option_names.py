@@ -32,6 +32,7 @@ _ARGUMENTS = {
     "batch_size": "--batch-size",
     "validation_fraction": "--validation-fraction",
     "numeric_encoding": "--numeric-encoding",
+    "eval_metric": "--eval-metric",
     "calibration must": "--calibration must",
     "random_state": "--seed",
     "device must": "--device must",

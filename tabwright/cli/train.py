@@ -169,6 +169,14 @@ def train(
         float | None,
         typer.Option(metavar="SHARE", help="Rows that choose the epoch.", rich_help_panel=SETTINGS),
     ] = None,
+    eval_metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Chooses the epoch: a scorer of scikit-learn, as roc_auc [the loss].",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
     numeric_encoding: Annotated[
         str | None,
         typer.Option(
@@ -282,6 +290,7 @@ def train(
             "weight_decay": weight_decay,
             "batch_size": batch_size,
             "validation_fraction": validation_fraction,
+            "eval_metric": eval_metric,
             "numeric_encoding": numeric_encoding,
             "device": device,
             "precision": precision,

@@ -43,9 +43,10 @@ _MEANT = {
     ),
     **dict.fromkeys(("sample_weights", "weights", "weight"), "sample_weight"),
     "group": "groups",
+    **dict.fromkeys(("metric", "scoring", "metrics"), "eval_metric"),
+    **dict.fromkeys(("cv", "splitter"), "validation"),
 }
 _NOT_NEEDED = {
-    "eval_metric": "log-loss or the squared error of validation rows chooses the epoch",
     "optimizer": "training uses AdamW; see learning_rate and weight_decay",
     "loss": "the loss follows from the task and training_mode",
     "objective": "the loss follows from the task and training_mode",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from torch import nn
 
 from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import DistillationOptions
+from tabwright.fitting.eval_metric import eval_metric_of, metric_name
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.pandas_row import row_cells
@@ -29,6 +31,7 @@ from tabwright.streaming.memory import bytes_of, reason_to_stream
 from tabwright.tables import CsvFormat, as_frame, read_described
 from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.column_uses import ColumnUses
+from tabwright.tables.labelled import splits_of_rows
 from tabwright.tables.paths import Source
 from tabwright.tables.roles import roles_as_text
 from tabwright.tables.targets import Labels, seen_labels
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from tabwright.explanation import Explanation
     from tabwright.explanation.columns import Scale
     from tabwright.export.onnx import ParityReport
+    from tabwright.splits import Splits
 
 __all__ = [
     "Callbacks",
@@ -74,6 +78,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 FutureWarning,
                 stacklevel=4,
             )
+        values["eval_metric"] = metric_name(parameters["eval_metric"])
         seed = parameters["random_state"]
         if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
             seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
@@ -168,12 +173,18 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
             known = self._known_target(_single_column(eval_y, "eval_set"), classes)
             validation = self._rows(self._eval_frame(eval_X, frame), known, eval_weight)
         parameters = self.get_params(deep=False)
+        eval_metric_of(parameters["eval_metric"], settings.task)
+        splits = None
+        if parameters["validation"] is not None:
+            splits, rows = self._splits(X, rows, classes, eval_set)
         with telling_failures(callback):
             model = fit_table(
                 rows,
                 settings,
                 classes=classes,
                 validation=validation,
+                splits=splits,
+                eval_metric=parameters["eval_metric"],
                 named=named,
                 roles=parameters["roles"],
                 class_weight=parameters.get("class_weight"),
@@ -184,11 +195,32 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 on_message=callback.on_message,
                 checkpoint=checkpoint,
             )
+            if splits is not None:
+                words = _splits_in_words(parameters["validation"], splits)
+                model = replace(model, card={**model.card, "validation": words})
             self._remember(model)
             self.fit_seconds_ = perf_counter() - started
             callback.on_end(model)
         _remove_finished(checkpoint, model)
         return self
+
+    def _splits(
+        self, X: Any, rows: LabelledRows, classes: np.ndarray | None, eval_set: EvalSet
+    ) -> tuple[Splits, LabelledRows]:
+        """What `validation` makes of the rows, and the rows."""
+        parameters = self.get_params(deep=False)
+        others = {
+            "eval_set": eval_set,
+            "validation_fraction": parameters["validation_fraction"],
+            "time": rows.time,
+        }
+        for name, value in others.items():
+            if value is not None:
+                raise ValueError(
+                    f"validation decides which rows validate, and so would {name}; give one of "
+                    "the two" + ("; put the rows in order of time first" if name == "time" else "")
+                )
+        return splits_of_rows(parameters["validation"], rows, classes, X)
 
     def _remember(self, model: FittedModel) -> None:
         self.model_ = model
@@ -320,6 +352,12 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         settings: FitSettings = self._settings()
         callback: Callback = self._callback(callbacks)
         parameters = self.get_params(deep=False)
+        eval_metric_of(parameters["eval_metric"], settings.task)
+        if parameters["validation"] is not None:
+            raise ValueError(
+                "a splitter needs the rows in memory, and this table is streamed from disk; raise "
+                "memory, or leave validation out and give group or validation_fraction"
+            )
         with telling_failures(callback):
             model = fit_files(
                 source,
@@ -330,6 +368,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 csv=csv,
                 class_weight=parameters.get("class_weight"),
                 prior=parameters.get("prior", "training"),
+                eval_metric=parameters["eval_metric"],
                 spool=spool,
                 checkpoint=checkpoint,
                 on_start=callback.on_start,
@@ -496,6 +535,15 @@ def _optional_column(values: Any, name: str, n_rows: int) -> np.ndarray | None:
     return array
 
 
+def _splits_in_words(validation: object, splits: Splits) -> str:
+    """What a model's card says of its splits."""
+    # Arrays that a splitter holds would fill the file.
+    name = repr(validation) if len(repr(validation)) < 200 else type(validation).__name__
+    if not hasattr(validation, "split"):
+        name = "a list of splits"
+    return name if len(splits) == 1 else f"{name}: the last of {len(splits)} splits"
+
+
 def _remove_finished(checkpoint: Checkpoint | None, model: FittedModel) -> None:
     if checkpoint is not None and model.card.get("stopped") != "interrupted":
         checkpoint.remove()
@@ -508,10 +556,12 @@ class _Printer(Callback):
         print(message)
 
     def on_epoch(self, epoch: Epoch) -> None:
+        best = f"best {epoch.best_loss:.4f}"
+        if not math.isnan(epoch.best_score):
+            best = f"score {epoch.validation_score:.4f}, best {epoch.best_score:.4f}"
         print(
             f"epoch {epoch.epoch}: train {epoch.train_loss:.4f}, "
-            f"validation {epoch.validation_loss:.4f}, best {epoch.best_loss:.4f}, "
-            f"{epoch.seconds:.1f} s"
+            f"validation {epoch.validation_loss:.4f}, {best}, {epoch.seconds:.1f} s"
         )
 
 

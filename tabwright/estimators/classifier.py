@@ -60,6 +60,18 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         Share of the rows that chooses the epoch and fits the calibrator. None: a tenth, or 100
         rows where that is more, but at most a fifth; a tenth of a table that is streamed from
         disk; a fifth in `tree_teacher_distillation`, where what is taught is chosen on them too.
+    validation : splitter, list of (train, test), or None, default=None
+        Which rows validate, in place of `validation_fraction`: a splitter of scikit-learn, or
+        anything with `split(X, y, groups)`, or pairs of arrays of row numbers. The last split
+        counts, which is the latest of `TimeSeriesSplit()`; rows in neither part of it have no part
+        in the fit. `groups` of `fit` go to the splitter.
+    eval_metric : str, callable or None, default=None
+        What chooses each network's epoch on the validation rows, and what `patience` waits for: a
+        scorer's name ("roc_auc", "neg_mean_absolute_error", ...), a scorer, or a function
+        `(y_true, prediction)`, perhaps with `sample_weight`. The prediction is the probability of
+        the second label of two, the probabilities of more, or the value in regression. Functions
+        that are called `..._error`, `..._loss` or `..._deviance` are minimised, others maximised.
+        None: the loss.
     class_weight : "balanced", dict or None, default=None
         Weight by label, 1 where a label is not named; multiplied with `sample_weight`.
     prior : "training", "balanced" or array of shape (n_classes,), default="training"
@@ -135,6 +147,8 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         learning_rate: float = 2e-3,
         weight_decay: float = 0.05,
         validation_fraction: float | None = None,
+        validation: object = None,
+        eval_metric: object = None,
         class_weight: ClassWeight = None,
         prior: Prior = "training",
         calibration: CalibrationName | None = "auto",
@@ -164,6 +178,8 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.validation_fraction = validation_fraction
+        self.validation = validation
+        self.eval_metric = eval_metric
         self.class_weight = class_weight
         self.prior = prior
         self.calibration = calibration

@@ -46,6 +46,8 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         learning_rate: float = 2e-3,
         weight_decay: float = 0.05,
         validation_fraction: float | None = None,
+        validation: object = None,
+        eval_metric: object = None,
         numeric_encoding: NumericEncoding = "auto",
         hide_rate: float = 0.02,
         teacher: object = None,
@@ -71,6 +73,8 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.validation_fraction = validation_fraction
+        self.validation = validation
+        self.eval_metric = eval_metric
         self.numeric_encoding = numeric_encoding
         self.hide_rate = hide_rate
         self.teacher = teacher

@@ -31,6 +31,7 @@ from tabwright.distributed.shared_checkpoints import SharedCheckpointer
 from tabwright.distributed.workers import ALONE, Workers
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.fitting.class_weights import ClassWeight, Prior, checked_prior, weights_by_label
+from tabwright.fitting.eval_metric import EvalMetric, eval_metric_of
 from tabwright.fitting.finishing import finite_numbers, model_card, with_decision, with_scores
 from tabwright.fitting.identity import run_identity
 from tabwright.fitting.networks import member_arrays, member_seeds, new_network, training_device
@@ -74,6 +75,7 @@ def fit_files(
     class_weight: ClassWeight = None,
     prior: Prior | Callable[[np.ndarray | None], Prior] = "training",
     decision: Callable[[np.ndarray], DecisionAim] | None = None,
+    eval_metric: object = None,
     spool: str | os.PathLike[str] | None = None,
     checkpoint: Checkpoint | None = None,
     workers: Workers = ALONE,
@@ -105,6 +107,8 @@ def fit_files(
         As in `fit_table`; the prior may be a function of the labels.
     decision : callable, optional
         Gives what the stored decision rule shall serve, for the labels.
+    eval_metric : object, optional
+        As in `fit_table`; it scores a sample of at most 100,000 validation rows.
     spool : path, optional
         Folder for the encoded rows, about 4 bytes a cell; emptied first, and removed in the end.
         By default one in the folder for temporary files.
@@ -167,6 +171,8 @@ def fit_files(
     if scan.reason:
         say(f"task: {scan.task}, since {scan.reason}")
     asked = replace(settings(scan.task), validation_fraction=share)
+    metric = eval_metric_of(asked.eval_metric if eval_metric is None else eval_metric, scan.task)
+    asked = replace(asked, eval_metric=None if metric is None else metric.name)
     training_device(asked)  # refuses what this machine lacks
     resolved = asked.resolved(
         n_rows=n_rows["train"], n_classes=None if scan.classes is None else len(scan.classes)
@@ -181,6 +187,7 @@ def fit_files(
         class_weight,
         prior(scan.classes) if callable(prior) else prior,
         None if decision is None or scan.classes is None else decision(scan.classes),
+        metric,
         workers,
     )
     if not workers.is_first:
@@ -257,6 +264,7 @@ class _StreamFit:
     class_weight: ClassWeight
     prior: Prior
     decision: DecisionAim | None
+    metric: EvalMetric | None
     workers: Workers
 
     def run(
@@ -284,6 +292,10 @@ class _StreamFit:
             if scan.classes is None:
                 raise ValueError("a decision rule is for classification; this is a regression task")
             self.decision.check(len(scan.classes))
+        if self.metric is not None:
+            choosing = self._choosing()
+            labels = choosing.target if scan.classes is None else scan.classes[choosing.target]
+            self.metric.check(labels, choosing.weight, scan.classes)
         sample = self._rows("train")
         if len(sample) < scan.n_rows["train"]:
             say(f"the encoder is fitted on a uniform sample of {len(sample):,} training rows")
@@ -304,7 +316,7 @@ class _StreamFit:
             target_name=self.columns.target,
         )
         sketch = sketch_of_rows(compact, len(encoder.plan_.had_missing))
-        targets = self._targets()
+        targets = replace(self._targets(), metric=self.metric, classes=scan.classes)
         encoder, compact = select_obliques(
             encoder, compact, sample, targets, settings, on_message=say
         )
@@ -481,8 +493,8 @@ class _StreamFit:
             hide_rate=settings.hide_rate,
         )
         held_out: HeldOut = StreamedHeldOut(validation, goal, assignment)
-        if settings.training_mode == "calibrated_classifier":
-            # The loss after calibration needs the predictions side by side: a sample's.
+        if settings.training_mode == "calibrated_classifier" or targets.metric is not None:
+            # Their scores need the predictions side by side: a sample's.
             choosing = self._choosing()
             compact = goal.encoder.transform(choosing.frame)
             every_row = HeldOutRows(

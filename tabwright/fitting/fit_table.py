@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import TableError
 from tabwright.fitting.class_weights import ClassWeight, Prior, class_weights_of
 from tabwright.fitting.combination import HeldOutTrees, with_trees
+from tabwright.fitting.eval_metric import EvalMetric, eval_metric_of
 from tabwright.fitting.finishing import finite_numbers, model_card, with_decision, with_scores
 from tabwright.fitting.member_training import train_members
 from tabwright.fitting.networks import member_arrays, training_device
@@ -47,10 +49,13 @@ from tabwright.inference.row_sketch import sketch_of_rows
 from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import FitSettings
 from tabwright.tables import Role, TableProfile, profile_table
-from tabwright.tables.labelled import LabelledRows
+from tabwright.tables.labelled import LabelledRows, check_classes
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch, Trained
 from tabwright.training.objectives import row_weights
+
+if TYPE_CHECKING:
+    from tabwright.splits import Splits
 
 __all__ = ["ClassWeight", "LabelledRows", "Prior", "class_weights_of", "fit_table"]
 
@@ -61,6 +66,8 @@ def fit_table(
     *,
     classes: np.ndarray | None = None,
     validation: LabelledRows | None = None,
+    splits: Splits | None = None,
+    eval_metric: object = None,
     named: bool = True,
     roles: Mapping[str, Role] | None = None,
     profile: TableProfile | None = None,
@@ -88,6 +95,11 @@ def fit_table(
     validation : LabelledRows, optional
         Rows that choose the epoch, and fit the calibrator or give the residuals of prediction
         intervals; without them `validation_fraction` of `rows` is set aside.
+    splits : list of (train, test), optional
+        Of `splits_of_rows`: the last one's test rows validate, in place of `validation`, and its
+        training rows train.
+    eval_metric : object, optional
+        What chooses the epoch, as in `eval_metric_of`; None: what the settings name, else the loss.
     named : bool, default=True
         Whether the columns have names of their own (a frame) or not (an array).
     roles : mapping of str to Role, optional
@@ -141,6 +153,14 @@ def fit_table(
             f"{settings.training_mode!r}"
         )
     training_device(settings)  # refuses what this machine lacks
+    metric = eval_metric_of(
+        settings.eval_metric if eval_metric is None else eval_metric, settings.task
+    )
+    settings = replace(settings, eval_metric=None if metric is None else metric.name)
+    if splits is not None:
+        if validation is not None:
+            raise ValueError("splits take the place of validation rows; got both; give one")
+        rows, validation = _of_last_split(rows, splits, classes, on_message)
     rows = rows.with_positive_weight()
     if validation is not None:
         validation = validation.with_positive_weight()
@@ -175,6 +195,9 @@ def fit_table(
         )
         rows, validation = rows.take(stay), rows.take(leave)
         _check_enough(rows, len(validation))
+    if metric is not None:
+        labels = validation.target if classes is None else classes[validation.target]
+        metric.check(labels, validation.weight, classes)
     held_out = _HeldOut(validation)
     if classes is None:
         held_out = _HeldOut.with_spare(validation, settings.random_state)
@@ -190,6 +213,7 @@ def fit_table(
         encoder,
         (distillation or DistillationOptions()) if distils else None,
         on_message,
+        metric,
     )
     if on_start is not None:
         on_start(recipe.settings, len(rows), len(validation))
@@ -218,6 +242,21 @@ def fit_table(
             card={**model.card, "n_training_rows": whole.card["n_training_rows"]},
         )
     return model
+
+
+def _of_last_split(
+    rows: LabelledRows,
+    splits: Splits,
+    classes: np.ndarray | None,
+    on_message: Callable[[str], None] | None,
+) -> tuple[LabelledRows, LabelledRows]:
+    """The rows that train and those that validate: the last split is the latest in time."""
+    train, test = splits[-1]
+    n_unused = len(rows) - len(train) - len(test)
+    if n_unused and on_message is not None:
+        on_message(f"{n_unused:,} rows are in neither part of the last split, and have no part")
+    check_classes(splits[-1:], rows, classes)
+    return rows.take(train), rows.take(test)
 
 
 def _check_enough(rows: LabelledRows, n_set_aside: int = 0) -> None:
@@ -268,6 +307,7 @@ class _Recipe:
     encoder: TableEncoder | None
     distillation: DistillationOptions | None
     on_message: Callable[[str], None] | None
+    metric: EvalMetric | None = None
     keep_obliques: bool | None = None
 
     def decided(self, model: FittedModel) -> _Recipe:
@@ -287,7 +327,9 @@ class _Recipe:
         stop_at: Sequence[int] | None = None,
     ) -> FittedModel:
         """Encoder, networks, calibration; without rows held out members end at `stop_at`."""
-        targets = Targets.of(rows, self.settings, self.classes, self.class_weight, self.prior)
+        targets = Targets.of(
+            rows, self.settings, self.classes, self.class_weight, self.prior, self.metric
+        )
         encoder, compact = self._encoded(rows, targets)
         choosing = None
         if held_out is not None:

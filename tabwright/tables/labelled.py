@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import polars as pl
 
 from tabwright.errors import TableError
 from tabwright.settings import Task
-from tabwright.splits import split_rows
+from tabwright.splits import are_forward, split_rows, splits_of
 from tabwright.tables import (
     TableProfile,
     encode_labels,
@@ -32,7 +32,17 @@ from tabwright.tables.csv_reader import CsvFormat
 from tabwright.tables.paths import table_stem
 from tabwright.tables.roles import Role, roles_as_text
 
-__all__ = ["LabelledRows", "TableRequest", "TrainingTable", "read_training_table"]
+if TYPE_CHECKING:
+    from tabwright.splits import Splits
+
+__all__ = [
+    "LabelledRows",
+    "TableRequest",
+    "TrainingTable",
+    "check_classes",
+    "read_training_table",
+    "splits_of_rows",
+]
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,53 @@ class LabelledRows:
         if rows.weight is not None and (rows.weight == 1.0).all():
             rows = replace(rows, weight=None)
         return rows
+
+
+def splits_of_rows(
+    validation: object, rows: LabelledRows, classes: np.ndarray | None, X: object = None
+) -> tuple[Splits, LabelledRows]:
+    """What a splitter makes of rows, as `splits_of` says, and the rows.
+
+    Where all splits are forward, as in time, so are the rows: whatever is held out of them later
+    on is held out in their order.
+
+    Parameters
+    ----------
+    validation : splitter or list of (train, test)
+    rows : LabelledRows
+    classes : ndarray of shape (n_classes,) or None
+    X : table, optional
+        What the splitter is given; None: the columns of the rows.
+    """
+    splits = splits_of(
+        validation,
+        len(rows),
+        X=rows.frame if X is None else X,
+        y=rows.target if classes is None else classes[rows.target],
+        groups=rows.groups,
+    )
+    if are_forward(splits) and rows.time is None:
+        rows = replace(rows, time=np.arange(len(rows)))
+    return splits, rows
+
+
+def check_classes(splits: Splits, rows: LabelledRows, classes: np.ndarray | None) -> None:
+    """Refuse splits that hold out a class that their training rows lack.
+
+    Raises
+    ------
+    TableError
+    """
+    if classes is None:
+        return
+    for train, test in splits:
+        lacking = np.setdiff1d(rows.target[test], rows.target[train])
+        if len(lacking):
+            raise TableError(
+                "every class that is held out must have training rows; class "
+                f"{classes[lacking[0]]!s} has none in a split; leave its rows out, give fewer "
+                "folds, or split otherwise"
+            )
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,9 @@ class HeldOut(Protocol):
     def losses(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
         """One loss per member: float64 of shape (n_members,), on the CPU.
 
+        Where a metric chooses the epoch the shape is (n_members, 2): the loss, then the score, of
+        which greater is better.
+
         Parameters
         ----------
         logits : callable
@@ -265,7 +268,7 @@ class HeldOutRows:
     ----------
     inputs : Inputs
     score : callable
-        Maps their logits, of shape (n_members, n_rows, output_dim), to one loss per member.
+        Maps their logits, of shape (n_members, n_rows, output_dim), to what `losses` gives.
     memory : ArrayState, optional
         What `score` remembers from epoch to epoch.
     """

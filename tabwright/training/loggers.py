@@ -43,6 +43,8 @@ def _curves(epoch: Epoch) -> dict[str, float]:
         "loss/train": epoch.train_loss,
         "loss/validation": epoch.validation_loss,
         "loss/best": epoch.best_loss,
+        "score/validation": epoch.validation_score,
+        "score/best": epoch.best_score,
         "learning_rate": epoch.learning_rate,
     }
     return {name: value for name, value in curves.items() if math.isfinite(value)}

@@ -78,11 +78,17 @@ class Epoch:
         Mean over the members still training; in the objective's units (nats, or squared error on
         the standardised target). NaN where there are no validation rows.
     best_loss : float
-        Mean over the members of each one's best validation loss so far.
+        Mean over the members of each one's best validation loss so far; NaN where `eval_metric`
+        chooses.
     learning_rate : float
         At the end of the epoch.
     seconds : float
         Since the start of training.
+    validation_score : float
+        Mean over the members still training of `eval_metric`, where greater is better; NaN where
+        there is none.
+    best_score : float
+        Mean over the members of each one's best score so far.
     """
 
     epoch: int
@@ -91,6 +97,8 @@ class Epoch:
     best_loss: float
     learning_rate: float
     seconds: float
+    validation_score: float = math.nan
+    best_score: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -338,13 +346,18 @@ class _BestEpochs:
     def record(self, train: Tensor, validation: Tensor | None, rate: float) -> bool:
         """Keep what improved and go to the next epoch; False if a running loss is not finite."""
         run = self.run
+        scores = None
+        if validation is not None and validation.ndim == 2:
+            validation, scores = validation.unbind(1)
         losses = train if validation is None else validation
+        # An epoch without a score is as bad as can be; the first is kept for want of another.
+        wanted = losses if scores is None else (-scores).nan_to_num(math.inf)
         running = [k for k in range(self._members.n_members) if not self._is_done(k)]
         if not all(math.isfinite(losses[k]) and math.isfinite(train[k]) for k in running):
             return False
         for k in running:
-            if validation is None or losses[k] < run.best[k]:
-                run.best[k] = float(losses[k])
+            if validation is None or wanted[k] < run.best[k] or not run.best_epochs[k]:
+                run.best[k] = float(wanted[k])
                 run.best_epochs[k] = run.epoch
                 self._members.snapshot(k)
         run.history.append(
@@ -354,10 +367,18 @@ class _BestEpochs:
                 "validation_loss": math.nan
                 if validation is None
                 else float(losses[running].mean()),
-                "best_loss": sum(run.best) / len(run.best),
+                "best_loss": sum(run.best) / len(run.best) if scores is None else math.nan,
                 "learning_rate": rate,
                 "seconds": run.seconds,
             }
+            | (
+                {}
+                if scores is None
+                else {
+                    "validation_score": float(scores[running].nanmean()),
+                    "best_score": float(-torch.tensor(run.best).mean()),
+                }
+            )
         )
         run.epoch, run.batches = run.epoch + 1, 0
         self._members.set_active([not self._is_done(k) for k in range(self._members.n_members)])

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import polars as pl
@@ -20,20 +21,25 @@ import torch
 
 from tabwright.artifact.container import pack
 from tabwright.distillation.teachers import TeacherKind, soft_labels
-from tabwright.errors import TableError, install_command
+from tabwright.errors import install_command
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import score_classification, score_regression
 from tabwright.settings import Task, modes_for
-from tabwright.splits import fold_rows, forward_folds
+from tabwright.splits import fold_rows, forward_folds, splits_within
 from tabwright.tables.labelled import (
     TableRequest,
     TrainingTable,
+    check_classes,
     read_training_table,
+    splits_of_rows,
 )
 from tabwright.workflows.data_checks import revealing_columns, warning_of_revealing
 from tabwright.workflows.paired_differences import PairedDifference, paired_difference
 from tabwright.workflows.run_settings import fit_settings, using_threads
+
+if TYPE_CHECKING:
+    from tabwright.splits import Splits
 
 __all__ = ["CandidateScores", "CompareRequest", "Comparison", "run_comparison"]
 
@@ -70,11 +76,14 @@ class CompareRequest:
     n_folds : int
         At least 2.
     n_repeats : int
-        How often rows are dealt to folds anew; 1 with `time`.
+        How often rows are assigned to folds anew; 1 with `time`.
     settings : mapping of str to object
         Fields of `FitSettings` for all modes.
     n_threads : int or None
     random_state : int
+    validation : splitter, list of (train, test), or None
+        The folds, as in `splits_of`, in place of `n_folds`; inside a fold, what is left of the
+        other splits holds out the rows that choose the epoch.
     """
 
     table: TableRequest
@@ -86,8 +95,14 @@ class CompareRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     n_threads: int | None = None
     random_state: int = 0
+    validation: object = None
 
     def __post_init__(self) -> None:
+        if self.validation is not None and (self.n_repeats > 1 or self.table.columns.time):
+            raise ValueError(
+                "validation decides which rows are held out, and so would repeats or a time; got "
+                f"n_repeats={self.n_repeats} and time={self.table.columns.time!r}; leave them out"
+            )
         if self.n_folds < 2:
             raise ValueError(f"the number of folds must be at least 2; got {self.n_folds}")
         if self.n_repeats < 1:
@@ -195,6 +210,12 @@ class _Fitted(Protocol):
     def predict(self, frame: pl.DataFrame) -> np.ndarray: ...
 
 
+class _Fit(Protocol):
+    """Fits a candidate to training rows; `inner` holds rows out of them, the last split."""
+
+    def __call__(self, train: TrainingTable, inner: Splits | None) -> _Fitted: ...
+
+
 class Progress(Protocol):
     """Told how many fits more are done, and which comes next."""
 
@@ -246,9 +267,7 @@ def run_comparison(
             f"the metric of a {table.task} task must be one of {', '.join(metrics)}; got {metric!r}"
         )
     modes = request.modes or modes_for(table.task)
-    candidates: dict[str, Callable[[TrainingTable], _Fitted]] = {
-        mode: _mode(request, mode, table.task) for mode in modes
-    }
+    candidates: dict[str, _Fit] = {mode: _mode(request, mode, table.task) for mode in modes}
     references = _references(say) if request.references else ()
     for kind in references:
         candidates[kind] = _reference(kind, request)
@@ -257,7 +276,7 @@ def run_comparison(
             f"a comparison needs at least 2 candidates; got {', '.join(candidates)}; name more "
             "modes, or let the references in"
         )
-    folds = _folds(table, request)
+    table, folds = _folds(table, request)
     n_fits = len(folds) * len(candidates)
     say(f"{len(folds)} folds x {len(candidates)} candidates: {n_fits} fits")
     told = (lambda count, text="": None) if on_start is None else on_start(n_fits)
@@ -265,9 +284,12 @@ def run_comparison(
     with using_threads(request.n_threads):
         for number, (train_index, test_index) in enumerate(folds, 1):
             train, test = table.take(train_index), table.take(test_index)
+            inner = None
+            if request.validation is not None:
+                inner = splits_within(folds, train_index) or None
             for name, fit in candidates.items():
                 told(0, f"fold {number} of {len(folds)}, {name}")
-                results[name].append(_judge(fit, train, test, metrics))
+                results[name].append(_judge(partial(fit, inner=inner), train, test, metrics))
                 told(1)
     scored = tuple(
         _candidate(name, name in references, of_folds, metrics)
@@ -281,7 +303,7 @@ def run_comparison(
         task=table.task,
         metric=metric,
         n_rows=len(table),
-        n_folds=request.n_folds,
+        n_folds=request.n_folds if request.validation is None else len(folds),
         n_repeats=request.n_repeats,
         candidates=ranked,
         use=use,
@@ -311,14 +333,15 @@ class _FittedMode:
         return self.predictor.predict_proba(frame)
 
 
-def _mode(request: CompareRequest, mode: str, task: Task) -> Callable[[TrainingTable], _Fitted]:
+def _mode(request: CompareRequest, mode: str, task: Task) -> _Fit:
     settings = request.settings_of(mode, task)
 
-    def fit(train: TrainingTable) -> _FittedMode:
+    def fit(train: TrainingTable, inner: Splits | None) -> _FittedMode:
         model = fit_table(
             train.rows,
             settings,
             classes=train.classes,
+            splits=inner,
             profile=train.profile,
             target_name=request.table.columns.target,
         )
@@ -337,8 +360,8 @@ def _references(say: Callable[[str], None]) -> tuple[TeacherKind, ...]:
     return tuple(found)
 
 
-def _reference(kind: TeacherKind, request: CompareRequest) -> Callable[[TrainingTable], _Fitted]:
-    def fit(train: TrainingTable) -> _Fitted:
+def _reference(kind: TeacherKind, request: CompareRequest) -> _Fit:
+    def fit(train: TrainingTable, inner: Splits | None) -> _Fitted:
         rows = train.rows
         return soft_labels(
             rows.frame,
@@ -362,9 +385,18 @@ def _reference(kind: TeacherKind, request: CompareRequest) -> Callable[[Training
 # ---------------------------------------------------------------------------------------------
 
 
-def _folds(table: TrainingTable, request: CompareRequest) -> list[tuple[np.ndarray, np.ndarray]]:
-    folds: list[tuple[np.ndarray, np.ndarray]] = []
-    if table.rows.time is not None:
+def _folds(table: TrainingTable, request: CompareRequest) -> tuple[TrainingTable, Splits]:
+    """The folds, and the table with what they say of the order of its rows."""
+    folds: Splits = []
+    if request.validation is not None:
+        folds, rows = splits_of_rows(request.validation, table.rows, table.classes)
+        table = replace(table, rows=rows)
+        if len(folds) < 2:
+            raise ValueError(
+                f"a comparison needs at least 2 splits; got {len(folds)} from validation; give a "
+                "splitter with more"
+            )
+    elif table.rows.time is not None:
         folds += forward_folds(table.rows.time, request.n_folds)
     else:
         for repeat in range(request.n_repeats):
@@ -379,17 +411,8 @@ def _folds(table: TrainingTable, request: CompareRequest) -> list[tuple[np.ndarr
                 (np.flatnonzero(of_row != fold), np.flatnonzero(of_row == fold))
                 for fold in range(request.n_folds)
             ]
-    if table.classes is None:
-        return folds
-    for train, test in folds:
-        lacking = np.setdiff1d(table.rows.target[test], table.rows.target[train])
-        if len(lacking):
-            label = table.classes[lacking[0]]
-            raise TableError(
-                "every class that a fold tests must have training rows in that fold; class "
-                f"{label!s} has none in one of them; leave its rows out, or give fewer folds"
-            )
-    return folds
+    check_classes(folds, table.rows, table.classes)
+    return table, folds
 
 
 # ---------------------------------------------------------------------------------------------

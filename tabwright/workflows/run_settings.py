@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tabwright.fitting.eval_metric import eval_metric_of
 from tabwright.settings import FitSettings, Task
 
 __all__ = ["fit_settings", "using_threads"]
@@ -29,7 +30,9 @@ def fit_settings(settings: Mapping[str, Any], *, task: Task, random_state: int) 
     unknown = [name for name in settings if name not in known]
     if unknown:
         raise ValueError(f"a setting must be one of {', '.join(sorted(known))}; got {unknown[0]!r}")
-    return FitSettings(task=task, random_state=random_state, **settings)
+    found = FitSettings(task=task, random_state=random_state, **settings)
+    eval_metric_of(found.eval_metric, task)
+    return found
 
 
 @contextmanager

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.model_selection import KFold, TimeSeriesSplit
 from typer.testing import CliRunner
 
 from tabwright.cli.app import app
 from tabwright.errors import install_command
+from tabwright.fitting.fit_table import fit_table
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import (
     TableRequest,
@@ -132,7 +134,7 @@ def test_folds_by_group_and_by_time(table: str) -> None:
     for words in ({"group": "who"}, {"time": "day"}):
         request = _request(table, modes=("linear_glm_baseline",), **words)
         rows = read_training_table(request.table, said.append)
-        folds = compare._folds(rows, request)
+        _, folds = compare._folds(rows, request)
         assert len(folds) == 2
         for train, test in folds:
             if "time" in words:
@@ -179,7 +181,7 @@ def test_a_class_that_a_fold_cannot_learn_is_refused(tmp_path: Path) -> None:
     words = ["compare", str(tmp_path / "t.csv"), "-t", "label"]
     result = runner.invoke(app, words)
     assert result.exit_code == 3
-    assert "class rare has none in one of them" in " ".join(result.output.split())
+    assert "class rare has none in a split" in " ".join(result.output.split())
 
 
 def test_the_command_shows_a_table_and_words(table: str) -> None:
@@ -198,3 +200,53 @@ def test_the_command_shows_a_table_and_words(table: str) -> None:
     assert document["use"] in names
     assert 0 <= document["probability_best"] <= 1
     assert len(document["candidates"][0]["scores"]["log_loss"]) == 2
+
+
+def test_a_splitter_gives_the_folds_and_the_rows_held_out_inside(
+    table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[list[int], list[int]]] = []
+    inside: list[tuple[list[int], list[int]] | None] = []
+    judged = compare._judge
+
+    def watching(one: Any, train: TrainingTable, test: TrainingTable, metrics: Any) -> Any:
+        seen.append((train.row_numbers.tolist(), test.row_numbers.tolist()))
+        return judged(one, train, test, metrics)
+
+    def fitting(rows: Any, *rest: Any, splits: Any, **words: Any) -> Any:
+        inside.append(None if splits is None else tuple(p.tolist() for p in splits[-1]))
+        return fit_table(rows, *rest, splits=splits, **words)
+
+    monkeypatch.setattr(compare, "_judge", watching)
+    monkeypatch.setattr(compare, "fit_table", fitting)
+    modes = ("linear_glm_baseline", "mlp_dense")
+    result = run_comparison(_request(table, modes=modes, validation=TimeSeriesSplit(3)))
+    assert result.n_folds == 3
+    blocks = [(list(range(1, n + 1)), list(range(n + 1, n + 51))) for n in (50, 100, 150)]
+    assert seen == [block for block in blocks for _ in modes]
+    # Inside: the latest of the training rows; of the first fold as `fit_table` holds out in time.
+    assert inside == [
+        None,
+        None,
+        *[(list(range(50)), list(range(50, 100)))] * 2,
+        *[(list(range(100)), list(range(100, 150)))] * 2,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"validation": KFold(2), "n_repeats": 2}, "validation decides which rows are held out"),
+        ({"validation": KFold(2), "time": "day"}, "validation decides which rows are held out"),
+        ({"validation": [(range(50), range(50, 200))]}, "at least 2 splits; got 1"),
+        ({"validation": KFold(300)}, "KFold cannot split these 200 rows"),
+        ({"validation": 3}, "must be a splitter"),
+        ({"settings": {"eval_metric": "roc_acu"}}, "did you mean 'roc_auc'"),
+    ],
+)
+def test_bad_splits_and_metrics_are_refused_before_any_fit(
+    table: str, words: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "_judge", None)
+    with pytest.raises(ValueError, match=said):
+        run_comparison(_request(table, **words))

@@ -1,0 +1,210 @@
+"""What chooses the epoch in place of the loss: a scorer of scikit-learn, or a function.
+
+`eval_metric_of` reads what a user gave. An `EvalMetric` scores predictions that are there already,
+one network at a time; it knows nothing of the networks.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from tabwright.settings import Task
+
+__all__ = ["EvalMetric", "eval_metric_of", "metric_name"]
+
+# scikit-learn's functions that end so are to be minimised; its others are to be maximised.
+_MINIMISED = ("_error", "_loss", "_deviance")
+
+
+@dataclass(frozen=True)
+class EvalMetric:
+    """A score of predictions on rows with a target; greater is better.
+
+    Parameters
+    ----------
+    name : str
+    scorer : callable
+        As scikit-learn has them: `scorer(estimator, X, y, sample_weight=...)`.
+    takes_weight : bool
+    by_code : bool
+        Whether labels are told by their number: scikit-learn's own metrics take label 1 for the
+        positive one, which is then the last of two, whatever the labels.
+    """
+
+    name: str
+    scorer: Callable[..., Any]
+    takes_weight: bool
+    by_code: bool = False
+
+    def __call__(
+        self,
+        y: np.ndarray,
+        prediction: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+        *,
+        classes: np.ndarray | None = None,
+    ) -> float:
+        """Score predictions.
+
+        Parameters
+        ----------
+        y : ndarray of shape (n_rows,)
+            Labels, or values.
+        prediction : ndarray of shape (n_rows, n_classes) or (n_rows,), float64
+            Probabilities, or values in the target's own units.
+        sample_weight : ndarray of shape (n_rows,), float64, optional
+            Not used where the scorer takes none.
+        classes : ndarray of shape (n_classes,), optional
+            The labels that the columns stand for; None in regression.
+        """
+        if classes is not None and self.by_code:
+            y, classes = np.searchsorted(classes, y), np.arange(len(classes))
+        weight = {}
+        if sample_weight is not None and self.takes_weight:
+            weight = {"sample_weight": sample_weight}
+        return float(self.scorer(_answers(prediction, classes), np.empty((len(y), 1)), y, **weight))
+
+    def check(
+        self, y: np.ndarray, sample_weight: np.ndarray | None, classes: np.ndarray | None
+    ) -> None:
+        """Refuse a metric that cannot score these rows, by predictions near their target.
+
+        Raises
+        ------
+        ValueError
+            If it fails, or gives no finite number.
+        """
+        if classes is None:
+            prediction = 0.9 * y + 0.1 * y.mean()
+        else:
+            prediction = 0.5 * (y[:, None] == classes) + 0.5 / len(classes)
+        rule = f"eval_metric {self.name!r} must score the {len(y):,} validation rows"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                score = self(y, prediction, sample_weight, classes=classes)
+        except Exception as error:
+            # Whatever a function of the user's raises, it is raised before the long work.
+            given = "values" if classes is None else "probabilities"
+            raise ValueError(
+                f"{rule}; got {type(error).__name__}: {error}; a function is given {given}: wrap "
+                "one of labels in sklearn.metrics.make_scorer, or give another metric"
+            ) from error
+        if not np.isfinite(score):
+            raise ValueError(
+                f"{rule}; got {score} for predictions near their target (do they hold one class, "
+                "or one value?); hold more rows out, or give another metric"
+            )
+
+
+def metric_name(metric: object) -> str | None:
+    """What a model file calls a metric: a scorer's name, or that of the function behind it."""
+    if metric is None or isinstance(metric, str):
+        return metric
+    function = getattr(metric, "_score_func", metric)
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def eval_metric_of(metric: object, task: Task) -> EvalMetric | None:
+    """Read what chooses the epoch.
+
+    Parameters
+    ----------
+    metric : str, callable or None
+        A name of `sklearn.metrics.get_scorer_names()`; a scorer, whose first argument is called
+        `estimator`; or a function `(y_true, prediction)` or
+        `(y_true, prediction, sample_weight=...)`. The prediction is the value in regression, the
+        probability of the second label of two, or the probabilities of shape (n_rows, n_classes).
+        As in scikit-learn, a function whose name ends with `_error`, `_loss` or `_deviance` is
+        minimised, any other maximised.
+    task : {"classification", "regression"}
+
+    Raises
+    ------
+    ValueError
+        If it is none of these, or no scorer has the name.
+    """
+    if metric is None:
+        return None
+    from sklearn.metrics import get_scorer, get_scorer_names, make_scorer
+
+    name = metric_name(metric) or ""
+    if isinstance(metric, str):
+        if metric not in get_scorer_names():
+            near = get_close_matches(metric, get_scorer_names(), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "or give the function itself"
+            raise ValueError(
+                "eval_metric must be a scorer of scikit-learn (sklearn.metrics.get_scorer_names), "
+                f"or a function; got {metric!r}; {hint}"
+            )
+        scorer = get_scorer(metric)
+    elif not callable(metric) or isinstance(metric, type):
+        raise ValueError(
+            "eval_metric must be the name of a scorer, a scorer, or a function of (y_true, "
+            f"prediction); got {metric!r}"
+        )
+    else:
+        scorer = metric
+    parameters = _parameters(scorer)
+    if next(iter(parameters), None) != "estimator":
+        scorer = make_scorer(
+            scorer,
+            response_method="predict_proba" if task == "classification" else "predict",
+            greater_is_better=not name.endswith(_MINIMISED),
+        )
+    function = getattr(scorer, "_score_func", scorer)
+    inner = _parameters(function)
+    takes_weight = "sample_weight" in inner or any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in inner.values()
+    )
+    # Of a function; a scorer of ones own is an object of a class of scikit-learn.
+    home = getattr(metric, "__module__", "") if hasattr(metric, "__name__") else ""
+    by_code = isinstance(metric, str) or str(home).startswith("sklearn.")
+    return EvalMetric(name, scorer, takes_weight, by_code)
+
+
+def _parameters(function: Any) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        # Some functions of C have no signature.
+        return {}
+
+
+def _answers(prediction: np.ndarray, classes: np.ndarray | None) -> Any:
+    """Predictions as the fitted estimator that scorers want, whatever rows it is asked about."""
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+
+    if classes is None:
+
+        class Values(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+            def __sklearn_is_fitted__(self) -> bool:
+                return True
+
+            def predict(self, X: object) -> np.ndarray:
+                return prediction
+
+        return Values()
+
+    labels = classes[prediction.argmax(axis=1)]
+
+    class Probabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+        classes_ = classes
+
+        def __sklearn_is_fitted__(self) -> bool:
+            return True
+
+        def predict_proba(self, X: object) -> np.ndarray:
+            return prediction
+
+        def predict(self, X: object) -> Any:
+            return labels
+
+    return Probabilities()
