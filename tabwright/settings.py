@@ -48,6 +48,7 @@ MODE_SUMMARIES: dict[TrainingMode, str] = {
     "calibrated_classifier": "when the probabilities themselves matter",
     "tree_teacher_distillation": "a small, fast network distilled from a tree ensemble",
 }
+_BEST_FOLDS, _MOST_MEMBERS = 8, 1024
 # Rows that choose the epoch and calibrate: fewer than these are worth more there than in training.
 _HELD_OUT_ROWS, _MOST_HELD_OUT = 100, 0.2
 # A baseline that trees would no longer be one of, and a student that is meant to be small.
@@ -141,6 +142,11 @@ class FitSettings:
     eval_metric : str or None
         Name of what chooses each member's epoch on the validation rows, of scikit-learn's scorers
         or of a function that was given; None: the loss.
+    n_folds : int or None
+        Folds of the rows, each held out by `n_members` networks that train on the others: the
+        predictions of rows by networks that did not train on them take the place of the
+        validation rows. 1: one set of validation rows for all networks. None: 8 where quality is
+        "best", else 1.
     """
 
     task: Task
@@ -167,6 +173,7 @@ class FitSettings:
     precision: Precision = "float32"
     quality: Quality = "balanced"
     eval_metric: str | None = None
+    n_folds: int | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -203,7 +210,8 @@ class FitSettings:
             self.patience,
         )
         _require(
-            self.n_members is None or (_is_integer(self.n_members) and 1 <= self.n_members <= 1024),
+            self.n_members is None
+            or (_is_integer(self.n_members) and 1 <= self.n_members <= _MOST_MEMBERS),
             "n_members must be an integer from 1 to 1024, or None",
             self.n_members,
         )
@@ -298,6 +306,42 @@ class FitSettings:
                 "quality='best' needs rows held out to choose weights on; got refit=True; "
                 "use one of the two"
             )
+        _require(
+            self.n_folds is None or (_is_integer(self.n_folds) and 1 <= self.n_folds <= 64),
+            "n_folds must be an integer from 1 to 64, or None",
+            self.n_folds,
+        )
+        if self.n_folds is not None and self.n_folds > 1:
+            self._check_folds(self.n_folds)
+
+    def _check_folds(self, n_folds: int) -> None:
+        if self.training_mode == "tree_teacher_distillation":
+            raise ValueError(
+                "tree_teacher_distillation chooses what is taught on one set of validation rows; "
+                f"got n_folds={n_folds}; leave it out, or use mlp_dense"
+            )
+        if self.refit:
+            raise ValueError(
+                f"with folds every row trains networks already; got n_folds={n_folds} and "
+                "refit=True; use one of the two"
+            )
+        if self.validation_fraction is not None:
+            raise ValueError(
+                f"folds are as large as their number says; got n_folds={n_folds} and "
+                f"validation_fraction={self.validation_fraction}; use one of the two"
+            )
+        if (self.n_members or 1) * n_folds > _MOST_MEMBERS:
+            raise ValueError(
+                f"n_members times n_folds must be at most {_MOST_MEMBERS}; got "
+                f"{self.n_members} times {n_folds}"
+            )
+
+    @property
+    def asked_folds(self) -> int:
+        """`n_folds`, or what stands for it where that is None."""
+        if self.n_folds is not None:
+            return self.n_folds
+        return _BEST_FOLDS if self.quality == "best" and self.validation_fraction is None else 1
 
     def held_out_share(self, n_rows: int | None) -> float:
         """`validation_fraction`, or what stands for it where that is None.
@@ -335,6 +379,8 @@ class FitSettings:
         classifies = self.task == "classification"
         # A distilled student is meant to be moved: one compact network.
         student = self.training_mode == "tree_teacher_distillation"
+        folds = self.asked_folds
+        members = 1 if student or self.quality == "fast" or folds > 1 else 4
         # Few rows fill neither width nor depth: a quarter of the time, and no worse.
         compact = student or tiny
         # Cross-entropy punishes the overconfidence of long training: classifiers drop more and
@@ -355,7 +401,8 @@ class FitSettings:
             if self.num_hidden_layers is None
             else self.num_hidden_layers,
             dropout=dropout if self.dropout is None else self.dropout,
-            n_members=self.n_members or (1 if student or self.quality == "fast" else 4),
+            n_members=self.n_members or members,
+            n_folds=folds if folds > 1 else self.n_folds,
             max_epochs=self.max_epochs or epochs,
             batch_size=self.batch_size or (64 if tiny else 128 if small else 256),
         )

@@ -30,6 +30,7 @@ ADDED: dict[str, int] = {
     "encoder.obliques": 2,
     "encoder.formats": 3,
     "settings.eval_metric": 3,
+    "settings.n_folds": 3,
     "settings.quality": 3,
     "trees": 3,
 }

@@ -154,7 +154,7 @@ def show_model_scores(fitted: FittedModel) -> None:
     }
     if "test" not in fitted.metrics:
         names = {
-            "validation": "validation rows",
+            "validation": "rows out of fold" if "folds" in fitted.card else "validation rows",
             "validation_class_weighted": "by class weights",
         }
     shown = {title: fitted.metrics[rows] for rows, title in names.items() if rows in fitted.metrics}
@@ -192,8 +192,7 @@ def show_card(fitted: FittedModel, path: Path) -> None:
         "columns": f"{len(used)}: {listed(used)}",
         "sums": ", ".join(plan.oblique_name(own) for own in plan.obliques),
         "set aside": listed(aside) if aside else None,
-        "trained on": f"{card.get('n_training_rows', 0):,} rows, validated on "
-        f"{card.get('n_validation_rows', 0):,}",
+        "trained on": _rows_used(card),
         "calibration": card.get("calibration"),
         "trained by": f"{card['device']}, {card.get('threads')} thread(s)"
         if "device" in card
@@ -209,6 +208,18 @@ def show_card(fitted: FittedModel, path: Path) -> None:
             grid.add_row(name, Text(str(value)))
     out.print(grid)
     show_model_scores(fitted)
+
+
+def _rows_used(card: Mapping[str, Any]) -> str:
+    """How many rows trained and validated, from a model's card."""
+    n_rows = f"{card.get('n_training_rows', 0):,} rows"
+    if "folds" in card:
+        folds = dict(card["folds"])
+        return (
+            f"{n_rows} in {folds['n_folds']} folds, each held out by the networks of "
+            "another; scores and calibration are of predictions out of fold"
+        )
+    return f"{n_rows}, validated on {card.get('n_validation_rows', 0):,}"
 
 
 def show_profile(profile: TableProfile) -> None:

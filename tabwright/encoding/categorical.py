@@ -65,12 +65,14 @@ class StatisticsTarget:
         With mean 1.
     fold : ndarray of shape (n_rows,), int64
         The statistics of a training row come from the rows of the other folds.
+    n_folds : int, default=5
     """
 
     columns: NDArray[np.float64]
     names: tuple[str, ...]
     weight: NDArray[np.float64]
     fold: NDArray[np.int64]
+    n_folds: int = _FOLDS
 
     @classmethod
     def of(
@@ -260,13 +262,14 @@ def cross_fitted(
     own : ndarray of shape (n_rows, n_targets + 1), float32
         Of each training row, from the rows of the other folds.
     """
-    cell = codes.astype(np.int64) * _FOLDS + about.fold
-    size = n_codes * _FOLDS
+    n_folds = about.n_folds
+    cell = codes.astype(np.int64) * n_folds + about.fold
+    size = n_codes * n_folds
 
     def tally(weight: NDArray[np.float64] | None) -> tuple[Any, Any]:
         """Sums per code, and of all folds but one per code and fold."""
         sums = np.bincount(cell, weights=weight, minlength=size).astype(np.float64)
-        sums = sums.reshape(n_codes, _FOLDS)
+        sums = sums.reshape(n_codes, n_folds)
         total = sums.sum(axis=1)
         return total, total[:, None] - sums
 
@@ -274,7 +277,7 @@ def cross_fitted(
     mass, other_mass = tally(about.weight)
     n_targets = about.columns.shape[1]
     table = np.empty((n_codes, n_targets + 1))
-    others = np.empty((n_codes, _FOLDS, n_targets + 1))
+    others = np.empty((n_codes, n_folds, n_targets + 1))
     for k in range(n_targets):
         total, other = tally(about.weight * about.columns[:, k])
         table[:, k] = total / (mass + _PRIOR_ROWS)
@@ -283,7 +286,7 @@ def cross_fitted(
     rows[UNKNOWN] = 0.0
     other_rows[UNKNOWN] = 0.0
     table[:, -1] = np.log1p(rows)
-    others[:, :, -1] = np.log1p(other_rows * (_FOLDS / (_FOLDS - 1)))
+    others[:, :, -1] = np.log1p(other_rows * (n_folds / (n_folds - 1)))
     # Mean and deviation over the training rows, by cells: as many rows as there may be.
     cells = others.reshape(size, -1)
     share = np.bincount(cell, minlength=size)[:, None] / len(cell)

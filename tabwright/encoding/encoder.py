@@ -196,6 +196,7 @@ class TableEncoder:
         random_state: int = 0,
         named: bool = True,
         target_name: str | None = None,
+        folds: NDArray[np.int64] | None = None,
     ) -> Compact:
         """Fit on training rows and give their compact form.
 
@@ -221,6 +222,9 @@ class TableEncoder:
             position.
         target_name : str, optional
             A column that `transform` ignores without a warning.
+        folds : ndarray of shape (n_rows,), int64, optional
+            Of at least two folds, from 0: the target statistics of a row then come from the rows
+            of the other folds. By default from five random ones.
 
         Returns
         -------
@@ -233,7 +237,7 @@ class TableEncoder:
             262,144 inputs.
         """
         rows = RowsToFit(
-            frame, profile, target, task, sample_weight, random_state, named, target_name
+            frame, profile, target, task, sample_weight, random_state, named, target_name, folds
         )
         codes, statistics = self._fit(rows)
         numeric = np.empty((len(frame), self.plan_.layout.n_numeric), dtype=np.float32)

@@ -82,6 +82,7 @@ class RowsToFit:
     random_state: int
     named: bool
     target_name: str | None
+    folds: NDArray[np.int64] | None = None
 
 
 class PlanFit(NamedTuple):
@@ -144,7 +145,12 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
 
     @cache
     def about() -> StatisticsTarget:
-        return StatisticsTarget.of(n_rows, target, rows.task, rows.sample_weight, rows.random_state)
+        found = StatisticsTarget.of(
+            n_rows, target, rows.task, rows.sample_weight, rows.random_state
+        )
+        if rows.folds is None:
+            return found
+        return replace(found, fold=rows.folds, n_folds=int(rows.folds.max()) + 1)
 
     leaves = search = None
     if encoding == "tree_ple" and tree is not None:

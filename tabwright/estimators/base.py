@@ -474,15 +474,18 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         card = model.card
         target = f" of {card['target']!r}" if isinstance(card.get("target"), str) else ""
         scored = "test" if "test" in model.metrics else "validation"
+        rows = "out of fold" if scored == "validation" and "folds" in card else scored
         scores = ", ".join(
             f"{name} {value:.4g}" for name, value in list(model.metrics.get(scored, {}).items())[:3]
         )
         parts = [
             f"{model.settings.task}{target} by {model.settings.training_mode}, "
             f"{len(model.members)} network(s)",
-            f"{card.get('n_training_rows', 0):,} training and "
+            f"{card.get('n_training_rows', 0):,} rows in {card['folds']['n_folds']} folds"
+            if "folds" in card
+            else f"{card.get('n_training_rows', 0):,} training and "
             f"{card.get('n_validation_rows', 0):,} validation rows",
-            f"{scored} {scores}" if scores else "",
+            f"{rows} {scores}" if scores else "",
             f"{self.fit_seconds_:.1f} s" if hasattr(self, "fit_seconds_") else "",
         ]
         return "; ".join(part for part in parts if part)

@@ -58,6 +58,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         device: Device = "auto",
         precision: Precision = "float32",
         quality: Quality = "balanced",
+        n_folds: int | None = None,
         kernels: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -85,6 +86,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         self.device = device
         self.precision = precision
         self.quality = quality
+        self.n_folds = n_folds
         self.kernels = kernels
         self.random_state = random_state
         self.verbose = verbose

@@ -19,7 +19,6 @@ from tabwright.distillation.trees import FittedTrees, Problem, tree_learner
 from tabwright.encoding.encoder import Compact
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
-from tabwright.inference.predictor import Predictor
 from tabwright.inference.tree_ensemble import TreeMix, tree_features
 from tabwright.metrics import row_log_loss
 from tabwright.tables.labelled import LabelledRows
@@ -32,6 +31,7 @@ _KIND: Final = "hist_gradient_boosting"
 _STEPS = 20
 
 FloatArray = NDArray[np.float64]
+EncodedRows = tuple[Compact, LabelledRows]
 
 
 def greedy_weights(
@@ -75,7 +75,7 @@ class HeldOutTrees:
     Parameters
     ----------
     fitted : FittedTrees
-        On the training rows.
+        Those that the model keeps.
     rounds : tuple of int
     stages : ndarray of shape (n_rounds, n, n_classes) or (n_rounds, n), float64
         Probabilities, or standardised values.
@@ -99,6 +99,12 @@ class HeldOutTrees:
         best = int(np.argmin([_loss(stage[rows], target, weight) for stage in self.stages]))
         return greedy_weights([networks[rows], self.stages[best][rows]], target, weight), best
 
+    def combined(self, networks: FloatArray) -> FloatArray:
+        """What networks and trees say of the choosing rows, with the weights these chose."""
+        (network, trees), best = self.choose(networks)
+        combined: FloatArray = network * networks + trees * self.stages[best]
+        return combined
+
     def cross_predictions(self, networks: FloatArray, folds: NDArray[np.int64]) -> FloatArray:
         """Combined values of each fold's rows, with what the other folds' rows choose."""
         values = np.empty_like(networks)
@@ -111,20 +117,30 @@ class HeldOutTrees:
 
 def with_trees(
     model: FittedModel,
-    training: tuple[Compact, LabelledRows],
-    choosing: tuple[Compact, LabelledRows],
+    parts: Sequence[tuple[EncodedRows, EncodedRows]],
+    networks: FloatArray,
     targets: Targets,
+    *,
+    whole: EncodedRows | None = None,
 ) -> tuple[FittedModel, HeldOutTrees | None]:
     """Fit trees, weigh them against the networks, and keep them where they have weight.
 
     Parameters
     ----------
     model : FittedModel
-        Its networks, trained on the training rows.
-    training, choosing : tuple of Compact and LabelledRows
-        The rows fitted on, and those that choose rounds and weights.
+        With its networks.
+    parts : sequence of pairs of EncodedRows
+        The rows that trees are fitted on, and those that they say something of: these choose
+        rounds and weights, of all parts together. One part, or one per fold.
+    networks : ndarray of shape (n, n_classes) or (n,), float64
+        What networks that did not train on them say of the choosing rows, part by part:
+        probabilities, or standardised values.
     targets : Targets
-        Of the training rows.
+        Of all training rows.
+    whole : EncodedRows, optional
+        Rows that the trees to keep are fitted on, with the rounds chosen; None: those of the one
+        part are kept. One fit on all rows, rather than the mean of one per fold, makes a file and
+        predictions as small and as fast as without folds.
 
     Returns
     -------
@@ -133,45 +149,35 @@ def with_trees(
     trees : HeldOutTrees or None
         None where no trees were fitted.
     """
-    compact, rows = training
-    held, judged = choosing
     n_classes = 0 if model.classes is None else len(model.classes)
-    values = tree_features(model.encoder, compact)
+    problems = [_problem(model, learning, targets) for learning, _ in parts]
     reason = None
-    if not len(judged):
+    if not any(len(judged) for _, (_, judged) in parts):
         reason = "no rows are held out to choose weights on"
-    elif n_classes and len(np.unique(rows.target)) < n_classes:
+    elif n_classes and any(len(np.unique(own.target)) < n_classes for own in problems):
         reason = "a class has no training row"
-    elif (values == values[:1]).all():
+    elif any((own.values == own.values[:1]).all() for own in problems):
         reason = "no column varies"
     if reason is not None:
         return _told(model, {"kept": ["networks"], "reason": reason}), None
     learner = tree_learner(_KIND)
     rounds = learner.rounds(n_classes)
-    problem = Problem(
-        values=values.astype(np.float64),
-        # Codes are ordinal: the same to every library, to NumPy and to an ONNX graph.
-        categorical=np.zeros(values.shape[1], dtype=bool),
-        target=_target(rows, targets),
-        weight=_weight(rows, targets),
-        n_classes=n_classes,
-        random_state=model.settings.random_state % 2**31,
-        n_threads=torch.get_num_threads(),
-    )
-    fitted = learner.fit(problem, rounds[-1])
-    features = tree_features(model.encoder, held)
-    trees = HeldOutTrees(
-        fitted,
-        rounds,
-        np.stack(list(fitted.stages(features.astype(np.float64), rounds))),
-        _target(judged, targets),
-        _weight(judged, targets),
-    )
-    networks = Predictor(model).standardised(held)
+    stages = []
+    for own, (_, (held, _)) in zip(problems, parts, strict=True):
+        fitted = learner.fit(own, rounds[-1])
+        features = tree_features(model.encoder, held)
+        stages.append(np.stack(list(fitted.stages(features.astype(np.float64), rounds))))
+    judged = [rows for _, (_, rows) in parts]
+    target = np.concatenate([_target(rows, targets) for rows in judged])
+    weight = _weight(judged, targets)
+    trees = HeldOutTrees(fitted, rounds, np.concatenate(stages, axis=1), target, weight)
     weights, best = trees.choose(networks)
+    if weights[1] and whole is not None:
+        fitted = learner.fit(_problem(model, whole, targets), rounds[best])
+        trees = replace(trees, fitted=fitted)
     mixed = weights[0] * networks + weights[1] * trees.stages[best]
     told = {
-        "n_rows": len(judged),
+        "n_rows": len(target),
         "measure": "log_loss" if n_classes else "squared error of the standardised target",
         "loss": _loss(mixed, trees.target, trees.weight),
         "candidates": [
@@ -192,9 +198,26 @@ def with_trees(
     model = _told(model, told)
     if not weights[1]:
         return model, trees
-    ensemble = ensemble_of(_KIND, fitted, n_features=values.shape[1], n_rounds=rounds[best])
+    n_features = problems[0].values.shape[1]
+    ensemble = ensemble_of(_KIND, fitted, n_features=n_features, n_rounds=rounds[best])
     mix = TreeMix(float(weights[0]), (float(weights[1]),), (ensemble,))
     return replace(model, trees=mix), trees
+
+
+def _problem(model: FittedModel, learning: EncodedRows, targets: Targets) -> Problem:
+    """What trees are to learn from some rows."""
+    compact, rows = learning
+    values = tree_features(model.encoder, compact)
+    return Problem(
+        values=values.astype(np.float64),
+        # Codes are ordinal: the same to every library, to NumPy and to an ONNX graph.
+        categorical=np.zeros(values.shape[1], dtype=bool),
+        target=_target(rows, targets),
+        weight=_weight([rows], targets),
+        n_classes=0 if model.classes is None else len(model.classes),
+        random_state=model.settings.random_state % 2**31,
+        n_threads=torch.get_num_threads(),
+    )
 
 
 def _told(model: FittedModel, told: dict[str, Any]) -> FittedModel:
@@ -209,11 +232,17 @@ def _target(rows: LabelledRows, targets: Targets) -> NDArray[Any]:
     return standard
 
 
-def _weight(rows: LabelledRows, targets: Targets) -> FloatArray | None:
+def _weight(parts: Sequence[LabelledRows], targets: Targets) -> FloatArray | None:
     """Weights of rows and classes, mean 1, as the networks' objective has them."""
-    codes = None if targets.scale is not None else rows.target
-    weight = row_weights(codes, rows.weight, targets.class_weights, len(rows))
-    return None if weight is None else np.asarray(weight / weight.mean(), dtype=np.float64)
+    weights = []
+    for rows in parts:
+        codes = None if targets.scale is not None else rows.target
+        weight = row_weights(codes, rows.weight, targets.class_weights, len(rows))
+        if weight is None:
+            return None
+        weights.append(weight)
+    weight = np.concatenate(weights)
+    return np.asarray(weight / weight.mean(), dtype=np.float64)
 
 
 def _loss(predicted: FloatArray, target: NDArray[Any], weight: FloatArray | None) -> float:

@@ -15,24 +15,56 @@ import torch
 from tabwright._version import __version__
 from tabwright.calibration.decisions import DecisionAim
 from tabwright.calibration.fit import fit_calibrator
-from tabwright.encoding.encoder import Compact
-from tabwright.fitting.networks import training_device
+from tabwright.encoding.encoder import TableEncoder
+from tabwright.fitting.networks import member_arrays, training_device
+from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import scores_of
 from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import LabelledRows
+from tabwright.training.loop import Trained
 
-__all__ = ["finite_numbers", "model_card", "with_decision", "with_scores"]
+__all__ = ["fitted_networks", "model_card", "with_decision", "with_scores"]
 
 
-def with_scores(model: FittedModel, compact: Compact, validation: LabelledRows) -> FittedModel:
-    """Calibrate on the validation rows where the mode does, and score them."""
+def fitted_networks(
+    settings: FitSettings,
+    encoder: TableEncoder,
+    targets: Targets,
+    trained: Trained,
+    *,
+    classes: np.ndarray | None,
+    card: Mapping[str, Any],
+) -> FittedModel:
+    """The networks of a training run as a model, without calibration and scores."""
+    return FittedModel(
+        settings=settings,
+        encoder=encoder,
+        architecture=NetworkSpec.of(
+            trained.modules[0], input_dim=encoder.input_dim, output_dim=targets.output_dim
+        ),
+        members=tuple(member_arrays(module) for module in trained.modules),
+        classes=classes,
+        target=targets.scale,
+        class_prior=targets.class_prior,
+        class_weights=targets.class_weights,
+        prior=targets.prior,
+        best_epochs=trained.best_epochs,
+        history=tuple(_finite_numbers(asdict(epoch)) for epoch in trained.history),
+        card=card,
+    )
+
+
+def with_scores(model: FittedModel, output: np.ndarray, validation: LabelledRows) -> FittedModel:
+    """Calibrate on the validation rows where the mode does, and score them.
+
+    `output` is what `Predictor.network` says of them.
+    """
     if not len(validation):
         return model
-    predictor = Predictor(model)
-    output = predictor.network(compact)
     if model.classes is None:
         scores = scores_of("validation", model, validation.target, output, validation.weight)
         return replace(model, metrics=scores)
@@ -54,15 +86,15 @@ def with_scores(model: FittedModel, compact: Compact, validation: LabelledRows) 
             calibrator=fit.calibrator,
             card={**model.card, "calibration": fit.message},
         )
-        predictor = Predictor(model)
-    proba = predictor.calibrated(output)
+    proba = Predictor(model).calibrated(output)
     scores = scores_of("validation", model, validation.target, proba, validation.weight)
     return replace(model, metrics=scores)
 
 
-def with_decision(model: FittedModel, rows: LabelledRows, aim: DecisionAim) -> FittedModel:
+def with_decision(
+    model: FittedModel, proba: np.ndarray, rows: LabelledRows, aim: DecisionAim
+) -> FittedModel:
     """Tune the decision rule on the validation rows, and score their labels by it."""
-    proba = Predictor(model).predict_proba(rows.frame)
     seed = model.settings.random_state
     fit = aim.fit(proba, rows.target, rows.weight, random_state=seed)
     if not fit.accepted and aim.goal in ("recall", "precision"):
@@ -77,7 +109,7 @@ def with_decision(model: FittedModel, rows: LabelledRows, aim: DecisionAim) -> F
     )
 
 
-def finite_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
+def _finite_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
 
 

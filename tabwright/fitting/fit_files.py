@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,13 +32,17 @@ from tabwright.distributed.workers import ALONE, Workers
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.fitting.class_weights import ClassWeight, Prior, checked_prior, weights_by_label
 from tabwright.fitting.eval_metric import EvalMetric, eval_metric_of
-from tabwright.fitting.finishing import finite_numbers, model_card, with_decision, with_scores
+from tabwright.fitting.finishing import (
+    fitted_networks,
+    model_card,
+    with_decision,
+    with_scores,
+)
 from tabwright.fitting.identity import run_identity
-from tabwright.fitting.networks import member_arrays, member_seeds, new_network, training_device
+from tabwright.fitting.networks import member_seeds, new_network, training_device
 from tabwright.fitting.oblique_selection import select_obliques
 from tabwright.fitting.targets import Targets, epoch_score
 from tabwright.inference.fitted_model import FittedModel
-from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.row_sketch import sketch_of_rows
 from tabwright.inference.scoring import score_rows
@@ -549,28 +553,22 @@ class _StreamFit:
             sketch,
         )
         samples = {place: sample.height for place, sample in scan.samples.items()}
-        model = FittedModel(
-            settings=self.settings,
-            encoder=encoder,
-            architecture=NetworkSpec.of(
-                trained.modules[0], input_dim=encoder.input_dim, output_dim=targets.output_dim
-            ),
-            members=tuple(member_arrays(module) for module in trained.modules),
+        model = fitted_networks(
+            self.settings,
+            encoder,
+            targets,
+            trained,
             classes=scan.classes,
-            target=targets.scale,
-            class_prior=targets.class_prior,
-            class_weights=targets.class_weights,
-            prior=targets.prior,
-            best_epochs=trained.best_epochs,
-            history=tuple(finite_numbers(asdict(epoch)) for epoch in trained.history),
             card={**card, "streamed": {"files": len(self.table.paths), "sampled_rows": samples}},
         )
         choosing = self._choosing()
         if len(choosing) < scan.n_rows["validation"] and not self._sets_aside:
             say(f"calibrated and scored on a uniform sample of {len(choosing):,} validation rows")
-        model = with_scores(model, encoder.transform(choosing.frame), choosing)
+        output = Predictor(model).network(encoder.transform(choosing.frame))
+        model = with_scores(model, output, choosing)
         if self.decision is not None:
-            model = with_decision(model, choosing, self.decision)
+            proba = Predictor(model).calibrated(output)
+            model = with_decision(model, proba, choosing, self.decision)
         if self._sets_aside:
             spare = self._rows("validation", scan.aside("validation"))
             values = Predictor(model).predict_values(spare.frame)

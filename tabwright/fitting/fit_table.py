@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,14 +36,20 @@ from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import TableError
 from tabwright.fitting.class_weights import ClassWeight, Prior, class_weights_of
 from tabwright.fitting.combination import HeldOutTrees, with_trees
+from tabwright.fitting.cross_validation import (
+    TrainedFold,
+    assign_folds,
+    joined_folds,
+    out_of_fold,
+    train_folds,
+)
 from tabwright.fitting.eval_metric import EvalMetric, eval_metric_of
-from tabwright.fitting.finishing import finite_numbers, model_card, with_decision, with_scores
+from tabwright.fitting.finishing import fitted_networks, model_card, with_decision, with_scores
 from tabwright.fitting.member_training import train_members
-from tabwright.fitting.networks import member_arrays, training_device
+from tabwright.fitting.networks import training_device
 from tabwright.fitting.oblique_selection import select_obliques, without_obliques
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
-from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.row_sketch import sketch_of_rows
 from tabwright.inference.target_scale import TargetScale
@@ -187,7 +193,10 @@ def fit_table(
     rows = replace(rows, frame=profile.typed(rows.frame))
     if validation is not None:
         validation = replace(validation, frame=profile.typed(validation.frame))
-    if validation is None:
+    folds = None
+    if settings.asked_folds > 1:
+        settings, folds = _folds(rows, settings, classes, validation, encoder, on_message)
+    if validation is None and folds is None:
         share = settings.held_out_share(len(rows))
         settings = replace(settings, validation_fraction=share)
         stay, leave = rows.split(
@@ -196,11 +205,11 @@ def fit_table(
         rows, validation = rows.take(stay), rows.take(leave)
         _check_enough(rows, len(validation))
     if metric is not None:
-        labels = validation.target if classes is None else classes[validation.target]
-        metric.check(labels, validation.weight, classes)
-    held_out = _HeldOut(validation)
-    if classes is None:
-        held_out = _HeldOut.with_spare(validation, settings.random_state)
+        choosing = [validation] if folds is None else _rows_by_fold(rows, folds)
+        for own in choosing:
+            assert own is not None
+            labels = own.target if classes is None else classes[own.target]
+            metric.check(labels, own.weight, classes)
     recipe = _Recipe(
         settings.resolved(n_rows=len(rows), n_classes=None if classes is None else len(classes)),
         profile,
@@ -215,13 +224,22 @@ def fit_table(
         on_message,
         metric,
     )
+    if folds is not None:
+        if on_start is not None:
+            on_start(recipe.settings, len(rows), int((folds >= 0).sum()))
+        return recipe.fit_in_folds(rows, folds, decision, checkpoint)
+    assert validation is not None
+    held_out = _HeldOut(validation)
+    if classes is None:
+        held_out = _HeldOut.with_spare(validation, settings.random_state)
     if on_start is not None:
         on_start(recipe.settings, len(rows), len(validation))
     model = recipe.fit(rows, held_out, checkpoint)
     if held_out.spare is not None and len(held_out.spare):
         model = replace(model, card={**model.card, "n_interval_rows": len(held_out.spare)})
     if decision is not None:
-        model = with_decision(model, held_out.rows, decision)
+        proba = Predictor(model).predict_proba(held_out.rows.frame)
+        model = with_decision(model, proba, held_out.rows, decision)
     if settings.refit and len(validation) and model.card["stopped"] != "interrupted":
         recipe = recipe.decided(model)
         whole = recipe.fit(rows.with_rows(validation), None, checkpoint, model.best_epochs)
@@ -257,6 +275,37 @@ def _of_last_split(
         on_message(f"{n_unused:,} rows are in neither part of the last split, and have no part")
     check_classes(splits[-1:], rows, classes)
     return rows.take(train), rows.take(test)
+
+
+def _folds(
+    rows: LabelledRows,
+    settings: FitSettings,
+    classes: np.ndarray | None,
+    validation: LabelledRows | None,
+    encoder: TableEncoder | None,
+    on_message: Callable[[str], None] | None,
+) -> tuple[FitSettings, np.ndarray | None]:
+    """The fold of each row; without folds settings that say so, and a sentence that says why."""
+    if validation is not None:
+        folds, reason = None, "no folds: validation rows were given"
+    elif encoder is not None:
+        folds, reason = None, "no folds: the encoder was fitted before"
+    else:
+        folds, reason = assign_folds(
+            rows,
+            settings.asked_folds,
+            stratify=classes is not None,
+            random_state=settings.random_state,
+        )
+    if folds is None:
+        if on_message is not None:
+            on_message(reason)
+        return replace(settings, n_folds=1), None
+    return replace(settings, n_folds=int(folds.max()) + 1), folds
+
+
+def _rows_by_fold(rows: LabelledRows, folds: np.ndarray) -> list[LabelledRows]:
+    return [rows.take(np.flatnonzero(folds == fold)) for fold in range(int(folds.max()) + 1)]
 
 
 def _check_enough(rows: LabelledRows, n_set_aside: int = 0) -> None:
@@ -353,8 +402,10 @@ class _Recipe:
             return model
         trees = None
         if self.settings.quality == "best":
-            model, trees = with_trees(model, (compact, rows), choosing, targets)
-        model = _with_intervals(with_scores(model, *choosing), held_out, cross, trees)
+            networks = Predictor(model).standardised(choosing[0])
+            model, trees = with_trees(model, [((compact, rows), choosing)], networks, targets)
+        model = _scored(model, *choosing)
+        model = _with_intervals(model, held_out, cross, trees)
         if (
             soft_targets is None
             or direct is None
@@ -362,10 +413,84 @@ class _Recipe:
             or not self.distillation.report
         ):
             return model
-        direct = with_scores(direct, *choosing)
+        direct = _scored(direct, *choosing)
         return _with_verdict(model, direct, soft_targets, self.distillation, choosing[1])
 
-    def _encoded(self, rows: LabelledRows, targets: Targets) -> tuple[TableEncoder, Compact]:
+    def fit_in_folds(
+        self,
+        rows: LabelledRows,
+        folds: np.ndarray,
+        decision: DecisionAim | None,
+        checkpoint: Checkpoint | None,
+    ) -> FittedModel:
+        """Networks per fold; predictions of the rows that they held out decide the rest."""
+        targets = Targets.of(
+            rows, self.settings, self.classes, self.class_weight, self.prior, self.metric
+        )
+        encoder, compact = self._encoded(rows, targets, folds)
+        done = train_folds(
+            self.settings,
+            encoder,
+            (compact, rows),
+            targets,
+            folds,
+            on_epoch=self.on_epoch,
+            on_message=self.on_message or (lambda message: None),
+            checkpoint=checkpoint,
+        )
+        held = np.concatenate([fold.held for fold in done])
+        judged, trained = rows.take(held), joined_folds(done)
+        model = self.model(encoder, targets, trained, (compact, rows), len(judged), self.settings)
+        networks = out_of_fold(model, compact, done)
+        trees = None
+        if self.settings.quality == "best":
+            parts = [
+                (_taken(compact, rows, folds != k), _taken(compact, rows, folds == k))
+                for k in range(len(done))
+            ]
+            model, trees = with_trees(model, parts, networks, targets, whole=(compact, rows))
+        output = networks if trees is None else trees.combined(networks)
+        if model.target is not None:
+            output = model.target.restore(output)
+        model = with_scores(model, output, judged)
+        told = {
+            "n_folds": self.settings.n_folds,
+            "n_trained": len(done),
+            "n_rows": len(judged),
+            "best_losses": [fold.trained.history[-1].best_loss for fold in done],
+        }
+        model = replace(model, card={**model.card, "folds": told})
+        if model.classes is None:
+            return _with_fold_intervals(model, done, networks, judged, trees)
+        if decision is not None:
+            model = with_decision(model, Predictor(model).calibrated(output), judged, decision)
+        return model
+
+    def model(
+        self,
+        encoder: TableEncoder,
+        targets: Targets,
+        trained: Trained,
+        training: tuple[Compact, LabelledRows],
+        n_validation: int,
+        settings: FitSettings,
+    ) -> FittedModel:
+        """The networks of a run as a model."""
+        compact, rows = training
+        card = model_card(
+            settings,
+            self.profile,
+            len(rows),
+            n_validation,
+            self.target_name,
+            trained.stopped,
+            sketch_of_rows(compact, len(encoder.plan_.had_missing)),
+        )
+        return fitted_networks(settings, encoder, targets, trained, classes=self.classes, card=card)
+
+    def _encoded(
+        self, rows: LabelledRows, targets: Targets, folds: np.ndarray | None = None
+    ) -> tuple[TableEncoder, Compact]:
         if self.encoder is not None:
             return self.encoder, self.encoder.transform(rows.frame)
         encoder = TableEncoder(numeric_encoding=self.settings.numeric_encoding)
@@ -378,6 +503,8 @@ class _Recipe:
             random_state=self.settings.random_state,
             named=self.named,
             target_name=self.target_name,
+            # Rows that no network holds out are a fold of their own there.
+            folds=None if folds is None else np.where(folds < 0, folds.max() + 1, folds),
         )
         if self.keep_obliques is None:
             return select_obliques(encoder, compact, rows, targets, self.settings, self.on_message)
@@ -459,31 +586,28 @@ class _Run:
         self, trained: Trained, settings: FitSettings, members: slice = slice(None)
     ) -> FittedModel:
         """The members of a run, or some of them, as a model."""
-        modules, targets = trained.modules[members], self.targets
-        return FittedModel(
-            settings=settings,
-            encoder=self.encoder,
-            architecture=NetworkSpec.of(
-                modules[0], input_dim=self.encoder.input_dim, output_dim=targets.output_dim
-            ),
-            members=tuple(member_arrays(module) for module in modules),
-            classes=self.recipe.classes,
-            target=targets.scale,
-            class_prior=targets.class_prior,
-            class_weights=targets.class_weights,
-            prior=targets.prior,
-            best_epochs=trained.best_epochs[members],
-            history=tuple(finite_numbers(asdict(epoch)) for epoch in trained.history),
-            card=model_card(
-                settings,
-                self.recipe.profile,
-                len(self.training[1]),
-                0 if self.choosing is None else len(self.choosing[1]),
-                self.recipe.target_name,
-                trained.stopped,
-                sketch_of_rows(self.training[0], len(self.encoder.plan_.had_missing)),
-            ),
+        own = replace(
+            trained, modules=trained.modules[members], best_epochs=trained.best_epochs[members]
         )
+        n_validation = 0 if self.choosing is None else len(self.choosing[1])
+        return self.recipe.model(
+            self.encoder, self.targets, own, self.training, n_validation, settings
+        )
+
+
+def _taken(
+    compact: Compact, rows: LabelledRows, chosen: np.ndarray
+) -> tuple[Compact, LabelledRows]:
+    """Some encoded rows, by a mask."""
+    index = np.flatnonzero(chosen)
+    return compact.take(index), rows.take(index)
+
+
+def _scored(model: FittedModel, compact: Compact, rows: LabelledRows) -> FittedModel:
+    """Calibrated and scored on rows that no network trained on."""
+    if not len(rows):
+        return model
+    return with_scores(model, Predictor(model).network(compact), rows)
 
 
 def _with_verdict(
@@ -533,3 +657,29 @@ def _with_intervals(
         values = model.target.restore(standard)
     intervals = fit_intervals(rows.target, values, kind=interval.kind, sample_weight=rows.weight)
     return replace(model, intervals=intervals)
+
+
+def _with_fold_intervals(
+    model: FittedModel,
+    done: Sequence[TrainedFold],
+    networks: np.ndarray,
+    rows: LabelledRows,
+    trees: HeldOutTrees | None,
+) -> FittedModel:
+    """Half-widths of prediction intervals, from residuals out of fold."""
+    assert model.target is not None
+    sizes = [len(fold.held) for fold in done]
+    own = np.split(networks, np.cumsum(sizes)[:-1])
+    values = np.concatenate(
+        [
+            value if fold.interval_values is None else fold.interval_values
+            for fold, value in zip(done, own, strict=True)
+        ]
+    )
+    if trees is not None:
+        values = trees.cross_predictions(values, np.repeat(np.arange(len(done)), sizes))
+    intervals = fit_intervals(
+        rows.target, model.target.restore(values), kind="cross", sample_weight=rows.weight
+    )
+    message = f"cross-conformal: {len(rows):,} rows out of {len(done)} folds"
+    return replace(model, intervals=intervals, card={**model.card, "intervals": message})

@@ -167,7 +167,7 @@ def table_section(
                 ("Table", table_name),
                 ("Target", _target(model)),
                 ("Training rows", _rows(card.get("n_training_rows"))),
-                ("Validation rows", _rows(card.get("n_validation_rows"))),
+                ("Validation rows", _validation_rows(card)),
                 ("Rows for the prediction intervals", _rows(card.get("n_interval_rows"))),
                 ("Rows of this report", f"{n_rows:,}, held out from everything before"),
                 ("All rows together", _all_rows(model, n_rows)),
@@ -228,10 +228,23 @@ def _rows(value: object) -> str | None:
     return f"{value:,}" if isinstance(value, int) else None
 
 
+def _validation_rows(card: Mapping[str, Any]) -> str | None:
+    """How many they were, or the folds that took their place."""
+    folds = card.get("folds")
+    if not isinstance(folds, Mapping):
+        return _rows(card.get("n_validation_rows"))
+    return (
+        f"the {folds['n_rows']:,} training rows, in {folds['n_folds']} folds: each is predicted by "
+        "networks that did not train on it"
+    )
+
+
 def _all_rows(model: FittedModel, n_rows: int) -> str | None:
     """The sum of the rows above; None where the card does not know them all."""
     card = model.card
     parts = [card.get(f"n_{name}_rows", 0) for name in ("training", "validation", "interval")]
+    if "folds" in card and isinstance(parts[0], int):
+        return f"{parts[0] + n_rows:,}"
     if model.settings.refit and isinstance(parts[0], int):
         # Trained on again in the end, so that the training rows count them already.
         return f"{parts[0] + n_rows:,}; the networks were fitted again on the validation rows too"

@@ -8,12 +8,14 @@ whole or not at all.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
@@ -59,11 +61,17 @@ class Checkpoint:
         """Where the candidates of a distillation, which run one after the other, keep theirs."""
         return self if turn == 0 else replace(self, path=f"{os.fspath(self.path)}.{turn}")
 
+    def of_fold(self, fold: int) -> Checkpoint:
+        """Where the networks that hold out a fold, counted from 1, keep theirs."""
+        return replace(self, path=f"{os.fspath(self.path)}.fold{fold}")
+
     def remove(self) -> None:
         """The model is made: forget how far its runs were."""
-        for path in (self.path, self.of_turn(1).path, self.of_refit().path):
+        path = Path(self.path)
+        folds = path.parent.glob(f"{glob.escape(path.name)}.fold*")
+        for own in (path, self.of_turn(1).path, self.of_refit().path, *folds):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+                os.unlink(own)
 
 
 @dataclass

@@ -295,6 +295,9 @@ def train(
             if not (run.history and keep_interrupted):
                 raise
             return _finished(members, keeper, "interrupted")
+    if checkpointer is not None:
+        # What follows may be killed too, and a run that is done is not done again.
+        checkpointer.write(run, owners)
     done = run.epoch > settings.max_epochs
     return _finished(members, keeper, "schedule" if done else "patience")
 
