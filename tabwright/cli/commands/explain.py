@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
 import typer
 
+from tabwright.cli.brief_command import HelpAll
 from tabwright.cli.console import print_json, say, show_grid
 from tabwright.cli.errors import readable_errors
-from tabwright.cli.options import (
-    HelpAll,
-    JsonFlag,
-    ModelFile,
-    QuietFlag,
-    ReadingOptions,
-    takes_reading_options,
-)
+from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag, ReadingOptions, takes_groups
 
 __all__ = ["explain"]
 
 
-@takes_reading_options(roles=False)
+@takes_groups
 def explain(
     model: ModelFile,
     table: Annotated[
@@ -42,12 +35,13 @@ def explain(
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
     *,
-    reading: Callable[[], ReadingOptions],
+    reading: ReadingOptions,
 ) -> None:
     """Say which columns move predictions, and by how much.
 
     With --row, what each column adds to that row's prediction, from the mean of the table's rows
-    on. Without, the mean size of that over rows, with 95 % intervals. Needs the extra `explain`.
+    on. Without, the mean size of that over rows, with 95 % intervals. Labels are not needed;
+    `importance` needs them, and says how much worse predictions get. Needs the extra `explain`.
     """
     with readable_errors(as_json=as_json):
         from tabwright.explanation import explain as attributions_of
@@ -55,7 +49,7 @@ def explain(
         from tabwright.workflows.predict import read_features
 
         fitted = load_fitted(model)
-        frame = read_features(fitted, table, csv=reading().csv)
+        frame = read_features(fitted, table, csv=reading.csv_format())
         if row is not None and row > len(frame):
             raise ValueError(
                 f"--row must be at most {len(frame):,}, the rows of {table}; got {row}"

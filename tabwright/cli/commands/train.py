@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tabwright.cli.brief_command import SETTINGS, HelpAll
+from tabwright.cli.completion import (
+    complete_calibration,
+    complete_decision,
+    complete_encoding,
+    complete_mode,
+    complete_teacher,
+)
 from tabwright.cli.console import (
     describe_rule,
     epoch_bar,
@@ -19,22 +27,24 @@ from tabwright.cli.console import (
 )
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
-    SETTINGS,
+    ColumnOptions,
     Config,
-    HelpAll,
+    Depth,
+    Epochs,
+    EvalMetric,
     JsonFlag,
+    Members,
     Overwrite,
     QuietFlag,
-    ReadingOptions,
+    RoleOptions,
     SaveConfig,
-    complete_calibration,
-    complete_decision,
-    complete_encoding,
-    complete_mode,
-    complete_task,
-    complete_teacher,
-    names_of,
-    takes_reading_options,
+    Seed,
+    Target,
+    TestFraction,
+    Threads,
+    Width,
+    given,
+    takes_groups,
 )
 from tabwright.cli.settings_file import settings_text
 
@@ -44,14 +54,99 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
-@takes_reading_options(roles=True)
+@dataclass(frozen=True)
+class SettingOptions:
+    """Settings of a fit, named as `FitSettings` names them."""
+
+    n_members: Members = None
+    max_epochs: Epochs = None
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Epochs without gain to stop; 0: never.", rich_help_panel=SETTINGS
+        ),
+    ] = None
+    hidden_dim: Width = None
+    num_hidden_layers: Depth = None
+    dropout: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Dropped in training.", rich_help_panel=SETTINGS),
+    ] = None
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="Peak step size.", rich_help_panel=SETTINGS)
+    ] = None
+    weight_decay: Annotated[
+        float | None, typer.Option(metavar="X", help="Of AdamW.", rich_help_panel=SETTINGS)
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="ROWS", help="Rows per step.", rich_help_panel=SETTINGS)
+    ] = None
+    validation_fraction: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Rows that choose the epoch.", rich_help_panel=SETTINGS),
+    ] = None
+    eval_metric: EvalMetric = None
+    numeric_encoding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_encoding,
+            help="Of numbers: auto, standard, robust, quantile_normal, quantile_ple, tree_ple.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_calibration,
+            help="auto, temperature, logistic, vector, structured, isotonic, none.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit", help="Train again on validation rows too.", rich_help_panel=SETTINGS
+        ),
+    ] = False
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Effort: fast, balanced, best.", rich_help_panel=SETTINGS
+        ),
+    ] = None
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda.", rich_help_panel=SETTINGS)
+    ] = None
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of products while training: float32, bfloat16.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None
+
+    def settings(self) -> dict[str, Any]:
+        """Those that were given."""
+        settings = given(**asdict(self))
+        if not self.refit:
+            del settings["refit"]
+        if self.patience == 0:
+            settings["patience"] = None
+        if self.calibration == "none":
+            settings["calibration"] = None
+        return settings
+
+
+@takes_groups
 def train(
+    *,
     table: Annotated[
         str, typer.Argument(metavar="TABLE", help="CSV, Parquet, Arrow, JSON lines, Excel; folder.")
     ],
-    target: Annotated[
-        str, typer.Option("--target", "-t", metavar="COLUMN", help="Column to predict.")
-    ],
+    target: Target,
     mode: Annotated[
         str,
         typer.Option(
@@ -69,36 +164,8 @@ def train(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="HTML report on the held-out rows.")
     ] = None,
-    drop: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMNS", callback=names_of, help="Do not use, e.g. A,B."),
-    ] = None,
-    time_column: Annotated[
-        str | None, typer.Option("--time", metavar="COLUMN", help="Test on the latest rows by it.")
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value together.")
-    ] = None,
-    weight: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Sample weights.", rich_help_panel=SETTINGS)
-    ] = None,
-    drop_null_target: Annotated[
-        bool, typer.Option("--drop-null-target", help="Leave out rows without a target.")
-    ] = False,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TASK",
-            autocompletion=complete_task,
-            help="classification, regression; else by the target.",
-        ),
-    ] = None,
-    test_fraction: Annotated[
-        float,
-        typer.Option(
-            metavar="SHARE", help="Rows kept for the scores; 0: none.", rich_help_panel=SETTINGS
-        ),
-    ] = 0.2,
+    columns: ColumnOptions,
+    test_fraction: TestFraction = 0.2,
     decision: Annotated[
         str | None,
         typer.Option(
@@ -131,97 +198,8 @@ def train(
             rich_help_panel=SETTINGS,
         ),
     ] = None,
-    members: Annotated[
-        int | None, typer.Option(metavar="N", help="Networks averaged.", rich_help_panel=SETTINGS)
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="At most so many epochs.", rich_help_panel=SETTINGS),
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Epochs without gain to stop; 0: never.", rich_help_panel=SETTINGS
-        ),
-    ] = None,
-    width: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Width of hidden layers.", rich_help_panel=SETTINGS),
-    ] = None,
-    depth: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Hidden layers, or blocks.", rich_help_panel=SETTINGS),
-    ] = None,
-    dropout: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Dropped in training.", rich_help_panel=SETTINGS),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(metavar="X", help="Peak step size.", rich_help_panel=SETTINGS)
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(metavar="X", help="Of AdamW.", rich_help_panel=SETTINGS)
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="ROWS", help="Rows per step.", rich_help_panel=SETTINGS)
-    ] = None,
-    validation_fraction: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Rows that choose the epoch.", rich_help_panel=SETTINGS),
-    ] = None,
-    eval_metric: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Chooses the epoch: a scorer of scikit-learn, as roc_auc [the loss].",
-            rich_help_panel=SETTINGS,
-        ),
-    ] = None,
-    numeric_encoding: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            autocompletion=complete_encoding,
-            help="Of numbers: auto, standard, robust, quantile_normal, quantile_ple, tree_ple.",
-            rich_help_panel=SETTINGS,
-        ),
-    ] = None,
-    calibration: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            autocompletion=complete_calibration,
-            help="auto, temperature, logistic, vector, structured, isotonic, none.",
-            rich_help_panel=SETTINGS,
-        ),
-    ] = None,
-    refit: Annotated[
-        bool,
-        typer.Option(
-            "--refit", help="Train again on validation rows too.", rich_help_panel=SETTINGS
-        ),
-    ] = False,
-    quality: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Effort: fast, balanced, best.", rich_help_panel=SETTINGS
-        ),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda.", rich_help_panel=SETTINGS)
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Of products while training: float32, bfloat16.",
-            rich_help_panel=SETTINGS,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Threads to train with.", rich_help_panel=SETTINGS),
-    ] = None,
+    options: SettingOptions,
+    threads: Threads = None,
     tensorboard: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Write curves there.", rich_help_panel=SETTINGS),
@@ -232,9 +210,7 @@ def train(
             metavar="URI", help="Log there, as to sqlite:///x.db.", rich_help_panel=SETTINGS
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Of every random choice.", rich_help_panel=SETTINGS)
-    ] = 0,
+    seed: Seed = 0,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -263,57 +239,23 @@ def train(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
-    *,
-    reading: Callable[[], ReadingOptions],
+    reading: RoleOptions,
     context: typer.Context,
 ) -> None:
     """Train a model on a table, score it on held-out rows, save it as one file."""
     with readable_errors(as_json=as_json):
         from tabwright.artifact.atomic_write import check_writable, write_atomically
         from tabwright.streaming.memory import bytes_of
-        from tabwright.tables.column_uses import ColumnUses
-        from tabwright.tables.labelled import TableRequest
         from tabwright.workflows.decision_request import DecisionRequest
         from tabwright.workflows.train import TrainRequest, run_training
 
         if positive is not None and decision is None:
             raise ValueError(f"--positive is for --decision; got {positive!r} and no --decision")
-        said = reading()
-        settings: dict[str, Any] = {
-            "training_mode": mode,
-            "n_members": members,
-            "max_epochs": epochs,
-            "hidden_dim": width,
-            "num_hidden_layers": depth,
-            "dropout": dropout,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "batch_size": batch_size,
-            "validation_fraction": validation_fraction,
-            "eval_metric": eval_metric,
-            "numeric_encoding": numeric_encoding,
-            "device": device,
-            "precision": precision,
-            "quality": quality,
-        }
-        settings = {name: value for name, value in settings.items() if value is not None}
-        if patience is not None:
-            settings["patience"] = patience or None
-        if calibration is not None:
-            settings["calibration"] = None if calibration == "none" else calibration
-        if refit:
-            settings["refit"] = True
         request = TrainRequest(
-            table=TableRequest(
-                table,
-                ColumnUses(target, tuple(drop or ()), group, weight, time_column, drop_null_target),
-                task,
-                said.roles,
-                said.csv,
-            ),
+            table=columns.request(table, target, reading),
             output=output,
             test_fraction=test_fraction,
-            settings=settings,
+            settings={"training_mode": mode, **options.settings()},
             prior=prior,
             teachers=tuple(teacher or ()),
             decision=None if decision is None else DecisionRequest(decision, positive),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tabwright.cli.brief_command import SETTINGS, HelpAll
+from tabwright.cli.completion import complete_metric, complete_mode
 from tabwright.cli.console import (
     Advance,
     counting_bar,
@@ -22,17 +23,19 @@ from tabwright.cli.console import (
 )
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
-    SETTINGS,
+    ColumnOptions,
     Config,
-    HelpAll,
+    Epochs,
+    EvalMetric,
     JsonFlag,
+    Members,
     QuietFlag,
-    ReadingOptions,
-    complete_metric,
-    complete_mode,
-    complete_task,
-    names_of,
-    takes_reading_options,
+    RoleOptions,
+    Seed,
+    Target,
+    Threads,
+    given,
+    takes_groups,
 )
 
 if TYPE_CHECKING:
@@ -43,12 +46,11 @@ __all__ = ["compare"]
 _WIDE = 110
 
 
-@takes_reading_options(roles=True)
+@takes_groups
 def compare(
+    *,
     table: Annotated[str, typer.Argument(metavar="TABLE", help="As for `train`.")],
-    target: Annotated[
-        str, typer.Option("--target", "-t", metavar="COLUMN", help="Column to predict.")
-    ],
+    target: Target,
     mode: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,91 +71,36 @@ def compare(
         ),
     ] = None,
     folds: Annotated[int, typer.Option(metavar="N", help="Of the cross-validation.")] = 5,
-    repeats: Annotated[int, typer.Option(metavar="N", help="Cross-validations.")] = 1,
-    drop: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMNS", callback=names_of, help="Do not use, e.g. A,B."),
-    ] = None,
-    time_column: Annotated[
-        str | None, typer.Option("--time", metavar="COLUMN", help="Test on later rows by it.")
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value together.")
-    ] = None,
-    weight: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Sample weights.", rich_help_panel=SETTINGS)
-    ] = None,
-    drop_null_target: Annotated[
-        bool,
-        typer.Option(
-            "--drop-null-target", help="Leave out rows without a target.", rich_help_panel=SETTINGS
-        ),
-    ] = False,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TASK",
-            autocompletion=complete_task,
-            help="Else told by the target.",
-            rich_help_panel=SETTINGS,
-        ),
-    ] = None,
-    members: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Networks averaged, in every mode.", rich_help_panel=SETTINGS
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(metavar="N", help="At most so many epochs, in every mode.")
-    ] = None,
-    eval_metric: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Chooses the epoch: a scorer of scikit-learn [the loss].",
-            rich_help_panel=SETTINGS,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads to fit with.", rich_help_panel=SETTINGS)
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Of every random choice.", rich_help_panel=SETTINGS)
-    ] = 0,
+    repeats: Annotated[
+        int, typer.Option(metavar="N", help="Cross-validations.", rich_help_panel=SETTINGS)
+    ] = 1,
+    columns: ColumnOptions,
+    members: Members = None,
+    epochs: Epochs = None,
+    eval_metric: EvalMetric = None,
+    threads: Threads = None,
+    seed: Seed = 0,
     config: Config = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
-    *,
-    reading: Callable[[], ReadingOptions],
+    reading: RoleOptions,
 ) -> None:
     """Cross-validate the modes beside tree ensembles and say which to use."""
     # PyTorch and the tree libraries bring a pool of threads each: those of one that is done must
     # not spin on the cores that the next one needs. Read when the libraries are loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with readable_errors(as_json=as_json), ExitStack() as stack:
-        from tabwright.tables.column_uses import ColumnUses
-        from tabwright.tables.labelled import TableRequest
         from tabwright.workflows.compare import CompareRequest, run_comparison
 
-        said = reading()
-        settings: dict[str, Any] = {"n_members": members, "max_epochs": epochs}
-        settings["eval_metric"] = eval_metric
         request = CompareRequest(
-            table=TableRequest(
-                table,
-                ColumnUses(target, tuple(drop or ()), group, weight, time_column, drop_null_target),
-                task,
-                said.roles,
-                said.csv,
-            ),
+            table=columns.request(table, target, reading),
             modes=tuple(mode or ()),
             references=references,
             metric=metric,
             n_folds=folds,
             n_repeats=repeats,
-            settings={name: value for name, value in settings.items() if value is not None},
+            settings=given(n_members=members, max_epochs=epochs, eval_metric=eval_metric),
             n_threads=threads,
             random_state=seed,
         )

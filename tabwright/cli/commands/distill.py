@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tabwright.cli.brief_command import SETTINGS, HelpAll
 from tabwright.cli.console import print_json, say, show_grid, show_message
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
-    SETTINGS,
+    ColumnOptions,
     Config,
-    HelpAll,
+    Depth,
+    Epochs,
     JsonFlag,
     Overwrite,
     QuietFlag,
-    ReadingOptions,
-    names_of,
-    takes_reading_options,
+    RoleOptions,
+    Seed,
+    Target,
+    TestFraction,
+    Threads,
+    Width,
+    given,
+    takes_groups,
 )
 
 if TYPE_CHECKING:
@@ -28,16 +34,15 @@ if TYPE_CHECKING:
 __all__ = ["distill"]
 
 
-@takes_reading_options(roles=True)
+@takes_groups
 def distill(
+    *,
     teacher: Annotated[
         str,
         typer.Argument(metavar="TEACHER", help="A model file, or a tree kind such as catboost."),
     ],
     table: Annotated[str, typer.Argument(metavar="TABLE", help="As for `train`.")],
-    target: Annotated[
-        str, typer.Option("--target", "-t", metavar="COLUMN", help="Column to predict.")
-    ],
+    target: Target,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Else TABLE-student.safetensors."),
@@ -54,89 +59,37 @@ def distill(
         typer.Option(metavar="WIDTHS", help="Try these too, e.g. 8,16,32; keep the smallest good."),
     ] = None,
     unlabelled: Annotated[
-        str | None, typer.Option(metavar="TABLE", help="More rows for the teacher to label.")
-    ] = None,
-    drop: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMNS", callback=names_of, help="Do not use, e.g. A,B."),
-    ] = None,
-    time_column: Annotated[
-        str | None, typer.Option("--time", metavar="COLUMN", help="Test on the latest rows by it.")
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value together.")
-    ] = None,
-    weight: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Sample weights.", rich_help_panel=SETTINGS)
-    ] = None,
-    drop_null_target: Annotated[
-        bool,
-        typer.Option(
-            "--drop-null-target", help="Leave out rows without a target.", rich_help_panel=SETTINGS
-        ),
-    ] = False,
-    task: Annotated[
         str | None,
-        typer.Option(metavar="TASK", help="Else by teacher or target.", rich_help_panel=SETTINGS),
-    ] = None,
-    test_fraction: Annotated[
-        float,
         typer.Option(
-            metavar="SHARE", help="Rows kept for the verdict; 0: none.", rich_help_panel=SETTINGS
+            metavar="TABLE", help="More rows for the teacher to label.", rich_help_panel=SETTINGS
         ),
-    ] = 0.2,
-    hidden_dim: Annotated[
-        int | None,
-        typer.Option("--width", metavar="N", help="The student's.", rich_help_panel=SETTINGS),
     ] = None,
-    num_hidden_layers: Annotated[
-        int | None,
-        typer.Option("--depth", metavar="N", help="The student's.", rich_help_panel=SETTINGS),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="At most so many epochs.", rich_help_panel=SETTINGS),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads to fit with.", rich_help_panel=SETTINGS)
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Of every random choice.", rich_help_panel=SETTINGS)
-    ] = 0,
+    columns: ColumnOptions,
+    test_fraction: TestFraction = 0.2,
+    width: Width = None,
+    depth: Depth = None,
+    epochs: Epochs = None,
+    threads: Threads = None,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
     config: Config = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
-    *,
-    reading: Callable[[], ReadingOptions],
+    reading: RoleOptions,
 ) -> None:
     """Teach a small network what a model or tree ensemble knows; say if it helped."""
     with readable_errors(as_json=as_json):
         from tabwright.fitting.student_size import Budget
-        from tabwright.tables.column_uses import ColumnUses
-        from tabwright.tables.labelled import TableRequest
         from tabwright.workflows.distill import DistillRequest, run_distillation
 
-        said = reading()
-        settings: dict[str, Any] = {
-            "hidden_dim": hidden_dim,
-            "num_hidden_layers": num_hidden_layers,
-            "max_epochs": epochs,
-        }
         request = DistillRequest(
             teacher=teacher,
-            table=TableRequest(
-                table,
-                ColumnUses(target, tuple(drop or ()), group, weight, time_column, drop_null_target),
-                task,
-                said.roles,
-                said.csv,
-            ),
+            table=columns.request(table, target, reading),
             output=output,
             test_fraction=test_fraction,
             unlabelled=unlabelled,
-            settings={name: value for name, value in settings.items() if value is not None},
+            settings=given(hidden_dim=width, num_hidden_layers=depth, max_epochs=epochs),
             budget=Budget(max_parameters, max_latency_us),
             sweep=_widths(sweep),
             n_threads=threads,

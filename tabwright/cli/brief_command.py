@@ -1,0 +1,138 @@
+"""Commands with a help of one screen, and answers to options that they do not know."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+import typer.core
+from typer._click.exceptions import NoSuchOption, UsageError
+
+from tabwright.cli.console import say, show_note
+
+__all__ = ["SETTINGS", "BriefCommand", "HelpAll"]
+
+# The panel of the options that `--help` leaves out.
+SETTINGS = "settings"
+_ALL = "tabwright.help_all"
+
+# Options of before, and those that do it now.
+_FORMER = {"--layers": "--depth"}
+# What the same thing is called elsewhere.
+_ELSEWHERE = {
+    "--lr": "--learning-rate",
+    "--eta": "--learning-rate",
+    "--wd": "--weight-decay",
+    "--l2": "--weight-decay",
+    "--max-epochs": "--epochs",
+    "--n-epochs": "--epochs",
+    "--iterations": "--epochs",
+    "--n-members": "--members",
+    "--ensemble": "--members",
+    "--n-estimators": "--members",
+    "--early-stopping": "--patience",
+    "--early-stopping-rounds": "--patience",
+    "--hidden-dim": "--width",
+    "--hidden-size": "--width",
+    "--num-hidden-layers": "--depth",
+    "--num-layers": "--depth",
+    "--n-layers": "--depth",
+    "--batch": "--batch-size",
+    "--test-size": "--test-fraction",
+    "--val-fraction": "--validation-fraction",
+    "--validation-size": "--validation-fraction",
+    "--random-state": "--seed",
+    "--random-seed": "--seed",
+    "--n-jobs": "--threads",
+    "--num-threads": "--threads",
+    "--cv": "--folds",
+    "--n-folds": "--folds",
+    "--n-splits": "--folds",
+    "--label": "--target",
+    "--y": "--target",
+    "--training-mode": "--mode",
+    "--sep": "--delimiter",
+    "--separator": "--delimiter",
+    "--na-values": "--missing",
+    "--model": "--mode",
+    "--sample-weight": "--weight",
+    "--weights": "--weight",
+    "--groups": "--group",
+    "--time-column": "--time",
+    "--exclude": "--drop",
+    "--ignore": "--drop",
+    "--out": "--output",
+    "--force": "--overwrite",
+    "--log-dir": "--tensorboard",
+    "--max-memory": "--memory",
+    "--positive-label": "--positive",
+    "--pos-label": "--positive",
+    "--columns": "--keep",
+    "--id": "--keep",
+    "--cutoff": "--threshold",
+}
+
+
+class BriefCommand(typer.core.TyperCommand):
+    """A command whose help leaves the options of the panel `SETTINGS` out, so it fits a screen.
+
+    `--help-all` shows them. They are not hidden: shells complete them. An option that takes one
+    value is refused where it comes twice, and an unknown one is answered with the one meant.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of the command line."""
+        words = [self._of_today(word) for word in args]
+        if not ctx.resilient_parsing:
+            self._check_words(ctx, list(words))
+        return super().parse_args(ctx, words)
+
+    def _of_today(self, word: str) -> str:
+        name, equals, value = word.partition("=")
+        now = _FORMER.get(name)
+        if now is None or not any(now in param.opts for param in self.params):
+            return word
+        show_note(f"{name} is called {now} now, and will go; give {now}")
+        return f"{now}{equals}{value}"
+
+    def _check_words(self, ctx: Any, words: list[str]) -> None:
+        """Refuse repeated options, and say which one an unknown one may mean."""
+        known = [opt for param in self.params for opt in param.opts]
+        try:
+            _, _, given = self.make_parser(ctx).parse_args(args=words)
+        except NoSuchOption as error:
+            meant = _ELSEWHERE.get(error.option_name)
+            if meant in known:
+                error.possibilities = [str(meant)]
+            raise
+        for position, param in enumerate(given):
+            once = not (param.multiple or getattr(param, "is_flag", False) or param.nargs != 1)
+            if once and param.param_type_name == "option" and param in given[:position]:
+                raise UsageError(f"{param.opts[0]} can be given once; it came twice", ctx)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, all of them where `--help-all` asked."""
+        brief = [] if ctx.meta.get(_ALL) else self.params
+        settings = [p for p in brief if getattr(p, "rich_help_panel", None) == SETTINGS]
+        for option in settings:
+            option.hidden = True  # type: ignore[attr-defined]
+        try:
+            super().format_options(ctx, formatter)
+        finally:
+            for option in settings:
+                option.hidden = False  # type: ignore[attr-defined]
+
+
+def _show_all_help(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        context.meta[_ALL] = True
+        say(context.get_help())
+        raise typer.Exit
+
+
+HelpAll = Annotated[
+    bool,
+    typer.Option(
+        "--help-all", callback=_show_all_help, is_eager=True, help="Show the settings too."
+    ),
+]

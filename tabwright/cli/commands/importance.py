@@ -1,0 +1,77 @@
+"""The command `importance`: how much worse a model gets without a column."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tabwright.cli.brief_command import HelpAll
+from tabwright.cli.console import print_json, show_grid, waiting
+from tabwright.cli.errors import readable_errors
+from tabwright.cli.options import (
+    JsonFlag,
+    LabelledTable,
+    ModelFile,
+    ReadingOptions,
+    TargetOfModel,
+    takes_groups,
+    target_of,
+)
+
+__all__ = ["importance"]
+
+
+@takes_groups
+def importance(
+    model: ModelFile,
+    table: LabelledTable,
+    target: TargetOfModel = None,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Shuffles of each column.")] = 5,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the shuffles.")] = 0,
+    as_json: JsonFlag = False,
+    help_all: HelpAll = False,
+    *,
+    reading: ReadingOptions,
+) -> None:
+    """Say how much worse the model gets when a column is shuffled (permutation importance).
+
+    In log-loss, or in RMSE in the target's unit, on at most 2,000 of the first 65,536 rows.
+    Needs labels: it is about how good predictions are. `explain` is about what they are.
+    """
+    with readable_errors(as_json=as_json):
+        from tabwright.inference.fitted_model import load_fitted
+        from tabwright.workflows.predict import column_importance
+
+        fitted = load_fitted(model)
+        column = target_of(fitted, target)
+        with waiting(as_json, "shuffling columns"):
+            found = column_importance(
+                fitted,
+                table,
+                column,
+                csv=reading.csv_format(),
+                n_repeats=repeats,
+                random_state=seed,
+            )
+        rows = list(zip(found.names, found.mean.tolist(), found.deviation.tolist(), strict=True))
+        loss = "rmse" if fitted.classes is None else "log_loss"
+        if as_json:
+            print_json(
+                {
+                    "loss": loss,
+                    "rows": found.n_rows,
+                    "repeats": found.n_repeats,
+                    "columns": [
+                        {"name": name, "mean": mean, "deviation": deviation}
+                        for name, mean, deviation in rows
+                    ],
+                }
+            )
+            return
+        show_grid(
+            ("column", f"rise of {loss}", "+/-"),
+            [(name, f"{mean:.4g}", f"{deviation:.2g}") for name, mean, deviation in rows],
+            title=f"{model.name} on {found.n_rows:,} rows, {found.n_repeats} shuffles a column",
+            right=(1, 2),
+        )
