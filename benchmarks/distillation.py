@@ -124,7 +124,7 @@ def measure(table: BenchmarkTable, split: Rows, planned: Line) -> Line:
         line["tried"] = model.card["distillation"]["tried"]
         line["chosen"] = model.card["distillation"]["chosen"]
         line["teacher_out_of_fold"] = model.card["distillation"]["teacher"]["scores"]
-        line["stopped"] = model.card["stopped"]
+        line["stopped"] = model.stopped
     except Exception as error:
         traceback.print_exc()
         line["error"] = f"{type(error).__name__}: {error}"

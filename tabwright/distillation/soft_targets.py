@@ -345,7 +345,7 @@ def best_student(
                     "validation_loss": loss,
                 }
             )
-        if choices[-1][1].card.get("stopped") == "interrupted":
+        if choices[-1][1].stopped == "interrupted":
             break
     best = min(range(len(choices)), key=lambda k: choices[k][0])
     model = choices[best][1]

@@ -548,7 +548,7 @@ def _splits_in_words(validation: object, splits: Splits) -> str:
 
 
 def _remove_finished(checkpoint: Checkpoint | None, model: FittedModel) -> None:
-    if checkpoint is not None and model.card.get("stopped") != "interrupted":
+    if checkpoint is not None and model.stopped != "interrupted":
         checkpoint.remove()
 
 

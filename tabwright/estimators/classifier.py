@@ -74,7 +74,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         None: the loss.
     class_weight : "balanced", dict or None, default=None
         Weight by label, 1 where a label is not named; multiplied with `sample_weight`.
-    prior : "training", "balanced" or array of shape (n_classes,), default="training"
+    prior : "training", "balanced", mapping or array of shape (n_classes,), default="training"
         The class prior under which `imbalance_aware` gives probabilities.
     calibration : str or None, default="auto"
         "auto", "temperature", "logistic", "vector", "structured", "isotonic", or None for none.

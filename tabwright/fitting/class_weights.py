@@ -16,7 +16,7 @@ __all__ = ["ClassWeight", "Prior", "checked_prior", "class_weights_of", "weights
 ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
 
 
-Prior = Literal["training", "balanced"] | Sequence[float] | np.ndarray
+Prior = Literal["training", "balanced"] | Mapping[Any, float] | Sequence[float] | np.ndarray
 
 
 def class_weights_of(
@@ -65,17 +65,21 @@ def weights_by_label(class_weight: Mapping[Any, float], classes: np.ndarray) -> 
     return weights
 
 
-def checked_prior(prior: Prior, n_classes: int, settings: FitSettings) -> np.ndarray | None:
+def checked_prior(prior: Prior, classes: np.ndarray, settings: FitSettings) -> np.ndarray | None:
+    """Shares of the classes, shape (n_classes,), that sum to 1; None for the training prior."""
+    n_classes = len(classes)
     if isinstance(prior, str):
         if prior not in ("training", "balanced"):
             raise ValueError(
-                f"prior must be 'training', 'balanced' or an array of {n_classes} shares; "
-                f"got {prior!r}"
+                f"prior must be 'training', 'balanced', an array of {n_classes} shares or a "
+                f"mapping of label to share; got {prior!r}"
             )
         if prior == "training":
             return None
         _check_answers_under_a_prior(settings)
         return np.full(n_classes, 1.0 / n_classes)
+    if isinstance(prior, Mapping):
+        prior = _shares_by_label(prior, classes)
     shares: np.ndarray = np.asarray(prior, dtype=np.float64)
     if shares.shape != (n_classes,) or not np.isfinite(shares).all() or (shares <= 0).any():
         raise ValueError(
@@ -85,6 +89,18 @@ def checked_prior(prior: Prior, n_classes: int, settings: FitSettings) -> np.nda
     _check_answers_under_a_prior(settings)
     total: float = shares.sum()
     return shares / total
+
+
+def _shares_by_label(prior: Mapping[Any, float], classes: np.ndarray) -> list[float]:
+    """Shares in the order of the classes; labels are matched as text, as a file has them."""
+    shares = {str(label): share for label, share in prior.items()}
+    labels = [str(label) for label in classes.tolist()]
+    if sorted(shares) != sorted(labels):
+        raise ValueError(
+            f"prior must have a share for each label; got {dict(prior)!r}; the labels are "
+            f"{', '.join(labels[:20])}"
+        )
+    return [shares[label] for label in labels]
 
 
 def _check_answers_under_a_prior(settings: FitSettings) -> None:

@@ -54,6 +54,7 @@ def fitted_networks(
         prior=targets.prior,
         best_epochs=trained.best_epochs,
         history=tuple(_finite_numbers(asdict(epoch)) for epoch in trained.history),
+        stopped=trained.stopped,
         card=card,
     )
 
@@ -119,7 +120,6 @@ def model_card(
     n_train: int,
     n_validation: int,
     target_name: str | None,
-    stopped: str,
     row_sketch: str,
 ) -> dict[str, Any]:
     """What a model says of its fit, besides its settings.
@@ -134,7 +134,6 @@ def model_card(
         "n_training_rows": n_train,
         "n_validation_rows": n_validation,
         "columns": [asdict(column) for column in profile.columns],
-        "stopped": stopped,
         "row_sketch": row_sketch,
         "device": training_device(settings).type,
         "threads": torch.get_num_threads(),

@@ -77,7 +77,7 @@ def fit_files(
     roles: Mapping[str, Role] | None = None,
     csv: CsvFormat | None = None,
     class_weight: ClassWeight = None,
-    prior: Prior | Callable[[np.ndarray | None], Prior] = "training",
+    prior: Prior = "training",
     decision: Callable[[np.ndarray], DecisionAim] | None = None,
     eval_metric: object = None,
     spool: str | os.PathLike[str] | None = None,
@@ -108,7 +108,7 @@ def fit_files(
     csv : CsvFormat, optional
         How CSV files are written, where they cannot tell by themselves.
     class_weight, prior
-        As in `fit_table`; the prior may be a function of the labels.
+        As in `fit_table`.
     decision : callable, optional
         Gives what the stored decision rule shall serve, for the labels.
     eval_metric : object, optional
@@ -189,7 +189,7 @@ def fit_files(
         resolved,
         dict(roles or {}),
         class_weight,
-        prior(scan.classes) if callable(prior) else prior,
+        prior,
         None if decision is None or scan.classes is None else decision(scan.classes),
         metric,
         workers,
@@ -392,7 +392,7 @@ class _StreamFit:
             scale=None,
             class_prior=scan.class_mass / scan.class_mass.sum(),
             class_weights=weights,
-            prior=checked_prior(self.prior, n_classes, self.settings),
+            prior=checked_prior(self.prior, scan.classes, self.settings),
         )
 
     def _mean_weight(self, targets: Targets) -> float:
@@ -549,7 +549,6 @@ class _StreamFit:
             scan.n_rows["train"],
             scan.n_rows["validation"],
             self.columns.target,
-            trained.stopped,
             sketch,
         )
         samples = {place: sample.height for place, sample in scan.samples.items()}

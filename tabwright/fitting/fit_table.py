@@ -115,7 +115,7 @@ def fit_table(
         None: of `rows`.
     class_weight : "balanced", mapping of label to weight, or None
         Refused by `imbalance_aware`, which has weights of its own.
-    prior : "training", "balanced" or ndarray of shape (n_classes,)
+    prior : "training", "balanced", mapping of label to share, or array of shape (n_classes,)
         The class prior under which `imbalance_aware` answers.
     decision : DecisionAim, optional
         What the stored decision rule shall serve; it is tuned on the validation rows.
@@ -240,16 +240,16 @@ def fit_table(
     if decision is not None:
         proba = Predictor(model).predict_proba(held_out.rows.frame)
         model = with_decision(model, proba, held_out.rows, decision)
-    if settings.refit and len(validation) and model.card["stopped"] != "interrupted":
+    if settings.refit and len(validation) and model.stopped != "interrupted":
         recipe = recipe.decided(model)
         whole = recipe.fit(rows.with_rows(validation), None, checkpoint, model.best_epochs)
-        if whole.card["stopped"] in ("interrupted", "non-finite"):
+        if whole.stopped in ("interrupted", "non-finite"):
             warnings.warn(
                 "the refit on all rows came to no end; the networks of the first training are kept",
                 RuntimeWarning,
                 stacklevel=2,
             )
-            return replace(model, card={**model.card, "stopped": whole.card["stopped"]})
+            return replace(model, stopped=whole.stopped)
         model = replace(
             whole,
             calibrator=model.calibrator,
@@ -483,7 +483,6 @@ class _Recipe:
             len(rows),
             n_validation,
             self.target_name,
-            trained.stopped,
             sketch_of_rows(compact, len(encoder.plan_.had_missing)),
         )
         return fitted_networks(settings, encoder, targets, trained, classes=self.classes, card=card)

@@ -60,7 +60,7 @@ class Targets:
             scale=None,
             class_prior=counts / counts.sum(),
             class_weights=weights,
-            prior=checked_prior(prior, n_classes, settings),
+            prior=checked_prior(prior, classes, settings),
             metric=metric,
             classes=classes,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -30,9 +30,10 @@ from tabwright.settings import FitSettings
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["FittedModel", "load_fitted", "member_modules"]
+__all__ = ["FittedModel", "StopReason", "load_fitted", "member_modules"]
 
 MemberState = dict[str, np.ndarray]
+StopReason = Literal["schedule", "patience", "interrupted", "non-finite"]
 _LABEL_DTYPES = (
     "bool",
     "int8",
@@ -84,6 +85,8 @@ class FittedModel:
     best_epochs : tuple of int
     history : tuple of dict
         One dict of numbers per epoch.
+    stopped : StopReason or None
+        Why training ended. Files keep it in the card.
     metrics : dict
         Scores by name of the set of rows: "validation", "test", ... With class weights also
         "validation_class_weighted", ..., in which each row has the weight of its class.
@@ -106,6 +109,7 @@ class FittedModel:
     trees: TreeMix | None = None
     best_epochs: tuple[int, ...] = ()
     history: tuple[dict[str, float], ...] = ()
+    stopped: StopReason | None = None
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
 
@@ -173,7 +177,7 @@ class FittedModel:
             "best_epochs": list(self.best_epochs),
             "history": [dict(epoch) for epoch in self.history],
             "metrics": {rows: dict(scores) for rows, scores in self.metrics.items()},
-            "card": dict(self.card),
+            "card": {**self.card, **({} if self.stopped is None else {"stopped": self.stopped})},
         }
         document = {
             name: value for name, value in document.items() if not left_out(name, value, None)
@@ -237,6 +241,10 @@ class FittedModel:
                 n_outputs=1 if n_classes <= 2 else n_classes,
             )
         vectors = _read_class_vectors(bag, settings, n_classes)
+        card = dict(reader.free("card"))
+        stopped = next((own for own in get_args(StopReason) if own == card.get("stopped")), None)
+        if stopped is not None:
+            del card["stopped"]
         model = cls(
             settings=settings,
             encoder=encoder,
@@ -251,7 +259,8 @@ class FittedModel:
             best_epochs=reader.integers("best_epochs"),
             history=tuple(_read_epoch(epoch) for epoch in reader.children("history")),
             metrics=_read_metrics(reader.child("metrics")),
-            card=reader.free("card"),
+            stopped=stopped,
+            card=card,
             **vectors,
         )
         reader.done()

@@ -301,10 +301,7 @@ def training_section(model: FittedModel) -> Section:
 
 
 def _stopped(model: FittedModel) -> str | None:
-    reason = model.card.get("stopped")
-    if not isinstance(reason, str):
-        return None
-    return _STOPPED.get(reason, reason)
+    return None if model.stopped is None else _STOPPED[model.stopped]
 
 
 def values_section(model: FittedModel, found: Assessment) -> Section:

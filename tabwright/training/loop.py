@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from tabwright.inference.blas_threads import one_blas_thread
+from tabwright.inference.fitted_model import StopReason
 from tabwright.settings import FitSettings, Precision
 from tabwright.training.batches import Batch, HeldOut, TrainingRows
 from tabwright.training.checkpoints import Checkpointer, RunState, Stateful
@@ -112,14 +113,14 @@ class Trained:
     best_epochs : tuple of int
         The epoch kept of each member.
     history : tuple of Epoch
-    stopped : {"schedule", "patience", "interrupted", "non-finite"}
+    stopped : StopReason
         Why training ended.
     """
 
     modules: list[nn.Module]
     best_epochs: tuple[int, ...]
     history: tuple[Epoch, ...]
-    stopped: str
+    stopped: StopReason
 
 
 def members_of(
@@ -302,7 +303,7 @@ def train(
     return _finished(members, keeper, "schedule" if done else "patience")
 
 
-def _finished(members: Members, keeper: _BestEpochs, stopped: str) -> Trained:
+def _finished(members: Members, keeper: _BestEpochs, stopped: StopReason) -> Trained:
     run = keeper.run
     advice = "try a lower learning_rate (a tenth), or look for extreme values in the target"
     if stopped == "non-finite" and not run.history:

@@ -1,4 +1,4 @@
-"""A wanted decision rule in words: `--decision` and files of costs.
+"""A wanted decision rule: `--decision` and files of costs.
 
 What a rule is, and how it is tuned, lives in `calibration/decisions.py`.
 """
@@ -18,7 +18,7 @@ from tabwright.calibration.decisions import DecisionAim, DecisionGoal
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DecisionRequest", "read_costs"]
+__all__ = ["CostTable", "DecisionRequest", "read_costs"]
 
 _RULE = (
     "a decision must be f1, balanced_accuracy, recall=SHARE, precision=SHARE or costs=FILE, "
@@ -27,22 +27,56 @@ _RULE = (
 
 
 @dataclass(frozen=True)
+class CostTable:
+    """Costs by label, as a file has them: what it costs to predict a label in place of the true.
+
+    Parameters
+    ----------
+    source : str
+        What errors call it.
+    predicted : list of str
+        The labels of the columns.
+    lines : list of (line number, true label, one cost for each predicted label)
+    """
+
+    source: str
+    predicted: list[str]
+    lines: list[tuple[int, str, list[float]]]
+
+    def matrix(self, labels: list[str]) -> NDArray[np.float64]:
+        """``costs[true, predicted]``, shape (n_classes, n_classes), in the order of `labels`."""
+        _check_labels(self.source, "the first line", self.predicted, labels)
+        _check_labels(self.source, "the first column", [true for _, true, _ in self.lines], labels)
+        costs = np.zeros((len(labels), len(labels)))
+        for _, true, row in self.lines:
+            for predicted, cost in zip(self.predicted, row, strict=True):
+                costs[labels.index(true), labels.index(predicted)] = cost
+        return costs
+
+
+@dataclass(frozen=True)
 class DecisionRequest:
     """A decision rule as a user asks for it, before the labels are known.
 
     Parameters
     ----------
-    text : str
-        ``f1``, ``balanced_accuracy``, ``recall=SHARE``, ``precision=SHARE`` or ``costs=FILE``.
+    goal : DecisionGoal
+    share : float or None
+        Of the goals "recall" and "precision".
+    costs : CostTable or None
+        Of the goal "costs".
     positive : str or None
         The positive label of two; None: the last in sorted order, as in scikit-learn.
     """
 
-    text: str
+    goal: DecisionGoal
+    share: float | None = None
+    costs: CostTable | None = None
     positive: str | None = None
 
-    def check(self) -> None:
-        """Refuse what makes no sense whatever the labels are.
+    @classmethod
+    def parse(cls, text: str, positive: str | None = None) -> DecisionRequest:
+        """The request of ``f1``, ``balanced_accuracy``, ``recall=SHARE``, ``costs=FILE``, ...
 
         Raises
         ------
@@ -51,26 +85,30 @@ class DecisionRequest:
         OSError
             If there is no file of costs.
         """
-        goal, value = self._parts()
+        word, equals, value = text.partition("=")
+        goal = next((known for known in get_args(DecisionGoal) if known == word), None)
+        takes_value = goal in ("recall", "precision", "costs")
+        if goal is None or bool(value) != takes_value or bool(equals) != takes_value:
+            raise ValueError(f"{_RULE}; got {text!r}")
         if goal == "costs":
-            _cost_lines(Path(value))
-        elif goal in ("recall", "precision"):
-            DecisionAim(goal, self._share(value)).check(2)
+            return cls(goal, costs=read_costs(value), positive=positive)
+        if not takes_value:
+            return cls(goal, positive=positive)
+        try:
+            share = float(value)
+        except ValueError:
+            raise ValueError(f"{_RULE}; got {text!r}") from None
+        DecisionAim(goal, share).check(2)
+        return cls(goal, share, positive=positive)
 
     def aim(self, classes: NDArray[np.generic]) -> DecisionAim:
-        """The aim, for these labels.
-
-        Parameters
-        ----------
-        classes : ndarray of shape (n_classes,)
-            In sorted order.
+        """The aim, for labels of shape (n_classes,) in sorted order.
 
         Raises
         ------
         ValueError
-            If the words, the labels and the costs do not fit together.
+            If the request, the labels and the costs do not fit together.
         """
-        goal, value = self._parts()
         labels = [str(label) for label in classes.tolist()]
         positive = 1
         if self.positive is not None:
@@ -80,30 +118,15 @@ class DecisionRequest:
                     f"got {self.positive!r}"
                 )
             positive = labels.index(self.positive)
-        costs = read_costs(value, labels) if goal == "costs" else None
-        share = self._share(value) if goal in ("recall", "precision") else None
+        costs = None if self.costs is None else self.costs.matrix(labels)
         # Which of more than two labels is positive is of no account.
-        aim = DecisionAim(goal, share, costs, positive if len(labels) == 2 else 1)
+        aim = DecisionAim(self.goal, self.share, costs, positive if len(labels) == 2 else 1)
         aim.check(len(labels))
         return aim
 
-    def _parts(self) -> tuple[DecisionGoal, str]:
-        word, equals, value = self.text.partition("=")
-        goal = next((known for known in get_args(DecisionGoal) if known == word), None)
-        takes_value = goal in ("recall", "precision", "costs")
-        if goal is None or bool(value) != takes_value or bool(equals) != takes_value:
-            raise ValueError(f"{_RULE}; got {self.text!r}")
-        return goal, value
 
-    def _share(self, value: str) -> float:
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(f"{_RULE}; got {self.text!r}") from None
-
-
-def read_costs(path: str | Path, labels: list[str]) -> NDArray[np.float64]:
-    """Read a matrix of costs.
+def read_costs(path: str | Path) -> CostTable:
+    """Read a table of costs.
 
     A CSV file (tabs in .tsv): the first line has a cell of any text and then the labels that can
     be predicted; every other line has a true label and what it costs to predict each of them,
@@ -113,17 +136,6 @@ def read_costs(path: str | Path, labels: list[str]) -> NDArray[np.float64]:
         no,0,1
         yes,9,0
 
-    Parameters
-    ----------
-    path : path
-    labels : list of str
-        The labels of the target, in the order of the classes.
-
-    Returns
-    -------
-    ndarray of shape (n_classes, n_classes), float64
-        ``costs[true, predicted]``, in the order of `labels`.
-
     Raises
     ------
     ValueError
@@ -131,24 +143,7 @@ def read_costs(path: str | Path, labels: list[str]) -> NDArray[np.float64]:
     OSError
         If there is no such file.
     """
-    lines = _cost_lines(Path(path))
-    header = lines[0][1][1:]
-    _check_labels(path, "the first line", header, labels)
-    _check_labels(path, "the first column", [cells[0] for _, cells in lines[1:]], labels)
-    costs = np.zeros((len(labels), len(labels)))
-    for number, (true, *cells) in lines[1:]:
-        if len(cells) != len(labels):
-            raise ValueError(
-                f"{path}, line {number}: a line must have a label and {len(labels)} costs; "
-                f"got {len(cells)}"
-            )
-        for predicted, cell in zip(header, cells, strict=True):
-            costs[labels.index(true), labels.index(predicted)] = _cost(path, number, cell)
-    return costs
-
-
-def _cost_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Lines that are not blank, with their numbers, cells stripped."""
+    path = Path(path)
     delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -165,7 +160,21 @@ def _cost_lines(path: Path) -> list[tuple[int, list[str]]]:
             f"{path} must have a line of labels and then a line of costs for each label; "
             f"got {len(lines)} lines"
         )
-    return lines
+    predicted = lines[0][1][1:]
+    for number, (_, *cells) in lines[1:]:
+        if len(cells) != len(predicted):
+            raise ValueError(
+                f"{path}, line {number}: a line must have a label and {len(predicted)} costs; "
+                f"got {len(cells)}"
+            )
+    return CostTable(
+        str(path),
+        predicted,
+        [
+            (number, true, [_cost(path, number, cell) for cell in cells])
+            for number, (true, *cells) in lines[1:]
+        ],
+    )
 
 
 def _check_labels(path: str | Path, where: str, found: list[str], labels: list[str]) -> None:

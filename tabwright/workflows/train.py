@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from tabwright.calibration.decisions import DecisionRule
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind, tree_learner
 from tabwright.distributed.workers import Workers, joined_workers
+from tabwright.fitting.class_weights import Prior
 from tabwright.fitting.fit_files import fit_files
-from tabwright.fitting.fit_table import Prior, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows, trivial_scores
@@ -60,8 +60,8 @@ class TrainRequest:
         Share of the rows kept for the scores; 0 for none.
     settings : mapping of str to object
         Fields of `FitSettings`, but for the task and the seed; the mode is `training_mode`.
-    prior : str
-        "training", "balanced", or shares as ``no=0.9,yes=0.1``.
+    prior : "training", "balanced", or mapping of label to share
+        The class prior under which `imbalance_aware` answers.
     teachers : tuple of str
         Tree ensembles that teach in `tree_teacher_distillation`; empty: the default one.
     decision : DecisionRequest or None
@@ -87,7 +87,7 @@ class TrainRequest:
     output: Path | None = None
     test_fraction: float = 0.2
     settings: Mapping[str, Any] = field(default_factory=dict)
-    prior: str = "training"
+    prior: Prior = "training"
     teachers: tuple[str, ...] = ()
     decision: DecisionRequest | None = None
     n_threads: int | None = None
@@ -180,8 +180,6 @@ def run_training(
     replaced = _check(request)
     callback = _with_counter(callbacks, on_epoch)
     with telling_failures(callback):
-        model: FittedModel | None
-        write_report = None
         with joined_workers() as workers:
             reason = reason_to_stream(request.table.table, request.memory)
             if replaced is not None and workers.is_first:
@@ -189,13 +187,14 @@ def run_training(
             if workers.size > 1:
                 reason = f"{workers.size} workers share the work: rows come from disk"
             if reason is None:
-                model, write_report = _fit_in_memory(request, say, on_profile, callback)
+                fit = _fit_in_memory(request, say, on_profile, callback)
             else:
                 if workers.is_first:
                     say(reason)
-                model = _fit_from_disk(
+                fit = _fit_from_disk(
                     request, workers, say if workers.is_first else None, on_profile, callback
                 )
+        model = fit.model
         if model is None:
             return None
         for part in ("calibration", "decision"):
@@ -213,13 +212,22 @@ def run_training(
         )
         model.save(request.path)
         callback.on_end(model)
-    if request.report is not None and write_report is not None:
-        write_report(model=model, messages=tuple(messages))
+    if request.report is not None and fit.training is not None and fit.test is not None:
+        _write_report(request, request.report, model, fit.training, fit.test, messages)
         say(f"wrote the report {request.report}")
     checkpoint = _checkpoint(request, n_workers=workers.size)
-    if checkpoint is not None and model.card.get("stopped") != "interrupted":
+    if checkpoint is not None and model.stopped != "interrupted":
         checkpoint.remove()
     return TrainResult(model, request.path, tuple(messages), time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What a fit gave, and the rows in memory that a report is made of."""
+
+    model: FittedModel | None  # None at all workers but the first
+    training: TrainingTable | None = None
+    test: TrainingTable | None = None
 
 
 class _Counter(Callback):
@@ -255,7 +263,7 @@ def _fit_from_disk(
     say: Callable[[str], None] | None,
     on_profile: Callable[[TableProfile], None] | None,
     callback: Callback,
-) -> FittedModel | None:
+) -> _Fit:
     asked = request.table
     if asked.columns.time is not None:
         raise ValueError(
@@ -271,7 +279,7 @@ def _fit_from_disk(
     if asked.task is not None:
         task = "regression" if asked.task == "regression" else "classification"
     with using_threads(request.n_threads):
-        return fit_files(
+        model = fit_files(
             asked.table,
             asked.columns,
             lambda task: fit_settings(
@@ -281,7 +289,7 @@ def _fit_from_disk(
             roles=request.table.roles,
             csv=asked.csv,
             test_fraction=request.test_fraction,
-            prior=lambda classes: _prior(request.prior, classes),
+            prior=request.prior,
             decision=None if request.decision is None else request.decision.aim,
             spool=request.path.with_name(f".{request.path.name}.rows"),
             checkpoint=_checkpoint(request, n_workers=workers.size),
@@ -291,6 +299,7 @@ def _fit_from_disk(
             on_start=callback.on_start,
             on_epoch=callback.on_epoch,
         )
+    return _Fit(model)
 
 
 def _fit_in_memory(
@@ -298,13 +307,11 @@ def _fit_in_memory(
     say: Callable[[str], None],
     on_profile: Callable[[TableProfile], None] | None,
     callback: Callback,
-) -> tuple[FittedModel, Callable[..., None] | None]:
-    """The model, and what writes the report where rows were held out."""
+) -> _Fit:
     table = read_training_table(request.table, say)
     for name in revealing_columns(table):
         say(f"warning: {warning_of_revealing(name, request.table.columns.target)}")
     settings = fit_settings(request.settings, task=table.task, random_state=request.random_state)
-    prior = _prior(request.prior, table.classes)
     aim = None
     if request.decision is not None:
         if table.classes is None:
@@ -336,7 +343,7 @@ def _fit_in_memory(
             settings,
             classes=table.classes,
             profile=table.profile,
-            prior=prior,
+            prior=request.prior,
             decision=aim,
             distillation=_distillation(request, test),
             target_name=request.table.columns.target,
@@ -346,11 +353,11 @@ def _fit_in_memory(
             checkpoint=_checkpoint(request, n_workers=1),
         )
     if test is None:
-        return model, None
+        return _Fit(model, table)
     model = replace(model, metrics={**model.metrics, **_scores(model, test.rows)})
     if model.decision is not None:
         say(f"decision on the test rows: {_decision_scores(model, test)}")
-    return model, partial(_write_report, request, table=table, test=test)
+    return _Fit(model, table, test)
 
 
 def _check(request: TrainRequest) -> str | None:
@@ -364,7 +371,8 @@ def _check(request: TrainRequest) -> str | None:
     if request.n_threads is not None and request.n_threads < 1:
         raise ValueError(f"the number of threads must be at least 1; got {request.n_threads}")
     mode = request.settings.get("training_mode", FitSettings.training_mode)
-    if request.prior != "training" and mode != "imbalance_aware":
+    is_of_training = isinstance(request.prior, str) and request.prior == "training"
+    if not is_of_training and mode != "imbalance_aware":
         raise ValueError(
             f"a prior is for the mode imbalance_aware; got {request.prior!r} and the mode {mode!r}"
         )
@@ -375,10 +383,8 @@ def _check(request: TrainRequest) -> str | None:
         )
     for kind in request.teachers:
         tree_learner(_kind(kind))
-    if request.decision is not None:
-        if request.table.task == "regression":
-            raise ValueError("a decision rule is for classification; this is a regression task")
-        request.decision.check()
+    if request.decision is not None and request.table.task == "regression":
+        raise ValueError("a decision rule is for classification; this is a regression task")
     source = Path(request.table.table)
     if source.exists() and request.path.exists() and request.path.samefile(source):
         raise ValueError(f"the model must not replace the table; got {request.path} as both")
@@ -416,28 +422,6 @@ def _check_report(request: TrainRequest) -> None:
     )
 
 
-def _prior(text: str, classes: np.ndarray | None) -> Prior:
-    """The prior of the words that asked for it."""
-    if text == "training":
-        return "training"
-    if text == "balanced":
-        return "balanced"
-    rule = "a prior must be training, balanced, or a share for each label as no=0.9,yes=0.1"
-    labels = [] if classes is None else [str(label) for label in classes.tolist()]
-    shares: dict[str, float] = {}
-    for part in text.split(","):
-        label, equals, share = part.rpartition("=")
-        try:
-            shares[label.strip()] = float(share)
-        except ValueError:
-            raise ValueError(f"{rule}; got {text!r}") from None
-        if not equals:
-            raise ValueError(f"{rule}; got {text!r}")
-    if sorted(shares) != sorted(labels):
-        raise ValueError(f"{rule}; got {text!r}; the labels are {', '.join(labels[:20])}")
-    return [shares[label] for label in labels]
-
-
 def _kind(name: str) -> TeacherKind:
     kind = next((known for known in TEACHER_KINDS if known == name), None)
     if kind is None:
@@ -458,14 +442,13 @@ def _distillation(request: TrainRequest, test: TrainingTable | None) -> Distilla
 
 def _write_report(
     request: TrainRequest,
+    path: Path,
     model: FittedModel,
     table: TrainingTable,
     test: TrainingTable,
-    messages: tuple[str, ...],
+    messages: Sequence[str],
 ) -> None:
     """The report on the held-out rows, beside a linear model fitted on the same training rows."""
-    if request.report is None:
-        return
     linear = None
     if model.settings.training_mode != "linear_glm_baseline":
         settings = fit_settings(
@@ -490,7 +473,7 @@ def _write_report(
         model,
         test.rows.frame,
         test.labels,
-        request.report,
+        path,
         sample_weight=test.rows.weight,
         linear=linear,
         table_name=request.table.table,

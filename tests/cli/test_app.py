@@ -485,7 +485,9 @@ def test_a_prior_by_label(tmp_path: Path) -> None:
         means.append(float(out["probability_yes"].to_numpy().mean()))
     assert means == sorted(means)
     refusal = " ".join(_run(*words, "no=0.1", code=2).split())
-    assert "got 'no=0.1'; the labels are no, yes" in refusal
+    assert "got {'no': 0.1}; the labels are no, yes" in refusal
+    refusal = " ".join(_run(*words, "no=half,yes=0.5", code=2).split())
+    assert "--prior must be training, balanced, or a share for each label" in refusal
 
 
 def test_help_fits_a_screen_and_has_an_example(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,7 +289,7 @@ def test_an_interrupt_keeps_the_folds_that_are_done() -> None:
 
     with pytest.warns(RuntimeWarning, match="interrupted"):
         model = fit_table(rows, settings, classes=np.arange(2), on_epoch=interrupt)
-    assert model.card["stopped"] == "interrupted"
+    assert model.stopped == "interrupted"
     assert model.card["folds"]["n_trained"] == len(model.members) == 2
     assert model.card["folds"]["n_rows"] == 120
 

@@ -219,7 +219,7 @@ def test_a_refit_that_comes_to_no_end_leaves_the_first_networks(how: str, tmp_pa
             kept = _fit(checkpoint, settings)
     messages = [str(warning.message) for warning in warned]
     assert any("the refit on all rows came to no end" in message for message in messages)
-    assert kept.card["stopped"] == how
+    assert kept.stopped == how
     assert kept.best_epochs == first.best_epochs
     for one, other in zip(kept.members, first.members, strict=True):
         assert all(np.array_equal(one[name], other[name]) for name in one)
@@ -232,7 +232,7 @@ def test_no_refit_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     _stop_after(monkeypatch, 9, _interrupt)
     with pytest.warns(RuntimeWarning, match="training was interrupted"):
         model = _fit(settings=replace(SETTINGS, refit=True))
-    assert model.card["stopped"] == "interrupted"
+    assert model.stopped == "interrupted"
     assert model.card["n_training_rows"] < 300
 
 

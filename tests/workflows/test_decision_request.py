@@ -22,11 +22,9 @@ LABELS = np.array(["no", "yes"])
     ],
 )
 def test_words_become_aims(text: str, goal: str, value: float | None) -> None:
-    request = DecisionRequest(text)
-    request.check()
-    aim = request.aim(LABELS)
+    aim = DecisionRequest.parse(text).aim(LABELS)
     assert (aim.goal, aim.value, aim.positive) == (goal, value, 1)
-    assert DecisionRequest(text, "no").aim(LABELS).positive == 0
+    assert DecisionRequest.parse(text, "no").aim(LABELS).positive == 0
 
 
 @pytest.mark.parametrize(
@@ -35,15 +33,15 @@ def test_words_become_aims(text: str, goal: str, value: float | None) -> None:
 )
 def test_other_words_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"a decision must be f1, .*; got"):
-        DecisionRequest(text).check()
+        DecisionRequest.parse(text)
 
 
 def test_labels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="positive label must be one of no, yes; got 'maybe'"):
-        DecisionRequest("f1", "maybe").aim(LABELS)
+        DecisionRequest.parse("f1", "maybe").aim(LABELS)
     with pytest.raises(ValueError, match="is for two classes; got 3"):
-        DecisionRequest("f1").aim(np.array([1, 2, 3]))
-    assert DecisionRequest("balanced_accuracy").aim(np.array([1, 2, 3])).goal
+        DecisionRequest.parse("f1").aim(np.array([1, 2, 3]))
+    assert DecisionRequest.parse("balanced_accuracy").aim(np.array([1, 2, 3])).goal
 
 
 @pytest.mark.parametrize(
@@ -57,8 +55,7 @@ def test_labels_that_do_not_fit_are_refused() -> None:
 def test_costs_in_any_order(name: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(text.encode())
-    DecisionRequest(f"costs={path}").check()
-    aim = DecisionRequest(f"costs={path}").aim(LABELS)
+    aim = DecisionRequest.parse(f"costs={path}").aim(LABELS)
     assert aim.costs is not None
     assert aim.costs.tolist() == [[0.0, 1.0], [9.0, 0.0]]
 
@@ -66,9 +63,9 @@ def test_costs_in_any_order(name: str, text: str, tmp_path: Path) -> None:
 def test_costs_of_numbers_and_booleans(tmp_path: Path) -> None:
     path = tmp_path / "costs.csv"
     path.write_text("true,0,1\n0,0,2\n1,3,0\n")
-    assert read_costs(path, ["0", "1"]).tolist() == [[0, 2], [3, 0]]
+    assert read_costs(path).matrix(["0", "1"]).tolist() == [[0, 2], [3, 0]]
     path.write_text("true,False,True\nFalse,0,2\nTrue,3,0\n")
-    aim = DecisionRequest(f"costs={path}").aim(np.array([False, True]))
+    aim = DecisionRequest.parse(f"costs={path}").aim(np.array([False, True]))
     assert aim.costs is not None
     assert aim.costs.tolist() == [[0, 2], [3, 0]]
 
@@ -92,19 +89,19 @@ def test_bad_costs_are_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "costs.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_costs(path, ["no", "yes"])
+        read_costs(path).matrix(["no", "yes"])
 
 
 def test_no_file_of_costs(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="No such file"):
-        DecisionRequest(f"costs={tmp_path / 'none.csv'}").check()
+        DecisionRequest.parse(f"costs={tmp_path / 'none.csv'}")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="must be a CSV file of costs, in UTF-8"):
-        DecisionRequest(f"costs={tmp_path / 'binary.csv'}").check()
+        DecisionRequest.parse(f"costs={tmp_path / 'binary.csv'}")
 
 
 def test_the_file_in_the_documentation_is_read(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
     block = text.split("```csv\n")[1].split("```")[0]
     (tmp_path / "costs.csv").write_text(block)
-    assert read_costs(tmp_path / "costs.csv", ["no", "yes"]).tolist() == [[0, 1], [9, 0]]
+    assert read_costs(tmp_path / "costs.csv").matrix(["no", "yes"]).tolist() == [[0, 1], [9, 0]]

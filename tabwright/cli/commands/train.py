@@ -49,6 +49,7 @@ from tabwright.cli.options import (
 from tabwright.cli.settings_file import settings_text
 
 if TYPE_CHECKING:
+    from tabwright.fitting.class_weights import Prior
     from tabwright.training.callbacks import Callback
 
 __all__ = ["train"]
@@ -256,9 +257,9 @@ def train(
             output=output,
             test_fraction=test_fraction,
             settings={"training_mode": mode, **options.settings()},
-            prior=prior,
+            prior=_prior_of(prior),
             teachers=tuple(teacher or ()),
-            decision=None if decision is None else DecisionRequest(decision, positive),
+            decision=None if decision is None else DecisionRequest.parse(decision, positive),
             n_threads=threads,
             random_state=seed,
             report=report,
@@ -308,6 +309,25 @@ def train(
                 return
             say(f"saved {result.path} after {result.seconds:.1f} s; use it with")
             say(f"  tabwright predict {result.path} NEW_TABLE")
+
+
+def _prior_of(text: str) -> Prior:
+    """The prior that was asked for: "training", "balanced" or a share by label."""
+    if text == "training":
+        return "training"
+    if text == "balanced":
+        return "balanced"
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        label, equals, share = part.rpartition("=")
+        try:
+            shares[label.strip()] = float(share if equals else "")
+        except ValueError:
+            raise ValueError(
+                "--prior must be training, balanced, or a share for each label as no=0.9,yes=0.1; "
+                f"got {text!r}"
+            ) from None
+    return shares
 
 
 def _loggers(tensorboard: Path | None, mlflow: str | None) -> list[Callback]:
