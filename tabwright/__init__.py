@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from tabwright.training.callbacks import Callback
     from tabwright.training.checkpoints import Checkpoint
     from tabwright.training.loggers import MLflowLogger, TensorBoardLogger
+    from tabwright.workflows.batch_functions import BatchPredictor, spark_predictor
     from tabwright.workflows.ray_job import train_on_ray
+    from tabwright.workflows.ray_predict import PredictRequest, predict_on_ray
     from tabwright.workflows.train import TrainRequest
 
 _HOME = {
     "ArtifactError": "tabwright.errors",
+    "BatchPredictor": "tabwright.workflows.batch_functions",
     "Callback": "tabwright.training.callbacks",
     "Checkpoint": "tabwright.training.checkpoints",
     "MLflowLogger": "tabwright.training.loggers",
+    "PredictRequest": "tabwright.workflows.ray_predict",
     "Predictor": "tabwright.inference.predictor",
     "TableError": "tabwright.errors",
     "TabularClassifier": "tabwright.estimators.classifier",
@@ -43,17 +47,21 @@ _HOME = {
     "export_onnx": "tabwright.export.onnx",
     "load_fitted": "tabwright.inference.fitted_model",
     "load_model": "tabwright.estimators.loading",
+    "predict_on_ray": "tabwright.workflows.ray_predict",
     "profile_table": "tabwright.tables",
     "read_table": "tabwright.tables",
+    "spark_predictor": "tabwright.workflows.batch_functions",
     "train_on_ray": "tabwright.workflows.ray_job",
     "write_report": "tabwright.report.write",
 }
 
 __all__ = [
     "ArtifactError",
+    "BatchPredictor",
     "Callback",
     "Checkpoint",
     "MLflowLogger",
+    "PredictRequest",
     "Predictor",
     "TableError",
     "TabularClassifier",
@@ -65,8 +73,10 @@ __all__ = [
     "export_onnx",
     "load_fitted",
     "load_model",
+    "predict_on_ray",
     "profile_table",
     "read_table",
+    "spark_predictor",
     "train_on_ray",
     "write_report",
 ]

@@ -56,10 +56,13 @@ class StoredObject:
     uri : str
     size : int
         Bytes.
+    modified : int
+        When it was written, in nanoseconds since 1970.
     """
 
     uri: str
     size: int
+    modified: int
 
     def __str__(self) -> str:
         return self.uri
@@ -109,7 +112,7 @@ def find_objects(source: str) -> tuple[list[StoredObject], bool]:
     Returns
     -------
     objects : list of StoredObject
-        Sorted; those of a folder whatever their extension, and none that is hidden (``.``, ``_``).
+        Sorted; those of a folder whatever their names.
     is_folder : bool
         Whether the URI names a folder.
 
@@ -137,11 +140,10 @@ def find_objects(source: str) -> tuple[list[StoredObject], bool]:
             return _matching(store, source, scheme, key), False
         info = store.get_file_info(key)
         if info.type.name == "File":
-            return [StoredObject(f"{scheme}://{key}", info.size)], False
+            return [_stored(scheme, info)], False
         if info.type.name == "NotFound":
             raise _not_found(store, source, key)
-        listed = _listed(store, scheme, key, recursive=False)
-        return [entry for entry in listed if entry.name[0] not in "._"], True
+        return _listed(store, scheme, key, recursive=False), True
 
 
 def _matching(store: Any, source: str, scheme: str, key: str) -> list[StoredObject]:
@@ -167,9 +169,13 @@ def _listed(store: Any, scheme: str, folder: str, *, recursive: bool) -> list[St
     selector = FileSelector(folder, allow_not_found=True, recursive=recursive)
     infos = [info for info in store.get_file_info(selector) if info.type.name == "File"]
     return sorted(
-        (StoredObject(f"{scheme}://{info.path}", info.size) for info in infos),
+        (_stored(scheme, info) for info in infos),
         key=lambda entry: entry.uri,
     )
+
+
+def _stored(scheme: str, info: Any) -> StoredObject:
+    return StoredObject(f"{scheme}://{info.path}", info.size, info.mtime_ns)
 
 
 def _not_found(store: Any, source: str, key: str) -> TableNotFoundError:

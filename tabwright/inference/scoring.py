@@ -58,7 +58,8 @@ def prediction_frame(
             return pl.DataFrame({"prediction": values})
         return pl.DataFrame({"prediction": values, "low": values - width, "high": values + width})
     proba = predictor.predict_proba(frame)
-    labels = pl.Series("prediction", classes[predictor.decide(proba)].tolist())
+    # Gathered, so that a table without rows has the type of the labels too.
+    labels = pl.Series("prediction", classes.tolist()).gather(predictor.decide(proba))
     columns = {f"probability_{label}": proba[:, i] for i, label in enumerate(classes.tolist())}
     return pl.DataFrame([labels]).hstack(pl.DataFrame(columns).get_columns())
 

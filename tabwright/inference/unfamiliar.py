@@ -39,10 +39,12 @@ class UnfamiliarCells:
     ----------
     encoder : TableEncoder
         Of the model, with named columns.
+    counts : dict of str to counts
+        What was found so far, by column.
     """
 
     encoder: TableEncoder
-    _counts: dict[str, _Count] = field(default_factory=dict)
+    counts: dict[str, _Count] = field(default_factory=dict)
 
     def add(self, frame: pl.DataFrame) -> None:
         """Look at the rows of a batch; cells that do not fit their columns must not be there."""
@@ -59,7 +61,7 @@ class UnfamiliarCells:
                 continue
             cells = frame.get_column(name)
             values = numbers(plan.typed(at, cells).alias(""), origin)
-            count = self._counts.setdefault(name, _Count())
+            count = self.counts.setdefault(name, _Count())
             count.n_cells += int((~np.isnan(values)).sum())
             # The clip range is the range of training, widened by its length on both sides.
             margin = (upper - lower) / 3
@@ -71,18 +73,27 @@ class UnfamiliarCells:
 
     def _add_levels(self, name: str, cells: pl.Series, category: CategoryColumn) -> None:
         unknown = category.codes_of_cells(cells) == _UNKNOWN
-        count = self._counts.setdefault(name, _Count())
+        count = self.counts.setdefault(name, _Count())
         count.n_cells += cells.len() - cells.null_count()
         if category.levels and unknown.any():
             count.n_strange += int(unknown.sum())
             count.example = count.example or repr(str(cells[int(unknown.argmax())]))
+
+    def merge(self, other: UnfamiliarCells) -> None:
+        """Add what another has counted with the same encoder."""
+        for name, theirs in other.counts.items():
+            mine = self.counts.setdefault(name, _Count())
+            mine.n_cells += theirs.n_cells
+            mine.n_strange += theirs.n_strange
+            mine.n_outside += theirs.n_outside
+            mine.example = mine.example or theirs.example
 
     def sentences(self) -> list[str]:
         """One for each column with something strange in it, in the order of the table."""
         plan = self.encoder.plan_
         said = []
         for name, kind in zip(plan.names, plan.kinds, strict=True):
-            count = self._counts.get(name)
+            count = self.counts.get(name)
             if count is None or not count.n_cells:
                 continue
             few = _shown(count.example)

@@ -25,6 +25,8 @@ from tabwright.object_stores import StoredObject, find_objects, is_object_uri
 
 __all__ = [
     "DAMAGED",
+    "FINISHED_NAME",
+    "PLAN_NAME",
     "FileFormat",
     "Source",
     "TableFile",
@@ -38,7 +40,7 @@ __all__ = [
     "unpacked_name",
 ]
 
-Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Source = str | os.PathLike[str] | StoredObject | Sequence[str | os.PathLike[str] | StoredObject]
 TableFile = Path | StoredObject
 FileFormat = Literal["csv", "jsonl", "parquet", "arrow", "excel"]
 
@@ -60,6 +62,9 @@ _FORMATS: Final[dict[str, FileFormat]] = {
     ".xlsb": "excel",
     ".ods": "excel",
 }
+# Beside the parts of a table that is written part by part: what they are, and that all are there.
+PLAN_NAME: Final = "_tabwright.json"
+FINISHED_NAME: Final = "_SUCCESS"
 _PACKED: Final = frozenset[FileFormat](("csv", "jsonl"))
 _PACKINGS: Final = (".gz", ".zip", ".bz2", ".xz", ".zst")
 # How compressed files begin, whatever they are called.
@@ -89,6 +94,8 @@ def table_paths(source: Source) -> list[TableFile]:
     TableError
         If there is no such file, an extension is unknown, or formats differ.
     """
+    if isinstance(source, StoredObject):
+        return [source]
     if not isinstance(source, str | os.PathLike | Sequence) or isinstance(source, bytes):
         raise TableError(
             f"a table file must be named by a path, a pattern, a folder or a list of these; got "
@@ -112,7 +119,9 @@ def table_paths(source: Source) -> list[TableFile]:
 def _expanded(source: str) -> list[TableFile]:
     if is_object_uri(source):
         objects, is_folder = find_objects(source)
-        inside = [entry for entry in objects if not is_folder or _known(entry)]
+        inside = [entry for entry in objects if not is_folder or _is_table(entry)]
+        if is_folder:
+            _refuse_unfinished(source, {entry.name for entry in objects})
         if not inside:
             raise TableError(f"the folder {source} has no table in it; {_extensions()}")
         return [*inside]
@@ -120,11 +129,9 @@ def _expanded(source: str) -> list[TableFile]:
     if source in _FROM_PIPES or path.is_fifo():
         return [_from_pipe("-" if source in _FROM_PIPES else source)]
     if path.is_dir():
-        files = sorted(
-            entry
-            for entry in path.iterdir()
-            if entry.is_file() and entry.name[0] not in "._" and _known(entry)
-        )
+        entries = list(path.iterdir())
+        _refuse_unfinished(source, {entry.name for entry in entries})
+        files = sorted(entry for entry in entries if entry.is_file() and _is_table(entry))
         if not files:
             raise TableError(f"the folder {source} has no table in it; {_extensions()}")
         return [*files]
@@ -144,6 +151,15 @@ def _expanded(source: str) -> list[TableFile]:
     near = get_close_matches(path.name, siblings, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"looked in {path.parent.resolve()}"
     raise TableNotFoundError(f"there is no file {source}; {hint}")
+
+
+def _refuse_unfinished(source: str, names: set[str]) -> None:
+    """Refuse a folder of predictions some of whose parts are not there yet."""
+    if PLAN_NAME in names and FINISHED_NAME not in names:
+        raise TableError(
+            f"the folder {source} must hold all parts of its predictions; the run that writes them "
+            "has not ended; run the same command again, and it writes those that are missing"
+        )
 
 
 def table_stem(source: str) -> str:
@@ -274,8 +290,9 @@ def _extension_by_content(start: bytes) -> str:
     return ".jsonl" if start.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{") else ".csv"
 
 
-def _known(path: TableFile) -> bool:
-    return extension_of(path)[0] in _FORMATS
+def _is_table(path: TableFile) -> bool:
+    """Whether a file of a folder is part of its table, by its name."""
+    return path.name[0] not in "._" and extension_of(path)[0] in _FORMATS
 
 
 def _extensions() -> str:

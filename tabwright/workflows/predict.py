@@ -33,8 +33,12 @@ from tabwright.tables import (
     table_dtypes,
 )
 from tabwright.tables.cells import is_missing, under_plain_name
+from tabwright.tables.paths import TableFile
+from tabwright.tables.reading import file_chunks
 
 __all__ = [
+    "Part",
+    "TablePredictions",
     "TableScores",
     "column_importance",
     "iter_predictions",
@@ -131,24 +135,122 @@ def iter_predictions(
         If there are columns that training knew nothing of; at the end, one for each column with
         cells unlike those of training, which `on_unfamiliar` takes instead.
     """
-    reading = _Reading.of(model, table, others=keep, csv=csv)
-    outputs = _output_names(model)
-    predictor = Predictor(model, warns=False)
-    if coverage is not None:
-        predictor.half_width(coverage)
-        outputs |= {"low", "high"}
-    for position, name in enumerate(keep):
-        if name in keep[:position]:
-            raise ValueError(f"a column can be kept once; got {name!r} twice")
-        if name in outputs:
-            raise ValueError(
-                f"a kept column must not be named as a prediction is; got {name!r}; rename it in "
-                "the table, or leave it out"
-            )
-    pieces = _predictions(
-        predictor, reading, list(keep), coverage, batch_rows, on_unfamiliar or _warn
+    predictions = TablePredictions.of(
+        model, table, keep=keep, coverage=coverage, csv=csv, labels_only=labels_only, digits=digits
     )
-    return (_shortened(piece, len(keep), labels_only, digits) for piece in pieces)
+    return _told_of_unfamiliar(predictions, batch_rows, on_unfamiliar or _warn)
+
+
+def _told_of_unfamiliar(
+    predictions: TablePredictions, batch_rows: int, on_unfamiliar: Callable[[str], None]
+) -> Iterator[pl.DataFrame]:
+    unfamiliar = UnfamiliarCells(predictions.model.encoder)
+    yield from predictions.pieces(batch_rows, unfamiliar)
+    for sentence in unfamiliar.sentences():
+        on_unfamiliar(sentence)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a table in files.
+
+    Parameters
+    ----------
+    file : Path or StoredObject
+    number : int
+        Which run of `n_rows` rows of the file, from 0.
+    n_rows : int or None
+        None: all rows of the file.
+    """
+
+    file: TableFile
+    number: int = 0
+    n_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class TablePredictions:
+    """What is predicted of a table, and how the table is read: found out once, for all its parts.
+
+    Parameters
+    ----------
+    model : FittedModel
+    keep : tuple of str
+    coverage : float or None
+    labels_only : bool
+    digits : int or None
+        As in `iter_predictions`.
+    """
+
+    model: FittedModel
+    _reading: _Reading
+    keep: tuple[str, ...]
+    coverage: float | None
+    labels_only: bool
+    digits: int | None
+
+    @classmethod
+    def of(
+        cls,
+        model: FittedModel,
+        table: str,
+        *,
+        keep: Sequence[str] = (),
+        coverage: float | None = None,
+        csv: CsvFormat | None = None,
+        labels_only: bool = False,
+        digits: int | None = None,
+    ) -> TablePredictions:
+        """Check what can be checked without rows.
+
+        Raises
+        ------
+        TableError, ValueError
+            As `iter_predictions`.
+        """
+        outputs = _output_names(model)
+        if coverage is not None:
+            Predictor(model, warns=False).half_width(coverage)
+            outputs |= {"low", "high"}
+        for position, name in enumerate(keep):
+            if name in keep[:position]:
+                raise ValueError(f"a column can be kept once; got {name!r} twice")
+            if name in outputs:
+                raise ValueError(
+                    f"a kept column must not be named as a prediction is; got {name!r}; rename it "
+                    "in the table, or leave it out"
+                )
+        reading = _Reading.of(model, table, others=keep, csv=csv)
+        return cls(model, reading, tuple(keep), coverage, labels_only, digits)
+
+    def pieces(
+        self, batch_rows: int, unfamiliar: UnfamiliarCells, part: Part | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """Predictions as the rows come, of the whole table or of one part.
+
+        Parameters
+        ----------
+        batch_rows : int
+        unfamiliar : UnfamiliarCells
+            Is shown every row.
+        part : Part, optional
+        """
+        predictor = Predictor(self.model, warns=False)
+        for batch in self._reading.batches(batch_rows, part):
+            with batch.in_place() as features:
+                predictions = prediction_frame(predictor, features, self.coverage)
+                unfamiliar.add(features)
+            # A selection of no columns has no rows either, so it cannot be the left of a stack.
+            if self.keep:
+                # What the file leaves empty stays empty, and is not a text of no characters.
+                kept = pl.DataFrame(
+                    [
+                        _without_empty_text(series) if series.dtype == pl.String else series
+                        for series in batch.frame[list(self.keep)]
+                    ]
+                )
+                predictions = kept.hstack(predictions.get_columns())
+            yield _shortened(predictions, len(self.keep), self.labels_only, self.digits)
 
 
 def _shortened(
@@ -243,34 +345,6 @@ def with_threshold(model: FittedModel, threshold: float) -> FittedModel:
 
 def _warn(sentence: str) -> None:
     warnings.warn(sentence, UserWarning, stacklevel=2)
-
-
-def _predictions(
-    predictor: Predictor,
-    reading: _Reading,
-    keep: list[str],
-    coverage: float | None,
-    batch_rows: int,
-    on_unfamiliar: Callable[[str], None],
-) -> Iterator[pl.DataFrame]:
-    unfamiliar = UnfamiliarCells(predictor.model.encoder)
-    for batch in reading.batches(batch_rows):
-        with batch.in_place() as features:
-            predictions = prediction_frame(predictor, features, coverage)
-            unfamiliar.add(features)
-        # A selection of no columns has no rows either, so it cannot be the left side of a stack.
-        if keep:
-            # What the file leaves empty stays empty, and is not a text of no characters.
-            kept = pl.DataFrame(
-                [
-                    _without_empty_text(series) if series.dtype == pl.String else series
-                    for series in batch.frame[keep]
-                ]
-            )
-            predictions = kept.hstack(predictions.get_columns())
-        yield predictions
-    for sentence in unfamiliar.sentences():
-        on_unfamiliar(sentence)
 
 
 @under_plain_name
@@ -455,17 +529,26 @@ class _Reading:
                     verbatim.append(name)
         return cls(table, features, columns, types, verbatim, layout)
 
-    def batches(self, batch_rows: int) -> Iterator[_Batch]:
+    def batches(self, batch_rows: int, part: Part | None = None) -> Iterator[_Batch]:
+        source: str | TableFile = self.table if part is None else part.file
         n_before = 0
-        for frame in iter_tables(
-            self.table,
-            batch_rows=batch_rows,
-            columns=self.columns,
-            dtypes=self.dtypes,
-            verbatim=self.verbatim,
-            csv=self.csv,
-        ):
-            yield _Batch(frame, self.features, n_before, self.table)
+        if part is None or part.n_rows is None:
+            frames = iter_tables(
+                source,
+                batch_rows=batch_rows,
+                columns=self.columns,
+                dtypes=self.dtypes,
+                verbatim=self.verbatim,
+                csv=self.csv,
+            )
+        else:
+            n_before = part.number * part.n_rows
+            chunks = file_chunks(
+                part.file, part.n_rows, self.columns, self.dtypes, part.number.__eq__, self.csv
+            )
+            frames = (piece for _, chunk in chunks for piece in chunk.iter_slices(batch_rows))
+        for frame in frames:
+            yield _Batch(frame, self.features, n_before, str(source))
             n_before += frame.height
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from tabwright.cli.brief_command import SETTINGS, HelpAll
 from tabwright.cli.console import counting_bar, print_json, say, show_note, told, write_out
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag, ReadingOptions, takes_groups
+
+if TYPE_CHECKING:
+    from tabwright.workflows.ray_predict import PredictRequest
 
 __all__ = ["predict"]
 
@@ -21,12 +24,30 @@ def predict(
     model: ModelFile,
     table: Annotated[str, typer.Argument(metavar="TABLE", help="New rows: file, folder, pattern.")],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FILE",
             help="CSV, TSV, JSON lines, Parquet or Arrow; else CSV on the screen.",
+        ),
+    ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="On a Ray cluster (RAY_ADDRESS) or a local one; --output is a folder or a URI.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = False,
+    n_workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Of --ray, at most [all CPUs].",
+            rich_help_panel=SETTINGS,
         ),
     ] = None,
     keep: Annotated[
@@ -79,21 +100,48 @@ def predict(
     """
     with readable_errors(as_json=as_json):
         from tabwright.inference.fitted_model import load_fitted
+        from tabwright.object_stores import is_object_uri
         from tabwright.tables import (
             check_table_path,
             write_batches,
             write_csv_batches,
         )
         from tabwright.workflows.predict import iter_predictions, with_threshold
+        from tabwright.workflows.ray_predict import PredictRequest
 
         started = time.perf_counter()
+        if ray:
+            if output is None or escape_formulas:
+                raise ValueError(
+                    "--ray writes a folder of Parquet files; give --output FOLDER, and leave out "
+                    "--escape-formulas"
+                )
+            request = PredictRequest(
+                model,
+                table,
+                output,
+                keep=tuple(keep or ()),
+                coverage=coverage,
+                threshold=threshold,
+                labels_only=labels_only,
+                digits=digits,
+                csv=reading.csv_format(),
+            )
+            _predict_on_ray(request, n_workers, as_json=as_json, quiet=quiet)
+            return
+        if n_workers is not None:
+            raise ValueError(f"--workers is for --ray; got {n_workers}; leave the option out")
         if output is not None:
+            if is_object_uri(output):
+                raise ValueError(
+                    f"one file goes to this machine; got {output}; --ray writes a folder in a store"
+                )
             check_table_path(output)
-            if escape_formulas and not _is_csv(output):
+            if escape_formulas and not _is_csv(Path(output)):
                 raise ValueError(
                     f"--escape-formulas is for CSV and TSV; got {output}; leave the option out"
                 )
-            _check_output(output, model, table)
+            _check_output(Path(output), model, table)
         fitted = load_fitted(model)
         if threshold is not None:
             fitted = with_threshold(fitted, threshold)
@@ -134,6 +182,38 @@ def predict(
             )
         elif not quiet:
             say(f"wrote {n_rows:,} predictions to {output} after {seconds:.1f} s")
+
+
+def _predict_on_ray(
+    request: PredictRequest, n_workers: int | None, *, as_json: bool, quiet: bool
+) -> None:
+    """Predict a table on Ray, and say what came of it."""
+    from tabwright.workflows.ray_predict import predict_on_ray
+
+    started = time.perf_counter()
+    with counting_bar(quiet, "rows predicted") as advance:
+        result = predict_on_ray(request, n_workers=n_workers, on_rows=advance)
+    seconds = time.perf_counter() - started
+    if as_json:
+        print_json(
+            {
+                "output": request.output,
+                "rows": result.n_rows,
+                "parts": result.n_parts,
+                "parts_of_earlier_runs": result.n_earlier,
+                "seconds": seconds,
+                "warnings": list(result.remarks),
+            }
+        )
+        return
+    for remark in result.remarks:
+        show_note(remark)
+    if not quiet:
+        earlier = f", {result.n_earlier:,} of them by an earlier run" if result.n_earlier else ""
+        say(
+            f"wrote {result.n_rows:,} predictions to {request.output} in {result.n_parts:,} parts"
+            f"{earlier}, after {seconds:.1f} s"
+        )
 
 
 def _is_csv(path: Path) -> bool:

@@ -1,0 +1,242 @@
+"""A table predicted part by part into a folder: what the parts are, and how one is written.
+
+A part is there when it is whole: it is written under another name first, or, in an object store,
+sent as one object. The plan beside them binds the folder to one model, table and set of options,
+so that a run that was stopped goes on, and nothing of another run is taken for its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from tabwright.artifact.atomic_write import check_writable, write_atomically
+from tabwright.errors import TableError
+from tabwright.inference.unfamiliar import UnfamiliarCells
+from tabwright.object_stores import StoredObject, find_objects, is_object_uri, put_object
+from tabwright.tables import CsvFormat, write_batches
+from tabwright.tables.file_readers import count_rows, file_pieces
+from tabwright.tables.paths import (
+    FINISHED_NAME,
+    PLAN_NAME,
+    TableFile,
+    file_size,
+    shown_paths,
+    table_format,
+    table_paths,
+)
+from tabwright.workflows.predict import Part, TablePredictions
+
+__all__ = ["OutputFolder", "WrittenPart", "parts_of", "plan_document", "write_part"]
+
+_BATCH_ROWS: Final = 65_536
+
+
+def parts_of(table: str, rows_per_part: int, csv: CsvFormat | None) -> list[Part]:
+    """The parts of a table, in its order; files without rows have none.
+
+    Text can be read only from its start, so a file of text is one part.
+
+    Raises
+    ------
+    TableError
+        If there is no such table, or it has no rows.
+    ValueError
+        If a part would have no rows.
+    """
+    if rows_per_part < 1:
+        raise ValueError(f"a part must have at least 1 row; got {rows_per_part}")
+    paths = table_paths(table)
+    parts: list[Part] = []
+    for path in paths:
+        if table_format(path) in ("parquet", "arrow"):
+            n_parts = -(-count_rows(path) // rows_per_part)
+            parts += [Part(path, number, rows_per_part) for number in range(n_parts)]
+        elif any(piece.height for piece in file_pieces(path, None, csv or CsvFormat())):
+            parts.append(Part(path))
+    if not parts:
+        raise TableError(f"{shown_paths(paths)} has no rows; a table needs at least one")
+    return parts
+
+
+def plan_document(
+    model: Path, table: str, parts: Sequence[Part], options: dict[str, Any]
+) -> dict[str, Any]:
+    """What binds a folder to a run: two runs with the same document write the same parts."""
+    files = list(dict.fromkeys(part.file for part in parts))
+    return {
+        "model": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "table": table,
+        "files": [[str(file), file_size(file), _modified(file)] for file in files],
+        "parts": [[files.index(part.file), part.number, part.n_rows] for part in parts],
+        "options": options,
+    }
+
+
+def _modified(file: TableFile) -> int:
+    return file.modified if isinstance(file, StoredObject) else file.stat().st_mtime_ns
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """Where the parts go: a folder of this machine (or a shared disk), or one in a store.
+
+    Parameters
+    ----------
+    place : str
+    """
+
+    place: str
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it lies in an object store."""
+        return is_object_uri(self.place)
+
+    def part_name(self, number: int) -> str:
+        """The file of a part; sorted by name, parts are in the order of the table."""
+        return f"part-{number:06d}.parquet"
+
+    def names(self) -> set[str]:
+        """The files in it."""
+        if not self.is_stored:
+            folder = Path(self.place)
+            return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+        try:
+            return {entry.name for entry in find_objects(self.place)[0]}
+        except FileNotFoundError as error:
+            if "no bucket" in str(error):
+                raise
+            return set()
+
+    def _path(self, name: str) -> str:
+        return f"{self.place.rstrip('/')}/{name}"
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, whole or not at all."""
+        if self.is_stored:
+            put_object(self._path(name), content)
+        else:
+            write_atomically(self._path(name), content)
+
+    def write_table(self, name: str, pieces: Iterator[pl.DataFrame]) -> int:
+        """Write a table as its pieces come, whole or not at all; the number of its rows."""
+        if not self.is_stored:
+            return write_batches(pieces, self._path(name))
+        with tempfile.TemporaryDirectory(prefix="tabwright-") as folder:
+            path = Path(folder) / name
+            n_rows = write_batches(pieces, path)
+            put_object(self._path(name), path.read_bytes())
+            return n_rows
+
+    def begin(self, document: dict[str, Any]) -> set[str]:
+        """Take the folder for a run, or go on with it: the files of earlier parts.
+
+        Raises
+        ------
+        ValueError
+            If it holds something else, or what another run has written.
+        OSError
+            If it cannot be made or written.
+        """
+        names = self.names()
+        if PLAN_NAME in names:
+            self._refuse_another(document)
+            return names
+        if names:
+            raise ValueError(
+                f"the folder for predictions must be new or empty; {self.place} holds "
+                f"{min(names)!r}; name another"
+            )
+        if not self.is_stored:
+            Path(self.place).mkdir(parents=True, exist_ok=True)
+            check_writable(Path(self._path(PLAN_NAME)))
+        self.write(PLAN_NAME, json.dumps(document, indent=1).encode())
+        return names
+
+    def _refuse_another(self, document: dict[str, Any]) -> None:
+        if self.is_stored:
+            (plan,), _ = find_objects(self._path(PLAN_NAME))
+            with plan.open() as file:
+                content = file.read()
+        else:
+            content = Path(self._path(PLAN_NAME)).read_bytes()
+        try:
+            earlier = json.loads(content)
+        except ValueError as error:
+            raise ValueError(
+                f"the plan {self._path(PLAN_NAME)} must be one that a run wrote; it is damaged; "
+                "name another folder"
+            ) from error
+        for key, value in document.items():
+            if earlier.get(key) != value:
+                raise ValueError(
+                    f"a folder is for the predictions of one run; {self.place} holds those of "
+                    f"another (its {key} differ); name another folder, or remove this one"
+                    if key in ("files", "parts", "options")
+                    else f"a folder is for the predictions of one run; {self.place} holds those "
+                    f"of another {key}; name another folder, or remove this one"
+                )
+
+    def end(self, n_parts: int) -> int:
+        """All parts are there: say so, remove what killed writers left; the number of rows.
+
+        Raises
+        ------
+        RuntimeError
+            If a part is not there.
+        """
+        names = self.names()
+        missing = [self.part_name(n) for n in range(n_parts) if self.part_name(n) not in names]
+        if missing:
+            raise RuntimeError(f"{self.place} lacks {missing[0]}, which was written; run it again")
+        n_rows = sum(count_rows(path) for path in self._parts())
+        if not self.is_stored:
+            for path in Path(self.place).glob(".tabwright-*.tmp"):
+                path.unlink()
+        self.write(FINISHED_NAME, json.dumps({"rows": n_rows, "parts": n_parts}).encode())
+        return n_rows
+
+    def _parts(self) -> list[TableFile]:
+        return table_paths(self._path("part-*.parquet"))
+
+
+@dataclass(frozen=True)
+class WrittenPart:
+    """What came of a part.
+
+    Parameters
+    ----------
+    number, n_rows : int
+    unfamiliar : UnfamiliarCells
+        What was strange in its rows.
+    """
+
+    number: int
+    n_rows: int
+    unfamiliar: UnfamiliarCells
+
+
+def write_part(
+    predictions: TablePredictions, parts: Sequence[Part], number: int, folder: OutputFolder
+) -> WrittenPart:
+    """Predict a part and write it, whole or not at all.
+
+    Raises
+    ------
+    TableError
+        If a cell does not fit its column; with the part's file and rows.
+    OSError
+        If it cannot be written.
+    """
+    unfamiliar = UnfamiliarCells(predictions.model.encoder)
+    pieces = predictions.pieces(_BATCH_ROWS, unfamiliar, parts[number])
+    n_rows = folder.write_table(folder.part_name(number), pieces)
+    return WrittenPart(number, n_rows, unfamiliar)

@@ -1,0 +1,214 @@
+"""Predictions part by part into a folder: plans, parts, and what binds them; without a cluster."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from tabwright.errors import TableError, install_command
+from tabwright.estimators.classifier import TabularClassifier
+from tabwright.inference.fitted_model import load_fitted
+from tabwright.tables import read_table
+from tabwright.workflows import ray_predict
+from tabwright.workflows.predict import Part, TablePredictions, iter_predictions
+from tabwright.workflows.prediction_parts import (
+    OutputFolder,
+    parts_of,
+    plan_document,
+    write_part,
+)
+from tabwright.workflows.ray_predict import PredictRequest, predict_on_ray
+
+
+def _rows(n_rows: int, seed: int = 0) -> pl.DataFrame:
+    draw = np.random.default_rng(seed)
+    return pl.DataFrame(
+        {
+            "id": [f"{n:05d}" for n in range(n_rows)],
+            "size": draw.normal(size=n_rows),
+            "kind": draw.choice(["red", "green"], n_rows),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = _rows(300)
+    y = np.where(rows["size"].to_numpy() > 0, "yes", "no")
+    path = tmp_path_factory.mktemp("models") / "model.safetensors"
+    TabularClassifier(max_epochs=2, n_members=1, random_state=0).fit(rows.drop("id"), y).save(path)
+    return path
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    folder = tmp_path / "table"
+    folder.mkdir()
+    rows = _rows(1000)
+    rows[:650].write_parquet(folder / "a.parquet", row_group_size=100)
+    rows[650:650].write_parquet(folder / "b.parquet")
+    rows[650:].write_parquet(folder / "c.parquet")
+    return folder
+
+
+def test_parts_are_runs_of_rows_of_each_file(table: Path) -> None:
+    a, c = table / "a.parquet", table / "c.parquet"
+    assert parts_of(str(table), 300, None) == [
+        Part(a, 0, 300),
+        Part(a, 1, 300),
+        Part(a, 2, 300),
+        Part(c, 0, 300),
+        Part(c, 1, 300),
+    ]
+    with pytest.raises(ValueError, match="a part must have at least 1 row; got 0"):
+        parts_of(str(table), 0, None)
+
+
+def test_a_file_of_text_is_one_part_and_one_without_rows_none(tmp_path: Path) -> None:
+    for name, n_rows in (("a.csv", 5), ("b.csv", 0), ("c.csv", 7)):
+        _rows(n_rows).write_csv(tmp_path / name)
+    assert parts_of(str(tmp_path), 2, None) == [Part(tmp_path / "a.csv"), Part(tmp_path / "c.csv")]
+    with pytest.raises(TableError, match=r"b\.csv has no rows"):
+        parts_of(str(tmp_path / "b.csv"), 2, None)
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "csv.gz", "jsonl", "arrow"])
+def test_all_parts_are_the_predictions_of_the_table(model: Path, tmp_path: Path, form: str) -> None:
+    folder, output = tmp_path / "table", OutputFolder(str(tmp_path / "out"))
+    folder.mkdir()
+    for number, n_rows in enumerate((400, 250)):
+        rows, path = _rows(n_rows, number), folder / f"{number}.{form}"
+        if form == "csv.gz":
+            path.write_bytes(gzip.compress(rows.write_csv().encode()))
+        else:
+            write = {
+                "parquet": rows.write_parquet,
+                "csv": rows.write_csv,
+                "jsonl": rows.write_ndjson,
+                "arrow": rows.write_ipc,
+            }[form]
+            write(path)  # type: ignore[operator]
+    fitted = load_fitted(model)
+    predictions = TablePredictions.of(fitted, str(folder), keep=["id"])
+    parts = parts_of(str(folder), 150, None)
+    output.begin(plan_document(model, str(folder), parts, {}))
+    for number in reversed(range(len(parts))):
+        write_part(predictions, parts, number, output)
+    assert output.end(len(parts)) == 650
+    whole = pl.concat(iter_predictions(fitted, str(folder), keep=["id"]))
+    assert_frame_equal(read_table(output.place), whole)
+
+
+def test_a_part_that_fails_leaves_nothing(model: Path, table: Path, tmp_path: Path) -> None:
+    output = OutputFolder(str(tmp_path / "out"))
+    predictions = TablePredictions.of(load_fitted(model), str(table), keep=["id"])
+    parts = parts_of(str(table), 300, None)
+    output.begin(plan_document(model, str(table), parts, {}))
+
+    def failing() -> Iterator[pl.DataFrame]:
+        yield from [pl.DataFrame({"prediction": ["yes"]})]
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        output.write_table(output.part_name(0), failing())
+    assert output.names() == {"_tabwright.json"}
+    write_part(predictions, parts, 1, output)
+    assert output.names() == {"_tabwright.json", "part-000001.parquet"}
+    with pytest.raises(RuntimeError, match=r"lacks part-000000\.parquet"):
+        output.end(len(parts))
+    # What is there is no table yet, for our own readers either.
+    with pytest.raises(TableError, match=r"must hold all parts of its predictions; .* again"):
+        read_table(output.place)
+
+
+def test_a_folder_is_bound_to_model_table_and_options(
+    model: Path, table: Path, tmp_path: Path
+) -> None:
+    parts = parts_of(str(table), 300, None)
+    document = plan_document(model, str(table), parts, {"keep": ["id"]})
+    output = OutputFolder(str(tmp_path / "out"))
+    assert output.begin(document) == set()
+    assert output.begin(document) == {"_tabwright.json"}
+    for key, value, said in (
+        ("model", "0" * 64, "those of another model"),
+        ("options", {"keep": []}, "its options differ"),
+        ("table", "elsewhere", "those of another table"),
+        ("parts", [], "its parts differ"),
+    ):
+        with pytest.raises(ValueError, match=f"{said}.*name another folder"):
+            output.begin({**document, key: value})
+    _rows(350, seed=9).write_parquet(table / "c.parquet")
+    changed = plan_document(model, str(table), parts, {"keep": ["id"]})
+    with pytest.raises(ValueError, match="its files differ"):
+        output.begin(changed)
+    (tmp_path / "out" / "_tabwright.json").write_text("{")
+    with pytest.raises(ValueError, match="it is damaged; name another folder"):
+        output.begin(document)
+    with pytest.raises(ValueError, match=r"must be new or empty; .* holds 'a\.parquet'"):
+        OutputFolder(str(table)).begin(document)
+
+
+def test_what_killed_writers_left_is_removed(model: Path, table: Path, tmp_path: Path) -> None:
+    output = OutputFolder(str(tmp_path / "out"))
+    predictions = TablePredictions.of(load_fitted(model), str(table), keep=["id"])
+    parts = parts_of(str(table), 10_000, None)
+    output.begin(plan_document(model, str(table), parts, {}))
+    left = tmp_path / "out" / ".tabwright-x.tmp"
+    left.write_bytes(b"half a part")
+    for number in range(len(parts)):
+        write_part(predictions, parts, number, output)
+    assert output.end(len(parts)) == 1000
+    assert not left.exists()
+
+
+def test_faults_are_refused_before_any_work(
+    model: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = PredictRequest(model, str(table), str(tmp_path / "out"), keep=("id",))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("no worker may start")
+
+    monkeypatch.setattr(ray_predict, "joined_ray", refuse)
+    for faulty, rule in (
+        (replace(request, table=str(tmp_path / "nope")), "there is no file"),
+        (replace(request, keep=("id", "who")), "has no column 'who'"),
+        (replace(request, coverage=0.9), "need a regression model"),
+        (replace(request, threshold=3.0), "must be in"),
+        (replace(request, rows_per_part=0), "at least 1 row"),
+        (replace(request, output=str(table / "out")), "must not lie in the table's folder"),
+        (replace(request, model=table / "a.parquet"), "a.parquet"),
+    ):
+        with pytest.raises(ValueError, match=rule):
+            predict_on_ray(faulty)
+    _rows(5).drop("size").write_parquet(table / "d.parquet")
+    with pytest.raises(TableError, match=r"d\.parquet lacks the column 'size'"):
+        predict_on_ray(request)
+    _rows(5).with_columns(pl.col("size").cast(pl.String)).write_parquet(table / "d.parquet")
+    with pytest.raises(TableError, match=r"column 'size' of .*d\.parquet is String"):
+        predict_on_ray(request)
+    _rows(5).with_columns(pl.lit("huge").alias("size")).write_parquet(tmp_path / "words.parquet")
+    with pytest.raises(TableError, match="size"):
+        predict_on_ray(replace(request, table=str(tmp_path / "words.parquet")))
+    _rows(0).write_parquet(tmp_path / "none.parquet")
+    with pytest.raises(TableError, match="has no rows"):
+        predict_on_ray(replace(request, table=str(tmp_path / "none.parquet")))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="at least 1 worker; got 0"):
+        predict_on_ray(request, n_workers=0)
+
+
+def test_a_missing_ray_names_its_install_line(
+    model: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_predict, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="predicting on Ray needs ray") as caught:
+        predict_on_ray(PredictRequest(model, str(table), str(tmp_path / "out")))
+    assert install_command("ray") in str(caught.value)
