@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
+from tabwright.regression import (
+    MEASURES,
+    RegressionObjective,
+    central_level,
+    check_target,
+    row_losses,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -36,6 +44,10 @@ _RANGES = {
     "rmse": (0.0, math.inf),
     "mae": (0.0, math.inf),
     "r2": (-math.inf, 1.0),
+    "pinball": (0.0, math.inf),
+    "poisson_deviance": (0.0, math.inf),
+    "gamma_deviance": (0.0, math.inf),
+    "d2": (-math.inf, 1.0),
 }
 
 
@@ -168,29 +180,45 @@ def decision_intervals(
 
 
 def score_regression(
-    y: ArrayLike, prediction: ArrayLike, sample_weight: ArrayLike | None = None
+    y: ArrayLike,
+    prediction: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    objective: RegressionObjective = "squared_error",
+    quantiles: Sequence[float] = (),
 ) -> dict[str, float]:
     """Score predicted values.
 
     Parameters
     ----------
-    y, prediction : array-like of shape (n,), float64
-        True and predicted values.
+    y : array-like of shape (n,), float64
+        True values.
+    prediction : array-like of shape (n,), or (n, n_levels) for quantiles, float64
+        Predicted values.
     sample_weight : array-like of shape (n,), optional
         Weights of the rows; a weight of 2 equals a row twice.
+    objective : RegressionObjective
+        What the model was fitted for.
+    quantiles : sequence of float
+        The levels of objective "quantile".
 
     Returns
     -------
     dict of str to float
-        `rmse` and `mae` in the target's unit, and `r2`, left out where the target is constant.
+        First what the objective is judged by (`regression.MEASURES`) and, but for squared error,
+        `d2`, the share by which that is below the best constant's for these rows: `mae`;
+        `pinball`, the mean over the levels; `poisson_deviance` or `gamma_deviance`. Then `rmse`
+        and `mae` in the target's unit, of the quantile nearest to the median, and `r2`. What a
+        constant target leaves undefined (`r2`, `d2`) is left out.
 
     Raises
     ------
     ValueError
-        Wrong shapes, values that are not finite, no row of positive weight.
+        Wrong shapes, values that are not finite or that the objective cannot have, no row of
+        positive weight.
     """
-    target, value, weight = _checked_regression(y, prediction, sample_weight)
-    return _values(_regression_metrics(target, value), weight)
+    target, value, weight = _checked_regression(y, prediction, sample_weight, objective)
+    return _values(_regression_metrics(target, value, objective, quantiles), weight)
 
 
 def regression_intervals(
@@ -198,13 +226,15 @@ def regression_intervals(
     prediction: ArrayLike,
     sample_weight: ArrayLike | None = None,
     *,
+    objective: RegressionObjective = "squared_error",
+    quantiles: Sequence[float] = (),
     coverage: float = 0.95,
     n_resamples: int = 1000,
     random_state: int = 0,
 ) -> dict[str, tuple[float, float]]:
     """Bootstrap intervals of the scores of `score_regression`; see `classification_intervals`."""
-    target, value, weight = _checked_regression(y, prediction, sample_weight)
-    metrics = _regression_metrics(target, value)
+    target, value, weight = _checked_regression(y, prediction, sample_weight, objective)
+    metrics = _regression_metrics(target, value, objective, quantiles)
     return _intervals(metrics, weight, coverage, n_resamples, random_state)
 
 
@@ -409,7 +439,71 @@ def _decision_metrics(
     return metrics, weight
 
 
-def _regression_metrics(y: FloatArray, prediction: FloatArray) -> dict[str, Metric]:
+def _regression_metrics(
+    y: FloatArray,
+    prediction: FloatArray,
+    objective: RegressionObjective,
+    levels: Sequence[float],
+) -> dict[str, Metric]:
+    if objective == "squared_error":
+        return _squared_metrics(y, prediction)
+    own = _mean_of(row_losses(objective, y, prediction, levels))
+    best = _best_constant(objective, y, levels)
+
+    def d2(weights: FloatArray) -> FloatArray:
+        least = best(weights)
+        constant = least <= 1e-14 * float(np.abs(y).max(initial=0.0))
+        return np.where(constant, np.nan, 1.0 - own(weights) / np.where(constant, 1.0, least))
+
+    point = prediction if prediction.ndim == 1 else prediction[:, central_level(levels)]
+    others = _squared_metrics(y, point)
+    return {MEASURES[objective]: own, "d2": d2} | {
+        name: metric for name, metric in others.items() if name != MEASURES[objective]
+    }
+
+
+def _best_constant(
+    objective: RegressionObjective, y: FloatArray, levels: Sequence[float]
+) -> Metric:
+    """The loss of the constant that is best for the weighted rows."""
+    mean = _mean_of(y)
+    if objective in ("poisson", "gamma"):
+        logs = np.log(np.where(y > 0, y, 1.0))
+        if objective == "gamma":
+            mean_log = _mean_of(logs)
+            return lambda weights: 2.0 * (np.log(mean(weights)) - mean_log(weights))
+        entropy = _mean_of(y * logs)
+
+        def poisson(weights: FloatArray) -> FloatArray:
+            value = mean(weights)
+            return 2.0 * (entropy(weights) - value * np.log(np.where(value > 0, value, 1.0)))
+
+        return poisson
+    shares = (0.5,) if objective == "absolute_error" else levels
+    # Half the absolute error is the pinball loss of the median.
+    factor = 2.0 if objective == "absolute_error" else 1.0
+    order = np.argsort(y, kind="stable")
+    ordered = y[order]
+
+    def pinball(weights: FloatArray) -> FloatArray:
+        mine = weights[:, order]
+        reached, mass = np.cumsum(mine, axis=1), np.cumsum(mine * ordered, axis=1)
+        total, whole = reached[:, -1], mass[:, -1]
+        losses = []
+        for share in shares:
+            wanted = (share * total * (1.0 - 1e-12))[:, None]
+            place = np.minimum((reached < wanted).sum(axis=1), len(y) - 1)[:, None]
+            value = ordered[place[:, 0]]
+            below = value * np.take_along_axis(reached, place, 1)[:, 0]
+            below -= np.take_along_axis(mass, place, 1)[:, 0]
+            # Distances of all rows less those below, by the level; of those below by the rest.
+            losses.append((share * (whole - value * total) + below) / total)
+        return cast("FloatArray", factor * np.mean(losses, axis=0))
+
+    return pinball
+
+
+def _squared_metrics(y: FloatArray, prediction: FloatArray) -> dict[str, Metric]:
     # In units of a power of two, which is exact: the square of 1e300 would overflow.
     largest = max(float(np.abs(y).max(initial=0.0)), float(np.abs(prediction).max(initial=0.0)))
     unit = 2.0 ** (math.frexp(largest)[1] - 1)
@@ -679,14 +773,20 @@ def _checked_classification(
 
 
 def _checked_regression(
-    y: ArrayLike, prediction: ArrayLike, sample_weight: ArrayLike | None
+    y: ArrayLike,
+    prediction: ArrayLike,
+    sample_weight: ArrayLike | None,
+    objective: RegressionObjective = "squared_error",
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     target = np.asarray(y, dtype=np.float64)
     value = np.asarray(prediction, dtype=np.float64)
-    if target.ndim != 1 or value.shape != target.shape:
+    n_axes = 2 if objective == "quantile" else 1
+    if target.ndim != 1 or value.shape[:1] != target.shape or value.ndim != n_axes:
         raise ValueError(
-            f"y and prediction must be 1-D of one length; got {target.shape} and {value.shape}"
+            f"y and prediction must be 1-D of one length{', with levels' * (n_axes - 1)}; got "
+            f"{target.shape} and {value.shape}"
         )
     if not (np.isfinite(target).all() and np.isfinite(value).all()):
         raise ValueError("y and prediction must be finite; got missing or infinite values")
+    check_target(objective, target)
     return target, value, _checked_weight(sample_weight, len(target))

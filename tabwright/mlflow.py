@@ -186,8 +186,11 @@ def _signature(fitted: FittedModel) -> Any:
         names += [f"probability_{value}" for value in fitted.classes.tolist()]
         kinds = {"b": DataType.boolean, "i": DataType.long, "f": DataType.double}
         label = kinds.get(fitted.classes.dtype.kind, DataType.string)
-    elif fitted.intervals is not None:
-        names += ["low", "high"]
+    else:
+        settings = fitted.settings
+        names += ["low", "high"] if fitted.intervals is not None else []
+        if settings.objective == "quantile":
+            names += [f"quantile_{level:g}" for level in settings.quantiles]
     outputs = [ColSpec(DataType.double if n else label, name) for n, name in enumerate(names)]
     params = None
     if fitted.intervals is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tabwright.artifact.format_versions import left_out, may_be_missing
 from tabwright.errors import ArtifactError
+from tabwright.regression import DEFAULT_LEVELS, OBJECTIVES, RegressionObjective, check_levels
 
 if TYPE_CHECKING:
     from ai.ml.frameworks.pytorch.models import TrainingMode
@@ -147,6 +148,12 @@ class FitSettings:
         predictions of rows by networks that did not train on them take the place of the
         validation rows. 1: one set of validation rows for all networks. None: 8 where quality is
         "best", else 1.
+    objective : {"squared_error", "absolute_error", "quantile", "poisson", "gamma"}
+        What a regression is fitted for: means (squared error), medians, quantiles, or the means
+        of counts ("poisson", at least 0) and of amounts ("gamma", above 0), whose logarithms the
+        networks put out.
+    quantiles : tuple of float
+        Levels of objective "quantile", above 0 and below 1, rising.
     """
 
     task: Task
@@ -174,6 +181,8 @@ class FitSettings:
     quality: Quality = "balanced"
     eval_metric: str | None = None
     n_folds: int | None = None
+    objective: RegressionObjective = "squared_error"
+    quantiles: tuple[float, ...] = DEFAULT_LEVELS
 
     def __post_init__(self) -> None:
         _require(
@@ -313,6 +322,7 @@ class FitSettings:
         )
         if self.n_folds is not None and self.n_folds > 1:
             self._check_folds(self.n_folds)
+        self._check_objective()
 
     def _check_folds(self, n_folds: int) -> None:
         if self.training_mode == "tree_teacher_distillation":
@@ -342,6 +352,40 @@ class FitSettings:
         if self.n_folds is not None:
             return self.n_folds
         return _BEST_FOLDS if self.quality == "best" and self.validation_fraction is None else 1
+
+    def _check_objective(self) -> None:
+        """Refuse an objective that does not fit the task, the mode or the quality."""
+        _require(
+            self.objective in OBJECTIVES,
+            f"objective must be one of {', '.join(OBJECTIVES)}",
+            self.objective,
+        )
+        _require(
+            isinstance(self.quantiles, tuple), "quantiles must be a tuple of levels", self.quantiles
+        )
+        check_levels(self.quantiles)
+        if self.objective != "quantile" and self.quantiles != DEFAULT_LEVELS:
+            raise ValueError(
+                f"quantiles are of objective='quantile'; got {self.quantiles!r} and "
+                f"objective={self.objective!r}; leave them out, or ask for that objective"
+            )
+        if self.objective == "squared_error":
+            return
+        if self.task == "classification":
+            raise ValueError(
+                f"an objective is for regression; got {self.objective!r} in a classification "
+                "task; leave it out, or say that the task is regression"
+            )
+        if self.training_mode == "tree_teacher_distillation":
+            raise ValueError(
+                "tree_teacher_distillation learns a teacher's values by squared error; got "
+                f"objective={self.objective!r}; use mlp_dense, linear_glm_baseline or tabresnet"
+            )
+        if self.quality == "best":
+            raise ValueError(
+                "quality='best' combines networks and trees by squared error; got "
+                f"objective={self.objective!r}; use quality='balanced'"
+            )
 
     def held_out_share(self, n_rows: int | None) -> float:
         """`validation_fraction`, or what stands for it where that is None.
@@ -411,7 +455,7 @@ class FitSettings:
         """The settings as plain JSON-able data."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return _RETIRED | {
-            field.name: values[field.name]
+            field.name: list(value) if isinstance(value := values[field.name], tuple) else value
             for field in fields(self)
             if not left_out(_place(field.name), values[field.name], field.default)
         }
@@ -444,6 +488,8 @@ def _read_field(document: Reader, name: str, annotation: str) -> object:
         return None
     if annotation == "bool":
         return document.boolean(name)
+    if annotation.startswith("tuple"):
+        return document.numbers(name)
     if annotation.startswith("int"):
         return document.integer(name)
     if annotation.startswith("float"):

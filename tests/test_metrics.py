@@ -99,6 +99,51 @@ def test_regression_values_are_scikit_learns() -> None:
     assert score_constant(y, float(y.mean()))["r2"] == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_scores_of_objectives_are_scikit_learns(weighted: bool) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.poisson(2.0, 300).astype(float)
+    value = rng.gamma(3.0, 1.0, 300)
+    # With weights scikit-learn's quantiles of the rows are values of rows, as here.
+    w = rng.integers(0, 3, 300).astype(float) if weighted else np.ones(300)
+    score = score_regression(y, value, w, objective="poisson")
+    assert list(score)[:2] == ["poisson_deviance", "d2"]
+    assert score["poisson_deviance"] == pytest.approx(
+        sk.mean_poisson_deviance(y, value, sample_weight=w)
+    )
+    assert score["d2"] == pytest.approx(sk.d2_tweedie_score(y, value, sample_weight=w, power=1))
+    score = score_regression(y + 1, value, w, objective="gamma")
+    assert score["gamma_deviance"] == pytest.approx(
+        sk.mean_gamma_deviance(y + 1, value, sample_weight=w)
+    )
+    assert score["d2"] == pytest.approx(sk.d2_tweedie_score(y + 1, value, sample_weight=w, power=2))
+    score = score_regression(y, value, w, objective="absolute_error")
+    assert list(score)[:2] == ["mae", "d2"]
+    assert score["d2"] == pytest.approx(sk.d2_absolute_error_score(y, value, sample_weight=w))
+    levels = (0.2, 0.5, 0.75)
+    said = np.column_stack([value - 1, value, value + 2])
+    score = score_regression(y, said, w, objective="quantile", quantiles=levels)
+    losses = [
+        sk.mean_pinball_loss(y, said[:, k], sample_weight=w, alpha=level)
+        for k, level in enumerate(levels)
+    ]
+    assert score["pinball"] == pytest.approx(np.mean(losses))
+    assert score["mae"] == pytest.approx(sk.mean_absolute_error(y, value, sample_weight=w))
+    # By its own definition: scikit-learn has one level at a time.
+    best = [
+        min(sk.mean_pinball_loss(y, np.full(300, c), sample_weight=w, alpha=level) for c in set(y))
+        for level in levels
+    ]
+    assert score["d2"] == pytest.approx(1 - np.mean(losses) / np.mean(best))
+
+
+def test_targets_that_an_objective_cannot_have_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"got 2 row\(s\) that are not, the first -3; correct"):
+        score_regression([1.0, -3.0, -1.0], [1.0] * 3, objective="poisson")
+    with pytest.raises(ValueError, match=r"amounts above 0; got 1 row\(s\).*use 'poisson'"):
+        score_regression([1.0, 0.0], [1.0] * 2, objective="gamma")
+
+
 def test_one_class_in_the_rows() -> None:
     _, p, _ = draw(20, 2, 0)
     zeros, ones = np.zeros(20, dtype=int), np.ones(20, dtype=int)

@@ -31,7 +31,10 @@ ADDED: dict[str, int] = {
     "encoder.formats": 3,
     "settings.eval_metric": 3,
     "settings.n_folds": 3,
+    "settings.objective": 3,
     "settings.quality": 3,
+    "settings.quantiles": 3,
+    "target.quantiles": 3,
     "trees": 3,
 }
 

@@ -250,29 +250,21 @@ def interval_rows(
 class CrossPredictions:
     """Predictions for validation rows, each from epochs that other validation rows chose.
 
-    Fed with the outputs of every epoch, it keeps for each fold the outputs of the epoch at which
-    the squared error over the other folds, or what chooses in its place, was lowest, member by
-    member. That costs no second training, since the rows of a fold decide nothing else but the
-    epoch; patience alone still looks at all of them.
+    Fed with the predictions of every epoch, it keeps for each fold those of the epoch at which the
+    loss over the other folds, or what chooses in its place, was lowest, member by member. That
+    costs no second training, since the rows of a fold decide nothing else but the epoch; patience
+    alone still looks at all of them.
 
     Parameters
     ----------
-    target : ndarray of shape (n_rows,), float64
-        In the networks' units.
     folds : ndarray of shape (n_rows,), int64
         The fold of each row, 0, 1, ...
     sample_weight : ndarray of shape (n_rows,), float64, optional
     """
 
-    def __init__(
-        self,
-        target: FloatArray,
-        folds: NDArray[np.int64],
-        sample_weight: FloatArray | None = None,
-    ) -> None:
-        self._target = target
+    def __init__(self, folds: NDArray[np.int64], sample_weight: FloatArray | None = None) -> None:
         self._folds = folds
-        weight = np.ones(len(target)) if sample_weight is None else sample_weight
+        weight = np.ones(len(folds)) if sample_weight is None else sample_weight
         member_of = folds[:, None] == np.arange(int(folds.max()) + 1)
         # One row a validation row, one column a fold: the weight where the row lies elsewhere.
         self._elsewhere = weight[:, None] * ~member_of
@@ -288,26 +280,33 @@ class CrossPredictions:
         """Numbers of the rows that choose the epoch for a fold."""
         return np.flatnonzero(self._folds != fold)
 
-    def see(self, outputs: FloatArray, losses: FloatArray | None = None) -> None:
+    def fold_losses(self, row_losses: FloatArray) -> FloatArray:
+        """Sums of losses of shape (n_members, n_rows) over the rows `elsewhere` of each fold."""
+        sums: FloatArray = row_losses @ self._elsewhere
+        return sums
+
+    def see(self, values: FloatArray, losses: FloatArray) -> None:
         """Take in one epoch.
 
         Parameters
         ----------
-        outputs : ndarray of shape (n_members, n_rows), float64
-        losses : ndarray of shape (n_members, n_folds), optional
-            What chooses, on the rows `elsewhere`; NaN where there is none. None: squared errors.
+        values : ndarray of shape (n_members, n_rows), or of quantiles with a further axis, float64
+            Predictions in standard units.
+        losses : ndarray of shape (n_members, n_folds), float64
+            What chooses, on the rows `elsewhere`: `fold_losses`, or NaN where there is none.
         """
         if self._lowest is None or self._kept is None:
-            self._lowest = np.full((len(outputs), self._elsewhere.shape[1]), np.inf)
-            self._kept = outputs.copy()
-        if losses is None:
-            losses = (outputs - self._target) ** 2 @ self._elsewhere
+            self._lowest = np.full((len(values), self._elsewhere.shape[1]), np.inf)
+            self._kept = values.copy()
         better = losses < self._lowest
         self._lowest = np.where(better, losses, self._lowest)
-        self._kept = np.where(better[:, self._folds], outputs, self._kept)
+        kept = better[:, self._folds]
+        if values.ndim > kept.ndim:
+            kept = kept[..., None]
+        self._kept = np.where(kept, values, self._kept)
 
     def state(self) -> dict[str, FloatArray]:
-        """What was kept so far: (n_members, n_folds) and (n_members, n_rows), or empty."""
+        """What was kept so far, for each member: of folds and of rows; or empty."""
         if self._lowest is None or self._kept is None:
             return {"lowest": np.empty((0, 0)), "kept": np.empty((0, 0))}
         return {"lowest": self._lowest, "kept": self._kept}
@@ -334,22 +333,22 @@ class CrossPredictions:
             For each fold the candidate whose loss over the other folds was lowest.
         """
         first = tried[0]
-        best = cls(first._target, first._folds)
+        best = cls(first._folds)
         kept = [one._kept for one in tried if one._kept is not None]
         lowest = [one._lowest for one in tried if one._lowest is not None]
         if not kept:
             return best
-        outputs = np.concatenate(kept).reshape(-1, n_members, len(first._target)).mean(axis=1)
+        outputs = np.concatenate(kept).reshape(-1, n_members, len(first._folds)).mean(axis=1)
         losses = np.concatenate(lowest)
         losses = losses.reshape(-1, n_members, losses.shape[1]).mean(axis=1)
         chosen = losses.argmin(axis=0)
-        best._kept = outputs[chosen[first._folds], np.arange(len(first._target))][None]
+        best._kept = outputs[chosen[first._folds], np.arange(len(first._folds))][None]
         return best
 
     def predictions(self) -> FloatArray:
-        """Mean over the members of what each fold kept, in the networks' units, (n_rows,)."""
+        """Mean over the members of what each fold kept, in standard units: a row for each row."""
         if self._kept is None:
-            raise ValueError("no epoch was seen; call see(outputs) after each")
+            raise ValueError("no epoch was seen; call see(values, row_losses) after each")
         mean: FloatArray = self._kept.mean(axis=0)
         return mean
 

@@ -11,6 +11,7 @@ __all__ = [
     "complete_encoding",
     "complete_metric",
     "complete_mode",
+    "complete_objective",
     "complete_task",
     "complete_teacher",
 ]
@@ -60,7 +61,16 @@ def complete_decision(incomplete: str) -> list[str]:
 def complete_metric(incomplete: str) -> list[str]:
     """Metrics that can judge a comparison."""
     words = ("log_loss", "accuracy", "balanced_accuracy", "auc", "average_precision")
-    return _beginning((*words, "rmse", "mae", "r2"), incomplete)
+    from tabwright.regression import MEASURES
+
+    return _beginning((*words, *MEASURES.values(), "r2", "d2"), incomplete)
+
+
+def complete_objective(incomplete: str) -> list[str]:
+    """Objectives of regression that begin so."""
+    from tabwright.regression import OBJECTIVES
+
+    return _beginning(OBJECTIVES, incomplete)
 
 
 def _beginning(words: Sequence[str], incomplete: str) -> list[str]:

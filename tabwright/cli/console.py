@@ -184,6 +184,7 @@ def show_card(fitted: FittedModel, path: Path) -> None:
         "task": settings.task,
         "mode": settings.training_mode,
         "target": card.get("target"),
+        "objective": None if fitted.classes is not None else describe_objective(fitted),
         "labels": None if fitted.classes is None else listed(fitted.classes.tolist()),
         "decision": None if fitted.classes is None else describe_rule(fitted),
         "network": f"{len(fitted.members)} x {_ARCHITECTURES[architecture.training_mode]}: "
@@ -242,6 +243,13 @@ def listed(values: Sequence[object]) -> str:
     rest = len(values) - _MOST_LISTED
     head = ", ".join(map(str, values[:_MOST_LISTED]))
     return f"{head} and {rest} more" if rest > 0 else head
+
+
+def describe_objective(fitted: FittedModel) -> str:
+    """What a regression was fitted for, in words."""
+    settings = fitted.settings
+    levels = ", ".join(f"{level:g}" for level in settings.quantiles)
+    return f"quantiles {levels}" if settings.objective == "quantile" else settings.objective
 
 
 def describe_rule(fitted: FittedModel) -> str:

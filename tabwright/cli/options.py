@@ -10,14 +10,14 @@ import csv
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 
 from tabwright.cli.brief_command import SETTINGS
-from tabwright.cli.completion import complete_task
+from tabwright.cli.completion import complete_objective, complete_task
 from tabwright.cli.settings_file import apply_settings
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ __all__ = [
     "LabelledTable",
     "Members",
     "ModelFile",
+    "ObjectiveOptions",
     "Overwrite",
     "QuietFlag",
     "ReadingOptions",
@@ -305,6 +306,55 @@ class ColumnOptions:
         return TableRequest(
             table, columns, task=self.task, roles=reading.roles(), csv=reading.csv_format()
         )
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """What a regression is fitted for."""
+
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_objective,
+            help="Of regression: squared_error, absolute_error, quantile, poisson, gamma.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None
+    quantiles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVELS",
+            help="Of --objective quantile [0.1,0.5,0.9].",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None
+
+    def settings(self) -> dict[str, Any]:
+        """Those that were given."""
+        levels = None if self.quantiles is None else _levels_of(self.quantiles)
+        return given(objective=self.objective, quantiles=levels)
+
+    def columns(self, columns: ColumnOptions) -> ColumnOptions:
+        """What columns are for; an objective says that the task is regression."""
+        if self.objective is None or columns.task is not None:
+            return columns
+        return replace(columns, task="regression")
+
+    def words(self) -> list[str]:
+        """The options as they were given."""
+        said = {"--objective": self.objective, "--quantiles": self.quantiles}
+        return [word for pair in given(**said).items() for word in pair]
+
+
+def _levels_of(text: str) -> tuple[float, ...]:
+    """Quantile levels of "0.1,0.5,0.9"."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--quantiles must be levels with commas between, such as 0.1,0.5,0.9; got {text!r}"
+        ) from None
 
 
 def takes_groups(command: Callable[..., None]) -> Callable[..., None]:

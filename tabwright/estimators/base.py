@@ -499,7 +499,9 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy scalar as the Python number it is (grids of parameters hold such)."""
+    """A NumPy scalar as the number it is (grids of parameters hold such), a list as a tuple."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(_plain(item) for item in value)
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +15,7 @@ from tabwright.estimators.base import (
     EvalSet,
     TabularEstimator,
 )
+from tabwright.regression import DEFAULT_LEVELS, RegressionObjective
 from tabwright.settings import AugmentationChoice, Device, NumericEncoding, Precision, Quality, Task
 from tabwright.tables import Role, regression_target
 from tabwright.training.checkpoints import Checkpoint
@@ -26,7 +27,20 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
     """A neural network regressor for tables.
 
     Parameters and attributes are those of `TabularClassifier`, less what only a classifier has
-    (`class_weight`, `prior`, `calibration`, `teacher_temperature`, `classes_`).
+    (`class_weight`, `prior`, `calibration`, `teacher_temperature`, `classes_`), and these.
+
+    Parameters
+    ----------
+    objective : {"squared_error", "absolute_error", "quantile", "poisson", "gamma"}
+        What is fitted: the mean by squared error, the median by absolute error, several quantiles
+        by pinball loss (Koenker and Bassett, "Regression Quantiles", 1978), or by the deviance
+        the mean of counts ("poisson", targets of at least 0) or amounts ("gamma", targets above
+        0), of which the networks put out the logarithm: with ``linear_glm_baseline`` that is the
+        generalized linear model. The same loss on the validation rows chooses the epoch. Others
+        than squared error are not for ``tree_teacher_distillation`` and ``quality="best"``.
+    quantiles : sequence of float, default=(0.1, 0.5, 0.9)
+        Levels of objective "quantile", above 0 and below 1, rising. `predict` gives the one
+        nearest to a half, `predict_quantiles` all; they never cross.
     """
 
     _task: Task = "regression"
@@ -59,6 +73,8 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         precision: Precision = "float32",
         quality: Quality = "balanced",
         n_folds: int | None = None,
+        objective: RegressionObjective = "squared_error",
+        quantiles: Sequence[float] = DEFAULT_LEVELS,
         kernels: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -87,6 +103,8 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         self.precision = precision
         self.quality = quality
         self.n_folds = n_folds
+        self.objective = objective
+        self.quantiles = quantiles
         self.kernels = kernels
         self.random_state = random_state
         self.verbose = verbose
@@ -114,11 +132,35 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         return regression_target(y)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predictions in the target's own units, float64 of shape (n_rows,)."""
+        """Predictions in the target's own units, float64 of shape (n_rows,).
+
+        Of a model of quantiles, the one whose level is nearest to a half.
+        """
         row = self._row(X)
         if row is not None:
             return self._predictor.predict_cells(row)
         return self._predictor.predict_values(self._checked_frame(X))
+
+    def predict_quantiles(self, X: Any, levels: Sequence[float] | None = None) -> np.ndarray:
+        """Quantiles of the target, of a model fitted with ``objective="quantile"``.
+
+        Parameters
+        ----------
+        X : frame or array of shape (n_rows, n_columns)
+        levels : sequence of float, optional
+            Some of the levels of the fit, in any order; by default all of them.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_levels), float64
+            In the target's own units; those of a row rise with the level.
+
+        Raises
+        ------
+        ValueError
+            If the model has another objective, or a level is none of the fit's.
+        """
+        return self._predictor.predict_quantiles(self._checked_frame(X), levels)
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> np.ndarray:
         """Prediction intervals, from the residuals of validation rows held out for them.

@@ -23,11 +23,14 @@ from tabwright.export.graph import ML_DOMAIN, Graph, piecewise_linear
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.target_scale import TargetScale
 from tabwright.inference.tree_ensemble import TreeEnsemble, TreeMix
+from tabwright.regression import LARGEST_LOG
 
 __all__ = [
     "add_calibration",
     "add_decision",
     "add_mean",
+    "add_mean_exponential",
+    "add_mean_quantiles",
     "add_networks",
     "add_prior",
     "add_probabilities",
@@ -113,6 +116,35 @@ def add_mean(graph: Graph, outputs: str, n_members: int) -> str:
     return graph.add("Div", graph.sum(first, 0), graph.float64(n_members))
 
 
+def add_mean_exponential(graph: Graph, outputs: str, n_members: int) -> str:
+    """`regression.member_responses` of a logarithmic link, averaged: float64 of shape (rows,)."""
+    first = graph.add("Gather", outputs, graph.int64(0), attributes={"axis": 2})
+    raised = graph.add("Max", first, graph.float64(-LARGEST_LOG))
+    means = graph.add("Exp", graph.add("Min", raised, graph.float64(LARGEST_LOG)))
+    return graph.add("Div", graph.sum(means, 0), graph.float64(n_members))
+
+
+def add_mean_quantiles(graph: Graph, outputs: str, n_members: int, n_levels: int) -> str:
+    """`regression.member_responses` of quantiles, averaged: float64 of shape (rows, n_levels)."""
+
+    def levels(places: list[int]) -> str:
+        return graph.add("Gather", outputs, graph.int64(places), attributes={"axis": 2})
+
+    steps = levels([0])
+    if n_levels > 1:
+        steps = graph.concat([steps, _softplus(graph, levels(list(range(1, n_levels))))], axis=2)
+    # A product with ones above the diagonal adds up the steps below each level.
+    values = graph.add("MatMul", steps, graph.constant(np.triu(np.ones((n_levels, n_levels)))))
+    return graph.add("Div", graph.sum(values, 0), graph.float64(n_members))
+
+
+def _softplus(graph: Graph, value: str) -> str:
+    """`np.logaddexp(0, value)`: ONNX Runtime has no softplus of doubles."""
+    small = graph.add("Exp", graph.add("Neg", graph.add("Abs", value)))
+    log = graph.add("Log", graph.add("Add", graph.float64(1.0), small))
+    return graph.add("Add", graph.add("Max", value, graph.float64(0.0)), log)
+
+
 def add_trees(graph: Graph, networks: str, mix: TreeMix, features: str, *, classifies: bool) -> str:
     """`TreeMix.mix`: float64 of the shape of `networks`."""
     mixed = graph.add("Mul", networks, graph.float64(mix.network_weight))
@@ -158,8 +190,9 @@ def _add_ensemble(graph: Graph, ensemble: TreeEnsemble, features: str) -> str:
 
 def add_target_scale(graph: Graph, value: str, target: TargetScale) -> str:
     """`TargetScale.restore`."""
-    scaled = graph.add("Mul", value, graph.float64(target.scale))
-    moved = graph.add("Add", scaled, graph.float64(target.mean))
+    moved = graph.add("Mul", value, graph.float64(target.scale))
+    if not target.log_link:
+        moved = graph.add("Add", moved, graph.float64(target.mean))
     raised = graph.add("Max", moved, graph.float64(target.low))
     return graph.add("Min", raised, graph.float64(target.high))
 

@@ -32,6 +32,8 @@ from tabwright.export.networks import (
     add_calibration,
     add_decision,
     add_mean,
+    add_mean_exponential,
+    add_mean_quantiles,
     add_networks,
     add_prior,
     add_probabilities,
@@ -42,6 +44,7 @@ from tabwright.export.parity import ParityReport, check_parity, probe_rows
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.predictor import Predictor
+from tabwright.regression import central_level, has_log_link
 
 __all__ = [
     "GraphInput",
@@ -107,9 +110,10 @@ def export_onnx(
 
     The outputs are `label` of shape (rows,), in the type of the labels, by the model's decision
     rule where it has one and else the most probable, and `probabilities`, double
-    of shape (rows, n_classes), or in regression `value`, double of shape (rows,). Where a column
-    has such a name, the output has an underscore behind it. The metadata key `tabwright` says all
-    this in JSON. The same model gives the same bytes.
+    of shape (rows, n_classes), or in regression `value`, double of shape (rows,); a model of
+    quantiles has `quantiles` too, double of shape (rows, n_levels). Where a column has such a
+    name, the output has an underscore behind it. The metadata key `tabwright` says all this in
+    JSON. The same model gives the same bytes.
     """
     if check_rows < 1:
         raise ValueError(f"check_rows must be at least 1; got {check_rows}")
@@ -180,13 +184,20 @@ def build_onnx(model: FittedModel) -> bytes:
     x = add_expanded(graph, plan, encoded)
     scores = add_networks(graph, network, x, _largest_input(plan))
     if model.classes is None:
-        value = add_mean(graph, scores, network.n_members)
+        value = _add_responses(graph, model, scores, network.n_members)
         if model.trees is not None:
             features = add_tree_features(graph, plan, encoded)
             value = add_trees(graph, value, model.trees, features, classifies=False)
         if model.target is not None:
             value = add_target_scale(graph, value, model.target)
-        graph.output(outputs[0], value, "float64")
+        if settings.objective == "quantile":
+            levels = settings.quantiles
+            central = graph.int64(central_level(levels))
+            point = graph.add("Gather", value, central, attributes={"axis": 1})
+            graph.output(outputs[0], point, "float64")
+            graph.output(outputs[1], value, "float64", width=len(levels))
+        else:
+            graph.output(outputs[0], value, "float64")
     else:
         proba = add_probabilities(graph, scores, network.n_members)
         if model.trees is not None:
@@ -217,6 +228,8 @@ def build_onnx(model: FittedModel) -> bytes:
         "task": settings.task,
         "training_mode": settings.training_mode,
         "classes": None if model.classes is None else model.classes.tolist(),
+        "objective": settings.objective if model.classes is None else None,
+        "quantiles": list(settings.quantiles) if settings.objective == "quantile" else None,
         "decision": None if model.decision is None else model.decision.to_state()[0],
     }
     return graph.to_bytes(
@@ -227,10 +240,23 @@ def build_onnx(model: FittedModel) -> bytes:
     )
 
 
+def _add_responses(graph: Graph, model: FittedModel, scores: str, n_members: int) -> str:
+    """Standardised values, or quantiles, from the outputs of all members."""
+    settings = model.settings
+    if settings.objective == "quantile":
+        return add_mean_quantiles(graph, scores, n_members, len(settings.quantiles))
+    if has_log_link(settings.objective):
+        return add_mean_exponential(graph, scores, n_members)
+    return add_mean(graph, scores, n_members)
+
+
 def _output_names(model: FittedModel, inputs: Sequence[GraphInput]) -> tuple[str, ...]:
     taken = {column.name for column in inputs}
     names = []
-    for name in ("value",) if model.classes is None else ("label", "probabilities"):
+    wanted: tuple[str, ...] = ("label", "probabilities")
+    if model.classes is None:
+        wanted = ("value", "quantiles") if model.settings.objective == "quantile" else ("value",)
+    for name in wanted:
         while name in taken:
             name += "_"
         names.append(name)

@@ -26,6 +26,7 @@ from tabwright.export.encoder import (
 from tabwright.export.graph import require
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.predictor import Predictor
+from tabwright.regression import member_responses
 from tabwright.tables.cells import to_levels
 
 __all__ = ["ParityReport", "ProbeRows", "check_parity", "probe_rows"]
@@ -310,7 +311,7 @@ def check_parity(
             list(outputs), {name: cells[rows] for name, cells in probes.feed.items()}
         )
         if predictor.model.classes is None:
-            difference, is_rounding = _value_differences(predictor, frame, found[0])
+            difference, is_rounding = _value_differences(predictor, frame, found)
         else:
             difference, labels, is_close, is_rounding = _class_differences(predictor, frame, *found)
             wrong, close = wrong + labels, close + int(is_close.sum())
@@ -332,25 +333,39 @@ def check_parity(
 
 
 def _value_differences(
-    predictor: Predictor, frame: pl.DataFrame, found: NDArray[np.generic]
+    predictor: Predictor, frame: pl.DataFrame, found: Sequence[NDArray[np.generic]]
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Differences, rows at float32's limit."""
+    """Differences, rows at float32's limit; of quantiles, of the worst level."""
     model = predictor.model
     compact = model.encoder.transform(frame)
-    expected = predictor.network(compact)
+    judged = predictor.judged(compact)
+    said = [predictor.point(judged), *([judged] if judged.ndim == 2 else [])]
+    expected, values = (np.column_stack([*parts]).astype(np.float64) for parts in (said, found))
     mean, scale = (0.0, 1.0) if model.target is None else (model.target.mean, model.target.scale)
-    distance = np.maximum(np.abs(expected - mean) / scale, 1.0)
-    difference: FloatArray = np.abs(found.astype(np.float64) - expected) / scale / distance
+    distances = np.maximum(np.abs(expected - mean) / scale, 1.0)
+    differences: FloatArray = np.abs(values - expected) / scale / distances
+    # A NaN must not pass as no difference.
+    worst = np.nan_to_num(differences, nan=np.inf).argmax(axis=1)[:, None]
+    difference, distance = (
+        np.take_along_axis(array, worst, 1)[:, 0] for array in (differences, distances)
+    )
     is_rounding = np.zeros(len(expected), dtype=bool)
     over = np.flatnonzero(~(difference <= TOLERANCE))
     if len(over):
         # What cancels in the sums shows when the inputs are shaken in their last bits.
         network, draw = FoldedNetwork(model.members), np.random.default_rng(0)
+
+        def said_of(inputs: NDArray[np.float32]) -> FloatArray:
+            responses = member_responses(network.logits(inputs), model.settings.objective)
+            mean: FloatArray = responses.mean(axis=0)
+            return mean
+
         x = model.encoder.expand(compact.take(over))
         reach = np.zeros(len(over))
         for _ in range(_SHAKES):
             shaken = x * (1.0 + _NOISE * draw.choice([-1.0, 1.0], x.shape)).astype(np.float32)
-            reach = np.maximum(reach, np.abs(network.values(shaken) - network.values(x)))
+            moved = np.abs(said_of(shaken) - said_of(x))
+            reach = np.maximum(reach, moved.reshape(len(over), -1).max(axis=1))
         is_rounding[over] = difference[over] <= TOLERANCE + reach / distance[over]
     return difference, is_rounding
 

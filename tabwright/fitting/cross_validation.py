@@ -99,9 +99,9 @@ class TrainedFold:
     held : ndarray of shape (n,), int64
         Numbers of the rows held out.
     trained : Trained
-    interval_values : ndarray of shape (n,), float64, or None
-        In regression: standardised predictions of these rows, each from epochs that others of
-        them chose; None where there are no others.
+    interval_values : ndarray of shape (n,) or (n, n_levels), float64, or None
+        In regression: standardised predictions or quantiles of these rows, each from epochs that
+        others of them chose; None where there are no others.
     """
 
     held: NDArray[np.int64]
@@ -235,8 +235,7 @@ def _cross_predictions(
     parts = fold_rows(
         len(rows), min(_INTERVAL_FOLDS, n_units), groups=rows.groups, random_state=random_state
     )
-    standard = targets.scale.standardise(rows.target)[:, 0].astype(np.float64)
-    return CrossPredictions(standard, parts, rows.weight)
+    return CrossPredictions(parts, rows.weight)
 
 
 def _mean_history(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:

@@ -62,7 +62,7 @@ def fitted_networks(
 def with_scores(model: FittedModel, output: np.ndarray, validation: LabelledRows) -> FittedModel:
     """Calibrate on the validation rows where the mode does, and score them.
 
-    `output` is what `Predictor.network` says of them.
+    `output` is what `Predictor.outputs` says of them.
     """
     if not len(validation):
         return model

@@ -45,8 +45,7 @@ from tabwright.fitting.targets import Targets, epoch_score
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.row_sketch import sketch_of_rows
-from tabwright.inference.scoring import score_rows
-from tabwright.metrics import score_class_prior, score_constant
+from tabwright.inference.scoring import score_rows, trivial_scores
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
 from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
@@ -164,6 +163,7 @@ def fit_files(
         task=task,
         wanted=_chunks_of_worker(workers.rank, workers.size),
         gather=workers.gather if workers.size > 1 else None,
+        objective=given.objective,
     )
     n_rows = scan.n_rows
     say(
@@ -331,6 +331,7 @@ class _StreamFit:
             targets.class_weights,
             self._mean_weight(targets),
             device,
+            targets.regression,
         )
         blocks, validation = self._encode(folder, encoder, compact)
         try:
@@ -373,7 +374,11 @@ class _StreamFit:
     def _targets(self) -> Targets:
         scan = self.scan
         if scan.classes is None or scan.class_mass is None:
-            return Targets(1, scan.scale, None, None, None)
+            if scan.scale is None:
+                raise RuntimeError("a regression's scan has the scale of its target")
+            sample = self._rows("train")
+            known = (self.settings.objective, self.settings.quantiles, sample.target, sample.weight)
+            return Targets.of_values(scan.scale.suited(*known), self.settings)
         n_classes = len(scan.classes)
         weights = None
         if self.settings.training_mode == "imbalance_aware" or self.class_weight == "balanced":
@@ -479,7 +484,10 @@ class _StreamFit:
             raise ValueError("settings must be resolved before training")
         seeds = member_seeds(settings.random_state, settings.n_members)
         input_dim = goal.encoder.input_dim
-        modules = [new_network(settings, input_dim, targets.output_dim, seed) for seed in seeds]
+        modules = [
+            new_network(settings, input_dim, targets.output_dim, seed, targets.first_outputs)
+            for seed in seeds
+        ]
         assignment = MemberAssignment.of(workers, settings.n_members)
         members = ShardedMembers(
             [module.to(goal.device) for module in modules],
@@ -563,7 +571,7 @@ class _StreamFit:
         choosing = self._choosing()
         if len(choosing) < scan.n_rows["validation"] and not self._sets_aside:
             say(f"calibrated and scored on a uniform sample of {len(choosing):,} validation rows")
-        output = Predictor(model).network(encoder.transform(choosing.frame))
+        output = Predictor(model).outputs(encoder.transform(choosing.frame))
         model = with_scores(model, output, choosing)
         if self.decision is not None:
             proba = Predictor(model).calibrated(output)
@@ -587,9 +595,4 @@ class _StreamFit:
         if len(test) < self.scan.n_rows["test"]:
             say(f"scored on a uniform sample of {len(test):,} test rows")
         scores = score_rows(Predictor(model), test.frame, test.target, test.weight)
-        if self.scan.scale is not None:
-            baseline = score_constant(test.target, self.scan.scale.mean, test.weight)
-        else:
-            assert model.class_prior is not None
-            baseline = score_class_prior(test.target, model.class_prior, test.weight)
-        return {**scores, "baseline": baseline}
+        return {**scores, "baseline": trivial_scores(model, test.target, test.weight)}

@@ -53,6 +53,7 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.row_sketch import sketch_of_rows
 from tabwright.inference.target_scale import TargetScale
+from tabwright.regression import check_target
 from tabwright.settings import FitSettings
 from tabwright.tables import Role, TableProfile, profile_table
 from tabwright.tables.labelled import LabelledRows, check_classes
@@ -189,6 +190,9 @@ def fit_table(
         if classes is None:
             raise ValueError("a decision rule is for classification; this is a regression task")
         decision.check(len(classes))
+    for part in (rows, validation):
+        if classes is None and part is not None:
+            check_target(settings.objective, part.target)
     profile = profile or profile_table(rows.frame, named=named, roles=roles, formats=rows.formats)
     rows = replace(rows, frame=profile.typed(rows.frame))
     if validation is not None:
@@ -337,8 +341,7 @@ class _HeldOut:
         """What keeps predictions of the choosing rows, where none are spare."""
         if scale is None or self.interval is None or self.interval.folds is None:
             return None
-        standard = scale.standardise(self.rows.target)[:, 0].astype(np.float64)
-        return CrossPredictions(standard, self.interval.folds, self.rows.weight)
+        return CrossPredictions(self.interval.folds, self.rows.weight)
 
 
 @dataclass(frozen=True)
@@ -606,7 +609,7 @@ def _scored(model: FittedModel, compact: Compact, rows: LabelledRows) -> FittedM
     """Calibrated and scored on rows that no network trained on."""
     if not len(rows):
         return model
-    return with_scores(model, Predictor(model).network(compact), rows)
+    return with_scores(model, Predictor(model).outputs(compact), rows)
 
 
 def _with_verdict(
@@ -653,7 +656,7 @@ def _with_intervals(
         rows, standard = held_out.rows, cross.predictions()
         if trees is not None and interval.folds is not None:
             standard = trees.cross_predictions(standard, interval.folds)
-        values = model.target.restore(standard)
+        values = Predictor(model).point(model.target.restore(standard))
     intervals = fit_intervals(rows.target, values, kind=interval.kind, sample_weight=rows.weight)
     return replace(model, intervals=intervals)
 
@@ -677,8 +680,7 @@ def _with_fold_intervals(
     )
     if trees is not None:
         values = trees.cross_predictions(values, np.repeat(np.arange(len(done)), sizes))
-    intervals = fit_intervals(
-        rows.target, model.target.restore(values), kind="cross", sample_weight=rows.weight
-    )
+    values = Predictor(model).point(model.target.restore(values))
+    intervals = fit_intervals(rows.target, values, kind="cross", sample_weight=rows.weight)
     message = f"cross-conformal: {len(rows):,} rows out of {len(done)} folds"
     return replace(model, intervals=intervals, card={**model.card, "intervals": message})

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tabwright.calibration.intervals import CrossPredictions
@@ -88,7 +90,10 @@ def train_members(
     seeds = member_seeds(settings.random_state, settings.n_members)
     compact, rows = training
     batch_size = settings.batch_size
-    modules = [new_network(settings, encoder.input_dim, targets.output_dim, seed) for seed in seeds]
+    modules = [
+        new_network(settings, encoder.input_dim, targets.output_dim, seed, targets.first_outputs)
+        for seed in seeds
+    ]
     if taught is None:
         objective = targets.on(rows, device)
     else:
@@ -150,7 +155,8 @@ def _taught_objective(
     """The objective over the training rows and those without a target behind them."""
     codes = None if targets.scale else rows.target
     weights = row_weights(codes, rows.weight, targets.class_weights, len(rows))
-    target, labels = rows.target, soft_targets.labels
+    target: NDArray[Any] = rows.target
+    labels: NDArray[Any] = soft_targets.labels
     labelled = None
     extra = soft_targets.extra_rows(augmented=candidates.augmented)
     if soft_targets.extra_labels is not None and extra.start < extra.stop:

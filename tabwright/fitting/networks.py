@@ -16,8 +16,17 @@ __all__ = ["member_arrays", "member_seeds", "new_network", "training_device"]
 _one_at_a_time = threading.Lock()
 
 
-def new_network(settings: FitSettings, input_dim: int, output_dim: int, seed: int) -> nn.Module:
-    """A fresh network; torch's own generator is left as it was."""
+def new_network(
+    settings: FitSettings,
+    input_dim: int,
+    output_dim: int,
+    seed: int,
+    first_outputs: np.ndarray | None = None,
+) -> nn.Module:
+    """A fresh network whose outputs begin about `first_outputs`, of shape (output_dim,), or 0.
+
+    torch's own generator is left as it was.
+    """
     width, depth, dropout = settings.hidden_dim, settings.num_hidden_layers, settings.dropout
     if width is None or depth is None or dropout is None:
         raise ValueError("settings must be resolved before training; call settings.resolved(...)")
@@ -31,9 +40,14 @@ def new_network(settings: FitSettings, input_dim: int, output_dim: int, seed: in
                 input_dim, output_dim, settings.training_mode, width, depth, dropout
             )
             # The process may have another default.
-            return module.float()
+            module = module.float()
         finally:
             torch.default_generator.set_state(before)
+    if first_outputs is not None:
+        *_, head = (layer for layer in module.modules() if isinstance(layer, nn.Linear))
+        with torch.no_grad():
+            head.bias.add_(torch.from_numpy(first_outputs))
+    return module
 
 
 def training_device(settings: FitSettings) -> torch.device:

@@ -16,9 +16,11 @@ from tabwright.calibration.intervals import CrossPredictions
 from tabwright.fitting.class_weights import ClassWeight, Prior, checked_prior, class_weights_of
 from tabwright.fitting.eval_metric import EvalMetric
 from tabwright.inference.target_scale import TargetScale
+from tabwright.regression import central_level, member_responses
 from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.objectives import Objective, row_weights
+from tabwright.training.regression_losses import RegressionLoss
 
 __all__ = ["Targets", "epoch_score"]
 
@@ -37,6 +39,23 @@ class Targets:
     prior: np.ndarray | None
     metric: EvalMetric | None = None
     classes: np.ndarray | None = None
+    regression: RegressionLoss | None = None
+
+    @classmethod
+    def of_values(
+        cls, scale: TargetScale, settings: FitSettings, metric: EvalMetric | None = None
+    ) -> Targets:
+        """Of a regression whose target is scaled so."""
+        objective, levels = settings.objective, settings.quantiles
+        return cls(
+            output_dim=len(levels) if objective == "quantile" else 1,
+            scale=scale,
+            class_prior=None,
+            class_weights=None,
+            prior=None,
+            metric=metric,
+            regression=None if objective == "squared_error" else RegressionLoss(objective, levels),
+        )
 
     @classmethod
     def of(
@@ -49,7 +68,9 @@ class Targets:
         metric: EvalMetric | None = None,
     ) -> Targets:
         if classes is None:
-            return cls(1, TargetScale.fit(rows.target, rows.weight), None, None, None, metric)
+            known = (settings.objective, settings.quantiles, rows.target, rows.weight)
+            scale = TargetScale.fit(rows.target, rows.weight).suited(*known)
+            return cls.of_values(scale, settings, metric)
         n_classes = len(classes)
         counts = np.bincount(rows.target, weights=rows.weight, minlength=n_classes)
         if settings.training_mode == "imbalance_aware":
@@ -65,6 +86,11 @@ class Targets:
             classes=classes,
         )
 
+    @property
+    def first_outputs(self) -> np.ndarray | None:
+        """What networks should put out before they have learned anything; None: about 0."""
+        return None if self.scale is None else self.scale.first_outputs()
+
     def on(self, rows: LabelledRows, device: torch.device) -> Objective:
         """The objective over a set of rows."""
         codes = None if self.scale else rows.target
@@ -75,6 +101,7 @@ class Targets:
             weights=None
             if weights is None
             else torch.from_numpy(weights.astype(np.float32)).to(device),
+            regression=self.regression,
         )
 
 
@@ -103,10 +130,12 @@ def epoch_score(
 
     def seen(outputs: Tensor) -> Tensor:
         if cross is not None:
-            own = None
-            if score is not None:
-                own = -np.stack([score(outputs, cross.elsewhere(k)) for k in range(cross.n_folds)])
-            cross.see(outputs[..., 0].double().cpu().numpy(), None if own is None else own.T)
+            if score is None:
+                chosen_by = cross.fold_losses(objective.row_losses(outputs).cpu().numpy())
+            else:
+                folds = range(cross.n_folds)
+                chosen_by = -np.stack([score(outputs, cross.elsewhere(k)) for k in folds], axis=1)
+            cross.see(_responses(outputs, settings), chosen_by)
         losses = loss(outputs)
         if score is None:
             return losses
@@ -114,6 +143,11 @@ def epoch_score(
         return torch.stack([losses.double().cpu(), scores], dim=1)
 
     return seen
+
+
+def _responses(outputs: Tensor, settings: FitSettings) -> np.ndarray:
+    """What members predict, in standard units: (n_members, n_rows), or with an axis of levels."""
+    return member_responses(outputs.double().cpu().numpy(), settings.objective)
 
 
 def _member_scores(
@@ -139,7 +173,9 @@ def _member_scores(
 
     def score(outputs: Tensor, index: np.ndarray) -> np.ndarray:
         if targets.scale is not None:
-            predictions = targets.scale.restore(outputs[..., 0].double().cpu().numpy())
+            predictions = targets.scale.restore(_responses(outputs, settings))
+            if predictions.ndim == 3:
+                predictions = predictions[..., central_level(settings.quantiles)]
         else:
             predictions = torch.softmax(outputs.double(), dim=-1).cpu().numpy()
         weight = None if rows.weight is None else rows.weight[index]

@@ -169,7 +169,7 @@ class FittedModel:
             "n_members": len(self.members),
             "encoder": encoder,
             "classes": classes,
-            "target": None if self.target is None else asdict(self.target),
+            "target": None if self.target is None else self.target.to_document(),
             "calibrator": calibrator,
             "decision": decision,
             "intervals": intervals,
@@ -209,7 +209,9 @@ class FittedModel:
         if _is_given(reader, "classes"):
             classes = _classes_from_state(reader.child("classes"), bag)
         if _is_given(reader, "target"):
-            target = _read_target(reader.child("target"))
+            target = TargetScale.from_document(
+                reader.child("target"), settings.objective, settings.quantiles
+            )
         if (classes is None) == (settings.task == "classification") or (target is None) == (
             settings.task == "regression"
         ):
@@ -218,7 +220,11 @@ class FittedModel:
                 "the file was not written by tabwright as it is"
             )
         n_classes = 1 if classes is None else len(classes)
-        _agree("architecture.output_dim", architecture.output_dim, n_classes, "the labels")
+        if settings.objective == "quantile":
+            n_levels = len(settings.quantiles)
+            _agree("architecture.output_dim", architecture.output_dim, n_levels, "the quantiles")
+        else:
+            _agree("architecture.output_dim", architecture.output_dim, n_classes, "the labels")
         if _is_given(reader, "calibrator"):
             calibrator = Calibrator.from_state(
                 reader.child("calibrator"), bag.scoped("calibrator."), n_classes=n_classes
@@ -340,17 +346,6 @@ def _read_class_vectors(
                 raise ArtifactError(f"tensor {name!r} must hold shares of 1; got {vector!r}")
             vectors[name] = vector
     return vectors
-
-
-def _read_target(document: Reader) -> TargetScale:
-    low = document.number("low")
-    high = document.number("high", low=low)
-    mean = document.number("mean", low=low, high=high)
-    scale = document.number("scale", low=0.0)
-    document.done()
-    if scale == 0:
-        raise document.fail("scale", "above 0")
-    return TargetScale(mean=mean, scale=scale, low=low, high=high)
 
 
 def _read_epoch(document: Reader) -> dict[str, float]:

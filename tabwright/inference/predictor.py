@@ -6,7 +6,7 @@ class prior, or the target's scale, behind them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from tabwright.calibration.calibrator import change_prior, prior_log_ratio
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.tree_ensemble import tree_features
+from tabwright.regression import central_level, member_responses
 
 if TYPE_CHECKING:
     import polars as pl
@@ -70,10 +71,46 @@ class Predictor:
         -------
         ndarray of shape (n, n_classes), or (n,) in regression, float64
             Probabilities, averaged over the members and the trees; in regression their mean in
-            the target's own units, clamped to the range of the training targets.
+            the target's own units, clamped to the range of the training targets (of quantiles,
+            the one nearest to the median).
         """
-        values = self.standardised(compact)
-        return values if self.model.target is None else self.model.target.restore(values)
+        outputs = self.outputs(compact)
+        return outputs if self.model.target is None else self.point(outputs)
+
+    def outputs(self, compact: Compact) -> FloatArray:
+        """What `network` gives, but of a model of quantiles a value for each level.
+
+        Parameters
+        ----------
+        compact : Compact
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), (n,) or (n, n_levels), float64
+        """
+        values, scale = self.standardised(compact), self.model.target
+        return values if scale is None else scale.restore(values)
+
+    def judged(self, compact: Compact) -> FloatArray:
+        """What scores judge: calibrated probabilities, values, or a value for each quantile level.
+
+        Parameters
+        ----------
+        compact : Compact
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), (n,) or (n, n_levels), float64
+        """
+        outputs = self.outputs(compact)
+        return self.calibrated(outputs) if self.model.target is None else outputs
+
+    def point(self, values: FloatArray) -> FloatArray:
+        """The value to predict for each row, of shape (n,), from values or quantiles."""
+        if values.ndim == 1:
+            return values
+        central: FloatArray = values[:, central_level(self.model.settings.quantiles)]
+        return central
 
     def standardised(self, compact: Compact) -> FloatArray:
         """What `network` gives, but that values are standardised, as the members are trained.
@@ -84,11 +121,16 @@ class Predictor:
 
         Returns
         -------
-        ndarray of shape (n, n_classes), or (n,) in regression, float64
+        ndarray of shape (n, n_classes), or in regression (n,), of quantiles (n, n_levels), float64
         """
         classifies, trees = self.model.classes is not None, self.model.trees
-        network = self._network
-        values = network.probabilities(compact) if classifies else network.values(compact)
+        network, objective = self._network, self.model.settings.objective
+        if classifies:
+            values = network.probabilities(compact)
+        elif objective in ("squared_error", "absolute_error"):
+            values = network.values(compact)
+        else:
+            values = member_responses(network.logits(compact), objective).mean(axis=0)
         if trees is None:
             return values
         return trees.mix(values, tree_features(self.model.encoder, compact))
@@ -172,6 +214,46 @@ class Predictor:
         if self.model.classes is not None:
             raise ValueError("predict_values needs a regression model; this is a classifier")
         return self._frame_outputs(frame)
+
+    def predict_quantiles(
+        self, frame: pl.DataFrame, levels: Sequence[float] | None = None
+    ) -> FloatArray:
+        """Quantiles of the target for the rows of a table; they never cross.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+            The columns of training, in any order.
+        levels : sequence of float, optional
+            Some of the levels that the model was fitted for; all of them by default.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_levels), float64
+            In the target's own units.
+
+        Raises
+        ------
+        TableError
+            If the columns are not those of training, or a cell does not fit its column.
+        ValueError
+            For a model of another objective, or a level that it was not fitted for.
+        """
+        settings = self.model.settings
+        if settings.objective != "quantile":
+            raise ValueError(
+                "predict_quantiles needs a model fitted with objective='quantile'; this one is a "
+                + ("classifier" if self.model.classes is not None else repr(settings.objective))
+            )
+        known = settings.quantiles
+        lacking = [level for level in levels or () if level not in known]
+        if lacking:
+            raise ValueError(
+                f"levels must be among those of the fit, {', '.join(map(str, known))}; got "
+                f"{lacking[0]!r}; fit with quantiles=... to have it"
+            )
+        values = self.judged(self.model.encoder.transform(frame, warns=self._warns))
+        return values if levels is None else values[:, [known.index(level) for level in levels]]
 
     def predict_interval(self, frame: pl.DataFrame, coverage: float = 0.9) -> FloatArray:
         """Intervals around the regression values of the rows of a table.

@@ -10,13 +10,14 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import (
     score_classification,
-    score_constant,
     score_decisions,
     score_regression,
 )
+from tabwright.regression import MEASURES
 from tabwright.tables import labels_to_codes, regression_target
 
 __all__ = [
+    "measure_of",
     "prediction_frame",
     "score_frame",
     "score_output",
@@ -24,6 +25,11 @@ __all__ = [
     "scores_of",
     "trivial_scores",
 ]
+
+
+def measure_of(model: FittedModel) -> str:
+    """The score, as `metrics` names it, of what the model was fitted for."""
+    return "log_loss" if model.classes is not None else MEASURES[model.settings.objective]
 
 
 def prediction_frame(
@@ -43,7 +49,8 @@ def prediction_frame(
     -------
     polars.DataFrame
         A column `prediction`, by the model's decision rule where it has one; in classification
-        also `probability_LABEL` for every label; with a coverage also `low` and `high`.
+        also `probability_LABEL` for every label; with a coverage also `low` and `high`; of a model
+        of quantiles also `quantile_LEVEL` for every level.
 
     Raises
     ------
@@ -51,12 +58,20 @@ def prediction_frame(
         If a coverage is asked for and the model has no intervals.
     """
     classes = predictor.model.classes
-    width = None if coverage is None else predictor.half_width(coverage)
     if classes is None:
-        values = predictor.predict_values(frame)
-        if width is None:
-            return pl.DataFrame({"prediction": values})
-        return pl.DataFrame({"prediction": values, "low": values - width, "high": values + width})
+        columns = {"prediction": predictor.predict_values(frame)}
+        if coverage is not None:
+            columns["low"], columns["high"] = predictor.predict_interval(frame, coverage).T
+        settings = predictor.model.settings
+        if settings.objective == "quantile":
+            quantiles = predictor.predict_quantiles(frame).T
+            columns |= {
+                f"quantile_{level:g}": values
+                for level, values in zip(settings.quantiles, quantiles, strict=True)
+            }
+        return pl.DataFrame(columns)
+    if coverage is not None:
+        predictor.half_width(coverage)
     proba = predictor.predict_proba(frame)
     # Gathered, so that a table without rows has the type of the labels too.
     labels = pl.Series("prediction", classes.tolist()).gather(predictor.decide(proba))
@@ -80,8 +95,8 @@ def score_output(
     model : FittedModel
     target : ndarray of shape (n_rows,)
         Class codes, int64, or values, float64.
-    output : ndarray of shape (n_rows, n_classes) or (n_rows,), float64
-        Probabilities, or values.
+    output : ndarray of shape (n_rows, n_classes), (n_rows,) or (n_rows, n_levels), float64
+        Probabilities, values, or quantiles.
     sample_weight : ndarray of shape (n_rows,), float64, optional
     predicted : ndarray of shape (n_rows,), int64, optional
         Codes of the labels to judge, where they are not those of the highest probability.
@@ -98,7 +113,14 @@ def score_output(
         if not sample_weight.any():
             return {}
     if model.classes is None:
-        return score_regression(target, output, sample_weight)
+        settings = model.settings
+        return score_regression(
+            target,
+            output,
+            sample_weight,
+            objective=settings.objective,
+            quantiles=settings.quantiles,
+        )
     return score_classification(target, output, sample_weight, predicted=predicted)
 
 
@@ -150,7 +172,8 @@ def score_rows(
     """
     model = predictor.model
     if model.classes is None:
-        return scores_of(rows, model, target, predictor.predict_values(frame), sample_weight)
+        values = predictor.judged(model.encoder.transform(frame))
+        return scores_of(rows, model, target, values, sample_weight)
     proba = predictor.predict_proba(frame)
     return scores_of(rows, model, target, proba, sample_weight, predictor.decide(proba))
 
@@ -188,7 +211,7 @@ def score_frame(
 def trivial_scores(
     model: FittedModel, target: np.ndarray, sample_weight: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Scores of answering every row with the training rows' class shares, or their mean.
+    """Scores of the best constant answer: class shares, or mean, median or quantiles in training.
 
     Parameters
     ----------
@@ -204,7 +227,10 @@ def trivial_scores(
         If a classifier does not hold its class prior.
     """
     if model.target is not None:
-        return score_constant(target, model.target.mean, sample_weight)
+        constant = np.broadcast_to(
+            model.target.constant, (len(target), *np.shape(model.target.constant))
+        )
+        return score_output(model, target, constant, sample_weight)
     if model.class_prior is None:
         raise ValueError("a classifier must hold its class prior; fit it with fit_table")
     proba = np.tile(model.class_prior, (len(target), 1))

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tabwright.regression import (
+    RegressionObjective,
+    central_level,
+    has_log_link,
+    inverse_softplus,
+    weighted_quantiles,
+)
+
 if TYPE_CHECKING:
-    pass
+    from numpy.typing import NDArray
+
+    from tabwright.artifact.schema import Reader
+
+    FloatArray = NDArray[np.float64]
 
 __all__ = ["TargetScale"]
+
+# Quantiles of training targets that are equal begin this far apart, in standard units.
+_LEAST_GAP = 1e-2
 
 
 @dataclass(frozen=True)
@@ -19,21 +36,31 @@ class TargetScale:
 
     Parameters
     ----------
-    mean, scale : float
-        Weighted mean and standard deviation over the training rows; a constant target has scale 1.
+    mean : float
+        What a constant prediction would be: the weighted mean over the training rows, with
+        absolute error their median, with quantiles the one nearest to the median.
+    scale : float
+        The weighted standard deviation; with absolute error and quantiles its like from absolute
+        deviations; with a logarithmic link the mean. A constant target has scale 1.
     low, high : float
         Range of the target over the training rows; predictions are clamped to it, as RealMLP does
         (Holzmüller, Grinsztajn, Steinwart, "Better by Default", 2024, appendix A).
+    quantiles : tuple of float
+        Those of the training rows, where quantiles are predicted.
+    log_link : bool
+        Whether networks put out logarithms: the target is then scaled and not moved.
     """
 
     mean: float
     scale: float
     low: float
     high: float
+    quantiles: tuple[float, ...] = ()
+    log_link: bool = False
 
     @classmethod
-    def fit(cls, target: np.ndarray, sample_weight: np.ndarray | None = None) -> TargetScale:
-        """Fit on training targets of shape (n_rows,), float64."""
+    def fit(cls, target: FloatArray, sample_weight: FloatArray | None = None) -> TargetScale:
+        """Fit on training targets of shape (n_rows,), for squared error."""
         low, high = float(target.min()), float(target.max())
         # Centred and scaled by the range first, so that the square of 1e300 does not overflow.
         span = (high / 2 - low / 2) or 1.0
@@ -48,12 +75,97 @@ class TargetScale:
             high=high,
         )
 
-    def standardise(self, target: np.ndarray) -> np.ndarray:
-        """Target in standard units, float32 of shape (n_rows, 1)."""
-        unit = target / self.scale - self.mean / self.scale
-        limit = float(np.finfo(np.float32).max)
-        return np.clip(unit, -limit, limit).astype(np.float32)[:, None]
+    def suited(
+        self,
+        objective: RegressionObjective,
+        levels: Sequence[float],
+        target: FloatArray,
+        sample_weight: FloatArray | None,
+    ) -> TargetScale:
+        """The scale for another objective.
 
-    def restore(self, output: np.ndarray) -> np.ndarray:
-        """Network outputs, float64 of shape (n_rows,), in the target's own units, clamped."""
-        return np.clip(output * self.scale + self.mean, self.low, self.high)
+        Parameters
+        ----------
+        objective : RegressionObjective
+        levels : sequence of float
+            Of quantiles.
+        target : ndarray of shape (n_rows,), float64
+            Training targets, or a sample of them: medians and quantiles are of these.
+        sample_weight : ndarray of shape (n_rows,), float64, or None
+        """
+        if objective == "squared_error":
+            return self
+        if has_log_link(objective):
+            return replace(self, scale=self.mean if self.mean > 0 else 1.0, log_link=True)
+        median = weighted_quantiles(target, (0.5,), sample_weight)[0]
+        deviation = np.average(np.abs(target - median), weights=sample_weight)
+        # Of a normal target this is its standard deviation.
+        scale = float(deviation) * math.sqrt(math.pi / 2)
+        scale = scale if math.isfinite(scale) and scale > 0 else self.scale
+        if objective == "absolute_error":
+            return replace(self, mean=median, scale=scale)
+        quantiles = weighted_quantiles(target, levels, sample_weight)
+        return replace(
+            self, mean=quantiles[central_level(levels)], scale=scale, quantiles=quantiles
+        )
+
+    @property
+    def constant(self) -> FloatArray | float:
+        """The best prediction that is the same for every row: a value, or one for each level."""
+        return np.array(self.quantiles) if self.quantiles else self.mean
+
+    def first_outputs(self) -> FloatArray | None:
+        """What networks should put out before they have learned anything; None: about 0."""
+        if not self.quantiles:
+            return None
+        standard = (np.array(self.quantiles) - self.mean) / self.scale
+        gaps = np.maximum(np.diff(standard), _LEAST_GAP)
+        return np.array([standard[0], *(inverse_softplus(float(gap)) for gap in gaps)])
+
+    def standardise(self, target: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Target in standard units, float32 of shape (n_rows, 1)."""
+        unit = target / self.scale
+        if not self.log_link:
+            unit = unit - self.mean / self.scale
+        limit = float(np.finfo(np.float32).max)
+        standard: NDArray[np.float32] = np.clip(unit, -limit, limit).astype(np.float32)[:, None]
+        return standard
+
+    def restore(self, output: FloatArray) -> FloatArray:
+        """Values in standard units, of any shape, in the target's own units, clamped."""
+        values = output * self.scale
+        if not self.log_link:
+            values = values + self.mean
+        return np.clip(values, self.low, self.high)
+
+    def to_document(self) -> dict[str, Any]:
+        """What `from_document` reads."""
+        document: dict[str, Any] = {
+            name: getattr(self, name) for name in ("mean", "scale", "low", "high")
+        }
+        return document | ({"quantiles": list(self.quantiles)} if self.quantiles else {})
+
+    @classmethod
+    def from_document(
+        cls, document: Reader, objective: RegressionObjective, levels: Sequence[float]
+    ) -> TargetScale:
+        """Read the scale of a saved model.
+
+        Raises
+        ------
+        ArtifactError
+            Unknown keys, values out of range, or not as many quantiles as levels.
+        """
+        low = document.number("low")
+        high = document.number("high", low=low)
+        mean = document.number("mean", low=low, high=high)
+        scale = document.number("scale", low=0.0)
+        quantiles: tuple[float, ...] = ()
+        if objective == "quantile":
+            quantiles = tuple(document.numbers("quantiles", length=len(levels), low=low, high=high))
+        document.done()
+        if scale == 0:
+            raise document.fail("scale", "above 0")
+        if list(quantiles) != sorted(quantiles):
+            raise document.fail("quantiles", "in rising order")
+        return cls(mean, scale, low, high, quantiles, log_link=has_log_link(objective))

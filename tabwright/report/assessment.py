@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -26,9 +27,11 @@ from tabwright.metrics import (
     score_decisions,
     score_regression,
 )
+from tabwright.regression import row_losses
 from tabwright.report.importance import Importance, permutation_importance
+from tabwright.settings import FitSettings
 
-__all__ = ["Assessment", "Gain", "Scored", "assess"]
+__all__ = ["Assessment", "Gain", "Scored", "assess", "constant_title"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -64,7 +67,7 @@ class Gain:
     Parameters
     ----------
     value : float
-        Log-loss in nats, or root mean squared error in the target's unit; above 0 is better.
+        In the score of what the model was fitted for; above 0 is better.
     low, high : float
         95 % interval of a paired bootstrap over the rows.
     """
@@ -157,18 +160,35 @@ def assess(
     n_classes = 1 if model.classes is None else len(model.classes)
     lowest, highest = _RESAMPLES
     n_resamples = int(np.clip(_RESAMPLED_CELLS // (len(target) * n_classes), lowest, highest))
-    output, losses = _losses(predictor, frame, target)
+    own_output = _Output.of(predictor, frame, target)
+    output, losses = own_output.values, own_output.losses
     predicted = output if model.classes is None else rule.apply(output)
     own = "Model" if model.settings.training_mode != "linear_glm_baseline" else "Model (linear)"
     positive = rule.positive
     scored = [
-        _scored(own, target, output, predicted, sample_weight, n_resamples, random_state, positive)
+        _scored(
+            own,
+            target,
+            own_output,
+            predicted,
+            sample_weight,
+            n_resamples,
+            random_state,
+            positive,
+            model.settings,
+        )
     ]
     gain = None
     if linear is not None:
-        other, other_losses = _losses(Predictor(linear), frame, target)
+        asked, theirs = model.settings, linear.settings
+        if (asked.objective, asked.quantiles) != (theirs.objective, theirs.quantiles):
+            raise ValueError(
+                f"the linear model must have the model's objective, {asked.objective!r} of "
+                f"quantiles {asked.quantiles}; got {theirs.objective!r} of {theirs.quantiles}"
+            )
+        other = _Output.of(Predictor(linear), frame, target)
         # By the model's rule: labels by another threshold could not be compared.
-        said = other if linear.classes is None else rule.apply(other)
+        said = other.values if linear.classes is None else rule.apply(other.values)
         scored.append(
             _scored(
                 "Linear baseline",
@@ -179,11 +199,11 @@ def assess(
                 n_resamples,
                 random_state,
                 positive,
+                theirs,
             )
         )
-        gain = _gain(
-            other_losses, losses, sample_weight, n_resamples, model.classes is None, random_state
-        )
+        squared = model.classes is None and asked.objective == "squared_error"
+        gain = _gain(other.own, own_output.own, sample_weight, n_resamples, squared, random_state)
     scored.append(_trivial(model, target, sample_weight))
     order = np.argsort(-losses, kind="stable")
     if sample_weight is not None:
@@ -210,33 +230,61 @@ def assess(
     )
 
 
-def _losses(
-    predictor: Predictor, frame: pl.DataFrame, target: np.ndarray
-) -> tuple[FloatArray, FloatArray]:
-    if predictor.model.classes is None:
-        values = predictor.predict_values(frame)
-        return values, np.abs(values - target)
-    proba = predictor.predict_proba(frame)
-    return proba, row_log_loss(target, proba)
+class _Output(NamedTuple):
+    """What a model says of the rows, and its losses.
+
+    Parameters
+    ----------
+    judged : ndarray
+        What scores judge: probabilities, values or quantiles.
+    values : ndarray of shape (n_rows, n_classes) or (n_rows,)
+        Probabilities, or the values to predict.
+    losses, own : ndarray of shape (n_rows,)
+        Log-loss or absolute error; and the loss that the model was fitted for.
+    """
+
+    judged: FloatArray
+    values: FloatArray
+    losses: FloatArray
+    own: FloatArray
+
+    @classmethod
+    def of(cls, predictor: Predictor, frame: pl.DataFrame, target: np.ndarray) -> _Output:
+        judged = predictor.judged(predictor.model.encoder.transform(frame))
+        if predictor.model.classes is not None:
+            losses = row_log_loss(target, judged)
+            return cls(judged, judged, losses, losses)
+        settings, values = predictor.model.settings, predictor.point(judged)
+        own = row_losses(settings.objective, target, judged, settings.quantiles)
+        return cls(judged, values, np.abs(values - target), own)
 
 
 def _scored(
     title: str,
     target: np.ndarray,
-    output: FloatArray,
+    said: _Output,
     predicted: np.ndarray,
     weight: FloatArray | None,
     n_resamples: int,
     random_state: int,
     positive: int,
+    settings: FitSettings,
 ) -> Scored:
     """Scores and intervals; those that people ask for first come first."""
-    if output.ndim == 1:
+    output = said.judged
+    if settings.task == "regression":
+        objective, quantiles = settings.objective, settings.quantiles
         return Scored(
             title,
-            score_regression(target, output, weight),
+            score_regression(target, output, weight, objective=objective, quantiles=quantiles),
             regression_intervals(
-                target, output, weight, n_resamples=n_resamples, random_state=random_state
+                target,
+                output,
+                weight,
+                objective=objective,
+                quantiles=quantiles,
+                n_resamples=n_resamples,
+                random_state=random_state,
             ),
         )
     scores = score_classification(target, output, weight, predicted=predicted)
@@ -266,9 +314,15 @@ def _place(name: str) -> int:
     return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
+def constant_title(model: FittedModel) -> str:
+    """What the best constant prediction of a regression is of the training targets."""
+    titles: dict[str, str] = {"absolute_error": "median", "quantile": "quantiles"}
+    return titles.get(model.settings.objective, "mean")
+
+
 def _trivial(model: FittedModel, target: np.ndarray, weight: FloatArray | None) -> Scored:
     """The training rows' class shares or mean target for every row."""
-    title = "Training mean" if model.classes is None else "Class shares"
+    title = "Class shares" if model.classes is not None else f"Training {constant_title(model)}"
     return Scored(title, trivial_scores(model, target, weight), {})
 
 
@@ -281,8 +335,6 @@ def _gain(
     random_state: int,
 ) -> Gain:
     pair = np.column_stack([theirs, ours])
-    if squared:
-        pair = pair**2
     base = np.ones(len(pair)) if weight is None else weight
     rng = np.random.default_rng(random_state)
 

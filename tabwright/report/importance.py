@@ -22,6 +22,7 @@ from tabwright.explanation.columns import compact_columns
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import row_log_loss
+from tabwright.regression import row_losses
 
 __all__ = ["Importance", "permutation_importance"]
 
@@ -39,8 +40,8 @@ class Importance:
     names : tuple of str
         Columns that were shuffled, the most important first.
     mean, deviation : ndarray of shape (k,), float64
-        Rise of the loss over the shuffles: log-loss in nats, or root mean squared error in the
-        target's unit.
+        Rise of the loss over the shuffles: log-loss in nats, or what the objective of a
+        regression is judged by (`regression.MEASURES`).
     n_rows : int
         Rows it was measured on.
     n_repeats : int
@@ -174,8 +175,10 @@ def _by_slope(model: FittedModel, compact: Compact, places: list[int]) -> list[i
 
 
 def _loss(predictor: Predictor, compact: Compact, target: np.ndarray, weight: FloatArray) -> float:
-    output = predictor.network(compact)
-    if predictor.model.classes is None:
-        return float(np.sqrt(np.average((output - target) ** 2, weights=weight)))
-    losses = row_log_loss(cast("NDArray[np.integer]", target), predictor.calibrated(output))
-    return float(np.average(losses, weights=weight))
+    output, settings = predictor.judged(compact), predictor.model.settings
+    if predictor.model.classes is not None:
+        losses = row_log_loss(cast("NDArray[np.integer]", target), output)
+        return float(np.average(losses, weights=weight))
+    losses = row_losses(settings.objective, target, output, settings.quantiles)
+    mean = float(np.average(losses, weights=weight))
+    return mean**0.5 if settings.objective == "squared_error" else mean

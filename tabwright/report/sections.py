@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tabwright.inference.fitted_model import FittedModel, member_modules
-from tabwright.report.assessment import Assessment
+from tabwright.inference.scoring import measure_of
+from tabwright.regression import RegressionObjective, has_log_link
+from tabwright.report.assessment import Assessment, constant_title
 from tabwright.report.column_treatment import ColumnTreatment, column_treatments
 from tabwright.report.markup import Node, element, number, percent, short, table
 from tabwright.report.page import Section, chart, facts, more
@@ -49,6 +51,14 @@ _STOPPED = {
     "non-finite": "the loss was no longer a number; the best epochs before were kept",
 }
 
+_TRAINED_ON: dict[RegressionObjective, str] = {
+    "squared_error": "squared error",
+    "absolute_error": "absolute error",
+    "quantile": "pinball loss",
+    "poisson": "Poisson deviance",
+    "gamma": "gamma deviance",
+}
+
 # Title, what it is, and whether more is better.
 METRICS: dict[str, tuple[str, str, bool]] = {
     "log_loss": ("Log-loss", "mean negative log of the true class's probability, in nats", False),
@@ -67,12 +77,19 @@ METRICS: dict[str, tuple[str, str, bool]] = {
     "rmse": ("RMSE", "root mean squared error, in the target's unit", False),
     "mae": ("MAE", "mean absolute error, in the target's unit", False),
     "r2": ("R²", "share of the target's variance explained", True),
+    "pinball": ("Pinball loss", "of the quantiles, mean over the levels", False),
+    "poisson_deviance": ("Poisson deviance", "mean over the rows", False),
+    "gamma_deviance": ("Gamma deviance", "mean over the rows", False),
+    "d2": ("D²", "share by which the loss is below the best constant's", True),
 }
 
 
 def loss_unit(model: FittedModel) -> str:
     """What the losses of rows and of shuffled columns are measured in."""
-    return "RMSE in the target's unit" if model.classes is None else "log-loss in nats"
+    title = METRICS[measure_of(model)][0]
+    if model.classes is not None:
+        return "log-loss in nats"
+    return title if has_log_link(model.settings.objective) else f"{title} in the target's unit"
 
 
 def scores_section(model: FittedModel, found: Assessment) -> Section:
@@ -105,7 +122,8 @@ def scores_section(model: FittedModel, found: Assessment) -> Section:
         element(
             "p",
             f"The last column answers every row with the training rows' "
-            f"{'mean' if model.classes is None else 'class shares'}: what a model must beat. ",
+            f"{constant_title(model) if model.classes is None else 'class shares'}: what a model "
+            "must beat. ",
             None
             if found.gain is None
             else "The linear baseline was fitted on the same training rows. ",
@@ -126,7 +144,7 @@ def _gain_sentence(model: FittedModel, found: Assessment) -> Node:
     gain = found.gain
     if gain is None:
         return None
-    name = "RMSE" if model.classes is None else "log-loss"
+    name = METRICS[measure_of(model)][0] if model.classes is None else "log-loss"
     span = f" (95 % interval {number(gain.low)} to {number(gain.high)}, the same rows for both)"
     if gain.low > 0:
         return [
@@ -272,7 +290,7 @@ def _labels(model: FittedModel) -> Node:
 
 def training_section(model: FittedModel) -> Section:
     """Learning curves and how training ended."""
-    unit = "squared error of the standardised target"
+    unit = f"{_TRAINED_ON[model.settings.objective]} of the standardised target"
     if model.classes is not None:
         weighted = model.class_weights is not None
         unit = f"{'class-weighted ' if weighted else ''}log-loss in nats"

@@ -16,6 +16,7 @@ import polars as pl
 
 from tabwright.artifact.atomic_write import check_writable, write_atomically
 from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.scoring import measure_of
 from tabwright.report.assessment import Assessment, assess
 from tabwright.report.markup import Node, element, number, percent
 from tabwright.report.page import Section, page, tiles
@@ -238,12 +239,15 @@ def _cut(text: str) -> str:
 def _summary(model: FittedModel, found: Assessment) -> list[Node]:
     own, trivial = found.scored[0], found.scored[-1]
     entries = []
-    for name in _TILES["two classes" if "f1" in own.scores else model.settings.task]:
+    tiles_of = _TILES["two classes" if "f1" in own.scores else model.settings.task]
+    if model.settings.objective != "squared_error":
+        tiles_of = (measure_of(model), "d2", "mae")
+    for name in dict.fromkeys(tiles_of):
         if name in own.scores:
             low, high = own.intervals.get(name, (np.nan, np.nan))
             interval = f"95 %: {number(low, 3)} to {number(high, 3)}"
             entries.append((METRICS[name][0], number(own.scores[name], 3), interval))
-    key = "rmse" if model.classes is None else "log_loss"
+    key = measure_of(model)
     mine, base = own.scores[key], trivial.scores[key]
     sentences = []
     if base > 0:

@@ -22,6 +22,7 @@ from tabwright.streaming.spool import Blocks
 from tabwright.training.batches import Batch, Inputs, batch_bounds, stream_seed
 from tabwright.training.engine.dropout import Part
 from tabwright.training.objectives import Objective, row_weights
+from tabwright.training.regression_losses import RegressionLoss
 
 __all__ = ["Goal", "StreamedHeldOut", "StreamedRows"]
 
@@ -44,6 +45,8 @@ class Goal:
     mean_weight : float
         Mean of the training rows' weights, class weights included.
     device : torch.device
+    regression : RegressionLoss or None
+        The loss of a regression; None: squared error.
     """
 
     encoder: TableEncoder
@@ -51,6 +54,7 @@ class Goal:
     class_weights: NDArray[np.float64] | None
     mean_weight: float
     device: torch.device
+    regression: RegressionLoss | None = None
 
     def inputs(self, records: NDArray[Any], hide_rate: float = 0.0) -> Inputs:
         """Network inputs of records."""
@@ -78,6 +82,7 @@ class Goal:
             if weights is None
             else torch.from_numpy(weights.astype(np.float32)).to(self.device),
             mean_weight=self.mean_weight,
+            regression=self.regression,
         )
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tabwright.errors import TableError
 from tabwright.inference.target_scale import TargetScale
+from tabwright.regression import RegressionObjective, check_target
 from tabwright.settings import Task
 from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
 from tabwright.tables.cells import is_missing
@@ -256,6 +257,7 @@ def scan_table(
     wanted: Callable[[int, int], bool] | None = None,
     gather: Callable[[bytes], list[bytes]] | None = None,
     limits: dict[Place, int] | None = None,
+    objective: RegressionObjective = "squared_error",
 ) -> Scan:
     """Read the table once.
 
@@ -272,6 +274,8 @@ def scan_table(
         Gives what every worker has found, for what this one has.
     limits : dict of str to int, optional
         At most so many rows of each sample; `SAMPLE_LIMITS` by default.
+    objective : RegressionObjective
+        Whose rule the target must keep, where the task is regression.
 
     Returns
     -------
@@ -281,6 +285,8 @@ def scan_table(
     ------
     TableError
         If a column or the target is not what it should be, or there are no rows to train on.
+    ValueError
+        If the objective cannot have a target, such as a negative count.
     """
     columns.check(table.dtypes)
     limits = limits or SAMPLE_LIMITS
@@ -296,6 +302,9 @@ def scan_table(
         keep, weight = rows_to_use(chunk, columns)
         masks = {place: mask & keep for place, mask in places.masks(chunk).items()}
         tally.n_left_out += int((~keep).sum())
+        if task == "regression":
+            known = regression_target(chunk.frame[columns.target].filter(pl.Series(keep)))
+            check_target(objective, known, where=" in one part of the table")
         tally.add(_tally_of(chunk, columns, masks, weight, keep, task))
         keyed = chunk.frame.with_columns(
             pl.Series(_HASH, places.row_hashes(chunk, "sample")),

@@ -20,6 +20,7 @@ from tabwright.training.engine.compiled_kernels import (
     CompiledCrossEntropy,
     has_compiled_kernels,
 )
+from tabwright.training.regression_losses import RegressionLoss
 
 __all__ = ["Objective", "class_weight_vector", "row_weights"]
 
@@ -112,6 +113,8 @@ class Objective:
     labelled : Tensor of shape (n_rows,), bool, or None
         Which rows have a target of their own; the others learn from the soft part alone,
         whatever the teacher's weight. None: all have one.
+    regression : RegressionLoss, optional
+        The loss of a regression; None: squared error. Not with soft targets.
     is_compiled : bool, optional
         Compute gradients by compiled kernels where there is one for them: for logits in float32
         on a CPU and hard class codes. None: where the extension is built.
@@ -125,6 +128,7 @@ class Objective:
     labelled: Tensor | None = None
     mean_weight: float | None = None
     is_compiled: bool | None = None
+    regression: RegressionLoss | None = None
     _compiled: CompiledCrossEntropy | None = field(init=False, repr=False)
     _shares: Tensor = field(init=False, repr=False)
     _temperatures: Tensor = field(init=False, repr=False)
@@ -250,6 +254,8 @@ class Objective:
         self, logits: Tensor, rows: Tensor, members: slice
     ) -> tuple[Tensor, Tensor]:
         targets = self.targets.index_select(0, rows)
+        if self.regression is not None:
+            return self.regression(logits, targets)
         soft = share = None
         if self._soft is not None:
             soft = self._soft.index_select(0, rows)
@@ -333,8 +339,8 @@ class Objective:
         self._row_count = 0
         return mean
 
-    def loss(self, logits: Tensor) -> Tensor:
-        """Weighted mean loss on the hard targets of all rows, per member, in float64.
+    def row_losses(self, logits: Tensor) -> Tensor:
+        """Loss on the hard target of every row, float64 of shape (n_members, n_rows).
 
         Parameters
         ----------
@@ -342,15 +348,28 @@ class Objective:
 
         Returns
         -------
-        Tensor of shape (n_members,), float64
-            Cross-entropy in nats, or squared error in standardised units.
+        Tensor of shape (n_members, n_rows), float64
+            Cross-entropy in nats, or the loss of the regression in standardised units.
         """
         logits = logits.double()
         if self.is_classification:
             index = self.targets.expand(logits.shape[0], -1).unsqueeze(-1)
-            losses = -functional.log_softmax(logits, dim=-1).gather(-1, index).squeeze(-1)
-        else:
-            losses = (logits - self.targets.double()).squeeze(-1).square()
+            return -functional.log_softmax(logits, dim=-1).gather(-1, index).squeeze(-1)
+        if self.regression is not None:
+            return self.regression(logits, self.targets.double())[0]
+        return (logits - self.targets.double()).squeeze(-1).square()
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """Weighted mean of `row_losses` per member, float64 of shape (n_members,).
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n_members, n_rows, output_dim)
+        """
+        return self.mean(self.row_losses(logits))
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """Weighted mean over the rows of losses of shape (n_members, n_rows), float64."""
         if self.weights is None:
             return losses.mean(1)
         return losses @ self.weights.double() / self.weights.double().sum()

@@ -25,7 +25,8 @@ from tabwright.errors import install_command
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import score_classification, score_regression
-from tabwright.settings import Task, modes_for
+from tabwright.regression import MEASURES, RegressionObjective, check_target
+from tabwright.settings import FitSettings, Task, modes_for
 from tabwright.splits import fold_rows, forward_folds, splits_within
 from tabwright.tables.labelled import (
     TableRequest,
@@ -51,7 +52,7 @@ _METRICS: Final[dict[Task, tuple[str, ...]]] = {
     "regression": ("rmse", "mae", "r2"),
 }
 _HIGHER_IS_BETTER: Final = frozenset(
-    ("accuracy", "balanced_accuracy", "auc", "average_precision", "r2")
+    ("accuracy", "balanced_accuracy", "auc", "average_precision", "r2", "d2")
 )
 _LIKELY = 0.9
 # A model must be so many times smaller to be worth a word.
@@ -72,7 +73,8 @@ class CompareRequest:
         Whether tree ensembles stand beside them: scikit-learn's, and LightGBM and CatBoost where
         they are installed.
     metric : str or None
-        The metric that judges; None: log-loss, or RMSE.
+        The metric that judges; None: log-loss, or what the objective of a regression is judged
+        by, RMSE for squared error.
     n_folds : int
         At least 2.
     n_repeats : int
@@ -115,7 +117,10 @@ class CompareRequest:
         if self.n_threads is not None and self.n_threads < 1:
             raise ValueError(f"the number of threads must be at least 1; got {self.n_threads}")
         tasks: tuple[Task, ...] = ("classification", "regression")
-        known = {metric for task in tasks for metric in _METRICS[task]}
+        known = {metric for task in tasks for metric in _METRICS[task]} | {
+            *MEASURES.values(),
+            "d2",
+        }
         if self.metric is not None and self.metric not in known:
             raise ValueError(
                 f"the metric must be one of {', '.join(sorted(known))}; got {self.metric!r}"
@@ -123,10 +128,31 @@ class CompareRequest:
         doubled = [mode for k, mode in enumerate(self.modes) if mode in self.modes[:k]]
         if doubled:
             raise ValueError(f"a mode is compared once; got {doubled[0]!r} twice")
-        for mode in self.modes or modes_for("classification"):
-            self.settings_of(mode, "classification")
+        if self.objective == "squared_error":
+            for mode in self.modes or modes_for("classification"):
+                self.settings_of(mode, "classification")
+        for mode in self.modes if self.objective != "squared_error" else ():
+            self.settings_of(mode, "regression")
 
-    def settings_of(self, mode: str, task: Task) -> Any:
+    @property
+    def objective(self) -> RegressionObjective:
+        """What regressions are fitted for."""
+        objective: RegressionObjective = self.settings.get("objective", FitSettings.objective)
+        return objective
+
+    def modes_of(self, task: Task) -> tuple[str, ...]:
+        """The modes to compare: those asked for, or all that fit the task and the objective."""
+        if self.modes or self.objective == "squared_error":
+            return self.modes or modes_for(task)
+        return tuple(mode for mode in modes_for(task) if mode != "tree_teacher_distillation")
+
+    def metrics_of(self, task: Task) -> tuple[str, ...]:
+        """The metrics of a task, the one that judges by default first."""
+        if task == "classification" or self.objective == "squared_error":
+            return _METRICS[task]
+        return tuple(dict.fromkeys((MEASURES[self.objective], "d2", *_METRICS[task])))
+
+    def settings_of(self, mode: str, task: Task) -> FitSettings:
         """`FitSettings` of a mode."""
         values = {**self.settings, "training_mode": mode}
         return fit_settings(values, task=task, random_state=self.random_state)
@@ -260,15 +286,24 @@ def run_comparison(
     table = read_training_table(request.table, say)
     for name in revealing_columns(table):
         say(f"warning: {warning_of_revealing(name, request.table.columns.target)}")
-    metrics = _METRICS[table.task]
+    metrics = request.metrics_of(table.task)
+    if table.task == "regression":
+        check_target(request.objective, table.rows.target)
     metric = request.metric or metrics[0]
     if metric not in metrics:
         raise ValueError(
             f"the metric of a {table.task} task must be one of {', '.join(metrics)}; got {metric!r}"
         )
-    modes = request.modes or modes_for(table.task)
+    modes = request.modes_of(table.task)
     candidates: dict[str, _Fit] = {mode: _mode(request, mode, table.task) for mode in modes}
-    references = _references(say) if request.references else ()
+    references: tuple[TeacherKind, ...] = ()
+    if request.references and request.objective == "squared_error":
+        references = _references(say)
+    elif request.references:
+        say(
+            f"no tree ensembles stand beside: they are fitted for squared error, not for "
+            f"{request.objective}"
+        )
     for kind in references:
         candidates[kind] = _reference(kind, request)
     if len(candidates) < 2:
@@ -289,7 +324,8 @@ def run_comparison(
                 inner = splits_within(folds, train_index) or None
             for name, fit in candidates.items():
                 told(0, f"fold {number} of {len(folds)}, {name}")
-                results[name].append(_judge(partial(fit, inner=inner), train, test, metrics))
+                fitting = partial(fit, inner=inner)
+                results[name].append(_judge(fitting, train, test, metrics, request))
                 told(1)
     scored = tuple(
         _candidate(name, name in references, of_folds, metrics)
@@ -328,9 +364,7 @@ class _FittedMode:
         return len(pack(*self.predictor.model.to_artifact()))
 
     def predict(self, frame: pl.DataFrame) -> np.ndarray:
-        if self.predictor.model.classes is None:
-            return self.predictor.predict_values(frame)
-        return self.predictor.predict_proba(frame)
+        return self.predictor.judged(self.predictor.model.encoder.transform(frame))
 
 
 def _mode(request: CompareRequest, mode: str, task: Task) -> _Fit:
@@ -433,14 +467,19 @@ def _judge(
     train: TrainingTable,
     test: TrainingTable,
     metrics: Sequence[str],
+    request: CompareRequest,
 ) -> _FoldResult:
     started = time.perf_counter()
     fitted = fit(train)
     fitted_at = time.perf_counter()
     output = fitted.predict(test.rows.frame)
     seconds = time.perf_counter() - fitted_at
-    score = score_regression if test.classes is None else score_classification
-    scores = score(test.rows.target, output, test.rows.weight)
+    judged = (test.rows.target, output, test.rows.weight)
+    if test.classes is None:
+        quantiles = request.settings.get("quantiles", FitSettings.quantiles)
+        scores = score_regression(*judged, objective=request.objective, quantiles=quantiles)
+    else:
+        scores = score_classification(*judged)
     return _FoldResult(
         scores={name: scores[name] for name in metrics if name in scores},
         fit_seconds=fitted_at - started,

@@ -430,8 +430,7 @@ def score_table(
             continue
         with batch.in_place() as features:
             compact = model.encoder.transform(features.filter(known), warns=True)
-        output = predictor.network(compact)
-        outputs.append(output if model.classes is None else predictor.calibrated(output))
+        outputs.append(predictor.judged(compact))
         seen.add(compact)
         targets.append(column.filter(known))
         if weight is not None:
@@ -449,7 +448,13 @@ def score_table(
     if model.classes is None:
         true, decided = regression_target(known_target), None
         if intervals:
-            bounds = regression_intervals(true, output, mass)
+            bounds = regression_intervals(
+                true,
+                output,
+                mass,
+                objective=model.settings.objective,
+                quantiles=model.settings.quantiles,
+            )
     else:
         true = labels_to_codes(known_target, model.classes, where=f"the column {target!r}")
         decided = predictor.decide(output)

@@ -153,9 +153,10 @@ def test_no_rows_to_take_residuals_from_is_said() -> None:
 def _crossed(target: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     rng = np.random.default_rng(0)
     folds = np.arange(12) % 3
-    cross = CrossPredictions(target, folds, weight)
+    cross = CrossPredictions(folds, weight)
     for _ in range(8):
-        cross.see(rng.normal(size=(2, 12)))
+        values = rng.normal(size=(2, 12))
+        cross.see(values, cross.fold_losses((values - target) ** 2))
     return cross.predictions()
 
 
@@ -171,14 +172,24 @@ def test_crossed_predictions_do_not_look_at_their_own_rows() -> None:
 
 
 def test_crossed_predictions_are_those_of_the_best_epoch_elsewhere() -> None:
-    target, folds = np.zeros(4), np.array([0, 0, 1, 1])
-    cross = CrossPredictions(target, folds)
+    folds = np.array([0, 0, 1, 1])
+    cross = CrossPredictions(folds)
     for outputs in ([[1.0, 1, 5, 5]], [[6.0, 6, 2, 2]], [[7.0, 7, 7, 7]]):
-        cross.see(np.array(outputs))
+        cross.see(np.array(outputs), cross.fold_losses(np.array(outputs)))
     # Fold 0 is predicted by the epoch that fold 1 likes best, the second, and the other way.
     assert cross.predictions().tolist() == [6.0, 6.0, 5.0, 5.0]
     with pytest.raises(ValueError, match="no epoch was seen"):
-        CrossPredictions(target, folds).predictions()
+        CrossPredictions(folds).predictions()
+
+
+def test_crossed_quantiles_are_kept_together() -> None:
+    folds = np.array([0, 0, 1])
+    cross = CrossPredictions(folds)
+    early, late = np.arange(6.0).reshape(1, 3, 2), np.arange(6.0, 12.0).reshape(1, 3, 2)
+    cross.see(early, cross.fold_losses(np.array([[0.0, 0.0, 9.0]])))
+    cross.see(late, cross.fold_losses(np.array([[5.0, 5.0, 1.0]])))
+    # Fold 0 goes by the loss of fold 1, which the second epoch lowers, and the other way.
+    assert cross.predictions().tolist() == [[6.0, 7.0], [8.0, 9.0], [4.0, 5.0]]
 
 
 def test_weights_choose_the_crossed_epoch() -> None:

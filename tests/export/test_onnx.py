@@ -281,7 +281,7 @@ def test_values_may_differ_as_far_as_sums_cancel_in_float32() -> None:
         wide = replace(own, target=replace(own.target, low=-1e6, high=1e6))
         predictor = Predictor(wide)
         found = predictor.predict_values(frame) + error * own.target.scale
-        _, rounding = onnx_parity._value_differences(predictor, frame, found)
+        _, rounding = onnx_parity._value_differences(predictor, frame, [found])
         assert rounding.tolist() == [explained]
 
 

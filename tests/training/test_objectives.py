@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ai.ml.frameworks.pytorch.models import compute_class_weights
+from tabwright.regression import RegressionObjective, member_responses, row_losses
 from tabwright.training.objectives import Objective, class_weight_vector, row_weights
+from tabwright.training.regression_losses import RegressionLoss
 
 N_ROWS, N_CLASSES, N_MEMBERS = 12, 4, 3
 
@@ -71,6 +73,38 @@ def test_gradient_is_that_of_autograd(kind: str, weighted: bool) -> None:
     total = torch.stack([loss(z, objective.targets[rows]) for z in logits]).sum()
     (expected,) = torch.autograd.grad(total, logits)
     torch.testing.assert_close(objective.gradient(logits.detach().clone(), rows), expected)
+
+
+@pytest.mark.parametrize("objective", ["absolute_error", "quantile", "poisson", "gamma"])
+def test_regression_losses_are_those_of_rows_and_their_gradient_is_autograds(
+    objective: RegressionObjective,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    levels = (0.1, 0.4, 0.9)
+    targets = torch.rand(N_ROWS, 1, generator=generator, dtype=torch.float64) * 3 + 0.1
+    if objective == "poisson":
+        targets = targets.floor()
+    loss = RegressionLoss(objective, levels)
+    width = 3 if objective == "quantile" else 1
+    outputs = torch.randn(N_MEMBERS, N_ROWS, width, generator=generator, dtype=torch.float64)
+    losses, gradient = loss(outputs.requires_grad_(), targets)
+    (expected,) = torch.autograd.grad(losses.sum(), outputs)
+    torch.testing.assert_close(gradient.detach(), expected)
+    said = member_responses(outputs.detach().numpy(), objective)
+    for member in range(N_MEMBERS):
+        rows = row_losses(objective, targets[:, 0].numpy(), said[member], levels)
+        np.testing.assert_allclose(losses[member].detach().numpy(), rows, rtol=1e-9, atol=1e-12)
+    # The whole objective: with weights, of a batch.
+    weights = torch.rand(N_ROWS, generator=generator, dtype=torch.float64)
+    own = Objective(targets, weights, regression=loss)
+    batch = torch.tensor([0, 3, 4, 7])
+    some = outputs.detach()[:, batch]
+    found = own.gradient(some.clone(), batch)
+    share = (weights / weights.mean())[batch][None, :, None] / len(batch)
+    torch.testing.assert_close(found, expected[:, batch] * share)
+    torch.testing.assert_close(
+        own.loss(outputs.detach()), losses.detach() @ weights / weights.sum()
+    )
 
 
 def test_running_loss_is_the_mean_over_all_batches() -> None:

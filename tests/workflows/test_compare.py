@@ -111,9 +111,9 @@ def test_every_candidate_sees_the_same_rows_and_no_test_row(
     seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     judged = compare._judge
 
-    def watching(fit: Any, train: TrainingTable, test: TrainingTable, metrics: Any) -> Any:
+    def watching(fit: Any, train: TrainingTable, test: TrainingTable, *rest: Any) -> Any:
         seen.append((tuple(train.row_numbers), tuple(test.row_numbers)))
-        return judged(fit, train, test, metrics)
+        return judged(fit, train, test, *rest)
 
     monkeypatch.setattr(compare, "_judge", watching)
     modes = ("linear_glm_baseline", "mlp_dense")
@@ -209,9 +209,9 @@ def test_a_splitter_gives_the_folds_and_the_rows_held_out_inside(
     inside: list[tuple[list[int], list[int]] | None] = []
     judged = compare._judge
 
-    def watching(one: Any, train: TrainingTable, test: TrainingTable, metrics: Any) -> Any:
+    def watching(one: Any, train: TrainingTable, test: TrainingTable, *rest: Any) -> Any:
         seen.append((train.row_numbers.tolist(), test.row_numbers.tolist()))
-        return judged(one, train, test, metrics)
+        return judged(one, train, test, *rest)
 
     def fitting(rows: Any, *rest: Any, splits: Any, **words: Any) -> Any:
         inside.append(None if splits is None else tuple(p.tolist() for p in splits[-1]))

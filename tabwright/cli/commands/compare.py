@@ -29,6 +29,7 @@ from tabwright.cli.options import (
     EvalMetric,
     JsonFlag,
     Members,
+    ObjectiveOptions,
     QuietFlag,
     RoleOptions,
     Seed,
@@ -75,6 +76,7 @@ def compare(
         int, typer.Option(metavar="N", help="Cross-validations.", rich_help_panel=SETTINGS)
     ] = 1,
     columns: ColumnOptions,
+    aim: ObjectiveOptions,
     members: Members = None,
     epochs: Epochs = None,
     eval_metric: EvalMetric = None,
@@ -94,13 +96,16 @@ def compare(
         from tabwright.workflows.compare import CompareRequest, run_comparison
 
         request = CompareRequest(
-            table=columns.request(table, target, reading),
+            table=aim.columns(columns).request(table, target, reading),
             modes=tuple(mode or ()),
             references=references,
             metric=metric,
             n_folds=folds,
             n_repeats=repeats,
-            settings=given(n_members=members, max_epochs=epochs, eval_metric=eval_metric),
+            settings={
+                **given(n_members=members, max_epochs=epochs, eval_metric=eval_metric),
+                **aim.settings(),
+            },
             n_threads=threads,
             random_state=seed,
         )
@@ -122,7 +127,10 @@ def compare(
             say(
                 "train it with\n  "
                 + shlex.join(
-                    ["tabwright", "train", table, "--target", target, "--mode", comparison.use]
+                    [
+                        *("tabwright", "train", table, "--target", target),
+                        *("--mode", comparison.use, *aim.words()),
+                    ]
                 )
             )
 

@@ -36,11 +36,13 @@ def importance(
 ) -> None:
     """Say how much worse the model gets when a column is shuffled (permutation importance).
 
-    In log-loss, or in RMSE in the target's unit, on at most 2,000 of the first 65,536 rows.
+    In log-loss, RMSE, or what else a regression was fitted for, on at most 2,000 of the first
+    65,536 rows.
     Needs labels: it is about how good predictions are. `explain` is about what they are.
     """
     with readable_errors(as_json=as_json):
         from tabwright.inference.fitted_model import load_fitted
+        from tabwright.inference.scoring import measure_of
         from tabwright.workflows.predict import column_importance
 
         fitted = load_fitted(model)
@@ -55,7 +57,7 @@ def importance(
                 random_state=seed,
             )
         rows = list(zip(found.names, found.mean.tolist(), found.deviation.tolist(), strict=True))
-        loss = "rmse" if fitted.classes is None else "log_loss"
+        loss = measure_of(fitted)
         if as_json:
             print_json(
                 {

@@ -34,6 +34,7 @@ from tabwright.cli.options import (
     EvalMetric,
     JsonFlag,
     Members,
+    ObjectiveOptions,
     Overwrite,
     QuietFlag,
     RoleOptions,
@@ -199,6 +200,7 @@ def train(
             rich_help_panel=SETTINGS,
         ),
     ] = None,
+    aim: ObjectiveOptions,
     options: SettingOptions,
     threads: Threads = None,
     tensorboard: Annotated[
@@ -253,10 +255,10 @@ def train(
         if positive is not None and decision is None:
             raise ValueError(f"--positive is for --decision; got {positive!r} and no --decision")
         request = TrainRequest(
-            table=columns.request(table, target, reading),
+            table=aim.columns(columns).request(table, target, reading),
             output=output,
             test_fraction=test_fraction,
-            settings={"training_mode": mode, **options.settings()},
+            settings={"training_mode": mode, **options.settings(), **aim.settings()},
             prior=_prior_of(prior),
             teachers=tuple(teacher or ()),
             decision=None if decision is None else DecisionRequest.parse(decision, positive),
