@@ -15,12 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabwright.encoding.layout import Layout
+from tabwright.inference.row_products import RowProduct
 
 __all__ = ["BlockWorkspace", "FirstLayer"]
 
 # A table of the codes of several columns together: what it may hold, and all of them.
 _JOINT_FLOATS = 2**18
 _ALL_JOINT_FLOATS = 2**22
+
+# Rows whose tables are added at once: what they found is still in the cache, and on few pages,
+# when it is turned round.
+_STRIP = 64
 
 Float32 = NDArray[np.float32]
 
@@ -34,17 +39,19 @@ class _Codes(NamedTuple):
 
 
 class BlockWorkspace:
-    """What a block of `n_rows` rows needs beside its output."""
+    """What a block needs beside its output: `n_places` for rows, those before `start` empty."""
 
-    def __init__(self, layer: FirstLayer, n_rows: int) -> None:
+    def __init__(self, layer: FirstLayer, n_places: int, start: int) -> None:
         layout = layer.layout
-        # Rows that only fill a block up hold zeros, or those of an earlier block.
-        self.numeric: Float32 = np.zeros((layout.n_numeric, n_rows), dtype=np.float32)
-        self.missing: NDArray[np.bool_] = np.empty((layout.n_numeric, n_rows), dtype=bool)
-        # Inputs first: an operation on one of them then runs along a whole row.
-        self.inputs: Float32 = np.ones((layout.stops[3] + 1, n_rows), dtype=np.float32)
-        self.codes: NDArray[np.int32] = np.zeros((n_rows, layer.n_codes), dtype=np.int32)
-        self.found: Float32 = np.empty((n_rows, layer.width), dtype=np.float32)
+        self.start = start
+        # Places without a row hold zeros, or rows of an earlier block.
+        self.numeric: Float32 = np.zeros((layout.n_numeric, n_places), dtype=np.float32)
+        self.missing: NDArray[np.bool_] = np.empty((layout.n_numeric, n_places), dtype=bool)
+        self.inputs: Float32 = np.ones((layout.stops[3] + 1, n_places), dtype=np.float32)
+        self.codes: NDArray[np.int32] = np.zeros((n_places, layer.n_codes), dtype=np.int32)
+        shape = (min(n_places, _STRIP), layer.width)
+        self.found: Float32 = np.empty(shape, dtype=np.float32)
+        self.added: Float32 = np.empty(shape, dtype=np.float32)
 
 
 class FirstLayer:
@@ -65,7 +72,8 @@ class FirstLayer:
 
     def __init__(self, layout: Layout, weight: Float32, bias: Float32) -> None:
         self.layout = layout
-        self._dense: Float32 = np.concatenate([weight[: layout.stops[3]], bias[None]])
+        self.width = len(bias)
+        self.numbers = RowProduct(np.concatenate([weight[: layout.stops[3]], bias[None]]))
         self._tables = _code_tables(layout, weight)
         self.n_codes = max([layout.n_categories, *(block.stop for block in layout.cycles)])
 
@@ -73,14 +81,9 @@ class FirstLayer:
     def _codes(self) -> tuple[_Codes, ...]:
         return _joined(self._tables)
 
-    @property
-    def width(self) -> int:
-        """Outputs of a row."""
-        return int(self._dense.shape[1])
-
-    def block_workspace(self, n_rows: int) -> BlockWorkspace:
-        """What `block` needs for so many rows; for one thread at a time."""
-        return BlockWorkspace(self, n_rows)
+    def block_workspace(self, n_places: int, start: int = 0) -> BlockWorkspace:
+        """What `block` needs for so many places; for one thread at a time."""
+        return BlockWorkspace(self, n_places, start)
 
     def block(
         self, numeric: Float32, codes: NDArray[np.int32], out: Float32, work: BlockWorkspace
@@ -92,13 +95,13 @@ class FirstLayer:
         numeric : ndarray of shape (n, n_numeric), float32
             NaN is missing.
         codes : ndarray of shape (n, n_codes), int32
-        out : ndarray of shape (n_rows, width), float32
-            The first n rows are filled.
-        work : from `block_workspace(n_rows)`, n_rows >= n
+        out : ndarray of shape (width, n_places), float32
+            Row i of the block goes to place `start + i`.
+        work : from `block_workspace(n_places, start)`, n_places >= start + n
         """
-        n_rows = len(numeric)
-        np.copyto(work.numeric[:, :n_rows], numeric.T)
-        work.codes[:n_rows] = codes
+        rows = slice(work.start, work.start + len(numeric))
+        np.copyto(work.numeric[:, rows], numeric.T)
+        work.codes[rows] = codes
         np.isnan(work.numeric, out=work.missing)
         np.copyto(work.numeric, np.float32(0.0), where=work.missing)
         stop = self.layout.stops[2]
@@ -107,13 +110,22 @@ class FirstLayer:
             found = block.table[work.codes[:, block.start : block.stop]]
             start, stop = stop, stop + block.n_inputs
             work.inputs[start:stop] = found.reshape(len(found), -1).T
-        np.dot(work.inputs.T, self._dense, out=out)
-        for group in self._codes:
-            index = work.codes[:, group.columns[0]] * np.intp(group.strides[0])
+        self.numbers(work.inputs, out)
+        for start in range(rows.start, rows.stop if self._codes else rows.start, _STRIP):
+            self._add_tables(slice(start, min(start + _STRIP, rows.stop)), out, work)
+
+    def _add_tables(self, rows: slice, out: Float32, work: BlockWorkspace) -> None:
+        """Add what the codes of some rows look up."""
+        n_rows = rows.stop - rows.start
+        added, found = work.added[:n_rows], work.found[:n_rows]
+        for i, group in enumerate(self._codes):
+            index = work.codes[rows, group.columns[0]] * np.intp(group.strides[0])
             for column, stride in zip(group.columns[1:], group.strides[1:], strict=True):
-                index += work.codes[:, column] * np.intp(stride)
-            group.table.take(index, axis=0, out=work.found, mode="clip")
-            np.add(out, work.found, out=out)
+                index += work.codes[rows, column] * np.intp(stride)
+            group.table.take(index, axis=0, out=found if i else added, mode="clip")
+            if i:
+                np.add(added, found, out=added)
+        np.add(out[:, rows], added.T, out=out[:, rows])
 
 
 def _code_tables(layout: Layout, weight: Float32) -> list[Float32]:

@@ -5,9 +5,7 @@ are kept from call to call; many blocks are shared out to threads. It takes rows
 or encoded and not widened: then the first layer is `inference/first_layer.py`'s. What its outputs
 mean is `predictor.py`'s affair.
 
-A row's outputs must not hang on its place in a batch. A matrix product rounds the rows at the
-ragged edge of its matrices in another way than those within, so all blocks of a call are of one
-size, a multiple of what the kernels of a BLAS take at a time, and the last is filled up.
+A row's outputs do not depend on its place in a batch: `inference/row_products.py` says how.
 """
 
 from __future__ import annotations
@@ -24,19 +22,24 @@ from tabwright.encoding.encoder import Compact
 from tabwright.encoding.layout import Layout
 from tabwright.inference.blas_threads import for_each_block
 from tabwright.inference.first_layer import BlockWorkspace, FirstLayer
-from tabwright.inference.folding import Affine, Layers, State, fold
+from tabwright.inference.folding import State, fold
+from tabwright.inference.row_products import (
+    MARGIN,
+    MOST_ROWS,
+    Dense,
+    DenseLayers,
+    block_sizes,
+    smallest_block,
+)
 
 __all__ = ["FoldedNetwork"]
 
 # Hidden activations of a block should stay in the second-level cache; a product of more rows is
 # nearer to what the processor can do.
 _BLOCK_FLOATS = 2**18
-_LEAST_BLOCK, _MOST_BLOCK = 64, 1024
-# The block of one row. Kernels take 4 rows at a time, or multiples of 4: of 4 all give the same
-# bits. A single row would be the product of a vector, which adds up in an order of its own.
-_FEWEST_ROWS = 4
-# Fewer blocks than this are not worth a thread.
-_LEAST_BLOCKS = 4
+_LEAST_PLACES = 64
+# Up to so many rows an operation takes longer to begin a row of memory than to run along it.
+_SHORT = 32
 
 FloatArray = NDArray[np.float64]
 # Takes rows, their scores (output_dim, n_members, n), and a buffer of shape (n_members, n).
@@ -44,44 +47,60 @@ _Take = Callable[[slice, FloatArray, FloatArray], None]
 
 
 class _Buffer(NamedTuple):
-    """Activations of shape (n, K width), and the same memory as (K, n, width)."""
+    """Activations of shape (K width, n), and the same memory as (K, width, n)."""
 
     flat: NDArray[Any]
     stacked: NDArray[Any]
 
 
 class _Workspace:
-    """What one block of `n_rows` rows needs."""
+    """What one block of `n_rows` rows needs, with `margin` empty places before and behind them."""
 
-    def __init__(self, network: FoldedNetwork, n_rows: int, dtype: type = np.float32) -> None:
-        k = network.n_members
+    def __init__(
+        self, network: FoldedNetwork, n_rows: int, margin: int, dtype: type = np.float32
+    ) -> None:
+        k, layers = network.n_members, network.dense
+        self.n_places = n_places = n_rows + 2 * margin
+        self.rows = slice(margin, margin + n_rows)
 
-        def buffer(width: int) -> _Buffer:
-            # Zeros: rows that only fill a block up are computed too.
-            flat: NDArray[Any] = np.zeros((n_rows, k * width), dtype=dtype)
-            if k == 1:
-                return _Buffer(flat, flat)
-            return _Buffer(flat, flat.reshape(n_rows, k, width).transpose(1, 0, 2))
+        def buffer(n_units: int) -> _Buffer:
+            # Zeros: places without a row are computed too.
+            flat: NDArray[Any] = np.zeros((n_units, n_places), dtype=dtype)
+            return _Buffer(flat, flat if k == 1 else flat.reshape(k, -1, n_places))
 
-        self.hidden = tuple(buffer(network.hidden_dim) for _ in range(network.n_buffers))
-        self.out = buffer(network.output_dim)
+        first, head = layers.first, layers.head
+        self.hidden = tuple(buffer(len(first.bias)) for _ in range(network.n_buffers))
+        self.out = buffer(len((head or first).bias))
         self.first = (*self.hidden, self.out)[0].flat
+        self.biases = [
+            self._broad(bias[:, None], dtype)
+            for bias in (first.bias, *(layer.bias for layer in layers.hidden))
+        ]
+        self.head_bias = self._broad((head or first).bias[:, None], dtype)
         # With an array of zeros `maximum` is several times as fast as with the number.
-        self.zeros: NDArray[Any] = np.zeros(k * network.hidden_dim, dtype=dtype)
+        self.zeros = self._broad(np.zeros((1, n_places)), dtype)
         # Classes first: sums over them then run along long, contiguous rows.
-        self.by_class = self.out.flat.reshape(n_rows, k, network.output_dim).transpose(2, 1, 0)
+        by_member = self.out.flat.reshape(k, -1, n_places)[:, : network.output_dim, self.rows]
+        self.by_class = by_member.transpose(1, 0, 2)
         self.scores: FloatArray = np.empty((network.output_dim, k, n_rows))
         self.norm: FloatArray = np.empty((k, n_rows))
         self.inputs: NDArray[Any] | None = None
         self.block: BlockWorkspace | None = None
+
+    def _broad(self, array: NDArray[Any], dtype: type) -> NDArray[Any]:
+        """An operand for activations: of their own shape where their rows are short."""
+        if self.n_places > _SHORT:
+            return array.astype(dtype)
+        n_units = array.shape[0] if array.shape[1] == 1 else len(self.first)
+        return np.broadcast_to(array, (n_units, self.n_places)).astype(dtype)
 
 
 @dataclass(frozen=True)
 class _Inputs:
     """Rows as network inputs."""
 
-    layer: Affine
-    x: NDArray[np.float32]
+    layer: Dense
+    x: NDArray[Any]  # float32, or float64 where rows are computed again
 
     def __len__(self) -> int:
         return len(self.x)
@@ -89,11 +108,11 @@ class _Inputs:
     def fill(self, rows: slice, work: _Workspace) -> None:
         """Fill `work.first` with what the first layer makes of some rows."""
         if work.inputs is None:
-            shape = (len(work.first), self.x.shape[1])
-            work.inputs = np.zeros(shape, dtype=work.first.dtype)
-        work.inputs[: rows.stop - rows.start] = self.x[rows]
-        np.dot(work.inputs, self.layer.weight, out=work.first)
-        np.add(work.first, self.layer.bias, out=work.first)
+            work.inputs = np.zeros((self.x.shape[1], work.n_places), dtype=work.first.dtype)
+        n_rows, start = rows.stop - rows.start, work.rows.start
+        work.inputs[:, start : start + n_rows] = self.x[rows].T
+        self.layer.product(work.inputs, work.first)
+        np.add(work.first, work.biases[0], out=work.first)
 
     def inputs(self, index: NDArray[np.intp]) -> NDArray[np.float32]:
         return self.x[index]
@@ -111,7 +130,7 @@ class _Encoded:
 
     def fill(self, rows: slice, work: _Workspace) -> None:
         if work.block is None:
-            work.block = self.layer.block_workspace(len(work.first))
+            work.block = self.layer.block_workspace(work.n_places, work.rows.start)
         part = self.rows.take(rows)
         self.layer.block(part.numeric, part.codes, work.first, work.block)
 
@@ -165,14 +184,14 @@ class FoldedNetwork:
         self.hidden_dim = 0 if head is None else len(first.bias) // self.n_members
         self.output_dim = len((head or first).bias) // self.n_members
         self.n_buffers = 0 if head is None else 3 if self.residual else 2
-        self.block_rows = _MOST_BLOCK
+        self.block_rows = MOST_ROWS
         width = max(1, self.n_members * max(self.hidden_dim, self.output_dim))
         self.limit_block(_BLOCK_FLOATS // width)
         self._free: dict[int, list[_Workspace]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # What these hold follows from the rest.
-        left = ("_free", "_first_layer")
+        # What these hold follows from the rest, or from the machine.
+        left = ("_free", "_first_layer", "_smallest", "dense")
         return {name: value for name, value in self.__dict__.items() if name not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -183,12 +202,25 @@ class FoldedNetwork:
     def _first_layer(self) -> FirstLayer:
         if self._layout is None:
             raise ValueError("encoded rows need the layout of the inputs; make the network with it")
-        return FirstLayer(self._layout, self._layers.first.weight, self._layers.first.bias)
+        return FirstLayer(self._layout, self.dense.first.weight, self.dense.first.bias)
+
+    @cached_property
+    def dense(self) -> DenseLayers:
+        """The layers as blocks of rows run them."""
+        return DenseLayers.of(self._layers, self.n_members)
+
+    @cached_property
+    def _smallest(self) -> int:
+        """Places of the smallest block on this machine."""
+        first, hidden, head = self.dense
+        layers = (first, *hidden, *(() if head is None else (head,)))
+        encoded = () if self._layout is None else (self._first_layer.numbers,)
+        return smallest_block([*(layer.product for layer in layers), *encoded])
 
     def limit_block(self, n_rows: int) -> None:
         """Compute at most about so many rows at once."""
-        n_rows = max(_LEAST_BLOCK, n_rows // _LEAST_BLOCK * _LEAST_BLOCK)
-        self.block_rows = min(n_rows, self.block_rows)
+        places = max(_LEAST_PLACES, n_rows // _LEAST_PLACES * _LEAST_PLACES)
+        self.block_rows = min(places - 2 * MARGIN, self.block_rows)
 
     def logits(self, rows: NDArray[np.float32] | Compact) -> FloatArray:
         """Every member's outputs.
@@ -264,17 +296,16 @@ class FoldedNetwork:
                 f"x must have shape (n, {self.input_dim}); got {rows.shape}; "
                 "expand rows with the model's own encoder"
             )
-        return _Inputs(self._layers.first, rows)
+        return _Inputs(self.dense.first, rows)
 
     def _run(self, rows: NDArray[np.float32] | Compact, take: _Take) -> None:
         """Hand the scores of every block to `take`; threads may each take another block."""
         source = self._source(rows)
         n_rows = len(source)
-        # A power of two that holds all rows, so that few rows do not pay for many.
-        size = min(self.block_rows, max(_FEWEST_ROWS, 1 << (n_rows - 1).bit_length()))
+        size, margin = block_sizes(n_rows, self._smallest, self.block_rows)
 
         def run(starts: Iterator[int]) -> None:
-            work = self._workspace(size)
+            work = self._workspace(size, margin)
             for start in starts:
                 part = slice(start, min(start + size, n_rows))
                 n = part.stop - start
@@ -282,63 +313,60 @@ class FoldedNetwork:
                 take(part, work.scores[:, :, :n], work.norm[:, :n])
             self._free[size].append(work)
 
-        starts = range(0, n_rows, size)
-        if len(starts) < _LEAST_BLOCKS:
-            run(iter(starts))
-        else:
-            for_each_block(run, starts)
+        for_each_block(run, range(0, n_rows, size))
 
     def _score(self, source: _Inputs | _Encoded, rows: slice, work: _Workspace) -> None:
         """Fill `work.scores` with the outputs for one block."""
         with np.errstate(over="ignore", invalid="ignore"):
             source.fill(rows, work)
-            self._forward(self._layers, work)
+            self._forward(self.dense, work)
             np.copyto(work.scores, work.by_class)
             n_rows = rows.stop - rows.start
             finite = np.isfinite(np.add.reduce(work.scores[:, :, :n_rows], axis=(0, 1)))
         if not finite.all():
             # Rows of huge inputs overflowed: these, and no others, are computed again.
             index = np.flatnonzero(~finite)
-            wide = _Workspace(self, len(index), np.float64)
-            layers = self._layers.cast(np.float64)
+            wide = _Workspace(
+                self, *block_sizes(len(index), self._smallest, self.block_rows), np.float64
+            )
+            layers = DenseLayers.of(self._layers.cast(np.float64), self.n_members)
             x = source.inputs(index + rows.start).astype(np.float64)
-            np.dot(x, layers.first.weight, out=wide.first)
-            wide.first += layers.first.bias
+            _Inputs(layers.first, x).fill(slice(0, len(x)), wide)
             self._forward(layers, wide)
-            work.scores[:, :, index] = wide.by_class
+            work.scores[:, :, index] = wide.by_class[:, :, : len(index)]
 
-    def _workspace(self, n_rows: int) -> _Workspace:
+    def _workspace(self, n_rows: int, margin: int) -> _Workspace:
         """A workspace for blocks of `n_rows` rows that nobody uses: a free one, or a new one."""
         free = self._free.setdefault(n_rows, [])
         try:
             return free.pop()
         except IndexError:
-            return _Workspace(self, n_rows)
+            return _Workspace(self, n_rows, margin)
 
-    def _forward(self, layers: Layers, work: _Workspace) -> None:
+    def _forward(self, layers: DenseLayers, work: _Workspace) -> None:
         """From what the first layer gave, in `work.first`, to the outputs, in `work.out`."""
         if layers.head is None:
             return
-        # The same products, but `dot` takes half the time to get going.
-        product = np.dot if self.n_members == 1 else np.matmul
         now, spare, zeros = work.hidden[0], work.hidden[1], work.zeros
+        biases = work.biases[1:]
         np.maximum(now.flat, zeros, out=now.flat)
         if self.residual:
             after = work.hidden[2]
-            for inner, outer in zip(layers.hidden[::2], layers.hidden[1::2], strict=True):
-                product(now.stacked, inner.weight, out=spare.stacked)
-                np.add(spare.flat, inner.bias, out=spare.flat)
+            pairs = list(zip(layers.hidden, biases, strict=True))
+            for (inner, bias), (outer, outer_bias) in zip(pairs[::2], pairs[1::2], strict=True):
+                inner.product(now.stacked, spare.stacked)
+                np.add(spare.flat, bias, out=spare.flat)
                 np.maximum(spare.flat, zeros, out=spare.flat)
-                product(spare.stacked, outer.weight, out=after.stacked)
+                outer.product(spare.stacked, after.stacked)
                 np.add(after.flat, now.flat, out=after.flat)
-                np.add(after.flat, outer.bias, out=after.flat)
+                np.add(after.flat, outer_bias, out=after.flat)
                 np.maximum(after.flat, zeros, out=after.flat)
                 now, after = after, now
         else:
-            for layer in layers.hidden:
-                product(now.stacked, layer.weight, out=spare.stacked)
-                np.add(spare.flat, layer.bias, out=spare.flat)
+            for layer, bias in zip(layers.hidden, biases, strict=True):
+                layer.product(now.stacked, spare.stacked)
+                np.add(spare.flat, bias, out=spare.flat)
                 np.maximum(spare.flat, zeros, out=spare.flat)
                 now, spare = spare, now
-        product(now.stacked, layers.head.weight, out=work.out.stacked)
-        np.add(work.out.flat, layers.head.bias, out=work.out.flat)
+        layers.head.product(now.stacked, work.out.stacked)
+        np.add(work.out.flat, work.head_bias, out=work.out.flat)

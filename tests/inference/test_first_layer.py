@@ -82,15 +82,16 @@ def test_equals_inputs_times_weights(
         wanted = encoder.expand(compact).astype(np.float64) @ weight + bias
         # Of numbers that are not clipped, only the relative error is small.
         near = 2e-6 * (1 + np.abs(encoder.expand(compact)) @ np.abs(weight))
-        many = np.full((N_ROWS, WIDTH), np.nan, dtype=np.float32)
+        many = np.full((WIDTH, N_ROWS), np.nan, dtype=np.float32)
         layer.block(compact.numeric, compact.codes, many, layer.block_workspace(N_ROWS))
-        assert (np.abs(many - wanted) <= near).all()
-        few = np.full((16, WIDTH), np.nan, dtype=np.float32)
-        work = layer.block_workspace(16)
+        assert (np.abs(many.T - wanted) <= near).all()
+        few = np.full((WIDTH, 16), np.nan, dtype=np.float32)
+        work = layer.block_workspace(16, 4)
         for start in (0, 200, 291):
             part = compact.take(slice(start, start + 9))
             layer.block(part.numeric, part.codes, few, work)
-            assert (np.abs(few[:9] - wanted[start : start + 9]) <= near[start : start + 9]).all()
+            found = few[:, 4:13].T
+            assert (np.abs(found - wanted[start : start + 9]) <= near[start : start + 9]).all()
 
 
 def test_small_tables_are_joined_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,10 +118,10 @@ def test_the_edges_of_the_bins() -> None:
         compact = Compact(np.full((1, 2), value, np.float32), np.empty((1, 0), np.int32))
         weight = np.random.default_rng(0).normal(size=(encoder.input_dim, 3)).astype(np.float32)
         layer = FirstLayer(layout, weight, weight[0])
-        out = np.empty((1, 3), dtype=np.float32)
+        out = np.empty((3, 1), dtype=np.float32)
         layer.block(compact.numeric, compact.codes, out, layer.block_workspace(1))
         wanted = encoder.expand(compact) @ weight + weight[0]
-        np.testing.assert_allclose(out, wanted, atol=2e-5)
+        np.testing.assert_allclose(out.T, wanted, atol=2e-5)
 
 
 @pytest.mark.parametrize("n_members", [1, 3])

@@ -196,16 +196,16 @@ def test_threads_do_not_disturb_each_other() -> None:
 
 def test_a_workspace_has_one_user_at_a_time() -> None:
     network, _ = build("mlp_dense", 1)
-    mine = network._workspace(1)
-    theirs = network._workspace(1)
+    mine = network._workspace(network._smallest, 0)
+    theirs = network._workspace(network._smallest, 0)
     assert not np.shares_memory(mine.out.flat, theirs.out.flat)
     network.probabilities(rows(1))
-    again = network._workspace(1)
+    again = network._workspace(network._smallest, 0)
     assert again is not mine
     assert again is not theirs
-    network._free[1].append(again)
+    network._free[network._smallest].append(again)
     network.probabilities(rows(1))
-    assert network._workspace(1) is again
+    assert network._workspace(network._smallest, 0) is again
 
 
 def test_after_a_fork() -> None:
