@@ -196,7 +196,9 @@ def _fit_by_value(**settings: Any) -> FittedModel:
 
 
 def _fit_oblique(**settings: Any) -> FittedModel:
-    model = _fit(coast_table, numeric_encoding="tree_ple", **settings)
+    # With fewer steps two classes are not learnt, with the sum and the difference or without.
+    longer = {"hidden_dim": 16, "max_epochs": 30, **settings}
+    model = _fit(coast_table, numeric_encoding="tree_ple", **longer)
     if len(model.encoder.plan_.obliques) < 2:
         raise AssertionError("the sum and the difference must be found")
     return model
