@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import date
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -49,6 +49,7 @@ __all__ = [
     "Callbacks",
     "EvalSet",
     "TabularEstimator",
+    "cell_format",
 ]
 
 Callbacks = Sequence[Callback | Callable[[Epoch], object]] | None
@@ -150,18 +151,20 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         y: Any,
         sample_weight: Any,
         eval_set: EvalSet,
-        formats: Mapping[str, CellFormat],
+        formats: Mapping[str, CellFormat] | CellFormat,
         groups: Any,
         time: Any,
         callbacks: Callbacks,
         checkpoint: Checkpoint | None,
     ) -> Self:
-        """`fit` to columns whose text was found to be written in these formats."""
+        """`fit` to columns whose text is written in these formats, or all in one."""
         started = perf_counter()
         settings, distillation = self._settings(), self._distillation()
         callback = self._callback(callbacks)
         frame, named = self._frame(X)
         target, labels = self._target(_single_column(y, type(self).__name__))
+        if isinstance(formats, CellFormat):
+            formats = dict.fromkeys(frame.columns, formats)
         rows = replace(self._rows(frame, target, sample_weight, groups, time), formats=formats)
         classes = None
         if labels is not None:
@@ -581,3 +584,9 @@ def _in_memory(
         None if name is None else frame[name] for name in (columns.group, columns.weight)
     )
     return frame[columns.features(frame.columns)], frame[columns.target], groups, weights
+
+
+def cell_format(decimal: Literal[".", ","] | None, missing: Sequence[str] | None) -> CellFormat:
+    """How the text of a table in memory is written, as `fit` was told."""
+    texts = missing if missing is None or isinstance(missing, str) else tuple(missing)
+    return CsvFormat(decimal=decimal, missing=texts).cells  # type: ignore[arg-type]

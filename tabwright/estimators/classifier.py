@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -14,6 +14,7 @@ from tabwright.estimators.base import (
     Callbacks,
     EvalSet,
     TabularEstimator,
+    cell_format,
 )
 from tabwright.fitting.fit_table import ClassWeight, Prior
 from tabwright.inference.fitted_model import FittedModel
@@ -216,6 +217,8 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         *,
         groups: Any = None,
         time: Any = None,
+        decimal: Literal[".", ","] | None = None,
+        missing: Sequence[str] | None = None,
         callbacks: Callbacks = None,
         checkpoint: Checkpoint | None = None,
     ) -> Self:
@@ -234,6 +237,11 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
             Rows that choose the epoch and fit the calibrator, in place of an internal split.
         groups, time : array of shape (n_rows,), optional
             Groups never straddle the internal split; its validation rows are strictly later.
+        decimal : {".", ","}, optional
+            What separates the fraction of numbers that are text; by default found out in every
+            column, where that is certain.
+        missing : sequence of str, optional
+            Text that stands for a missing cell, in place of NA, NaN, null and the like.
         callbacks : list of Callback or callable, optional
             Told of the start, every epoch and the end, as `TensorBoardLogger` and `MLflowLogger`
             are; a function is called with each `Epoch`.
@@ -252,7 +260,10 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         TableError
             If the table does.
         """
-        return self._fit(X, y, sample_weight, eval_set, {}, groups, time, callbacks, checkpoint)
+        formats = cell_format(decimal, missing)
+        return self._fit(
+            X, y, sample_weight, eval_set, formats, groups, time, callbacks, checkpoint
+        )
 
     def _target(self, y: Any) -> tuple[np.ndarray, Labels]:
         labels = encode_labels(y)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
@@ -14,6 +14,7 @@ from tabwright.estimators.base import (
     Callbacks,
     EvalSet,
     TabularEstimator,
+    cell_format,
 )
 from tabwright.regression import DEFAULT_LEVELS, RegressionObjective
 from tabwright.settings import AugmentationChoice, Device, NumericEncoding, Precision, Quality, Task
@@ -119,11 +120,16 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         *,
         groups: Any = None,
         time: Any = None,
+        decimal: Literal[".", ","] | None = None,
+        missing: Sequence[str] | None = None,
         callbacks: Callbacks = None,
         checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Fit to a table; arguments as in `TabularClassifier.fit`, with a numeric `y`."""
-        return self._fit(X, y, sample_weight, eval_set, {}, groups, time, callbacks, checkpoint)
+        formats = cell_format(decimal, missing)
+        return self._fit(
+            X, y, sample_weight, eval_set, formats, groups, time, callbacks, checkpoint
+        )
 
     def _target(self, y: Any) -> tuple[np.ndarray, None]:
         return regression_target(y), None

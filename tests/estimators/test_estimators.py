@@ -16,6 +16,7 @@ from sklearn.datasets import load_diabetes
 
 from tabwright import Checkpoint, TabularClassifier, TabularRegressor, load_model
 from tabwright.settings import modes_for
+from tabwright.tables import CsvFormat
 
 SMALL: dict[str, Any] = {
     "hidden_dim": 16,
@@ -582,3 +583,37 @@ def test_another_default_dtype_changes_nothing_and_is_left() -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     assert str(np.random.get_state()) == before  # noqa: NPY002
+
+
+def test_text_of_a_frame_is_read_as_the_same_file_is(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    numbers = [f"{value:.3f}".replace(".", ",") for value in draw.normal(size=60)]
+    text = pl.DataFrame(
+        {
+            "v": ["gone" if k % 7 == 0 else cell for k, cell in enumerate(numbers)],
+            # By itself it may as well be thousands.
+            "w": [f"{k},{100 + k}" for k in range(60)],
+            "kind": ["gone" if k % 5 == 0 else "NA" if k % 2 else "b" for k in range(60)],
+        }
+    )
+    y = ["yes" if k % 3 else "no" for k in range(60)]
+    path = tmp_path / "t.csv"
+    text.with_columns(y=pl.Series(y)).write_csv(path, separator=";")
+    options: dict[str, Any] = {"max_epochs": 2, "n_members": 1, "hidden_dim": 8, "random_state": 0}
+    framed = TabularClassifier(**options).fit(text, y, decimal=",", missing=["gone"])
+    filed = TabularClassifier(**options)
+    filed.fit_file(path, "y", csv=CsvFormat(decimal=",", missing=("gone",)))
+    formats = framed.model_.encoder.plan_.formats
+    assert formats == filed.model_.encoder.plan_.formats
+    assert len(formats) == 3
+    np.testing.assert_array_equal(framed.predict_proba(text), filed.predict_proba(text))
+    plain = TabularClassifier(**options).fit(text, y)
+    assert (framed.predict_proba(text) != plain.predict_proba(text)).any()
+
+
+def test_how_text_is_written_is_checked_before_a_fit() -> None:
+    model, X = TabularRegressor(max_epochs=1), [["1"], ["2"]]
+    with pytest.raises(ValueError, match=r"decimal must be .*; got ';'"):
+        model.fit(X, [1.0, 2.0], decimal=";")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="missing must be a sequence of texts; got '-'; write"):
+        model.fit(X, [1.0, 2.0], missing="-")
