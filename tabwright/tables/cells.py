@@ -90,6 +90,11 @@ _MONTHS: Final = (
 _MONTH_FIRST: Final = r"^([A-Za-z]{3,9})\.?[ -]([0-9]{1,2}),?[ -]([0-9]{4})$"
 _DAY_FIRST: Final = r"^([0-9]{1,2})[ -]([A-Za-z]{3,9})\.?,?[ -]([0-9]{4})$"
 _CURRENCY_BEFORE: Final = r"^([-+]?) ?(?:[$€£¥]|(?:US|C|A)\$|USD|EUR|GBP|CHF) ?"
+# How accounts write what is negative: in parentheses, or with the sign behind.
+_NEGATIVE: Final = (
+    r"^([$€£¥]?) ?\(([$€£¥]? ?[0-9.][^()+\-]*)\)$",
+    r"^([$€£¥]?)([0-9][0-9.,'\u2019\u00a0\u202f ]*)-$",
+)
 _UNIT_BEHIND: Final = r"[ \u00a0\u202f]?(?:[%$€£¥]|USD|EUR|GBP|CHF)$"
 # Groups of exactly three digits behind a first one that has no leading zero.
 _THOUSANDS: Final = (
@@ -184,8 +189,9 @@ def plain_numbers(text: pl.Series) -> pl.Series:
     """Text with its numbers in one spelling, that of Python, where they are certain to be some.
 
     Unicode's minus, a currency before or behind the number, a percent sign (its number stays as it
-    is), and separators of thousands go: ``1,282``, ``$1,005.93``, ``1'033``, ``4.5%``. Any other
-    cell, such as ``0,5``, stays as it was.
+    is), and separators of thousands go: ``1,282``, ``$1,005.93``, ``1'033``, ``4.5%``. What
+    accounts write as negative, ``(12.50)`` or ``12.50-``, gets its sign. Any other cell, such as
+    ``0,5``, stays as it was.
 
     Parameters
     ----------
@@ -201,11 +207,10 @@ def plain_numbers(text: pl.Series) -> pl.Series:
 
 def bare_numbers(text: pl.Series) -> pl.Series:
     """Text without a currency, a percent sign and Unicode's minus, whatever is left of it."""
-    return (
-        text.str.replace("\u2212", "-", literal=True)
-        .str.replace(_CURRENCY_BEFORE, "$1")
-        .str.replace(_UNIT_BEHIND, "")
-    )
+    text = text.str.replace("\u2212", "-", literal=True)
+    for pattern in _NEGATIVE:
+        text = text.str.replace(pattern, "-$1$2")
+    return text.str.replace(_CURRENCY_BEFORE, "$1").str.replace(_UNIT_BEHIND, "")
 
 
 def number_text(series: pl.Series) -> pl.Series:

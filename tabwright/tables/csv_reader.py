@@ -28,6 +28,8 @@ __all__ = ["CsvFormat", "csv_frames", "text_blocks"]
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SNIFFED_RECORDS: Final = 50
 _SNIFFED_BYTES: Final = 2**18
+# Least share of UTF-16's upper bytes that are NUL: of a table's letters, digits and delimiters.
+_UPPER_NULS: Final = 0.7
 _LONGEST_RECORD: Final = 64 * 2**20
 _NEWLINE, _RETURN, _QUOTE, _SPACE = b'\n\r" '
 _BOMS: Final = (
@@ -54,8 +56,9 @@ class CsvFormat:
         One character; by default tab for .tsv and .tab, else whichever of comma, semicolon, tab
         and bar splits the first lines alike.
     encoding : str, optional
-        A byte order mark at the start of the file goes before it. By default UTF-8; a file that
-        is none is read as cp1252, with a warning, where every byte is a character of it.
+        A byte order mark at the start of the file goes before it. By default UTF-8, or UTF-16
+        where every other byte is NUL; a file that is neither is read as cp1252, with a warning,
+        where every byte is a character of it.
     decimal : {".", ","}, optional
         What separates the fraction of a number; by default found out in every column, where that
         is certain.
@@ -156,9 +159,9 @@ def text_blocks(path: TableFile, encoding: str | None, *, chunk_bytes: int) -> I
             if position >= 0:
                 line = n_lines + block.count(b"\n", 0, position) + 1
                 raise TableError(
-                    f"{path}, line {line}: text must not hold NUL bytes; if the file is UTF-16 "
-                    "without a byte order mark, read it with encoding='utf-16-le', else it is "
-                    "damaged or no text file"
+                    f"{path}, line {line}: text must not hold NUL bytes; if the file is in an "
+                    "encoding of several bytes a letter, name it, e.g. encoding='utf-16-le', else "
+                    "it is damaged or no text file"
                 )
             yield block
             n_lines += block.count(b"\n")
@@ -183,11 +186,12 @@ def _decoded(path: TableFile, encoding: str | None, chunk_bytes: int) -> Iterato
             if start.startswith(mark):
                 encoding, start = marked, start[len(mark) :]
                 break
+        block = start + stream.read(max(chunk_bytes - len(start), 0))
+        encoding = encoding or _unmarked_utf16(block)
         certain, encoding = encoding is not None, encoding or "utf-8"
         decoder = codecs.getincrementaldecoder(encoding)()
         utf8 = codecs.lookup(encoding).name == "utf-8"
         old_returns: bool | None = None
-        block = start + stream.read(max(chunk_bytes - len(start), 0))
         while block:
             following = stream.read(chunk_bytes)
             if utf8 and not certain and not block.isascii():
@@ -214,6 +218,15 @@ def _decoded(path: TableFile, encoding: str | None, chunk_bytes: int) -> Iterato
                 block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             yield block
             block = following
+
+
+def _unmarked_utf16(block: bytes) -> str | None:
+    """The encoding of text whose every other byte is NUL, or nearly: the upper half of a letter."""
+    for encoding, upper, lower in (("utf-16-le", 1, 0), ("utf-16-be", 0, 1)):
+        n_upper = block[upper::2].count(0)
+        if n_upper and n_upper >= _UPPER_NULS * len(block) / 2 and not block[lower::2].count(0):
+            return encoding
+    return None
 
 
 def _is_cp1252(block: bytes, *, final: bool) -> bool:
@@ -390,10 +403,16 @@ class _Parser:
         if ragged.any():
             record = int(ragged.argmax())
             line = first_line + data.count(b"\n", 0, int(starts[record]))
+            fields = int(found[record])
+            if width == 1:
+                advice = "if the first line is a title, delete what stands above the columns' names"
+            elif fields == 1:
+                advice = "if it stands below the table, as a total or a remark does, delete it"
+            else:
+                advice = f"quote cells that hold {self.delimiter!r}, or repair the line"
             raise TableError(
                 f"{self.path}, line {line}: every line must have as many fields as there are "
-                f"columns ({width}); got {int(found[record])}; quote cells that hold "
-                f"{self.delimiter!r}, or repair the line"
+                f"columns ({width}); got {fields}; {advice}"
             )
         if blank.any():
             keep = np.ones(len(data), dtype=bool) if keep is None else keep

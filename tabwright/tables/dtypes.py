@@ -53,6 +53,14 @@ _MONTH: Final = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}
 _NAMED_MONTH: Final = (
     rf"(?:^|[^A-Za-z]){_MONTH}\.?[ \-,./]+[0-9]|[0-9][ \-./]+{_MONTH}(?:[^A-Za-z]|$)"
 )
+# Weeks, quarters, and months in any language.
+_PERIOD: Final = (
+    r"^(?:[0-9]{4}[-/ ]?(?:[Ww][0-9]{1,2}(?:-?[1-7])?|[Qq][1-4])|[Qq][1-4][-/ ]?[0-9]{4}|"
+    r"[0-9]{1,2}\.? (?:de )?\p{L}{3,10}\.? (?:de )?[0-9]{4})$"
+)
+_WITH_UNIT: Final = (
+    r"^[-+]?[0-9]+(?:[.,][0-9]+)?[ \x{a0}\x{202f}]?[\p{L}\x{b0}\x{b5}][\p{L}/\x{b2}\x{b3}]{0,5}$"
+)
 _CLOCK: Final = r"^[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?: ?[AaPp][Mm])?$"
 _DECIMAL_COMMA: Final = r"^[-+\x{2212}]?[0-9]+(?:[. ][0-9]{3})*,[0-9]+$"
 # A comma that separates no thousands: what is behind it, or before it, says so.
@@ -347,11 +355,14 @@ def _typed(text: pl.Series, decimal: str, marked: bool) -> pl.Series:
 def _is_one_spelling(text: pl.Series, plain: pl.Series) -> bool:
     """Whether the numbers of a column are certain to be what `plain_numbers` makes of them.
 
-    All or none have a percent sign. A comma that may stand for the decimal mark, in ``1,282``, is
-    no separator of thousands where a number from 1000 on comes without one.
+    All or none have a percent sign, and not all stand in parentheses. A comma that may stand for
+    the decimal mark, in ``1,282``, is no separator of thousands where a number from 1000 on comes
+    without one.
     """
     present = text.drop_nulls()
     present = present.filter(~present.is_in(NUMERIC_MARKERS))
+    if present.str.starts_with("(").all():
+        return False  # numbers of items, maybe: where no other is positive, none is sure to be less
     percent = present.str.ends_with("%")
     if percent.any() and not percent.all():
         return False
@@ -441,10 +452,13 @@ def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
     if most(head.str.contains(INSTANT)):
         bad = example(present, parse_instants(present).is_null())
         return None if bad is None else f"{bad} is no date, so the column is text"
-    if (head.str.contains(_ALMOST_DATE) | head.str.contains(_NAMED_MONTH)).all():
+    almost_date = head.str.contains(_ALMOST_DATE) | head.str.contains(_NAMED_MONTH)
+    if (almost_date | head.str.contains(_PERIOD)).all():
         return f"{head.min()!r} is not read as a date: write YYYY-MM-DD"
     if head.str.contains(_CLOCK).all():
         return f"{head.min()!r} is a time of day, read as text: write its hours as a number"
+    if head.n_unique() >= _MANY_NUMBERS and head.str.contains(_WITH_UNIT).all():
+        return f"{head.min()!r} is read as text: if its number counts, write it without the unit"
     return None
 
 

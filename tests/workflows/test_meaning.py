@@ -25,7 +25,7 @@ from tabwright.workflows.predict import iter_predictions, score_table
 N_ROWS = 300
 SPELLINGS = {
     "dependents": ["none", "1", "2", "3+", "", "NA", "01", "1.0", " 1 ", "-"],
-    "size": ["0.1", "1", "1e3", "", "none", "-", " 2 ", "+5", "NaN"],
+    "size": ["0.1", "1", "1e3", "", "none", "-", " 2 ", "+5", "NaN", "(5)", "5-"],
     "day": ["2024-01-31", "2024-01-31T05:00:00Z", "2024/02/01", "", "NA"],
     "open": ["true", "FALSE", "1", "0", ""],
     "price": ["0,5", "1.234,5", "-2,25", "3", "1.234", "n/d", "", "NA", "2,5 €"],
