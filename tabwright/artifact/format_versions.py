@@ -36,6 +36,7 @@ ADDED: dict[str, int] = {
     "settings.quantiles": 3,
     "target.quantiles": 3,
     "trees": 3,
+    "trees.ensembles.form": 3,
 }
 
 

@@ -165,6 +165,7 @@ def show_model_scores(fitted: FittedModel) -> None:
 
 def show_card(fitted: FittedModel, path: Path) -> None:
     """What a model file holds, in one screen."""
+    from tabwright.inference.tree_mix import combination_notes
     from tabwright.report.limits import limits
 
     architecture, settings, card = fitted.architecture, fitted.settings, fitted.card
@@ -190,6 +191,7 @@ def show_card(fitted: FittedModel, path: Path) -> None:
         "network": f"{len(fitted.members)} x {_ARCHITECTURES[architecture.training_mode]}: "
         f"{architecture.input_dim} inputs, {layers}dropout {architecture.dropout:g}, "
         f"{n_parameters:,} parameters each",
+        "combined": "\n".join(combination_notes(card)),
         "columns": f"{len(used)}: {listed(used)}",
         "sums": ", ".join(plan.oblique_name(own) for own in plan.obliques),
         "set aside": listed(aside) if aside else None,
@@ -208,6 +210,7 @@ def show_card(fitted: FittedModel, path: Path) -> None:
         if value:
             grid.add_row(name, Text(str(value)))
     out.print(grid)
+    _show_combination(fitted)
     show_model_scores(fitted)
 
 
@@ -221,6 +224,21 @@ def _rows_used(card: Mapping[str, Any]) -> str:
             "another; scores and calibration are of predictions out of fold"
         )
     return f"{n_rows}, validated on {card.get('n_validation_rows', 0):,}"
+
+
+def _show_combination(fitted: FittedModel) -> None:
+    """Networks and trees that were combined, with their losses on the rows that chose."""
+    from tabwright.inference.tree_mix import combination_table
+
+    rows = combination_table(fitted.card)
+    if rows:
+        measure = fitted.card["combination"].get("measure")
+        show_grid(
+            ["part", "weight", "loss", ""],
+            [[name, f"{weight:.0%}", f"{loss:.4g}", remark] for name, weight, loss, remark in rows],
+            title=f"parts by {measure} on the held-out rows that chose the weights",
+            right=(1, 2),
+        )
 
 
 def show_profile(profile: TableProfile) -> None:

@@ -1,61 +1,261 @@
-"""Trees of a library as plain arrays that predict the same without it."""
+"""Trees of the libraries as plain arrays that predict the same without them.
+
+Each library's own description of its model is read: scikit-learn's node tables, the text of
+LightGBM, the JSON of XGBoost and CatBoost. What an ensemble was fitted on must be float32 values
+without categorical columns: splits of sets of categories, and CatBoost's statistics of categories,
+have no arrays here.
+"""
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tabwright.distillation.trees import FittedTrees
-from tabwright.inference.tree_ensemble import TreeEnsemble
+from tabwright.inference.tree_ensemble import MAX_OBLIVIOUS_DEPTH, ObliviousTrees, TreeEnsemble
 
-__all__ = ["ensemble_of"]
+__all__ = ["ARRAY_KINDS", "ensemble_of"]
+
+ARRAY_KINDS = ("hist_gradient_boosting", "lightgbm", "xgboost", "catboost")
+
+FloatArray = NDArray[np.float64]
 
 
-def ensemble_of(kind: str, fitted: FittedTrees, *, n_features: int, n_rounds: int) -> TreeEnsemble:
-    """The first rounds of a fitted ensemble of scikit-learn's histogram gradient boosting.
+def ensemble_of(
+    kind: str, fitted: FittedTrees, *, n_features: int, n_classes: int, n_rounds: int
+) -> TreeEnsemble | ObliviousTrees:
+    """The first rounds of a fitted ensemble.
 
     Parameters
     ----------
     kind : str
-        Its name in the model.
+        One of `ARRAY_KINDS`, whose learner fitted it.
     fitted : FittedTrees
-        From the learner "hist_gradient_boosting", on float32 values without categorical columns.
+        On float32 values without categorical columns.
     n_features, n_rounds : int
+    n_classes : int
+        0 in regression.
 
     Returns
     -------
-    TreeEnsemble
-        Goes the same way as the library at every split; sums differ in the last digits at most.
+    TreeEnsemble or ObliviousTrees
+        Goes the same way as the library at every split; sums differ in the last digits at most
+        (XGBoost's are of float32).
+
+    Raises
+    ------
+    ValueError
+        If the kind has no arrays, or a split is not one of numbers.
     """
     model: Any = getattr(fitted, "model")  # noqa: B009 - no part of the protocol
-    baseline = np.ravel(model._baseline_prediction).astype(np.float64)
-    trees = [tree.nodes for iteration in model._predictors[:n_rounds] for tree in iteration]
-    sizes = [len(nodes) for nodes in trees]
-    roots = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-    nodes = np.concatenate(trees)
-    leaf = nodes["is_leaf"].astype(bool)
-    if nodes["is_categorical"][~leaf].any():
-        raise ValueError("trees as arrays split numbers; got a split of category sets")
-    local = np.concatenate([np.arange(size) for size in sizes])
-    if (nodes["left"][~leaf] != local[~leaf] + 1).any():
-        raise ValueError("trees as arrays have nodes in preorder; got another order of nodes")
-    shift = np.repeat(roots, sizes)
+    if kind == "catboost":
+        return _catboost(model, n_features, n_rounds)
+    if kind == "hist_gradient_boosting":
+        trees, baseline = _hist_gradient_boosting(model, n_rounds)
+    elif kind == "lightgbm":
+        trees, baseline = _lightgbm(model, n_rounds, 1 if n_classes <= 2 else n_classes)
+    elif kind == "xgboost":
+        trees, baseline = _xgboost(model, n_rounds, n_classes)
+    else:
+        raise ValueError(f"trees as arrays must be of {', '.join(ARRAY_KINDS)}; got {kind!r}")
+    return _in_preorder(kind, trees, baseline, n_features)
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """One tree, root first; every array of shape (n_nodes,)."""
+
+    leaf: NDArray[np.bool_]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    feature: NDArray[np.int64]
+    threshold: NDArray[np.float32]
+    missing_left: NDArray[np.bool_]
+    value: FloatArray
+
+
+def _in_preorder(
+    kind: str, trees: Sequence[_Nodes], baseline: FloatArray, n_features: int
+) -> TreeEnsemble:
+    """Trees one after the other, each node before its left child."""
+    orders = [_preorder(tree) for tree in trees]
+    sizes = [len(order) for order in orders]
+    roots = (np.cumsum(sizes) - sizes).astype(np.int64)
+    right = []
+    for tree, order, root in zip(trees, orders, roots.tolist(), strict=True):
+        place = np.empty(len(tree.leaf), dtype=np.int64)
+        place[order] = np.arange(root, root + len(order))
+        right.append(np.where(tree.leaf[order], 0, place[tree.right[order]]))
+
+    def joined(name: str, at_leaves: bool, other: float) -> NDArray[Any]:
+        parts = []
+        for tree, order in zip(trees, orders, strict=True):
+            own = getattr(tree, name)[order]
+            parts.append(np.where(tree.leaf[order] == at_leaves, own, own.dtype.type(other)))
+        return np.concatenate(parts)
+
     return TreeEnsemble(
         kind=kind,
         n_features=n_features,
         baseline=baseline,
         roots=roots,
-        feature=np.where(leaf, 0, nodes["feature_idx"]).astype(np.int32),
-        threshold=_rounded_down(np.where(leaf, 0.0, nodes["num_threshold"])),
-        right=np.where(leaf, 0, nodes["right"].astype(np.int64) + shift).astype(np.int32),
-        missing_left=np.where(leaf, 0, nodes["missing_go_to_left"]).astype(np.uint8),
-        value=np.where(leaf, nodes["value"], 0.0),
+        feature=joined("feature", False, 0).astype(np.int32),
+        threshold=joined("threshold", False, 0.0),
+        right=np.concatenate(right).astype(np.int32),
+        missing_left=joined("missing_left", False, 0).astype(np.uint8),
+        value=joined("value", True, 0.0),
     )
 
 
-def _rounded_down(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
+def _preorder(tree: _Nodes) -> NDArray[np.int64]:
+    leaf, left, right = tree.leaf.tolist(), tree.left.tolist(), tree.right.tolist()
+    order, stack = [], [0]
+    while stack:
+        node = stack.pop()
+        order.append(node)
+        if not leaf[node]:
+            stack += [right[node], left[node]]
+    return np.array(order, dtype=np.int64)
+
+
+def _hist_gradient_boosting(model: Any, n_rounds: int) -> tuple[list[_Nodes], FloatArray]:
+    trees = []
+    for own in (tree.nodes for iteration in model._predictors[:n_rounds] for tree in iteration):
+        leaf = own["is_leaf"].astype(bool)
+        _refuse(bool(own["is_categorical"][~leaf].any()))
+        threshold = np.where(leaf, 0.0, own["num_threshold"])
+        trees.append(
+            _Nodes(
+                leaf=leaf,
+                left=own["left"].astype(np.int64),
+                right=own["right"].astype(np.int64),
+                feature=own["feature_idx"].astype(np.int64),
+                threshold=_rounded_down(threshold),
+                missing_left=own["missing_go_to_left"].astype(bool),
+                value=own["value"].astype(np.float64),
+            )
+        )
+    return trees, np.ravel(model._baseline_prediction).astype(np.float64)
+
+
+def _lightgbm(model: Any, n_rounds: int, n_outputs: int) -> tuple[list[_Nodes], FloatArray]:
+    text = model.model_to_string(num_iteration=n_rounds, importance_type="split")
+    trees = []
+    for section in text.partition("\nend of trees")[0].split("\nTree=")[1:]:
+        lines = dict(line.split("=", 1) for line in section.splitlines() if "=" in line)
+
+        def numbers(
+            name: str, dtype: Any = np.int64, lines: dict[str, str] = lines
+        ) -> NDArray[Any]:
+            return np.array(lines.get(name, "").split(), dtype=dtype)
+
+        decision = numbers("decision_type")
+        _refuse(lines["num_cat"] != "0" or lines["is_linear"] != "0")
+        value = numbers("leaf_value", np.float64)
+        n_splits, n_leaves = len(decision), len(value)
+
+        def child(name: str, n_splits: int = n_splits) -> NDArray[np.int64]:
+            # Leaf k is ~k there, and the k-th node behind the splits here.
+            own = numbers(name)
+            return np.where(own < 0, n_splits + ~own, own)
+
+        def split(own: NDArray[Any], n_leaves: int = n_leaves) -> NDArray[Any]:
+            return np.append(own, np.zeros(n_leaves, dtype=own.dtype))
+
+        threshold = numbers("threshold", np.float64)
+        # Where training had no missing cells, a missing one is 0 to the library.
+        missing_left = np.where((decision >> 2) & 3 == 2, decision & 2 > 0, threshold >= 0.0)
+        trees.append(
+            _Nodes(
+                leaf=np.arange(n_splits + n_leaves) >= n_splits,
+                left=split(child("left_child")) if n_splits else np.zeros(1, dtype=np.int64),
+                right=split(child("right_child")) if n_splits else np.zeros(1, dtype=np.int64),
+                feature=split(numbers("split_feature")),
+                threshold=_rounded_down(split(threshold)),
+                missing_left=split(missing_left),
+                value=np.append(np.zeros(n_splits), value),
+            )
+        )
+    return trees, np.zeros(n_outputs)
+
+
+def _xgboost(model: Any, n_rounds: int, n_classes: int) -> tuple[list[_Nodes], FloatArray]:
+    learner = json.loads(bytes(model[:n_rounds].save_raw("json")))["learner"]
+    trees = []
+    for own in learner["gradient_booster"]["model"]["trees"]:
+        _refuse(any(own["split_type"]))
+        left = np.array(own["left_children"], dtype=np.int64)
+        leaf = left < 0
+        condition = np.array(own["split_conditions"], dtype=np.float32)
+        trees.append(
+            _Nodes(
+                leaf=leaf,
+                left=left,
+                right=np.array(own["right_children"], dtype=np.int64),
+                feature=np.array(own["split_indices"], dtype=np.int64),
+                # Left is below the condition there, and at most the threshold here.
+                threshold=np.nextafter(condition, np.float32(-np.inf)),
+                missing_left=np.array(own["default_left"], dtype=bool),
+                value=condition.astype(np.float64),
+            )
+        )
+    text = learner["learner_model_param"]["base_score"]
+    base = np.atleast_1d(np.array(json.loads(text), dtype=np.float64))
+    if n_classes == 2:
+        base = np.log(base / (1.0 - base))
+    return trees, np.broadcast_to(base, (max(n_classes, 1) if n_classes != 2 else 1,)).copy()
+
+
+def _catboost(model: Any, n_features: int, n_rounds: int) -> ObliviousTrees:
+    # The library writes descriptions to files only.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trees.json"
+        model.save_model(str(path), format="json")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    trees = document["oblivious_trees"][:n_rounds]
+    scale, bias = document["scale_and_bias"]
+    splits = (own for tree in trees for own in tree["splits"])
+    _refuse(any(own["split_type"] != "FloatFeature" for own in splits))
+    floats = document["features_info"]["float_features"]
+    column = {own["feature_index"]: own["flat_feature_index"] for own in floats}
+    # "AsTrue" would send missing values right, which the learner does not ask for.
+    _refuse(any(own["nan_value_treatment"] == "AsTrue" for own in floats))
+    depth = max(1, *(len(tree["splits"]) for tree in trees))
+    _refuse(depth > MAX_OBLIVIOUS_DEPTH)
+    feature = np.zeros((len(trees), depth), dtype=np.int32)
+    threshold = np.full((len(trees), depth), np.inf, dtype=np.float32)
+    value = np.zeros((len(trees), 2**depth, len(bias)))
+    for k, tree in enumerate(trees):
+        for level, own in enumerate(tree["splits"]):
+            feature[k, level] = column[own["float_feature_index"]]
+            threshold[k, level] = own["border"]
+        leaves = np.array(tree["leaf_values"], dtype=np.float64).reshape(-1, len(bias))
+        value[k, : len(leaves)] = scale * leaves
+    return ObliviousTrees(
+        kind="catboost",
+        n_features=n_features,
+        baseline=np.array(bias, dtype=np.float64),
+        feature=feature,
+        threshold=threshold,
+        value=value,
+    )
+
+
+def _refuse(other: bool) -> None:
+    if other:
+        raise ValueError(
+            "trees as arrays must split numbers at thresholds; got another kind of split"
+        )
+
+
+def _rounded_down(threshold: FloatArray) -> NDArray[np.float32]:
     """The largest float32 at most each: float32 values compare with it as with the float64."""
     with np.errstate(over="ignore"):
         rounded = threshold.astype(np.float32)

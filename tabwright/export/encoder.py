@@ -271,7 +271,7 @@ def add_expanded(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> str:
 
 
 def add_tree_features(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> str:
-    """What trees see, as `tree_ensemble.tree_features` gives it.
+    """What trees see, as `tree_mix.tree_features` gives it.
 
     Returns
     -------

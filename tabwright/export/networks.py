@@ -22,7 +22,8 @@ from tabwright.calibration.decisions import DecisionRule
 from tabwright.export.graph import ML_DOMAIN, Graph, piecewise_linear
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.target_scale import TargetScale
-from tabwright.inference.tree_ensemble import TreeEnsemble, TreeMix
+from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble, Trees
+from tabwright.inference.tree_mix import TreeMix
 from tabwright.regression import LARGEST_LOG
 
 __all__ = [
@@ -160,16 +161,25 @@ def add_trees(graph: Graph, networks: str, mix: TreeMix, features: str, *, class
     return mixed
 
 
-def _add_ensemble(graph: Graph, ensemble: TreeEnsemble, features: str) -> str:
+def _add_ensemble(graph: Graph, ensemble: Trees, features: str) -> str:
     """Sums of leaves, float64 of shape (rows, n_outputs)."""
-    n_nodes, n_outputs = len(ensemble.value), len(ensemble.baseline)
-    nodes = np.arange(n_nodes)
+    attributes: dict[str, Any] = {"n_targets": len(ensemble.baseline), "aggregate_function": "SUM"}
+    if isinstance(ensemble, ObliviousTrees):
+        attributes |= _oblivious_attributes(ensemble)
+    else:
+        assert isinstance(ensemble, TreeEnsemble)
+        attributes |= _node_attributes(ensemble)
+    sums = graph.add("TreeEnsembleRegressor", features, domain=ML_DOMAIN, attributes=attributes)
+    baseline = graph.constant(ensemble.baseline[None])
+    return graph.add("Add", graph.cast(sums, "float64"), baseline)
+
+
+def _node_attributes(ensemble: TreeEnsemble) -> dict[str, Any]:
+    nodes, n_outputs = np.arange(len(ensemble.value)), len(ensemble.baseline)
     tree = np.searchsorted(ensemble.roots, nodes, side="right") - 1
     local = nodes - ensemble.roots[tree]
     leaf = ensemble.right == 0
-    attributes = {
-        "n_targets": n_outputs,
-        "aggregate_function": "SUM",
+    return {
         "nodes_treeids": tree.tolist(),
         "nodes_nodeids": local.tolist(),
         "nodes_featureids": ensemble.feature.tolist(),
@@ -183,9 +193,42 @@ def _add_ensemble(graph: Graph, ensemble: TreeEnsemble, features: str) -> str:
         "target_ids": (tree[leaf] % n_outputs).tolist(),
         "target_weights": ensemble.value[leaf].astype(np.float32).tolist(),
     }
-    sums = graph.add("TreeEnsembleRegressor", features, domain=ML_DOMAIN, attributes=attributes)
-    baseline = graph.constant(ensemble.baseline[None])
-    return graph.add("Add", graph.cast(sums, "float64"), baseline)
+
+
+def _oblivious_attributes(ensemble: ObliviousTrees) -> dict[str, Any]:
+    """Level by level: the children of node i are 2i + 1 (no, or missing) and 2i + 2 (yes)."""
+    n_trees, depth = ensemble.feature.shape
+    n_outputs, n_leaves = len(ensemble.baseline), 2**depth
+    n_nodes = 2 * n_leaves - 1
+    local = np.arange(n_nodes)
+    split = local < n_leaves - 1
+    level = np.floor(np.log2(local[split] + 1)).astype(np.int64)
+    in_leaf = np.zeros((n_trees, n_leaves), dtype=np.int64)
+    modes = np.where(split, "BRANCH_LEQ", "LEAF").tolist()
+    # The first question is the lowest bit of a leaf's number, and the first turn on the way down.
+    down = np.arange(n_leaves)
+    number = sum(((down >> (depth - 1 - bit)) & 1) << bit for bit in range(depth))
+    leaves = np.repeat(local[~split], n_outputs)
+
+    def of_all(own: NDArray[Any]) -> list[Any]:
+        return np.broadcast_to(own, (n_trees, *own.shape[-1:])).ravel().tolist()
+
+    return {
+        "nodes_treeids": np.repeat(np.arange(n_trees), n_nodes).tolist(),
+        "nodes_nodeids": of_all(local),
+        "nodes_featureids": np.append(ensemble.feature[:, level], in_leaf, axis=1).ravel().tolist(),
+        "nodes_values": np.append(ensemble.threshold[:, level], in_leaf.astype(np.float32), axis=1)
+        .ravel()
+        .tolist(),
+        "nodes_modes": modes * n_trees,
+        "nodes_truenodeids": of_all(np.where(split, 2 * local + 1, 0)),
+        "nodes_falsenodeids": of_all(np.where(split, 2 * local + 2, 0)),
+        "nodes_missing_value_tracks_true": of_all(split.astype(np.int64)),
+        "target_treeids": np.repeat(np.arange(n_trees), n_leaves * n_outputs).tolist(),
+        "target_nodeids": of_all(leaves),
+        "target_ids": list(range(n_outputs)) * (n_trees * n_leaves),
+        "target_weights": ensemble.value[:, number].astype(np.float32).ravel().tolist(),
+    }
 
 
 def add_target_scale(graph: Graph, value: str, target: TargetScale) -> str:

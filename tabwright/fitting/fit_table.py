@@ -406,7 +406,8 @@ class _Recipe:
         trees = None
         if self.settings.quality == "best":
             networks = Predictor(model).standardised(choosing[0])
-            model, trees = with_trees(model, [((compact, rows), choosing)], networks, targets)
+            parts = [((compact, rows), choosing)]
+            model, trees = with_trees(model, parts, networks, targets, say=self.on_message)
         model = _scored(model, *choosing)
         model = _with_intervals(model, held_out, cross, trees)
         if (
@@ -451,7 +452,9 @@ class _Recipe:
                 (_taken(compact, rows, folds != k), _taken(compact, rows, folds == k))
                 for k in range(len(done))
             ]
-            model, trees = with_trees(model, parts, networks, targets, whole=(compact, rows))
+            model, trees = with_trees(
+                model, parts, networks, targets, whole=(compact, rows), say=self.on_message
+            )
         output = networks if trees is None else trees.combined(networks)
         if model.target is not None:
             output = model.target.restore(output)

@@ -24,7 +24,7 @@ from tabwright.encoding.encoder import TableEncoder
 from tabwright.errors import ArtifactError
 from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.target_scale import TargetScale
-from tabwright.inference.tree_ensemble import TreeMix, n_tree_features
+from tabwright.inference.tree_mix import TreeMix, n_tree_features
 from tabwright.settings import FitSettings
 
 if TYPE_CHECKING:

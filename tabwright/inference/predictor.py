@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tabwright.calibration.calibrator import change_prior, prior_log_ratio
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.inference.numpy_network import FoldedNetwork
-from tabwright.inference.tree_ensemble import tree_features
+from tabwright.inference.tree_mix import tree_features
 from tabwright.regression import central_level, member_responses
 
 if TYPE_CHECKING:

@@ -1,61 +1,68 @@
 """Boosted trees as plain arrays: prediction in NumPy, and the closed schema of their file form.
 
-The trees see encoded rows as the encoder gives them, before the networks' expansion: numbers with
-NaN where missing, and codes of categories and calendar places. No library that fits trees is
-needed here.
+No library that fits trees is needed here. Ensembles come in two forms: nodes for trees of any
+shape, and oblivious trees, whose levels ask one question each. What the features are and how
+ensembles join the networks lives in `inference/tree_mix.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tabwright.artifact.schema import Reader, TensorBag, prefixed
-from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.artifact.schema import TensorBag
 from tabwright.errors import ArtifactError
 
-__all__ = ["TreeEnsemble", "TreeMix", "n_tree_features", "tree_features"]
+__all__ = ["ObliviousTrees", "TreeEnsemble", "Trees"]
 
 MAX_DEPTH = 64
-_MOST_ENSEMBLES = 64
+MAX_OBLIVIOUS_DEPTH = 16
 _MOST_NODES = 2**26
+# Sums of leaves stay finite, and so do differences of sums.
+_LARGEST_LEAF = 1e300
 # Rows times trees that go down at once: the places of all of them stay in the cache.
 _BLOCK = 2**17
+# Rows up to which all trees are asked at once, and rows asked at once after that, tree by tree.
+_FEW_ROWS = 512
+_ROW_BLOCK = 8_192
+# Bytes of leaf masks at most; ensembles that need more go down node by node.
+_MOST_MASK_BYTES = 2**26
 
 FloatArray = NDArray[np.float64]
 
 
-def n_tree_features(encoder: TableEncoder) -> int:
-    """Features that trees see of the rows of an encoder."""
-    plan = encoder.plan_
-    return plan.layout.n_numeric - len(plan.obliques) + plan.n_codes
+class Trees(Protocol):
+    """An ensemble of boosted trees of either form."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def baseline(self) -> FloatArray: ...
+
+    def raw(self, features: NDArray[np.float32]) -> FloatArray:
+        """Sums of leaves, before the link function: (n, n_outputs)."""
+
+    def predict(self, features: NDArray[np.float32], *, classifies: bool) -> FloatArray:
+        """Probabilities of shape (n, n_classes), or standardised values of shape (n,)."""
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the artifact."""
 
 
-def tree_features(encoder: TableEncoder, compact: Compact) -> NDArray[np.float32]:
-    """Encoded rows as trees see them.
-
-    Parameters
-    ----------
-    encoder : TableEncoder
-    compact : Compact
-        Rows that it encoded.
-
-    Returns
-    -------
-    ndarray of shape (n, n_features), float32
-        Numbers, NaN where missing, then statistics of levels, then codes. Pairwise linear features
-        are for the networks alone.
-    """
-    plan = encoder.plan_
-    n_numeric = plan.layout.n_numeric - len(plan.obliques)
-    features = np.empty((len(compact.numeric), n_numeric + plan.n_codes), dtype=np.float32)
-    features[:, :n_numeric] = compact.numeric[:, :n_numeric]
-    features[:, n_numeric:] = compact.codes
-    return features
+def _predicted(raw: FloatArray, classifies: bool) -> FloatArray:
+    """Probabilities of raw sums, or the values that they are."""
+    if not classifies:
+        return raw[:, 0]
+    if raw.shape[1] == 1:
+        raw = np.concatenate([np.zeros_like(raw), raw], axis=1)
+    proba: FloatArray = np.exp(raw - raw.max(axis=1, keepdims=True))
+    proba /= proba.sum(axis=1, keepdims=True)
+    return proba
 
 
 @dataclass(frozen=True)
@@ -111,8 +118,10 @@ class TreeEnsemble:
         ndarray of shape (n, n_outputs), float64
         """
         n_outputs = len(self.baseline)
+        if self._masks is not None:
+            return self.baseline + self._masks.sums(features, n_outputs)
         result = np.empty((len(features), n_outputs))
-        step = max(1, _BLOCK // max(len(self.roots), 1))
+        step = max(1, _BLOCK // len(self.roots))
         for start in range(0, len(features), step):
             rows = features[start : start + step]
             leaves = self.value[self._leaves(rows)].reshape(len(rows), -1, n_outputs)
@@ -121,14 +130,12 @@ class TreeEnsemble:
 
     def predict(self, features: NDArray[np.float32], *, classifies: bool) -> FloatArray:
         """Probabilities of shape (n, n_classes), or standardised values of shape (n,)."""
-        raw = self.raw(features)
-        if not classifies:
-            return raw[:, 0]
-        if raw.shape[1] == 1:
-            raw = np.concatenate([np.zeros_like(raw), raw], axis=1)
-        proba: FloatArray = np.exp(raw - raw.max(axis=1, keepdims=True))
-        proba /= proba.sum(axis=1, keepdims=True)
-        return proba
+        return _predicted(self.raw(features), classifies)
+
+    @cached_property
+    def _masks(self) -> _LeafMasks | None:
+        """Another way to the leaves, faster; None where the trees are too large for it."""
+        return _LeafMasks.of(self)
 
     def _leaves(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
         """The leaf of each row in each tree: (n, n_trees)."""
@@ -185,13 +192,13 @@ class TreeEnsemble:
             level = below[split[below]]
         return depth
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """The document and the arrays of the artifact."""
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the artifact."""
         names = ("baseline", "roots", "feature", "threshold", "right", "missing_left", "value")
-        return {"kind": self.kind}, {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_state(
+    def from_arrays(
         cls, kind: str, tensors: TensorBag, *, n_features: int, n_outputs: int
     ) -> TreeEnsemble:
         """Read an ensemble back.
@@ -201,7 +208,7 @@ class TreeEnsemble:
         ArtifactError
             If an array does not fit, or the nodes are not trees.
         """
-        value = tensors.take("value", "float64")
+        value = _leaf_values(tensors, "value", (None,))
         n_nodes = len(value)
         if not 0 < n_nodes <= _MOST_NODES:
             raise ArtifactError(
@@ -211,7 +218,7 @@ class TreeEnsemble:
         return cls(
             kind=kind,
             n_features=n_features,
-            baseline=tensors.take("baseline", "float64", (n_outputs,)),
+            baseline=_leaf_values(tensors, "baseline", (n_outputs,)),
             roots=tensors.take("roots", "int64", low=0),
             feature=tensors.take("feature", "int32", shape, low=0, high=n_features - 1),
             threshold=tensors.take("threshold", "float32", shape, allow_inf=True),
@@ -222,89 +229,260 @@ class TreeEnsemble:
 
 
 @dataclass(frozen=True)
-class TreeMix:
-    """Tree ensembles beside the networks of a model, and the weights of the average.
+class ObliviousTrees:
+    """Boosted trees that ask the same question in all nodes of a level.
 
     Parameters
     ----------
-    network_weight : float
-        Of the networks' mean prediction, from 0 to 1.
-    weights : tuple of float
-        Of the ensembles; all weights sum to 1.
-    ensembles : tuple of TreeEnsemble
+    kind : str
+        What fitted them, for people.
+    n_features : int
+    baseline : ndarray of shape (n_outputs,), float64
+        As in `TreeEnsemble`; here a leaf has a value for every output.
+    feature : ndarray of shape (n_trees, depth), int32
+        Of the question of each level.
+    threshold : ndarray of shape (n_trees, depth), float32
+        The answer is yes where the value is above this; of NaN it is no. Infinity in levels that
+        a tree does not have.
+    value : ndarray of shape (n_trees, 2**depth, n_outputs), float64
+        Of leaves; bit d of a leaf's number is the answer at level d.
     """
 
-    network_weight: float
-    weights: tuple[float, ...]
-    ensembles: tuple[TreeEnsemble, ...]
+    kind: str
+    n_features: int
+    baseline: FloatArray
+    feature: NDArray[np.int32]
+    threshold: NDArray[np.float32]
+    value: FloatArray
 
-    def mix(self, networks: FloatArray, features: NDArray[np.float32]) -> FloatArray:
-        """The weighted mean of networks and trees.
+    def raw(self, features: NDArray[np.float32]) -> FloatArray:
+        """Sums of leaves, before the link function.
 
         Parameters
         ----------
-        networks : ndarray of shape (n, n_classes) or (n,), float64
-            Probabilities, or standardised values.
         features : ndarray of shape (n, n_features), float32
+            From `tree_features`.
 
         Returns
         -------
-        ndarray of the same shape as `networks`, float64
+        ndarray of shape (n, n_outputs), float64
         """
-        mixed = self.network_weight * networks
-        for weight, ensemble in zip(self.weights, self.ensembles, strict=True):
-            mixed += weight * ensemble.predict(features, classifies=networks.ndim == 2)
-        return mixed
+        n_trees, depth = self.feature.shape
+        if len(features) > _FEW_ROWS:
+            return self.baseline + self._sums(features)
+        result = np.empty((len(features), len(self.baseline)))
+        tree, bit = np.arange(n_trees), (2.0 ** np.arange(depth)).astype(np.float32)
+        asked, threshold = self.feature.ravel(), self.threshold.ravel()
+        step = max(1, _BLOCK // (n_trees * depth))
+        for start in range(0, len(features), step):
+            rows = features[start : start + step]
+            answers = (rows[:, asked] > threshold).astype(np.float32).reshape(-1, depth)
+            leaf = (answers @ bit).astype(np.int64).reshape(len(rows), n_trees)
+            result[start : start + step] = _added_in_turn(self.value[tree, leaf])
+        return self.baseline + result
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """The document and the arrays of the artifact."""
-        tensors: dict[str, NDArray[Any]] = {}
-        described = []
-        for k, ensemble in enumerate(self.ensembles):
-            document, arrays = ensemble.to_state()
-            described.append(document)
-            tensors |= prefixed(f"{k}.", arrays)
-        return {
-            "network_weight": self.network_weight,
-            "weights": list(self.weights),
-            "ensembles": described,
-        }, tensors
+    def predict(self, features: NDArray[np.float32], *, classifies: bool) -> FloatArray:
+        """Probabilities of shape (n, n_classes), or standardised values of shape (n,)."""
+        return _predicted(self.raw(features), classifies)
+
+    def _sums(self, features: NDArray[np.float32]) -> FloatArray:
+        """The sums of many rows: tree by tree, on columns."""
+        result = np.zeros((len(features), len(self.baseline)))
+        for start in range(0, len(features), _ROW_BLOCK):
+            columns = np.ascontiguousarray(features[start : start + _ROW_BLOCK].T)
+            total = result[start : start + _ROW_BLOCK]
+            for own in range(len(self.feature)):
+                leaf = np.zeros(columns.shape[1], dtype=np.uint16)
+                for level, (asked, above) in enumerate(
+                    zip(self.feature[own], self.threshold[own], strict=True)
+                ):
+                    leaf |= (columns[asked] > above).astype(np.uint16) << np.uint16(level)
+                total += self.value[own][leaf]
+        return result
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the artifact."""
+        return {name: getattr(self, name) for name in ("baseline", "feature", "threshold", "value")}
 
     @classmethod
-    def from_state(
-        cls, document: Reader, tensors: TensorBag, *, n_features: int, n_outputs: int
-    ) -> TreeMix:
-        """Read trees and weights back, every value checked.
+    def from_arrays(
+        cls, kind: str, tensors: TensorBag, *, n_features: int, n_outputs: int
+    ) -> ObliviousTrees:
+        """Read an ensemble back.
 
         Raises
         ------
         ArtifactError
-            If anything is missing, left over or out of range, or nodes are not trees.
+            If an array does not fit.
         """
-        ensembles = []
-        for k, own in enumerate(document.children("ensembles", max_length=_MOST_ENSEMBLES)):
-            kind = own.text("kind", max_length=100)
-            own.done()
-            ensembles.append(
-                TreeEnsemble.from_state(
-                    kind, tensors.scoped(f"{k}."), n_features=n_features, n_outputs=n_outputs
-                )
+        threshold = tensors.take("threshold", "float32", (None, None), allow_inf=True)
+        n_trees, depth = threshold.shape
+        if not n_trees or not 0 < depth <= MAX_OBLIVIOUS_DEPTH:
+            raise ArtifactError(
+                f"tree ensemble: oblivious trees must be at least 1, of depth 1 to "
+                f"{MAX_OBLIVIOUS_DEPTH}; got {n_trees} of depth {depth}"
             )
-        if not ensembles:
-            raise document.fail("ensembles", "at least one ensemble")
-        mix = cls(
-            network_weight=document.number("network_weight", low=0.0, high=1.0),
-            weights=document.numbers("weights", low=0.0, high=1.0, length=len(ensembles)),
-            ensembles=tuple(ensembles),
+        shape = (n_trees, depth)
+        return cls(
+            kind=kind,
+            n_features=n_features,
+            baseline=_leaf_values(tensors, "baseline", (n_outputs,)),
+            feature=tensors.take("feature", "int32", shape, low=0, high=n_features - 1),
+            threshold=threshold,
+            value=_leaf_values(tensors, "value", (n_trees, 2**depth, n_outputs)),
         )
-        if abs(mix.network_weight + sum(mix.weights) - 1.0) > 1e-9:
-            raise document.fail("weights", "such that all weights sum to 1")
-        document.done()
-        return mix
 
-    def describe(self) -> Mapping[str, float]:
-        """Weight by name, the networks' first."""
-        named = {"networks": self.network_weight}
-        for weight, ensemble in zip(self.weights, self.ensembles, strict=True):
-            named[ensemble.kind] = named.get(ensemble.kind, 0.0) + weight
-        return named
+
+@dataclass(frozen=True)
+class _LeafMasks:
+    """The leaves that every answer leaves open, as bits: no way down has to be walked.
+
+    A split whose answer is "right" closes the leaves below its left child; of the leaves still
+    open after all splits, the first is the one that the row reaches (QuickScorer: Lucchese et
+    al., "QuickScorer: A Fast Algorithm to Rank Documents with Additive Ensembles of Regression
+    Trees", SIGIR 2015, section 3). Answers to all splits of a tree on one feature depend on the
+    place of the value among the feature's thresholds, so that their masks are kept together by
+    place: one look-up for a tree and feature.
+    """
+
+    # Features asked for, their sorted thresholds one after the other, and where each begins.
+    features: NDArray[np.int32]
+    thresholds: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    # Masks by pair of tree and feature, then by place; the last place is that of NaN.
+    masks: NDArray[Any]
+    # Of each pair, trees rising: where its masks begin, and the feature's position in `features`.
+    pair_masks: NDArray[np.int64]
+    pair_feature: NDArray[np.int64]
+    # Of each tree: its first pair, and where its leaves begin, from left to right.
+    first_pair: NDArray[np.int64]
+    leaf_start: NDArray[np.int64]
+    leaf_value: FloatArray
+
+    @classmethod
+    def of(cls, trees: TreeEnsemble) -> _LeafMasks | None:
+        """Of an ensemble; None where its trees have too many leaves, or the masks are too large."""
+        n_nodes, n_trees = len(trees.value), len(trees.roots)
+        split = trees.right != 0
+        tree = np.repeat(np.arange(n_trees), np.diff(np.append(trees.roots, n_nodes)))
+        # Leaves before each node, in all trees: leaves below a left child follow each other.
+        before = np.cumsum(~split) - ~split
+        leaf_start = before[trees.roots]
+        sizes = np.diff(np.append(leaf_start, np.count_nonzero(~split)))
+        if not split.any() or sizes.max() > 64:
+            return None
+        node = np.flatnonzero(split)
+        first = before[node] - leaf_start[tree[node]]
+        last = before[trees.right[node]] - leaf_start[tree[node]]
+        dtype = np.uint32 if sizes.max() <= 32 else np.uint64
+        every = dtype(np.iinfo(dtype).max)
+        below = np.array([2**k - 1 for k in range(65)], dtype=np.uint64)
+        closed = (~(below[last] ^ below[first])).astype(dtype)
+        # Places of thresholds among those of their feature, and pairs in the order of trees.
+        features, thresholds, place, widths = _places(trees.feature[node], trees.threshold[node])
+        owner = np.searchsorted(features, trees.feature[node])
+        # A tree that is one leaf asks the first feature, whose every answer leaves it open.
+        alone = np.flatnonzero(sizes == 1)
+        asked = tree[node] * len(features) + owner
+        pairs = np.unique(np.concatenate([asked, alone * len(features)]))
+        pair = np.searchsorted(pairs, asked)
+        pair_tree, pair_feature = np.divmod(pairs, len(features))
+        spans = widths[pair_feature] + 2
+        if int(spans.sum()) * every.itemsize > _MOST_MASK_BYTES:
+            return None
+        pair_masks = np.cumsum(spans) - spans
+        masks = np.full(int(spans.sum()), every)
+        np.bitwise_and.at(masks, pair_masks[pair] + place + 1, closed)
+        for k, width in enumerate(widths.tolist()):
+            where = pair_masks[pair_feature == k, None] + np.arange(width + 1)
+            masks[where] = np.bitwise_and.accumulate(masks[where], axis=1)
+        right = trees.missing_left[node] == 0
+        missing = pair_masks + spans - 1
+        np.bitwise_and.at(masks, missing[pair[right]], closed[right])
+        return cls(
+            features=features,
+            thresholds=thresholds,
+            starts=np.cumsum(widths) - widths,
+            masks=masks,
+            pair_masks=pair_masks,
+            pair_feature=pair_feature,
+            first_pair=np.searchsorted(pair_tree, np.arange(n_trees)),
+            leaf_start=leaf_start,
+            leaf_value=trees.value[~split],
+        )
+
+    def sums(self, rows: NDArray[np.float32], n_outputs: int) -> FloatArray:
+        """Sums of leaves: (n, n_outputs)."""
+        result = np.zeros((len(rows), n_outputs))
+        few = len(rows) <= _FEW_ROWS
+        step = max(1, _BLOCK // len(self.pair_masks)) if few else _ROW_BLOCK
+        for start in range(0, len(rows), step):
+            own = rows[start : start + step][:, self.features]
+            total = result[start : start + step]
+            if few:
+                places = self._few_places(own)[:, self.pair_feature]
+                open_ = np.bitwise_and.reduceat(
+                    self.masks[self.pair_masks + places], self.first_pair, axis=1
+                )
+                leaves = self.leaf_value[self.leaf_start + _lowest_bit(open_)]
+                total[:] = _added_in_turn(leaves.reshape(len(own), -1, n_outputs))
+            else:
+                self._add_by_tree(self._places_by_feature(own), total)
+        return result
+
+    def _add_by_tree(self, places: list[NDArray[np.int64]], total: FloatArray) -> None:
+        """Add the leaves of many rows, tree by tree."""
+        begins, features = self.pair_masks.tolist(), self.pair_feature.tolist()
+        ends = np.append(self.first_pair[1:], len(begins)).tolist()
+        for tree, (first, end) in enumerate(zip(self.first_pair.tolist(), ends, strict=True)):
+            open_ = self.masks[begins[first] :].take(places[features[first]])
+            for pair in range(first + 1, end):
+                open_ &= self.masks[begins[pair] :].take(places[features[pair]])
+            leaves = self.leaf_value[self.leaf_start[tree] :].take(_lowest_bit(open_))
+            total[:, tree % total.shape[1]] += leaves
+
+    def _few_places(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Places of values among their feature's thresholds: (n, n_features)."""
+        widths = np.diff(np.append(self.starts, len(self.thresholds)))
+        above = np.repeat(values, widths, axis=1) > self.thresholds
+        places = np.add.reduceat(above, self.starts, axis=1, dtype=np.int64)
+        return np.where(np.isnan(values), widths + 1, places)
+
+    def _places_by_feature(self, values: NDArray[np.float32]) -> list[NDArray[np.int64]]:
+        """Places of many values, feature by feature."""
+        ends = np.append(self.starts[1:], len(self.thresholds))
+        places = []
+        for column, start, end in zip(values.T, self.starts, ends, strict=True):
+            place = np.searchsorted(self.thresholds[start:end], column)
+            place[np.isnan(column)] = end - start + 1
+            places.append(place)
+        return places
+
+
+def _places(
+    feature: NDArray[np.int32], threshold: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Features, each one's sorted thresholds, the place of each split there, numbers of them."""
+    order = np.lexsort((threshold, feature))
+    own, sorted_ = feature[order], threshold[order]
+    new = np.append(True, (own[1:] != own[:-1]) | (sorted_[1:] != sorted_[:-1]))
+    features, starts, widths = np.unique(own[new], return_index=True, return_counts=True)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.cumsum(new) - 1 - starts[np.searchsorted(features, own)]
+    return features, sorted_[new], place, widths
+
+
+def _lowest_bit(bits: NDArray[Any]) -> NDArray[np.int64]:
+    """The position of the lowest bit that is set; powers of two are exact as float64."""
+    lowest = bits & (~bits + bits.dtype.type(1))
+    exponent: NDArray[np.int64] = lowest.astype(np.float64).view(np.int64) >> 52
+    return exponent - 1023
+
+
+def _added_in_turn(leaves: FloatArray) -> FloatArray:
+    """Sums over trees in their order, so that few rows and many give the same last digit."""
+    return np.cumsum(leaves, axis=1)[:, -1]
+
+
+def _leaf_values(tensors: TensorBag, name: str, shape: tuple[int | None, ...]) -> FloatArray:
+    return tensors.take(name, "float64", shape, low=-_LARGEST_LEAF, high=_LARGEST_LEAF)

@@ -13,6 +13,7 @@ import numpy as np
 
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.scoring import measure_of
+from tabwright.inference.tree_mix import combination_notes, combination_table
 from tabwright.regression import RegressionObjective, has_log_link
 from tabwright.report.assessment import Assessment, constant_title
 from tabwright.report.column_treatment import ColumnTreatment, column_treatments
@@ -494,6 +495,7 @@ def model_section(model: FittedModel) -> Section:
                 ),
             ]
         ),
+        *_combination(model),
         element("h3", "Model card"),
         facts(_card(model.card)),
         more("Settings of the fit", facts([(k, str(v)) for k, v in _settings(model).items()])),
@@ -509,6 +511,29 @@ def model_section(model: FittedModel) -> Section:
     return Section("model", "The model", body)
 
 
+def _combination(model: FittedModel) -> list[Node]:
+    """What `quality="best"` combined: a table, or nothing."""
+    notes, rows = combination_notes(model.card), combination_table(model.card)
+    if not notes:
+        return []
+    body: list[Node] = [element("h3", "Networks and trees")]
+    if rows:
+        body.append(
+            table(
+                f"Parts by {model.card['combination'].get('measure')} on the held-out rows that "
+                "chose the weights, so that the loss of the whole is somewhat low",
+                ["Part", "Weight", "Loss", "Fitted by"],
+                [
+                    [short(name), percent(weight, 0), number(loss), short(remark)]
+                    for name, weight, loss, remark in rows
+                ],
+                numeric=(1, 2),
+            )
+        )
+        notes = notes[1:]
+    return body + [element("p", note) for note in notes]
+
+
 def _shapes(part: Any) -> str:
     return ", ".join(
         f"{name} {'×'.join(map(str, value.shape))}" for name, value in part.named_parameters()
@@ -520,10 +545,10 @@ def _settings(model: FittedModel) -> dict[str, Any]:
 
 
 def _card(card: Mapping[str, Any]) -> list[tuple[str, Node]]:
-    """What the card holds, but for the columns: those have a table."""
+    """What the card holds, but for columns and what was combined: those have tables."""
     pairs: list[tuple[str, Node]] = []
     for key, value in card.items():
-        if key == "columns":
+        if key in ("columns", "combination"):
             continue
         name = str(key).removeprefix("n_").replace("_", " ").capitalize()
         if isinstance(value, Mapping):

@@ -11,20 +11,38 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from tabwright import TabularClassifier, TabularRegressor, distill, load_model
 from tabwright.artifact.container import pack, unpack
+from tabwright.cli.app import app
 from tabwright.distillation.tree_arrays import ensemble_of
-from tabwright.distillation.trees import Problem, tree_learner
+from tabwright.distillation.trees import Learner, Problem, TeacherKind, tree_learner
 from tabwright.errors import ArtifactError
-from tabwright.fitting.combination import greedy_weights
+from tabwright.fitting import combination
+from tabwright.fitting.combination import combination_weights, greedy_weights
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.inference.tree_ensemble import TreeEnsemble, tree_features
+from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble
+from tabwright.inference.tree_mix import (
+    TreeMix,
+    combination_notes,
+    combination_table,
+    tree_features,
+)
+from tabwright.report.sections import model_section
 from tabwright.settings import FitSettings
+from tabwright.tables import Role
 
-SMALL: dict[str, Any] = {"hidden_dim": 8, "num_hidden_layers": 1, "n_members": 1, "max_epochs": 2}
+# One set of rows validates: folds would fit everything nine times.
+SMALL: dict[str, Any] = {
+    "hidden_dim": 8,
+    "num_hidden_layers": 1,
+    "n_members": 1,
+    "max_epochs": 2,
+    "n_folds": 1,
+}
 
 
 def table(n_rows: int = 600, seed: int = 0) -> pl.DataFrame:
@@ -74,44 +92,55 @@ def fitted(task: str) -> FittedModel:
 TASKS = ("binary", "three", "regression")
 
 
+@cache
+def both_forms(task: str) -> FittedModel:
+    """A model with trees of nodes, from scikit-learn, and oblivious ones."""
+    model, frame = fitted(task), table()
+    values = tree_features(model.encoder, model.encoder.transform(frame))
+    n_features, n_classes = values.shape[1], {"binary": 2, "three": 3, "regression": 0}[task]
+    target = np.digitize(score(frame), [1.5, 3.0][: n_classes - 1]) if n_classes else score(frame)
+    none = np.zeros(n_features, dtype=bool)
+    problem = Problem(values.astype(np.float64), none, target, None, n_classes, 0, 1)
+    kind: TeacherKind = "hist_gradient_boosting"
+    nodes = ensemble_of(
+        kind,
+        tree_learner(kind).fit(problem, 10),
+        n_features=n_features,
+        n_classes=n_classes,
+        n_rounds=10,
+    )
+    rng = np.random.default_rng(0)
+    threshold = rng.normal(size=(7, 3)).astype(np.float32)
+    threshold[0, 2] = np.inf
+    oblivious = ObliviousTrees(
+        kind="oblivious",
+        n_features=n_features,
+        baseline=rng.normal(size=len(nodes.baseline)),
+        feature=rng.integers(0, n_features, (7, 3)).astype(np.int32),
+        threshold=threshold,
+        value=rng.normal(size=(7, 8, len(nodes.baseline))),
+    )
+    return replace(model, trees=TreeMix(0.25, (0.25, 0.5), (nodes, oblivious)))
+
+
 def predictions(model: FittedModel, frame: pl.DataFrame) -> np.ndarray:
     predictor = Predictor(model)
     return predictor.network(model.encoder.transform(frame))
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_arrays_predict_as_the_library_does(task: str) -> None:
-    model, rows = fitted(task), table(500, seed=1)
-    features = tree_features(model.encoder, model.encoder.transform(rows))
-    assert np.isnan(features).any()
-    n_classes = {"binary": 2, "three": 3, "regression": 0}[task]
-    target = score(rows) if not n_classes else np.digitize(score(rows), [1.5, 3.0][: n_classes - 1])
-    learner = tree_learner("hist_gradient_boosting")
-    values = features.astype(np.float64)
-    none = np.zeros(values.shape[1], dtype=bool)
-    trees = learner.fit(Problem(values, none, target, None, n_classes, 0, 1), 60)
-    fresh = table(700, seed=2).with_columns(count=pl.lit(None, dtype=pl.Int64))
-    seen = tree_features(model.encoder, model.encoder.transform(fresh))
-    for n_rounds in (10, 60):
-        ensemble = ensemble_of("t", trees, n_features=values.shape[1], n_rounds=n_rounds)
-        expected = next(trees.stages(seen.astype(np.float64), (n_rounds,)))
-        ours = ensemble.predict(seen, classifies=bool(n_classes))
-        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12)
-        alone = np.concatenate(
-            [ensemble.predict(seen[i : i + 1], classifies=bool(n_classes)) for i in range(20)]
-        )
-        np.testing.assert_array_equal(alone, ours[:20])
-
-
-@pytest.mark.parametrize("task", TASKS)
 def test_best_keeps_trees_where_they_help_and_says_so(task: str) -> None:
     model = fitted(task)
     told = model.card["combination"]
-    networks, trees = told["candidates"]
+    networks, *trees = told["candidates"]
     assert model.trees is not None
-    assert trees["weight"] == model.trees.weights[0] > 0.5
-    assert networks["weight"] + trees["weight"] == pytest.approx(1.0)
-    assert told["loss"] <= min(networks["loss"], trees["loss"]) + 1e-12
+    assert [own["name"] for own in trees] == ["hist_gradient_boosting", "catboost"]
+    kept = [own for own in trees if own["weight"]]
+    assert [own["weight"] for own in kept] == list(model.trees.weights)
+    assert [own["name"] for own in kept] == [own.kind for own in model.trees.ensembles]
+    assert networks["weight"] + sum(model.trees.weights) == pytest.approx(1.0)
+    assert networks["weight"] < 0.5
+    assert told["loss"] <= min(own["loss"] for own in told["candidates"]) + 1e-12
     rows = table(400, seed=3)
     alone = predictions(replace(model, trees=None), rows)
     mixed = predictions(model, rows)
@@ -124,7 +153,7 @@ def test_best_keeps_trees_where_they_help_and_says_so(task: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_file_comes_back_and_predicts_the_same(task: str, tmp_path: Path) -> None:
-    model = fitted(task)
+    model = both_forms(task)
     model.save(tmp_path / "m.safetensors")
     again = FittedModel.from_artifact(*unpack((tmp_path / "m.safetensors").read_bytes()))
     rows = table(100, seed=4)
@@ -143,6 +172,68 @@ def test_versions_before_refuse_the_file_by_name(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(container, "FORMATS", {1: "0.1.0", 2: "0.2.0"})
     with pytest.raises(ArtifactError, match=r"format 3 and needs tabwright >= 0\.3\.0"):
         unpack(data, "m")
+
+
+def _without_catboost(kind: TeacherKind, *, slow: bool) -> Learner:
+    if kind == "catboost":
+        raise ImportError("no such library")
+    return tree_learner(kind, slow=slow)
+
+
+def test_without_a_library_the_model_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(combination, "tree_learner", _without_catboost)
+    said: list[str] = []
+    frame = table(300)
+    settings = FitSettings(task="regression", quality="best", **SMALL)
+    model = fit_table(LabelledRows(frame, score(frame)), settings, on_message=said.append)
+    told = model.card["combination"]
+    assert told["not_installed"] == ["catboost"]
+    assert [own["name"] for own in told["candidates"]] == ["networks", "hist_gradient_boosting"]
+    assert said[-2:] == combination_notes(model.card)
+    assert "catboost is not installed" in said[-1]
+    assert "pip install" in said[-1]
+
+
+@pytest.mark.parametrize("case", ["constant columns", "constant target", "few rows", "two rows"])
+def test_tables_that_give_trees_nothing(case: str) -> None:
+    frame = table({"two rows": 4, "few rows": 9}.get(case, 60))
+    target = score(frame)
+    roles: dict[str, Role] = {}
+    if case == "constant columns":
+        frame = frame.select(one=pl.lit(1.0) + pl.col("count") * 0)
+        frame = frame.with_columns(gone=pl.lit(None, dtype=pl.Float64))
+        roles = {"one": "numeric", "gone": "numeric"}
+    if case == "constant target":
+        target = np.full(len(frame), 3.0)
+    settings = FitSettings(task="regression", quality="best", **SMALL)
+    rows = LabelledRows(frame, target)
+    model = fit_table(rows, settings, validation=rows, roles=roles)
+    told = model.card["combination"]
+    if case.startswith("constant"):
+        assert told["kept"] == ["networks"]
+        assert combination_notes(model.card) == [
+            f"no trees are combined with the networks: {told['reason']}"
+        ]
+    assert np.isfinite(predictions(model, frame)).all()
+
+
+def test_what_was_combined_is_told_by_inspect_and_report(tmp_path: Path) -> None:
+    model = fitted("binary")
+    (note,) = combination_notes(model.card)
+    assert note.startswith("combined on 100 held-out rows, which chose the weights: networks ")
+    model.save(tmp_path / "m.safetensors")
+    done = CliRunner().invoke(app, ["inspect", str(tmp_path / "m.safetensors")])
+    assert done.exit_code == 0, done.output
+    page = str(model_section(model).body)
+    for name, weight, loss, remark in combination_table(model.card):
+        lines = [own for own in done.output.splitlines() if own.startswith(f"{name} ")]
+        line = lines[-1]
+        assert line.split()[1:3] == [f"{weight:.0%}", f"{loss:.4g}"]
+        assert " ".join(line.split()[3:]) == remark
+        assert name in page
+        assert remark in page
+    assert combination_table({"combination": {"candidates": [1]}}) == []
+    assert combination_notes({"combination": [2]}) == []
 
 
 def _first_split(arrays: dict[str, np.ndarray]) -> int:
@@ -191,12 +282,53 @@ def _lacking(arrays: dict[str, np.ndarray]) -> None:
 
 
 def _more(arrays: dict[str, np.ndarray]) -> None:
-    arrays["trees.1.value"] = np.zeros(1)
+    arrays["trees.2.value"] = np.zeros(1)
+
+
+def _depth(arrays: dict[str, np.ndarray]) -> None:
+    arrays["trees.1.feature"] = arrays["trees.1.feature"][:, :2].copy()
+
+
+def _leaves(arrays: dict[str, np.ndarray]) -> None:
+    arrays["trees.1.value"] = arrays["trees.1.value"][:, :7].copy()
+
+
+def _no_depth(arrays: dict[str, np.ndarray]) -> None:
+    for name in ("feature", "threshold"):
+        arrays[f"trees.1.{name}"] = arrays[f"trees.1.{name}"][:, :0].copy()
+
+
+def _too_deep(arrays: dict[str, np.ndarray]) -> None:
+    for name in ("feature", "threshold"):
+        arrays[f"trees.1.{name}"] = np.repeat(arrays[f"trees.1.{name}"], 6, axis=1)
+
+
+def _no_trees(arrays: dict[str, np.ndarray]) -> None:
+    for name in ("feature", "threshold", "value"):
+        arrays[f"trees.1.{name}"] = arrays[f"trees.1.{name}"][:0].copy()
+
+
+def _question_beyond(arrays: dict[str, np.ndarray]) -> None:
+    arrays["trees.1.feature"][0, 0] = 1_000
+
+
+def _nan_threshold(arrays: dict[str, np.ndarray]) -> None:
+    arrays["trees.1.threshold"][0, 0] = np.nan
+
+
+def _huge(arrays: dict[str, np.ndarray]) -> None:
+    arrays["trees.1.value"][0, 0, 0] = 1e301
+
+
+def _wide(arrays: dict[str, np.ndarray]) -> None:
+    arrays["trees.1.value"] = arrays["trees.1.value"].astype(np.float32)
 
 
 @pytest.mark.parametrize(
     "change",
     [
+        *(_depth, _leaves, _no_depth, _too_deep, _no_trees, _question_beyond),
+        *(_nan_threshold, _huge, _wide),
         *(_loop, _beyond, _shared_child, _no_such_feature, _negative, _nan),
         *(_roots_fall, _roots_start_late, _outputs, _lacking, _more),
     ],
@@ -204,7 +336,7 @@ def _more(arrays: dict[str, np.ndarray]) -> None:
 def test_arrays_that_are_no_trees_are_refused(
     change: Callable[[dict[str, np.ndarray]], None],
 ) -> None:
-    document, arrays = fitted("binary").to_artifact()
+    document, arrays = both_forms("binary").to_artifact()
     arrays = {name: array.copy() for name, array in arrays.items()}
     change(arrays)
     with pytest.raises(ArtifactError, match=r"tree|tensors"):
@@ -218,6 +350,9 @@ def test_arrays_that_are_no_trees_are_refused(
         ({"weights": [1.5]}, "from 0.0 to 1.0"),
         ({"ensembles": []}, "weights|ensemble"),
         ({"kind": "x"}, "must hold no|kind"),
+        ({"ensembles": [{"kind": "x", "form": "pairs"}]}, "one of 'nodes', 'oblivious'"),
+        ({"ensembles": [{"kind": "x", "form": None}]}, "one of 'nodes', 'oblivious'"),
+        ({"ensembles": [{"kind": "x", "form": "oblivious"}]}, "tensors"),
     ],
 )
 def test_documents_that_are_no_mix_are_refused(change: dict[str, object], message: str) -> None:
@@ -249,7 +384,7 @@ def test_onnx_says_the_same(task: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     from tabwright.export.onnx import export_onnx
 
-    report = export_onnx(fitted(task), tmp_path / "m.onnx", check_rows=5_000)
+    report = export_onnx(both_forms(task), tmp_path / "m.onnx", check_rows=5_000)
     assert report.passed
     assert report.rounding_rows == 0
 
@@ -268,6 +403,24 @@ def test_greedy_weights_find_the_better_mean() -> None:
     weight = (errors[0] < 0).astype(np.float64)
     half = np.where(weight, target, 100.0)
     np.testing.assert_array_equal(greedy_weights([target + 1, half], target, weight), [0, 1])
+
+
+def test_weights_are_drawn_to_equal_ones_unless_the_rows_speak_against_it() -> None:
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=60)
+    close = [target + rng.normal(size=60), target + 1.05 * rng.normal(size=60), target + 3.0]
+    greedy = greedy_weights(close[:2], target, None)
+    np.testing.assert_allclose(combination_weights(close[:2], target, None), (greedy + 0.5) / 2)
+    # The third is wrong in every row: it gets nothing, and neither does the mean of all.
+    np.testing.assert_array_equal(
+        combination_weights([target, target + 3.0], target, None), [1.0, 0.0]
+    )
+    # Rows of no weight do not speak.
+    weight = np.append(np.ones(30), np.zeros(30))
+    far = np.where(weight > 0, close[0], 1e6)
+    some = combination_weights([far, close[1]], target, weight)
+    assert some.min() >= 0.25
+    assert some.sum() == pytest.approx(1.0)
 
 
 def test_random_targets_give_trees_no_certainty() -> None:

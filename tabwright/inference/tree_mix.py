@@ -1,0 +1,207 @@
+"""Tree ensembles beside the networks of a model: what they see, and the weighted average.
+
+The trees see encoded rows as the encoder gives them, before the networks' expansion: numbers with
+NaN where missing, and codes of categories and calendar places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tabwright.artifact.format_versions import left_out, may_be_missing
+from tabwright.artifact.schema import Reader, TensorBag, prefixed
+from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.errors import install_command
+from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble, Trees
+
+__all__ = [
+    "TreeMix",
+    "combination_notes",
+    "combination_table",
+    "n_tree_features",
+    "tree_features",
+]
+
+_MOST_ENSEMBLES = 64
+# How the trees of an ensemble lie in the arrays; a file that does not say it has nodes.
+_FORMS = ("nodes", "oblivious")
+_FORM_PLACE = "trees.ensembles.form"
+
+FloatArray = NDArray[np.float64]
+
+
+def n_tree_features(encoder: TableEncoder) -> int:
+    """Features that trees see of the rows of an encoder."""
+    plan = encoder.plan_
+    return plan.layout.n_numeric - len(plan.obliques) + plan.n_codes
+
+
+def tree_features(encoder: TableEncoder, compact: Compact) -> NDArray[np.float32]:
+    """Encoded rows as trees see them.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+    compact : Compact
+        Rows that it encoded.
+
+    Returns
+    -------
+    ndarray of shape (n, n_features), float32
+        Numbers, NaN where missing, then statistics of levels, then codes. Pairwise linear features
+        are for the networks alone.
+    """
+    plan = encoder.plan_
+    n_numeric = plan.layout.n_numeric - len(plan.obliques)
+    features = np.empty((len(compact.numeric), n_numeric + plan.n_codes), dtype=np.float32)
+    features[:, :n_numeric] = compact.numeric[:, :n_numeric]
+    features[:, n_numeric:] = compact.codes
+    return features
+
+
+@dataclass(frozen=True)
+class TreeMix:
+    """Tree ensembles beside the networks of a model, and the weights of the average.
+
+    Parameters
+    ----------
+    network_weight : float
+        Of the networks' mean prediction, from 0 to 1.
+    weights : tuple of float
+        Of the ensembles; all weights sum to 1.
+    ensembles : tuple of TreeEnsemble or ObliviousTrees
+    """
+
+    network_weight: float
+    weights: tuple[float, ...]
+    ensembles: tuple[Trees, ...]
+
+    def mix(self, networks: FloatArray, features: NDArray[np.float32]) -> FloatArray:
+        """The weighted mean of networks and trees.
+
+        Parameters
+        ----------
+        networks : ndarray of shape (n, n_classes) or (n,), float64
+            Probabilities, or standardised values.
+        features : ndarray of shape (n, n_features), float32
+
+        Returns
+        -------
+        ndarray of the same shape as `networks`, float64
+        """
+        mixed = self.network_weight * networks
+        for weight, ensemble in zip(self.weights, self.ensembles, strict=True):
+            mixed += weight * ensemble.predict(features, classifies=networks.ndim == 2)
+        return mixed
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """The document and the arrays of the artifact."""
+        tensors: dict[str, NDArray[Any]] = {}
+        described = []
+        for k, ensemble in enumerate(self.ensembles):
+            form = "oblivious" if isinstance(ensemble, ObliviousTrees) else "nodes"
+            told = {"kind": ensemble.kind}
+            if not left_out(_FORM_PLACE, form, "nodes"):
+                told["form"] = form
+            described.append(told)
+            tensors |= prefixed(f"{k}.", ensemble.to_arrays())
+        return {
+            "network_weight": self.network_weight,
+            "weights": list(self.weights),
+            "ensembles": described,
+        }, tensors
+
+    @classmethod
+    def from_state(
+        cls, document: Reader, tensors: TensorBag, *, n_features: int, n_outputs: int
+    ) -> TreeMix:
+        """Read trees and weights back, every value checked.
+
+        Raises
+        ------
+        ArtifactError
+            If anything is missing, left over or out of range, or nodes are not trees.
+        """
+        ensembles: list[Trees] = []
+        for k, own in enumerate(document.children("ensembles", max_length=_MOST_ENSEMBLES)):
+            kind = own.text("kind", max_length=100)
+            form = "nodes"
+            if "form" in own or not may_be_missing(_FORM_PLACE):
+                form = own.choice("form", _FORMS)
+            own.done()
+            read = ObliviousTrees.from_arrays if form == "oblivious" else TreeEnsemble.from_arrays
+            ensembles.append(
+                read(kind, tensors.scoped(f"{k}."), n_features=n_features, n_outputs=n_outputs)
+            )
+        if not ensembles:
+            raise document.fail("ensembles", "at least one ensemble")
+        mix = cls(
+            network_weight=document.number("network_weight", low=0.0, high=1.0),
+            weights=document.numbers("weights", low=0.0, high=1.0, length=len(ensembles)),
+            ensembles=tuple(ensembles),
+        )
+        if abs(mix.network_weight + sum(mix.weights) - 1.0) > 1e-9:
+            raise document.fail("weights", "such that all weights sum to 1")
+        document.done()
+        return mix
+
+
+def combination_table(card: Mapping[str, Any]) -> list[tuple[str, float, float, str]]:
+    """What a model's card says of the parts that were combined.
+
+    Parameters
+    ----------
+    card : mapping
+        Of a `FittedModel`; what people alone read, so that anything may be in it.
+
+    Returns
+    -------
+    list of (name, weight, loss, remark)
+        The networks, each kind of trees, then the whole; empty where nothing was combined.
+    """
+    told = card.get("combination")
+    if not isinstance(told, Mapping) or not isinstance(told.get("candidates"), list):
+        return []
+    parts = [*told["candidates"], {"name": "combined", "weight": 1.0, "loss": told.get("loss")}]
+    rows = []
+    for part in parts:
+        if not isinstance(part, Mapping):
+            return []
+        weight, loss = part.get("weight"), part.get("loss")
+        if not isinstance(weight, float) or not isinstance(loss, float):
+            return []
+        remark = ""
+        if "n_rounds" in part:
+            remark = f"{part.get('library')} {part.get('version')}, {part['n_rounds']} rounds"
+        rows.append((str(part.get("name")), weight, loss, remark))
+    return rows
+
+
+def combination_notes(card: Mapping[str, Any]) -> list[str]:
+    """Sentences on the combination in a model's card: its parts, or why it has none."""
+    told = card.get("combination")
+    if not isinstance(told, Mapping):
+        return []
+    if "reason" in told:
+        return [f"no trees are combined with the networks: {told['reason']}"]
+    rows = combination_table(card)
+    if not rows:
+        return []
+    *parts, whole = rows
+    shares = ", ".join(f"{name} {weight:.0%} (loss {loss:.4g})" for name, weight, loss, _ in parts)
+    notes = [
+        f"combined on {told.get('n_rows')} held-out rows, which chose the weights: {shares}; "
+        f"together {whole[2]:.4g} ({told.get('measure')})"
+    ]
+    missing = told.get("not_installed")
+    if isinstance(missing, list) and missing:
+        notes.append(
+            f"{', '.join(map(str, missing))} is not installed and no part of the combination; to "
+            f"add it, run: {install_command('trees')}"
+        )
+    return notes
