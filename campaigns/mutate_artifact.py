@@ -120,7 +120,11 @@ def load_whole(data: bytes) -> Verdict:
     # A row of missing values reaches every part without a table.
     missing = model.encoder.transform(_missing_row(model.encoder.feature_names_in_))
     predictor = Predictor(model)
-    output = predictor.network(Compact(missing.numeric, missing.codes))
+    # Numbers of every size take the trees down many ways.
+    n_rows, draw = 8, np.random.default_rng(0)
+    numeric = np.repeat(missing.numeric, n_rows, axis=0)
+    numeric[1:] = 10.0 ** draw.integers(-2, 3) * draw.normal(size=numeric[1:].shape)
+    output = predictor.network(Compact(numeric, np.repeat(missing.codes, n_rows, axis=0)))
     if model.classes is not None:
         output = predictor.calibrated(output)
     if not np.isfinite(output).all():
@@ -195,6 +199,8 @@ def doctored(data: bytes, rng: random.Random) -> bytes:
             place = rng.randrange(len(body)) & ~3
             # NaN, infinity, the largest float32 and its negative, another NaN, zero.
             words = ("0000c07f", "0000807f", "ffff7f7f", "ffff7fff", "ffffffff", "00000000")
+            # Small integers: other nodes, features and leaves of trees.
+            words += ("01000000", "02000000", "05000000", "1d000000", "0a010000")
             nasty = bytes.fromhex(rng.choice(words))
             body[place : place + 4] = nasty[: len(body) - place]
         if "document" not in envelope:

@@ -22,6 +22,7 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.predictor import Predictor
+from tabwright.inference.tree_mix import tree_features
 
 if TYPE_CHECKING:
     import polars as pl
@@ -325,11 +326,14 @@ def median_us(call: Callable[[], object]) -> float:
 
 
 def _network_call(model: FittedModel, frame: pl.DataFrame) -> Callable[[], object]:
-    network = FoldedNetwork(model.members)
-    x = model.encoder.expand(model.encoder.transform(frame.head(1)))
-    if model.classes is None:
-        return lambda: network.values(x)
-    return lambda: network.probabilities(x)
+    network, trees = FoldedNetwork(model.members), model.trees
+    compact = model.encoder.transform(frame.head(1))
+    x = model.encoder.expand(compact)
+    outputs = network.values if model.classes is None else network.probabilities
+    if trees is None:
+        return lambda: outputs(x)
+    features = tree_features(model.encoder, compact)
+    return lambda: trees.mix(outputs(x), features)
 
 
 def _outputs(model: FittedModel, frame: pl.DataFrame) -> FloatArray:

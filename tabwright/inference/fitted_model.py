@@ -247,7 +247,10 @@ class FittedModel:
                 n_outputs=1 if n_classes <= 2 else n_classes,
             )
         vectors = _read_class_vectors(bag, settings, n_classes)
-        card = dict(reader.free("card"))
+        card = reader.free("card")
+        if not isinstance(card, dict):
+            raise reader.fail("card", "an object")
+        card = dict(card)
         stopped = next((own for own in get_args(StopReason) if own == card.get("stopped")), None)
         if stopped is not None:
             del card["stopped"]

@@ -362,6 +362,12 @@ def test_documents_that_are_no_mix_are_refused(change: dict[str, object], messag
         FittedModel.from_artifact(document, arrays)
 
 
+def test_a_card_that_is_no_object_is_refused() -> None:
+    document, arrays = fitted("binary").to_artifact()
+    with pytest.raises(ArtifactError, match="card must be an object; got 7"):
+        FittedModel.from_artifact({**document, "card": 7}, arrays)
+
+
 def test_trees_too_deep_are_refused() -> None:
     def chain(depth: int) -> TreeEnsemble:
         # Splits one below the other by left children; their right leaves follow.

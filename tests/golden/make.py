@@ -23,6 +23,8 @@ from tabwright.calibration.calibrator import Calibrator, CalibratorKind
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
+from tabwright.inference.tree_ensemble import ObliviousTrees
+from tabwright.inference.tree_mix import TreeMix, n_tree_features
 from tabwright.settings import FitSettings
 from tests.golden.rows import FOLDER, write_golden
 
@@ -230,6 +232,23 @@ def _fit_trees(**settings: Any) -> FittedModel:
     return model
 
 
+def _fit_oblivious(**settings: Any) -> FittedModel:
+    """Oblivious trees, the form of CatBoost's, made by hand."""
+    model = _fit(mixed_table, numeric_encoding="tree_ple", **settings)
+    rng, shape, n_features = np.random.default_rng(5), (6, 3), n_tree_features(model.encoder)
+    threshold = rng.normal(size=shape).astype(np.float32)
+    threshold[1, 2] = np.inf
+    trees = ObliviousTrees(
+        kind="by hand",
+        n_features=n_features,
+        baseline=rng.normal(size=1),
+        feature=rng.integers(0, n_features, shape).astype(np.int32),
+        threshold=threshold,
+        value=rng.normal(size=(shape[0], 2 ** shape[1], 1)),
+    )
+    return replace(model, trees=TreeMix(0.25, (0.75,), (trees,)))
+
+
 def cases() -> dict[str, tuple[Callable[[], FittedModel], Callable[[], pl.DataFrame]]]:
     """By name: how a model is fitted, and what it is asked."""
 
@@ -299,6 +318,8 @@ def cases() -> dict[str, tuple[Callable[[], FittedModel], Callable[[], pl.DataFr
         "binary-formats": (lambda: _fit_formats(classes=two), lambda: written_table(40)),
         "regression-trees": (_fit_trees, asked_mixed),
         "binary-trees": (lambda: _fit_trees(classes=two), asked_mixed),
+        "regression-oblivious": (_fit_oblivious, asked_mixed),
+        "binary-oblivious": (lambda: _fit_oblivious(classes=two), asked_mixed),
         "regression-decimals": (lambda: _fit(_decimals), asked_decimals),
     }
 
