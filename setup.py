@@ -11,8 +11,8 @@ FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trappi
 setup(
     ext_modules=[
         Extension(
-            "tabwright.training.engine._kernels",
-            [f"{FOLDER}/_kernels.c"],
+            "tabwright.training.engine._steps",
+            [f"{FOLDER}/_steps.c"],
             depends=[f"{FOLDER}/kernels.c"],
             extra_compile_args=["/std:c11", "/O2"] if sys.platform == "win32" else FLAGS,
             libraries=[] if sys.platform == "win32" else ["m"],

@@ -6,8 +6,8 @@
 setting are timed in turns, so that a slower machine is slower for all; the table has medians and
 the spread between the quartiles. Members' rates count every member's rows. Peers need an
 interpreter that has them (`--peers-python`, by default this one); those it lacks are left out.
-On a CUDA device, stacked members take their steps one by one and as graphs; what trains on a CPU is
-left out.
+Members train by compiled steps and by PyTorch alone; on a CUDA device by the latter, and what
+trains on a CPU is left out.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
 from tabwright.settings import Precision
-from tabwright.training.batches import Batch
-from tabwright.training.cpu_steps import BlockSteps
-from tabwright.training.engine.stacked_members import Kernels, StackedMembers
+from tabwright.training.engine.compiled_kernels import has_compiled_kernels
+from tabwright.training.engine.row_table import RowTable
+from tabwright.training.engine.stacked_members import Engine, StackedMembers
 from tabwright.training.objectives import Objective
 
 N_ROWS, N_INPUTS, DROPOUT = 100_000, 64, 0.1
+# Batches of one compiled call.
+BLOCK = 16
 PEER = Path(__file__).with_name("train_throughput_peer.py")
 PEER_NAMES = (
     "skorch",
@@ -129,36 +131,49 @@ def stacked(
     data: Data,
     n_members: int,
     precision: Precision = "float32",
-    kernels: Kernels = "auto",
+    engine: Engine = "auto",
 ) -> Step:
-    """The fast step, as the trainer takes it."""
+    """The fast step, as the trainer takes it: compiled ones a block at a time."""
     members = StackedMembers(
         [setting.build().to(data.device) for _ in range(n_members)],
         seeds=range(n_members),
         n_threads=setting.threads,
         precision=precision,
-        kernels=kernels,
+        engine=engine,
     )
-    objective = Objective(data.y, is_compiled=False if kernels == "torch" else None)
-    batches = enumerate(data.batches(setting.batch))
-    blocks = BlockSteps(members, objective, 0.01) if members.n_threads > 1 else None
+    objective = Objective(data.y)
+    batches = data.batches(setting.batch)
+    number = 0
+    if members.compiled is None:
 
-    def batch_of(rows: Tensor) -> Batch:
-        x = data.x.index_select(0, rows)
-        return Batch(x, objective.gradient_of(rows), rows=rows)
+        def step() -> None:
+            nonlocal number
+            rows = next(batches)
+            x = data.x.index_select(0, rows)
+            members.forward_backward(x, objective.gradient_of(rows), step=number)
+            members.optimizer_step(1e-3, 0.01)
+            number += 1
 
-    def step() -> None:
-        number, rows = next(batches)
-        if blocks is not None:
-            block = [batch_of(rows)]
-            block += [batch_of(next(batches)[1]) for _ in range(BlockSteps.n_batches - 1)]
-            blocks.take(block, step=number, learning_rates=[1e-3] * len(block))
-            return
-        x = data.x.index_select(0, rows)
-        members.forward_backward(x, objective.gradient_of(rows), step=number)
-        members.optimizer_step(1e-3, 0.01)
+        return step
+    table = RowTable.dense(data.x)
+    sums = objective.running.begin(n_members, data.device)
 
-    return step
+    def run() -> None:
+        nonlocal number
+        rows = torch.stack([next(batches) for _ in range(BLOCK)])
+        members.train_run(
+            table,
+            objective.goal,
+            rows,
+            step=number,
+            hide_keys=None,
+            learning_rates=[1e-3] * BLOCK,
+            weight_decay=0.01,
+            loss_sums=sums,
+        )
+        number += BLOCK
+
+    return run
 
 
 def plain(setting: Setting, data: Data, *, fused: bool) -> Step:
@@ -259,20 +274,18 @@ def contenders(
     """All that run in this process; the bound first."""
     batch, threads = setting.batch, setting.threads
     found = [Contender(BOUND, products(setting, data), batch, threads)]
-    found += [
-        Contender(
-            f"stacked, members {k}"
-            + ", bfloat16" * (precision == "bfloat16")
-            + ", torch" * (kernels == "torch"),
-            stacked(setting, data, k, precision, kernels),
-            k * batch * (BlockSteps.n_batches if min(k, threads) > 1 else 1),
-            1,
-        )
-        for k in member_counts
-        for precision in precisions
-        for kernels in get_args(Kernels)
-        if kernels != "compiled"
-    ]
+    for k in member_counts:
+        for precision in precisions:
+            for engine in get_args(Engine):
+                can_compile = precision == "float32" and data.device.type == "cpu"
+                is_compiled = engine == "compiled"
+                if engine == "auto" or (
+                    is_compiled and not (can_compile and has_compiled_kernels())
+                ):
+                    continue
+                name = f"{engine}, members {k}" + ", bfloat16" * (precision == "bfloat16")
+                step = stacked(setting, data, k, precision, engine)
+                found.append(Contender(name, step, k * batch * (BLOCK if is_compiled else 1), 1))
     found += [
         Contender(PLAIN, plain(setting, data, fused=True), batch, threads),
         Contender("index slices, foreach AdamW", plain(setting, data, fused=False), batch, threads),

@@ -29,6 +29,7 @@ import polars as pl
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.settings import FitSettings
+from tabwright.training import steps
 from tabwright.training.checkpoints import Checkpoint
 
 _SETTINGS = FitSettings(
@@ -56,6 +57,8 @@ def rows(n_rows: int = 300) -> LabelledRows:
 
 def fit(folder: Path, interval: float) -> None:
     """Fit with a checkpoint in the folder and save the model there."""
+    # Short blocks of steps: kills come between many more states of a run.
+    steps._MOST_BATCHES = 1
     checkpoint = Checkpoint(folder / "run.safetensors", interval)
     model = fit_table(rows(), _SETTINGS, classes=np.array(["no", "yes"]), checkpoint=checkpoint)
     model.save(folder / "model.safetensors")

@@ -2,7 +2,8 @@
 
 The extension is compiled once more, with AddressSanitizer and UndefinedBehaviorSanitizer, and
 trains networks of random shapes by every instruction set of this processor: both architectures
-and no hidden layer, whole passes and layer by layer, with and without dropout and weights. Any
+and no hidden layer, on dense and encoded rows, by one thread and several, with and without dropout,
+weights and a teacher. Any
 report of a sanitizer ends the run, and so does a value that is not finite. Before that, a child
 that oversteps by one number on purpose must be caught.
 
@@ -28,8 +29,8 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "tabwright" / "training" / "engine" / "_kernels.c"
-NAME = "tabwright.training.engine._kernels"
+SOURCE = ROOT / "tabwright" / "training" / "engine" / "_steps.c"
+NAME = "tabwright.training.engine._steps"
 FLAGS = (
     *("-std=c11", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
@@ -50,7 +51,7 @@ def find_runtime(compiler: str) -> str | None:
 
 def build(compiler: str, folder: Path) -> Path:
     """The extension with sanitizers."""
-    target = folder / "_kernels.abi3.so"
+    target = folder / "_steps.abi3.so"
     include = f"-I{sysconfig.get_paths()['include']}"
     subprocess.run([compiler, *FLAGS, include, str(SOURCE), "-o", str(target), "-lm"], check=True)
     return target
@@ -75,7 +76,37 @@ def overstep() -> None:
 
     rows = [torch.ones(1000) for _ in range(5)]
     addresses = [row.data_ptr() for row in rows]
-    compiled_kernels().adamw(1001, 0, *addresses, 0.1, 0.0, 0.9, 0.999, 1e-8)
+    compiled_kernels().adamw(0, 1001, 0, *addresses[:4], 1.0, 0.1, 0.0, 0.9, 0.999, 1e-8)
+
+
+def random_table(draw: random.Random, n_rows: int) -> Any:
+    """Rows of some dense inputs, binned columns and flags, of which some may be hidden."""
+    import torch
+
+    from tabwright.training.engine.row_table import RowTable
+
+    n_dense, n_binned, n_flags = draw.randint(0, 20), draw.randint(0, 5), draw.randint(1, 4)
+    at = n_dense
+    bounds = []
+    for _ in range(n_binned + n_flags):
+        bounds.append((at, at + draw.randint(1, 6)))
+        at = bounds[-1][1]
+    places = [torch.randint(low, high, (n_rows,)) for low, high in bounds]
+    flags = torch.stack(places[n_binned:], dim=1).int()
+    flags[torch.rand(flags.shape) < 0.1] = -1
+    unknown = [low if draw.random() < 0.5 else -1 for low, _ in bounds[n_binned:]]
+    no_bins = torch.empty(n_rows, 0, dtype=torch.int32)
+    return RowTable(
+        torch.randn(n_rows, n_dense),
+        torch.tensor([[0, n_dense]] if n_dense else []).reshape(-1, 2).long(),
+        torch.stack(places[:n_binned], dim=1).int() if n_binned else no_bins,
+        torch.rand(n_rows, n_binned),
+        torch.tensor(bounds[:n_binned]).reshape(-1, 2).long(),
+        flags,
+        torch.tensor(bounds[n_binned:]),
+        torch.tensor(unknown, dtype=torch.int32),
+        draw.choice((0.0, 0.3)),
+    )
 
 
 def train_one(draw: random.Random) -> str:
@@ -83,50 +114,69 @@ def train_one(draw: random.Random) -> str:
     import torch
 
     from ai.ml.frameworks.pytorch.models import build_model
+    from tabwright.training.engine.row_table import RowTable
     from tabwright.training.engine.stacked_members import StackedMembers
     from tabwright.training.objectives import Objective
 
     mode: Any = draw.choice(MODES)
-    n_inputs, n_outputs = draw.choice((1, 2, 17, 33)), draw.randint(1, 6)
+    n_rows, n_outputs = 70, draw.randint(1, 6)
+    table = random_table(draw, n_rows)
+    if mode == "linear_glm_baseline" or draw.random() < 0.3:
+        table = RowTable.dense(torch.randn(n_rows, draw.choice((1, 2, 17, 33))))
     width, depth = draw.choice((1, 3, 8, 31, 64, 255, 257, 300)), draw.randint(1, 3)
     n_members, batch = draw.randint(1, 3), draw.choice((2, 3, 31, 32, 33, 65))
-    rate, n_rows = draw.choice((0.0, 0.1, 0.5)), 70
-    said = f"{mode}, {n_members} x {width}x{depth}, {n_inputs} to {n_outputs}, batch {batch}"
-    modules = [build_model(n_inputs, n_outputs, mode, width, depth, rate) for _ in range(n_members)]
-    members = StackedMembers(modules, seeds=range(n_members), kernels="compiled")
-    x, weights = torch.randn(n_rows, n_inputs), torch.rand(n_rows) + 0.5
+    rate, n_threads = draw.choice((0.0, 0.1, 0.5)), draw.randint(1, 3)
+    said = f"{mode}, {n_members} x {width}x{depth}, {table.input_dim} to {n_outputs}, batch {batch}"
+    said += f", {n_threads} threads"
+    sizes = (table.input_dim, n_outputs, mode, width, depth, rate)
+    modules = [build_model(*sizes) for _ in range(n_members)]
+    members = StackedMembers(
+        modules, seeds=range(n_members), n_threads=n_threads, engine="compiled"
+    )
+    weights = torch.rand(n_rows) + 0.5 if draw.random() < 0.5 else None
     targets = torch.randint(n_outputs, (n_rows,)) if n_outputs > 1 else torch.randn(n_rows, 1)
-    objective = Objective(targets, weights if draw.random() < 0.5 else None)
-    for step in range(3):
-        rows = torch.randint(n_rows, (batch,))
-        members.forward_backward(x[rows], objective.gradient_of(rows), step=step)
-        members.optimizer_step(1e-3, 0.01)
+    soft, temperature = None, draw.choice((1.0, 2.0))
+    if draw.random() < 0.5:
+        soft = torch.randn(n_rows, n_outputs)
+        soft = torch.softmax(soft, dim=1) if n_outputs > 1 else soft
+    objective = Objective(targets, weights, soft, 0.5, temperature)
+    for n_batches in (2, 1):
+        members.train_run(
+            table,
+            objective.goal,
+            torch.randint(n_rows, (n_batches, batch)),
+            step=0,
+            hide_keys=torch.full((n_batches,), 12_345, dtype=torch.int32),
+            learning_rates=[1e-3] * n_batches,
+            weight_decay=0.01,
+            loss_sums=objective.running.begin(n_members, torch.device("cpu")),
+        )
+    objective.running.count(1)
     losses = objective.take_running_loss()
-    if not bool(torch.isfinite(losses).all() and torch.isfinite(members.logits(x)).all()):
+    logits = members.logits(torch.randn(5, table.input_dim))
+    if not bool(torch.isfinite(losses).all() and torch.isfinite(logits).all()):
         raise SystemExit(f"not finite: {said}")
     return said
 
 
 def work(seconds: float, seed: int) -> None:
-    """Networks for so long, by every instruction set and both ways in turns."""
+    """Networks for so long, by every instruction set in turns."""
     import torch
 
     from tabwright.training.engine import compiled_kernels as kernels
-    from tabwright.training.engine import passes
+    from tabwright.training.engine import compiled_steps
 
     draw, sets = random.Random(seed), kernels._instruction_sets()
     torch.manual_seed(seed)
-    whole = passes.Stack.runs_whole_passes
+    compiled_steps._WORTH_A_THREAD = compiled_steps._WORTH_SHARING = 0
     n_networks, started = 0, time.monotonic()
-    while time.monotonic() - started < seconds or n_networks < 2 * len(sets):
+    while time.monotonic() - started < seconds or n_networks < 4 * len(sets):
         for name, addresses in sets.items():
-            for is_whole in (True, False):
-                own = {name: addresses}
-                kernels._instruction_sets = lambda own=own: own  # type: ignore[assignment]
-                kernels.compiled_kernels.cache_clear()
-                passes.Stack.runs_whole_passes = whole if is_whole else False  # type: ignore
-                print(f"{name}, {'whole' if is_whole else 'by layer'}: {train_one(draw)}")
-                n_networks += 1
+            own = {name: addresses}
+            kernels._instruction_sets = lambda own=own: own  # type: ignore[assignment]
+            kernels.compiled_kernels.cache_clear()
+            print(f"{name}: {train_one(draw)}")
+            n_networks += 1
     print(f"{n_networks} networks by {', '.join(sets)}: no report")
 
 

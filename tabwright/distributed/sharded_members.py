@@ -61,6 +61,11 @@ class ShardedMembers:
         """How many networks the ensemble has."""
         return self._assignment.n_members
 
+    @property
+    def compiled(self) -> StackedMembers | None:
+        """The own members where they take compiled steps."""
+        return self._own.compiled
+
     def forward_backward(
         self,
         x: Tensor,

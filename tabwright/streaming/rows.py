@@ -21,7 +21,7 @@ from tabwright.inference.target_scale import TargetScale
 from tabwright.streaming.spool import Blocks
 from tabwright.training.batches import Batch, Inputs, batch_bounds, stream_seed
 from tabwright.training.engine.dropout import Part
-from tabwright.training.objectives import Objective, row_weights
+from tabwright.training.objectives import Objective, RunningLoss, row_weights
 from tabwright.training.regression_losses import RegressionLoss
 
 __all__ = ["Goal", "StreamedHeldOut", "StreamedRows"]
@@ -69,8 +69,8 @@ class Goal:
         codes = None if self.scale is not None else records["target"].astype(np.int64)
         return row_weights(codes, own, self.class_weights, len(records))
 
-    def objective(self, records: NDArray[Any]) -> Objective:
-        """The objective over records."""
+    def objective(self, records: NDArray[Any], running: RunningLoss | None = None) -> Objective:
+        """The objective over records, whose losses add up in `running`."""
         if self.scale is None:
             target = torch.from_numpy(records["target"].astype(np.int64))
         else:
@@ -83,6 +83,7 @@ class Goal:
             else torch.from_numpy(weights.astype(np.float32)).to(self.device),
             mean_weight=self.mean_weight,
             regression=self.regression,
+            running=running or RunningLoss(),
         )
 
 
@@ -118,9 +119,7 @@ class StreamedRows:
         self._blocks, self._goal, self._seed = blocks, goal, seed
         self._hide_rate, self._assignment, self._workers = hide_rate, assignment, assignment.team
         self._bounds = batch_bounds(blocks.total, batch_size)
-        self._sums = torch.zeros(assignment.n_own, dtype=torch.float64, device=goal.device)
-        self._count = 0
-        self._objective: Objective | None = None
+        self._running = RunningLoss()
 
     @property
     def n_batches(self) -> int:
@@ -132,7 +131,7 @@ class StreamedRows:
         for records, stop in self._pieces(number, skip):
             # What is left of a piece goes to the front of the next: it ends with whole batches.
             inputs = self._goal.inputs(records, self._hide_rate)
-            self._objective = self._goal.objective(records)
+            objective = self._goal.objective(records, self._running)
             done = 0
             while at < stop:
                 start, end = self._bounds[at]
@@ -142,24 +141,10 @@ class StreamedRows:
                 part = None
                 if self._workers.size > 1:
                     part = Part(own_start - start, end - start)
-                x = inputs.batch(rows, stream_seed(self._seed, _HIDDEN, first + at), part)
-                yield Batch(x, self._gradient(rows, part), part)
-                self._fold()
+                seed = stream_seed(self._seed, _HIDDEN, first + at)
+                yield Batch(inputs, objective, rows, seed, part)
                 done += n_own
                 at += 1
-
-    def _gradient(self, rows: Tensor, part: Part | None) -> Callable[[Tensor], Tensor]:
-        objective = self._objective
-        if objective is None:
-            raise RuntimeError("gradients are asked for within an epoch")
-        if part is None:
-            return objective.gradient_of(rows)
-        share = len(rows) / part.n_rows
-
-        def gradient(logits: Tensor) -> Tensor:
-            return objective.gradient(logits, rows) * share
-
-        return gradient
 
     def _pieces(self, epoch: int, skip: int) -> Iterator[tuple[NDArray[Any], int]]:
         """This worker's records of whole batches, and the number of the batch after them."""
@@ -199,41 +184,27 @@ class StreamedRows:
             own.append(np.arange(max(start, before), min(end, seen), dtype=np.int64) - before)
         return np.concatenate(own)
 
-    def _fold(self) -> None:
-        """Take the loss of the last batch, so that sums do not depend on when one asks."""
-        if self._objective is None:
-            return
-        state = self._objective.state()
-        if len(state["loss_sum"]):
-            self._sums += state["loss_sum"].double()
-            self._count += int(state["row_count"][0])
-            empty = {"loss_sum": torch.zeros(0), "row_count": torch.zeros(1, dtype=torch.int64)}
-            self._objective.load_state(empty)
-
-    def _totals(self) -> tuple[Tensor, int]:
-        self._fold()
-        sums = self._sums.cpu()
-        totals = self._assignment.total(
-            torch.stack([sums, torch.full_like(sums, self._count)], dim=1)
-        )
-        return totals[:, 0].clone(), int(totals[0, 1])
-
     def take_running_loss(self) -> Tensor:
-        sums, count = self._totals()
-        self._sums, self._count = torch.zeros_like(self._sums), 0
-        return sums / count
+        totals = self.state()
+        self._running = RunningLoss()
+        return totals["loss_sum"] / totals["row_count"]
 
     def state(self) -> dict[str, Tensor]:
         """The running loss, of all workers: each must ask."""
-        sums, count = self._totals()
-        return {"loss_sum": sums, "row_count": torch.tensor([count])}
+        own = self._running.state()
+        sums = own["loss_sum"].cpu()
+        if not len(sums):
+            sums = torch.zeros(self._assignment.n_own, dtype=torch.float64)
+        counts = own["row_count"].double().expand(len(sums))
+        totals = self._assignment.total(torch.stack([sums, counts], dim=1))
+        return {"loss_sum": totals[:, 0].clone(), "row_count": totals[:1, 1].to(torch.int64)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue; the first worker of a team keeps what all of it had lost so far."""
-        self._objective = None
-        own = state["loss_sum"][self._assignment.own] * float(self._workers.is_first)
-        self._sums = own.to(self._goal.device)
-        self._count = int(state["row_count"][0]) if self._workers.is_first else 0
+        self._running = RunningLoss()
+        if self._workers.is_first and int(state["row_count"][0]):
+            own = state["loss_sum"][self._assignment.own]
+            self._running.load_state({**state, "loss_sum": own}, self._goal.device)
 
 
 class StreamedHeldOut:

@@ -1,6 +1,6 @@
 """Rows as the training loop sees them: encoded, on the device, batch after batch.
 
-`Inputs` holds encoded rows and widens them; `MemoryRows` deals them out as training batches, one
+`Inputs` holds encoded rows and widens them; `MemoryRows` yields them as training batches, in one
 random order per epoch; `HeldOutRows` scores members on the rows that choose the epoch. What a
 batch is optimised for is an `objectives.Objective`.
 """
@@ -8,6 +8,7 @@ batch is optimised for is an `objectives.Objective`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tabwright.encoding.encoder import Compact, TableEncoder
-from tabwright.training.engine.dropout import Part
+from tabwright.training.engine.dropout import Part, element_hashes, is_dropped
+from tabwright.training.engine.row_table import RowTable
 from tabwright.training.objectives import Objective
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "MemoryRows",
     "TrainingRows",
     "batch_bounds",
+    "hide_key",
     "stream_seed",
 ]
 
@@ -43,21 +46,36 @@ class Batch(NamedTuple):
 
     Parameters
     ----------
-    x : Tensor of shape (batch, input_dim), float32
-    gradient : callable
-        Maps logits of shape (n_members, batch, output_dim) to the gradient of each member's mean
-        loss in them, and counts the loss.
+    inputs : Inputs
+        Of the set of rows that these are of.
+    objective : Objective
+        Over the same set.
+    rows : Tensor of shape (batch,), int64
+        Where they stand in it.
+    hide_seed : int, default=0
+        Decides which levels are shown as unknown.
     part : Part, optional
-        Which rows of the batch these are, where several workers share it; the gradient is then
-        that of the whole batch's mean loss.
-    rows : Tensor of shape (batch,), int64, optional
-        Where they stand among all rows of one objective, whose gradient this is.
+        Which rows of the batch these are, where several workers share it.
     """
 
-    x: Tensor
-    gradient: Callable[[Tensor], Tensor]
+    inputs: Inputs
+    objective: Objective
+    rows: Tensor
+    hide_seed: int = 0
     part: Part | None = None
-    rows: Tensor | None = None
+
+    @property
+    def x(self) -> Tensor:
+        """Network inputs, float32 of shape (batch, input_dim)."""
+        return self.inputs.batch(self.rows, self.hide_seed, self.part)
+
+    def gradient(self, logits: Tensor) -> Tensor:
+        """Gradient of the whole batch's mean loss in logits (n_members, batch, output_dim).
+
+        Counts the loss.
+        """
+        gradient = self.objective.gradient(logits, self.rows)
+        return gradient if self.part is None else gradient * (len(self.rows) / self.part.n_rows)
 
 
 class TrainingRows(Protocol):
@@ -125,6 +143,11 @@ def stream_seed(seed: int, purpose: int, number: int) -> int:
     return z >> 1
 
 
+def hide_key(seed: int) -> int:
+    """The odd int32 factor that decides which levels of a batch are hidden."""
+    return ((seed | 1) + 2**31) % 2**32 - 2**31
+
+
 def batch_bounds(n_rows: int, batch_size: int) -> list[tuple[int, int]]:
     """Start and end of each batch; no batch has fewer than 8 rows while the table has more.
 
@@ -154,16 +177,9 @@ class Inputs:
     def __init__(
         self, encoder: TableEncoder, compact: Compact, device: torch.device, hide_rate: float = 0.0
     ) -> None:
+        self._encoder, self._compact, self._device = encoder, compact, device
         self._n_rows = len(compact)
-        self._expand = encoder.torch_expander(device)
-        self._numeric = torch.from_numpy(compact.numeric).to(device)
-        self._codes = torch.from_numpy(compact.codes).to(device)
-        hidable = torch.from_numpy(encoder.hidable_).to(device)
-        self._hidable = hidable if hide_rate > 0 and bool(hidable.any()) else None
-        self._hide_rate = hide_rate
-        self._expanded: Tensor | None = None
-        if self._hidable is None and self._n_rows * encoder.input_dim * 4 <= _EXPANDED_BYTES:
-            self._expanded = self._expand(self._numeric, self._codes)
+        self._hide_rate = hide_rate if bool(encoder.hidable_.any()) else 0.0
 
     @property
     def n_rows(self) -> int:
@@ -171,9 +187,40 @@ class Inputs:
         return self._n_rows
 
     @property
+    def input_dim(self) -> int:
+        """Network inputs of a row."""
+        return self._encoder.input_dim
+
+    @property
     def device(self) -> torch.device:
         """Where they lie."""
-        return self._numeric.device
+        return self._device
+
+    @cached_property
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        numeric, codes = self._compact.numeric, self._compact.codes
+        return torch.from_numpy(numeric).to(self._device), torch.from_numpy(codes).to(self._device)
+
+    @cached_property
+    def _expand(self) -> Callable[[Tensor, Tensor], Tensor]:
+        return self._encoder.torch_expander(self._device)
+
+    @cached_property
+    def _expanded(self) -> Tensor | None:
+        """All inputs, where they are the same in every batch and take little memory."""
+        if self._hide_rate or self._n_rows * self.input_dim * 4 > _EXPANDED_BYTES:
+            return None
+        return self._expand(*self._tensors)
+
+    @cached_property
+    def table(self) -> RowTable | None:
+        """The rows for compiled steps; None where those cannot read them."""
+        return RowTable.encoded(self._encoder, self._compact, self._hide_rate)
+
+    @cached_property
+    def dense_table(self) -> RowTable | None:
+        """The same with all inputs as numbers; None where they change or take much memory."""
+        return None if self._expanded is None else RowTable.dense(self._expanded)
 
     def batch(self, rows: Tensor, hide_seed: int, part: Part | None = None) -> Tensor:
         """Network inputs of the given rows, float32 of shape (len(rows), input_dim).
@@ -188,18 +235,22 @@ class Inputs:
         """
         if self._expanded is not None:
             return self._expanded.index_select(0, rows)
-        codes = self._codes.index_select(0, rows)
-        if self._hidable is not None:
-            generator = torch.Generator(codes.device).manual_seed(hide_seed)
-            whole = (len(codes) if part is None else part.n_rows, codes.shape[1])
-            chance = torch.rand(whole, generator=generator, device=codes.device)
-            if part is not None:
-                chance = chance[part.start : part.start + len(codes)]
-            hidden = (
-                (chance < self._hide_rate) & self._hidable & (codes > TableEncoder.unknown_code)
-            )
-            codes = codes.masked_fill(hidden, TableEncoder.unknown_code)
-        return self._expand(self._numeric.index_select(0, rows), codes)
+        numeric, codes = (tensor.index_select(0, rows) for tensor in self._tensors)
+        if self._hide_rate:
+            codes = self._hidden(codes, hide_key(hide_seed), part or Part(0, len(rows)))
+        return self._expand(numeric, codes)
+
+    def _hidden(self, codes: Tensor, key: int, part: Part) -> Tensor:
+        """Codes of which some levels are shown as unknown, as `RowTable` has it."""
+        layout = self._encoder.layout
+        first, stop = len(layout.missing), len(layout.missing) + layout.n_categories
+        elements = element_hashes(part.n_rows, stop, codes.device)
+        elements = elements[part.start : part.start + len(codes), first:]
+        keys = torch.tensor(key, dtype=torch.int32, device=codes.device)
+        known = codes[:, : layout.n_categories]
+        hidden = is_dropped(elements, keys, self._hide_rate) & (known > TableEncoder.unknown_code)
+        known.masked_fill_(hidden, TableEncoder.unknown_code)
+        return codes
 
     def chunks(self) -> Iterator[Tensor]:
         """All rows in order, nothing hidden, in chunks of bounded size."""
@@ -208,7 +259,7 @@ class Inputs:
             if self._expanded is not None:
                 yield self._expanded[chunk]
             else:
-                yield self._expand(self._numeric[chunk], self._codes[chunk])
+                yield self._expand(*(tensor[chunk] for tensor in self._tensors))
 
 
 class MemoryRows:
@@ -231,11 +282,6 @@ class MemoryRows:
     def n_batches(self) -> int:
         return len(self._bounds)
 
-    @property
-    def objective(self) -> Objective:
-        """What all batches are trained on."""
-        return self._objective
-
     def epoch(self, number: int, *, skip: int = 0) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(stream_seed(self._seed, _ORDER, number))
         order = torch.randperm(self._inputs.n_rows, generator=generator)
@@ -247,9 +293,8 @@ class MemoryRows:
         for i, (start, end) in enumerate(self._bounds):
             if i < skip:
                 continue
-            rows = order[start:end]
-            x = self._inputs.batch(rows, stream_seed(self._seed, _HIDDEN, first + i))
-            yield Batch(x, self._objective.gradient_of(rows), rows=rows)
+            seed = stream_seed(self._seed, _HIDDEN, first + i)
+            yield Batch(self._inputs, self._objective, order[start:end], seed)
 
     def take_running_loss(self) -> Tensor:
         return self._objective.take_running_loss()

@@ -2,9 +2,8 @@
 
 Here live the loop itself (`train`), its schedule and its record (`Trained`). Which rows it sees
 is `batches`' affair, what is optimised an `objectives.Objective`'s, how a step is computed the
-members' (`members_of`
-says which: `StackedMembers`, on several threads in blocks by `cpu_steps.BlockSteps`, or
-`ReferenceMembers`).
+members' (`members_of` says which: `StackedMembers` or `ReferenceMembers`), and how many at once
+that of `steps`.
 """
 
 from __future__ import annotations
@@ -25,36 +24,21 @@ from torch import Tensor, nn
 from tabwright.inference.blas_threads import one_blas_thread
 from tabwright.inference.fitted_model import StopReason
 from tabwright.settings import FitSettings, Precision
-from tabwright.training.batches import Batch, HeldOut, TrainingRows
+from tabwright.training.batches import HeldOut, TrainingRows
 from tabwright.training.checkpoints import Checkpointer, RunState, Stateful
-from tabwright.training.cpu_steps import block_steps, in_blocks
 from tabwright.training.engine.autograd_members import ReferenceMembers
 from tabwright.training.engine.compiled_kernels import has_compiled_kernels
-from tabwright.training.engine.dropout import Part
 from tabwright.training.engine.stacked_members import StackedMembers
 from tabwright.training.engine.tensor_layout import ArchitectureError, TensorLayout
+from tabwright.training.steps import Steps, TrainedMembers, in_blocks
 
 __all__ = ["Epoch", "Members", "Trained", "learning_rate_at", "members_of", "train"]
 
 _WARMUP_SHARE = 0.02
 
 
-class Members(Protocol):
+class Members(TrainedMembers, Protocol):
     """What the loop needs of a group of networks."""
-
-    @property
-    def n_members(self) -> int: ...
-
-    def forward_backward(
-        self,
-        x: Tensor,
-        loss_grad: Callable[[Tensor], Tensor],
-        *,
-        step: int,
-        part: Part | None = None,
-    ) -> Tensor: ...
-
-    def optimizer_step(self, learning_rate: float, weight_decay: float) -> None: ...
 
     def logits(self, x: Tensor) -> Tensor: ...
 
@@ -133,7 +117,7 @@ def members_of(
     """Networks ready to train: stacked by the fast engine, any other by plain autograd.
 
     The fast engine knows `MLP`, `TabResNet` and `LinearBaseline`, all of one architecture and as
-    `models.py` makes them. Other modules go through `reference.ReferenceMembers`: one after the
+    `models.py` makes them. Other modules go through `ReferenceMembers`: one after the
     other, by their own forward pass, without checkpoints.
 
     Parameters
@@ -250,7 +234,7 @@ def train(
         if not isinstance(members, Stateful):
             raise ValueError(
                 f"a checkpoint needs members that can be resumed; got {type(members).__name__}; "
-                "use members.StackedMembers, or train without a checkpoint"
+                "use StackedMembers, or train without a checkpoint"
             )
         owners["members"] = members
         if held_out is not None:
@@ -259,26 +243,18 @@ def train(
     keeper = _BestEpochs(members, settings.patience, stop_at, run)
     started = time.perf_counter() - run.seconds
 
-    blocks = block_steps(members, rows, settings.weight_decay)
+    steps = Steps(members, settings.weight_decay)
 
     def rate_at(step: int) -> float:
         return learning_rate_at(step / n_steps, settings.learning_rate)
 
-    def take(block: Sequence[Batch], step: int) -> None:
-        rates = [rate_at(step + i) for i in range(len(block))]
-        if blocks is not None:
-            blocks.take(block, step=step, learning_rates=rates)
-            return
-        for i, batch in enumerate(block):
-            members.forward_backward(batch.x, batch.gradient, step=step + i, part=batch.part)
-            members.optimizer_step(rates[i], settings.weight_decay)
-
-    together = 1 if blocks is None else blocks.n_batches
     with _one_thread_an_operation(), _watched(checkpointer):
         try:
             while run.epoch <= settings.max_epochs and not keeper.all_done:
-                for block in in_blocks(rows.epoch(run.epoch, skip=run.batches), together):
-                    take(block, (run.epoch - 1) * rows.n_batches + run.batches)
+                for block in in_blocks(rows.epoch(run.epoch, skip=run.batches), steps):
+                    first = (run.epoch - 1) * rows.n_batches + run.batches
+                    rates = [rate_at(first + i) for i in range(len(block))]
+                    steps.take(block, step=first, learning_rates=rates)
                     run.batches += len(block)
                     if checkpointer is not None and checkpointer.is_due:
                         run.seconds = time.perf_counter() - started

@@ -2,27 +2,25 @@
 
 An `Objective` holds the targets and row weights of one set of rows on the training device. The
 loop asks it for the gradient of a batch's loss with respect to the stacked logits of all members,
-and it keeps the running loss on the device, so that a step never waits for the host.
+or hands its `goal` to compiled steps. The running loss stays on the device, so that a step never
+waits for the host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tabwright.training.engine.compiled_kernels import (
-    CompiledCrossEntropy,
-    has_compiled_kernels,
-)
+from tabwright.training.engine.compiled_steps import RowGoal
 from tabwright.training.regression_losses import RegressionLoss
 
-__all__ = ["Objective", "class_weight_vector", "row_weights"]
+__all__ = ["Objective", "RunningLoss", "class_weight_vector", "row_weights"]
 
 
 def row_weights(
@@ -81,9 +79,71 @@ def class_weight_vector(
     return weights
 
 
-def _of_members(values: Tensor, members: slice) -> Tensor:
-    """Those of some members; a single value is everyone's."""
-    return values if len(values) == 1 else values[members]
+class RunningLoss:
+    """Sums of training losses per member since they were taken, and how many rows they are of."""
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None
+        self._row_count = 0
+
+    def begin(self, n_members: int, device: torch.device) -> Tensor:
+        """Where the losses add up: float64 of shape (n_members,), the same every time.
+
+        Raises
+        ------
+        ValueError
+            If the sums come from a state of another number of members.
+        """
+        sums = self._sums
+        if sums is not None and len(sums) == n_members:
+            return sums
+        if sums is not None and self._row_count:
+            raise ValueError(
+                f"the running loss must be of shape ({n_members},); got {tuple(sums.shape)}; "
+                "start without the state"
+            )
+        # A tensor made in inference mode could change in that mode alone.
+        with torch.inference_mode(False):
+            self._sums = torch.zeros(n_members, dtype=torch.float64, device=device)
+        return self._sums
+
+    def count(self, n_rows: int) -> None:
+        """Say of how many rows losses were added to the sums."""
+        self._row_count += n_rows
+
+    def state(self) -> dict[str, Tensor]:
+        """Sums of shape (n_members,), or (0,) before a batch, and the rows."""
+        sums = torch.zeros(0, dtype=torch.float64)
+        if self._sums is not None and self._row_count:
+            sums = self._sums.clone()
+        return {"loss_sum": sums, "row_count": torch.tensor([self._row_count])}
+
+    def load_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Continue from what `state` returned.
+
+        Raises
+        ------
+        ValueError
+            If the sums are not one float64 per member. How many members there are is seen by the
+            next batch, which refuses others.
+        """
+        sums, n_rows = state["loss_sum"], int(state["row_count"][0])
+        if sums.ndim != 1 or sums.dtype != torch.float64 or bool(len(sums)) != (n_rows > 0):
+            raise ValueError(
+                "loss_sum of the state must be one float64 per member, or none before a batch; "
+                f"got {sums.dtype} of shape {tuple(sums.shape)} over {n_rows} rows"
+            )
+        self._sums = sums.to(device, copy=True) if len(sums) else None
+        self._row_count = n_rows
+
+    def take(self) -> Tensor:
+        """Mean loss per member since the last call, shape (n_members,); starts anew."""
+        if self._sums is None or not self._row_count:
+            raise RuntimeError("no batch was seen since the last call")
+        mean = self._sums / self._row_count
+        self._sums.zero_()
+        self._row_count = 0
+        return mean
 
 
 @dataclass
@@ -115,9 +175,8 @@ class Objective:
         whatever the teacher's weight. None: all have one.
     regression : RegressionLoss, optional
         The loss of a regression; None: squared error. Not with soft targets.
-    is_compiled : bool, optional
-        Compute gradients by compiled kernels where there is one for them: for logits in float32
-        on a CPU and hard class codes. None: where the extension is built.
+    running : RunningLoss, optional
+        Where losses add up, where it is shared with other sets of rows.
     """
 
     targets: Tensor
@@ -127,16 +186,13 @@ class Objective:
     temperature: Tensor | float = 1.0
     labelled: Tensor | None = None
     mean_weight: float | None = None
-    is_compiled: bool | None = None
     regression: RegressionLoss | None = None
-    _compiled: CompiledCrossEntropy | None = field(init=False, repr=False)
+    running: RunningLoss = field(default_factory=RunningLoss, repr=False)
     _shares: Tensor = field(init=False, repr=False)
     _temperatures: Tensor = field(init=False, repr=False)
     _soft: Tensor | None = field(init=False, repr=False)
     _cools: bool = field(init=False, repr=False)
     _minus_one: Tensor = field(init=False, repr=False)
-    _loss_sum: Tensor | None = field(default=None, init=False, repr=False)
-    _row_count: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._shares = torch.as_tensor(self.teacher_weight, device=self.targets.device).reshape(-1)
@@ -149,14 +205,6 @@ class Objective:
             self.weights = self.weights / mean
         if self.labelled is not None and self.soft_targets is None:
             raise ValueError("rows without a label need soft_targets; got None")
-        self._compiled = None
-        if (
-            (has_compiled_kernels() if self.is_compiled is None else self.is_compiled)
-            and self.is_classification
-            and self.soft_targets is None
-            and self.targets.device.type == "cpu"
-        ):
-            self._compiled = CompiledCrossEntropy(self.targets, self.weights)
         self._cools = self.is_classification and bool((self._temperatures != 1.0).any())
         # Cooling starts from logarithms, row by row: members may differ in temperature.
         self._soft = self.soft_targets
@@ -168,14 +216,29 @@ class Objective:
         """Whether the targets are class codes."""
         return not self.targets.is_floating_point()
 
-    def _share_of(self, rows: Tensor, logits: Tensor, members: slice) -> Tensor:
+    @cached_property
+    def goal(self) -> RowGoal | None:
+        """The same for compiled steps; None where those have no such loss."""
+        if self.regression is not None:
+            return None
+        return RowGoal(
+            self.targets,
+            self.weights,
+            self.soft_targets,
+            self.labelled,
+            self._shares.tolist(),
+            self._temperatures.tolist(),
+        )
+
+    def _share_of(self, rows: Tensor, logits: Tensor) -> Tensor:
         """Weight of the soft part, of shape (n_members or 1, batch or 1, 1)."""
-        share = _of_members(self._shares, members).to(logits).view(-1, 1, 1)
+        share = self._shares.to(logits).view(-1, 1, 1)
         if self.labelled is None:
             return share
         own = self.labelled.index_select(0, rows).view(1, -1, 1)
         return torch.where(own, share, torch.ones_like(share))
 
+    @torch.no_grad()
     def gradient(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Gradient of the batch's mean loss in the logits; adds the loss to the running sum.
 
@@ -193,73 +256,25 @@ class Objective:
         Raises
         ------
         ValueError
-            If the running loss comes from a state of another number of members or dtype.
+            If the running loss comes from a state of another number of members.
         """
-        sums = self.begin(len(logits), logits.dtype)
-        gradient = self.part_gradient(logits, rows, slice(None), sums)
-        self.count(rows.shape[0])
-        return gradient
-
-    def count(self, n_rows: int) -> None:
-        """Say how many rows `part_gradient` has added the losses of."""
-        self._row_count += n_rows
-
-    @torch.inference_mode()
-    def part_gradient(
-        self, logits: Tensor, rows: Tensor, members: slice, loss_sums: Tensor
-    ) -> Tensor:
-        """`gradient` for some of the members, uncounted; threads may each ask for others.
-
-        Parameters
-        ----------
-        logits : Tensor of shape (n_chosen, batch, output_dim)
-        rows : Tensor of shape (batch,), int64
-        members : slice
-            Which members they are.
-        loss_sums : Tensor of shape (n_members,)
-            Of `begin`, for all members.
-        """
-        if self._compiled is not None and logits.dtype == torch.float32:
-            return self._compiled.gradient(logits, rows, loss_sums[members])
-        losses, gradient = self._losses_and_gradient(logits, rows, members)
+        losses, gradient = self._losses_and_gradient(logits, rows)
         weights = None if self.weights is None else self.weights.index_select(0, rows)
         if weights is not None:
             losses *= weights
             gradient *= weights[:, None]
-        loss_sums[members].add_(losses.sum(1))
+        self.running.begin(len(logits), logits.device).add_(losses.sum(1))
+        self.running.count(rows.shape[0])
         return gradient.div_(rows.shape[0])
 
-    def begin(self, n_members: int, dtype: torch.dtype) -> Tensor:
-        """Where the members' losses add up: a tensor of shape (n_members,), the same every time.
-
-        Raises
-        ------
-        ValueError
-            If the running loss comes from a state of another number of members or dtype.
-        """
-        sums = self._loss_sum
-        if sums is not None and len(sums) == n_members and sums.dtype == dtype:
-            return sums
-        if sums is not None and self._row_count:
-            raise ValueError(
-                f"the running loss must be {dtype} of shape ({n_members},); got {sums.dtype} of "
-                f"shape {tuple(sums.shape)}; start without the state"
-            )
-        # A tensor made in inference mode could change in that mode alone.
-        with torch.inference_mode(False):
-            self._loss_sum = torch.zeros(n_members, dtype=dtype, device=self.targets.device)
-        return self._loss_sum
-
-    def _losses_and_gradient(
-        self, logits: Tensor, rows: Tensor, members: slice
-    ) -> tuple[Tensor, Tensor]:
+    def _losses_and_gradient(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         targets = self.targets.index_select(0, rows)
         if self.regression is not None:
             return self.regression(logits, targets)
         soft = share = None
         if self._soft is not None:
             soft = self._soft.index_select(0, rows)
-            share = self._share_of(rows, logits, members)
+            share = self._share_of(rows, logits)
         if not self.is_classification:
             # Mixing the two squared errors has the gradient of one squared error on the mixture.
             goal = targets if soft is None or share is None else torch.lerp(targets, soft, share)
@@ -280,7 +295,7 @@ class Objective:
             goal = torch.zeros_like(soft).scatter_(-1, targets.unsqueeze(-1), 1.0)
             return losses, gradient.sub_(torch.lerp(goal, soft, share))
         self._less_the_class(gradient, index)
-        temperature = _of_members(self._temperatures, members).to(logits).view(-1, 1, 1)
+        temperature = self._temperatures.to(logits).view(-1, 1, 1)
         soft = torch.softmax(soft / temperature, dim=-1)
         cooled = functional.log_softmax(logits / temperature, dim=-1)
         soft_losses = (cooled * soft).sum(-1).neg_() * temperature.squeeze(-1) ** 2
@@ -300,44 +315,16 @@ class Objective:
         return partial(self.gradient, rows=rows)
 
     def state(self) -> dict[str, Tensor]:
-        """The running loss: sums of shape (n_members,), or (0,) before a batch, and the rows."""
-        sums = torch.zeros(0)
-        if self._loss_sum is not None and self._row_count:
-            sums = self._loss_sum.clone()
-        return {"loss_sum": sums, "row_count": torch.tensor([self._row_count])}
+        """The running loss, as `RunningLoss.state` has it."""
+        return self.running.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` returned.
-
-        Raises
-        ------
-        ValueError
-            If the sums are not one floating number per member. How many members there are is
-            seen by the next gradient, which refuses others.
-        """
-        sums, n_rows = state["loss_sum"], int(state["row_count"][0])
-        if sums.ndim != 1 or not sums.is_floating_point() or bool(len(sums)) != (n_rows > 0):
-            raise ValueError(
-                "loss_sum of the state must be one floating number per member, or none before a "
-                f"batch; got {sums.dtype} of shape {tuple(sums.shape)} over {n_rows} rows"
-            )
-        own = self._loss_sum
-        if own is None or (len(sums) and (own.shape, own.dtype) != (sums.shape, sums.dtype)):
-            self._loss_sum = sums.to(self.targets.device, copy=True) if len(sums) else None
-        elif len(sums):
-            own.copy_(sums)
-        else:
-            own.zero_()
-        self._row_count = n_rows
+        """Continue from what `state` returned."""
+        self.running.load_state(state, self.targets.device)
 
     def take_running_loss(self) -> Tensor:
         """Mean training loss per member since the last call, shape (n_members,); starts anew."""
-        if self._loss_sum is None or not self._row_count:
-            raise RuntimeError("no batch was seen since the last call")
-        mean = self._loss_sum / self._row_count
-        self._loss_sum.zero_()
-        self._row_count = 0
-        return mean
+        return self.running.take()
 
     def row_losses(self, logits: Tensor) -> Tensor:
         """Loss on the hard target of every row, float64 of shape (n_members, n_rows).

@@ -39,9 +39,10 @@ from tabwright.streaming.scan import Scan, scan_table
 from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records_of
 from tabwright.tables import profile_table
 from tabwright.tables.column_uses import ColumnUses
+from tabwright.training import steps
 from tabwright.training.batches import batch_bounds
 from tabwright.training.checkpoints import Checkpoint
-from tabwright.training.engine.stacked_members import StackedMembers
+from tabwright.training.steps import Steps
 
 N_ROWS = 1500
 COLUMNS = ColumnUses("label", drop=("value",))
@@ -404,20 +405,21 @@ def test_a_file_of_text_gives_the_model_of_parquet(
 
 def test_a_run_stopped_at_any_step_goes_on_to_the_same_bits(files: Path, tmp_path: Path) -> None:
     whole = _fit(files)
-    step = StackedMembers.optimizer_step
+    take = Steps.take
     for wanted in (1, 9, 17):
         checkpoint = Checkpoint(tmp_path / f"run{wanted}.safetensors", 0.0)
         count = 0
 
-        def counted(self: StackedMembers, *arguments: Any, wanted: int = wanted) -> None:
+        def counted(self: Steps, *arguments: Any, wanted: int = wanted, **named: Any) -> None:
             nonlocal count
             count += 1
             if count > wanted:
                 raise InterruptedError
-            step(self, *arguments)
+            take(self, *arguments, **named)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(StackedMembers, "optimizer_step", counted)
+            patch.setattr(steps, "_MOST_BATCHES", 1)
+            patch.setattr(Steps, "take", counted)
             with pytest.raises(InterruptedError):
                 _fit(files, checkpoint=checkpoint)
         assert difference(whole, _fit(files, checkpoint=checkpoint)) is None

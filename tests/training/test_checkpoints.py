@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,11 @@ from tabwright.errors import ArtifactError
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.settings import FitSettings
+from tabwright.training import steps
+from tabwright.training.batches import Batch
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.engine.stacked_members import StackedMembers
+from tabwright.training.steps import Steps
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = FitSettings(
@@ -58,16 +61,18 @@ def _fit(
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, n_steps: int, how: Callable[[], Any]) -> None:
     count = 0
-    step = StackedMembers.optimizer_step
+    take = Steps.take
 
-    def counted(self: StackedMembers, *arguments: Any) -> None:
+    def counted(self: Steps, block: Sequence[Batch], **arguments: Any) -> None:
         nonlocal count
+        assert len(block) == 1
         if count == n_steps:
             how()
         count += 1
-        step(self, *arguments)
+        take(self, block, **arguments)
 
-    monkeypatch.setattr(StackedMembers, "optimizer_step", counted)
+    monkeypatch.setattr(steps, "_MOST_BATCHES", 1)
+    monkeypatch.setattr(Steps, "take", counted)
 
 
 def _raise() -> None:
@@ -206,15 +211,17 @@ def test_a_refit_that_comes_to_no_end_leaves_the_first_networks(how: str, tmp_pa
         if how == "interrupted":
             _stop_after(patch, n_steps, _interrupt)
         else:
-            whole = StackedMembers.optimizer_step
+            whole = Steps.take
             count = iter(range(n_steps))
 
-            def poisoned(self: StackedMembers, *arguments: Any) -> None:
-                whole(self, *arguments)
+            def poisoned(self: Steps, *arguments: Any, **named: Any) -> None:
+                whole(self, *arguments, **named)
                 if next(count, None) is None:
-                    self._parameters.memory.fill_(float("nan"))
+                    assert isinstance(self._members, StackedMembers)
+                    self._members._buffers.parameters.memory.fill_(float("nan"))
 
-            patch.setattr(StackedMembers, "optimizer_step", poisoned)
+            patch.setattr(steps, "_MOST_BATCHES", 1)
+            patch.setattr(Steps, "take", poisoned)
         with pytest.warns(RuntimeWarning) as warned:
             kept = _fit(checkpoint, settings)
     messages = [str(warning.message) for warning in warned]

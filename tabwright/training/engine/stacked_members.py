@@ -1,8 +1,7 @@
-"""Several networks of one architecture, trained as one stacked computation without autograd.
+"""Several networks of one architecture, trained side by side.
 
-`StackedMembers` takes `models.py` modules apart into flat buffers, trains them side by side by
-the `passes` of a batch and the optimiser of `optimizer`, and puts them together again. Which
-members a thread and a kernel take is the affair of `lanes`.
+`StackedMembers` takes `models.py` modules apart into flat buffers, trains them there by
+`CompiledSteps` or `AutogradSteps`, and puts them together again.
 """
 
 from __future__ import annotations
@@ -15,21 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from tabwright.settings import Precision
-from tabwright.training.engine.adamw import FlatAdamW
+from tabwright.training.engine.autograd_members import AutogradSteps
 from tabwright.training.engine.compiled_kernels import has_compiled_kernels
+from tabwright.training.engine.compiled_steps import AdamWSettings, CompiledSteps, RowGoal
 from tabwright.training.engine.dropout import Part, dropout_keys, seeds_on
-from tabwright.training.engine.layers import head_values
-from tabwright.training.engine.passes import BatchWork, MemberGroup, Stack
-from tabwright.training.engine.tensor_layout import FlatTensors, TensorLayout
-from tabwright.training.engine.threads import Threads, lanes_of, members_together, pieces_of
-from tabwright.training.engine.torch_kernels import BATCH_NORM_EPS
+from tabwright.training.engine.row_table import RowTable
+from tabwright.training.engine.tensor_layout import (
+    BATCH_NORM_EPS,
+    FlatTensors,
+    MemberBuffers,
+    TensorLayout,
+)
 
-__all__ = ["Kernels", "StackedMembers"]
+__all__ = ["Engine", "StackedMembers"]
 
-Kernels = Literal["auto", "torch", "compiled"]
+Engine = Literal["auto", "torch", "compiled"]
 
 _STEPS_PER_BLOCK = 256
 _EVALUATION_ROWS = 512
+_ADAMW_EPS = 1e-8
 
 
 class StackedMembers:
@@ -48,30 +51,27 @@ class StackedMembers:
     betas : tuple of float, default=(0.9, 0.999)
         AdamW's.
     n_threads : int, default=1
-        At most so many threads share the members on a CPU, where the work is worth the waiting
-        for each other. The result does not depend on it, bit for bit.
-        Operations should then use one thread each (`torch.set_num_threads(1)`, which the trainer
-        sees to): threads inside an operation gain nothing at these sizes, and spin while they
-        wait.
+        At most so many threads share compiled steps. The result does not depend on it, bit for
+        bit. Operations should use one thread each meanwhile, which the training loop sees to.
     all_reduce : callable, optional
         Sums a tensor over the workers that share every batch, in place. Gradients are then those
         of the whole batch, and so are batch norm's statistics: the result does not depend on how
-        many workers there are, up to rounding. One thread does the work.
+        many workers there are, up to rounding.
     precision : {"float32", "bfloat16"}, default="float32"
-        What the hidden layers' matrix products are computed in, for modules in float32. In
-        bfloat16, members stacked and alone agree to its rounding, not bit for bit.
-    kernels : {"auto", "torch", "compiled"}, default="auto"
-        What computes the hidden layers: torch's operations, or the compiled functions of the
-        extension, for modules in float32 on a CPU; "auto": the latter where they are there.
+        What the hidden layers' matrix products are computed in, for modules in float32.
+    engine : {"auto", "torch", "compiled"}, default="auto"
+        What takes the steps. "auto": the compiled functions of the extension where they are built,
+        for modules in float32 on a CPU whose batches are not shared by workers, and PyTorch for
+        all else.
 
     Raises
     ------
     TypeError
-        If the modules are not of one architecture that is known here (`trainer.members_of` takes
+        If the modules are not of one architecture that is known here (`loop.members_of` takes
         any).
     ValueError
         If there is no module, the seeds are not as many, `n_threads` is below 1, the precision or
-        the kernels are not known, not for such modules, or not built.
+        the engine are not known, not for such modules, or not built, or a beta is out of range.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class StackedMembers:
         n_threads: int = 1,
         all_reduce: Callable[[Tensor], None] | None = None,
         precision: Precision = "float32",
-        kernels: Kernels = "auto",
+        engine: Engine = "auto",
     ) -> None:
         if not modules:
             raise ValueError("modules must hold at least one network; got none")
@@ -91,6 +91,8 @@ class StackedMembers:
             raise ValueError(f"seeds must be one per module ({len(modules)}); got {len(seeds)}")
         if n_threads < 1:
             raise ValueError(f"n_threads must be at least 1; got {n_threads}")
+        if not all(0.0 <= beta < 1.0 for beta in betas):
+            raise ValueError(f"betas must be two numbers in [0, 1); got {betas}")
         self._architecture = arch = TensorLayout.of(modules[0])
         if any(TensorLayout.of(module) != arch for module in modules):
             raise TypeError("modules must all be of one architecture, shapes, dtype and device")
@@ -98,62 +100,48 @@ class StackedMembers:
             raise ValueError(
                 f"precision must be one of {', '.join(get_args(Precision))}; got {precision!r}"
             )
-        in_half = precision == "bfloat16"
-        can_compile = arch.dtype == torch.float32 and arch.device.type == "cpu"
-        if in_half and arch.dtype != torch.float32:
+        if precision == "bfloat16" and arch.dtype != torch.float32:
             raise ValueError(f"precision 'bfloat16' is for modules in float32; got {arch.dtype}")
-        if kernels not in get_args(Kernels):
-            raise ValueError(
-                f"kernels must be one of {', '.join(get_args(Kernels))}; got {kernels!r}"
-            )
-        if kernels == "compiled" and not can_compile:
-            raise ValueError(
-                "kernels 'compiled' are for modules in float32 on a CPU; "
-                f"got {arch.dtype} on {arch.device}"
-            )
-        is_compiled = kernels == "compiled" or (
-            kernels == "auto" and can_compile and has_compiled_kernels()
+        if engine not in get_args(Engine):
+            raise ValueError(f"engine must be one of {', '.join(get_args(Engine))}; got {engine!r}")
+        can_compile = (
+            arch.dtype == torch.float32
+            and arch.device.type == "cpu"
+            and precision == "float32"
+            and all_reduce is None
         )
+        if engine == "compiled" and not can_compile:
+            raise ValueError(
+                "engine 'compiled' is for modules in float32 on a CPU, in that precision, whose "
+                f"batches no workers share; got {arch.dtype} on {arch.device}, precision "
+                f"{precision!r}"
+            )
         n_members = len(modules)
         self._templates = [copy.deepcopy(module).eval() for module in modules]
         self._seeds = seeds_on(arch.device, seeds)
-        trained = (*arch.decayed(), *arch.plain())
-        self._parameters, self._gradients, self._best_parameters = (
-            FlatTensors(trained, n_members, arch.dtype, arch.device) for _ in range(3)
-        )
+        self._buffers = MemberBuffers(arch, n_members)
+        self._best_parameters = self._buffers.parameters.like()
+        self._best_statistics = self._buffers.statistics.like()
         self._biases = FlatTensors(arch.biases(), n_members, arch.dtype, arch.device)
-        # Running means stand here without the linear layers' biases.
-        self._statistics, self._best_statistics = (
-            FlatTensors(arch.statistics(), n_members, arch.dtype, arch.device) for _ in range(2)
-        )
-        self._stack = Stack(
-            arch,
-            self._parameters,
-            self._gradients,
-            self._statistics,
-            all_reduce,
-            in_half,
-            is_compiled,
-        )
+        self._betas = betas
+        self._compiled: CompiledSteps | None = None
+        self._autograd: AutogradSteps | None = None
+        if engine == "compiled" or (engine == "auto" and can_compile and has_compiled_kernels()):
+            self._compiled = CompiledSteps(arch, self._buffers, n_threads)
+        else:
+            self._autograd = AutogradSteps(
+                arch,
+                self._buffers,
+                betas=betas,
+                all_reduce=all_reduce,
+                in_half=precision == "bfloat16",
+            )
         self._n_batches = [0] * n_members
         self._best_n_batches = [0] * n_members
         self._active = [True] * n_members
-        self._all_reduce = all_reduce
-        # Sums over workers must come in the same order in each of them.
-        is_threaded = arch.device.type == "cpu" and all_reduce is None
-        self._threads = Threads(min(n_threads, n_members) if is_threaded else 1)
-        self._optimizer = FlatAdamW(
-            self._parameters.memory,
-            self._gradients.memory,
-            self._parameters.offset(arch.plain()[0]),
-            betas=betas,
-            is_compiled=is_compiled,
-        )
         for k in range(n_members):
             self._fill(k)
             self.snapshot(k)
-        self._lanes = lanes_of(self._active, 1)
-        self._work: dict[tuple[int, Part | None], BatchWork] = {}
         self._keys: tuple[int, Tensor] | None = None
 
     # -- training -----------------------------------------------------------------------------
@@ -164,24 +152,14 @@ class StackedMembers:
         return len(self._templates)
 
     @property
-    def device(self) -> torch.device:
-        """Where they lie."""
-        return self._architecture.device
+    def compiled(self) -> StackedMembers | None:
+        """These members where they can `train_run`, else None."""
+        return None if self._compiled is None else self
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Of their parameters."""
-        return self._architecture.dtype
-
-    @property
-    def n_threads(self) -> int:
-        """Threads that may share them, at the most."""
-        return self._threads.n_threads
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether several workers share every batch."""
-        return self._all_reduce is not None
+    def needs_dense_rows(self) -> bool:
+        """Whether a `RowTable` must have all inputs as numbers."""
+        return not self._architecture.hidden
 
     def forward_backward(
         self,
@@ -192,8 +170,6 @@ class StackedMembers:
         part: Part | None = None,
     ) -> Tensor:
         """Run forward in training mode and backward from the gradient that `loss_grad` gives.
-
-        Members that are not active are left out: their logits are zero.
 
         Parameters
         ----------
@@ -212,36 +188,13 @@ class StackedMembers:
         Returns
         -------
         Tensor of shape (n_members, batch, output_dim)
-            The logits; overwritten by the next call.
+            The logits; zero for members that do not train.
 
         Raises
         ------
         ValueError
             If `x` has another shape, or one row where batch norm needs two.
         """
-        self._prepare(x, step=step, part=part)
-        work = self._work[len(x), part]
-        self._lanes = work.slices
-        shared = x.unsqueeze(0)
-
-        def forward(groups: list[MemberGroup]) -> None:
-            for group in groups:
-                group.forward(shared)
-
-        def backward(groups: list[MemberGroup]) -> None:
-            for group in groups:
-                group.backward(shared, gradient[group.members])
-
-        self._threads.run(forward, work.lanes)
-        gradient = loss_grad(work.logits)
-        self._threads.run(backward, work.lanes)
-        if self._all_reduce is not None:
-            self._all_reduce(self._gradients.memory)
-        self._count_batch()
-        return work.logits
-
-    def _prepare(self, x: Tensor, *, step: int, part: Part | None = None) -> None:
-        """Checks, buffers and dropout of a step; parameters and errors are `forward_backward`'s."""
         arch = self._architecture
         n_rows = len(x) if part is None else part.n_rows
         if x.ndim != 2 or x.shape[1] != arch.input_dim:
@@ -254,78 +207,28 @@ class StackedMembers:
                 f"batch norm needs at least 2 rows in training; got {n_rows}; join the last batch "
                 "to the one before"
             )
-        work = self._work.get((len(x), part))
-        if work is None:
-            lanes = self._threads.share(self._active, len(x) * arch.hidden_dim)
-            work = self._work[len(x), part] = BatchWork(self._stack, lanes, len(x), part)
-        if arch.has_dropout:
-            work.keys.copy_(self._step_keys(step))
+        keys = self._step_keys(step) if arch.has_dropout else None
+        logits = x.new_zeros(self.n_members, len(x), arch.output_dim)
+        active = self._active_members
+        if self._autograd is not None:
 
-    def _count_batch(self) -> None:
-        for k, is_active in enumerate(self._active):
-            self._n_batches[k] += is_active
+            def gradient(own: Tensor) -> Tensor:
+                logits[active] = own
+                return loss_grad(logits)[active]
 
-    def train_block(
-        self,
-        batches: Sequence[Tensor],
-        loss_grad: Callable[[int, slice, Tensor], Tensor],
-        *,
-        step: int,
-        learning_rates: Sequence[float],
-        weight_decay: float,
-    ) -> None:
-        """A step of the active members for each of several batches.
-
-        The same as `forward_backward` and `optimizer_step` for one batch after the other. But
-        members know nothing of one another: every thread takes its own through all batches before
-        it waits for the others, since waiting costs as much as a step of small networks.
-
-        Parameters
-        ----------
-        batches : sequence of Tensor of shape (batch, input_dim)
-            All of one shape.
-        loss_grad : callable
-            Maps the place of a batch, a slice of members, and their logits of shape
-            (n_chosen, batch, output_dim) to the gradient of their losses in those. Threads call
-            it at the same time, for other members each.
-        step : int
-            Number of the first step.
-        learning_rates : sequence of float
-            One per batch.
-        weight_decay : float
-
-        Raises
-        ------
-        ValueError
-            If workers share the batches, the batches differ in shape, or there are not as many
-            learning rates, besides the errors of `forward_backward`.
-        """
-        if self.is_shared:
-            raise ValueError("workers that share a batch must wait for each other in every step")
-        shapes = {tuple(x.shape) for x in batches}
-        if len(shapes) != 1 or len(learning_rates) != len(batches):
-            raise ValueError(
-                "a block must hold batches of one shape and as many learning rates; got shapes "
-                f"{sorted(shapes)}, {len(batches)} batches and {len(learning_rates)} rates"
-            )
-        self._prepare(batches[0], step=step)
-        keys: list[Tensor] = []
-        if self._architecture.has_dropout:
-            keys = [self._step_keys(step + i) for i in range(len(batches))]
-
-        def take(groups: list[MemberGroup]) -> None:
-            for i, x in enumerate(batches):
-                shared = x.unsqueeze(0)
-                for group in groups:
-                    if keys:
-                        group.keys.copy_(keys[i][:, group.members])
-                    group.forward(shared)
-                    group.backward(shared, loss_grad(i, group.members, group.logits))
-                    self._optimizer.step(learning_rates[i], weight_decay, group.members)
-
-        self._threads.run(take, self._work[len(batches[0]), None].lanes)
-        for _ in batches:
-            self._count_batch()
+            own_keys = None if keys is None else keys[:, active]
+            self._autograd.forward_backward(active, x, gradient, own_keys, part)
+        elif self._compiled is not None:
+            if part not in (None, Part(0, len(x))):
+                raise ValueError(f"compiled steps take whole batches; got a part, {part}")
+            x = x.contiguous()
+            for k in active:
+                self._compiled.forward(k, x, keys, logits[k])
+            gradients = loss_grad(logits).contiguous()
+            for k in active:
+                self._compiled.backward(k, x, gradients[k])
+        self._count_batches(1)
+        return logits
 
     def optimizer_step(self, learning_rate: float, weight_decay: float) -> None:
         """One step of AdamW for every active member; decay on linear weights only.
@@ -335,12 +238,76 @@ class StackedMembers:
         learning_rate : float
         weight_decay : float
         """
+        if self._autograd is not None:
+            self._autograd.update(self._active_members, learning_rate, weight_decay)
+        elif self._compiled is not None:
+            for k in self._active_members:
+                self._compiled.update(k, learning_rate, self._adamw(weight_decay))
 
-        def optimize(lane: list[slice]) -> None:
-            for members in lane:
-                self._optimizer.step(learning_rate, weight_decay, members)
+    def train_run(
+        self,
+        table: RowTable,
+        goal: RowGoal,
+        rows: Tensor,
+        *,
+        step: int,
+        hide_keys: Tensor | None,
+        learning_rates: Sequence[float],
+        weight_decay: float,
+        loss_sums: Tensor,
+    ) -> None:
+        """A compiled step of the active members for each batch of a run.
 
-        self._threads.run(optimize, self._lanes)
+        Parameters
+        ----------
+        table : RowTable
+        goal : RowGoal
+            Of the same rows.
+        rows : Tensor of shape (n_batches, batch), int64
+        step : int
+            Number of the first step.
+        hide_keys : Tensor of shape (n_batches,), int32, or None
+            Odd factors that decide which levels of the table are hidden in a batch.
+        learning_rates : sequence of float
+            One per batch.
+        weight_decay : float
+        loss_sums : Tensor of shape (n_members,), float64
+            Each member's losses of all rows are added to it.
+
+        Raises
+        ------
+        ValueError, IndexError
+            If the members take no compiled steps (`compiled` is None), besides the errors of
+            `CompiledSteps.take`.
+        """
+        if self._compiled is None:
+            raise ValueError("runs are for compiled steps; use forward_backward")
+        keys = None
+        if self._architecture.has_dropout:
+            keys = self._run_keys(step, len(rows))
+        self._compiled.take(
+            self._active_members,
+            table,
+            goal,
+            rows,
+            keys=keys,
+            hide_keys=hide_keys,
+            learning_rates=learning_rates,
+            adamw=self._adamw(weight_decay),
+            loss_sums=loss_sums,
+        )
+        self._count_batches(len(rows))
+
+    @property
+    def _active_members(self) -> list[int]:
+        return [k for k, is_active in enumerate(self._active) if is_active]
+
+    def _adamw(self, weight_decay: float) -> AdamWSettings:
+        return AdamWSettings(self._betas, _ADAMW_EPS, weight_decay)
+
+    def _count_batches(self, n_batches: int) -> None:
+        for k in self._active_members:
+            self._n_batches[k] += n_batches
 
     def set_active(self, active: Sequence[bool]) -> None:
         """Say which members still train; the others stay as they are, and cost nothing."""
@@ -349,12 +316,10 @@ class StackedMembers:
         changed = [bool(value) for value in active]
         if changed != self._active:
             self._active = changed
-            self._lanes = lanes_of(changed, 1)
-            self._work.clear()
             # Nobody writes these any more; sums over workers would double them step after step.
             for k in range(self.n_members):
                 if not changed[k]:
-                    self._gradients.memory[k].zero_()
+                    self._buffers.gradients.memory[k].zero_()
 
     # -- evaluation ---------------------------------------------------------------------------
 
@@ -371,18 +336,15 @@ class StackedMembers:
         """
         out = x.new_empty(self.n_members, len(x), self._architecture.output_dim)
         rows = _EVALUATION_ROWS if x.device.type == "cpu" else max(1, len(x))
-        together = members_together(self._architecture, self.n_members, rows)
-
-        def evaluate(lane: list[slice]) -> None:
-            for members in pieces_of(lane, together):
+        with torch.inference_mode():
+            # One member after the other on a CPU: the bits are those that it has alone.
+            n_together = 1 if x.device.type == "cpu" else self.n_members
+            for first in range(0, self.n_members, n_together):
+                members = slice(first, first + n_together)
                 layers = self._folded(members)
                 for start in range(0, len(x), rows):
                     block = slice(start, start + rows)
                     self._evaluate(layers, x[block], out[members, block])
-
-        everyone = [True] * self.n_members
-        size = len(x) * self._architecture.hidden_dim
-        self._threads.run(evaluate, self._threads.share(everyone, size))
         return out
 
     def modules(self) -> list[nn.Module]:
@@ -390,7 +352,7 @@ class StackedMembers:
         modules = [copy.deepcopy(template) for template in self._templates]
         for k, module in enumerate(modules):
             state = module.state_dict()
-            for flat in (self._parameters, self._biases, self._statistics):
+            for flat in (self._buffers.parameters, self._biases, self._buffers.statistics):
                 for name, value in flat.named(k):
                     state[name].copy_(value)
             for layer in self._architecture.hidden:
@@ -407,20 +369,22 @@ class StackedMembers:
             name: torch.zeros_like(value)
             for name, value in self._templates[member].named_parameters()
         }
-        return gradients | {name: value.clone() for name, value in self._gradients.named(member)}
+        return gradients | {
+            name: value.clone() for name, value in self._buffers.gradients.named(member)
+        }
 
     # -- best states and resuming -------------------------------------------------------------
 
     def snapshot(self, member: int) -> None:
         """Keep the member's present state as its best."""
-        self._best_parameters.memory[member].copy_(self._parameters.memory[member])
-        self._best_statistics.memory[member].copy_(self._statistics.memory[member])
+        self._best_parameters.memory[member].copy_(self._buffers.parameters.memory[member])
+        self._best_statistics.memory[member].copy_(self._buffers.statistics.memory[member])
         self._best_n_batches[member] = self._n_batches[member]
 
     def restore(self) -> None:
         """Bring every member back to its best state."""
-        self._parameters.memory.copy_(self._best_parameters.memory)
-        self._statistics.memory.copy_(self._best_statistics.memory)
+        self._buffers.parameters.memory.copy_(self._best_parameters.memory)
+        self._buffers.statistics.memory.copy_(self._best_statistics.memory)
         self._n_batches = list(self._best_n_batches)
 
     def state(self) -> dict[str, Tensor]:
@@ -433,7 +397,7 @@ class StackedMembers:
             states, and which members are active. Meant for `load_state` of members that were
             made from the same modules and seeds.
         """
-        return {name: value.to("cpu", copy=True) for name, value in self._buffers()} | {
+        return {name: value.to("cpu", copy=True) for name, value in self._saved()} | {
             "n_batches": torch.tensor(self._n_batches, dtype=torch.int64),
             "best_n_batches": torch.tensor(self._best_n_batches, dtype=torch.int64),
             "active": torch.tensor(self._active, dtype=torch.bool),
@@ -463,7 +427,7 @@ class StackedMembers:
                     f"{name} of the state must be {value.dtype} of shape {tuple(value.shape)}; got "
                     f"{given.dtype} of shape {tuple(given.shape)}; resume with the same settings"
                 )
-        for name, buffer in self._buffers():
+        for name, buffer in self._saved():
             buffer.copy_(state[name])
         self._n_batches = state["n_batches"].tolist()
         self._best_n_batches = state["best_n_batches"].tolist()
@@ -471,22 +435,23 @@ class StackedMembers:
 
     # -- private ------------------------------------------------------------------------------
 
-    def _buffers(self) -> Iterator[tuple[str, Tensor]]:
-        yield "parameters", self._parameters.memory
+    def _saved(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and memory of all that a resumption needs."""
+        yield "parameters", self._buffers.parameters.memory
         yield "biases", self._biases.memory
-        yield "first_moments", self._optimizer.first_moments
-        yield "second_moments", self._optimizer.second_moments
-        yield "steps", self._optimizer.steps
-        yield "statistics", self._statistics.memory
+        yield "first_moments", self._buffers.first_moments
+        yield "second_moments", self._buffers.second_moments
+        yield "steps", self._buffers.steps
+        yield "statistics", self._buffers.statistics.memory
         yield "best_parameters", self._best_parameters.memory
         yield "best_statistics", self._best_statistics.memory
 
     def _fill(self, member: int) -> None:
         state = self._templates[member].state_dict()
-        for flat in (self._parameters, self._biases, self._statistics):
+        for flat in (self._buffers.parameters, self._biases, self._buffers.statistics):
             for name, value in flat.named(member):
                 value.copy_(state[name])
-        statistics = dict(self._statistics.named(member))
+        statistics = dict(self._buffers.statistics.named(member))
         for layer in self._architecture.hidden:
             statistics[f"{layer.norm}.running_mean"].sub_(state[f"{layer.linear}.bias"])
             self._n_batches[member] = int(state[f"{layer.norm}.num_batches_tracked"])
@@ -500,22 +465,28 @@ class StackedMembers:
             self._keys = (start, dropout_keys(self._seeds, n_layers, steps))
         return self._keys[1][step - start]
 
+    def _run_keys(self, step: int, n_steps: int) -> Tensor:
+        """Keys of several steps, shape (n_steps, n_layers, n_members)."""
+        return torch.stack([self._step_keys(step + i) for i in range(n_steps)])
+
     def _folded(self, members: slice) -> list[tuple[Tensor, Tensor]]:
         """Transposed weights and biases of the hidden layers, batch norm folded in."""
         arch = self._architecture
-        means, variances = (self._statistics.view(piece, members) for piece in arch.statistics())
+        means, variances = (
+            self._buffers.statistics.view(piece, members) for piece in arch.statistics()
+        )
         layers = []
         for i, (linear, norm) in enumerate(
             zip(arch.decayed()[:-1], arch.plain()[:-1], strict=True)
         ):
-            shift, scale = self._parameters.view(norm, members).unsqueeze(2).unbind(1)
+            shift, scale = self._buffers.parameters.view(norm, members).unsqueeze(2).unbind(1)
             scale = scale * (variances[:, i : i + 1] + BATCH_NORM_EPS).rsqrt()
-            weight = self._parameters.view(linear, members)[:, 0]
-            layers.append((weight.transpose(1, 2) * scale, shift - means[:, i : i + 1] * scale))
-        weight = self._parameters.view(arch.decayed()[-1], members)[:, 0]
+            weight = self._buffers.parameters.view(linear, members)[:, 0]
+            layers.append((weight * scale, shift - means[:, i : i + 1] * scale))
+        weight = self._buffers.parameters.view(arch.decayed()[-1], members)[:, 0]
         return [
             *layers,
-            (weight.transpose(1, 2), self._parameters.view(arch.plain()[-1], members)),
+            (weight.transpose(1, 2), self._buffers.parameters.view(arch.plain()[-1], members)),
         ]
 
     def _evaluate(self, layers: list[tuple[Tensor, Tensor]], x: Tensor, out: Tensor) -> None:
@@ -529,4 +500,4 @@ class StackedMembers:
                 values += entry
             values.relu_()
         weight, shift = layers[-1]
-        head_values(shift, values, weight, out)
+        torch.baddbmm(shift, values, weight, out=out)

@@ -1,7 +1,8 @@
 """What the fast step must know of a network: its layers, and where its tensors lie in memory.
 
 `TensorLayout` reads the layers of a `models.py` module off it; `FlatTensors` is one buffer with a
-row per member in which every tensor of the architecture has its place.
+row per member in which every tensor of the architecture has its place; `MemberBuffers` are all that
+a training step reads and writes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,19 @@ from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.models import MLP, LinearBaseline, TabResNet
 
-__all__ = ["ArchitectureError", "FlatTensors", "HiddenLayer", "Piece", "TensorLayout"]
+__all__ = [
+    "BATCH_NORM_EPS",
+    "BATCH_NORM_MOMENTUM",
+    "ArchitectureError",
+    "FlatTensors",
+    "HiddenLayer",
+    "MemberBuffers",
+    "Piece",
+    "TensorLayout",
+]
+
+BATCH_NORM_EPS = 1e-5
+BATCH_NORM_MOMENTUM = 0.1
 
 # A multiple of what a vector instruction takes, so that an operation over a buffer treats the
 # elements of a tensor alike wherever it lies.
@@ -40,10 +53,11 @@ class HiddenLayer(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Tensors of one shape that lie one after the other."""
+    """Tensors of one shape that lie one after the other, in memory as they are or transposed."""
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
+    is_transposed: bool = False
 
     @property
     def length(self) -> int:
@@ -93,7 +107,7 @@ class TensorLayout:
         if type(module) not in (MLP, TabResNet, LinearBaseline):
             raise ArchitectureError(
                 f"modules must be MLP, TabResNet or LinearBaseline; got {type(module).__name__}; "
-                "train other modules by trainer.members_of"
+                "train other modules by loop.members_of"
             )
         layers = {name: layer for name, layer in module.named_modules() if name}
         linears = {name: x for name, x in layers.items() if type(x) is nn.Linear}
@@ -119,7 +133,8 @@ class TensorLayout:
         widths = [self.input_dim] + [self.hidden_dim] * len(self.hidden)
         return (
             *(
-                Piece((f"{layer.linear}.weight",), (self.hidden_dim, width))
+                # Inputs by units: what one input adds to all units lies together.
+                Piece((f"{layer.linear}.weight",), (width, self.hidden_dim), is_transposed=True)
                 for layer, width in zip(self.hidden, widths, strict=False)
             ),
             Piece((f"{self.head}.weight",), (self.output_dim, widths[-1])),
@@ -168,7 +183,7 @@ def _check_layers(
         if found != made.get(name):
             raise ArchitectureError(
                 f"layers must be as {kind} makes them; got {found} for {name}, "
-                f"which would be {made.get(name)}; train other modules by trainer.members_of"
+                f"which would be {made.get(name)}; train other modules by loop.members_of"
             )
     own = _tensors_of(module)
     dtypes = {value.dtype for value in module.parameters()}
@@ -176,12 +191,12 @@ def _check_layers(
         raise ArchitectureError(
             f"parameters and buffers must be as {kind} makes them, all trained and in float32 or "
             f"all in float64; got {sorted(own)} in {', '.join(sorted(map(str, dtypes)))}; train "
-            "other modules by trainer.members_of"
+            "other modules by loop.members_of"
         )
     if any(map(_is_altered, module.modules())):
         raise ArchitectureError(
             f"{kind} must have no hooks and no forward pass of its own; got some; train other "
-            "modules by trainer.members_of"
+            "modules by loop.members_of"
         )
 
 
@@ -277,6 +292,12 @@ class FlatTensors:
             size += -(-piece.length // _ALIGNMENT) * _ALIGNMENT
         self.memory = torch.zeros(n_members, size, dtype=dtype, device=device)
 
+    def like(self) -> FlatTensors:
+        """A buffer laid out as this one is, full of zeros."""
+        return FlatTensors(
+            list(self._offsets), len(self.memory), self.memory.dtype, self.memory.device
+        )
+
     def offset(self, piece: Piece) -> int:
         """Where a piece starts in every row."""
         return self._offsets[piece]
@@ -290,8 +311,65 @@ class FlatTensors:
         values = rows[:, start : start + piece.length]
         return values.view(len(rows), len(piece.names), *piece.shape)
 
+    def split(self, rows: Tensor) -> dict[Piece, Tensor]:
+        """All pieces of rows like those of the memory, by one differentiable operation.
+
+        Each has the shape of `view`.
+        """
+        sizes: list[int] = []
+        stops = [*list(self._offsets.values())[1:], rows.shape[1]]
+        for piece, start, stop in zip(self._offsets, self._offsets.values(), stops, strict=True):
+            sizes += [piece.length, stop - start - piece.length]
+        values = torch.split(rows, sizes, dim=1)[::2]
+        return {
+            piece: value.reshape(len(rows), len(piece.names), *piece.shape)
+            for piece, value in zip(self._offsets, values, strict=True)
+        }
+
     def named(self, member: int) -> Iterator[tuple[str, Tensor]]:
         """Name and view of every tensor of a member."""
         for piece in self._offsets:
             values = self.view(piece, slice(member, member + 1))[0]
+            if piece.is_transposed:
+                values = values.transpose(1, 2)
             yield from zip(piece.names, values, strict=True)
+
+
+class MemberBuffers:
+    """What a training step of stacked members reads and writes, a row per member.
+
+    Parameters
+    ----------
+    layout : TensorLayout
+    n_members : int
+
+    Attributes
+    ----------
+    parameters, gradients : FlatTensors
+        Those that weight decay acts on come first.
+    first_moments, second_moments : Tensor of shape (n_members, size)
+        AdamW's running averages of the gradient and of its square.
+    steps : Tensor of shape (n_members,), float32
+        AdamW's steps done by each member.
+    statistics : FlatTensors
+        Batch norm's. Running means stand here without the linear layers' biases.
+    """
+
+    def __init__(self, layout: TensorLayout, n_members: int) -> None:
+        trained = (*layout.decayed(), *layout.plain())
+        self.parameters, self.gradients, first, second = (
+            FlatTensors(trained, n_members, layout.dtype, layout.device) for _ in range(4)
+        )
+        self.first_moments, self.second_moments = first.memory, second.memory
+        self.steps = torch.zeros(n_members, dtype=torch.float32, device=layout.device)
+        self.statistics = FlatTensors(layout.statistics(), n_members, layout.dtype, layout.device)
+        self.n_decayed = self.parameters.offset(layout.plain()[0])
+
+    @property
+    def n_members(self) -> int:
+        """How many there are."""
+        return len(self.steps)
+
+    def trained(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients and AdamW's running averages, all laid out as the parameters are."""
+        return self.gradients.memory, self.first_moments, self.second_moments

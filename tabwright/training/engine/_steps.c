@@ -1,4 +1,4 @@
-/* The extension module `_kernels`: kernels.c compiled for several instruction sets, of which the
+/* The extension module `_steps`: kernels.c compiled for several instruction sets, of which the
    processor at hand says which it can run. Python gets addresses, and calls them by ctypes, which
    lets go of the interpreter's lock meanwhile. */
 
@@ -84,8 +84,8 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_kernels", "A training step, compiled.", 0, methods,
+    PyModuleDef_HEAD_INIT, "_steps", "A training step, compiled.", 0, methods,
     NULL, NULL, NULL, NULL,
 };
 
-PyMODINIT_FUNC PyInit__kernels(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__steps(void) { return PyModule_Create(&module); }
