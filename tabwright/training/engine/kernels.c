@@ -24,6 +24,14 @@
 #define PREFETCH(address) ((void)0)
 #endif
 
+/* Sixteen numbers that an instruction treats at once, or several instructions of a narrower set. */
+#if defined(__GNUC__)
+typedef float vector __attribute__((vector_size(64), aligned(4), may_alias));
+#define HAS_VECTORS 1
+#else
+#define HAS_VECTORS 0
+#endif
+
 /* Columns that are treated at once: a tile of a batch is read several times from a near cache. */
 enum { TILE = 64 };
 
@@ -253,24 +261,31 @@ static void bins_forward(const part *p, const float *weight, float *z)
         const int64_t width = least_of(TILE, p->last_unit - from);
         for (int64_t r = 0; r < n; r++) {
             float *restrict out = z + r * h + from;
-            float sum[TILE];
+#if HAS_VECTORS
+            /* Compilers leave sums in memory that could stay in registers. */
             if (width == TILE) {
-                for (int64_t u = 0; u < TILE; u++) sum[u] = out[u];
+                vector *to = (vector *)out;
+                vector a = to[0], b = to[1], d = to[2], e = to[3];
                 for (int64_t c = 0; c < t->n_binned; c++) {
                     const int64_t at = w->bins[c * n + r] * h + from;
                     const float share = w->shares[c * n + r];
-                    const float *restrict below = w->sums + at, *restrict own = weight + at;
-                    for (int64_t u = 0; u < TILE; u++) sum[u] += below[u] + share * own[u];
+                    const vector *below = (const vector *)(w->sums + at);
+                    const vector *own = (const vector *)(weight + at);
+                    a += below[0] + share * own[0];
+                    b += below[1] + share * own[1];
+                    d += below[2] + share * own[2];
+                    e += below[3] + share * own[3];
                 }
                 for (int64_t c = 0; c < t->n_flags; c++) {
                     const int64_t flag = w->flags[c * n + r];
                     if (flag < 0) continue;
-                    const float *restrict own = weight + flag * h + from;
-                    for (int64_t u = 0; u < TILE; u++) sum[u] += own[u];
+                    const vector *own = (const vector *)(weight + flag * h + from);
+                    a += own[0], b += own[1], d += own[2], e += own[3];
                 }
-                for (int64_t u = 0; u < TILE; u++) out[u] = sum[u];
+                to[0] = a, to[1] = b, to[2] = d, to[3] = e;
                 continue;
             }
+#endif
             for (int64_t c = 0; c < t->n_binned; c++) {
                 const int64_t at = w->bins[c * n + r] * h + from;
                 const float share = w->shares[c * n + r];
@@ -306,16 +321,20 @@ static void bins_gradient(const part *p, const float *z_gradient, float *to)
                 const float share = w->shares[c * n + r];
                 const float *restrict g = z_gradient + r * h + from;
                 float *restrict below = w->sums + at, *restrict own = to + at;
-                if (width == TILE)
-                    for (int64_t u = 0; u < TILE; u++) {
-                        below[u] += g[u];
-                        own[u] += share * g[u];
+#if HAS_VECTORS
+                if (width == TILE) {
+                    for (int64_t i = 0; i < TILE / LANES; i++) {
+                        const vector passed = ((const vector *)g)[i];
+                        ((vector *)below)[i] += passed;
+                        ((vector *)own)[i] += share * passed;
                     }
-                else
-                    for (int64_t u = 0; u < width; u++) {
-                        below[u] += g[u];
-                        own[u] += share * g[u];
-                    }
+                    continue;
+                }
+#endif
+                for (int64_t u = 0; u < width; u++) {
+                    below[u] += g[u];
+                    own[u] += share * g[u];
+                }
             }
             float above[TILE] = {0};
             for (int64_t i = stop - 1; i >= first; i--) {
