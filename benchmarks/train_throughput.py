@@ -156,14 +156,15 @@ def stacked(
 
         return step
     table = RowTable.dense(data.x)
-    sums = objective.running.begin(n_members, data.device)
+    sums, goal = objective.running.begin(n_members, data.device), objective.goal
+    assert goal is not None
 
     def run() -> None:
         nonlocal number
         rows = torch.stack([next(batches) for _ in range(BLOCK)])
         members.train_run(
             table,
-            objective.goal,
+            goal,
             rows,
             step=number,
             hide_keys=None,

@@ -140,10 +140,12 @@ def train_one(draw: random.Random) -> str:
         soft = torch.randn(n_rows, n_outputs)
         soft = torch.softmax(soft, dim=1) if n_outputs > 1 else soft
     objective = Objective(targets, weights, soft, 0.5, temperature)
+    goal = objective.goal
+    assert goal is not None
     for n_batches in (2, 1):
         members.train_run(
             table,
-            objective.goal,
+            goal,
             torch.randint(n_rows, (n_batches, batch)),
             step=0,
             hide_keys=torch.full((n_batches,), 12_345, dtype=torch.int32),
