@@ -168,7 +168,7 @@ def test_gradients_losses_and_statistics_are_those_of_autograd(
     for k in range(n_members):
         wanted = exact.gradients(k)
         for name, value in members.gradients(k).items():
-            _assert_near(value, wanted[name], 1e-3 if rate > 0.9 else 1e-4)
+            _assert_near(value, wanted[name], 1e-3 if rate > 0.9 else 4e-4)
         state = exact.modules()[k].state_dict()
         for name, value in members.modules()[k].state_dict().items():
             if "running" in name:
