@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -46,11 +46,12 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.row_sketch import sketch_of_rows
 from tabwright.inference.scoring import score_rows, trivial_scores
+from tabwright.regression import RegressionObjective
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
 from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
 from tabwright.streaming.scan import Scan, rows_to_use, scan_table
-from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records_of
+from tabwright.streaming.spool import Blocks, RowBlocks, SpoolWriter, record_dtype, records_of
 from tabwright.tables import CsvFormat, Role, TableProfile, profile_table
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows
@@ -60,10 +61,13 @@ from tabwright.training.batches import HeldOut, HeldOutRows, Inputs
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch, Trained, train
 
-__all__ = ["fit_files"]
+__all__ = ["Cluster", "EncodingJob", "TrainingJob", "fit_files"]
 
 # As in memory: with fewer validation rows, all of them choose.
 _ASIDE_FROM: Final = 800
+
+BlockName = Literal["train", "validation"]
+BLOCK_NAMES: Final[tuple[BlockName, ...]] = ("train", "validation")
 
 
 def fit_files(
@@ -82,6 +86,7 @@ def fit_files(
     spool: str | os.PathLike[str] | None = None,
     checkpoint: Checkpoint | None = None,
     workers: Workers = ALONE,
+    cluster: Cluster | None = None,
     on_message: Callable[[str], None] | None = None,
     on_profile: Callable[[TableProfile], None] | None = None,
     on_start: Callable[[FitSettings, int, int], None] | None = None,
@@ -120,6 +125,8 @@ def fit_files(
     workers : Workers
         The processes that share the work. The model does not depend on how many there are, up to
         rounding.
+    cluster : Cluster, optional
+        Makes the passes and trains, in place of this process and its workers.
     on_message : callable, optional
         Called with each decision, as a sentence, at the first worker.
     on_profile : callable, optional
@@ -156,15 +163,18 @@ def fit_files(
     share = given.held_out_share(None)
     table = FilesTable.of(source, csv, roles_as_text(roles))
     places = RowPlaces(table, given.random_state, share, test_fraction, columns.group)
-    scan = scan_table(
-        table,
-        columns,
-        places,
-        task=task,
-        wanted=_chunks_of_worker(workers.rank, workers.size),
-        gather=workers.gather if workers.size > 1 else None,
-        objective=given.objective,
-    )
+    if cluster is not None:
+        scan = cluster.scan(table, columns, places, task, given.objective)
+    else:
+        scan = scan_table(
+            table,
+            columns,
+            places,
+            task=task,
+            wanted=chunks_of_worker(workers.rank, workers.size),
+            gather=workers.gather if workers.size > 1 else None,
+            objective=given.objective,
+        )
     n_rows = scan.n_rows
     say(
         f"{len(table.paths)} file(s), {sum(n_rows.values()):,} rows: {n_rows['train']:,} train, "
@@ -198,8 +208,40 @@ def fit_files(
         on_profile = on_start = on_epoch = None
     if on_start is not None:
         on_start(resolved, n_rows["train"], n_rows["validation"])
+    if cluster is not None:
+        return fit.run(cluster, checkpoint, say, on_profile, on_epoch)
     with _folder(spool, workers) as folder:
-        return fit.run(folder, checkpoint, say, on_profile, on_epoch)
+        return fit.run(_Here(folder, workers), checkpoint, say, on_profile, on_epoch)
+
+
+class Trainer(Protocol):
+    """Who encodes the rows and trains."""
+
+    def encode(self, job: EncodingJob) -> tuple[RowBlocks, RowBlocks]:
+        """Every row encoded, once: the blocks of the training and of the choosing rows."""
+
+    def train(
+        self,
+        job: TrainingJob,
+        training: RowBlocks,
+        validation: RowBlocks,
+        on_epoch: Callable[[Epoch], None] | None,
+    ) -> Trained:
+        """Train on them."""
+
+
+class Cluster(Trainer, Protocol):
+    """Workers elsewhere, who make the first pass too."""
+
+    def scan(
+        self,
+        table: FilesTable,
+        columns: ColumnUses,
+        places: RowPlaces,
+        task: Task | None,
+        objective: RegressionObjective,
+    ) -> Scan:
+        """What a pass over all chunks finds."""
 
 
 def _check_mode(settings: FitSettings, class_weight: ClassWeight) -> None:
@@ -225,7 +267,7 @@ def _check_mode(settings: FitSettings, class_weight: ClassWeight) -> None:
         )
 
 
-def _chunks_of_worker(worker: int, n_workers: int) -> Callable[[int, int], bool]:
+def chunks_of_worker(worker: int, n_workers: int) -> Callable[[int, int], bool]:
     """Which chunks a worker reads."""
 
     def wanted(file: int, number: int) -> bool:
@@ -273,7 +315,7 @@ class _StreamFit:
 
     def run(
         self,
-        folder: Path,
+        trainer: Trainer,
         checkpoint: Checkpoint | None,
         say: Callable[[str], None],
         on_profile: Callable[[TableProfile], None] | None,
@@ -297,7 +339,7 @@ class _StreamFit:
                 raise ValueError("a decision rule is for classification; this is a regression task")
             self.decision.check(len(scan.classes))
         if self.metric is not None:
-            choosing = self._choosing()
+            choosing = self.choosing()
             labels = choosing.target if scan.classes is None else scan.classes[choosing.target]
             self.metric.check(labels, choosing.weight, scan.classes)
         sample = self._rows("train")
@@ -333,9 +375,10 @@ class _StreamFit:
             device,
             targets.regression,
         )
-        blocks, validation = self._encode(folder, encoder, compact)
+        blocks, validation = trainer.encode(EncodingJob.of(self, encoder, compact))
+        job = TrainingJob(self, goal, targets, checkpoint)
         try:
-            trained = self._train(goal, targets, blocks, validation, checkpoint, on_epoch)
+            trained = trainer.train(job, blocks, validation, on_epoch)
         finally:
             blocks.close()
             validation.close()
@@ -356,20 +399,21 @@ class _StreamFit:
         if self.columns.group is not None:
             cells = sample[self.columns.group].cast(pl.String).fill_null("")
             groups = cells.rank("dense").to_numpy()
-        return LabelledRows(sample[self._features], target, weight, groups)
+        return LabelledRows(sample[self.features], target, weight, groups)
 
     @property
-    def _features(self) -> list[str]:
+    def features(self) -> list[str]:
+        """The columns that the model gets."""
         return self.columns.features(self.table.dtypes)
 
     @property
-    def _sets_aside(self) -> bool:
+    def sets_aside(self) -> bool:
+        """Whether some validation rows may choose nothing."""
         return self.scan.task == "regression" and self.scan.n_rows["validation"] >= _ASIDE_FROM
 
-    def _choosing(self) -> LabelledRows:
-        return self._rows(
-            "validation", ~self.scan.aside("validation") if self._sets_aside else None
-        )
+    def choosing(self) -> LabelledRows:
+        """The sample of validation rows that choose."""
+        return self._rows("validation", ~self.scan.aside("validation") if self.sets_aside else None)
 
     def _targets(self) -> Targets:
         scan = self.scan
@@ -405,140 +449,6 @@ class _StreamFit:
             return self.scan.mean_weight
         return float(targets.class_weights @ self.scan.class_mass) / self.scan.n_rows["train"]
 
-    # -- the second pass ----------------------------------------------------------------------
-
-    def _encode(
-        self, folder: Path, encoder: TableEncoder, sample: Compact
-    ) -> tuple[Blocks, Blocks]:
-        """Encode every row to disk; the blocks of the training and of the choosing rows."""
-        workers = self.workers
-        dtype = record_dtype(
-            sample.numeric.shape[1],
-            sample.codes.shape[1],
-            weighted=self.columns.weight is not None,
-        )
-        n_bytes = (self.scan.n_rows["train"] + self.scan.n_rows["validation"]) * dtype.itemsize
-        free = shutil.disk_usage(folder).free
-        if n_bytes > free:
-            raise OSError(
-                f"the encoded rows take {n_bytes / 1e9:.1f} GB in {folder}, where "
-                f"{free / 1e9:.1f} GB are free; save the model on another disk, or set TMPDIR"
-            )
-        names = ("train", "validation")
-        writers = {name: SpoolWriter(folder, name, workers.local_rank) for name in names}
-        # A training row's target statistics come from other rows: those of the sample are kept.
-        own = sample if encoder.plan_.statistic_names else None
-        wanted = _chunks_of_worker(workers.local_rank, workers.local_size)
-        for chunk in self.table.chunks(self.columns.to_read(self.table.dtypes), wanted):
-            for name, records in self._encoded_chunk(chunk, encoder, own, dtype):
-                writers[name].append(chunk.file, chunk.number, records)
-        for writer in writers.values():
-            writer.close()
-        workers.wait()
-        train, validation = (Blocks.open(folder, n, workers.local_size, dtype) for n in names)
-        return train, validation
-
-    def _encoded_chunk(
-        self,
-        chunk: Chunk,
-        encoder: TableEncoder,
-        sample: Compact | None,
-        dtype: np.dtype[Any],
-    ) -> Iterator[tuple[str, NDArray[Any]]]:
-        keep, weight = rows_to_use(chunk, self.columns)
-        # Rows that are left out may have no target: any will do.
-        target = chunk.frame[self.columns.target]
-        codes = np.zeros(len(target), dtype=np.int64 if self.scan.classes is not None else float)
-        if keep.any():
-            codes[keep] = self.scan.encoded(target.filter(pl.Series(keep)))
-        masks = self.scan.masks(self.places, chunk, codes)
-        if self._sets_aside:
-            masks["validation"] &= ~self.places.aside(chunk)
-        compact = encoder.transform(chunk.frame[self._features])
-        if sample is not None:
-            rows, places = self.scan.sampled("train", chunk)
-            compact.numeric[rows] = sample.numeric[places]
-            compact.codes[rows] = sample.codes[places]
-        for name in ("train", "validation"):
-            rows = np.flatnonzero(masks[name] & keep)
-            yield (
-                name,
-                records_of(
-                    compact.take(rows), codes[rows], None if weight is None else weight[rows], dtype
-                ),
-            )
-
-    # -- training -----------------------------------------------------------------------------
-
-    def _train(
-        self,
-        goal: Goal,
-        targets: Targets,
-        blocks: Blocks,
-        validation: Blocks,
-        checkpoint: Checkpoint | None,
-        on_epoch: Callable[[Epoch], None] | None,
-    ) -> Trained:
-        settings, workers = self.settings, self.workers
-        if settings.n_members is None or settings.batch_size is None:
-            raise ValueError("settings must be resolved before training")
-        seeds = member_seeds(settings.random_state, settings.n_members)
-        input_dim = goal.encoder.input_dim
-        modules = [
-            new_network(settings, input_dim, targets.output_dim, seed, targets.first_outputs)
-            for seed in seeds
-        ]
-        assignment = MemberAssignment.of(workers, settings.n_members)
-        members = ShardedMembers(
-            [module.to(goal.device) for module in modules],
-            seeds=seeds,
-            assignment=assignment,
-            n_threads=workers.n_threads,
-            precision=settings.precision,
-        )
-        rows = StreamedRows(
-            blocks,
-            goal,
-            settings.batch_size,
-            settings.random_state,
-            assignment,
-            hide_rate=settings.hide_rate,
-        )
-        held_out: HeldOut = StreamedHeldOut(validation, goal, assignment)
-        if settings.training_mode == "calibrated_classifier" or targets.metric is not None:
-            # Their scores need the predictions side by side: a sample's.
-            choosing = self._choosing()
-            compact = goal.encoder.transform(choosing.frame)
-            every_row = HeldOutRows(
-                Inputs(goal.encoder, compact, goal.device),
-                epoch_score(settings, targets, choosing, goal.device, None),
-            )
-            held_out = ShardedHeldOut(every_row, assignment)
-        checkpointer = None
-        if checkpoint is not None:
-            checkpointer = SharedCheckpointer(checkpoint, self._identity(goal), workers)
-        return train(
-            members,
-            rows,
-            held_out,
-            settings,
-            on_epoch=on_epoch,
-            checkpointer=checkpointer,
-            # Interrupted workers stand at different steps: they have no model together.
-            keep_interrupted=workers.size == 1,
-        )
-
-    def _identity(self, goal: Goal) -> dict[str, str]:
-        """What must be the same for a run to go on from a checkpoint."""
-        scan = self.scan
-        digest = hashlib.blake2b(digest_size=16)
-        for number, path in enumerate(self.table.paths):
-            digest.update(f"{self.table.name(number)}\0{file_size(path)}\0".encode())
-        for part in (scan.n_rows, scan.scale, scan.class_mass, scan.mean_weight):
-            digest.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())
-        identity = run_identity(self.settings, goal.encoder, goal.class_weights)
-        return identity | {"table": digest.hexdigest()}
-
     # -- the result ---------------------------------------------------------------------------
 
     def _model(
@@ -568,15 +478,15 @@ class _StreamFit:
             classes=scan.classes,
             card={**card, "streamed": {"files": len(self.table.paths), "sampled_rows": samples}},
         )
-        choosing = self._choosing()
-        if len(choosing) < scan.n_rows["validation"] and not self._sets_aside:
+        choosing = self.choosing()
+        if len(choosing) < scan.n_rows["validation"] and not self.sets_aside:
             say(f"calibrated and scored on a uniform sample of {len(choosing):,} validation rows")
         output = Predictor(model).outputs(encoder.transform(choosing.frame))
         model = with_scores(model, output, choosing)
         if self.decision is not None:
             proba = Predictor(model).calibrated(output)
             model = with_decision(model, proba, choosing, self.decision)
-        if self._sets_aside:
+        if self.sets_aside:
             spare = self._rows("validation", scan.aside("validation"))
             values = Predictor(model).predict_values(spare.frame)
             intervals = fit_intervals(
@@ -596,3 +506,202 @@ class _StreamFit:
             say(f"scored on a uniform sample of {len(test):,} test rows")
         scores = score_rows(Predictor(model), test.frame, test.target, test.weight)
         return {**scores, "baseline": trivial_scores(model, test.target, test.weight)}
+
+
+# ---------------------------------------------------------------------------------------------
+# The second pass, and training
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EncodingJob:
+    """The rows of a table as records, chunk by chunk.
+
+    Parameters
+    ----------
+    fit : fit after its first pass
+    encoder : TableEncoder
+    sample : Compact or None
+        The encoded sample of training rows, where their target statistics are their own.
+    dtype : numpy.dtype
+        Of the records.
+    """
+
+    fit: _StreamFit
+    encoder: TableEncoder
+    sample: Compact | None
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, fit: _StreamFit, encoder: TableEncoder, sample: Compact) -> EncodingJob:
+        """Of a fit, the encoder, and the rows that it was fitted on."""
+        dtype = record_dtype(
+            sample.numeric.shape[1],
+            sample.codes.shape[1],
+            weighted=fit.columns.weight is not None,
+        )
+        # A training row's target statistics come from other rows: those of the sample are kept.
+        own = sample if encoder.plan_.statistic_names else None
+        return cls(fit, encoder, own, dtype)
+
+    @property
+    def n_bytes(self) -> int:
+        """What all records take."""
+        n_rows = self.fit.scan.n_rows
+        return (n_rows["train"] + n_rows["validation"]) * self.dtype.itemsize
+
+    def chunks(self, wanted: Callable[[int, int], bool]) -> Iterator[Chunk]:
+        """The chunks that are wanted, with the columns of the fit."""
+        table = self.fit.table
+        return table.chunks(self.fit.columns.to_read(table.dtypes), wanted)
+
+    def records(self, chunk: Chunk) -> dict[BlockName, NDArray[Any]]:
+        """The training and the choosing rows of a chunk."""
+        fit = self.fit
+        keep, weight = rows_to_use(chunk, fit.columns)
+        # Rows that are left out may have no target: any will do.
+        target = chunk.frame[fit.columns.target]
+        codes = np.zeros(len(target), dtype=np.int64 if fit.scan.classes is not None else float)
+        if keep.any():
+            codes[keep] = fit.scan.encoded(target.filter(pl.Series(keep)))
+        masks = fit.scan.masks(fit.places, chunk, codes)
+        if fit.sets_aside:
+            masks["validation"] &= ~fit.places.aside(chunk)
+        compact = self.encoder.transform(chunk.frame[fit.features])
+        if self.sample is not None:
+            rows, places = fit.scan.sampled("train", chunk)
+            compact.numeric[rows] = self.sample.numeric[places]
+            compact.codes[rows] = self.sample.codes[places]
+        records: dict[BlockName, NDArray[Any]] = {}
+        for name in BLOCK_NAMES:
+            rows = np.flatnonzero(masks[name] & keep)
+            records[name] = records_of(
+                compact.take(rows),
+                codes[rows],
+                None if weight is None else weight[rows],
+                self.dtype,
+            )
+        return records
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What is trained on encoded rows.
+
+    Parameters
+    ----------
+    fit : fit after its first pass
+    goal : Goal
+    targets : Targets
+    checkpoint : Checkpoint or None
+    """
+
+    fit: _StreamFit
+    goal: Goal
+    targets: Targets
+    checkpoint: Checkpoint | None
+
+    def run(
+        self,
+        workers: Workers,
+        blocks: RowBlocks,
+        validation: RowBlocks,
+        on_epoch: Callable[[Epoch], None] | None,
+    ) -> Trained:
+        """Train as one of the workers."""
+        settings, goal, targets = self.fit.settings, self.goal, self.targets
+        if settings.n_members is None or settings.batch_size is None:
+            raise ValueError("settings must be resolved before training")
+        seeds = member_seeds(settings.random_state, settings.n_members)
+        input_dim = goal.encoder.input_dim
+        modules = [
+            new_network(settings, input_dim, targets.output_dim, seed, targets.first_outputs)
+            for seed in seeds
+        ]
+        assignment = MemberAssignment.of(workers, settings.n_members)
+        members = ShardedMembers(
+            [module.to(goal.device) for module in modules],
+            seeds=seeds,
+            assignment=assignment,
+            n_threads=workers.n_threads,
+            precision=settings.precision,
+        )
+        rows = StreamedRows(
+            blocks,
+            goal,
+            settings.batch_size,
+            settings.random_state,
+            assignment,
+            hide_rate=settings.hide_rate,
+        )
+        held_out: HeldOut = StreamedHeldOut(validation, goal, assignment)
+        if settings.training_mode == "calibrated_classifier" or targets.metric is not None:
+            # Their scores need the predictions side by side: a sample's.
+            choosing = self.fit.choosing()
+            compact = goal.encoder.transform(choosing.frame)
+            every_row = HeldOutRows(
+                Inputs(goal.encoder, compact, goal.device),
+                epoch_score(settings, targets, choosing, goal.device, None),
+            )
+            held_out = ShardedHeldOut(every_row, assignment)
+        checkpointer = None
+        if self.checkpoint is not None:
+            checkpointer = SharedCheckpointer(self.checkpoint, self._identity(), workers)
+        return train(
+            members,
+            rows,
+            held_out,
+            settings,
+            on_epoch=on_epoch,
+            checkpointer=checkpointer,
+            # Interrupted workers stand at different steps: they have no model together.
+            keep_interrupted=workers.size == 1,
+        )
+
+    def _identity(self) -> dict[str, str]:
+        """What must be the same for a run to go on from a checkpoint."""
+        fit, scan = self.fit, self.fit.scan
+        digest = hashlib.blake2b(digest_size=16)
+        for number, path in enumerate(fit.table.paths):
+            digest.update(f"{fit.table.name(number)}\0{file_size(path)}\0".encode())
+        for part in (scan.n_rows, scan.scale, scan.class_mass, scan.mean_weight):
+            digest.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())
+        identity = run_identity(fit.settings, self.goal.encoder, self.goal.class_weights)
+        return identity | {"table": digest.hexdigest()}
+
+
+@dataclass(frozen=True)
+class _Here:
+    """This process, one of the workers of a run: rows lie on the disk of the machine."""
+
+    folder: Path
+    workers: Workers
+
+    def encode(self, job: EncodingJob) -> tuple[RowBlocks, RowBlocks]:
+        workers, folder = self.workers, self.folder
+        free = shutil.disk_usage(folder).free
+        if job.n_bytes > free:
+            raise OSError(
+                f"the encoded rows take {job.n_bytes / 1e9:.1f} GB in {folder}, where "
+                f"{free / 1e9:.1f} GB are free; save the model on another disk, or set TMPDIR"
+            )
+        writers = {name: SpoolWriter(folder, name, workers.local_rank) for name in BLOCK_NAMES}
+        for chunk in job.chunks(chunks_of_worker(workers.local_rank, workers.local_size)):
+            for name, records in job.records(chunk).items():
+                writers[name].append(chunk.file, chunk.number, records)
+        for writer in writers.values():
+            writer.close()
+        workers.wait()
+        train, validation = (
+            Blocks.open(folder, name, workers.local_size, job.dtype) for name in BLOCK_NAMES
+        )
+        return train, validation
+
+    def train(
+        self,
+        job: TrainingJob,
+        training: RowBlocks,
+        validation: RowBlocks,
+        on_epoch: Callable[[Epoch], None] | None,
+    ) -> Trained:
+        return job.run(self.workers, training, validation, on_epoch)

@@ -18,7 +18,7 @@ from torch import Tensor
 from tabwright.distributed.member_assignment import MemberAssignment
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.inference.target_scale import TargetScale
-from tabwright.streaming.spool import Blocks
+from tabwright.streaming.spool import RowBlocks
 from tabwright.training.batches import Batch, Inputs, batch_bounds, stream_seed
 from tabwright.training.engine.dropout import Part
 from tabwright.training.objectives import Objective, RunningLoss, row_weights
@@ -26,9 +26,8 @@ from tabwright.training.regression_losses import RegressionLoss
 
 __all__ = ["Goal", "StreamedHeldOut", "StreamedRows"]
 
-# Blocks in memory at once, drawn from all over the table: 65,536 rows, as a rule.
-_BUFFER_BLOCKS: Final = 256
-_EVALUATION_BLOCKS: Final = 32
+# Rows of validation in memory at once, as a rule.
+_EVALUATION_ROWS: Final = 8192
 _BLOCK_ORDER, _HIDDEN, _ROW_ORDER = 0, 1, 2
 
 
@@ -90,14 +89,14 @@ class Goal:
 class StreamedRows:
     """Training rows from disk, in a random order that depends on the seed and the epoch.
 
-    An epoch distributes all blocks at random over buffers of 256, and shuffles the rows of a
-    buffer: up to 65,536 rows are in memory, and rows of one batch come from all over the table. A
+    An epoch distributes all blocks at random over buffers, and shuffles the rows of a buffer: from
+    disk, up to 65,536 rows are in memory, and rows of one batch come from all over the table. A
     table of fewer rows is shuffled as a whole. The batches do not depend on the number of
     workers; those who train the same members share every batch.
 
     Parameters
     ----------
-    blocks : Blocks
+    blocks : RowBlocks
     goal : Goal
     batch_size : int
         Rows of a whole batch.
@@ -109,7 +108,7 @@ class StreamedRows:
 
     def __init__(
         self,
-        blocks: Blocks,
+        blocks: RowBlocks,
         goal: Goal,
         batch_size: int,
         seed: int,
@@ -150,11 +149,12 @@ class StreamedRows:
         """This worker's records of whole batches, and the number of the batch after them."""
         blocks, bounds = self._blocks, self._bounds
         order = _shuffled(len(blocks), stream_seed(self._seed, _BLOCK_ORDER, epoch))
-        n_buffers = -(-len(blocks) // _BUFFER_BLOCKS)
+        per_buffer = blocks.per_buffer
+        n_buffers = -(-len(blocks) // per_buffer)
         waiting = np.empty(0, dtype=blocks.dtype)
         seen, at = 0, skip
         for buffer in range(n_buffers):
-            chosen = order[buffer * _BUFFER_BLOCKS : (buffer + 1) * _BUFFER_BLOCKS]
+            chosen = order[buffer * per_buffer : (buffer + 1) * per_buffer]
             n_rows = int(blocks.n_rows[chosen].sum())
             seen, before = seen + n_rows, seen
             if at >= len(bounds) or seen <= bounds[at][0]:
@@ -212,20 +212,21 @@ class StreamedHeldOut:
 
     Parameters
     ----------
-    blocks : Blocks
+    blocks : RowBlocks
     goal : Goal
     assignment : MemberAssignment
     """
 
-    def __init__(self, blocks: Blocks, goal: Goal, assignment: MemberAssignment) -> None:
+    def __init__(self, blocks: RowBlocks, goal: Goal, assignment: MemberAssignment) -> None:
         self._blocks, self._goal, self._assignment = blocks, goal, assignment
 
     def losses(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
         # The members' losses, and the weights.
         sums = torch.zeros(self._assignment.n_own, 2, dtype=torch.float64)
         start, stop = self._assignment.team.share(0, len(self._blocks))
-        for first in range(start, stop, _EVALUATION_BLOCKS):
-            chosen = np.arange(first, min(first + _EVALUATION_BLOCKS, stop))
+        per_step = max(1, _EVALUATION_ROWS // self._blocks.block_rows)
+        for first in range(start, stop, per_step):
+            chosen = np.arange(first, min(first + per_step, stop))
             records = self._blocks.read(chosen)
             inputs = self._goal.inputs(records)
             every = torch.cat([logits(x) for x in inputs.chunks()], dim=1)

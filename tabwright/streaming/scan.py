@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,7 +33,15 @@ from tabwright.tables.targets import (
     task_of_counts,
 )
 
-__all__ = ["SAMPLE_LIMITS", "Scan", "rows_to_use", "scan_table"]
+__all__ = [
+    "SAMPLE_LIMITS",
+    "Scan",
+    "ScanShare",
+    "merged_scan",
+    "rows_to_use",
+    "scan_share",
+    "scan_table",
+]
 
 # Rows kept of each part. Quantiles, bins and levels move little past so many training rows; the
 # others put a score's standard error at 0.002 for a share.
@@ -288,6 +296,45 @@ def scan_table(
     ValueError
         If the objective cannot have a target, such as a negative count.
     """
+    share = scan_share(
+        table, columns, places, task=task, wanted=wanted, limits=limits, objective=objective
+    )
+    shares = [share] if gather is None else [*map(_share_of, gather(_bytes_of(share)))]
+    return merged_scan(table, columns, shares, task=task, limits=limits)
+
+
+@dataclass(frozen=True)
+class ScanShare:
+    """What a pass over some chunks of a table has found.
+
+    Parameters
+    ----------
+    tally : counts
+    samples : dict of str to polars.DataFrame or None
+        Of each part of the rows; None where there are none.
+    """
+
+    tally: _Tally
+    samples: dict[Place, pl.DataFrame | None]
+
+
+def scan_share(
+    table: FilesTable,
+    columns: ColumnUses,
+    places: RowPlaces,
+    *,
+    task: Task | None,
+    wanted: Callable[[int, int], bool] | None = None,
+    limits: dict[Place, int] | None = None,
+    objective: RegressionObjective = "squared_error",
+) -> ScanShare:
+    """Read the chunks that are wanted; the arguments are those of `scan_table`.
+
+    Raises
+    ------
+    TableError
+        As `scan_table`.
+    """
     columns.check(table.dtypes)
     limits = limits or SAMPLE_LIMITS
     dtype = table.dtypes[columns.target]
@@ -314,7 +361,7 @@ def scan_table(
         )
         for place, mask in masks.items():
             samples[place].add(keyed.filter(pl.Series(mask)))
-    return _put_together(table, columns, task, tally, samples, gather, limits)
+    return ScanShare(tally, {place: sample.rows() for place, sample in samples.items()})
 
 
 def _tally_of(
@@ -391,26 +438,34 @@ def _measure(tally: _Tally, values: NDArray[np.float64], weights: NDArray[np.flo
     tally.low, tally.high = float(values.min()), float(values.max())
 
 
-def _put_together(
+def merged_scan(
     table: FilesTable,
     columns: ColumnUses,
-    given: Task | None,
-    tally: _Tally,
-    samples: dict[Place, _Sample],
-    gather: Callable[[bytes], list[bytes]] | None,
-    limits: dict[Place, int],
+    shares: Sequence[ScanShare],
+    *,
+    task: Task | None,
+    limits: dict[Place, int] | None = None,
 ) -> Scan:
-    frames = {place: sample.rows() for place, sample in samples.items()}
-    if gather is not None:
-        total = _Tally()
-        for text in gather(json.dumps(tally.__dict__).encode()):
-            total.add(_Tally(**json.loads(text)))
-        tally = total
-        for place in _PLACES:
-            whole = _Sample(limits[place])
-            for data in gather(_to_bytes(frames[place])):
-                if data:
-                    whole.add(pl.read_ipc(io.BytesIO(data)))
+    """What one pass would have found, of shares that hold every chunk once.
+
+    Raises
+    ------
+    TableError
+        As `scan_table`.
+    """
+    given = task
+    tally = shares[0].tally
+    frames = dict(shares[0].samples)
+    if len(shares) > 1:
+        tally = _Tally()
+        for share in shares:
+            tally.add(share.tally)
+        for place, limit in (limits or SAMPLE_LIMITS).items():
+            whole = _Sample(limit)
+            for share in shares:
+                frame = share.samples[place]
+                if frame is not None:
+                    whole.add(frame)
             frames[place] = whole.rows()
     if not tally.n_rows["train"]:
         raise TableError(
@@ -446,12 +501,30 @@ def _put_together(
     return _with_classes(scan, columns, dtype, tally)
 
 
-def _to_bytes(frame: pl.DataFrame | None) -> bytes:
-    if frame is None:
-        return b""
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
+def _bytes_of(share: ScanShare) -> bytes:
+    """A share as another worker reads it: lengths, counts, samples."""
+    parts = [json.dumps(share.tally.__dict__).encode()]
+    for place in _PLACES:
+        buffer = io.BytesIO()
+        frame = share.samples[place]
+        if frame is not None:
+            frame.write_ipc(buffer)
+        parts.append(buffer.getvalue())
+    return np.array([len(part) for part in parts], dtype="<i8").tobytes() + b"".join(parts)
+
+
+def _share_of(data: bytes) -> ScanShare:
+    n_parts = 1 + len(_PLACES)
+    ends = 8 * n_parts + np.cumsum(np.frombuffer(data, dtype="<i8", count=n_parts))
+    starts = [8 * n_parts, *ends[:-1].tolist()]
+    tally, *samples = (data[start:end] for start, end in zip(starts, ends.tolist(), strict=True))
+    return ScanShare(
+        _Tally(**json.loads(tally)),
+        {
+            place: pl.read_ipc(io.BytesIO(sample)) if sample else None
+            for place, sample in zip(_PLACES, samples, strict=True)
+        },
+    )
 
 
 def _all_differ(sample: pl.DataFrame | None, name: str) -> bool:

@@ -12,16 +12,47 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tabwright.encoding.encoder import Compact
 
-__all__ = ["BLOCK_ROWS", "Blocks", "SpoolWriter", "record_dtype", "records_of"]
+__all__ = ["BLOCK_ROWS", "Blocks", "RowBlocks", "SpoolWriter", "record_dtype", "records_of"]
 
 BLOCK_ROWS: Final = 256
+# Blocks in memory at once, drawn from all over the table: 65,536 rows, as a rule.
+_BUFFER_BLOCKS: Final = 256
+
+
+class RowBlocks(Protocol):
+    """Encoded rows that can be read block by block, in any order, wherever they lie.
+
+    Attributes
+    ----------
+    n_rows : ndarray of shape (n_blocks,), int64
+        Rows of each block, at most `block_rows`.
+    per_buffer : int
+        Blocks that are shuffled together.
+    """
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def n_rows(self) -> NDArray[np.int64]: ...
+    @property
+    def block_rows(self) -> int: ...
+    @property
+    def per_buffer(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    def __len__(self) -> int: ...
+    def read(self, blocks: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
+        """The records of blocks, in the order they are named."""
+
+    def close(self) -> None:
+        """Let go of the rows."""
 
 
 def record_dtype(n_numeric: int, n_codes: int, *, weighted: bool) -> np.dtype[Any]:
@@ -120,6 +151,16 @@ class Blocks:
 
     def __len__(self) -> int:
         return len(self.n_rows)
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block, at most."""
+        return BLOCK_ROWS
+
+    @property
+    def per_buffer(self) -> int:
+        """Blocks that are shuffled together."""
+        return _BUFFER_BLOCKS
 
     @property
     def total(self) -> int:

@@ -1,17 +1,21 @@
 """`train_on_ray`: what `tabwright train` does, as a Ray Train job.
 
-Ray starts the workers, watches them and starts them anew; they do what workers of torchrun do.
+Ray Data reads the table, once to count and once to encode it, and keeps the encoded rows; Ray Train
+starts the workers, watches them and starts them anew (`ray_cluster`).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from tabwright.errors import install_command
+from tabwright.streaming.chunks import CHUNK_ROWS
+from tabwright.tables import table_dtypes
+from tabwright.workflows.prediction_parts import parts_of
+from tabwright.workflows.ray_cluster import RayCluster
+from tabwright.workflows.ray_predict import absolute_source, joined_ray, quiet_data
 from tabwright.workflows.train import TrainRequest, run_training
 
 __all__ = ["train_on_ray"]
@@ -31,10 +35,10 @@ def train_on_ray(
     Parameters
     ----------
     request : TrainRequest
-        The table, best as Parquet, and the model's file must be where all workers see them. The
-        state of the run is kept beside the model, or at `request.checkpoint`.
+        The table, best as Parquet, must be where all workers see it: on a shared disk, or in a
+        store. The state of the run is kept beside the model, or at `request.checkpoint`; for
+        workers that are started anew on another machine, that must be a shared disk too.
     n_workers : int
-        At least 2: one needs no Ray.
     use_gpu : bool, default=False
         Whether each worker takes a CUDA device.
     max_failures : int, default=3
@@ -54,41 +58,27 @@ def train_on_ray(
     ImportError
         If the extra `ray` is not installed.
     ValueError
-        If there are fewer than two workers.
+        If there is no worker, or the request does not fit the table.
+    TableError
+        If the table or a column is not what it should be.
     ray.train.TrainingFailedError
         If the workers failed more often than `max_failures`; with the last one's error.
     """
-    if n_workers < 2:
-        raise ValueError(
-            f"a job on Ray must have at least 2 workers; got {n_workers}; for one, use "
-            "tabwright train"
-        )
+    if n_workers < 1:
+        raise ValueError(f"a job on Ray must have at least 1 worker; got {n_workers}")
     if find_spec("ray") is None:
         raise ImportError(
             f"training on Ray needs ray, which is not installed; run: {install_command('ray')}"
         )
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
     # Workers have working folders of their own.
-    asked = replace(request.table, table=str(Path(request.table.table).absolute()))
+    asked = replace(request.table, table=absolute_source(request.table.table))
     checkpoint = None if request.checkpoint is None else request.checkpoint.absolute()
     request = replace(request, table=asked, output=request.path.absolute(), checkpoint=checkpoint)
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"request": request},
-        torch_config=TorchConfig(
-            backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo", timeout_s=math.ceil(timeout)
-        ),
-        scaling_config=ScalingConfig(num_workers=n_workers, use_gpu=use_gpu),
-        run_config=RunConfig(
-            storage_path=storage, failure_config=FailureConfig(max_failures=max_failures)
-        ),
-    )
-    trainer.fit()
+    # What the files say of themselves is looked at before a worker starts.
+    parts_of(asked.table, CHUNK_ROWS, asked.csv)
+    names = table_dtypes(asked.table, csv=asked.csv, text_as_it_is=True)
+    asked.columns.check(names, asked.table)
+    cluster = RayCluster(n_workers, use_gpu, max_failures, timeout, storage)
+    with joined_ray(), quiet_data():
+        run_training(request, cluster=cluster)
     return request.path
-
-
-def _work(config: dict[str, Any]) -> None:
-    """What every worker runs."""
-    run_training(config["request"])

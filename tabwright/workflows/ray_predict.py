@@ -30,7 +30,14 @@ from tabwright.workflows.prediction_parts import (
     write_part,
 )
 
-__all__ = ["PredictRequest", "PredictResult", "predict_on_ray"]
+__all__ = [
+    "PredictRequest",
+    "PredictResult",
+    "absolute_source",
+    "joined_ray",
+    "predict_on_ray",
+    "quiet_data",
+]
 
 
 @dataclass(frozen=True)
@@ -126,13 +133,15 @@ def predict_on_ray(
             f"predicting on Ray needs ray, which is not installed; run: {install_command('ray')}"
         )
     predictions, parts = _checked(request)
-    folder = OutputFolder(_absolute(request.output))
-    document = plan_document(request.model, _absolute(request.table), parts, _options(request))
+    folder = OutputFolder(absolute_source(request.output))
+    document = plan_document(
+        request.model, absolute_source(request.table), parts, _options(request)
+    )
     earlier = folder.begin(document)
     todo = [n for n in range(len(parts)) if folder.part_name(n) not in earlier]
     unfamiliar = UnfamiliarCells(predictions.model.encoder)
     if todo:
-        with joined_ray(), _quiet_data():
+        with joined_ray(), quiet_data():
             for n_rows, counted in _written(predictions, parts, folder, todo, n_workers):
                 unfamiliar.merge(counted)
                 if on_rows is not None:
@@ -146,7 +155,7 @@ def _checked(request: PredictRequest) -> tuple[TablePredictions, list[Part]]:
     model = load_fitted(request.model)
     if request.threshold is not None:
         model = with_threshold(model, request.threshold)
-    source, output = _absolute(request.table), _absolute(request.output)
+    source, output = absolute_source(request.table), absolute_source(request.output)
     if output == source or output.startswith(source.rstrip("/") + "/"):
         raise ValueError(f"the predictions must not lie in the table's folder; got {output}")
     predictions = TablePredictions.of(
@@ -176,7 +185,7 @@ def _options(request: PredictRequest) -> dict[str, Any]:
     }
 
 
-def _absolute(place: str) -> str:
+def absolute_source(place: str) -> str:
     """Workers have working folders of their own."""
     return place if is_object_uri(place) else str(Path(place).absolute())
 
@@ -255,7 +264,7 @@ def joined_ray() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_data() -> Iterator[None]:
+def quiet_data() -> Iterator[None]:
     """Ray Data without bars and notes of its own."""
     from ray.data import DataContext
 

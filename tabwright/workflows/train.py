@@ -21,7 +21,7 @@ from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind, tree_learner
 from tabwright.distributed.workers import Workers, joined_workers
 from tabwright.fitting.class_weights import Prior
-from tabwright.fitting.fit_files import fit_files
+from tabwright.fitting.fit_files import Cluster, fit_files
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
@@ -136,6 +136,7 @@ def run_training(
     on_profile: Callable[[TableProfile], None] | None = None,
     on_epoch: Callable[[Epoch, int], None] | None = None,
     callbacks: Sequence[Callback] = (),
+    cluster: Cluster | None = None,
 ) -> TrainResult | None:
     """Read, fit, score and save.
 
@@ -153,6 +154,8 @@ def run_training(
         Called with each epoch and how many there can be.
     callbacks : sequence of Callback
         Told of the start, each epoch and the end, when the model is scored and saved.
+    cluster : Cluster, optional
+        Makes the passes over the table and trains, in place of this process.
 
     Returns
     -------
@@ -184,7 +187,9 @@ def run_training(
             reason = reason_to_stream(request.table.table, request.memory)
             if replaced is not None and workers.is_first:
                 say(replaced)
-            if workers.size > 1:
+            if cluster is not None:
+                reason = "the workers of a cluster share the work"
+            elif workers.size > 1:
                 reason = f"{workers.size} workers share the work: rows come from disk"
             if reason is None:
                 fit = _fit_in_memory(request, say, on_profile, callback)
@@ -192,7 +197,12 @@ def run_training(
                 if workers.is_first:
                     say(reason)
                 fit = _fit_from_disk(
-                    request, workers, say if workers.is_first else None, on_profile, callback
+                    request,
+                    workers,
+                    say if workers.is_first else None,
+                    on_profile,
+                    callback,
+                    cluster,
                 )
         model = fit.model
         if model is None:
@@ -215,7 +225,7 @@ def run_training(
     if request.report is not None and fit.training is not None and fit.test is not None:
         _write_report(request, request.report, model, fit.training, fit.test, messages)
         say(f"wrote the report {request.report}")
-    checkpoint = _checkpoint(request, n_workers=workers.size)
+    checkpoint = _checkpoint(request, shared=workers.size > 1 or cluster is not None)
     if checkpoint is not None and model.stopped != "interrupted":
         checkpoint.remove()
     return TrainResult(model, request.path, tuple(messages), time.perf_counter() - started)
@@ -250,9 +260,9 @@ def _with_counter(
     return as_callback([*callbacks, *([] if on_epoch is None else [_Counter(on_epoch)])])
 
 
-def _checkpoint(request: TrainRequest, *, n_workers: int) -> Checkpoint | None:
+def _checkpoint(request: TrainRequest, *, shared: bool) -> Checkpoint | None:
     path = request.checkpoint
-    if path is None and n_workers > 1:
+    if path is None and shared:
         path = request.path.with_name(f"{request.path.name}.run")
     return None if path is None else Checkpoint(path, request.checkpoint_interval)
 
@@ -263,6 +273,7 @@ def _fit_from_disk(
     say: Callable[[str], None] | None,
     on_profile: Callable[[TableProfile], None] | None,
     callback: Callback,
+    cluster: Cluster | None,
 ) -> _Fit:
     asked = request.table
     if asked.columns.time is not None:
@@ -292,8 +303,9 @@ def _fit_from_disk(
             prior=request.prior,
             decision=None if request.decision is None else request.decision.aim,
             spool=request.path.with_name(f".{request.path.name}.rows"),
-            checkpoint=_checkpoint(request, n_workers=workers.size),
+            checkpoint=_checkpoint(request, shared=workers.size > 1 or cluster is not None),
             workers=workers,
+            cluster=cluster,
             on_message=say,
             on_profile=on_profile,
             on_start=callback.on_start,
@@ -350,7 +362,7 @@ def _fit_in_memory(
             on_start=callback.on_start,
             on_epoch=callback.on_epoch,
             on_message=say,
-            checkpoint=_checkpoint(request, n_workers=1),
+            checkpoint=_checkpoint(request, shared=False),
         )
     if test is None:
         return _Fit(model, table)

@@ -32,7 +32,7 @@ from tabwright.inference.target_scale import TargetScale
 from tabwright.metrics import score_classification, score_regression
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming import chunks as table_chunks
-from tabwright.streaming import rows as streaming
+from tabwright.streaming import spool
 from tabwright.streaming.chunks import FilesTable, RowPlaces
 from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
 from tabwright.streaming.scan import Scan, scan_table
@@ -189,7 +189,7 @@ def test_workers_find_together_what_one_finds(files: Path, columns: ColumnUses) 
             return every
 
         # Five chunks: the third worker has one.
-        wanted = stream_fit._chunks_of_worker(rank, 3)
+        wanted = stream_fit.chunks_of_worker(rank, 3)
         return _scan(files, columns, limits=limits, wanted=wanted, gather=gather)
 
     with ThreadPoolExecutor(3) as pool:
@@ -307,7 +307,7 @@ def _batches(rows: StreamedRows, epoch: int, skip: int = 0) -> list[list[float]]
 
 @pytest.fixture
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "_BUFFER_BLOCKS", 2)
+    monkeypatch.setattr(spool, "_BUFFER_BLOCKS", 2)
 
 
 @pytest.mark.usefixtures("small_buffers")

@@ -1,4 +1,7 @@
-"""Trains on a local Ray with two workers and kills one of them; run by test_ray_job.py."""
+"""Trains on a local Ray with one worker, then with two, of which one is killed midway.
+
+Run by test_ray_job.py.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -46,18 +50,19 @@ def kill_one(state: Path) -> None:
 def main(folder: Path) -> None:
     os.environ["TABWRIGHT_RAY_TEST"] = str(os.getpid())
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    request = TrainRequest(
+    alone = TrainRequest(
         TableRequest(str(folder / "table"), ColumnUses("label")),
-        output=folder / "ray.safetensors",
+        output=folder / "alone.safetensors",
         settings={"max_epochs": 6, "n_members": 2, "hidden_dim": 32, "batch_size": 64},
         checkpoint_interval=0.0,
     )
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    notes = str(folder / "notes")
+    train_on_ray(replace(alone, checkpoint_interval=60.0), n_workers=1, storage=notes)
+    request = replace(alone, output=folder / "ray.safetensors")
     state = folder / "ray.safetensors.run"
     threading.Thread(target=kill_one, args=(state,), daemon=True).start()
-    path = train_on_ray(
-        request, n_workers=2, max_failures=2, timeout=60.0, storage=str(folder / "notes")
-    )
+    path = train_on_ray(request, n_workers=2, max_failures=2, timeout=60.0, storage=notes)
     ray.shutdown()
     print(f"trained {path}", flush=True)
 
