@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tabwright.training.callbacks import Callback
     from tabwright.training.checkpoints import Checkpoint
     from tabwright.training.loggers import MLflowLogger, TensorBoardLogger
+    from tabwright.tuning.run import tune
     from tabwright.workflows.batch_functions import BatchPredictor, spark_predictor
     from tabwright.workflows.ray_job import train_on_ray
     from tabwright.workflows.ray_predict import PredictRequest, predict_on_ray
@@ -52,6 +53,7 @@ _HOME = {
     "read_table": "tabwright.tables",
     "spark_predictor": "tabwright.workflows.batch_functions",
     "train_on_ray": "tabwright.workflows.ray_job",
+    "tune": "tabwright.tuning.run",
     "write_report": "tabwright.report.write",
 }
 
@@ -78,6 +80,7 @@ __all__ = [
     "read_table",
     "spark_predictor",
     "train_on_ray",
+    "tune",
     "write_report",
 ]
 

@@ -259,6 +259,29 @@ def are_forward(splits: Splits) -> bool:
     return all(train[-1] < test[0] for train, test in splits)
 
 
+def folds_of_splits(splits: Splits, n_rows: int) -> IntArray | None:
+    """The fold of each row, where every split trains on all rows that it does not test.
+
+    Parameters
+    ----------
+    splits : list of (train, test)
+        As `splits_of` gives them.
+    n_rows : int
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), int64, or None
+        -1 for rows that no split tests. None for splits that leave rows out or test a row twice,
+        and for a single one.
+    """
+    folds = np.full(n_rows, -1, dtype=np.int64)
+    for number, (train, test) in enumerate(splits):
+        if len(train) + len(test) < n_rows or (folds[test] >= 0).any():
+            return None
+        folds[test] = number
+    return folds if len(splits) > 1 else None
+
+
 def _checked_split(pair: Any, number: int, n_rows: int) -> tuple[IntArray, IntArray]:
     """A split as two sorted arrays of distinct row numbers that have no row in common."""
     try:

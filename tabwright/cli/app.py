@@ -25,6 +25,7 @@ from tabwright.cli.commands.modes import modes
 from tabwright.cli.commands.predict import predict
 from tabwright.cli.commands.serve import serve
 from tabwright.cli.commands.train import train
+from tabwright.cli.commands.tune import tune
 from tabwright.cli.console import say
 from tabwright.cli.errors import show_tracebacks
 
@@ -100,6 +101,11 @@ app.command(
     short_help="Write a model as one ONNX graph.",
     epilog="Example: tabwright export churn.safetensors churn.onnx",
 )(export)
+app.command(
+    cls=BriefCommand,
+    short_help="Search the settings that suit a table.",
+    epilog="Example: tabwright tune churn.csv --target churned --time-limit 10m",
+)(tune)
 app.command(
     short_help="Serve models over HTTP.",
     epilog="Example: tabwright serve churn.safetensors --port 8000",

@@ -55,6 +55,7 @@ from tabwright.inference.row_sketch import sketch_of_rows
 from tabwright.inference.target_scale import TargetScale
 from tabwright.regression import check_target
 from tabwright.settings import FitSettings
+from tabwright.splits import folds_of_splits
 from tabwright.tables import Role, TableProfile, profile_table
 from tabwright.tables.labelled import LabelledRows, check_classes
 from tabwright.training.checkpoints import Checkpoint
@@ -164,10 +165,18 @@ def fit_table(
         settings.eval_metric if eval_metric is None else eval_metric, settings.task
     )
     settings = replace(settings, eval_metric=None if metric is None else metric.name)
+    folds = None
     if splits is not None:
         if validation is not None:
             raise ValueError("splits take the place of validation rows; got both; give one")
-        rows, validation = _of_last_split(rows, splits, classes, on_message)
+        folds = folds_of_splits(splits, len(rows)) if settings.asked_folds > 1 else None
+        if folds is None:
+            rows, validation = _of_last_split(rows, splits, classes, on_message)
+        else:
+            check_classes(splits, rows, classes)
+            if rows.weight is not None:
+                folds = folds[rows.weight > 0]
+            settings = replace(settings, n_folds=len(splits))
     rows = rows.with_positive_weight()
     if validation is not None:
         validation = validation.with_positive_weight()
@@ -197,8 +206,7 @@ def fit_table(
     rows = replace(rows, frame=profile.typed(rows.frame))
     if validation is not None:
         validation = replace(validation, frame=profile.typed(validation.frame))
-    folds = None
-    if settings.asked_folds > 1:
+    if settings.asked_folds > 1 and folds is None:
         settings, folds = _folds(rows, settings, classes, validation, encoder, on_message)
     if validation is None and folds is None:
         share = settings.held_out_share(len(rows))

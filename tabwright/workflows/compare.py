@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -27,15 +27,14 @@ from tabwright.inference.predictor import Predictor
 from tabwright.metrics import score_classification, score_regression
 from tabwright.regression import MEASURES, RegressionObjective, check_target
 from tabwright.settings import FitSettings, Task, modes_for
-from tabwright.splits import fold_rows, forward_folds, splits_within
+from tabwright.splits import splits_within
 from tabwright.tables.labelled import (
     TableRequest,
     TrainingTable,
-    check_classes,
     read_training_table,
-    splits_of_rows,
 )
 from tabwright.workflows.data_checks import revealing_columns, warning_of_revealing
+from tabwright.workflows.folds import folds_of
 from tabwright.workflows.paired_differences import PairedDifference, paired_difference
 from tabwright.workflows.run_settings import fit_settings, using_threads
 
@@ -311,7 +310,13 @@ def run_comparison(
             f"a comparison needs at least 2 candidates; got {', '.join(candidates)}; name more "
             "modes, or let the references in"
         )
-    table, folds = _folds(table, request)
+    table, folds = folds_of(
+        table,
+        n_folds=request.n_folds,
+        n_repeats=request.n_repeats,
+        validation=request.validation,
+        random_state=request.random_state,
+    )
     n_fits = len(folds) * len(candidates)
     say(f"{len(folds)} folds x {len(candidates)} candidates: {n_fits} fits")
     told = (lambda count, text="": None) if on_start is None else on_start(n_fits)
@@ -412,41 +417,6 @@ def _reference(kind: TeacherKind, request: CompareRequest) -> _Fit:
         )
 
     return fit
-
-
-# ---------------------------------------------------------------------------------------------
-# Folds
-# ---------------------------------------------------------------------------------------------
-
-
-def _folds(table: TrainingTable, request: CompareRequest) -> tuple[TrainingTable, Splits]:
-    """The folds, and the table with what they say of the order of its rows."""
-    folds: Splits = []
-    if request.validation is not None:
-        folds, rows = splits_of_rows(request.validation, table.rows, table.classes)
-        table = replace(table, rows=rows)
-        if len(folds) < 2:
-            raise ValueError(
-                f"a comparison needs at least 2 splits; got {len(folds)} from validation; give a "
-                "splitter with more"
-            )
-    elif table.rows.time is not None:
-        folds += forward_folds(table.rows.time, request.n_folds)
-    else:
-        for repeat in range(request.n_repeats):
-            of_row = fold_rows(
-                len(table),
-                request.n_folds,
-                table.codes,
-                table.rows.groups,
-                random_state=request.random_state + repeat,
-            )
-            folds += [
-                (np.flatnonzero(of_row != fold), np.flatnonzero(of_row == fold))
-                for fold in range(request.n_folds)
-            ]
-    check_classes(folds, table.rows, table.classes)
-    return table, folds
 
 
 # ---------------------------------------------------------------------------------------------

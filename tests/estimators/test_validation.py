@@ -241,3 +241,33 @@ def test_one_way_to_hold_rows_out(rows: tuple[pl.DataFrame, np.ndarray]) -> None
             validation=of_rows,
             splits=[(np.arange(10), np.arange(10, 20))],
         )
+
+
+@pytest.mark.parametrize("kind", [TabularClassifier, TabularRegressor])
+def test_cross_validated_fits_take_the_folds_of_a_splitter(
+    rows: tuple[pl.DataFrame, np.ndarray], monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    from tabwright.fitting import fit_table as module
+
+    X, y = rows
+    seen: list[Any] = []
+    fit = module._Recipe.fit_in_folds
+
+    def watching(self: Any, rows: Any, folds: Any, *rest: Any) -> Any:
+        seen.append((rows.frame["row"].to_numpy(), folds))
+        return fit(self, rows, folds, *rest)
+
+    monkeypatch.setattr(module._Recipe, "fit_in_folds", watching)
+    weight = np.ones(120)
+    weight[5] = 0
+    target = y if kind is TabularClassifier else X["size"].to_numpy()
+    model = kind(**SMALL, n_folds=2, validation=KFold(3))
+    model.fit(X, target, sample_weight=weight)
+    ((numbers, folds),) = seen
+    assert (folds == numbers.astype(int) // 40).all()
+    assert len(numbers) == 119
+    assert model.settings_.n_folds == 3
+    assert len(model.members_) == 3 * SMALL["n_members"]
+    # Splits that do not train on all other rows hold out once.
+    kind(**SMALL, n_folds=2, validation=TimeSeriesSplit(3)).fit(X, target)
+    assert len(seen) == 1

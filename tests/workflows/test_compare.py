@@ -23,6 +23,7 @@ from tabwright.tables.labelled import (
 )
 from tabwright.workflows import compare
 from tabwright.workflows.compare import CompareRequest, run_comparison
+from tabwright.workflows.folds import folds_of
 
 runner = CliRunner()
 TINY = {"n_members": 1, "max_epochs": 2, "hidden_dim": 8, "batch_size": 64}
@@ -134,7 +135,7 @@ def test_folds_by_group_and_by_time(table: str) -> None:
     for words in ({"group": "who"}, {"time": "day"}):
         request = _request(table, modes=("linear_glm_baseline",), **words)
         rows = read_training_table(request.table, said.append)
-        _, folds = compare._folds(rows, request)
+        _, folds = folds_of(rows, n_folds=2)
         assert len(folds) == 2
         for train, test in folds:
             if "time" in words:

@@ -1,0 +1,191 @@
+"""The command `tabwright tune`: its words, and how its result is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tabwright.cli.brief_command import SETTINGS, HelpAll
+from tabwright.cli.completion import complete_encoding, complete_mode
+from tabwright.cli.console import print_json, say, show_grid, show_message
+from tabwright.cli.errors import readable_errors
+from tabwright.cli.options import (
+    ColumnOptions,
+    Config,
+    Epochs,
+    JsonFlag,
+    Members,
+    Overwrite,
+    QuietFlag,
+    RoleOptions,
+    Seed,
+    Target,
+    Threads,
+    given,
+    takes_groups,
+)
+
+if TYPE_CHECKING:
+    from tabwright.tuning.run import TuneRequest
+    from tabwright.tuning.search import TuningResult
+
+__all__ = ["tune"]
+
+_SHOWN = 5
+
+
+@takes_groups
+def tune(
+    *,
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="As for `train`.")],
+    target: Target,
+    time_limit: Annotated[
+        str, typer.Option(metavar="TIME", help="As 90s, 10m, 1h; the last fit included.")
+    ] = "10m",
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="At most so many [as the time allows].")
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the trials there (SQLite), and go on from it."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Else TABLE-tuned.safetensors."),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of the search, .png, .svg, .pdf; else as the model."),
+    ] = None,
+    folds: Annotated[int, typer.Option(metavar="N", help="Of the cross-validation.")] = 5,
+    eval_metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Judges: a scorer of scikit-learn [log_loss, rmse]."),
+    ] = None,
+    columns: ColumnOptions,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            "--mode",
+            "-m",
+            metavar="MODE",
+            autocompletion=complete_mode,
+            help="Hold it fixed, as the following.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    members: Members = None,
+    epochs: Epochs = None,
+    numeric_encoding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_encoding,
+            help="Of numbers.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    threads: Threads = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    config: Config = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    help_all: HelpAll = False,
+    reading: RoleOptions,
+) -> None:
+    """Search depth, width, dropout, epochs and more by cross-validation, and save a fitted model.
+
+    The first trials are the default and what did best on other tables. The model is fitted with
+    the best settings only where they beat the default by more than their error. Ctrl-C ends the
+    search with what is known so far. Needs the extra `tune`.
+    """
+    with readable_errors(as_json=as_json):
+        from tabwright.tuning.run import TuneRequest, run_tuning, seconds_of
+        from tabwright.tuning.search import TuneOptions
+
+        request = TuneRequest(
+            table=columns.request(table, target, reading),
+            options=TuneOptions(
+                fixed=given(
+                    training_mode=mode,
+                    n_members=members,
+                    max_epochs=epochs,
+                    numeric_encoding=numeric_encoding,
+                ),
+                time_limit=seconds_of(time_limit),
+                n_trials=trials,
+                n_folds=folds,
+                eval_metric=eval_metric,
+                study=study,
+                random_state=seed,
+            ),
+            output=output,
+            picture=picture,
+            n_threads=threads,
+            overwrite=overwrite,
+        )
+        result = run_tuning(request, on_message=None if quiet or as_json else show_message)
+        if as_json:
+            print_json(_document(request, result))
+            return
+        _show(result)
+        if quiet:
+            say(result.verdict)
+        say(f"saved {request.path} and {request.picture_path} after {result.seconds:.0f} s")
+
+
+def _show(result: TuningResult) -> None:
+    sign = -1.0 if result.greater_is_better else 1.0
+    done = sorted(
+        (trial for trial in result.trials if trial.state == "complete"),
+        key=lambda trial: sign * trial.mean,
+    )
+    if not done:
+        return
+    default = result.default.values if result.default is not None else {}
+    rows = [
+        [
+            str(trial.number),
+            f"{trial.mean:.5g}",
+            "the default" if trial.is_default else _changes(trial.values, default),
+        ]
+        for trial in done[:_SHOWN]
+    ]
+    show_grid(["trial", result.metric, "differs from the default in"], rows, right=[0, 1])
+
+
+def _changes(values: dict[str, Any], default: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values.items()
+        if value != default.get(name)
+    )
+
+
+def _document(request: TuneRequest, result: TuningResult) -> dict[str, Any]:
+    gap = result.difference
+    return {
+        "model": str(request.path),
+        "picture": str(request.picture_path),
+        "metric": result.metric,
+        "is_better": result.is_better,
+        "verdict": result.verdict,
+        "difference": None if gap is None else {"mean": gap.mean, "low": gap.low, "high": gap.high},
+        "settings": result.model.settings.to_document(),
+        "trials": [
+            {
+                "number": trial.number,
+                "state": trial.state,
+                "default": trial.is_default,
+                "settings": trial.values,
+                "scores": list(trial.scores),
+            }
+            for trial in result.trials
+        ],
+        "importance": result.importance,
+        "ended_by": result.ended_by,
+        "seconds": result.seconds,
+    }

@@ -1,0 +1,318 @@
+"""The two faces of the search: the function `tune`, and what `tabwright tune` does with files."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sklearn.utils import check_random_state
+
+from tabwright.artifact.atomic_write import check_suffix, check_writable, write_atomically
+from tabwright.fitting.class_weights import ClassWeight
+from tabwright.fitting.eval_metric import eval_metric_of
+from tabwright.settings import Task
+from tabwright.tables import (
+    as_frame,
+    encode_labels,
+    infer_task,
+    profile_table,
+    regression_target,
+    sample_weights,
+)
+from tabwright.tables.labelled import (
+    LabelledRows,
+    TableRequest,
+    TrainingTable,
+    read_training_table,
+)
+from tabwright.tables.roles import Role
+from tabwright.tuning.picture import plot_tuning
+from tabwright.tuning.search import TuneOptions, TuningResult, tune_table
+from tabwright.tuning.space import space_of
+from tabwright.tuning.study import check_optuna
+from tabwright.workflows.data_checks import revealing_columns, warning_of_revealing
+from tabwright.workflows.outputs import check_model_output
+from tabwright.workflows.run_settings import fit_settings, using_threads
+
+__all__ = ["TuneRequest", "run_tuning", "seconds_of", "tune"]
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a duration such as "90", "45s", "10m" or "1h30m".
+
+    Raises
+    ------
+    ValueError
+        If it is none, or not above 0.
+    """
+    plain = text.strip().lower()
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", plain)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if re.fullmatch(r"\d+(\.\d+)?", plain):
+        seconds = float(plain)
+    elif not parts or "".join(number + unit for number, unit in parts) != plain:
+        raise ValueError(f"a duration must be as 90, 45s, 10m or 1h30m; got {text!r}")
+    if not seconds > 0:
+        raise ValueError(f"a duration must be above 0; got {text!r}")
+    return seconds
+
+
+def tune(
+    X: Any,
+    y: Any,
+    *,
+    time_limit: float | str | None = 600.0,
+    n_trials: int | None = None,
+    task: Task | None = None,
+    sample_weight: Any = None,
+    groups: Any = None,
+    time: Any = None,
+    validation: object = None,
+    n_folds: int = 5,
+    eval_metric: object = None,
+    class_weight: ClassWeight = None,
+    roles: Mapping[str, Role] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    study: str | Path | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: int = 0,
+) -> TuningResult:
+    """Search the settings that suit a table, and fit a model with them. Needs the extra `tune`.
+
+    Depth, width, dropout, decay, learning rate, epochs, the encoding of numbers, the number of
+    networks and the architecture are searched by Optuna: first the default and what did best on
+    other tables, then draws of a tree-structured Parzen estimator. Every trial is cross-validated
+    on the same folds and pruned where others did better by the same part of their epochs. The
+    model that comes back is fitted with the best settings only where they beat the default by more
+    than the error of their paired difference.
+
+    Parameters
+    ----------
+    X : frame or array of shape (n_rows, n_columns)
+    y : array of shape (n_rows,)
+    time_limit : float, str or None, default=600.0
+        Seconds, or a text such as "10m", the last fit included; kept within a tenth. None: as
+        long as `n_trials` take.
+    n_trials : int or None, default=None
+        Trials in all, those of a study of before included.
+    task : {"classification", "regression"} or None, default=None
+        None: told by the target.
+    sample_weight : array of shape (n_rows,), optional
+    groups, time : array of shape (n_rows,), optional
+        Folds keep groups together, or are forward in time.
+    validation : splitter, list of (train, test), or None, default=None
+        The folds, as in `TabularClassifier`; every split is one.
+    n_folds : int, default=5
+    eval_metric : str, callable or None, default=None
+        Judges the trials and chooses the epochs; see `TabularClassifier`. None: log-loss, or RMSE.
+    class_weight : "balanced", dict or None, default=None
+    roles : dict of str to role, optional
+    settings : dict of str to object, optional
+        Settings to hold fixed, by the estimators' names, such as `{"n_members": 1}`.
+    study : path, optional
+        A file of SQLite that keeps the trials; if it is there, the search goes on from it.
+    random_state : int, RandomState or None, default=None
+    verbose : int, default=0
+        1 prints a line a trial.
+
+    Returns
+    -------
+    TuningResult
+        `estimator` predicts; `verdict` says whether the best settings are better than the default;
+        `plot_tuning` of `tabwright.tuning.picture` draws it.
+
+    Raises
+    ------
+    ValueError
+        If an argument breaks a rule, or the study is of another table.
+    TableError
+        If the table does.
+    ImportError
+        If Optuna is not installed.
+    KeyboardInterrupt
+        If Ctrl-C came before any trial was finished; later it ends the search, and the model is
+        fitted with what is known.
+    """
+    started = _now()
+    check_optuna()
+    frame, named = as_frame(X, estimator="tune")
+    if task is None:
+        task, _ = infer_task(pl.Series("target", y) if not isinstance(y, pl.Series) else y)
+    classes = None
+    if task == "classification":
+        labels = encode_labels(y)
+        classes, target = labels.classes, labels.codes
+    else:
+        target = regression_target(y)
+    columns = {
+        name: None if values is None else np.asarray(values)
+        for name, values in (("groups", groups), ("time", time))
+    }
+    if sample_weight is not None:
+        sample_weight = sample_weights(pl.Series("sample_weight", np.asarray(sample_weight)))
+    for name, values in {"y": target, "sample_weight": sample_weight, **columns}.items():
+        if values is not None and len(values) != len(frame):
+            raise ValueError(
+                f"{name} must have one value a row; got {len(values)} for {len(frame)} rows"
+            )
+    rows = LabelledRows(frame, target, sample_weight, columns["groups"], columns["time"])
+    if sample_weight is not None and not np.all(sample_weight > 0):
+        raise ValueError("sample_weight must be above 0 in every row; leave out rows of weight 0")
+    if not isinstance(random_state, int):
+        random_state = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    limit = seconds_of(time_limit) if isinstance(time_limit, str) else time_limit
+    options = TuneOptions(
+        dict(settings or {}),
+        limit,
+        n_trials,
+        n_folds,
+        validation,
+        eval_metric,
+        class_weight,
+        None if study is None else Path(study),
+        random_state,
+    )
+    fit_settings(options.fixed, task=task, random_state=random_state)
+    profile = profile_table(frame, named=named, roles=roles)
+    table = TrainingTable(rows, classes, task, np.arange(1, len(rows) + 1), profile)
+    return tune_table(
+        table, options, named=named, started=started, on_message=print if verbose else None
+    )
+
+
+def _now() -> float:
+    # `time` is an argument of `tune`.
+    return time.perf_counter()
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """What `tabwright tune` is asked for.
+
+    Parameters
+    ----------
+    table : TableRequest
+    options : TuneOptions
+    output : Path or None
+        Where to save the model; None: in the working folder, named after the table.
+    picture : Path or None
+        Where to write the picture, PNG, SVG or PDF; None: beside the model.
+    n_threads : int or None
+    overwrite : bool
+        Whether a model of another table or target may be replaced.
+    """
+
+    table: TableRequest
+    options: TuneOptions = field(default_factory=TuneOptions)
+    output: Path | None = None
+    picture: Path | None = None
+    n_threads: int | None = None
+    overwrite: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Where the model goes."""
+        return self.output or Path(f"{self.table.stem}-tuned.safetensors")
+
+    @property
+    def picture_path(self) -> Path:
+        """Where the picture goes."""
+        return self.picture or self.path.with_suffix(".png")
+
+
+def run_tuning(
+    request: TuneRequest, *, on_message: Callable[[str], None] | None = None
+) -> TuningResult:
+    """Read, search, fit, save the model and the picture.
+
+    Parameters
+    ----------
+    request : TuneRequest
+    on_message : callable, optional
+        Called with each decision, and with a sentence on each trial.
+
+    Returns
+    -------
+    TuningResult
+
+    Raises
+    ------
+    TableError
+        If the table or a column is not what it should be.
+    ValueError
+        If the request contradicts itself or the table.
+    OSError
+        If a result cannot be written; checked before anything is read.
+    """
+    started = _now()
+    say = on_message or (lambda message: None)
+    check_optuna()
+    options, asked = request.options, request.table
+    _check(request)
+    replaced = check_model_output(
+        request.path,
+        table=asked.stem,
+        target=asked.columns.target,
+        overwrite=request.overwrite,
+    )
+    if replaced is not None:
+        say(replaced)
+    table = read_training_table(asked, say)
+    for name in revealing_columns(table):
+        say(f"warning: {warning_of_revealing(name, asked.columns.target)}")
+    with using_threads(request.n_threads):
+        result = tune_table(
+            table,
+            options,
+            target_name=asked.columns.target,
+            started=started,
+            on_message=say,
+        )
+    columns = list(asked.columns.left_out)
+    card = {**result.model.card, "table": asked.stem, "columns_not_used": columns}
+    result = replace(result, model=replace(result.model, card=card))
+    result.model.save(request.path)
+    figure = plot_tuning(result)
+    suffix = request.picture_path.suffix.lstrip(".")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=suffix, dpi=150)
+    write_atomically(request.picture_path, drawn.getvalue())
+    return result
+
+
+def _check(request: TuneRequest) -> None:
+    """All that can be refused before the table is read."""
+    task: Task = "regression" if request.table.task == "regression" else "classification"
+    settings = fit_settings(
+        request.options.fixed, task=task, random_state=request.options.random_state
+    )
+    eval_metric_of(request.options.eval_metric, task)
+    space_of(settings, request.options.fixed)
+    source = Path(request.table.table)
+    others = {
+        "the model": request.path,
+        "the picture": request.picture_path,
+        "the study": request.options.study,
+    }
+    taken: list[Path] = [source.resolve()]
+    for name, path in others.items():
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            raise ValueError(f"{name} must not replace another file of the run; got {path} twice")
+        taken.append(path.resolve())
+        check_writable(path)
+    check_suffix(request.path, ".safetensors")
+    if request.picture_path.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(
+            f"the picture must be .png, .svg or .pdf; got {request.picture_path}; rename it"
+        )

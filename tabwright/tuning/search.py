@@ -1,0 +1,600 @@
+"""The search: trials over the same folds, pruned by epochs, within a time, then one fit.
+
+`tune_table` is the one way; the function `tune` and the command line are two faces of it.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from tabwright.encoding.encoder import TableEncoder
+from tabwright.fitting.eval_metric import eval_metric_of
+from tabwright.fitting.fit_table import ClassWeight, fit_table
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
+from tabwright.inference.scoring import score_rows
+from tabwright.regression import MEASURES
+from tabwright.settings import FitSettings
+from tabwright.splits import splits_within
+from tabwright.tables.labelled import LabelledRows, TrainingTable
+from tabwright.training.callbacks import Callback
+from tabwright.training.loop import Epoch
+from tabwright.tuning.space import Space, first_trials, space_of, with_values
+from tabwright.tuning.study import identity_of, opened_study, take_up
+from tabwright.workflows.folds import folds_of
+from tabwright.workflows.paired_differences import PairedDifference, paired_difference
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+    from tabwright.splits import Splits
+
+__all__ = ["TrialRecord", "TuneOptions", "TuningResult", "tune_table"]
+
+# How often in a fit it is compared with other trials.
+_PARTS: Final = 4
+# Kept back for the last fit, beside its estimated time: a share of it, and of the whole.
+_SPARE, _SPARE_OF_ALL, _MOST_SPARE = 0.15, 0.03, 5.0
+# For the last fit where nothing was fitted yet to estimate it by.
+_UNKNOWN_SHARE = 0.4
+# The pace of a fit is known from such a part of its epochs on.
+_PACE_FROM: Final = 8
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """How to search.
+
+    Parameters
+    ----------
+    fixed : mapping of str to object
+        Fields of `FitSettings` that are not searched.
+    time_limit : float or None
+        Seconds, the last fit included; None: no limit.
+    n_trials : int or None
+        Trials of the study in all that are finished or pruned; None: as many as the time allows.
+    n_folds : int
+    validation : splitter, list of (train, test), or None
+        The folds, in place of `n_folds`.
+    eval_metric : object
+        Judges, and chooses the epochs; as in `eval_metric_of`. None: log-loss, or what the
+        objective of a regression is judged by, RMSE for squared error.
+    class_weight : "balanced", mapping of label to weight, or None
+    study : Path or None
+        Where the study is kept, and gone on from.
+    random_state : int
+    """
+
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    time_limit: float | None = 600.0
+    n_trials: int | None = None
+    n_folds: int = 5
+    validation: object = None
+    eval_metric: object = None
+    class_weight: ClassWeight = None
+    study: Path | None = None
+    random_state: int = 0
+
+    def __post_init__(self) -> None:
+        if self.time_limit is None and self.n_trials is None:
+            raise ValueError("tune needs an end; got neither time_limit nor n_trials; give one")
+        if self.time_limit is not None and not 0 < self.time_limit < float("inf"):
+            raise ValueError(f"time_limit must be seconds above 0; got {self.time_limit!r}")
+        if self.n_trials is not None and self.n_trials < 1:
+            raise ValueError(f"n_trials must be at least 1, or None; got {self.n_trials!r}")
+        if self.n_folds < 2:
+            raise ValueError(f"the number of folds must be at least 2; got {self.n_folds}")
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    Parameters
+    ----------
+    number : int
+        From 0.
+    state : {"complete", "pruned", "cut"}
+        "cut": the time ended it, the run was killed, or its loss was not finite.
+    values : dict of str to object
+        Of the settings that are searched.
+    scores : tuple of float
+        By fold, as far as it came; in the unit of the metric.
+    is_default : bool
+    """
+
+    number: int
+    state: Literal["complete", "pruned", "cut"]
+    values: dict[str, Any]
+    scores: tuple[float, ...]
+    is_default: bool
+
+    @property
+    def mean(self) -> float:
+        """Mean score over the folds."""
+        return float(np.mean(self.scores)) if self.scores else float("nan")
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """What a search found.
+
+    Parameters
+    ----------
+    model : FittedModel
+        Fitted to all rows: with the best settings where they are better than the default by more
+        than their error, else with the default.
+    metric : str
+    greater_is_better : bool
+    trials : tuple of TrialRecord
+    difference : PairedDifference or None
+        How much better the best trial is than the default, fold by fold; None where one of them
+        is not finished, or they are the same.
+    is_better : bool
+        Whether the interval of the difference lies above 0.
+    verdict : str
+    ended_by : {"time", "trials", "interrupt"}
+    importance : dict of str to float
+        Share of the variance between trials that each setting explains; empty for few trials.
+    seconds : float
+    """
+
+    model: FittedModel
+    metric: str
+    greater_is_better: bool
+    trials: tuple[TrialRecord, ...]
+    difference: PairedDifference | None
+    is_better: bool
+    verdict: str
+    ended_by: Literal["time", "trials", "interrupt"]
+    importance: dict[str, float]
+    seconds: float
+
+    @property
+    def default(self) -> TrialRecord | None:
+        """The finished trial of the default settings."""
+        return next((t for t in self.trials if t.is_default and t.state == "complete"), None)
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The finished trial of the best mean score."""
+        return best_of(self.trials, greater_is_better=self.greater_is_better)
+
+    @cached_property
+    def estimator(self) -> Any:
+        """The model as a `TabularClassifier` or `TabularRegressor`, ready to predict."""
+        from tabwright.estimators.loading import estimator_of
+
+        return estimator_of(self.model)
+
+
+def best_of(trials: tuple[TrialRecord, ...], *, greater_is_better: bool) -> TrialRecord | None:
+    """The finished trial of the best mean; the first of equal ones."""
+    done = [trial for trial in trials if trial.state == "complete"]
+    sign = -1.0 if greater_is_better else 1.0
+    return min(done, key=lambda trial: sign * trial.mean, default=None)
+
+
+def tune_table(
+    table: TrainingTable,
+    options: TuneOptions,
+    *,
+    named: bool = True,
+    target_name: str | None = None,
+    started: float | None = None,
+    on_message: Callable[[str], None] | None = None,
+) -> TuningResult:
+    """Search settings for a table, and fit a model with the best.
+
+    Parameters
+    ----------
+    table : TrainingTable
+    options : TuneOptions
+    named : bool, default=True
+        As in `fit_table`.
+    target_name : str, optional
+    started : float, optional
+        When the time began, by `time.perf_counter`; None: now.
+    on_message : callable, optional
+        Called with a sentence on each trial, and on the verdict.
+
+    Returns
+    -------
+    TuningResult
+
+    Raises
+    ------
+    ValueError
+        If the options contradict themselves or the table, or the study is another table's.
+    KeyboardInterrupt
+        If the interrupt came before anything was scored; the study keeps what there is.
+    ImportError
+        If the extra `tune` is not installed.
+    """
+    started = time.perf_counter() if started is None else started
+    say = on_message or (lambda message: None)
+    metric = eval_metric_of(options.eval_metric, table.task)
+    settings = FitSettings(
+        task=table.task,
+        random_state=options.random_state,
+        **{**options.fixed, "eval_metric": None if metric is None else metric.name},
+    )
+    space = space_of(settings, options.fixed)
+    table, folds = folds_of(
+        table,
+        n_folds=options.n_folds,
+        validation=options.validation,
+        random_state=options.random_state,
+    )
+    name = "log_loss" if table.task == "classification" else MEASURES[settings.objective]
+    if metric is not None:
+        name = metric.name
+    identity = identity_of(table, folds, settings, name)
+    with opened_study(options.study, identity, options.random_state) as study:
+        search = _Search(table, folds, options, settings, space, study, named, name, started, say)
+        return search.run(target_name)
+
+
+class _OutOfTime(Exception):  # noqa: N818
+    """The time that is left is needed for the last fit."""
+
+
+class _Interrupted(Exception):  # noqa: N818
+    """Ctrl-C, which a fit after its first epoch keeps to itself."""
+
+
+@dataclass
+class _Search:
+    """A search under way."""
+
+    table: TrainingTable
+    folds: Splits
+    options: TuneOptions
+    settings: FitSettings
+    space: Space
+    study: Study
+    named: bool
+    metric: str
+    started: float
+    say: Callable[[str], None]
+    encoders: dict[tuple[int, str], TableEncoder] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        train, _ = self.folds[0]
+        share = self.settings.held_out_share(len(train))
+        n_classes = None if self.table.classes is None else len(self.table.classes)
+        self.default = self.settings.resolved(
+            n_rows=round(len(train) * (1 - share)), n_classes=n_classes
+        )
+        self.growth = len(self.table) / float(np.mean([len(train) for train, _ in self.folds]))
+        self.judge = eval_metric_of(self.options.eval_metric, self.table.task)
+
+    # -- time ---------------------------------------------------------------------------------
+
+    @property
+    def left(self) -> float:
+        """Seconds until the limit."""
+        limit = self.options.time_limit
+        return float("inf") if limit is None else self.started + limit - time.perf_counter()
+
+    def kept_back(self, seconds_a_fit: float = 0.0) -> float:
+        """Seconds that the last fit may need, if a trial under way takes so many for a fold."""
+        limit = self.options.time_limit
+        if limit is None:
+            return 0.0
+        trials = self.records()
+        best = best_of(trials, greater_is_better=self.judge is not None)
+        of_fits = [seconds_a_fit]
+        for trial in self.study.trials:
+            seconds = trial.user_attrs.get("seconds", [])
+            if seconds and (trial.user_attrs.get("is_default") or _is(trial, best)):
+                of_fits.append(float(np.mean(seconds)))
+        if not max(of_fits):
+            return _UNKNOWN_SHARE * limit
+        spare = min(_SPARE_OF_ALL * limit, _MOST_SPARE)
+        return max(of_fits) * self.growth * (1 + _SPARE) + spare
+
+    # -- trials -------------------------------------------------------------------------------
+
+    def run(self, target_name: str | None) -> TuningResult:
+        """Trials until the end, then the verdict and the last fit."""
+        n_cut = take_up(self.study, first_trials(self.space, self.default))
+        if n_before := len([t for t in self.records() if t.state != "cut"]):
+            self.say(f"going on with {n_before} trials of {self.options.study}")
+        if n_cut:
+            self.say(f"{n_cut} trial(s) of before were cut short, and are taken up again")
+        ended_by: Literal["time", "trials", "interrupt"] = "trials"
+        try:
+            while not self._is_full():
+                if self.left <= self.kept_back():
+                    ended_by = "time"
+                    break
+                self._trial()
+        except _OutOfTime:
+            ended_by = "time"
+        except (_Interrupted, KeyboardInterrupt):
+            ended_by = "interrupt"
+            if best_of(self.records(), greater_is_better=self.judge is not None) is None:
+                raise KeyboardInterrupt from None
+            self.say("interrupted: the last fit is made with what is known so far")
+        return self._result(ended_by, target_name)
+
+    def _is_full(self) -> bool:
+        wanted = self.options.n_trials
+        done = [trial for trial in self.records() if trial.state != "cut"]
+        return wanted is not None and len(done) >= wanted
+
+    def _trial(self) -> None:
+        """One trial, told to the study whatever becomes of it."""
+        import optuna
+        from optuna.trial import TrialState
+
+        trial = self.study.ask()
+        values = {name: own.suggest(trial, name) for name, own in self.space.items()}
+        is_default = bool(trial.user_attrs.get("is_default"))
+        settings = self.settings if is_default else with_values(self.settings, values)
+        try:
+            scores = self._scores(trial, settings, may_prune=not is_default)
+        except optuna.TrialPruned:
+            self.study.tell(trial, state=TrialState.PRUNED)
+            self.say(f"trial {trial.number}: pruned; {self._words(values)}")
+        except (_OutOfTime, _Interrupted, KeyboardInterrupt) as error:
+            trial.set_user_attr("cut", True)
+            self.study.tell(trial, state=TrialState.FAIL)
+            if is_default or not isinstance(error, _OutOfTime):
+                raise
+        except FloatingPointError:
+            self.study.tell(trial, state=TrialState.FAIL)
+            self.say(f"trial {trial.number}: its loss was not finite; {self._words(values)}")
+        else:
+            sign = 1.0 if self.judge is None else -1.0
+            self.study.tell(trial, sign * float(np.mean(scores)))
+            what = "the default" if is_default else self._words(values)
+            self.say(f"trial {trial.number}: {self.metric} {np.mean(scores):.5g}; {what}")
+
+    def _words(self, values: Mapping[str, Any]) -> str:
+        """What differs from the default."""
+        default = {name: getattr(self.default, name) for name in values}
+        parts = [
+            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in values.items()
+            if value != default[name]
+        ]
+        return ", ".join(parts) or "as the default"
+
+    def _scores(self, trial: Trial, settings: FitSettings, *, may_prune: bool) -> list[float]:
+        """Scores of the folds; those that an earlier run finished are taken from the study."""
+        kept = trial.user_attrs
+        scores, seconds = list(kept.get("scores", [])), list(kept.get("seconds", []))
+        lowest = list(kept.get("lowest", []))
+        for fold in range(len(scores), len(self.folds)):
+            watcher = _Watcher(self, trial, lowest, may_prune)
+            began = time.perf_counter()
+            scores.append(self._fold_score(fold, settings, watcher))
+            seconds.append(time.perf_counter() - began)
+            lowest.append(watcher.lowest)
+            trial.set_user_attr("lowest", lowest)
+            trial.set_user_attr("seconds", seconds)
+            # The last of the three: a fold without it is fitted again.
+            trial.set_user_attr("scores", scores)
+        return scores
+
+    def _fold_score(self, fold: int, settings: FitSettings, watcher: _Watcher) -> float:
+        train_index, test_index = self.folds[fold]
+        train, test = self.table.rows.take(train_index), self.table.rows.take(test_index)
+        inner = None
+        if self.options.validation is not None:
+            inner = splits_within(self.folds, train_index) or None
+        # Its rows are those of the first fit of this fold, which found the pairwise features.
+        key = (fold, settings.numeric_encoding)
+        model = self._fit(train, settings, inner, watcher, encoder=self.encoders.get(key))
+        self.encoders.setdefault(key, model.encoder)
+        if model.stopped == "interrupted":
+            raise _Interrupted
+        predictor = Predictor(model)
+        if self.judge is None:
+            scores = score_rows(predictor, test.frame, test.target, test.weight)
+            return scores["test"][self.metric]
+        if model.classes is None:
+            values = predictor.predict_values(test.frame)
+            return self.judge(test.target, values, test.weight)
+        proba, labels = predictor.predict_proba(test.frame), model.classes[test.target]
+        return self.judge(labels, proba, test.weight, classes=model.classes)
+
+    def _fit(
+        self,
+        rows: LabelledRows,
+        settings: FitSettings,
+        splits: Splits | None,
+        watcher: Callback,
+        *,
+        encoder: TableEncoder | None = None,
+        target_name: str | None = None,
+    ) -> FittedModel:
+        with warnings.catch_warnings():
+            # What ends a fit here is told by whoever ended it.
+            warnings.filterwarnings("ignore", "training was interrupted")
+            return fit_table(
+                rows,
+                settings,
+                classes=self.table.classes,
+                splits=splits,
+                eval_metric=self.options.eval_metric,
+                class_weight=self.options.class_weight,
+                named=self.named,
+                profile=self.table.profile,
+                encoder=encoder,
+                target_name=target_name,
+                on_start=watcher.on_start,
+                on_epoch=watcher.on_epoch,
+            )
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def records(self) -> tuple[TrialRecord, ...]:
+        """The trials so far, but for those that wait."""
+        from optuna.trial import TrialState
+
+        names: dict[TrialState, Literal["complete", "pruned", "cut"]] = {
+            TrialState.COMPLETE: "complete",
+            TrialState.PRUNED: "pruned",
+            TrialState.FAIL: "cut",
+        }
+        return tuple(
+            TrialRecord(
+                trial.number,
+                names[trial.state],
+                dict(trial.params),
+                tuple(trial.user_attrs.get("scores", ())),
+                bool(trial.user_attrs.get("is_default")),
+            )
+            for trial in self.study.trials
+            if trial.state in names
+        )
+
+    def _result(
+        self, ended_by: Literal["time", "trials", "interrupt"], target_name: str | None
+    ) -> TuningResult:
+        trials = self.records()
+        greater = self.judge is not None
+        best = best_of(trials, greater_is_better=greater)
+        default = next((t for t in trials if t.is_default and t.state == "complete"), None)
+        difference = None
+        if best is not None and default is not None and best is not default:
+            sign = 1.0 if greater else -1.0
+            share = float(np.mean([len(test) / len(train) for train, test in self.folds]))
+            gains = sign * (np.array(best.scores) - np.array(default.scores))
+            difference = paired_difference(gains, test_share=share)
+        is_better = difference is not None and difference.low > 0
+        verdict = self._verdict(best, default, difference)
+        self.say(verdict)
+        settings = self.settings
+        if is_better and best is not None:
+            settings = with_values(self.settings, best.values)
+        splits = self.folds if self.options.validation is not None else None
+        last = _LastFit(self)
+        model = self._fit(self.table.rows, settings, splits, last, target_name=target_name)
+        if model.stopped == "interrupted":
+            self.say(f"the last fit was ended after epoch {last.n_epochs} of {last.most}")
+        told = {
+            "metric": self.metric,
+            "verdict": verdict,
+            "default": None if default is None else list(default.scores),
+            "best": None if best is None else list(best.scores),
+            "is_better": is_better,
+            "n_trials": len([t for t in trials if t.state != "cut"]),
+        }
+        model = replace(model, card={**model.card, "tuning": told})
+        return TuningResult(
+            model,
+            self.metric,
+            greater,
+            trials,
+            difference,
+            is_better,
+            verdict,
+            ended_by,
+            self._importance(trials),
+            time.perf_counter() - self.started,
+        )
+
+    def _verdict(
+        self,
+        best: TrialRecord | None,
+        default: TrialRecord | None,
+        difference: PairedDifference | None,
+    ) -> str:
+        n = len([trial for trial in self.records() if trial.state != "cut"])
+        if default is None:
+            return (
+                "the time was too short to score the default on every fold, so that nothing is "
+                "known; the model is the default's: give more time, or fewer folds"
+            )
+        if best is None or difference is None:
+            return (
+                f"none of {n} trials is better than the default, with a {self.metric} of "
+                f"{default.mean:.5g}; the model is the default's"
+            )
+        found = (
+            f"the best of {n} trials, {self.metric} {best.mean:.5g} ({self._words(best.values)}), "
+            f"beats the default, {default.mean:.5g}, by {difference.mean:.3g} (95 % interval "
+            f"{difference.low:.3g} to {difference.high:.3g})"
+        )
+        if difference.low > 0:
+            return f"{found}: more than its error; the model is fitted with it"
+        return f"{found}: not more than its error; the model is the default's"
+
+    def _importance(self, trials: tuple[TrialRecord, ...]) -> dict[str, float]:
+        done = [trial for trial in trials if trial.state == "complete"]
+        if len(done) < max(4, len(self.space)) or len({trial.mean for trial in done}) < 2:
+            return {}
+        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+        evaluator = FanovaImportanceEvaluator(seed=self.options.random_state)
+        found = get_param_importances(self.study, evaluator=evaluator)
+        return {name: float(share) for name, share in found.items()}
+
+
+def _is(trial: FrozenTrial, record: TrialRecord | None) -> bool:
+    return record is not None and trial.number == record.number
+
+
+class _Watcher(Callback):
+    """Ends a trial's fit at the time, or where other trials were better by then."""
+
+    def __init__(self, search: _Search, trial: Trial, before: list[float], may_prune: bool) -> None:
+        self._search, self._trial, self._may_prune = search, trial, may_prune
+        self._before = list(before)
+        self._most, self._part = 1, 0
+        self._began = time.perf_counter()
+        self.lowest = float("inf")
+
+    def on_start(self, settings: FitSettings, n_training_rows: int, n_validation_rows: int) -> None:
+        self._most = settings.max_epochs or 1
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        import optuna
+
+        self.lowest = -epoch.best_score if np.isnan(epoch.best_loss) else epoch.best_loss
+        # The first epochs are slow, and say little of the others.
+        a_fit = 0.0
+        if _PACE_FROM * epoch.epoch >= self._most:
+            before = time.perf_counter() - self._began - epoch.seconds
+            a_fit = before + epoch.seconds * self._most / epoch.epoch
+        if self._search.left <= self._search.kept_back(a_fit):
+            raise _OutOfTime
+        part = _PARTS * epoch.epoch // self._most
+        if part <= self._part:
+            return
+        self._part = part
+        # Means over the folds so far of losses at the same part of a schedule: other trials have
+        # the same, whatever the number of their epochs.
+        step = _PARTS * len(self._before) + part - 1
+        self._trial.report(float(np.mean([*self._before, self.lowest])), step)
+        if self._may_prune and self._trial.should_prune():
+            raise optuna.TrialPruned
+
+
+class _LastFit(Callback):
+    """Ends the last fit at the limit, with its best epoch so far."""
+
+    def __init__(self, search: _Search) -> None:
+        self._search = search
+        self.n_epochs, self.most = 0, 0
+
+    def on_start(self, settings: FitSettings, n_training_rows: int, n_validation_rows: int) -> None:
+        self.most = settings.max_epochs or 0
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        self.n_epochs = epoch.epoch
+        if self._search.left <= 0:
+            raise KeyboardInterrupt

@@ -1,0 +1,197 @@
+"""The study of a search: opened or gone on with, for one table alone.
+
+This is the one module that loads Optuna. A study in a file is written trial by trial, in SQLite,
+so that a run that was killed goes on from its last finished fold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tabwright.artifact.atomic_write import check_writable
+from tabwright.errors import install_command
+from tabwright.settings import FitSettings
+from tabwright.tables.labelled import TrainingTable
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+    from tabwright.splits import Splits
+
+__all__ = ["check_optuna", "identity_of", "opened_study", "take_up"]
+
+_NAME = "tabwright"
+# Trials that come before anything is drawn from what was learned.
+_DRAWN_AT_RANDOM = 10
+# A trial is compared with others once so many are done, and a third of its first fold.
+_COMPARED_FROM, _COMPARED_AFTER = 4, 2
+
+
+def check_optuna() -> None:
+    """Refuse to go on without the extra.
+
+    Raises
+    ------
+    ImportError
+        If Optuna is not installed.
+    """
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"tuning needs optuna, which is not installed; run: {install_command('tune')}"
+        ) from error
+
+
+def identity_of(
+    table: TrainingTable, folds: Splits, settings: FitSettings, metric: str
+) -> dict[str, str]:
+    """What must be the same for a study to go on: digests by name.
+
+    Parameters
+    ----------
+    table : TrainingTable
+    folds : list of (train, test)
+    settings : FitSettings
+        Those that are not searched, and the defaults of those that are.
+    metric : str
+        What judges.
+    """
+    rows = table.rows
+    cells = io.BytesIO()
+    rows.frame.rechunk().write_ipc(cells, compression="uncompressed")
+    return {
+        "table": _digest(cells.getvalue()),
+        "columns": repr(rows.frame.columns),
+        "target": _digest(_array(table.labels)),
+        "weights": _digest(_array(rows.weight)),
+        "splits": _digest(b"|".join(part.tobytes() for fold in folds for part in fold)),
+        "settings": repr(sorted(settings.to_document().items())),
+        "metric": metric,
+    }
+
+
+def _array(values: np.ndarray | None) -> bytes:
+    return b"-" if values is None else repr(values.tolist()).encode()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+@contextlib.contextmanager
+def opened_study(path: Path | None, identity: Mapping[str, str], seed: int) -> Iterator[Study]:
+    """A study, in a file or in memory alone; Optuna says nothing meanwhile.
+
+    Parameters
+    ----------
+    path : Path or None
+        A file of before is gone on with.
+    identity : mapping of str to str
+        Of `identity_of`.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        If the file is no study, or one of another table.
+    OSError
+        If it cannot be written.
+    """
+    check_optuna()
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = None
+    try:
+        if path is not None:
+            check_writable(path)
+            storage = _storage(path)
+        study = optuna.create_study(
+            storage=storage,
+            study_name=_NAME,
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(
+                n_startup_trials=_COMPARED_FROM, n_warmup_steps=_COMPARED_AFTER
+            ),
+        )
+        # What is drawn after a resumption is not what was drawn at the start.
+        study.sampler = optuna.samplers.TPESampler(
+            n_startup_trials=_DRAWN_AT_RANDOM, seed=(seed + len(study.trials)) % 2**32
+        )
+        _compare(study, identity, path)
+        yield study
+    finally:
+        optuna.logging.set_verbosity(before)
+        if storage is not None:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _storage(path: Path) -> Any:
+    import optuna
+    from sqlalchemy.engine import URL
+    from sqlalchemy.exc import DatabaseError
+
+    url = URL.create("sqlite", database=str(path)).render_as_string()
+    try:
+        return optuna.storages.RDBStorage(url)
+    except (DatabaseError, RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"a study must be a file that tune wrote, or a new one; {path} cannot be read as one "
+            f"({str(error).splitlines()[0]}); give another name"
+        ) from error
+
+
+def _compare(study: Study, identity: Mapping[str, str], path: Path | None) -> None:
+    theirs = study.user_attrs.get("identity")
+    if theirs is None and not study.trials:
+        study.set_user_attr("identity", dict(identity))
+        return
+    theirs = theirs or {}
+    other = [name for name, own in identity.items() if theirs.get(name) != own]
+    if other:
+        raise ValueError(
+            "a study must come from the same table, splits and settings; those of "
+            f"{path} differ in: {', '.join(other)}; give the former ones again, or another file"
+        )
+
+
+def take_up(study: Study, first: Sequence[Mapping[str, Any]]) -> int:
+    """Enqueue what comes first and what was cut short before; gives how many were cut.
+
+    Parameters
+    ----------
+    study : Study
+    first : sequence of mapping of str to object
+        Values of trials; the first are those of the default.
+    """
+    from optuna.trial import TrialState
+
+    resumed = list(study.user_attrs.get("resumed", []))
+    n_cut = 0
+    for trial in study.trials:
+        was_killed = trial.state is TrialState.RUNNING
+        if not (was_killed or trial.user_attrs.get("cut")) or trial.number in resumed:
+            continue
+        values = trial.params or trial.system_attrs.get("fixed_params", {})
+        kept = {name: value for name, value in trial.user_attrs.items() if name != "cut"}
+        study.enqueue_trial(values, user_attrs=kept)
+        resumed.append(trial.number)
+        study.set_user_attr("resumed", resumed)
+        if was_killed:
+            study.tell(trial.number, state=TrialState.FAIL)
+        n_cut += 1
+    for place, values in enumerate(first):
+        study.enqueue_trial(
+            dict(values), user_attrs={"is_default": place == 0}, skip_if_exists=True
+        )
+    return n_cut
