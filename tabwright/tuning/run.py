@@ -179,7 +179,7 @@ def tune(
         eval_metric,
         class_weight,
         None if study is None else Path(study),
-        random_state,
+        random_state=random_state,
     )
     fit_settings(options.fixed, task=task, random_state=random_state)
     profile = profile_table(frame, named=named, roles=roles)

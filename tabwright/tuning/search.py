@@ -27,7 +27,7 @@ from tabwright.splits import splits_within
 from tabwright.tables.labelled import LabelledRows, TrainingTable
 from tabwright.training.callbacks import Callback
 from tabwright.training.loop import Epoch
-from tabwright.tuning.space import Space, first_trials, space_of, with_values
+from tabwright.tuning.space import Space, first_trials, space_of, with_default, with_values
 from tabwright.tuning.study import identity_of, opened_study, take_up
 from tabwright.workflows.folds import folds_of
 from tabwright.workflows.paired_differences import PairedDifference, paired_difference
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
     from tabwright.splits import Splits
 
-__all__ = ["TrialRecord", "TuneOptions", "TuningResult", "tune_table"]
+__all__ = ["SearchName", "TrialRecord", "TuneOptions", "TuningResult", "tune_table"]
+
+SearchName = Literal["tpe", "random"]
 
 # How often in a fit it is compared with other trials.
 _PARTS: Final = 4
@@ -71,6 +73,8 @@ class TuneOptions:
     class_weight : "balanced", mapping of label to weight, or None
     study : Path or None
         Where the study is kept, and gone on from.
+    search : {"tpe", "random"}
+        "random": uniform draws after the default, and nothing is pruned; to compare with.
     random_state : int
     """
 
@@ -82,6 +86,7 @@ class TuneOptions:
     eval_metric: object = None
     class_weight: ClassWeight = None
     study: Path | None = None
+    search: SearchName = "tpe"
     random_state: int = 0
 
     def __post_init__(self) -> None:
@@ -239,7 +244,8 @@ def tune_table(
     if metric is not None:
         name = metric.name
     identity = identity_of(table, folds, settings, name)
-    with opened_study(options.study, identity, options.random_state) as study:
+    is_random = options.search == "random"
+    with opened_study(options.study, identity, options.random_state, is_random=is_random) as study:
         search = _Search(table, folds, options, settings, space, study, named, name, started, say)
         return search.run(target_name)
 
@@ -275,6 +281,7 @@ class _Search:
         self.default = self.settings.resolved(
             n_rows=round(len(train) * (1 - share)), n_classes=n_classes
         )
+        self.space = with_default(self.space, self.default)
         self.growth = len(self.table) / float(np.mean([len(train) for train, _ in self.folds]))
         self.judge = eval_metric_of(self.options.eval_metric, self.table.task)
 
@@ -307,7 +314,10 @@ class _Search:
 
     def run(self, target_name: str | None) -> TuningResult:
         """Trials until the end, then the verdict and the last fit."""
-        n_cut = take_up(self.study, first_trials(self.space, self.default))
+        first = first_trials(self.space, self.default)
+        if self.options.search == "random":
+            first = first[:1]
+        n_cut = take_up(self.study, first)
         if n_before := len([t for t in self.records() if t.state != "cut"]):
             self.say(f"going on with {n_before} trials of {self.options.study}")
         if n_cut:
@@ -343,7 +353,8 @@ class _Search:
         is_default = bool(trial.user_attrs.get("is_default"))
         settings = self.settings if is_default else with_values(self.settings, values)
         try:
-            scores = self._scores(trial, settings, may_prune=not is_default)
+            may_prune = not is_default and self.options.search == "tpe"
+            scores = self._scores(trial, settings, may_prune=may_prune)
         except optuna.TrialPruned:
             self.study.tell(trial, state=TrialState.PRUNED)
             self.say(f"trial {trial.number}: pruned; {self._words(values)}")

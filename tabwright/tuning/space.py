@@ -16,7 +16,7 @@ from tabwright.settings import FitSettings
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-__all__ = ["Space", "first_trials", "space_of"]
+__all__ = ["Space", "first_trials", "space_of", "with_default", "with_values"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,9 @@ class _Choice:
 
     def suggest(self, trial: Trial, name: str) -> Any:
         return trial.suggest_categorical(name, self.values)
+
+    def including(self, value: Any) -> _Choice:
+        return self if value in self.values else _Choice((*self.values, value))
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class _Whole:
     def suggest(self, trial: Trial, name: str) -> Any:
         return trial.suggest_int(name, self.low, self.high, log=self.is_log)
 
+    def including(self, value: Any) -> _Whole:
+        return _Whole(min(self.low, value), max(self.high, value), self.is_log)
+
 
 @dataclass(frozen=True)
 class _Number:
@@ -45,6 +51,9 @@ class _Number:
 
     def suggest(self, trial: Trial, name: str) -> Any:
         return trial.suggest_float(name, self.low, self.high, log=self.is_log)
+
+    def including(self, value: Any) -> _Number:
+        return _Number(min(self.low, value), max(self.high, value), self.is_log)
 
 
 _Range = _Choice | _Whole | _Number
@@ -111,16 +120,16 @@ def space_of(settings: FitSettings, fixed: Mapping[str, Any]) -> Space:
     return space
 
 
-def default_values(space: Space, settings: FitSettings) -> dict[str, Any]:
-    """The default's values in a space.
+def with_default(space: Space, settings: FitSettings) -> Space:
+    """A space, widened to hold the default of a table.
 
     Parameters
     ----------
     space : Space
     settings : FitSettings
-        Resolved.
+        The default, resolved.
     """
-    return {name: getattr(settings, name) for name in space}
+    return {name: own.including(getattr(settings, name)) for name, own in space.items()}
 
 
 def first_trials(space: Space, settings: FitSettings) -> list[dict[str, Any]]:
@@ -132,7 +141,7 @@ def first_trials(space: Space, settings: FitSettings) -> list[dict[str, Any]]:
     settings : FitSettings
         The default, resolved.
     """
-    default = default_values(space, settings)
+    default = {name: getattr(settings, name) for name in space}
     trials = [default]
     for change in _FIRST:
         own = {name: value for name, value in change.items() if name in space}

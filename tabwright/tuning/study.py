@@ -87,7 +87,9 @@ def _digest(content: bytes) -> str:
 
 
 @contextlib.contextmanager
-def opened_study(path: Path | None, identity: Mapping[str, str], seed: int) -> Iterator[Study]:
+def opened_study(
+    path: Path | None, identity: Mapping[str, str], seed: int, *, is_random: bool = False
+) -> Iterator[Study]:
     """A study, in a file or in memory alone; Optuna says nothing meanwhile.
 
     Parameters
@@ -97,6 +99,8 @@ def opened_study(path: Path | None, identity: Mapping[str, str], seed: int) -> I
     identity : mapping of str to str
         Of `identity_of`.
     seed : int
+    is_random : bool, default=False
+        Whether trials are drawn uniformly, whatever was found so far.
 
     Raises
     ------
@@ -124,8 +128,11 @@ def opened_study(path: Path | None, identity: Mapping[str, str], seed: int) -> I
             ),
         )
         # What is drawn after a resumption is not what was drawn at the start.
-        study.sampler = optuna.samplers.TPESampler(
-            n_startup_trials=_DRAWN_AT_RANDOM, seed=(seed + len(study.trials)) % 2**32
+        seed = (seed + len(study.trials)) % 2**32
+        study.sampler = (
+            optuna.samplers.RandomSampler(seed=seed)
+            if is_random
+            else optuna.samplers.TPESampler(n_startup_trials=_DRAWN_AT_RANDOM, seed=seed)
         )
         _compare(study, identity, path)
         yield study

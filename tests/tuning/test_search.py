@@ -21,12 +21,14 @@ from tabwright import TabularClassifier, load_fitted, tune
 from tabwright.cli.app import app
 from tabwright.errors import TableError, install_command
 from tabwright.fitting.fit_table import fit_table
+from tabwright.tables import encode_labels, profile_table
+from tabwright.tables.labelled import LabelledRows, TrainingTable
 from tabwright.training.loop import Epoch
 from tabwright.tuning import run as run_module
 from tabwright.tuning import search
 from tabwright.tuning.picture import plot_tuning
 from tabwright.tuning.run import seconds_of
-from tabwright.tuning.search import TrialRecord, TuneOptions, TuningResult
+from tabwright.tuning.search import TrialRecord, TuneOptions, TuningResult, tune_table
 from tabwright.workflows.paired_differences import paired_difference
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed")
@@ -207,6 +209,27 @@ def test_trials_that_are_behind_are_pruned(
     # The default never is; the last one ends in its first fold.
     assert [trial.state for trial in result.trials] == ["complete"] * 6 + ["pruned"]
     assert [fold for number, fold in fits if number == 6] == [0]
+
+
+def test_a_random_search_draws_after_the_default(
+    rows: tuple[pl.DataFrame, np.ndarray], given_scores: list[list[float]]
+) -> None:
+    given_scores += [[0.5, 0.5]]
+    X, y = rows
+    labels = encode_labels(y)
+    numbers = np.arange(1, 161)
+    table = TrainingTable(
+        LabelledRows(X, labels.codes), labels.classes, "classification", numbers, profile_table(X)
+    )
+    found = {}
+    for name in ("tpe", "random"):
+        options: Any = {"time_limit": None, "n_trials": 4, "n_folds": 2, "search": name}
+        found[name] = tune_table(table, TuneOptions(SMALL, **options)).trials
+    assert found["tpe"][0].values == found["random"][0].values
+    assert found["tpe"][1].values["weight_decay"] == 1e-4
+    drawn = [trial.values["dropout"] for trial in found["random"][1:]]
+    assert len(set(drawn)) == 3
+    assert not set(drawn) & {0.1, 0.2, 0.3}
 
 
 def test_trials_whose_loss_is_not_finite_are_left(

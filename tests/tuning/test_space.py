@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tabwright.settings import FitSettings, Task
-from tabwright.tuning.space import first_trials, space_of, with_values
+from tabwright.tuning.space import first_trials, space_of, with_default, with_values
 
 
 def _contains(own: Any, value: Any) -> bool:
@@ -31,6 +31,15 @@ def test_first_trials_lie_in_the_space(task: Task, n_rows: int, mode: Any) -> No
         assert all(_contains(space[name], value) for name, value in trial.items())
         with_values(settings, trial)
     assert ("dropout" in space) == (mode != "linear_glm_baseline")
+
+
+def test_a_space_holds_the_default_of_the_table() -> None:
+    settings = FitSettings(task="regression", hidden_dim=96, max_epochs=5, dropout=0.9)
+    space = with_default(space_of(settings, {}), settings.resolved(n_rows=1_000))
+    for name, value in (("hidden_dim", 96), ("max_epochs", 5), ("dropout", 0.9)):
+        assert _contains(space[name], value)
+        assert not _contains(space_of(settings, {})[name], value)
+    assert _contains(space["hidden_dim"], 512)
 
 
 def test_what_the_user_fixed_is_not_searched() -> None:
