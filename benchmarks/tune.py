@@ -27,7 +27,7 @@ from benchmarks.tables import BenchmarkTable, load_table, table_names
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.metrics import score_classification, score_regression
+from tabwright.inference.scoring import measure_of, score_rows
 from tabwright.settings import FitSettings
 from tabwright.tables import profile_table
 from tabwright.tables.labelled import LabelledRows, TrainingTable
@@ -50,11 +50,8 @@ def sides(table: BenchmarkTable, seed: int, cap: int | None) -> tuple[TrainingTa
 
 def test_loss(model: FittedModel, test: LabelledRows) -> float:
     """Log-loss, or root mean squared error."""
-    predictor = Predictor(model)
-    if model.classes is None:
-        return score_regression(test.target, predictor.predict_values(test.frame))["rmse"]
-    proba = predictor.predict_proba(test.frame)
-    return score_classification(test.target, proba)["log_loss"]
+    scores = score_rows(Predictor(model), test.frame, test.target)
+    return scores["test"][measure_of(model)]
 
 
 def measured(table: BenchmarkTable, seed: int, options: argparse.Namespace) -> Iterator[Any]:
