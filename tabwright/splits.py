@@ -34,35 +34,20 @@ def split_rows(
     Every class of `codes` keeps at least one training row. Groups never straddle the split. With
     `time`, validation rows are strictly later than every training row.
 
-    Parameters
-    ----------
-    n_rows : int
-        Number of rows, at least 2.
-    fraction : float
-        Wanted share of validation rows, in (0, 1). What classes, groups and ties in time allow
-        can differ from it.
-    codes : array-like of shape (n_rows,), int, optional
-        Class of each row. Validation rows then hold the classes in the proportions of all rows.
-        A class with a single row stays in training.
-    groups : array-like of shape (n_rows,), optional
-        Group of each row, numbers or strings without missing values. Not together with `time`.
-    time : array-like of shape (n_rows,), optional
-        Numbers or datetimes without missing values. Rows of equal time stay on one side. Where a
-        class first appears after the wanted boundary, the boundary moves behind it.
-    random_state : int
-        Seed; not used with `time`.
-
-    Returns
-    -------
-    train, validation : ndarray of int64
-        Sorted row numbers; together they hold every row once. `validation` is empty only without
-        `groups` and `time`, where every class has a single row.
-
-    Raises
-    ------
-    ValueError
-        Fewer than 2 rows; `fraction` outside (0, 1); arrays of another length or with missing
-        values; groups or times from which no validation rows can be taken.
+    `n_rows`: number of rows, at least 2.
+    `fraction`: Wanted share of validation rows, in (0, 1). What classes, groups and ties in time
+        allow can differ from it.
+    `codes`: (n_rows,), int. Class of each row. Validation rows then hold the classes in the
+        proportions of all rows. A class with a single row stays in training.
+    `groups`: (n_rows,). Group of each row, numbers or strings without missing values. Not together
+        with `time`.
+    `time`: (n_rows,). Numbers or datetimes without missing values. Rows of equal time stay on one
+        side. Where a class first appears after the wanted boundary, the boundary moves behind it.
+    `random_state`: seed; not used with `time`.
+    Returns train, validation: Sorted row numbers; together they hold every row once. `validation`
+        is empty only without `groups` and `time`, where every class has a single row.
+    Raises `ValueError`: fewer than 2 rows; `fraction` outside (0, 1); arrays of another length or
+        with missing values; groups or times from which no validation rows can be taken.
     """
     if n_rows < 2:
         raise ValueError(
@@ -95,29 +80,14 @@ def fold_rows(
 ) -> IntArray:
     """Assign every row to one of `n_folds` folds of nearly equal size, for out-of-fold work.
 
-    Parameters
-    ----------
-    n_rows : int
-        Number of rows.
-    n_folds : int
-        Number of folds, from 2 to `n_rows` (with `groups`: to the number of groups).
-    codes : array-like of shape (n_rows,), int, optional
-        Class of each row; each class is spread evenly. A class of two or more rows is never
-        wholly in one fold, unless it lies in a single group.
-    groups : array-like of shape (n_rows,), optional
-        Group of each row; groups never straddle folds.
-    random_state : int
-        Seed.
-
-    Returns
-    -------
-    ndarray of shape (n_rows,), int64
-        The fold of each row, 0 to `n_folds` - 1. No fold is empty.
-
-    Raises
-    ------
-    ValueError
-        `n_folds` out of range; arrays of another length or with missing values.
+    `n_rows`: number of rows.
+    `n_folds`: number of folds, from 2 to `n_rows` (with `groups`: to the number of groups).
+    `codes`: (n_rows,), int. Class of each row; each class is spread evenly. A class of two or more
+        rows is never wholly in one fold, unless it lies in a single group.
+    `groups`: (n_rows,); group of each row; groups never straddle folds.
+    `random_state`: seed.
+    Returns: (n_rows,), int64. The fold of each row, 0 to `n_folds` - 1. No fold is empty.
+    Raises `ValueError`: `n_folds` out of range; arrays of another length or with missing values.
     """
     class_of = _dense_codes(codes, n_rows, "codes")
     group_of = None if groups is None else _dense_codes(groups, n_rows, "groups")
@@ -143,22 +113,11 @@ def forward_folds(time: ArrayLike, n_folds: int) -> list[tuple[IntArray, IntArra
     Rows are cut into `n_folds` + 1 blocks of nearly equal size; fold k trains on the first k
     blocks and tests on the next. Rows of equal time stay in one block.
 
-    Parameters
-    ----------
-    time : array-like of shape (n_rows,)
-        Numbers or datetimes without missing values.
-    n_folds : int
-        At least 1, and fewer than the distinct times.
-
-    Returns
-    -------
-    list of (train, test)
-        Sorted row numbers, int64; every test row is strictly later than every training row.
-
-    Raises
-    ------
-    ValueError
-        Too few distinct times; missing values; an array that is not of numbers or datetimes.
+    `time`: (n_rows,); numbers or datetimes without missing values.
+    `n_folds`: at least 1, and fewer than the distinct times.
+    Returns: sorted row numbers, int64; every test row is strictly later than every training row.
+    Raises `ValueError`: too few distinct times; missing values; an array that is not of numbers or
+        datetimes.
     """
     array = np.asarray(time)
     order = _checked_time(array, len(array))
@@ -194,27 +153,13 @@ def splits_of(
 ) -> Splits:
     """The splits of a scikit-learn splitter, or of a list of (train, test) row numbers, checked.
 
-    Parameters
-    ----------
-    validation : splitter or iterable of pairs
-        Anything with a method `split(X, y, groups)`, such as `GroupKFold()`, `TimeSeriesSplit()`
-        or `PredefinedSplit(test_fold)`; or the pairs themselves.
-    n_rows : int
-    X : table of n_rows rows, optional
-        Handed to the splitter; None: a column of zeros.
-    y, groups : array-like of shape (n_rows,), optional
-        Handed to the splitter.
-
-    Returns
-    -------
-    list of (train, test)
-        Sorted row numbers, int64, at least one of each; rows may be in neither part.
-
-    Raises
-    ------
-    ValueError
-        If it is neither, the splitter cannot split these rows, or a split leaves a part empty,
-        names a row that is not there, or names a row twice.
+    `validation`: anything with a method `split(X, y, groups)`, such as `GroupKFold()`,
+        `TimeSeriesSplit()` or `PredefinedSplit(test_fold)`; or the pairs themselves.
+    `X`: handed to the splitter; None: a column of zeros.
+    `y`, `groups`: (n_rows,); handed to the splitter.
+    Returns: sorted row numbers, int64, at least one of each; rows may be in neither part.
+    Raises `ValueError` if it is neither, the splitter cannot split these rows, or a split leaves a
+        part empty, names a row that is not there, or names a row twice.
     """
     kind = type(validation).__name__
     split = getattr(validation, "split", None)
@@ -239,12 +184,8 @@ def splits_of(
 def splits_within(splits: Splits, index: IntArray) -> Splits:
     """Splits of all rows as splits of some of them: those that leave rows in both parts.
 
-    Parameters
-    ----------
-    splits : list of (train, test)
-        As `splits_of` gives them.
-    index : ndarray of int64
-        The rows to keep, sorted; row numbers of the result are places in it.
+    `splits`: as `splits_of` gives them.
+    `index`: the rows to keep, sorted; row numbers of the result are places in it.
     """
     inner = []
     for train, test in splits:
@@ -321,18 +262,10 @@ def stable_row_hash(seed: int, file_name: str, row_numbers: ArrayLike) -> NDArra
     SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014,
     figure 17) from a start given by BLAKE2b of the seed and the file's name.
 
-    Parameters
-    ----------
-    seed : int
-        Any integer.
-    file_name : str
-        The file the rows come from, so that equal row numbers of two files differ.
-    row_numbers : array-like of shape (n,), int
-        Row numbers in the file, from 0.
-
-    Returns
-    -------
-    ndarray of shape (n,), uint64
+    `seed`: any integer.
+    `file_name`: the file the rows come from, so that equal row numbers of two files differ.
+    `row_numbers`: (n,), int; row numbers in the file, from 0.
+    Returns: (n,), uint64.
     """
     digest = hashlib.blake2b(f"{seed}\0{file_name}".encode(), digest_size=8).digest()
     start = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
@@ -343,9 +276,7 @@ def stable_row_hash(seed: int, file_name: str, row_numbers: ArrayLike) -> NDArra
 def scrambled(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """SplitMix64's finaliser: a bijection that leaves nothing of neighbourhood.
 
-    Parameters
-    ----------
-    state : ndarray of shape (n,), uint64
+    `state`: (n,), uint64.
     """
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -357,16 +288,9 @@ def split_by_hash(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.boo
 
     A larger fraction keeps every row that a smaller one marked.
 
-    Parameters
-    ----------
-    hashes : ndarray of shape (n,), uint64
-        From `stable_row_hash`.
-    fraction : float
-        Expected share of marked rows, in (0, 1).
-
-    Returns
-    -------
-    ndarray of shape (n,), bool
+    `hashes`: (n,), uint64; from `stable_row_hash`.
+    `fraction`: expected share of marked rows, in (0, 1).
+    Returns: (n,), bool.
     """
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"fraction must be above 0 and below 1; got {fraction!r}")

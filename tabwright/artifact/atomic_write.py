@@ -48,19 +48,11 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
     stays, and the file it points to is replaced. After a power cut or SIGKILL a file
     ``.tabwright-*.tmp`` may stay behind in the folder; it is safe to delete.
 
-    Parameters
-    ----------
-    path : str or path-like
-        Where to write.
-    data : bytes-like
-        The whole content.
-
-    Raises
-    ------
-    OSError
-        The subclass that fits its `errno` (`PermissionError`, `FileNotFoundError`,
-        `IsADirectoryError`, ...), with the reason in words. The old file is untouched, unless
-        the message says that the new one is in place.
+    `path`: where to write.
+    `data`: the whole content.
+    Raises `OSError`: The subclass that fits its `errno` (`PermissionError`, `FileNotFoundError`,
+        `IsADirectoryError`, ...), with the reason in words. The old file is untouched, unless the
+        message says that the new one is in place.
     """
     shown = os.fspath(path)
     target = os.path.realpath(shown)
@@ -86,20 +78,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     gives, and close it. When the block ends well it goes to the disk and takes the name; when it
     ends by an exception it is removed, and an old file of that name stays.
 
-    Parameters
-    ----------
-    path : str or path-like
-        Where to write.
-
-    Yields
-    ------
-    str
-        A new empty file in the same folder, with the permissions of the old file.
-
-    Raises
-    ------
-    OSError
-        As `write_atomically`; those of the block pass as they are.
+    `path`: where to write.
+    Yields: a new empty file in the same folder, with the permissions of the old file.
+    Raises `OSError`: as `write_atomically`; those of the block pass as they are.
     """
     shown = os.fspath(path)
     target = os.path.realpath(shown)
@@ -133,15 +114,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
 def check_suffix(path: str | os.PathLike[str], suffix: str) -> None:
     """Refuse a name that says another format than the one that would be written.
 
-    Parameters
-    ----------
-    path : str or path-like
-    suffix : str
-        Of the format, e.g. ".safetensors"; names without a known suffix are fine too.
-
-    Raises
-    ------
-    ValueError
+    `suffix`: Of the format, e.g. ".safetensors"; names without a known suffix are fine too.
+    Raises `ValueError`.
     """
     found = os.path.splitext(os.fspath(path))[1].lower()
     if _FORMATS.fullmatch(found) and found != suffix:
@@ -157,10 +131,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     A file is made in the folder and removed again: permission bits do not tell everything. An old
     file of that name is left as it is.
 
-    Raises
-    ------
-    OSError
-        As `write_atomically` would, but for a full disk.
+    Raises `OSError`: as `write_atomically` would, but for a full disk.
     """
     shown = os.fspath(path)
     target = os.path.realpath(shown)

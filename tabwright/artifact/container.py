@@ -130,23 +130,11 @@ class _Header(NamedTuple):
 def pack(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """An artifact as bytes; the same content gives the same bytes.
 
-    Parameters
-    ----------
-    document : mapping of str to JSON-able values
-        Dicts with text keys, lists or tuples, texts, finite numbers, integers of 64 bits, bools
-        and None; no NumPy scalars.
-    tensors : mapping of str to ndarray
-        Arrays of float32, float64, bool or integers, of any strides.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    ArtifactError
-        If something could not be read back: a NaN in the document, an odd name, an array of
-        objects, or more than the caps of this module allow.
+    `document`: dicts with text keys, lists or tuples, texts, finite numbers, integers of 64 bits,
+        bools and None; no NumPy scalars.
+    `tensors`: arrays of float32, float64, bool or integers, of any strides.
+    Raises `ArtifactError` if something could not be read back: a NaN in the document, an odd name,
+        an array of objects, or more than the caps of this module allow.
     """
     check_json(dict(document))
     arrays: dict[str, NDArray[Any]] = {}
@@ -186,23 +174,10 @@ def unpack(
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Document and tensors of an artifact; every check that needs no knowledge of the content.
 
-    Parameters
-    ----------
-    data : bytes-like
-        A whole file.
-    where : str, default="artifact"
-        What the messages call it.
-
-    Returns
-    -------
-    document : dict
-    tensors : dict of str to ndarray
-        Views of `data`, not copies: read-only where `data` is.
-
-    Raises
-    ------
-    ArtifactError
-        If `data` is no artifact, is damaged, or needs a newer Tabwright.
+    `data`: a whole file.
+    `where`: what the messages call it.
+    Returns tensors: views of `data`, not copies: read-only where `data` is.
+    Raises `ArtifactError` if `data` is no artifact, is damaged, or needs a newer Tabwright.
     """
     view = memoryview(data).cast("B")
     size = _header_size(bytes(view[:_PEEK]), len(view), where)
@@ -224,25 +199,11 @@ def read_artifact(
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Document and tensors of an artifact on disk.
 
-    Parameters
-    ----------
-    path : str or path-like
-        A regular file, or a symbolic link to one.
-    max_bytes : int, default=2**31
-        Larger files are refused before they are read.
-
-    Returns
-    -------
-    document : dict
-    tensors : dict of str to ndarray
-        Views of one buffer that holds the file; writable, and nobody else's.
-
-    Raises
-    ------
-    ArtifactError
-        If the file is no artifact, is damaged, too large, or needs a newer Tabwright.
-    OSError
-        If it cannot be opened or read.
+    `path`: a regular file, or a symbolic link to one.
+    `max_bytes`: larger files are refused before they are read.
+    Returns tensors: views of one buffer that holds the file; writable, and nobody else's.
+    Raises `ArtifactError` if the file is no artifact, is damaged, too large, or needs a newer
+        Tabwright; `OSError` if it cannot be opened or read.
     """
     where = os.fspath(path)
     _check_file(os.stat(where), where, max_bytes)

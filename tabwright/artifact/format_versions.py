@@ -43,10 +43,7 @@ ADDED: dict[str, int] = {
 def may_be_missing(place: str) -> bool:
     """Whether a key may be missing, since there are files older than it.
 
-    Parameters
-    ----------
-    place : str
-        With dots, from the document on.
+    `place`: with dots, from the document on.
     """
     return place in ADDED
 

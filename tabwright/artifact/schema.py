@@ -105,12 +105,8 @@ class Reader:
     def fail(self, key: str, rule: str) -> ArtifactError:
         """The error for a value that breaks a rule of the caller's own: `raise reader.fail(...)`.
 
-        Parameters
-        ----------
-        key : str
-            The key that was read.
-        rule : str
-            What it must be: it follows "must be" in the message.
+        `key`: the key that was read.
+        `rule`: what it must be: it follows "must be" in the message.
         """
         got = shown(self._value.get(key))
         return ArtifactError(f"{self.where}.{key} must be {rule}; got {got}; {ADVICE}")
@@ -280,17 +276,9 @@ class Reader:
 class TensorBag:
     """The arrays of an artifact, taken out by name, dtype and shape.
 
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-        What `serialization.read_artifact` gave. The arrays are handed out, not copied.
-    where : str, default="tensors"
-        For messages.
-
-    Raises
-    ------
-    ArtifactError
-        From `take` and `done`.
+    `arrays`: What `serialization.read_artifact` gave. The arrays are handed out, not copied.
+    `where`: for messages.
+    Raises `ArtifactError`: from `take` and `done`.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]], where: str = "tensors") -> None:
@@ -338,23 +326,14 @@ class TensorBag:
     ) -> NDArray[Any]:
         """One array, checked.
 
-        Parameters
-        ----------
-        name : str
-            Its name, without the prefix of a scoped bag.
-        dtype : str
-            The exact NumPy dtype.
-        shape : tuple of int or None
-            The exact shape; None stands for any length, zero included.
-        low, high : float, optional
-            Bounds of every value, both inclusive; NaN, where allowed, is not held to them.
-        allow_nan, allow_inf : bool
-            Whether a float array may hold them.
-
-        Returns
-        -------
-        ndarray
-            The array itself: it may be read-only, and shares memory with its neighbours' buffer.
+        `name`: its name, without the prefix of a scoped bag.
+        `dtype`: the exact NumPy dtype.
+        `shape`: the exact shape; None stands for any length, zero included.
+        `low`, `high`: bounds of every value, both inclusive; NaN, where allowed, is not held to
+            them.
+        `allow_nan`, `allow_inf`: whether a float array may hold them.
+        Returns: the array itself: it may be read-only, and shares memory with its neighbours'
+            buffer.
         """
         full = self._prefix + name
         rule = f"{dtype} of shape {_shape(shape)}"
@@ -433,21 +412,10 @@ def prefixed(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArr
 def text_to_array(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Texts as two arrays: their UTF-8 bytes, one after the other, and where each one starts.
 
-    Parameters
-    ----------
-    texts : sequence of str
-        Any number of texts; empty ones are fine.
-
-    Returns
-    -------
-    data : ndarray of shape (n_bytes,), uint8
-    offsets : ndarray of shape (n_texts + 1,), int64
-        Text `i` is `data[offsets[i]:offsets[i + 1]]`.
-
-    Raises
-    ------
-    ArtifactError
-        If a text has no UTF-8 form (half of a surrogate pair).
+    `texts`: any number of texts; empty ones are fine.
+    Returns data: (n_bytes,), uint8.
+    Returns offsets: (n_texts + 1,), int64; text `i` is `data[offsets[i]:offsets[i + 1]]`.
+    Raises `ArtifactError` if a text has no UTF-8 form (half of a surrogate pair).
     """
     try:
         parts = [text.encode("utf-8") for text in texts]
@@ -466,21 +434,11 @@ def array_to_text(
 ) -> list[str]:
     """The strict inverse of `text_to_array`.
 
-    Parameters
-    ----------
-    data : ndarray of shape (n_bytes,), uint8
-    offsets : ndarray of shape (n_texts + 1,), int64
-    where : str
-        For messages.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    ArtifactError
-        If the offsets do not rise from 0 to the number of bytes, or a text is no UTF-8.
+    `data`: (n_bytes,), uint8.
+    `offsets`: (n_texts + 1,), int64.
+    `where`: for messages.
+    Raises `ArtifactError` if the offsets do not rise from 0 to the number of bytes, or a text is no
+        UTF-8.
     """
     if data.dtype != np.uint8 or data.ndim != 1 or offsets.dtype != np.int64 or offsets.ndim != 1:
         raise ArtifactError(

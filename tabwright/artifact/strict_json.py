@@ -45,10 +45,7 @@ def parse_json(raw: bytes, what: str) -> dict[str, Any]:
 def read_object(raw: bytes) -> dict[str, Any]:
     """A JSON object without duplicate keys, huge numbers, NaN or deep nesting.
 
-    Raises
-    ------
-    ValueError
-        Saying in one line what is wrong with the text.
+    Raises `ValueError`: saying in one line what is wrong with the text.
     """
     try:
         text = raw.decode("utf-8")

@@ -35,16 +35,12 @@ _ISOTONIC_BLEND = 1e-3
 class Calibrator:
     """A fitted map from probabilities to better ones.
 
-    Parameters
-    ----------
-    kind : CalibratorKind
-        "identity" changes nothing, to the last bit. "temperature" divides the logs of the
+    `kind`: "identity" changes nothing, to the last bit. "temperature" divides the logs of the
         probabilities by one number and keeps the most probable class. "logistic" (two classes)
         scales and shifts the log-odds. "vector" and "structured" map the logs of the
         temperature-scaled probabilities by a diagonal or a full matrix and a shift. "isotonic"
         applies a monotone function to each class's probability.
-    arrays : mapping of str to ndarray, float64
-        The fitted numbers; their names depend on the kind.
+    `arrays`: the fitted numbers; their names depend on the kind.
     """
 
     kind: CalibratorKind = "identity"
@@ -53,15 +49,8 @@ class Calibrator:
     def apply(self, proba: FloatArray) -> FloatArray:
         """Calibrate probabilities.
 
-        Parameters
-        ----------
-        proba : ndarray of shape (n, C), float64
-            Probabilities; zeros are allowed.
-
-        Returns
-        -------
-        ndarray of shape (n, C), float64
-            Rows sum to 1.
+        `proba`: (n, C), float64; probabilities; zeros are allowed.
+        Returns: (n, C), float64; rows sum to 1.
         """
         if self.kind == "identity":
             return proba
@@ -108,17 +97,8 @@ class Calibrator:
     def from_state(cls, document: Reader, tensors: TensorBag, *, n_classes: int) -> Calibrator:
         """Read a calibrator of a saved model.
 
-        Parameters
-        ----------
-        document : Reader
-        tensors : TensorBag
-        n_classes : int
-            Classes of the model.
-
-        Raises
-        ------
-        ArtifactError
-            Unknown keys, wrong shapes, numbers that no fit can give.
+        `n_classes`: classes of the model.
+        Raises `ArtifactError`: unknown keys, wrong shapes, numbers that no fit can give.
         """
         kind = document.choice("kind", get_args(CalibratorKind))
         if (kind == "logistic" and n_classes != 2) or (
@@ -150,18 +130,10 @@ def change_prior(proba: FloatArray, log_ratio: ArrayLike) -> FloatArray:
     Elkan, "The Foundations of Cost-Sensitive Learning", 2001, theorem 2, for any number of
     classes.
 
-    Parameters
-    ----------
-    proba : ndarray of shape (n, C), float64
-        Probabilities.
-    log_ratio : array-like of shape (C,)
-        Log of the new prior minus log of the prior that `proba` means; adding a constant changes
-        nothing. See `prior_log_ratio`.
-
-    Returns
-    -------
-    ndarray of shape (n, C), float64
-        Rows sum to 1; zeros stay zero.
+    `proba`: (n, C), float64; probabilities.
+    `log_ratio`: (C,). Log of the new prior minus log of the prior that `proba` means; adding a
+        constant changes nothing. See `prior_log_ratio`.
+    Returns: (n, C), float64; rows sum to 1; zeros stay zero.
     """
     ratio = np.asarray(log_ratio, dtype=np.float64)
     if ratio.shape != proba.shape[1:] or not np.isfinite(ratio).all():
@@ -183,25 +155,12 @@ def prior_log_ratio(
     Training under weights w on classes with shares q fits the prior q w, up to a factor. The
     ratio to a prior r is therefore log r - log q - log w.
 
-    Parameters
-    ----------
-    prior : "training", "balanced" or array-like of shape (C,)
-        The wanted prior: the shares among the training rows, equal shares, or positive shares of
-        one's own (divided by their sum).
-    class_prior : array-like of shape (C,)
-        Shares of the classes among the training rows.
-    class_weights : array-like of shape (C,), optional
-        The weights trained under; None: all equal.
-
-    Returns
-    -------
-    ndarray of shape (C,), float64
-        For `change_prior`.
-
-    Raises
-    ------
-    ValueError
-        A prior of another kind or length, or with shares that are not positive.
+    `prior`: (C,); the wanted prior: the shares among the training rows, equal shares, or positive
+        shares of one's own (divided by their sum).
+    `class_prior`: (C,); shares of the classes among the training rows.
+    `class_weights`: (C,); the weights trained under; None: all equal.
+    Returns: (C,), float64; for `change_prior`.
+    Raises `ValueError`: a prior of another kind or length, or with shares that are not positive.
     """
     seen = np.asarray(class_prior, dtype=np.float64)
     weights = np.ones_like(seen) if class_weights is None else np.asarray(class_weights, np.float64)

@@ -34,17 +34,11 @@ _N_RESAMPLES = 200
 class DecisionRule:
     """How probabilities become predicted classes.
 
-    Parameters
-    ----------
-    kind : {"argmax", "threshold", "costs"}
-        The most probable class; class `positive` of two where its probability is at least
+    `kind`: the most probable class; class `positive` of two where its probability is at least
         `threshold`; or the class of lowest expected cost.
-    threshold : float
-        For "threshold".
-    positive : int
-        For "threshold": 0 or 1.
-    costs : ndarray of shape (C, C), float64, or None
-        For "costs": `costs[true, predicted]`.
+    `threshold`: for "threshold".
+    `positive`: for "threshold": 0 or 1.
+    `costs`: (C, C), float64; for "costs": `costs[true, predicted]`.
     """
 
     kind: DecisionKind = "argmax"
@@ -72,10 +66,8 @@ class DecisionRule:
     def from_state(cls, document: Reader, tensors: TensorBag, *, n_classes: int) -> DecisionRule:
         """Read a rule of a saved model.
 
-        Raises
-        ------
-        ArtifactError
-            Unknown keys, a threshold for other than two classes, costs of another shape.
+        Raises `ArtifactError`: unknown keys, a threshold for other than two classes, costs of
+            another shape.
         """
         kind = document.choice("kind", get_args(DecisionKind))
         rule = cls(kind)
@@ -95,14 +87,9 @@ class DecisionRule:
 class DecisionFit(NamedTuple):
     """What came of tuning a decision rule.
 
-    Parameters
-    ----------
-    rule : DecisionRule
-        The tuned rule, or argmax.
-    accepted : bool
-        Whether `rule` is other than argmax.
-    message : str
-        A sentence for people.
+    `rule`: the tuned rule, or argmax.
+    `accepted`: whether `rule` is other than argmax.
+    `message`: a sentence for people.
     """
 
     rule: DecisionRule
@@ -113,12 +100,9 @@ class DecisionFit(NamedTuple):
 class ThresholdCurve(NamedTuple):
     """Scores of "at least this threshold means positive", each array of shape (thresholds,).
 
-    Parameters
-    ----------
-    thresholds : ndarray
-        Rising; 0 first, then one between each two neighbouring probabilities.
-    precision, recall, f1, balanced_accuracy : ndarray
-        Balanced accuracy is NaN where the rows hold a single class.
+    `thresholds`: rising; 0 first, then one between each two neighbouring probabilities.
+    `precision`, `recall`, `f1`, `balanced_accuracy`: balanced accuracy is NaN where the rows hold a
+        single class.
     """
 
     thresholds: FloatArray
@@ -132,13 +116,8 @@ class ThresholdCurve(NamedTuple):
 class DecisionAim:
     """What a decision rule shall serve; the arguments of `fit_decision` that are not data.
 
-    Parameters
-    ----------
-    goal : DecisionGoal
-    value : float or None
-    costs : ndarray of shape (C, C), float64, or None
-    positive : int
-        See `fit_decision`.
+    `costs`: (C, C), float64.
+    `positive`: see `fit_decision`.
     """
 
     goal: DecisionGoal
@@ -149,10 +128,7 @@ class DecisionAim:
     def check(self, n_classes: int) -> None:
         """Refuse, before any work, an aim that no rows could make sense of.
 
-        Raises
-        ------
-        ValueError
-            As `fit_decision`.
+        Raises `ValueError`: as `fit_decision`.
         """
         _check_goal(self.goal, n_classes, self.positive)
         if self.goal == "costs":
@@ -186,14 +162,9 @@ def threshold_curve(
 ) -> ThresholdCurve:
     """Precision, recall, F1 and balanced accuracy at every threshold that makes a difference.
 
-    Parameters
-    ----------
-    event : array-like of shape (n,), bool
-        Whether a row is positive; at least one must be.
-    probability : array-like of shape (n,)
-        Predicted probability of it.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows.
+    `event`: (n,), bool; whether a row is positive; at least one must be.
+    `probability`: (n,); predicted probability of it.
+    `sample_weight`: (n,); weights of the rows.
     """
     hit = np.asarray(event, dtype=bool)
     p = np.asarray(probability, dtype=np.float64)
@@ -235,30 +206,17 @@ def fit_decision(
     the caller's decision, so its threshold is taken untested; argmax is kept where the rows have
     no positive one, or no threshold reaches the precision, and `message` says so.
 
-    Parameters
-    ----------
-    proba : array-like of shape (n, C), float64
-        Calibrated probabilities.
-    codes : array-like of shape (n,), int
-        True classes, 0 to C - 1.
-    goal : DecisionGoal
-        "f1", "recall" and "precision" are for two classes.
-    value : float, optional
-        The wanted recall or precision, in (0, 1]. Among the thresholds that reach it on the rows,
-        the one with the best of the other is taken.
-    costs : array-like of shape (C, C), optional
-        For the goal "costs": `costs[true, predicted]`.
-    positive : int
-        The positive class of two.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows.
-    random_state : int
-        Seed of the folds and of the bootstrap.
-
-    Raises
-    ------
-    ValueError
-        An unknown goal, or one that does not fit the number of classes; a value out of range.
+    `proba`: (n, C), float64; calibrated probabilities.
+    `codes`: (n,), int. True classes, 0 to C - 1.
+    `goal`: "f1", "recall" and "precision" are for two classes.
+    `value`: The wanted recall or precision, in (0, 1]. Among the thresholds that reach it on the
+        rows, the one with the best of the other is taken.
+    `costs`: (C, C); for the goal "costs": `costs[true, predicted]`.
+    `positive`: the positive class of two.
+    `sample_weight`: (n,); weights of the rows.
+    `random_state`: seed of the folds and of the bootstrap.
+    Raises `ValueError`: an unknown goal, or one that does not fit the number of classes; a value
+        out of range.
     """
     p = np.asarray(proba, dtype=np.float64)
     y = np.asarray(codes, dtype=np.int64)

@@ -64,19 +64,12 @@ _LARGEST_COUNT = 2.0**31
 class CalibrationFit(NamedTuple):
     """What came of a calibration.
 
-    Parameters
-    ----------
-    calibrator : Calibrator
-        The accepted one, or the identity.
-    accepted : bool
-        Whether `calibrator` is other than the identity.
-    gain : float
-        Drop in log-loss (nats) on rows held out from the fit, of the accepted calibrator or of
+    `calibrator`: the accepted one, or the identity.
+    `accepted`: whether `calibrator` is other than the identity.
+    `gain`: drop in log-loss (nats) on rows held out from the fit, of the accepted calibrator or of
         the best one refused; negative where it did harm, 0 where none was tried.
-    standard_error : float
-        Of `gain`, from the differences row by row.
-    message : str
-        A sentence for people.
+    `standard_error`: of `gain`, from the differences row by row.
+    `message`: a sentence for people.
     """
 
     calibrator: Calibrator
@@ -89,10 +82,8 @@ class CalibrationFit(NamedTuple):
 def check_calibration(kind: CalibrationName, n_classes: int) -> None:
     """Refuse a calibration that does not fit the number of classes.
 
-    Raises
-    ------
-    ValueError
-        An unknown kind; "logistic" for more than two classes; "vector" or "structured" for two.
+    Raises `ValueError`: an unknown kind; "logistic" for more than two classes; "vector" or
+        "structured" for two.
     """
     if kind not in get_args(CalibrationName):
         names = ", ".join(get_args(CalibrationName))
@@ -132,27 +123,15 @@ def fit_calibrator(
     bounded, a penalty draws temperature and scale to 1, and the labels are smoothed by one row of
     the uniform distribution, so that a few rows that are all predicted right prove little.
 
-    Parameters
-    ----------
-    proba : array-like of shape (n, C), float64
-        Probabilities of the averaged networks.
-    codes : array-like of shape (n,), int
-        True classes, 0 to C - 1; classes may be absent.
-    kind : CalibrationName
-        The one calibrator to try, or "auto".
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows. Whole numbers count rows: a weight of 2 gives what the row twice
-        gives. Of other weights the scale does not matter: penalties and standard errors count
-        the effective number of rows (Kish, "Survey Sampling", 1965).
-    class_weights : array-like of shape (C,), optional
-        Factors of the rows' weights that never count rows.
-    random_state : int
-        Seed of the folds.
-
-    Raises
-    ------
-    ValueError
-        A kind that does not fit the number of classes; see `check_calibration`.
+    `proba`: (n, C), float64; probabilities of the averaged networks.
+    `codes`: (n,), int. True classes, 0 to C - 1; classes may be absent.
+    `kind`: the one calibrator to try, or "auto".
+    `sample_weight`: (n,). Weights of the rows. Whole numbers count rows: a weight of 2 gives what
+        the row twice gives. Of other weights the scale does not matter: penalties and standard
+        errors count the effective number of rows (Kish, "Survey Sampling", 1965).
+    `class_weights`: (C,); factors of the rows' weights that never count rows.
+    `random_state`: seed of the folds.
+    Raises `ValueError`: a kind that does not fit the number of classes; see `check_calibration`.
     """
     p = np.asarray(proba, dtype=np.float64)
     y = np.asarray(codes, dtype=np.int64)
@@ -187,14 +166,9 @@ def fit_inverse_temperature(
     Minimises mean log-loss under smoothed labels plus a penalty 3 / n (b - 1)^2, convex in the
     inverse temperature b, by Newton's method kept inside a shrinking bracket.
 
-    Parameters
-    ----------
-    proba : ndarray of shape (n, C), float64
-        Probabilities.
-    codes : ndarray of shape (n,), int
-        True classes.
-    sample_weight, class_weights : ndarray of shape (n,) and of shape (C,), optional
-        As in `fit_calibrator`.
+    `proba`: (n, C), float64; probabilities.
+    `codes`: (n,), int. True classes.
+    `sample_weight`, `class_weights`: (n,) and of shape (C,); as in `fit_calibrator`.
     """
     rows = _some_rows(proba, codes, sample_weight, class_weights)
     return _inverse_temperature(log_proba(rows.proba), rows)
@@ -213,14 +187,9 @@ def refined_log_loss(
     lowest. The temperature is fitted on the same rows; with one parameter the bias is below
     1 / (2 n) nats.
 
-    Parameters
-    ----------
-    proba : ndarray of shape (n, C), float64
-        Probabilities.
-    codes : ndarray of shape (n,), int
-        True classes.
-    sample_weight, class_weights : ndarray of shape (n,) and of shape (C,), optional
-        As in `fit_calibrator`.
+    `proba`: (n, C), float64; probabilities.
+    `codes`: (n,), int. True classes.
+    `sample_weight`, `class_weights`: (n,) and of shape (C,); as in `fit_calibrator`.
     """
     rows = _some_rows(proba, codes, sample_weight, class_weights)
     value = _inverse_temperature(log_proba(rows.proba), rows)

@@ -48,10 +48,7 @@ def show_tracebacks(wanted: bool) -> None:
 def readable_errors(*, as_json: bool = False) -> Iterator[None]:
     """Show warnings as notes and exceptions as one block, and leave with the code that fits.
 
-    Parameters
-    ----------
-    as_json : bool, default=False
-        Whether the block is a JSON object.
+    `as_json`: whether the block is a JSON object.
     """
     try:
         with warnings.catch_warnings():

@@ -58,11 +58,8 @@ _PATTERN = re.compile(r"(?<![\w'\"-])(?:" + "|".join(_ARGUMENTS) + r")(?![\w'\"]
 def in_options(message: str, *, arguments: bool = False) -> str:
     """A message with options of the command line in place of arguments of Python.
 
-    Parameters
-    ----------
-    message : str
-    arguments : bool, default=False
-        Whether the names of settings are replaced too: in errors about a value that was given.
+    `arguments`: whether the names of settings are replaced too: in errors about a value that was
+        given.
     """
     for phrase, option in _PHRASES:
         message = message.replace(phrase, option)

@@ -30,10 +30,7 @@ def _names(context: typer.Context) -> dict[str, Any]:
 def apply_settings(context: typer.Context, path: Path | None) -> Path | None:
     """Take the options of a file as defaults of the command.
 
-    Raises
-    ------
-    UsageError
-        If the file cannot be read, is no TOML, or names no option of the command.
+    Raises `UsageError` if the file cannot be read, is no TOML, or names no option of the command.
     """
     if path is None or context.resilient_parsing:
         return path

@@ -21,16 +21,9 @@ class MemberAssignment:
     as there are shares of equal size. The workers of a team share the
     rows of every batch, and must sum several times a step.
 
-    Parameters
-    ----------
-    n_members : int
-        Members of the ensemble.
-    first : int
-        The first of those that this worker's team trains.
-    n_own : int
-        How many it trains.
-    team : Workers
-    everyone : Workers
+    `n_members`: members of the ensemble.
+    `first`: the first of those that this worker's team trains.
+    `n_own`: how many it trains.
     """
 
     n_members: int
@@ -55,14 +48,8 @@ class MemberAssignment:
     def total(self, own: Tensor) -> Tensor:
         """Sums over the workers of each team, of all members side by side; all must ask.
 
-        Parameters
-        ----------
-        own : Tensor of shape (n_own, ...)
-            Of a dtype that can be summed.
-
-        Returns
-        -------
-        Tensor of shape (n_members, ...)
+        `own`: (n_own, ...); of a dtype that can be summed.
+        Returns: (n_members, ...).
         """
         if self.everyone.size == 1:
             return own

@@ -26,16 +26,9 @@ class ShardedMembers:
     Methods that take or give something per member speak of all members, by their numbers in the
     ensemble; forward passes are those of the own.
 
-    Parameters
-    ----------
-    modules : sequence of nn.Module
-        All members, the same at every worker.
-    seeds : sequence of int
-        One per member.
-    assignment : MemberAssignment
-    n_threads : int, default=1
-        As for `StackedMembers`.
-    precision : {"float32", "bfloat16"}, default="float32"
+    `modules`: all members, the same at every worker.
+    `seeds`: one per member.
+    `n_threads`: as for `StackedMembers`.
     """
 
     def __init__(
@@ -119,13 +112,7 @@ class ShardedMembers:
 
 
 class ShardedHeldOut:
-    """Held-out rows that every worker has whole: each scores its own members.
-
-    Parameters
-    ----------
-    held_out : HeldOut
-    assignment : MemberAssignment
-    """
+    """Held-out rows that every worker has whole: each scores its own members."""
 
     def __init__(self, held_out: HeldOut, assignment: MemberAssignment) -> None:
         self._held_out, self._assignment = held_out, assignment

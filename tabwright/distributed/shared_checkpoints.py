@@ -22,13 +22,8 @@ _SECONDS_UNTIL_ASKED = 0.5
 class SharedCheckpointer(Checkpointer):
     """A checkpointer of several workers: worker 0 has the file, all go on from it.
 
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        Its path counts on the machine of worker 0.
-    identity : mapping of str to text
-        As for `Checkpointer`; the same for any number of workers, so that it may change.
-    workers : Workers
+    `checkpoint`: its path counts on the machine of worker 0.
+    `identity`: as for `Checkpointer`; the same for any number of workers, so that it may change.
     """
 
     def __init__(

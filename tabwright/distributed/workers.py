@@ -29,16 +29,10 @@ _TIMEOUT = 600.0
 class Workers:
     """The processes that train one model together, as one of them sees them.
 
-    Parameters
-    ----------
-    rank : int
-        Which worker this is, from 0; worker 0 writes.
-    size : int
-        How many there are.
-    local_rank, local_size : int
-        The same among the workers of this machine.
-    group : ProcessGroup, optional
-        Theirs; by default that of all processes.
+    `rank`: which worker this is, from 0; worker 0 writes.
+    `size`: how many there are.
+    `local_rank`, `local_size`: the same among the workers of this machine.
+    `group`: theirs; by default that of all processes.
     """
 
     rank: int = 0
@@ -65,10 +59,7 @@ class Workers:
     def team(self, n_teams: int) -> Workers:
         """This worker's team, where neighbours form teams of one size; all must ask.
 
-        Parameters
-        ----------
-        n_teams : int
-            Divides the number of workers.
+        `n_teams`: divides the number of workers.
         """
         if n_teams == 1:
             return self
@@ -147,16 +138,8 @@ def joined_workers() -> Iterator[Workers]:
     variable TABWRIGHT_TIMEOUT (600 by default): it raises ConnectionError then, and torchrun ends
     the rest.
 
-    Yields
-    ------
-    Workers
-
-    Raises
-    ------
-    ValueError
-        If the timeout is not a number of seconds above 0.
-    ConnectionError
-        If the workers do not find each other.
+    Raises `ValueError` if the timeout is not a number of seconds above 0; `ConnectionError` if the
+        workers do not find each other.
     """
     if dist.is_available() and dist.is_initialized():
         # Ray has made the group already, and takes it down.

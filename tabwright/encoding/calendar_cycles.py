@@ -27,14 +27,9 @@ _DAY = 1_440 * _MINUTE
 class Cycle:
     """A cycle and its harmonics.
 
-    Parameters
-    ----------
-    name : CycleName
-    n_steps : int
-        Steps of one turn; code 0 is a missing value and code `1 + k` step `k`.
-    harmonics : int
-        Sines and cosines of 1, 2, ... turns. Three describe the seven weekdays completely; more
-        than one let a network see two peaks a day.
+    `n_steps`: steps of one turn; code 0 is a missing value and code `1 + k` step `k`.
+    `harmonics`: Sines and cosines of 1, 2, ... turns. Three describe the seven weekdays completely;
+        more than one let a network see two peaks a day.
     """
 
     name: CycleName
@@ -70,17 +65,9 @@ CYCLES: tuple[Cycle, ...] = (
 def cycle_codes(name: CycleName, moments: Moments) -> Moments:
     """Where moments are in a cycle.
 
-    Parameters
-    ----------
-    name : CycleName
-    moments : int or ndarray of int64
-        Microseconds since 1970-01-01 00:00 UTC.
-
-    Returns
-    -------
-    int or ndarray of int64
-        1 + the minute of the day, the weekday (Monday first), the day of the month or the day of
-        the year.
+    `moments`: microseconds since 1970-01-01 00:00 UTC.
+    Returns: 1 + the minute of the day, the weekday (Monday first), the day of the month or the day
+        of the year.
     """
     if name == "time of day":
         return moments % _DAY // _MINUTE + 1

@@ -54,18 +54,12 @@ def rare_below(n_rows: int) -> int:
 class StatisticsTarget:
     """What target statistics are about, the same for every column.
 
-    Parameters
-    ----------
-    columns : ndarray of shape (n_rows, n_targets), float64
-        The standardised target, or standardised indicators of the most frequent classes: one for
-        two classes, at most 8.
-    names : tuple of str
-        One per column.
-    weight : ndarray of shape (n_rows,), float64
-        With mean 1.
-    fold : ndarray of shape (n_rows,), int64
-        The statistics of a training row come from the rows of the other folds.
-    n_folds : int, default=5
+    `columns`: (n_rows, n_targets), float64; the standardised target, or standardised indicators of
+        the most frequent classes: one for two classes, at most 8.
+    `names`: one per column.
+    `weight`: (n_rows,), float64; with mean 1.
+    `fold`: (n_rows,), int64; the statistics of a training row come from the rows of the other
+        folds.
     """
 
     columns: NDArray[np.float64]
@@ -110,20 +104,13 @@ class StatisticsTarget:
 class CategoryColumn:
     """The fitted form of one category column.
 
-    Parameters
-    ----------
-    levels : tuple of str
-        Those with a code, most frequent first.
-    n_inputs : int
-        How many of them, from the first, have an input of their own.
-    has_missing : bool
-        Whether missing values have an input of their own: they were among the training rows.
-        Otherwise a missing value counts as unknown.
-    statistics : ndarray of shape (2 + len(levels), n_statistics), float32, or None
-        Per code: smoothed means of the target, then the log of the count, all standardised; None
-        where every level has an input of its own.
-    markers : tuple of str or None
-        Where levels are text as it was written: what stands for a missing one.
+    `levels`: those with a code, most frequent first.
+    `n_inputs`: how many of them, from the first, have an input of their own.
+    `has_missing`: Whether missing values have an input of their own: they were among the training
+        rows. Otherwise a missing value counts as unknown.
+    `statistics`: (2 + len(levels), n_statistics), float32; per code: smoothed means of the target,
+        then the log of the count, all standardised; None where every level has an input of its own.
+    `markers`: where levels are text as it was written: what stands for a missing one.
     """
 
     levels: tuple[str, ...]
@@ -135,14 +122,8 @@ class CategoryColumn:
     def codes(self, levels: pl.Series) -> NDArray[np.int32]:
         """Code of each value, of all levels with a code.
 
-        Parameters
-        ----------
-        levels : Series of String
-            Canonical; null is missing.
-
-        Returns
-        -------
-        ndarray of shape (n,), int32
+        `levels`: canonical; null is missing.
+        Returns: (n,), int32.
         """
         missing = levels.is_null()
         if not self.levels:
@@ -156,19 +137,9 @@ class CategoryColumn:
     def codes_of_cells(self, column: pl.Series) -> NDArray[np.int32]:
         """`codes` of the cells of a column as they come.
 
-        Parameters
-        ----------
-        column : Series
-            Of any type that has levels.
-
-        Returns
-        -------
-        ndarray of shape (n,), int32
-
-        Raises
-        ------
-        TableError
-            If cells are nested.
+        `column`: of any type that has levels.
+        Returns: (n,), int32.
+        Raises `TableError` if cells are nested.
         """
         refuse_nested(column)
         column = column.alias("")
@@ -208,21 +179,10 @@ def fit_category(
     Attributes", 2001, with a fixed weight), and the log of the count. A training row's own
     statistics come from the other four of five folds, as those of a new row do.
 
-    Parameters
-    ----------
-    levels : Series of String
-        Training rows, canonical; null is missing.
-    about : callable
-        Gives the `StatisticsTarget`; called where statistics are needed.
-    max_levels, min_count : int
-
-    Returns
-    -------
-    column : CategoryColumn
-    codes : ndarray of shape (n_rows,), int32
-        Of the training rows.
-    statistics : ndarray of shape (n_rows, n_statistics), float32, or None
-        Cross-fitted, of the training rows.
+    `levels`: training rows, canonical; null is missing.
+    `about`: gives the `StatisticsTarget`; called where statistics are needed.
+    Returns codes: (n_rows,), int32; of the training rows.
+    Returns statistics: (n_rows, n_statistics), float32; cross-fitted, of the training rows.
     """
     levels = levels.alias("")
     counts = (
@@ -248,19 +208,10 @@ def cross_fitted(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Target statistics of codes: smoothed means, then the log of the count, standardised.
 
-    Parameters
-    ----------
-    codes : ndarray of shape (n_rows,), int32
-        Of the training rows, from 0 up to below `n_codes`.
-    n_codes : int
-    about : StatisticsTarget
-
-    Returns
-    -------
-    table : ndarray of shape (n_codes, n_targets + 1), float32
-        From all rows.
-    own : ndarray of shape (n_rows, n_targets + 1), float32
-        Of each training row, from the rows of the other folds.
+    `codes`: (n_rows,), int32; of the training rows, from 0 up to below `n_codes`.
+    Returns table: (n_codes, n_targets + 1), float32; from all rows.
+    Returns own: (n_rows, n_targets + 1), float32; of each training row, from the rows of the other
+        folds.
     """
     n_folds = about.n_folds
     cell = codes.astype(np.int64) * n_folds + about.fold
@@ -328,10 +279,7 @@ def categories_from_state(
 ) -> tuple[CategoryColumn, ...]:
     """Read the category columns back and check them.
 
-    Raises
-    ------
-    ArtifactError
-        If arrays do not fit together, or a level occurs twice in a column.
+    Raises `ArtifactError` if arrays do not fit together, or a level occurs twice in a column.
     """
     width = document.integer("n_statistics", low=0, high=_MOST_CLASSES + 1)
     document.done()

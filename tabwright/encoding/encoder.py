@@ -74,14 +74,11 @@ if hasattr(os, "register_at_fork"):
 class Compact:
     """Rows of a table, encoded and not yet widened.
 
-    Parameters
-    ----------
-    numeric : ndarray of shape (n, n_numeric), float32
-        Numbers and elapsed times, centred and scaled in float64 before the cast; booleans as -1
-        and 1; target statistics; pairwise linear features. NaN is missing.
-    codes : ndarray of shape (n, n_codes), int32
-        Category codes (0 missing, 1 unknown or rare, 2 and up the levels by frequency), then
-        places in calendar cycles (0 missing).
+    `numeric`: (n, n_numeric), float32. Numbers and elapsed times, centred and scaled in float64
+        before the cast; booleans as -1 and 1; target statistics; pairwise linear features. NaN is
+        missing.
+    `codes`: (n, n_codes), int32; category codes (0 missing, 1 unknown or rare, 2 and up the levels
+        by frequency), then places in calendar cycles (0 missing).
     """
 
     numeric: NDArray[np.float32]
@@ -203,38 +200,19 @@ class TableEncoder:
         Where a column has target statistics, those of a training row come from other rows
         (cross-fitting), so this differs from `fit` followed by `transform`.
 
-        Parameters
-        ----------
-        frame : polars.DataFrame
-            Training rows only.
-        profile : TableProfile
-            Roles of the columns.
-        target : ndarray of shape (n_rows,), or None
-            Class codes or numbers; tree bins and target statistics look at it.
-        task : {"classification", "regression"}
-        sample_weight : ndarray of shape (n_rows,), float64, optional
-            Counts in tree bins and target statistics. Scales, quantiles and level counts are
-            those of the rows.
-        random_state : int, default=0
-            Decides the rows that bins are fitted on, and the folds of the statistics.
-        named : bool, default=True
-            Whether the column names are the user's: False for arrays, whose columns then go by
+        `frame`: training rows only.
+        `profile`: roles of the columns.
+        `target`: (n_rows,); class codes or numbers; tree bins and target statistics look at it.
+        `sample_weight`: (n_rows,), float64. Counts in tree bins and target statistics. Scales,
+            quantiles and level counts are those of the rows.
+        `random_state`: decides the rows that bins are fitted on, and the folds of the statistics.
+        `named`: whether the column names are the user's: False for arrays, whose columns then go by
             position.
-        target_name : str, optional
-            A column that `transform` ignores without a warning.
-        folds : ndarray of shape (n_rows,), int64, optional
-            Of at least two folds, from 0: the target statistics of a row then come from the rows
-            of the other folds. By default from five random ones.
-
-        Returns
-        -------
-        Compact
-
-        Raises
-        ------
-        TableError
-            If no column is usable, a cell does not fit its column, or there would be more than
-            262,144 inputs.
+        `target_name`: a column that `transform` ignores without a warning.
+        `folds`: (n_rows,), int64. Of at least two folds, from 0: the target statistics of a row
+            then come from the rows of the other folds. By default from five random ones.
+        Raises `TableError` if no column is usable, a cell does not fit its column, or there would
+            be more than 262,144 inputs.
         """
         rows = RowsToFit(
             frame, profile, target, task, sample_weight, random_state, named, target_name, folds
@@ -318,22 +296,10 @@ class TableEncoder:
     def transform(self, frame: pl.DataFrame, *, warns: bool = False) -> Compact:
         """Encode a frame.
 
-        Parameters
-        ----------
-        frame : polars.DataFrame
-            Columns in any order; other columns than those of the training table are ignored with
-            one warning, those set aside there without. By position if `named` is False.
-        warns : bool, default=False
-            Whether to warn of a column of which no cell is a known level.
-
-        Returns
-        -------
-        Compact
-
-        Raises
-        ------
-        TableError
-            If columns are missing, or a cell does not fit its column.
+        `frame`: Columns in any order; other columns than those of the training table are ignored
+            with one warning, those set aside there without. By position if `named` is False.
+        `warns`: whether to warn of a column of which no cell is a known level.
+        Raises `TableError` if columns are missing, or a cell does not fit its column.
         """
         self._check_columns(frame)
         if len(frame) == 1:
@@ -360,79 +326,40 @@ class TableEncoder:
     def expand(self, compact: Compact) -> NDArray[np.float32]:
         """Network inputs of encoded rows.
 
-        Parameters
-        ----------
-        compact : Compact
-
-        Returns
-        -------
-        ndarray of shape (n, input_dim), float32
-            C-contiguous, always finite.
+        Returns: (n, input_dim), float32. C-contiguous, always finite.
         """
         return self._layout.expand(compact.numeric, compact.codes)
 
     def torch_expander(self, device: torch.device | str) -> Callable[[Tensor, Tensor], Tensor]:
         """`expand` in torch.
 
-        Parameters
-        ----------
-        device : torch.device or str
-            Where its tables lie, and the tensors it is given.
-
-        Returns
-        -------
-        callable
-            `(numeric, codes) -> inputs`: float32 of shape (n, n_numeric) and int32 of shape
-            (n, n_codes) to float32 of shape (n, input_dim), equal to `expand` bit for bit on a
-            CPU.
+        `device`: where its tables lie, and the tensors it is given.
+        Returns: `(numeric, codes) -> inputs`: float32 of shape (n, n_numeric) and int32 of shape
+            (n, n_codes) to float32 of shape (n, input_dim), equal to `expand` bit for bit on a CPU.
         """
         return self._layout.torch_expander(device)
 
     def encode_row(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
         """Network inputs of one row, by a scalar path; equal to `expand(transform(...))`.
 
-        Parameters
-        ----------
-        row : mapping of str to object
-            Cell by column name. Extra keys are ignored with one warning.
-
-        Returns
-        -------
-        ndarray of shape (1, input_dim), float32
-
-        Raises
-        ------
-        TableError
-            If columns are missing, or a cell does not fit its column.
+        `row`: Cell by column name. Extra keys are ignored with one warning.
+        Returns: (1, input_dim), float32.
+        Raises `TableError` if columns are missing, or a cell does not fit its column.
         """
         return self.expand(self.row(row))
 
     def row(self, row: Mapping[str, Any]) -> Compact:
         """The compact form of one row, by a scalar path; equal to `transform`.
 
-        Parameters
-        ----------
-        row : mapping of str to object
-            Cell by column name. Extra keys are ignored with one warning.
-
-        Returns
-        -------
-        Compact
-
-        Raises
-        ------
-        TableError
-            If columns are missing, or a cell does not fit its column.
+        `row`: Cell by column name. Extra keys are ignored with one warning.
+        Raises `TableError` if columns are missing, or a cell does not fit its column.
         """
         return _one_row(*self._row_encoder().encode(row))
 
     def cells_row(self, cells: Mapping[str, Any]) -> Compact:
         """`row` of the cells of a table of one row, which `pandas_row.row_cells` gave.
 
-        Raises
-        ------
-        TableError
-            If columns are missing, or a cell does not fit its column.
+        Raises `TableError` if columns are missing, or a cell does not fit its column.
         """
         if cells.keys() != self._names:
             self.plan_.check_names(cells)
@@ -551,10 +478,8 @@ class TableEncoder:
     def from_state(cls, document: Reader, tensors: TensorBag) -> TableEncoder:
         """Read an encoder back and check everything.
 
-        Raises
-        ------
-        ArtifactError
-            If something is missing, left over, out of range or does not fit together.
+        Raises `ArtifactError` if something is missing, left over, out of range or does not fit
+            together.
         """
         settings = document.child("settings")
         encoder = cls(

@@ -35,22 +35,11 @@ class ProofRows:
     foretold by heart. Where fewer than 1,500 are distinct, all rows are divided alike: in a table
     of few values equal rows are no copies.
 
-    Parameters
-    ----------
-    tree : TreeTarget
-    sample : ndarray of int64, or None
-        Rows that bins are fitted on; None: all of them.
-    keys : callable
-        Maps places of rows to numbers, equal for equal rows.
-
-    Attributes
-    ----------
-    index : ndarray of shape (n,), int64
-        Their places in the table.
-    fold : ndarray of shape (n,), int64
-        The fifth of each, from 0 to 4.
-    n_distinct : int
-        Distinct rows.
+    `sample`: rows that bins are fitted on; None: all of them.
+    `keys`: maps places of rows to numbers, equal for equal rows.
+    `index`: (n,), int64; their places in the table.
+    `fold`: (n,), int64; the fifth of each, from 0 to 4.
+    `n_distinct`: distinct rows.
     """
 
     def __init__(
@@ -88,18 +77,11 @@ def sums(
 ) -> tuple[Values, Values]:
     """Weighted sums per code, and the mass behind each, with that of the prior.
 
-    Parameters
-    ----------
-    codes : ndarray of shape (n,)
-        From 0 to `width - 1`.
-    width : int
-    values : ndarray of shape (n, n_values), float64
-    weight : ndarray of shape (n,), float64
-
-    Returns
-    -------
-    sums : ndarray of shape (n_values, width), float64
-    mass : ndarray of shape (width,), float64
+    `codes`: (n,); from 0 to `width - 1`.
+    `values`: (n, n_values), float64.
+    `weight`: (n,), float64.
+    Returns sums: (n_values, width), float64.
+    Returns mass: (width,), float64.
     """
     mass = np.bincount(codes, weights=weight, minlength=width).astype(np.float64)
     total = [np.bincount(codes, weights=weight * own, minlength=width) for own in values.T]
@@ -115,10 +97,8 @@ def means(codes: NDArray[np.intp], width: int, values: Values, weight: Values) -
 def in_standard_errors(gain: Values, weight: Values) -> Values:
     """Weighted means along the last axis in units of their standard errors; 0 where all is equal.
 
-    Parameters
-    ----------
-    gain : ndarray of shape (..., n), float64
-    weight : ndarray of shape (n,), float64
+    `gain`: (..., n), float64.
+    `weight`: (n,), float64.
     """
     mean = gain @ weight / weight.sum()
     spread = np.sqrt(((gain - mean[..., None]) ** 2) @ weight**2) / weight.sum()

@@ -31,12 +31,8 @@ _BLOCK_ROWS = 2_048
 class CycleBlock:
     """Code columns that are looked up in one table of sines and cosines.
 
-    Parameters
-    ----------
-    start, stop : int
-        The code columns.
-    table : ndarray of shape (n_codes, width), float32
-        Row 0, for a missing value, is zero.
+    `start`, `stop`: the code columns.
+    `table`: (n_codes, width), float32; row 0, for a missing value, is zero.
     """
 
     start: int
@@ -56,32 +52,19 @@ class Layout:
     The blocks, in this order: values of numeric columns; bins; missing indicators; cycles of
     dates; one input per category level.
 
-    Parameters
-    ----------
-    n_numeric : int
-        Numeric columns of the compact form.
-    n_encoded : int
-        How many of them, from the first, go through the numeric encoding; the others are passed
-        on as they are.
-    keep_value : bool
-        Whether the encoded columns are inputs themselves.
-    smooth : bool
-        Whether their values pass the smooth clip x / sqrt(1 + (x / 3)^2) first.
-    bin_source : ndarray of shape (n_bins,), int64
-        Numeric column of each bin.
-    bin_left, bin_inverse : ndarray of shape (n_bins,), float32
-        Left edge and inverse width of each bin.
-    missing : ndarray of shape (n_missing,), int64
-        Numeric columns with an indicator.
-    cycles : tuple of CycleBlock
-    n_categories : int
-        Code columns, from the first, that are one-hot.
-    level_start : ndarray of shape (n_categories,), int64
-        The input of code c is `level_start + c`.
-    level_floor : ndarray of shape (n_categories,), int32
-        Codes below it count as it: 1 where a missing value has no input of its own.
-    input_dim : int
-        All inputs.
+    `n_numeric`: numeric columns of the compact form.
+    `n_encoded`: how many of them, from the first, go through the numeric encoding; the others are
+        passed on as they are.
+    `keep_value`: whether the encoded columns are inputs themselves.
+    `smooth`: whether their values pass the smooth clip x / sqrt(1 + (x / 3)^2) first.
+    `bin_source`: (n_bins,), int64; numeric column of each bin.
+    `bin_left`, `bin_inverse`: (n_bins,), float32; left edge and inverse width of each bin.
+    `missing`: (n_missing,), int64; numeric columns with an indicator.
+    `n_categories`: code columns, from the first, that are one-hot.
+    `level_start`: (n_categories,), int64; the input of code c is `level_start + c`.
+    `level_floor`: (n_categories,), int32; codes below it count as it: 1 where a missing value has
+        no input of its own.
+    `input_dim`: all inputs.
     """
 
     n_numeric: int
@@ -114,16 +97,9 @@ class Layout:
     def expand(self, numeric: NDArray[np.float32], codes: NDArray[np.int32]) -> NDArray[np.float32]:
         """Inputs in NumPy.
 
-        Parameters
-        ----------
-        numeric : ndarray of shape (n, n_numeric), float32
-            NaN is missing.
-        codes : ndarray of shape (n, n_codes), int32
-
-        Returns
-        -------
-        ndarray of shape (n, input_dim), float32
-            C-contiguous, finite.
+        `numeric`: (n, n_numeric), float32. NaN is missing.
+        `codes`: (n, n_codes), int32.
+        Returns: (n, input_dim), float32. C-contiguous, finite.
         """
         n_rows = len(numeric)
         out = np.zeros((n_rows, self.input_dim), dtype=np.float32)
@@ -154,14 +130,10 @@ class Layout:
     ) -> None:
         """The inputs that come from numbers: values, bins and missing indicators.
 
-        Parameters
-        ----------
-        filled : ndarray of shape (n_numeric, n), float32
-            Zero where a value is missing.
-        missing : ndarray of shape (n_numeric, n), bool
-        out : ndarray of shape (stops[2], n), float32
-            Filled. Like the others it has a row for each input: operations are fastest where
-            these lie one behind the other in memory.
+        `filled`: (n_numeric, n), float32; zero where a value is missing.
+        `missing`: (n_numeric, n), bool.
+        `out`: (stops[2], n), float32. Filled. Like the others it has a row for each input:
+            operations are fastest where these lie one behind the other in memory.
         """
         values, bins, missing_stop, _ = self.stops
         encoded = self.n_encoded

@@ -67,13 +67,8 @@ def resolve_encoding(
 ) -> ResolvedEncoding:
     """What `"auto"` stands for; piecewise-linear encodings of very wide tables become "robust".
 
-    Parameters
-    ----------
-    encoding : NumericEncoding
-    n_columns : int
-        Numeric columns of the table.
-    has_target : bool, default=True
-        Without a target `"auto"` is "quantile_ple".
+    `n_columns`: numeric columns of the table.
+    `has_target`: without a target `"auto"` is "quantile_ple".
     """
     default = _DEFAULT if has_target else "quantile_ple"
     resolved: ResolvedEncoding = default if encoding == "auto" else encoding
@@ -91,13 +86,8 @@ def bins_per_column(n_bins: int, n_columns: int) -> int:
 class TreeTarget:
     """What target-aware bins are fitted to.
 
-    Parameters
-    ----------
-    target : ndarray of shape (n_rows,)
-        Class codes, or numbers.
-    task : {"classification", "regression"}
-    sample_weight : ndarray of shape (n_rows,), float64, or None
-    random_state : int
+    `target`: (n_rows,); class codes, or numbers.
+    `sample_weight`: (n_rows,), float64.
     """
 
     target: NDArray[Any]
@@ -110,17 +100,13 @@ class TreeTarget:
 class NumericFit:
     """The fitted encoding of one column.
 
-    Parameters
-    ----------
-    centre, scale : float
-        The scaled value is (value - centre) * scale.
-    lower, upper : float
-        Values are clipped to this range first: the training range, for numbers widened by its own
-        length on both sides. Infinities end up there too.
-    edges : ndarray of shape (n_bins + 1,), float32
-        Strictly increasing edges of the bins in scaled units; empty without bins.
-    knots, scores : ndarray of shape (n_knots,), float64
-        Scaled values and their normal scores ("quantile_normal"); empty otherwise.
+    `centre`, `scale`: the scaled value is (value - centre) * scale.
+    `lower`, `upper`: Values are clipped to this range first: the training range, for numbers
+        widened by its own length on both sides. Infinities end up there too.
+    `edges`: (n_bins + 1,), float32; strictly increasing edges of the bins in scaled units; empty
+        without bins.
+    `knots`, `scores`: (n_knots,), float64; scaled values and their normal scores
+        ("quantile_normal"); empty otherwise.
     """
 
     centre: float
@@ -158,20 +144,12 @@ def fit_numeric(
     own and the other rows share the other edges, so that a column that is mostly zero keeps
     bins for the rest.
 
-    Parameters
-    ----------
-    values : ndarray of shape (n_rows,), float64
-        Training rows; NaN is missing.
-    sample : ndarray of int64, or None
-        Rows that quantiles and bins are fitted on; None: all of them.
-    encoding : ResolvedEncoding
-    n_bins : int
-        At most so many.
-    tree : TreeTarget, optional
-        Needed by "tree_ple".
-    extrapolates : bool, default=True
-        Whether values past the training range go on to differ, up to its own length on either
-        side; otherwise they are taken for its ends.
+    `values`: (n_rows,), float64; training rows; NaN is missing.
+    `sample`: rows that quantiles and bins are fitted on; None: all of them.
+    `n_bins`: at most so many.
+    `tree`: needed by "tree_ple".
+    `extrapolates`: whether values past the training range go on to differ, up to its own length on
+        either side; otherwise they are taken for its ends.
     """
     nothing = np.empty(0)
     no_edges = np.empty(0, dtype=np.float32)
@@ -284,12 +262,8 @@ def _tree_rows(n_rows: int) -> slice:
 def tree_index(values: NDArray[np.float32], sample: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """The rows of a column that a tree on it sees: of a sample, those with a value.
 
-    Parameters
-    ----------
-    values : ndarray of shape (n_rows,), float32
-        NaN is missing.
-    sample : ndarray of int64, or None
-        None: all rows.
+    `values`: (n_rows,), float32. NaN is missing.
+    `sample`: None: all rows.
     """
     index = np.arange(len(values)) if sample is None else sample
     index = index[~np.isnan(values[index])]
@@ -311,22 +285,11 @@ def tree_thresholds(
 ) -> NDArray[np.float32]:
     """Thresholds of a decision tree on one column.
 
-    Parameters
-    ----------
-    plain : ndarray of shape (n,), float32
-        Finite.
-    index : ndarray of shape (n,), int64
-        The rows of `tree.target` that they belong to.
-    tree : TreeTarget
-    n_leaves : int
-        At most so many; at least 2.
-    min_rows : int
-        Rows in each leaf at the least.
-
-    Returns
-    -------
-    ndarray of shape (n_thresholds,), float32
-        Strictly increasing.
+    `plain`: (n,), float32; finite.
+    `index`: (n,), int64; the rows of `tree.target` that they belong to.
+    `n_leaves`: at most so many; at least 2.
+    `min_rows`: rows in each leaf at the least.
+    Returns: (n_thresholds,), float32; strictly increasing.
     """
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
@@ -365,18 +328,11 @@ def strict_edges(inner: NDArray[np.float32], low: float, high: float) -> NDArray
 class NumericColumns:
     """The fitted encoding of all numeric columns.
 
-    Parameters
-    ----------
-    encoding : ResolvedEncoding
-    keep_value : bool
-        Whether a column with bins keeps its value as an input of its own too.
-    centre, scale, lower, upper : ndarray of shape (n_columns,), float64
-        See `NumericFit`.
-    edges : ndarray, float32
-        Edges of all columns, one after the other.
-    edge_offsets : ndarray of shape (n_columns + 1,), int64
-    knots, scores : ndarray, float64
-    knot_offsets : ndarray of shape (n_columns + 1,), int64
+    `keep_value`: whether a column with bins keeps its value as an input of its own too.
+    `centre`, `scale`, `lower`, `upper`: (n_columns,), float64; see `NumericFit`.
+    `edges`: edges of all columns, one after the other.
+    `edge_offsets`: (n_columns + 1,), int64.
+    `knot_offsets`: (n_columns + 1,), int64.
     """
 
     encoding: ResolvedEncoding
@@ -433,15 +389,8 @@ class NumericColumns:
     def encode(self, column: int, values: Values) -> Values:
         """Values of one column in the units of the compact form.
 
-        Parameters
-        ----------
-        column : int
-        values : ndarray of shape (n,), float64
-            NaN is missing and stays NaN; infinities are clipped.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
+        `values`: (n,), float64. NaN is missing and stays NaN; infinities are clipped.
+        Returns: (n,), float64.
         """
         scaled = np.clip(values, self.lower[column], self.upper[column])
         scaled -= self.centre[column]
@@ -511,10 +460,8 @@ class NumericColumns:
     def from_state(cls, document: Reader, tensors: TensorBag, n_columns: int) -> NumericColumns:
         """Read the encoding back and check it.
 
-        Raises
-        ------
-        ArtifactError
-            If arrays do not fit together, edges or knots do not increase, or ranges are empty.
+        Raises `ArtifactError` if arrays do not fit together, edges or knots do not increase, or
+            ranges are empty.
         """
         encoding = document.choice("encoding", _ENCODINGS)
         keep_value = document.boolean("keep_value")

@@ -62,14 +62,8 @@ class ObliqueColumn:
     With s(x) = x / sqrt(1 + x^2 / 9) the value is s((w1 s(z1) + w2 s(z2) - centre) * scale), for
     the scaled values z1 and z2 of the columns: whatever these are, it is within 3.
 
-    Parameters
-    ----------
-    first, second : int
-        The columns, among those of the compact form.
-    weights : tuple of two floats
-    centre, scale : float
-    edges : ndarray of shape (n_bins + 1,), float32
-        Strictly increasing edges of the bins of the value.
+    `first`, `second`: the columns, among those of the compact form.
+    `edges`: (n_bins + 1,), float32; strictly increasing edges of the bins of the value.
     """
 
     first: int
@@ -106,11 +100,7 @@ def _combined(
 def fill_obliques(columns: Sequence[ObliqueColumn], numeric: NDArray[np.float32]) -> None:
     """Write the last columns of the numeric part of a compact form from those before.
 
-    Parameters
-    ----------
-    columns : sequence of ObliqueColumn
-    numeric : ndarray of shape (n, n_numeric), float32
-        The last `len(columns)` are written.
+    `numeric`: (n, n_numeric), float32; the last `len(columns)` are written.
     """
     at = numeric.shape[1] - len(columns)
     for place, column in enumerate(columns, start=at):
@@ -128,23 +118,11 @@ def fit_oblique(
 ) -> ObliqueColumn | None:
     """Scale a weighted sum and fit its bins, as those of a column of the table.
 
-    Parameters
-    ----------
-    places : tuple of two ints
-        The columns, among those of the compact form.
-    weights : tuple of two floats
-    scaled : tuple of two ndarrays of shape (n_rows,), float32
-        Their scaled values on the training rows; NaN is missing.
-    sample : ndarray of int64, or None
-        Rows that scale and bins are fitted on; None: all of them.
-    tree : TreeTarget
-    n_bins : int
-        At most so many.
-
-    Returns
-    -------
-    ObliqueColumn or None
-        None where the sum has but one value.
+    `places`: the columns, among those of the compact form.
+    `scaled`: (n_rows,), float32; their scaled values on the training rows; NaN is missing.
+    `sample`: rows that scale and bins are fitted on; None: all of them.
+    `n_bins`: at most so many.
+    Returns: None where the sum has but one value.
     """
     fit = fit_numeric(_combined(*scaled, weights), sample, "robust", n_bins=n_bins)
     scale = min(fit.scale, _LARGEST_SCALE)
@@ -183,18 +161,9 @@ def obliques_from_state(
 ) -> tuple[ObliqueColumn, ...]:
     """Read the columns back and check them.
 
-    Parameters
-    ----------
-    tensors : TensorBag
-    n_obliques : int
-    n_columns : int
-        Numeric columns of the table.
-
-    Raises
-    ------
-    ArtifactError
-        If arrays do not fit together, a column is combined with itself, edges do not increase, or
-        a number is out of range.
+    `n_columns`: numeric columns of the table.
+    Raises `ArtifactError` if arrays do not fit together, a column is combined with itself, edges do
+        not increase, or a number is out of range.
     """
     if not n_obliques:
         return ()

@@ -82,20 +82,9 @@ class ObliqueSearch:
     1986, the random units are those of Huang, Zhu and Siew, "Extreme learning machine", 2006, the
     sums those of Breiman, "Random Forests", 2001, section 5.
 
-    Parameters
-    ----------
-    tree : TreeTarget
-    proof : ProofRows
-    n_numeric, n_columns : int
-        Numeric columns, and columns in all.
+    `n_numeric`, `n_columns`: numeric columns, and columns in all.
+    `is_on`: whether there is a search.
 
-    Attributes
-    ----------
-    is_on : bool
-        Whether there is a search.
-
-    Notes
-    -----
     Numeric columns come first, in the order of the compact form.
     """
 
@@ -117,11 +106,7 @@ class ObliqueSearch:
     def add_number(self, values: Values, fit: NumericFit) -> None:
         """Look at the next column of numbers; those with bins may be part of a sum.
 
-        Parameters
-        ----------
-        values : ndarray of shape (n_rows,), float64
-            Training rows; NaN is missing.
-        fit : NumericFit
+        `values`: (n_rows,), float64; training rows; NaN is missing.
         """
         if not self.is_on:
             return
@@ -135,10 +120,7 @@ class ObliqueSearch:
     def add_codes(self, codes: NDArray[Any]) -> None:
         """Look at a column of codes from 0: what it says by itself is taken away.
 
-        Parameters
-        ----------
-        codes : ndarray of shape (n_rows,)
-            Whole numbers, of training rows.
+        `codes`: (n_rows,); whole numbers, of training rows.
         """
         if self.is_on:
             self._codes.append(codes[self._proof.index].astype(np.intp))

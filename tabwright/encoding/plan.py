@@ -51,37 +51,22 @@ class EncodingPlan:
 
     Within each kind columns stand in the order of the training table.
 
-    Parameters
-    ----------
-    named : bool
-        Whether columns go by name (else by position).
-    names : tuple of str
-        Columns of the training table, those set aside included.
-    kinds : tuple of Kind
-        How each of them is encoded.
-    target_name : str or None
-        A column that is ignored without a warning.
-    origins : tuple of int, Decimal or None
-        Per numeric column: what is subtracted exactly before the cast to float64.
-    date_origins : tuple of int
-        Per date column: microseconds since 1970 from which elapsed time counts.
-    date_cycles : ndarray of shape (n_dates, n_cycles), bool
-        Which cycles of `dates.CYCLES` vary in each date column.
-    had_missing : ndarray of shape (n_own,), bool
-        Whether the numeric, then the date, then the boolean columns had missing values in
-        training, and so have an indicator.
-    numbers : NumericColumns
-        Of the numeric columns, then of the elapsed times of the date columns.
-    categories : tuple of CategoryColumn
-    statistic_names : tuple of str
-        Target statistics of a level: of the target, then its count. Numeric columns have those
-        of the target.
-    leaves : tuple of LeafColumn
-        Target statistics of numeric columns, in the order of their columns.
-    obliques : tuple of ObliqueColumn
-        Weighted sums of numeric columns.
-    formats : mapping of int to CellFormat
-        How the text of columns is written, by place in `names`, where not in the usual way.
+    `named`: whether columns go by name (else by position).
+    `names`: columns of the training table, those set aside included.
+    `kinds`: how each of them is encoded.
+    `target_name`: a column that is ignored without a warning.
+    `origins`: per numeric column: what is subtracted exactly before the cast to float64.
+    `date_origins`: per date column: microseconds since 1970 from which elapsed time counts.
+    `date_cycles`: (n_dates, n_cycles), bool; which cycles of `dates.CYCLES` vary in each date
+        column.
+    `had_missing`: (n_own,), bool; whether the numeric, then the date, then the boolean columns had
+        missing values in training, and so have an indicator.
+    `numbers`: of the numeric columns, then of the elapsed times of the date columns.
+    `statistic_names`: Target statistics of a level: of the target, then its count. Numeric columns
+        have those of the target.
+    `leaves`: target statistics of numeric columns, in the order of their columns.
+    `obliques`: weighted sums of numeric columns.
+    `formats`: how the text of columns is written, by place in `names`, where not in the usual way.
     """
 
     named: bool
@@ -106,10 +91,7 @@ class EncodingPlan:
     def typed(self, position: int, series: pl.Series) -> pl.Series:
         """A column of numbers, dates or booleans as its format reads it.
 
-        Raises
-        ------
-        TableError
-            Naming column, row (from 1) and value, if a cell does not fit.
+        Raises `TableError`: naming column, row (from 1) and value, if a cell does not fit.
         """
         form, kind = self.formats.get(position), self.kinds[position]
         if form is None or kind == "category" or kind == "unused":
@@ -119,15 +101,8 @@ class EncodingPlan:
     def check_names(self, names: Iterable[str]) -> None:
         """Check the columns of a table to encode.
 
-        Raises
-        ------
-        TableError
-            If a column in use is missing.
-
-        Warns
-        -----
-        UserWarning
-            If there are columns that the training table lacked, the target aside.
+        Raises `TableError` if a column in use is missing.
+        Warns `UserWarning` if there are columns that the training table lacked, the target aside.
         """
         given = set(names)
         known = zip(self.names, self.kinds, strict=True)
@@ -178,10 +153,7 @@ class EncodingPlan:
     def layout(self) -> Layout:
         """Where the inputs come from.
 
-        Raises
-        ------
-        TableError
-            If there are no inputs, or more than 262,144.
+        Raises `TableError` if there are no inputs, or more than 262,144.
         """
         cycles = []
         for cycle in CYCLES:
@@ -330,10 +302,8 @@ class EncodingPlan:
     def from_state(cls, document: Reader, tensors: TensorBag) -> EncodingPlan:
         """Read a plan back and check everything.
 
-        Raises
-        ------
-        ArtifactError
-            If something is missing, left over, out of range or does not fit together.
+        Raises `ArtifactError` if something is missing, left over, out of range or does not fit
+            together.
         """
         names = tuple(_take_texts(tensors, "names", "name_offsets"))
         if len(set(names)) != len(names):

@@ -88,13 +88,8 @@ class RowsToFit:
 class PlanFit(NamedTuple):
     """What a fit found.
 
-    Parameters
-    ----------
-    plan : EncodingPlan
-    codes : ndarray of shape (n_rows, n_codes), int32
-        Of the training rows; those of categories are filled in.
-    statistics : list of ndarray of shape (n_rows, width), float32
-        Target statistics of the training rows, cross-fitted.
+    `codes`: (n_rows, n_codes), int32; of the training rows; those of categories are filled in.
+    `statistics`: (n_rows, width), float32; target statistics of the training rows, cross-fitted.
     """
 
     plan: EncodingPlan
@@ -105,13 +100,9 @@ class PlanFit(NamedTuple):
 def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
     """Fit all columns.
 
-    Raises
-    ------
-    TableError
-        If there are no rows, no column is usable, a cell does not fit its column, or there would
-        be more than 262,144 inputs.
-    ValueError
-        If tree bins are asked for and there is no target.
+    Raises `TableError` if there are no rows, no column is usable, a cell does not fit its column,
+        or there would be more than 262,144 inputs; `ValueError` if tree bins are asked for and
+        there is no target.
     """
     frame, target = rows.profile.typed(rows.frame), rows.target
     n_rows = len(frame)

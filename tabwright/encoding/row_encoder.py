@@ -103,15 +103,8 @@ class RowEncoder:
     def encode(self, row: Mapping[str, Any]) -> tuple[list[float], list[int]]:
         """The compact form of one row: n_numeric values that a float32 holds, and n_codes codes.
 
-        Parameters
-        ----------
-        row : mapping of str to object
-            Cell by column name.
-
-        Raises
-        ------
-        TableError
-            If columns are missing, or a cell does not fit its column.
+        `row`: cell by column name.
+        Raises `TableError` if columns are missing, or a cell does not fit its column.
         """
         try:
             compact = self.encode_cells(row)

@@ -51,15 +51,10 @@ Values = NDArray[np.float64]
 class LeafColumn:
     """Target statistics of a numeric column.
 
-    Parameters
-    ----------
-    source : int
-        The column, among those of the compact form.
-    cuts : ndarray of shape (n_cuts,), float32
-        Strictly increasing, in scaled units.
-    table : ndarray of shape (n_cuts + 2, n_targets), float32
-        Smoothed means of the target, standardised: row 0 for a missing value, row k for values
-        with k - 1 cuts at or below.
+    `source`: the column, among those of the compact form.
+    `cuts`: (n_cuts,), float32; strictly increasing, in scaled units.
+    `table`: (n_cuts + 2, n_targets), float32; smoothed means of the target, standardised: row 0 for
+        a missing value, row k for values with k - 1 cuts at or below.
     """
 
     source: int
@@ -94,22 +89,10 @@ class LeafFit:
     The statistics of a training row are cross-fitted, as those of category levels are (see
     `levels.fit_category`); the cuts are those of all rows.
 
-    Parameters
-    ----------
-    tree : TreeTarget
-    sample : ndarray of int64, or None
-        Rows that bins are fitted on; None: all of them.
-    n_bins : int
-        Bins that a column may have.
-    about : callable
-        Gives the `StatisticsTarget` of all rows; called where statistics are needed.
-    proof : ProofRows
-
-    Attributes
-    ----------
-    columns : list of LeafColumn
-    statistics : list of ndarray of shape (n_rows, n_targets), float32
-        Of the training rows, cross-fitted.
+    `sample`: rows that bins are fitted on; None: all of them.
+    `n_bins`: bins that a column may have.
+    `about`: gives the `StatisticsTarget` of all rows; called where statistics are needed.
+    `statistics`: (n_rows, n_targets), float32; of the training rows, cross-fitted.
     """
 
     def __init__(
@@ -139,13 +122,8 @@ class LeafFit:
     def add(self, source: int, values: Values, fit: NumericFit) -> None:
         """Look at the next column, and give it statistics where it needs them.
 
-        Parameters
-        ----------
-        source : int
-            Its place in the compact form.
-        values : ndarray of shape (n_rows,), float64
-            Training rows; NaN is missing.
-        fit : NumericFit
+        `source`: its place in the compact form.
+        `values`: (n_rows,), float64; training rows; NaN is missing.
         """
         if not self._folds or not len(fit.edges) or not self._is_needed(values, fit):
             return
@@ -267,19 +245,10 @@ def leaves_to_state(columns: Sequence[LeafColumn], width: int) -> dict[str, NDAr
 def leaves_from_state(tensors: TensorBag, n_columns: int, width: int) -> tuple[LeafColumn, ...]:
     """Read the columns back and check them.
 
-    Parameters
-    ----------
-    tensors : TensorBag
-    n_columns : int
-        Numeric columns of the table.
-    width : int
-        Statistics of a value.
-
-    Raises
-    ------
-    ArtifactError
-        If arrays do not fit together, sources or cuts do not increase, or a statistic is out of
-        range.
+    `n_columns`: numeric columns of the table.
+    `width`: statistics of a value.
+    Raises `ArtifactError` if arrays do not fit together, sources or cuts do not increase, or a
+        statistic is out of range.
     """
     source = tensors.take("source", "int64", (None,), low=0, high=n_columns - 1)
     cuts = tensors.take("cuts", "float32", (None,))

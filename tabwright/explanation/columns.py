@@ -31,13 +31,8 @@ _SMALLEST = 1e-12
 class MixedRows:
     """The outputs of a model on rows whose cells come from a pool of rows.
 
-    Parameters
-    ----------
-    predictor : Predictor
-    pool : polars.DataFrame
-        The columns of training.
-    scale : {"probability", "log_odds"}
-        Of a classifier's outputs: probabilities, or log-odds for two classes and centred
+    `pool`: the columns of training.
+    `scale`: Of a classifier's outputs: probabilities, or log-odds for two classes and centred
         log-probabilities for more. A regression gives values on either.
     """
 
@@ -61,14 +56,9 @@ class MixedRows:
     def __call__(self, places: NDArray[np.int64]) -> FloatArray:
         """The outputs of mixed rows.
 
-        Parameters
-        ----------
-        places : ndarray of shape (n, n_columns), int64
-            For each column of `names` the row of the pool that gives the cell.
-
-        Returns
-        -------
-        ndarray of shape (n, n_outputs), float64
+        `places`: (n, n_columns), int64; for each column of `names` the row of the pool that gives
+            the cell.
+        Returns: (n, n_outputs), float64.
         """
         blocks = [
             self._block(places[at : at + _BLOCK_ROWS]) for at in range(0, len(places), _BLOCK_ROWS)

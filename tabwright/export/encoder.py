@@ -51,16 +51,9 @@ _EXACT = 2.0**62
 class GraphInput:
     """One raw column as a graph takes it, a tensor of shape (rows, 1).
 
-    Parameters
-    ----------
-    name : str
-        In the graph: the column's name, or `column_K` for a column without one.
-    column : str
-        In the table.
-    kind : {"numeric", "datetime", "boolean", "category"}
-    dtype : {"float64", "int64", "string"}
-    position : int
-        Among the columns of the training table.
+    `name`: in the graph: the column's name, or `column_K` for a column without one.
+    `column`: in the table.
+    `position`: among the columns of the training table.
     """
 
     name: str
@@ -112,10 +105,7 @@ def _fits_int64(origin: Origin) -> bool:
 def graph_array(plan: EncodingPlan, column: GraphInput, series: pl.Series) -> NDArray[np.generic]:
     """A column of a table as its input takes it, of shape (n, 1).
 
-    Raises
-    ------
-    TableError
-        If a cell does not fit its column.
+    Raises `TableError` if a cell does not fit its column.
     """
     array: NDArray[np.generic]
     series = plan.typed(column.position, series)
@@ -257,10 +247,7 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
 def add_expanded(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> str:
     """Network inputs, as `TableEncoder.expand` gives them.
 
-    Returns
-    -------
-    str
-        float32 of shape (rows, input_dim), finite.
+    Returns: float32 of shape (rows, input_dim), finite.
     """
     blocks = _add_numeric_blocks(graph, plan, rows.own, rows.missing, rows.statistics, rows.sums)
     if rows.dates is not None and plan.cycle_columns:
@@ -273,10 +260,7 @@ def add_expanded(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> str:
 def add_tree_features(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> str:
     """What trees see, as `tree_mix.tree_features` gives it.
 
-    Returns
-    -------
-    str
-        float32 of shape (rows, n_features); NaN where a number is missing.
+    Returns: float32 of shape (rows, n_features); NaN where a number is missing.
     """
     blocks = []
     if rows.own:

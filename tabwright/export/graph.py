@@ -32,10 +32,7 @@ FloatArray = NDArray[np.float64]
 def require(name: str) -> types.ModuleType:
     """A module of the extra `onnx`.
 
-    Raises
-    ------
-    ImportError
-        With the line that installs it, if it is missing.
+    Raises `ImportError`: with the line that installs it, if it is missing.
     """
     import importlib
 
@@ -52,10 +49,7 @@ def require(name: str) -> types.ModuleType:
 class Graph:
     """A graph under construction; values are known by their names.
 
-    Parameters
-    ----------
-    reserved : iterable of str
-        Names that inputs and outputs will have; values in between get others.
+    `reserved`: names that inputs and outputs will have; values in between get others.
     """
 
     def __init__(self, reserved: Iterable[str]) -> None:
@@ -142,10 +136,7 @@ class Graph:
     def to_bytes(self, *, name: str, version: str, doc: str, metadata: Mapping[str, str]) -> bytes:
         """The finished model, checked in full mode; the same bytes for the same graph.
 
-        Raises
-        ------
-        ValueError
-            If it is larger than the 2 GiB that one ONNX file can hold.
+        Raises `ValueError` if it is larger than the 2 GiB that one ONNX file can hold.
         """
         graph = self._helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, list(self._constants.values())
@@ -190,18 +181,10 @@ def piecewise_linear(
 ) -> str:
     """Each column through its own piecewise-linear function, constant beyond its ends.
 
-    Parameters
-    ----------
-    graph : Graph
-    x : str
-        float64 of shape (rows, n_columns), finite.
-    knots, values : sequence of ndarray of shape (n_knots,), float64
-        Of each column: the places, rising, and the values there; none: 0.
-
-    Returns
-    -------
-    str
-        float64 of the same shape. The interval is found by binary search, all columns at once.
+    `x`: float64 of shape (rows, n_columns), finite.
+    `knots`, `values`: (n_knots,), float64; of each column: the places, rising, and the values
+        there; none: 0.
+    Returns: float64 of the same shape. The interval is found by binary search, all columns at once.
     """
     depth = max(len(part) for part in knots).bit_length()
     width = 2 ** max(depth, 1)

@@ -48,14 +48,8 @@ FloatArray = NDArray[np.float64]
 def add_networks(graph: Graph, network: FoldedNetwork, x: str, largest_input: float) -> str:
     """Outputs of every member, float64 of shape (n_members, rows, output_dim).
 
-    Parameters
-    ----------
-    graph : Graph
-    network : FoldedNetwork
-    x : str
-        float32 of shape (rows, input_dim).
-    largest_input : float
-        No input is larger in absolute value.
+    `x`: float32 of shape (rows, input_dim).
+    `largest_input`: no input is larger in absolute value.
     """
     first, hidden, head = network._layers
     k = network.n_members

@@ -166,12 +166,7 @@ def onnx_feed(model: FittedModel, frame: pl.DataFrame) -> dict[str, NDArray[np.g
 def build_onnx(model: FittedModel) -> bytes:
     """The model as the bytes of an ONNX file, checked in full mode but not compared.
 
-    Raises
-    ------
-    ImportError
-        If onnx is missing.
-    ValueError
-        If it would be 2 GiB or more.
+    Raises `ImportError` if onnx is missing; `ValueError` if it would be 2 GiB or more.
     """
     from tabwright._version import __version__
 

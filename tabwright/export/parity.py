@@ -106,11 +106,7 @@ class ParityReport:
 class ProbeRows:
     """The same rows for the graph and for the model.
 
-    Parameters
-    ----------
-    feed : dict of str to ndarray of shape (n, 1)
-        By name of the graph's input.
-    frame : polars.DataFrame
+    `feed`: (n, 1); by name of the graph's input.
     """
 
     feed: dict[str, NDArray[np.generic]]
@@ -127,13 +123,7 @@ def probe_rows(
 ) -> ProbeRows:
     """Rows that try the encoder where it is most easily got wrong.
 
-    Parameters
-    ----------
-    plan : EncodingPlan
-    inputs : sequence of GraphInput
-    n_rows : int
-        At the least; more where a column has more values to try.
-    random_state : int
+    `n_rows`: at the least; more where a column has more values to try.
     """
     draw = np.random.default_rng(random_state)
     order: dict[str, list[int]] = {
@@ -288,14 +278,8 @@ def check_parity(
 ) -> ParityReport:
     """Run a graph and its model on the same rows.
 
-    Parameters
-    ----------
-    data : bytes
-        The ONNX file.
-    outputs : sequence of str
-        Names of the outputs: label and probabilities, or value.
-    predictor : Predictor
-    probes : ProbeRows
+    `data`: the ONNX file.
+    `outputs`: names of the outputs: label and probabilities, or value.
     """
     runtime = require("onnxruntime")
     options = runtime.SessionOptions()

@@ -30,21 +30,12 @@ _SCALING = {
 class ColumnTreatment:
     """One column and its way into the network.
 
-    Parameters
-    ----------
-    name : str
-    kind : str
-        How it is encoded: "numeric", "boolean", "category", "datetime" or "unused".
-    role : str
-        What the column was taken for; the kind where the card does not say.
-    dtype : str
-        Type in the training table; empty where the card does not say.
-    n_missing, n_unique : int or None
-        In the training table, before its validation rows were set aside.
-    n_inputs : int
-        Network inputs made of it.
-    text : str
-        What was done, or why it was set aside.
+    `kind`: how it is encoded: "numeric", "boolean", "category", "datetime" or "unused".
+    `role`: what the column was taken for; the kind where the card does not say.
+    `dtype`: type in the training table; empty where the card does not say.
+    `n_missing`, `n_unique`: in the training table, before its validation rows were set aside.
+    `n_inputs`: network inputs made of it.
+    `text`: what was done, or why it was set aside.
     """
 
     name: str
@@ -67,11 +58,7 @@ def column_treatments(
 ) -> tuple[ColumnTreatment, ...]:
     """What the encoder makes of each column, in the order of the training table.
 
-    Parameters
-    ----------
-    plan : EncodingPlan
-    columns : sequence of mappings
-        The profile of the training table (`FittedModel.card["columns"]`).
+    `columns`: the profile of the training table (`FittedModel.card["columns"]`).
     """
     inputs = np.bincount([owner for _, owner in plan.inputs], minlength=len(plan.names))
     noted = {str(column.get("name")): column for column in columns}

@@ -13,14 +13,7 @@ __all__ = ["limits"]
 def limits(fitted: FittedModel) -> tuple[str, ...]:
     """Sentences for a model's card.
 
-    Parameters
-    ----------
-    fitted : FittedModel
-
-    Returns
-    -------
-    tuple of str
-        Only what the file records, or what holds for every model of ours.
+    Returns: only what the file records, or what holds for every model of ours.
     """
     plan = fitted.encoder.plan_
     found = [_rows(fitted), *_columns(plan)]

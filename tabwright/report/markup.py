@@ -42,15 +42,10 @@ def _visible(character: str) -> str:
 def element(tag: str, *children: Node, **attributes: object) -> Markup:
     """One HTML element.
 
-    Parameters
-    ----------
-    tag : str
-        Its name; never from a table.
-    *children : str, number, None or sequence of them
-        Text is escaped, `Markup` is taken as it is, None is left out.
-    **attributes : object
-        Names with `_` for `-`, and one at the end for Python's keywords (`class_`). Values are
-        escaped; None and False leave the attribute out, True gives it no value.
+    `tag`: its name; never from a table.
+    `*children`: text is escaped, `Markup` is taken as it is, None is left out.
+    `**attributes`: Names with `_` for `-`, and one at the end for Python's keywords (`class_`).
+        Values are escaped; None and False leave the attribute out, True gives it no value.
     """
     opened = [tag]
     for name, value in attributes.items():
@@ -84,14 +79,7 @@ def table(
 ) -> Markup:
     """A table whose first column names its rows.
 
-    Parameters
-    ----------
-    caption : str
-    head : sequence of str
-    rows : iterable of sequences
-    numeric : iterable of int
-        Columns of numbers, set flush right.
-    class_ : str, optional
+    `numeric`: columns of numbers, set flush right.
     """
     right = set(numeric)
     style = ["num" if i in right else None for i in range(len(head))]

@@ -110,13 +110,7 @@ class Section(NamedTuple):
 def page(title: str, lead: Node, sections: Sequence[Section], footer: Node) -> str:
     """A whole HTML document.
 
-    Parameters
-    ----------
-    title : str
-    lead : str, Markup or sequence
-        What stands under the title.
-    sections : sequence of Section
-    footer : str, Markup or sequence
+    `lead`: what stands under the title.
     """
     links = [
         element("li", element("a", section.title, href=f"#{section.key}")) for section in sections

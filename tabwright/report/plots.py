@@ -66,14 +66,10 @@ def plot_learning_curves(
 ) -> Figure:
     """Loss on training and validation rows by epoch.
 
-    Parameters
-    ----------
-    history : sequence of mappings
-        With "epoch" and, where known, "train_loss" and "validation_loss" (`FittedModel.history`).
-    best_epochs : sequence of int
-        The epoch that each member kept, marked on the lower edge.
-    unit : str
-        What the loss is, for the axis.
+    `history`: with "epoch" and, where known, "train_loss" and "validation_loss"
+        (`FittedModel.history`).
+    `best_epochs`: the epoch that each member kept, marked on the lower edge.
+    `unit`: what the loss is, for the axis.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -131,22 +127,12 @@ def plot_predicted_true(
 ) -> Figure:
     """True against predicted values, and errors (predicted less true) against predictions.
 
-    Parameters
-    ----------
-    y, prediction : array-like of shape (n,), float64
-        True and predicted values.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows.
-    name : str
-        What is predicted, with its unit where it has one.
-    stacked : bool
-        One panel above the other, for narrow pages.
-
-    Returns
-    -------
-    Figure
-        Up to 600 rows as dots, more as shades of their weight. In the second panel the median of
-        the errors and the range of the middle 80 % of them, in ten bins of equal weight.
+    `y`, `prediction`: (n,), float64. True and predicted values.
+    `sample_weight`: (n,); weights of the rows.
+    `name`: what is predicted, with its unit where it has one.
+    `stacked`: one panel above the other, for narrow pages.
+    Returns: Up to 600 rows as dots, more as shades of their weight. In the second panel the median
+        of the errors and the range of the middle 80 % of them, in ten bins of equal weight.
     """
     true = np.asarray(y, dtype=np.float64)
     said = np.asarray(prediction, dtype=np.float64)
@@ -196,18 +182,11 @@ def plot_importance(
 ) -> Figure:
     """How much worse the score gets when a column is shuffled: bars, the largest first.
 
-    Parameters
-    ----------
-    names : sequence of length k
-        Columns.
-    mean : array-like of shape (k,)
-        Mean rise of the loss.
-    deviation : array-like of shape (k,), optional
-        Standard deviation over the shuffles, drawn as whiskers.
-    unit : str
-        What the loss is.
-    limit : int
-        At most so many columns are shown.
+    `names`: columns.
+    `mean`: (k,); mean rise of the loss.
+    `deviation`: (k,); standard deviation over the shuffles, drawn as whiskers.
+    `unit`: what the loss is.
+    `limit`: at most so many columns are shown.
     """
     values = np.asarray(mean, dtype=np.float64)
     order = np.argsort(-values, kind="stable")[:limit]

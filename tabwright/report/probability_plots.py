@@ -70,24 +70,13 @@ def plot_reliability(
 ) -> Figure:
     """Reliability diagram: how often what was predicted came true, with counts.
 
-    Parameters
-    ----------
-    event : array-like of shape (n,), bool
-        Whether the event happened.
-    probability : array-like of shape (n,)
-        Its predicted probability.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows; a weight of 2 equals a row twice.
-    name : str
-        What the event is, for the axes.
-    n_bins : int, optional
-        At most so many bins of equal mass; by default one for each 25 rows, at most 15: fewer than
-        for the calibration error, since each must be read by itself.
-
-    Returns
-    -------
-    Figure
-        Above, per bin the frequency of the event against the mean predicted probability, with
+    `event`: (n,), bool; whether the event happened.
+    `probability`: (n,); its predicted probability.
+    `sample_weight`: (n,); weights of the rows; a weight of 2 equals a row twice.
+    `name`: what the event is, for the axes.
+    `n_bins`: at most so many bins of equal mass; by default one for each 25 rows, at most 15: fewer
+        than for the calibration error, since each must be read by itself.
+    Returns: Above, per bin the frequency of the event against the mean predicted probability, with
         95 % Wilson intervals (Wilson, "Probable inference, the law of succession, and statistical
         inference", 1927) that take the mass of a bin for its number of rows. Below, how many rows
         have which probability.
@@ -158,25 +147,13 @@ def plot_precision_recall(
 ) -> Figure:
     """Precision against recall, and both against the threshold, with the chosen one.
 
-    Parameters
-    ----------
-    event : array-like of shape (n,), bool
-        Whether a row is positive; at least one must be.
-    probability : array-like of shape (n,)
-        Its predicted probability.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows.
-    threshold : float, optional
-        The one in use, marked in both panels.
-    name : str
-        What the positive class is called.
-    stacked : bool
-        One panel above the other, for narrow pages.
-
-    Raises
-    ------
-    ValueError
-        If no row is positive.
+    `event`: (n,), bool; whether a row is positive; at least one must be.
+    `probability`: (n,); its predicted probability.
+    `sample_weight`: (n,); weights of the rows.
+    `threshold`: the one in use, marked in both panels.
+    `name`: what the positive class is called.
+    `stacked`: one panel above the other, for narrow pages.
+    Raises `ValueError` if no row is positive.
     """
     hit = np.asarray(event, dtype=bool)
     weight = row_weights(sample_weight, len(hit))
@@ -247,14 +224,9 @@ def plot_accuracy_by_confidence(
 ) -> Figure:
     """What acting only on confident predictions gives: accuracy, and the share of rows left.
 
-    Parameters
-    ----------
-    correct : array-like of shape (n,), bool
-        Whether the most probable class is the true one; at least one must be.
-    confidence : array-like of shape (n,)
-        Probability of the most probable class.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows.
+    `correct`: (n,), bool; whether the most probable class is the true one; at least one must be.
+    `confidence`: (n,); probability of the most probable class.
+    `sample_weight`: (n,); weights of the rows.
     """
     right = np.asarray(correct, dtype=bool)
     p = np.asarray(confidence, dtype=np.float64)
@@ -299,20 +271,11 @@ def plot_confusion(
 ) -> Figure:
     """Confusion matrix: rows are true classes, columns predicted ones.
 
-    Parameters
-    ----------
-    codes, predicted : array-like of shape (n,), int
-        True and predicted classes, 0 to C - 1.
-    labels : sequence of length C
-        What they are called. Past 40 classes the axes count them.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows.
-
-    Returns
-    -------
-    Figure
-        Shades are shares of the true class (each row sums to 1); up to 20 classes each cell has
-        its number of rows, or its weight, too.
+    `codes`, `predicted`: (n,), int. True and predicted classes, 0 to C - 1.
+    `labels`: What they are called. Past 40 classes the axes count them.
+    `sample_weight`: (n,); weights of the rows.
+    Returns: shades are shares of the true class (each row sums to 1); up to 20 classes each cell
+        has its number of rows, or its weight, too.
     """
     counts = confusion_counts(codes, predicted, len(labels), sample_weight)
     n_classes = len(labels)

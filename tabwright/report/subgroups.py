@@ -24,17 +24,8 @@ _FEWEST_ROWS = 10
 def subgroup_section(model: FittedModel, found: Assessment, frame: pl.DataFrame) -> Section | None:
     """Rows, mean loss and rate of each group of rows, for the most important columns.
 
-    Parameters
-    ----------
-    model : FittedModel
-    found : Assessment
-    frame : polars.DataFrame
-        The rows that were assessed.
-
-    Returns
-    -------
-    Section or None
-        None where no column falls into two groups of at least ten rows.
+    `frame`: the rows that were assessed.
+    Returns: None where no column falls into two groups of at least ten rows.
     """
     names = [name for name in found.importance.names if name in frame.columns]
     weight = np.ones(len(found)) if found.weight is None else found.weight
@@ -113,15 +104,7 @@ def _mean(values: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[flo
 def subgroups(column: pl.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Cut rows by a column: quarters of numbers and dates, the frequent levels, missing cells.
 
-    Parameters
-    ----------
-    column : polars.Series
-
-    Yields
-    ------
-    title : str
-    mask : ndarray of shape (n_rows,), bool
-        The rows of the group; equal values are in one group.
+    Yields mask: (n_rows,), bool; the rows of the group; equal values are in one group.
     """
     column = column.alias("")  # any name may stand here; polars takes some for patterns
     missing = is_missing(column).to_numpy()

@@ -130,11 +130,7 @@ def styled(axes: Axes, *, x: str, y: str, title: str = "", grid: str = "both") -
 def plain(text: object, limit: int = 60) -> str:
     """Text that a figure can show on one line: no control characters, cut in the middle.
 
-    Parameters
-    ----------
-    text : object
-    limit : int
-        At most so many characters.
+    `limit`: at most so many characters.
     """
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))
     if len(line) <= limit:
@@ -241,19 +237,11 @@ def row_weights(sample_weight: ArrayLike | None, n_rows: int) -> FloatArray:
 def to_svg(figure: Figure, *, label: str, prefix: str) -> str:
     """A figure as one `<svg>` element to put into an HTML page.
 
-    Parameters
-    ----------
-    figure : Figure
-        Drawn with the palette of this module.
-    label : str
-        What the picture shows, for those who do not see it (`aria-label`).
-    prefix : str
-        Put before every id, so that several figures fit one page; letters, digits and hyphens.
-
-    Returns
-    -------
-    str
-        Text stays text; the same figure gives the same characters.
+    `figure`: drawn with the palette of this module.
+    `label`: what the picture shows, for those who do not see it (`aria-label`).
+    `prefix`: put before every id, so that several figures fit one page; letters, digits and
+        hyphens.
+    Returns: text stays text; the same figure gives the same characters.
     """
     import matplotlib
 

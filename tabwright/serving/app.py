@@ -48,11 +48,7 @@ _T = TypeVar("_T")
 class Limits:
     """What a request may take.
 
-    Parameters
-    ----------
-    max_rows : int, default=10_000
-    max_body : int, default=16 MiB
-        Bytes.
+    `max_body`: bytes.
     """
 
     max_rows: int = 10_000
@@ -64,12 +60,7 @@ def make_app(
 ) -> Starlette:
     """The application that serves the models of a registry.
 
-    Parameters
-    ----------
-    registry : ModelRegistry
-    limits : Limits, optional
-    reload_seconds : float, default=1.0
-        How often the files are looked at for a replacement.
+    `reload_seconds`: how often the files are looked at for a replacement.
     """
     server = _Server(registry, limits or Limits())
 

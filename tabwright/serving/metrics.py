@@ -16,10 +16,6 @@ class ServerMetrics:
 
     Labels are routes and names of models that the server has, never what a client sent: their
     number is bounded.
-
-    Parameters
-    ----------
-    registry : ModelRegistry
     """
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"

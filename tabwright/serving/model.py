@@ -35,12 +35,8 @@ _SHOWN = 60
 class RequestError(Exception):
     """A request that cannot be answered as it is.
 
-    Parameters
-    ----------
-    message : str
-        The rule, what was received and the way out; it is sent to the client.
-    status : int, default=400
-        The HTTP status.
+    `message`: the rule, what was received and the way out; it is sent to the client.
+    `status`: the HTTP status.
     """
 
     def __init__(self, message: str, status: int = 400) -> None:
@@ -52,14 +48,8 @@ class RequestError(Exception):
 class Column:
     """A column that a model reads.
 
-    Parameters
-    ----------
-    name : str
-    kind : {"numeric", "datetime", "boolean", "category"}
-    dtype : {"float64", "int64", "uint64", "bool", "string"}
-        What holds every cell without loss.
-    levels : tuple of str
-        The most frequent levels of a category column; empty for other kinds.
+    `dtype`: what holds every cell without loss.
+    `levels`: the most frequent levels of a category column; empty for other kinds.
     """
 
     name: str
@@ -72,15 +62,10 @@ class Column:
 class Answer:
     """What a model says of some rows.
 
-    Parameters
-    ----------
-    labels : list of shape (n,), or None
-        By the model's decision rule; None in regression.
-    proba : ndarray of shape (n, n_classes), float64, or None
-    values : ndarray of shape (n,), float64, or None
-        None in classification.
-    half_width : float or None
-        Of the prediction intervals, where they were asked for; may be infinite.
+    `labels`: (n,); by the model's decision rule; None in regression.
+    `proba`: (n, n_classes), float64.
+    `values`: (n,), float64. None in classification.
+    `half_width`: of the prediction intervals, where they were asked for; may be infinite.
     """
 
     labels: list[Any] | None
@@ -92,12 +77,7 @@ class Answer:
 class ServedModel:
     """A fitted model under a name.
 
-    Parameters
-    ----------
-    name : str
-    fitted : FittedModel
-    version : str
-        Changes with the content of the file.
+    `version`: changes with the content of the file.
     """
 
     def __init__(self, name: str, fitted: FittedModel, version: str) -> None:
@@ -130,12 +110,8 @@ class ServedModel:
     def load(cls, name: str, path: Path) -> ServedModel:
         """Read a model file.
 
-        Raises
-        ------
-        ArtifactError
-            If the file is not a whole and valid model.
-        OSError
-            If it cannot be read.
+        Raises `ArtifactError` if the file is not a whole and valid model; `OSError` if it cannot be
+            read.
         """
         data = path.read_bytes()
         fitted = FittedModel.from_artifact(*unpack(data, f"the file of model {name!r}"))
@@ -144,11 +120,8 @@ class ServedModel:
     def predict_rows(self, rows: Sequence[Mapping[str, Any]], coverage: float | None) -> Answer:
         """Answer rows, each a mapping of column names to JSON values.
 
-        Raises
-        ------
-        RequestError
-            Naming the row and the column, if columns are missing or unknown, a cell does not fit
-            its column, or there are no intervals of this coverage.
+        Raises `RequestError`: naming the row and the column, if columns are missing or unknown, a
+            cell does not fit its column, or there are no intervals of this coverage.
         """
         for number, row in enumerate(rows, 1):
             self._check_names(row.keys(), f" in row {number}" if len(rows) > 1 else "")
@@ -172,10 +145,7 @@ class ServedModel:
     def predict_columns(self, columns: Mapping[str, pl.Series], coverage: float | None) -> Answer:
         """Answer a table given as columns of one length.
 
-        Raises
-        ------
-        RequestError
-            As in `predict_rows`.
+        Raises `RequestError`: as in `predict_rows`.
         """
         self._check_names(columns.keys(), "")
         half_width = self._half_width(coverage)

@@ -67,24 +67,9 @@ def infer(
 ) -> tuple[bytes, int | None]:
     """The answer to an inference request.
 
-    Parameters
-    ----------
-    model : ServedModel
-    body : bytes
-    header_length : int or None
-        Bytes of the JSON in front of the binary data; None: all of it is JSON.
-    max_rows : int
-
-    Returns
-    -------
-    body : bytes
-    header_length : int or None
-        As above, of the answer.
-
-    Raises
-    ------
-    RequestError
-        If the request breaks the protocol, or the model cannot answer it.
+    `header_length`: bytes of the JSON in front of the binary data; None: all of it is JSON.
+    Returns header_length: as above, of the answer.
+    Raises `RequestError` if the request breaks the protocol, or the model cannot answer it.
     """
     if header_length is not None and header_length > len(body):
         raise RequestError(

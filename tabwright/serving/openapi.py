@@ -29,11 +29,7 @@ _ERRORS = {
 def openapi_document(models: Sequence[ServedModel], version: str) -> dict[str, Any]:
     """OpenAPI 3.1: what this server answers, with the columns of its models.
 
-    Parameters
-    ----------
-    models : sequence of ServedModel
-    version : str
-        Of Tabwright.
+    `version`: of Tabwright.
     """
     paths: dict[str, Any] = {
         "/v2": _get("Name and version of the server, and its extensions"),

@@ -22,15 +22,8 @@ _Signature = tuple[int, int, int]
 def named_paths(models: Sequence[str]) -> dict[str, Path]:
     """Files by the names under which they are served.
 
-    Parameters
-    ----------
-    models : sequence of str
-        Each a path, whose file name without its ending is the name, or `NAME=PATH`.
-
-    Raises
-    ------
-    ValueError
-        If a name comes twice, or cannot stand in an address.
+    `models`: each a path, whose file name without its ending is the name, or `NAME=PATH`.
+    Raises `ValueError` if a name comes twice, or cannot stand in an address.
     """
     found: dict[str, Path] = {}
     for given in models:
@@ -55,16 +48,7 @@ def named_paths(models: Sequence[str]) -> dict[str, Path]:
 class ModelRegistry:
     """Models by name, each loaded from its file.
 
-    Parameters
-    ----------
-    paths : mapping of str to Path
-
-    Raises
-    ------
-    ArtifactError
-        If a file is not a model.
-    OSError
-        If a file cannot be read.
+    Raises `ArtifactError` if a file is not a model; `OSError` if a file cannot be read.
     """
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
@@ -81,10 +65,7 @@ class ModelRegistry:
     def get(self, name: str) -> ServedModel:
         """The model of a name.
 
-        Raises
-        ------
-        RequestError
-            With status 404, if there is none.
+        Raises `RequestError`: with status 404, if there is none.
         """
         model = self._models.get(name)
         if model is None:

@@ -17,10 +17,7 @@ _KEYS = frozenset(("rows", "coverage"))
 def answer_rows(model: ServedModel, body: bytes, max_rows: int) -> bytes:
     """The answer to `{"rows": [{column: cell, ...}, ...], "coverage": 0.9}` as JSON.
 
-    Raises
-    ------
-    RequestError
-        If the body is not such an object, or the model cannot answer it.
+    Raises `RequestError` if the body is not such an object, or the model cannot answer it.
     """
     request = read_body(body)
     unknown = request.keys() - _KEYS

@@ -27,30 +27,14 @@ def serve(
 ) -> None:
     """Serve models until SIGTERM or SIGINT; requests in progress are answered first.
 
-    Parameters
-    ----------
-    models : sequence of str
-        Each `PATH` or `NAME=PATH`.
-    host : str
-    port : int
-        0: any that is free.
-    max_rows : int
-        Rows of a request.
-    max_body : int
-        Bytes of a request.
-    ready : callable
-        Told the address and the names once the server is about to answer.
-
-    Raises
-    ------
-    ImportError
-        If the extra `serve` is not installed.
-    ValueError
-        If the names of the models are not valid.
-    ArtifactError
-        If a file is not a model.
-    OSError
-        If a file cannot be read, or the address cannot be bound.
+    `models`: each `PATH` or `NAME=PATH`.
+    `port`: 0: any that is free.
+    `max_rows`: rows of a request.
+    `max_body`: bytes of a request.
+    `ready`: told the address and the names once the server is about to answer.
+    Raises `ImportError` if the extra `serve` is not installed; `ValueError` if the names of the
+        models are not valid; `ArtifactError` if a file is not a model; `OSError` if a file cannot
+        be read, or the address cannot be bound.
     """
     try:
         import uvicorn
