@@ -24,11 +24,11 @@ CalibratorKind = Literal["identity", "temperature", "logistic", "vector", "struc
 
 # Temperatures lie between 1 / 5 and 5, and so do the other scales: no table can drive one further.
 LARGEST_SCALE = 5.0
-_SMALLEST_PROBABILITY = 1e-12
+SMALLEST_PROBABILITY = 1e-12
 # Classes of one row that Python's own floats are quicker for.
 _MOST_PYTHON = 32
 # Share of the uncalibrated probability in an isotonic one: keeps different rows different.
-_ISOTONIC_BLEND = 1e-3
+ISOTONIC_BLEND = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Calibrator:
             )
         if len(ends) == 1:
             calibrated[:, 0] = 1.0 - calibrated[:, 1]
-        calibrated = (1.0 - _ISOTONIC_BLEND) * calibrated + _ISOTONIC_BLEND * proba
+        calibrated = (1.0 - ISOTONIC_BLEND) * calibrated + ISOTONIC_BLEND * proba
         return cast("FloatArray", calibrated / calibrated.sum(axis=1, keepdims=True))
 
     def describe(self) -> str:
@@ -201,7 +201,7 @@ def _check_arrays(arrays: Mapping[str, FloatArray], document: Reader) -> None:
 
 def log_proba(proba: FloatArray) -> FloatArray:
     """Logs of probabilities, those below 1e-12 as if they were 1e-12."""
-    return cast("FloatArray", np.log(np.clip(proba, _SMALLEST_PROBABILITY, 1.0)))
+    return cast("FloatArray", np.log(np.clip(proba, SMALLEST_PROBABILITY, 1.0)))
 
 
 def log_odds(proba: FloatArray) -> FloatArray:
@@ -236,7 +236,7 @@ def scale_temperature(proba: FloatArray, inverse: float) -> FloatArray:
 
 def _scale_row(proba: list[float], inverse: float) -> list[float]:
     """The same for one row, in Python's own floats: NumPy takes longer to get going."""
-    logs = [inverse * math.log(min(max(p, _SMALLEST_PROBABILITY), 1.0)) for p in proba]
+    logs = [inverse * math.log(min(max(p, SMALLEST_PROBABILITY), 1.0)) for p in proba]
     top = max(logs)
     scaled = [math.exp(value - top) for value in logs]
     total = sum(scaled)

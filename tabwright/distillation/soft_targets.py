@@ -203,15 +203,12 @@ def prepare_soft_targets(
         # Before the long work: other columns are refused here.
         with_unlabelled_rows(frame.clear(), unlabelled, profile)
     taught = soft_labels(
-        frame,
+        rows,
         profile,
-        rows.target,
         task=settings.task,
         n_classes=0 if classes is None else len(classes),
         classes=classes,
         teacher=distillation.teacher,
-        sample_weight=rows.weight,
-        groups=rows.groups,
         random_state=settings.random_state,
         n_threads=distillation.n_threads,
     )

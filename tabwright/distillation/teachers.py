@@ -42,6 +42,7 @@ from tabwright.metrics import row_log_loss, score_classification, score_regressi
 from tabwright.settings import Task
 from tabwright.splits import fold_rows
 from tabwright.tables import TableProfile
+from tabwright.tables.labelled import LabelledRows
 
 __all__ = [
     "DEFAULT_TEACHER",
@@ -119,16 +120,13 @@ class TeacherLabels:
 
 
 def soft_labels(
-    frame: pl.DataFrame,
+    rows: LabelledRows,
     profile: TableProfile,
-    target: NDArray[Any],
     *,
     task: Task,
     n_classes: int = 0,
     classes: NDArray[Any] | None = None,
     teacher: TeacherSpec = DEFAULT_TEACHER,
-    sample_weight: FloatArray | None = None,
-    groups: ArrayLike | None = None,
     n_folds: int = 5,
     random_state: int = 0,
     n_threads: int = 1,
@@ -142,12 +140,10 @@ def soft_labels(
 
     Parameters
     ----------
-    frame : polars.DataFrame
-        Training rows.
+    rows : LabelledRows
+        Training rows, of weights above 0. Rows of one group stay in one fold.
     profile : TableProfile
         Of these rows; its used columns are the teacher's.
-    target : ndarray of shape (n,)
-        Codes 0..n_classes-1, int64, or values, float64.
     task : {"classification", "regression"}
     n_classes : int
         At least 2 in classification; not used in regression.
@@ -161,10 +157,6 @@ def soft_labels(
         fitted one is used as it is, also on the rows that it was fitted on, and gets the columns
         of the table: as a pandas frame (a polars one without pandas) of its `feature_names_in_`
         where it has them, else as an array. Of several teachers the mean is taken.
-    sample_weight : ndarray of shape (n,), float64, optional
-        Finite and above 0; their scale is of no account.
-    groups : array-like of shape (n,), optional
-        Rows of one group stay in one fold.
     n_folds : int, default=5
         At least 2; fewer where there are fewer rows or groups.
     random_state : int
@@ -184,30 +176,31 @@ def soft_labels(
     ImportError
         If a teacher's library is not installed.
     """
-    rows = _Rows.of(frame, profile, target, task, n_classes, sample_weight, random_state, n_threads)
+    frame, groups = rows.frame, rows.groups
+    labelled = _Rows.of(rows, profile, task, n_classes, random_state, n_threads)
     members = _members(teacher, task)
     came_fitted = [isinstance(member, _AsIs | FittedModel) for member in members]
     out_of_fold, crossed = not any(came_fitted), not all(came_fitted)
-    folds = _folds(rows, groups, n_folds) if crossed else np.zeros(len(frame), dtype=np.int64)
+    folds = _folds(labelled, groups, n_folds) if crossed else np.zeros(len(frame), dtype=np.int64)
     labels: list[FloatArray] = []
     fitted: list[FittedTeacher] = []
     descriptions: list[dict[str, Any]] = []
     for member in members:
         ready: FittedTeacher
         if isinstance(member, FittedModel):
-            ready = model_teacher = ModelTeacher(member, rows.n_classes, classes)
+            ready = model_teacher = ModelTeacher(member, labelled.n_classes, classes)
             own = ready.predict(frame)
             described = model_teacher.description()
         elif isinstance(member, _AsIs):
-            ready = FittedEstimator(member.estimator, rows.n_classes, classes)
+            ready = FittedEstimator(member.estimator, labelled.n_classes, classes)
             own = ready.predict(frame)
             described = describe_estimator(member.estimator, cross_fitted=False)
         else:
-            own, choice, refitted = _cross_fit(member, rows, folds)
-            ready, described = refitted, _learner_description(member, rows, choice)
+            own, choice, refitted = _cross_fit(member, labelled, folds)
+            ready, described = refitted, _learner_description(member, labelled, choice)
         labels.append(own)
         fitted.append(ready)
-        descriptions.append({**described, "scores": rows.scores(own)})
+        descriptions.append({**described, "scores": labelled.scores(own)})
     mean = _mean(labels)
     return TeacherLabels(
         labels=mean,
@@ -216,7 +209,7 @@ def soft_labels(
         description={
             "teachers": descriptions,
             "out_of_fold": out_of_fold,
-            "scores": rows.scores(mean),
+            "scores": labelled.scores(mean),
             "n_rows": len(frame),
             "n_folds": int(folds.max()) + 1 if crossed else 0,
             "random_state": random_state,
@@ -281,15 +274,14 @@ class _Rows:
     @classmethod
     def of(
         cls,
-        frame: pl.DataFrame,
+        rows: LabelledRows,
         profile: TableProfile,
-        target: NDArray[Any],
         task: Task,
         n_classes: int,
-        weight: FloatArray | None,
         random_state: int,
         n_threads: int,
     ) -> _Rows:
+        frame, target, weight = rows.frame, rows.target, rows.weight
         n_rows = len(frame)
         if len(target) != n_rows or target.ndim != 1:
             raise ValueError(
@@ -322,20 +314,28 @@ class _Rows:
             weight = weight / weight.mean()
         if n_threads < 1:
             raise ValueError(f"n_threads must be at least 1; got {n_threads}")
-        return cls(frame, profile, target, weight, n_classes, random_state, n_threads)
+        return cls(
+            frame=frame,
+            profile=profile,
+            target=target,
+            weight=weight,
+            n_classes=n_classes,
+            random_state=random_state,
+            n_threads=n_threads,
+        )
 
     def take(self, index: NDArray[np.int64]) -> _Rows:
         weight = None
         if self.weight is not None:
             weight = self.weight[index] / self.weight[index].mean()
         return _Rows(
-            self.frame[index],
-            self.profile,
-            self.target[index],
-            weight,
-            self.n_classes,
-            self.random_state,
-            self.n_threads,
+            frame=self.frame[index],
+            profile=self.profile,
+            target=self.target[index],
+            weight=weight,
+            n_classes=self.n_classes,
+            random_state=self.random_state,
+            n_threads=self.n_threads,
         )
 
     def losses(self, labels: FloatArray) -> FloatArray:

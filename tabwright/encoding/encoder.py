@@ -177,7 +177,14 @@ class TableEncoder:
     ) -> Self:
         """Fit on training rows; see `fit_transform`."""
         rows = RowsToFit(
-            frame, profile, target, task, sample_weight, random_state, named, target_name
+            frame=frame,
+            profile=profile,
+            target=target,
+            task=task,
+            sample_weight=sample_weight,
+            random_state=random_state,
+            named=named,
+            target_name=target_name,
         )
         self._fit(rows)
         return self
@@ -215,7 +222,15 @@ class TableEncoder:
             be more than 262,144 inputs.
         """
         rows = RowsToFit(
-            frame, profile, target, task, sample_weight, random_state, named, target_name, folds
+            frame=frame,
+            profile=profile,
+            target=target,
+            task=task,
+            sample_weight=sample_weight,
+            random_state=random_state,
+            named=named,
+            target_name=target_name,
+            folds=folds,
         )
         codes, statistics = self._fit(rows)
         numeric = np.empty((len(frame), self.plan_.layout.n_numeric), dtype=np.float32)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["CycleBlock", "Layout"]
 
 # Multiplied, not divided by 3: torch replaces some divisions by products with the reciprocal.
-_THIRD = float(np.float32(1.0) / np.float32(3.0))
+THIRD = float(np.float32(1.0) / np.float32(3.0))
 _BLOCK_ROWS = 2_048
 
 
@@ -140,7 +140,7 @@ class Layout:
         out[:values] = filled[self.first_value :]
         if self.smooth and self.keep_value and encoded:
             clipped = filled[:encoded]
-            root = clipped * np.float32(_THIRD)
+            root = clipped * np.float32(THIRD)
             root *= root
             root += np.float32(1.0)
             np.sqrt(root, out=root)
@@ -180,7 +180,7 @@ class Layout:
             out[:, :values] = filled[:, first:]
             if self.smooth and self.keep_value and encoded:
                 clipped = filled[:, :encoded]
-                root = clipped * _THIRD
+                root = clipped * THIRD
                 root.mul_(root).add_(1.0)
                 # torch's float32 square root is not correctly rounded; by way of float64 it is.
                 out[:, :encoded] = clipped / root.double().sqrt_().float()

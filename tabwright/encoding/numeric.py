@@ -155,7 +155,15 @@ def fit_numeric(
     no_edges = np.empty(0, dtype=np.float32)
     finite = values[np.isfinite(values)]
     if finite.size == 0:
-        return NumericFit(0.0, 0.0, 0.0, 0.0, no_edges, nothing, nothing)
+        return NumericFit(
+            centre=0.0,
+            scale=0.0,
+            lower=0.0,
+            upper=0.0,
+            edges=no_edges,
+            knots=nothing,
+            scores=nothing,
+        )
     finite = np.clip(finite, -_RAW_LIMIT, _RAW_LIMIT)
     low, high = float(finite.min()), float(finite.max())
     rows = values if sample is None else values[sample]
@@ -186,7 +194,15 @@ def fit_numeric(
         else:
             inner = _quantile_edges(scaled.astype(np.float32), n_bins)
         edges = strict_edges(inner, *scaled[[0, -1]].astype(np.float32).tolist())
-    return NumericFit(centre, scale, lower, upper, edges, knots, scores)
+    return NumericFit(
+        centre=centre,
+        scale=scale,
+        lower=lower,
+        upper=upper,
+        edges=edges,
+        knots=knots,
+        scores=scores,
+    )
 
 
 def _standard(finite: Values) -> tuple[float, float]:

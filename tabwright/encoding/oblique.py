@@ -188,7 +188,14 @@ def obliques_from_state(
         first, second = pairs[k].tolist()
         one, two = weights[k].tolist()
         columns.append(
-            ObliqueColumn(first, second, (one, two), float(centre[k]), float(scale[k]), own)
+            ObliqueColumn(
+                first=first,
+                second=second,
+                weights=(one, two),
+                centre=float(centre[k]),
+                scale=float(scale[k]),
+                edges=own,
+            )
         )
         at += n
     return tuple(columns)

@@ -225,6 +225,18 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 )
         return splits_of_rows(parameters["validation"], rows, classes, X)
 
+    @classmethod
+    def from_model(cls, model: FittedModel) -> Self:
+        """A fitted estimator around a model of its task."""
+        # A document also names settings of before, which are no parameters to set any more.
+        known = cls().get_params(deep=False).keys() & {field.name for field in fields(FitSettings)}
+        values = model.settings.to_document()
+        estimator = cls(**{name: value for name, value in values.items() if name in known})
+        if "prior" in estimator.get_params(deep=False) and model.prior is not None:
+            estimator.set_params(prior=model.prior)
+        estimator._remember(model)
+        return estimator
+
     def _remember(self, model: FittedModel) -> None:
         self.model_ = model
         self.settings_ = model.settings
@@ -342,7 +354,14 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         # What reads from disk is loaded here: most fits never need it.
         from tabwright.fitting.fit_files import fit_files
 
-        columns = ColumnUses(target, tuple(drop), group, weight, None, drop_null_target)
+        columns = ColumnUses(
+            target=target,
+            drop=tuple(drop),
+            group=group,
+            weight=weight,
+            time=None,
+            drop_null_target=drop_null_target,
+        )
         budget = bytes_of(memory) if isinstance(memory, str) else memory
         if reason_to_stream(source, budget) is None:
             table = read_described(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.regressor import TabularRegressor
 from tabwright.inference.fitted_model import FittedModel, load_fitted
-from tabwright.settings import FitSettings
 
 __all__ = ["estimator_of", "load_model"]
 
@@ -26,14 +24,6 @@ def load_model(path: str | os.PathLike[str]) -> TabularClassifier | TabularRegre
 
 def estimator_of(model: FittedModel) -> TabularClassifier | TabularRegressor:
     """A fitted estimator around a fitted model."""
-    kind = TabularClassifier if model.settings.task == "classification" else TabularRegressor
-    # A document also names settings of before, which are no parameters to set any more.
-    known = kind().get_params(deep=False).keys() & {field.name for field in fields(FitSettings)}
-    values = model.settings.to_document()
-    estimator: TabularClassifier | TabularRegressor = kind(
-        **{name: value for name, value in values.items() if name in known}
-    )
-    if isinstance(estimator, TabularClassifier) and model.prior is not None:
-        estimator.prior = model.prior
-    estimator._remember(model)
-    return estimator
+    if model.settings.task == "classification":
+        return TabularClassifier.from_model(model)
+    return TabularRegressor.from_model(model)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tabwright.encoding.calendar_cycles import CYCLES, Cycle
 from tabwright.encoding.categorical import FIRST_LEVEL, MISSING, UNKNOWN, CategoryColumn
-from tabwright.encoding.layout import _THIRD
+from tabwright.encoding.layout import THIRD
 from tabwright.encoding.oblique import ObliqueColumn
 from tabwright.encoding.plan import EncodingPlan
 from tabwright.encoding.value_statistics import LeafColumn
@@ -241,7 +241,14 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
             shown = graph.add("Less", full, graph.int64(FIRST_LEVEL + category.n_inputs))
             full = graph.add("Where", shown, full, graph.int64(UNKNOWN))
         codes.append(full)
-    return CompactNodes(own, missing, [*statistics, *by_value], sums, codes, dates)
+    return CompactNodes(
+        own=own,
+        missing=missing,
+        statistics=[*statistics, *by_value],
+        sums=sums,
+        codes=codes,
+        dates=dates,
+    )
 
 
 def add_expanded(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> str:
@@ -401,7 +408,7 @@ def _add_numeric_blocks(
 
 
 def _add_smooth(graph: Graph, value: str) -> str:
-    third = graph.add("Mul", value, graph.float32(_THIRD))
+    third = graph.add("Mul", value, graph.float32(THIRD))
     square = graph.add("Add", graph.add("Mul", third, third), graph.float32(1.0))
     return graph.add("Div", value, graph.add("Sqrt", square))
 

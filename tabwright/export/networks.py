@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabwright.calibration.calibrator import (
-    _ISOTONIC_BLEND,
-    _SMALLEST_PROBABILITY,
+    ISOTONIC_BLEND,
+    SMALLEST_PROBABILITY,
     Calibrator,
 )
 from tabwright.calibration.decisions import DecisionRule
@@ -51,7 +51,7 @@ def add_networks(graph: Graph, network: FoldedNetwork, x: str, largest_input: fl
     `x`: float32 of shape (rows, input_dim).
     `largest_input`: no input is larger in absolute value.
     """
-    first, hidden, head = network._layers
+    first, hidden, head = network.layers
     k = network.n_members
     wide = not _largest_output(network, largest_input) < _SAFE
     if wide:
@@ -87,7 +87,7 @@ def add_networks(graph: Graph, network: FoldedNetwork, x: str, largest_input: fl
 
 def _largest_output(network: FoldedNetwork, largest_input: float) -> float:
     """A bound on every value inside the networks."""
-    first, hidden, head = network._layers
+    first, hidden, head = network.layers
     largest = bound = largest_input
     carried = 0.0
     for i, layer in enumerate((first, *hidden, *(() if head is None else (head,)))):
@@ -247,7 +247,7 @@ def add_calibration(graph: Graph, proba: str, calibrator: Calibrator) -> str:
         return proba
     if kind == "isotonic":
         return _add_isotonic(graph, proba, calibrator)
-    clipped = graph.add("Max", proba, graph.float64(_SMALLEST_PROBABILITY))
+    clipped = graph.add("Max", proba, graph.float64(SMALLEST_PROBABILITY))
     logs = graph.add("Log", graph.add("Min", clipped, graph.float64(1.0)))
     if kind == "logistic":
         scale, shift = arrays["coefficients"]
@@ -285,8 +285,8 @@ def _add_isotonic(graph: Graph, proba: str, calibrator: Calibrator) -> str:
         mapped = graph.concat([graph.add("Sub", graph.float64(1.0), second), second])
     else:
         mapped = piecewise_linear(graph, proba, knots, values)
-    mapped = graph.add("Mul", mapped, graph.float64(1.0 - _ISOTONIC_BLEND))
-    blend = graph.add("Mul", proba, graph.float64(_ISOTONIC_BLEND))
+    mapped = graph.add("Mul", mapped, graph.float64(1.0 - ISOTONIC_BLEND))
+    blend = graph.add("Mul", proba, graph.float64(ISOTONIC_BLEND))
     mixed = graph.add("Add", mapped, blend)
     return graph.add("Div", mixed, graph.sum(mixed, 1, keep=True))
 

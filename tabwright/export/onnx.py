@@ -198,7 +198,7 @@ def build_onnx(model: FittedModel) -> bytes:
         if model.trees is not None:
             features = add_tree_features(graph, plan, encoded)
             proba = add_trees(graph, proba, model.trees, features, classifies=True)
-        shift = Predictor(model)._prior_shift
+        shift = Predictor(model).prior_shift
         if shift is not None:
             proba = add_prior(graph, proba, shift)
         if model.calibrator is not None:

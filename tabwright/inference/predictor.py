@@ -51,9 +51,9 @@ class Predictor:
         layout = model.encoder.layout
         self._network = FoldedNetwork(model.members, layout)
         self._network.limit_block(_BLOCK_INPUTS // (layout.stops[3] + 1))
-        self._prior_shift: FloatArray | None = None
+        self.prior_shift: FloatArray | None = None
         if model.settings.training_mode == "imbalance_aware" and model.class_prior is not None:
-            self._prior_shift = prior_log_ratio(
+            self.prior_shift = prior_log_ratio(
                 "training" if model.prior is None else model.prior,
                 class_prior=model.class_prior,
                 class_weights=model.class_weights,
@@ -147,8 +147,8 @@ class Predictor:
         ndarray of shape (n, n_classes), float64
             Under the prior asked for (`imbalance_aware`) and calibrated.
         """
-        if self._prior_shift is not None:
-            proba = change_prior(proba, self._prior_shift)
+        if self.prior_shift is not None:
+            proba = change_prior(proba, self.prior_shift)
         if self.model.calibrator is not None:
             proba = self.model.calibrator.apply(proba)
         return proba

@@ -303,7 +303,16 @@ def _profiled(
     if role == "category":
         is_text = series.dtype in (pl.String, pl.Categorical, pl.Enum)
         form = CellFormat(missing=missing, as_written=is_text and merges_levels(series))
-    return Column(series.name, role, dtype, n_missing, n_unique, used, note, form)
+    return Column(
+        name=series.name,
+        role=role,
+        dtype=dtype,
+        n_missing=n_missing,
+        n_unique=n_unique,
+        used=used,
+        note=note,
+        form=form,
+    )
 
 
 def _type_name(dtype: pl.DataType) -> str:

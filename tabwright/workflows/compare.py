@@ -401,16 +401,12 @@ def _references(say: Callable[[str], None]) -> tuple[TeacherKind, ...]:
 
 def _reference(kind: TeacherKind, request: CompareRequest) -> _Fit:
     def fit(train: TrainingTable, inner: Splits | None) -> _Fitted:
-        rows = train.rows
         return soft_labels(
-            rows.frame,
+            train.rows,
             train.profile,
-            rows.target,
             task=train.task,
             n_classes=0 if train.classes is None else len(train.classes),
             teacher=kind,
-            sample_weight=rows.weight,
-            groups=rows.groups,
             n_folds=_INNER_FOLDS,
             random_state=request.random_state,
             n_threads=torch.get_num_threads(),

@@ -462,12 +462,12 @@ def score_table(
             bounds = classification_intervals(true, output, mass, predicted=decided)
     judged = (model, true, output, mass, decided)
     return TableScores(
-        len(output),
-        n_absent,
-        seen.estimate(),
-        score_output(*judged),
-        score_output(*judged, by_class_weights=True),
-        bounds,
+        n_rows=len(output),
+        n_without_target=n_absent,
+        n_seen=seen.estimate(),
+        metrics=score_output(*judged),
+        class_weighted=score_output(*judged, by_class_weights=True),
+        intervals=bounds,
     )
 
 
@@ -532,7 +532,14 @@ class _Reading:
                     types[name] = pl.Float64()
                 elif csv is None or csv.missing is None:
                     verbatim.append(name)
-        return cls(table, features, columns, types, verbatim, layout)
+        return cls(
+            table=table,
+            features=features,
+            columns=columns,
+            dtypes=types,
+            verbatim=verbatim,
+            csv=layout,
+        )
 
     def batches(self, batch_rows: int, part: Part | None = None) -> Iterator[_Batch]:
         source: str | TableFile = self.table if part is None else part.file

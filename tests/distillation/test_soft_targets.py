@@ -200,9 +200,9 @@ def test_refit_teaches_anew_with_what_was_chosen(monkeypatch: pytest.MonkeyPatch
     seen: list[int] = []
     real = soft_labels
 
-    def counted(frame: pl.DataFrame, *arguments: Any, **named: Any) -> Any:
-        seen.append(len(frame))
-        return real(frame, *arguments, **named)
+    def counted(rows: LabelledRows, *arguments: Any, **named: Any) -> Any:
+        seen.append(len(rows))
+        return real(rows, *arguments, **named)
 
     monkeypatch.setattr(distillation, "soft_labels", counted)
     rows = labelled("classification")

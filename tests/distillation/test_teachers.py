@@ -27,6 +27,7 @@ from tabwright.distillation.trees import Problem, tree_learner
 from tabwright.errors import install_command
 from tabwright.metrics import log_loss
 from tabwright.tables import profile_table
+from tabwright.tables.labelled import LabelledRows
 
 LIBRARIES = {"lightgbm": "lightgbm", "xgboost": "xgboost", "catboost": "catboost"}
 
@@ -64,9 +65,8 @@ def mixed_codes(frame: pl.DataFrame) -> NDArray[np.int64]:
 def classify(frame: pl.DataFrame, codes: NDArray[np.int64], **options: Any) -> TeacherLabels:
     n_classes = options.pop("n_classes", int(codes.max()) + 1)
     return soft_labels(
-        frame,
+        _labelled(frame, codes, options),
         profile_table(frame, named=False),
-        codes,
         task="classification",
         n_classes=n_classes,
         **options,
@@ -75,7 +75,13 @@ def classify(frame: pl.DataFrame, codes: NDArray[np.int64], **options: Any) -> T
 
 def regress(frame: pl.DataFrame, values: NDArray[np.float64], **options: Any) -> TeacherLabels:
     profile = profile_table(frame, named=False)
-    return soft_labels(frame, profile, values, task="regression", **options)
+    return soft_labels(_labelled(frame, values, options), profile, task="regression", **options)
+
+
+def _labelled(frame: pl.DataFrame, target: Any, options: dict[str, Any]) -> LabelledRows:
+    return LabelledRows(
+        frame, target, options.pop("sample_weight", None), options.pop("groups", None)
+    )
 
 
 def noise_table(n: int = 400, seed: int = 3) -> tuple[pl.DataFrame, NDArray[np.int64]]:
@@ -363,9 +369,8 @@ def test_tables_that_say_nothing_give_the_prior(kind: TeacherKind) -> None:
     assert_distribution(taught.labels, (30, 2))
     same = frame.with_columns(a=pl.lit(1.0))
     constant = soft_labels(
-        same,
+        LabelledRows(same, codes),
         profile_table(same, roles={"a": "numeric"}),
-        codes,
         task="classification",
         n_classes=2,
         teacher=kind,
