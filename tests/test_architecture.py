@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages import CONTRACT, FOLDER, PACKAGE, module_name, modules, parts, parts_in
+from tests.packages import CONTRACT, FOLDER, PACKAGE, ROOT, module_name, modules, parts, parts_in
 
 ORDER = [part.name for part in parts()]
 
@@ -121,3 +121,234 @@ def test_table_is_read_in_its_order() -> None:
         parts_in(table.replace("`a.c`", "a.c"))
     with pytest.raises(ValueError, match="no table between"):
         parts_in("nothing")
+
+
+# Fields of a record that its maker may leave unnamed, and parameters that a function may have.
+MOST_UNNAMED = 5
+MOST_PARAMETERS = 10
+# Their parameters are what users set: an option of a command, a parameter of an estimator, an
+# argument of a function that `tabwright` exports.
+PUBLIC_SIGNATURES = ("cli.commands.", "estimators.", "report.write.write_report")
+# What is still over the limits. Names may only leave this list.
+OVER_LIMITS_2026_11_29 = frozenset(
+    {
+        "fitting.distill_table.distill_table",
+        "fitting.fit_files.fit_files",
+        "fitting.fit_files.fit_files: _StreamFit",
+        "fitting.fit_table._Recipe.fit: _Run",
+        "fitting.fit_table.fit_table",
+        "fitting.fit_table.fit_table: _Recipe",
+        "fitting.member_training.train_members",
+        "fitting.targets.Targets.of: Targets",
+        "training.engine.passes.MemberGroup._compiled_network: Layer",
+        "training.engine.stacked_members.StackedMembers.__init__: Stack",
+        "training.engine.tensor_layout.TensorLayout.of: TensorLayout",
+    }
+)
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def records(tree: ast.AST) -> set[str]:
+    """Names of the dataclasses and named tuples that a module defines."""
+    return {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and any(
+            "dataclass" in ast.unparse(part) or "NamedTuple" in ast.unparse(part)
+            for part in (*node.decorator_list, *node.bases)
+        )
+    }
+
+
+def over_limits(tree: ast.AST, known: set[str], place: str = "") -> Iterator[str]:
+    """Where a record is made of too many unnamed values, or a function has too many parameters."""
+    for node in ast.iter_child_nodes(tree):
+        inner = place
+        if isinstance(node, ast.ClassDef | _Function):
+            inner = f"{place}.{node.name}"
+        if isinstance(node, _Function):
+            arguments = node.args
+            names = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+            if len([own for own in names if own.arg not in ("self", "cls")]) > MOST_PARAMETERS:
+                yield inner.lstrip(".")
+        if isinstance(node, ast.Call) and len(node.args) > MOST_UNNAMED:
+            name = ast.unparse(node.func).split(".")[-1]
+            name = place.lstrip(".").split(".")[0] if name == "cls" else name
+            if name in known:
+                yield f"{place.lstrip('.')}: {name}"
+        yield from over_limits(node, known, inner)
+
+
+def test_no_record_of_unnamed_values_and_no_function_of_many_parameters() -> None:
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in modules()}
+    known = {name for tree in trees.values() for name in records(tree)}
+    found = {
+        f"{module_name(path).removeprefix(f'{PACKAGE}.')}.{place}"
+        for path, tree in trees.items()
+        for place in over_limits(tree, known)
+    }
+    found = {place for place in found if not place.startswith(PUBLIC_SIGNATURES)}
+    assert found == OVER_LIMITS_2026_11_29
+
+
+def test_reader_sees_what_is_over_the_limits() -> None:
+    tree = ast.parse(
+        "@dataclass\nclass A:\n    def f(self, a, b, c, d, e, f, g, h, i, j):\n"
+        "        return cls(1, 2, 3, 4, 5, 6)\n"
+        "def g(a, b, c, d, e, f, g, h, i, *, j, k):\n    return A(1, 2, 3, 4, 5)"
+    )
+    assert records(tree) == {"A"}
+    assert list(over_limits(tree, {"A"})) == ["A.f: A", "g"]
+
+
+# Names with an underscore that are no secret of a module of ours: those of named tuples, of PyTorch
+# and scikit-learn where they have no other, of Typer's copy of Click.
+FOREIGN_PRIVATE = frozenset(
+    {
+        "_replace",
+        "_backward_hooks",
+        "_backward_pre_hooks",
+        "_baseline_prediction",
+        "_click",
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_predictors",
+    }
+)
+
+
+def foreign_private_names(source: str) -> Iterator[str]:
+    """Private names that a module takes from another module."""
+    tree = ast.parse(source)
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | _Function)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(attr=name, ctx=ast.Store()) | ast.Name(id=name, ctx=ast.Store()):
+                own.add(name)
+            # Names of slots and of fields in another's call.
+            case ast.Constant(value=str(name)):
+                own.add(name)
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names) if module.startswith(PACKAGE):
+                yield from (own.name for own in names if _is_private(own.name))
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                continue
+            case ast.Attribute(value=ast.Call(func=ast.Name(id="super"))):
+                continue
+            case ast.Attribute(attr=name) if _is_private(name) and name not in own:
+                yield name
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name not in FOREIGN_PRIVATE
+
+
+@pytest.mark.parametrize("path", list(modules()), ids=module_name)
+def test_no_module_takes_private_names_of_another(path: Path) -> None:
+    found = set(foreign_private_names(path.read_text(encoding="utf-8")))
+    assert found - {"_kernels", "_version"} == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from tabwright.a import _x",
+        "import tabwright.a\ntabwright.a._x()",
+        "def f(other): return other._x",
+        "class A:\n    def f(self, other): return self._y + other._x",
+    ],
+)
+def test_reader_sees_private_names_of_others(source: str) -> None:
+    assert list(foreign_private_names(source)) == ["_x"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from tabwright.a import x",
+        "class A:\n    def f(self, other): self._x = other._x",
+        "class A(B):\n    def f(self): return self._x + super()._x()",
+        "def f(row): return row._replace(a=1)",
+    ],
+)
+def test_reader_leaves_own_private_names_alone(source: str) -> None:
+    assert list(foreign_private_names(source)) == []
+
+
+# Where modules are tested that have no test file of their name and that no test imports.
+TESTED_IN = {
+    "artifact/test_container.py": ["artifact.strict_json"],
+    "cli/test_app.py": [
+        "cli.brief_command",
+        "cli.commands.evaluate",
+        "cli.commands.inspect",
+        "cli.commands.modes",
+        "cli.commands.predict",
+        "cli.commands.train",
+        "cli.completion",
+        "cli.options",
+        "cli.settings_file",
+    ],
+    "cli/test_one_answer.py": [
+        "cli.commands.importance",
+        "cli.errors",
+        "cli.option_names",
+        "workflows.outputs",
+    ],
+    "distillation/test_teachers.py": ["distillation.estimator_teachers"],
+    "encoding/test_encoder.py": ["encoding.layout", "encoding.plan", "encoding.plan_fit"],
+    "encoding/test_oblique.py": ["encoding.held_out_test"],
+    "estimators/test_estimators.py": [
+        "estimators.base",
+        "estimators.distill",
+        "estimators.loading",
+        "fitting.class_weights",
+        "fitting.finishing",
+        "fitting.targets",
+    ],
+    "explanation/test_command.py": ["cli.commands.explain", "explanation.effects"],
+    "export/test_onnx.py": ["cli.commands.export", "export.networks"],
+    "report/test_write.py": [
+        "report.assessment",
+        "report.page",
+        "report.probability_plots",
+        "report.sections",
+    ],
+    "serving/test_server.py": [
+        "cli.commands.serve",
+        "serving.metrics",
+        "serving.model",
+        "serving.open_inference",
+        "serving.openapi",
+        "serving.rows",
+        "serving.run",
+    ],
+    "tables/test_cells.py": ["tables.cell_format"],
+    "training/engine/test_stacked_members.py": ["training.engine.tensor_layout"],
+    "training/test_checkpoints.py": ["fitting.identity"],
+    "workflows/test_compare.py": ["cli.commands.compare", "workflows.run_settings"],
+    "workflows/test_distill.py": ["cli.commands.distill"],
+    "workflows/test_meaning.py": ["inference.row_sketch"],
+}
+
+
+def test_every_module_has_its_tests() -> None:
+    tests = ROOT / "tests"
+    named = {name for path in tests.rglob("*.py") for name in _imported_by_test(path)}
+    listed = [name for names in TESTED_IN.values() for name in names]
+    without = []
+    for path in modules():
+        module = module_name(path).removeprefix(f"{PACKAGE}.")
+        own = tests.joinpath(path.relative_to(FOLDER)).with_name(f"test_{path.name}")
+        if path.name != "__init__.py" and not own.exists() and f"{PACKAGE}.{module}" not in named:
+            without.append(module)
+    assert sorted(without) == sorted(listed)
+    assert [name for name in TESTED_IN if not (tests / name).exists()] == []
+
+
+def _imported_by_test(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {name for node in ast.walk(tree) for name in _names(node, module_name(path))}
