@@ -72,39 +72,18 @@ def augment_rows(
     Nearness is Euclidean distance of ranks (numbers and dates), with different categories, or a
     missing and a present cell, as far apart as two numbers on average.
 
-    Parameters
-    ----------
-    frame : polars.DataFrame
-        Training rows.
-    profile : TableProfile
-        Of these rows. Columns set aside are copied from the starting row.
-    n_rows : int
-        How many to make.
-    rng : numpy.random.Generator
-        Every draw comes from it.
-    method : {"munge", "neighbourhood"}, default="munge"
-    swap_probability : float, default=0.5
-        In (0, 1].
-    n_neighbours : int, default=5
-        At least 1. Rows that are equal in every used column count once.
-    local_variance : float, default=2.0
-        Above 0; larger is nearer to the neighbours' values. Only for "munge".
-    max_rows : int, default=20_000
-        Of longer tables so many rows, drawn at random, are started from and swapped with.
-    n_threads : int, default=1
-        Threads of the neighbour search.
-
-    Returns
-    -------
-    polars.DataFrame of n_rows rows
-        Same columns and dtypes.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-    TableError
-        If the table has no rows or lacks a used column.
+    `frame`: training rows.
+    `profile`: Of these rows. Columns set aside are copied from the starting row.
+    `n_rows`: how many to make.
+    `rng`: every draw comes from it.
+    `swap_probability`: in (0, 1].
+    `n_neighbours`: At least 1. Rows that are equal in every used column count once.
+    `local_variance`: Above 0; larger is nearer to the neighbours' values. Only for "munge".
+    `max_rows`: of longer tables so many rows, drawn at random, are started from and swapped with.
+    `n_threads`: threads of the neighbour search.
+    Returns: same columns and dtypes.
+    Raises `ValueError` if an argument is out of range; `TableError` if the table has no rows or
+        lacks a used column.
     """
     if method not in AUGMENTATIONS:
         raise ValueError(f"method must be one of {', '.join(AUGMENTATIONS)}; got {method!r}")
@@ -156,24 +135,11 @@ def with_unlabelled_rows(
 ) -> pl.DataFrame:
     """Made-up rows and the user's own unlabelled ones as one table of the used columns.
 
-    Parameters
-    ----------
-    augmented : polars.DataFrame
-        From `augment_rows`.
-    unlabelled : polars.DataFrame or None
-        Has the used columns; others are ignored. Numbers, texts and dates may be of another
-        dtype: then both tables take one that can hold both.
-    profile : TableProfile
-
-    Returns
-    -------
-    polars.DataFrame
-        The used columns, in the order of the profile: made-up rows first.
-
-    Raises
-    ------
-    TableError
-        If `unlabelled` lacks a used column, or holds another kind of cells in one.
+    `augmented`: from `augment_rows`.
+    `unlabelled`: Has the used columns; others are ignored. Numbers, texts and dates may be of
+        another dtype: then both tables take one that can hold both.
+    Returns: the used columns, in the order of the profile: made-up rows first.
+    Raises `TableError` if `unlabelled` lacks a used column, or holds another kind of cells in one.
     """
     names = [column.name for column in profile.used]
     augmented = augmented[names]
@@ -226,16 +192,10 @@ def _agree(one: pl.DataType, other: pl.DataType) -> bool:
 class _Column:
     """One used column: where its cells are, and which row to take a value from.
 
-    Parameters
-    ----------
-    name : str
-    place : ndarray of shape (n,), int64
-        Of each cell among the distinct values, which are sorted where they are numbers; -1 is
-        missing.
-    values : ndarray of shape (n_distinct,), float64, or None
-        None where there is no order.
-    first : ndarray of shape (n_distinct,), int64
-        A row that has the value.
+    `place`: (n,), int64; of each cell among the distinct values, which are sorted where they are
+        numbers; -1 is missing.
+    `values`: (n_distinct,), float64. None where there is no order.
+    `first`: (n_distinct,), int64; a row that has the value.
     """
 
     name: str

@@ -172,18 +172,9 @@ def _places(own: Any, classes: NDArray[Any] | None, n_classes: int, name: str) -
 class ModelTeacher:
     """A fitted model of ours as a teacher.
 
-    Parameters
-    ----------
-    model : FittedModel
-    n_classes : int
-        0 in regression.
-    classes : ndarray of shape (n_classes,) or None
-        The labels that the codes stand for; None: the codes themselves.
-
-    Raises
-    ------
-    ValueError
-        If the model is for another task, or knows other classes.
+    `n_classes`: 0 in regression.
+    `classes`: (n_classes,); the labels that the codes stand for; None: the codes themselves.
+    Raises `ValueError` if the model is for another task, or knows other classes.
     """
 
     def __init__(self, model: FittedModel, n_classes: int, classes: NDArray[Any] | None) -> None:

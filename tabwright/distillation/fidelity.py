@@ -49,18 +49,11 @@ _MOST_CALLS = 2_000
 class ModelFigures:
     """One of the three models in numbers; None where there is no such number.
 
-    Parameters
-    ----------
-    loss : float
-        Log-loss in nats, or root mean squared error in the target's units.
-    n_parameters : int or None
-        Trained numbers, over all members. Trees have none that compare.
-    file_bytes : int or None
-        Size of the saved model; a teacher that is not of ours is never saved.
-    row_us : float or None
-        Median time of one row from encoded inputs to the prediction, in microseconds.
-    raw_row_us : float or None
-        The same from a raw row.
+    `loss`: log-loss in nats, or root mean squared error in the target's units.
+    `n_parameters`: Trained numbers, over all members. Trees have none that compare.
+    `file_bytes`: size of the saved model; a teacher that is not of ours is never saved.
+    `row_us`: median time of one row from encoded inputs to the prediction, in microseconds.
+    `raw_row_us`: the same from a raw row.
     """
 
     loss: float
@@ -74,15 +67,9 @@ class ModelFigures:
 class SweepPoint:
     """One size of a size-quality curve.
 
-    Parameters
-    ----------
-    hidden_dim, num_hidden_layers : int
-    validation_loss : float
-        Log-loss or RMSE, of the rows that chose the epoch.
-    figures : ModelFigures
-        On the rows of the report.
-    chosen : bool
-        Whether this is the student that was kept.
+    `validation_loss`: log-loss or RMSE, of the rows that chose the epoch.
+    `figures`: on the rows of the report.
+    `chosen`: whether this is the student that was kept.
     """
 
     hidden_dim: int
@@ -198,24 +185,12 @@ def fidelity_report(
 ) -> FidelityReport:
     """Compare the three on labelled rows.
 
-    Parameters
-    ----------
-    teacher : FittedTeacher
-    student, direct : FittedModel
-        Of the same task and classes.
-    frame : polars.DataFrame
-        At least one row.
-    target : ndarray of shape (n_rows,)
-        Class codes, int64, or values, float64.
-    sample_weight : ndarray of shape (n_rows,), float64, optional
-    rows : {"held-out", "validation"}
-        What the rows are.
-    teacher_came_fitted : bool
-        Whether the teacher was fitted elsewhere, perhaps on these rows.
-
-    Returns
-    -------
-    FidelityReport
+    `student`, `direct`: of the same task and classes.
+    `frame`: at least one row.
+    `target`: (n_rows,); class codes, int64, or values, float64.
+    `sample_weight`: (n_rows,), float64.
+    `rows`: what the rows are.
+    `teacher_came_fitted`: whether the teacher was fitted elsewhere, perhaps on these rows.
     """
     weight = np.ones(len(target)) if sample_weight is None else sample_weight
     weight = weight / weight.sum()
@@ -270,12 +245,7 @@ def fidelity_report(
 def model_figures(model: FittedModel, frame: pl.DataFrame, loss: float) -> ModelFigures:
     """Size and single-row latency of a model of ours, with a loss measured elsewhere.
 
-    Parameters
-    ----------
-    model : FittedModel
-    frame : polars.DataFrame
-        Its first row is the one that is timed.
-    loss : float
+    `frame`: its first row is the one that is timed.
     """
     predictor = Predictor(model)
     row = frame.row(0, named=True)

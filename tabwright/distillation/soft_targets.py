@@ -65,23 +65,15 @@ _MOST_MADE: Final = 20_000
 class DistillationOptions:
     """What a distillation is asked for, beside the student's settings.
 
-    Parameters
-    ----------
-    teacher : TeacherKind, estimator, FittedModel, or sequence of these
-        See `teachers.soft_labels`.
-    unlabelled : polars.DataFrame or None
-        Rows of the user's own without a target, for the teacher to label.
-    soft_targets : SoftTargets or None
-        Prepared on the same training rows, so that several students share it; None: it is
-        prepared in the fit.
-    n_threads : int
-        Threads of the teachers' libraries.
-    report : bool
-        Whether the fit ends with a report, where it trained the network without a teacher too:
-        where no `teacher_weight` is given.
-    judged : LabelledRows or None
-        Rows for that report, which have no other part in the fit; None: the
-        validation rows, and the report says so.
+    `teacher`: see `teachers.soft_labels`.
+    `unlabelled`: rows of the user's own without a target, for the teacher to label.
+    `soft_targets`: prepared on the same training rows, so that several students share it; None: it
+        is prepared in the fit.
+    `n_threads`: threads of the teachers' libraries.
+    `report`: whether the fit ends with a report, where it trained the network without a teacher
+        too: where no `teacher_weight` is given.
+    `judged`: rows for that report, which have no other part in the fit; None: the validation rows,
+        and the report says so.
     """
 
     teacher: TeacherSpec = DEFAULT_TEACHER
@@ -96,23 +88,15 @@ class DistillationOptions:
 class SoftTargets:
     """A teacher's labels.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n, n_classes) or (n,), float64
-        Of the training rows, out of fold unless the teacher came fitted.
-    teacher : FittedTeacher
-        For other rows.
-    description : dict
-        Plain data: kinds, libraries, versions, settings, scores of the teacher.
-    extra : polars.DataFrame or None
-        Rows without a target, made-up ones first.
-    extra_labels : ndarray of shape (n_extra, n_classes) or (n_extra,), float64, or None
-    extra_weight : ndarray of shape (n_extra,), float64, or None
-        Row weights; None: 1.
-    n_made : int
-        How many of the extra rows are made up.
-    method : {"munge", "neighbourhood"} or None
-        How they were made.
+    `labels`: (n, n_classes) or (n,), float64; of the training rows, out of fold unless the teacher
+        came fitted.
+    `teacher`: for other rows.
+    `description`: plain data: kinds, libraries, versions, settings, scores of the teacher.
+    `extra`: rows without a target, made-up ones first.
+    `extra_labels`: (n_extra, n_classes) or (n_extra,), float64.
+    `extra_weight`: (n_extra,), float64; row weights; None: 1.
+    `n_made`: how many of the extra rows are made up.
+    `method`: how they were made.
     """
 
     labels: FloatArray
@@ -134,12 +118,8 @@ class SoftTargets:
 class Candidates:
     """Candidates that are trained side by side on the same rows.
 
-    Parameters
-    ----------
-    weights, temperatures : tuple of float
-        The teacher's, one per candidate.
-    augmented : bool
-        Whether they learn from made-up rows too.
+    `weights`, `temperatures`: the teacher's, one per candidate.
+    `augmented`: whether they learn from made-up rows too.
     """
 
     weights: tuple[float, ...]
@@ -169,34 +149,16 @@ def prepare_soft_targets(
 ) -> SoftTargets:
     """Fit the teacher out of fold, make rows near the training rows, and label everything.
 
-    Parameters
-    ----------
-    rows : LabelledRows
-        Training rows only, of weights above 0. Rows of one group stay in one fold; a made-up row
-        has the weight of the row that it started from.
-    profile : TableProfile
-        Of these rows.
-    settings : FitSettings
-        Its `augmentation` says which rows to make, its `random_state` decides every draw.
-    distillation : DistillationOptions
-    classes : ndarray of shape (n_classes,) or None
-        The labels; None in regression.
-    class_weights : ndarray of shape (n_classes,), float64, optional
-        The teacher's probabilities are brought to the class prior that these weights imply, since
-        the teacher does not see them.
-
-    Returns
-    -------
-    SoftTargets
-
-    Raises
-    ------
-    ValueError
-        If a teacher does not fit the task or the weights.
-    TableError
-        If the unlabelled rows do not have the columns of the training rows.
-    ImportError
-        If a teacher's library is not installed.
+    `rows`: Training rows only, of weights above 0. Rows of one group stay in one fold; a made-up
+        row has the weight of the row that it started from.
+    `profile`: of these rows.
+    `settings`: its `augmentation` says which rows to make, its `random_state` decides every draw.
+    `classes`: (n_classes,); the labels; None in regression.
+    `class_weights`: (n_classes,), float64; the teacher's probabilities are brought to the class
+        prior that these weights imply, since the teacher does not see them.
+    Raises `ValueError` if a teacher does not fit the task or the weights; `TableError` if the
+        unlabelled rows do not have the columns of the training rows; `ImportError` if a teacher's
+        library is not installed.
     """
     unlabelled, frame = distillation.unlabelled, rows.frame
     if unlabelled is not None:
@@ -270,15 +232,7 @@ def _tilted(labels: FloatArray, class_weights: FloatArray | None) -> FloatArray:
 def candidate_groups(settings: FitSettings, soft_targets: SoftTargets) -> tuple[Candidates, ...]:
     """The ways to teach that are worth a try, given what the settings fix.
 
-    Parameters
-    ----------
-    settings : FitSettings
-    soft_targets : SoftTargets
-
-    Returns
-    -------
-    tuple of Candidates
-        The first candidate of the first group is kept where validation rows do not decide.
+    Returns: the first candidate of the first group is kept where validation rows do not decide.
     """
     heats = _TEMPERATURES
     if settings.teacher_temperature is not None:
@@ -311,22 +265,11 @@ def best_student(
 ) -> tuple[FittedModel, FittedModel | None]:
     """Train every candidate and keep the one of the lowest loss on validation rows.
 
-    Parameters
-    ----------
-    tried : sequence of Candidates
-        From `candidate_groups`.
-    train : callable
-        Gives a model for each candidate of a group.
-    soft_targets : SoftTargets
-    validation : tuple of (Compact, ndarray, ndarray or None), or None
-        Rows encoded, class codes or values, weights. None: the first candidate is kept.
-
-    Returns
-    -------
-    FittedModel
-        Its card says what was tried, and who taught.
-    FittedModel or None
-        The same network trained without a teacher, if that was among the candidates.
+    `tried`: from `candidate_groups`.
+    `train`: gives a model for each candidate of a group.
+    `validation`: Rows encoded, class codes or values, weights. None: the first candidate is kept.
+    Returns: its card says what was tried, and who taught.
+    Returns: the same network trained without a teacher, if that was among the candidates.
     """
     choices: list[tuple[float, FittedModel]] = []
     record: list[dict[str, Any]] = []

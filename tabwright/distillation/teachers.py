@@ -70,15 +70,9 @@ class FittedTeacher(Protocol):
     def predict(self, frame: pl.DataFrame) -> FloatArray:
         """Label rows.
 
-        Parameters
-        ----------
-        frame : polars.DataFrame
-            Has the columns of the training rows; others are ignored.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes) or (n,), float64
-            Probabilities above 0 whose rows sum to 1, in the order of all classes; or values.
+        `frame`: has the columns of the training rows; others are ignored.
+        Returns: (n, n_classes) or (n,), float64; probabilities above 0 whose rows sum to 1, in the
+            order of all classes; or values.
         """
 
 
@@ -86,17 +80,12 @@ class FittedTeacher(Protocol):
 class TeacherLabels:
     """What a teacher says of its training rows, and the teacher for other rows.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n, n_classes) or (n,), float64
-        Class probabilities above 0 whose rows sum to 1, in the order of all classes; or values.
-    out_of_fold : bool
-        Whether each label comes from a teacher that did not see its row. False where an
+    `labels`: (n, n_classes) or (n,), float64; class probabilities above 0 whose rows sum to 1, in
+        the order of all classes; or values.
+    `out_of_fold`: Whether each label comes from a teacher that did not see its row. False where an
         estimator came fitted: the rows may be those that it was fitted on.
-    teacher : FittedTeacher
-        Fitted on all rows: for validation rows and made-up ones.
-    description : dict
-        Plain data for the artifact: kinds, libraries, versions, settings, scores.
+    `teacher`: fitted on all rows: for validation rows and made-up ones.
+    `description`: plain data for the artifact: kinds, libraries, versions, settings, scores.
     """
 
     labels: FloatArray
@@ -138,43 +127,23 @@ def soft_labels(
     boosting rounds is one number for all folds and the final fit, that of the lowest out-of-fold
     loss: all that the labels of a row ever say about its own target.
 
-    Parameters
-    ----------
-    rows : LabelledRows
-        Training rows, of weights above 0. Rows of one group stay in one fold.
-    profile : TableProfile
-        Of these rows; its used columns are the teacher's.
-    task : {"classification", "regression"}
-    n_classes : int
-        At least 2 in classification; not used in regression.
-    classes : ndarray of shape (n_classes,), optional
-        The labels that the codes stand for, to find the columns of an estimator that came
-        fitted; without them its classes must be the codes.
-    teacher : TeacherKind, estimator, FittedModel, or sequence of these
-        A fitted model of ours, or an estimator of ours that holds one, is used as it is. An
-        estimator has the methods of scikit-learn's. An unfitted one is cloned and gets the
-        matrix that the tree kinds get: float64, NaN for missing, categories as ordinal codes. A
-        fitted one is used as it is, also on the rows that it was fitted on, and gets the columns
-        of the table: as a pandas frame (a polars one without pandas) of its `feature_names_in_`
-        where it has them, else as an array. Of several teachers the mean is taken.
-    n_folds : int, default=5
-        At least 2; fewer where there are fewer rows or groups.
-    random_state : int
-        Decides the folds and every draw of the teachers, those of unfitted estimators included
-        where they have none of their own.
-    n_threads : int, default=1
-        Threads of the libraries.
-
-    Returns
-    -------
-    TeacherLabels
-
-    Raises
-    ------
-    ValueError
-        If arrays do not fit together, or a teacher does not fit the task or the weights.
-    ImportError
-        If a teacher's library is not installed.
+    `rows`: Training rows, of weights above 0. Rows of one group stay in one fold.
+    `profile`: of these rows; its used columns are the teacher's.
+    `n_classes`: at least 2 in classification; not used in regression.
+    `classes`: (n_classes,); the labels that the codes stand for, to find the columns of an
+        estimator that came fitted; without them its classes must be the codes.
+    `teacher`: A fitted model of ours, or an estimator of ours that holds one, is used as it is. An
+        estimator has the methods of scikit-learn's. An unfitted one is cloned and gets the matrix
+        that the tree kinds get: float64, NaN for missing, categories as ordinal codes. A fitted one
+        is used as it is, also on the rows that it was fitted on, and gets the columns of the table:
+        as a pandas frame (a polars one without pandas) of its `feature_names_in_` where it has
+        them, else as an array. Of several teachers the mean is taken.
+    `n_folds`: at least 2; fewer where there are fewer rows or groups.
+    `random_state`: decides the folds and every draw of the teachers, those of unfitted estimators
+        included where they have none of their own.
+    `n_threads`: threads of the libraries.
+    Raises `ValueError` if arrays do not fit together, or a teacher does not fit the task or the
+        weights; `ImportError` if a teacher's library is not installed.
     """
     frame, groups = rows.frame, rows.groups
     labelled = _Rows.of(rows, profile, task, n_classes, random_state, n_threads)
@@ -221,10 +190,7 @@ def soft_labels(
 def model_of(teacher: object) -> FittedModel | None:
     """The model of ours that teaches, if one does.
 
-    Parameters
-    ----------
-    teacher : TeacherSpec or FittedTeacher
-        An estimator of ours that has been fitted stands for its model.
+    `teacher`: an estimator of ours that has been fitted stands for its model.
     """
     if isinstance(teacher, FittedModel):
         return teacher
@@ -235,16 +201,8 @@ def model_of(teacher: object) -> FittedModel | None:
 def encoded_call(teacher: FittedTeacher, frame: pl.DataFrame) -> Callable[[], object] | None:
     """A call that predicts rows from the form that a tree ensemble works on, to be timed.
 
-    Parameters
-    ----------
-    teacher : FittedTeacher
-    frame : polars.DataFrame
-        The rows; they are encoded once, before.
-
-    Returns
-    -------
-    callable or None
-        None where a teacher has no such form.
+    `frame`: the rows; they are encoded once, before.
+    Returns: None where a teacher has no such form.
     """
     if isinstance(teacher, _FittedLearner):
         return teacher.encoded_call(frame)

@@ -87,10 +87,7 @@ class _Column:
 class TreeColumns:
     """How the columns of one set of training rows become a matrix.
 
-    Parameters
-    ----------
-    columns : tuple
-        Fitted columns, in the order of the profile.
+    `columns`: fitted columns, in the order of the profile.
     """
 
     columns: tuple[_Column, ...]
@@ -104,22 +101,11 @@ class TreeColumns:
     def encode(self, frame: pl.DataFrame) -> FloatArray:
         """Rows of a table as a matrix.
 
-        Parameters
-        ----------
-        frame : polars.DataFrame
-            Has the columns of the training rows; others are ignored.
-
-        Returns
-        -------
-        ndarray of shape (n, n_columns), float64
-            NaN where a number or date is missing, where a category is one that has no code (not
-            among the training rows, or rare there), and where it is missing though no training
-            row's was. Other missing categories have code 0.
-
-        Raises
-        ------
-        TableError
-            If a column is missing, or a cell does not fit its column.
+        `frame`: has the columns of the training rows; others are ignored.
+        Returns: (n, n_columns), float64. NaN where a number or date is missing, where a category is
+            one that has no code (not among the training rows, or rare there), and where it is
+            missing though no training row's was. Other missing categories have code 0.
+        Raises `TableError` if a column is missing, or a cell does not fit its column.
         """
         lacking = [column.name for column in self.columns if column.name not in frame.columns]
         if lacking:
@@ -140,20 +126,11 @@ def fit_tree_columns(
 ) -> TreeColumns:
     """Learn from training rows how their columns become a matrix.
 
-    Parameters
-    ----------
-    frame : polars.DataFrame
-        Training rows.
-    profile : TableProfile
-        Whose used columns become columns of the matrix.
-    max_levels : int or None
-        At most so many levels of a category column get a code, the most frequent ones; a level
-        seen once has none and counts as unknown. None: every level has a code.
-
-    Returns
-    -------
-    TreeColumns
-        Codes follow the order of the levels' names, as numbers where all are numbers: a tree
+    `frame`: training rows.
+    `profile`: whose used columns become columns of the matrix.
+    `max_levels`: At most so many levels of a category column get a code, the most frequent ones; a
+        level seen once has none and counts as unknown. None: every level has a code.
+    Returns: codes follow the order of the levels' names, as numbers where all are numbers: a tree
         that takes codes as ordinal can then use the order in "grade 1", "grade 2".
     """
     columns = []

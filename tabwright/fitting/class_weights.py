@@ -24,18 +24,9 @@ def class_weights_of(
 ) -> np.ndarray | None:
     """Weight of each class, float64 of shape (n_classes,); None where there are none.
 
-    Parameters
-    ----------
-    rows : LabelledRows
-        Training rows, which "balanced" counts.
-    class_weight : "balanced", mapping of label to weight, or None
-    classes : ndarray of shape (n_classes,) or None
-        None in regression.
-
-    Raises
-    ------
-    ValueError
-        If a label is unknown, or a weight is not a finite number above 0.
+    `rows`: training rows, which "balanced" counts.
+    `classes`: (n_classes,). None in regression.
+    Raises `ValueError` if a label is unknown, or a weight is not a finite number above 0.
     """
     if class_weight is None or classes is None:
         return None

@@ -62,14 +62,9 @@ EncoderChoice = Literal["auto", "inherit", "fit"]
 class Split:
     """How the rows of a table are shared out.
 
-    Parameters
-    ----------
-    test : LabelledRows or None
-        Rows for the verdict alone; None: `test_fraction` of the rows.
-    validation : LabelledRows or None
-        Rows that choose epochs and weights; None: a share of the rows.
-    test_fraction : float
-        In [0, 1); 0: the verdict is given on the validation rows, and says so.
+    `test`: rows for the verdict alone; None: `test_fraction` of the rows.
+    `validation`: rows that choose epochs and weights; None: a share of the rows.
+    `test_fraction`: in [0, 1); 0: the verdict is given on the validation rows, and says so.
     """
 
     test: LabelledRows | None = None
@@ -114,12 +109,8 @@ class _Parts:
 def named_teacher(name: str | os.PathLike[str]) -> TeacherKind | FittedModel:
     """The teacher of a name: a tree kind, or a model file of ours. Nothing else is loaded.
 
-    Raises
-    ------
-    ValueError
-        If it is neither.
-    ArtifactError
-        If the file is not a whole and valid model of ours.
+    Raises `ValueError` if it is neither; `ArtifactError` if the file is not a whole and valid model
+        of ours.
     """
     for kind in TEACHER_KINDS:
         if name == kind:
@@ -151,43 +142,20 @@ def distill_table(
 ) -> tuple[FittedModel, FidelityReport]:
     """Teach a student, train the same network without a teacher, and compare the two.
 
-    Parameters
-    ----------
-    rows : LabelledRows
-        Groups stay on one side of every split; test rows are the latest, then validation rows.
-    settings : FitSettings
-        The student's, in the mode `tree_teacher_distillation`. A width, depth or
-        dropout that is None follows from the teacher, see `student_size`.
-    distillation : DistillationOptions
-    classes : ndarray of shape (n_classes,) or None
-        The labels that the codes stand for; None in regression.
-    split : Split, optional
-    named, roles, class_weight, target_name : as in `pipeline.fit_table`
-    budget : Budget, optional
-        Makes the student smaller where needed.
-    encoder : {"auto", "inherit", "fit"}, default="auto"
-        Whether a student of a network of ours takes over its encoder. "auto": where the encoder
-        has no statistics of the target, which would be those of the student's own rows, and the
-        budget allows.
-    sweep : sequence of int, optional
-        Widths to try besides, with the same depth; the student that is kept is the smallest one
-        whose validation loss is within one standard error of the best.
-    on_message : callable, optional
-        Called with what is about to be done, in words.
-    on_epoch : callable, optional
-
-    Returns
-    -------
-    FittedModel
-        Its card holds the report.
-    FidelityReport
-
-    Raises
-    ------
-    ValueError
-        If no student fits the budget, or settings, teacher and rows do not fit together.
-    TableError
-        If a table is not what it should be.
+    `rows`: groups stay on one side of every split; test rows are the latest, then validation rows.
+    `settings`: The student's, in the mode `tree_teacher_distillation`. A width, depth or dropout
+        that is None follows from the teacher, see `student_size`.
+    `classes`: (n_classes,); the labels that the codes stand for; None in regression.
+    `budget`: makes the student smaller where needed.
+    `encoder`: Whether a student of a network of ours takes over its encoder. "auto": where the
+        encoder has no statistics of the target, which would be those of the student's own rows, and
+        the budget allows.
+    `sweep`: widths to try besides, with the same depth; the student that is kept is the smallest
+        one whose validation loss is within one standard error of the best.
+    `on_message`: called with what is about to be done, in words.
+    Returns: its card holds the report.
+    Raises `ValueError` if no student fits the budget, or settings, teacher and rows do not fit
+        together; `TableError` if a table is not what it should be.
     """
     if settings.training_mode != "tree_teacher_distillation":
         raise ValueError(

@@ -27,15 +27,9 @@ _MINIMISED = ("_error", "_loss", "_deviance")
 class EvalMetric:
     """A score of predictions on rows with a target; greater is better.
 
-    Parameters
-    ----------
-    name : str
-    scorer : callable
-        As scikit-learn has them: `scorer(estimator, X, y, sample_weight=...)`.
-    takes_weight : bool
-    by_code : bool
-        Whether labels are told by their number: scikit-learn's own metrics take label 1 for the
-        positive one, which is then the last of two, whatever the labels.
+    `scorer`: as scikit-learn has them: `scorer(estimator, X, y, sample_weight=...)`.
+    `by_code`: whether labels are told by their number: scikit-learn's own metrics take label 1 for
+        the positive one, which is then the last of two, whatever the labels.
     """
 
     name: str
@@ -53,16 +47,11 @@ class EvalMetric:
     ) -> float:
         """Score predictions.
 
-        Parameters
-        ----------
-        y : ndarray of shape (n_rows,)
-            Labels, or values.
-        prediction : ndarray of shape (n_rows, n_classes) or (n_rows,), float64
-            Probabilities, or values in the target's own units.
-        sample_weight : ndarray of shape (n_rows,), float64, optional
-            Not used where the scorer takes none.
-        classes : ndarray of shape (n_classes,), optional
-            The labels that the columns stand for; None in regression.
+        `y`: (n_rows,); labels, or values.
+        `prediction`: (n_rows, n_classes) or (n_rows,), float64; probabilities, or values in the
+            target's own units.
+        `sample_weight`: (n_rows,), float64; not used where the scorer takes none.
+        `classes`: (n_classes,); the labels that the columns stand for; None in regression.
         """
         if classes is not None and self.by_code:
             y, classes = np.searchsorted(classes, y), np.arange(len(classes))
@@ -76,10 +65,7 @@ class EvalMetric:
     ) -> None:
         """Refuse a metric that cannot score these rows, by predictions near their target.
 
-        Raises
-        ------
-        ValueError
-            If it fails, or gives no finite number.
+        Raises `ValueError` if it fails, or gives no finite number.
         """
         if classes is None:
             prediction = 0.9 * y + 0.1 * y.mean()
@@ -115,21 +101,13 @@ def metric_name(metric: object) -> str | None:
 def eval_metric_of(metric: object, task: Task) -> EvalMetric | None:
     """Read what chooses the epoch.
 
-    Parameters
-    ----------
-    metric : str, callable or None
-        A name of `sklearn.metrics.get_scorer_names()`; a scorer, whose first argument is called
-        `estimator`; or a function `(y_true, prediction)` or
-        `(y_true, prediction, sample_weight=...)`. The prediction is the value in regression, the
-        probability of the second label of two, or the probabilities of shape (n_rows, n_classes).
-        As in scikit-learn, a function whose name ends with `_error`, `_loss` or `_deviance` is
-        minimised, any other maximised.
-    task : {"classification", "regression"}
-
-    Raises
-    ------
-    ValueError
-        If it is none of these, or no scorer has the name.
+    `metric`: A name of `sklearn.metrics.get_scorer_names()`; a scorer, whose first argument is
+        called `estimator`; or a function `(y_true, prediction)` or `(y_true, prediction,
+        sample_weight=...)`. The prediction is the value in regression, the probability of the
+        second label of two, or the probabilities of shape (n_rows, n_classes). As in scikit-learn,
+        a function whose name ends with `_error`, `_loss` or `_deviance` is minimised, any other
+        maximised.
+    Raises `ValueError` if it is none of these, or no scorer has the name.
     """
     if metric is None:
         return None

@@ -27,12 +27,9 @@ _MOST_DROPOUT: Final = 0.5
 class Budget:
     """What a student may cost; None: as much as the rule for its size gives.
 
-    Parameters
-    ----------
-    max_parameters : int or None
-        Trained numbers over all members.
-    max_latency_us : float or None
-        Of one row from encoded inputs to the prediction, in microseconds, measured here and now.
+    `max_parameters`: trained numbers over all members.
+    `max_latency_us`: of one row from encoded inputs to the prediction, in microseconds, measured
+        here and now.
     """
 
     max_parameters: int | None = None
@@ -105,21 +102,11 @@ class StudentSize:
 def student_size(teacher: FittedModel | None, settings: FitSettings, *, n_rows: int) -> StudentSize:
     """The size of a student: what the settings say, and the rule for what they leave open.
 
-    Parameters
-    ----------
-    teacher : FittedModel or None
-        A network: half its width but at least 16, a layer fewer but at least 1, and where the
-        settings have the default dropout a little more than the teacher's, up to 0.5; by the
-        contract's introspection helpers. None: a teacher of another kind, and the mode's own
-        size.
-    settings : FitSettings
-        Not resolved.
-    n_rows : int
-        Training rows.
-
-    Returns
-    -------
-    StudentSize
+    `teacher`: A network: half its width but at least 16, a layer fewer but at least 1, and where
+        the settings have the default dropout a little more than the teacher's, up to 0.5; by the
+        contract's introspection helpers. None: a teacher of another kind, and the mode's own size.
+    `settings`: not resolved.
+    `n_rows`: training rows.
     """
     hidden_dim, depth, dropout = (
         settings.hidden_dim,

@@ -49,20 +49,10 @@ class Layers(NamedTuple):
 def fold(members: Sequence[State], residual: bool) -> Layers:
     """The layers of all members.
 
-    Parameters
-    ----------
-    members : sequence of mapping of str to ndarray
-        The `state_dict` of each, all of one architecture.
-    residual : bool
-        Whether they are of a `TabResNet`.
+    `members`: the `state_dict` of each, all of one architecture.
+    `residual`: whether they are of a `TabResNet`.
+    Raises `KeyError` if a tensor is missing.
 
-    Raises
-    ------
-    KeyError
-        If a tensor is missing.
-
-    Notes
-    -----
     In eval mode a batch norm behind a linear layer is itself linear, so that
     ``gamma (W x + b - mean) / sqrt(var + eps) + beta`` is one linear layer (Jacob et al.,
     "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only

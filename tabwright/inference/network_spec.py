@@ -25,13 +25,7 @@ _LARGEST_DIM = 2**24
 class NetworkSpec:
     """What `build_model` needs to build a member again.
 
-    Parameters
-    ----------
-    training_mode : {"mlp_dense", "linear_glm_baseline", "tabresnet"}
-        As `model_training_mode` tells it: the architecture, not the mode of the fit.
-    input_dim, output_dim : int
-    hidden_dim, num_hidden_layers : int
-    dropout : float
+    `training_mode`: as `model_training_mode` tells it: the architecture, not the mode of the fit.
     """
 
     training_mode: TrainingMode

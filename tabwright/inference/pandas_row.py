@@ -30,21 +30,10 @@ _MASKED: Final = frozenset((*(f"{name}Dtype" for name in _INTEGERS), "BooleanDty
 def row_cells(X: object) -> dict[str, Any] | None:
     """The cells of a pandas frame of one row, by column name.
 
-    Parameters
-    ----------
-    X : table
-        Anything that `as_frame` takes.
-
-    Returns
-    -------
-    dict of str to object, or None
-        Python objects that mean what the columns of `as_frame(X)` mean, or series of length one
-        where none does. None if X is another table, or its columns have no names of their own.
-
-    Raises
-    ------
-    TableError
-        If a cell is of a kind that tables do not have.
+    `X`: anything that `as_frame` takes.
+    Returns: Python objects that mean what the columns of `as_frame(X)` mean, or series of length
+        one where none does. None if X is another table, or its columns have no names of their own.
+    Raises `TableError` if a cell is of a kind that tables do not have.
     """
     if type(X).__module__.partition(".")[0] != "pandas" or getattr(X, "shape", ())[:1] != (1,):
         return None

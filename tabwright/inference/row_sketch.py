@@ -29,11 +29,7 @@ _NAN = np.uint32(0x7FC00000)
 def row_hashes(compact: Compact, n_own: int) -> NDArray[np.uint32]:
     """A hash of every encoded row, uint32 of shape (n,).
 
-    Parameters
-    ----------
-    compact : Compact
-    n_own : int
-        Numeric inputs, from the first, that come from the row alone: target statistics, behind
+    `n_own`: numeric inputs, from the first, that come from the row alone: target statistics, behind
         them, are out of fold while training.
     """
     with np.errstate(over="ignore"):
@@ -58,10 +54,7 @@ def sketch_of_rows(compact: Compact, n_own: int) -> str:
 class SeenRows:
     """Counts rows that a model was trained on, batch by batch.
 
-    Parameters
-    ----------
-    model : FittedModel
-        Of one without a sketch, such as a file of before, nothing is known.
+    `model`: of one without a sketch, such as a file of before, nothing is known.
     """
 
     def __init__(self, model: FittedModel) -> None:

@@ -36,11 +36,7 @@ Place = Literal["train", "validation", "test"]
 class Chunk:
     """Neighbouring rows of one file.
 
-    Parameters
-    ----------
-    file, number : int
-        Which file of the table, and which chunk of the file, from 0.
-    frame : polars.DataFrame
+    `file`, `number`: which file of the table, and which chunk of the file, from 0.
     """
 
     file: int
@@ -58,12 +54,7 @@ class Chunk:
 class FilesTable:
     """Files that make up one table, in order, and the types of its columns.
 
-    Parameters
-    ----------
-    paths : tuple of Path or StoredObject
-    dtypes : dict of str to polars dtype
-    csv : CsvFormat or None
-        How CSV files are written, where they cannot tell by themselves.
+    `csv`: how CSV files are written, where they cannot tell by themselves.
     """
 
     paths: tuple[TableFile, ...]
@@ -78,10 +69,7 @@ class FilesTable:
 
         The columns `as_text` of CSV files stay text.
 
-        Raises
-        ------
-        TableError
-            As `read_table`; and for Excel files, which are read only whole.
+        Raises `TableError`: as `read_table`; and for Excel files, which are read only whole.
         """
         paths = table_paths(source)
         if table_format(paths[0]) == "excel":
@@ -109,12 +97,8 @@ class FilesTable:
     ) -> Iterator[Chunk]:
         """The chunks of all files, in order.
 
-        Parameters
-        ----------
-        columns : sequence of str
-        wanted : callable, optional
-            Takes a file's and a chunk's number; others than those wanted are passed over, unread
-            where the format has an index (Parquet, Arrow).
+        `wanted`: takes a file's and a chunk's number; others than those wanted are passed over,
+            unread where the format has an index (Parquet, Arrow).
         """
         dtypes = {name: self.dtypes[name] for name in columns}
         for file, path in enumerate(self.paths):
@@ -137,14 +121,9 @@ def _place(path: TableFile) -> str:
 class RowPlaces:
     """Which rows train, which validate, which test: by a hash, so once and for all.
 
-    Parameters
-    ----------
-    table : FilesTable
-    seed : int
-    validation_fraction, test_fraction : float
-        Expected shares: the test rows' of all rows, the validation rows' of the others.
-    group : str or None
-        Column whose equal cells stay together; the hash is the group's then.
+    `validation_fraction`, `test_fraction`: expected shares: the test rows' of all rows, the
+        validation rows' of the others.
+    `group`: column whose equal cells stay together; the hash is the group's then.
     """
 
     table: FilesTable

@@ -32,10 +32,7 @@ _BINARY: Final = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 def bytes_of(text: str) -> int:
     """An amount of memory in words: 2GB, 500MB, 1.5GiB, or bytes.
 
-    Raises
-    ------
-    ValueError
-        If it is none.
+    Raises `ValueError` if it is none.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if match is None or (match[3] and not match[2]):
@@ -50,16 +47,8 @@ def bytes_of(text: str) -> int:
 def reason_to_stream(source: Source, budget: int | None) -> str | None:
     """Why a table should be trained on from disk, as a sentence; None where it fits in memory.
 
-    Parameters
-    ----------
-    source : path, pattern, folder, or sequence of paths
-    budget : int or None
-        Bytes; None: half of what the machine has free.
-
-    Raises
-    ------
-    TableError
-        As `read_table`.
+    `budget`: bytes; None: half of what the machine has free.
+    Raises `TableError`: as `read_table`.
     """
     limit, whose = budget, "the budget"
     if limit is None:
@@ -88,10 +77,7 @@ def _shown(n_bytes: int) -> str:
 def memory_needed(source: Source) -> int:
     """About how many bytes it takes to train on a table in memory, by its size and first rows.
 
-    Raises
-    ------
-    TableError
-        As `read_table`.
+    Raises `TableError`: as `read_table`.
     """
     paths = table_paths(source)
     if table_format(paths[0]) in ("parquet", "arrow"):

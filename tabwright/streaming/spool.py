@@ -82,12 +82,7 @@ def records_of(
 class SpoolWriter:
     """Writes the records of one worker: a file, and an index of its chunks.
 
-    Parameters
-    ----------
-    folder : Path
-    name : str
-        Of the part of the rows.
-    worker : int
+    `name`: of the part of the rows.
     """
 
     def __init__(self, folder: Path, name: str, worker: int) -> None:
@@ -111,12 +106,8 @@ class SpoolWriter:
 class Blocks:
     """All rows of a part, as blocks in the order of the table.
 
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        Of the records.
-    n_rows : ndarray of shape (n_blocks,), int64
-        Rows of each block: 256, but in the last of a chunk.
+    `dtype`: of the records.
+    `n_rows`: (n_blocks,), int64; rows of each block: 256, but in the last of a chunk.
     """
 
     dtype: np.dtype[Any]

@@ -1,7 +1,7 @@
 """Tables: reading, checking, column roles, targets. The public names of the package.
 
-`cells` says what a cell means, `frames` takes tables in memory, `table_files` reads files
-(`csv_text` their CSV) and `table_writer` writes them, `roles` says what each column is for,
+`cells` says what a cell means, `frames` takes tables in memory, `reading` reads files
+(`csv_reader` their CSV) and `writing` writes them, `roles` says what each column is for,
 `targets` handles the column to predict. Other packages import from here.
 """
 

@@ -36,15 +36,11 @@ _WITH_COMMA: Final = (
 class CellFormat:
     """How the text of one column is written.
 
-    Parameters
-    ----------
-    decimal : {".", ","}, default="."
-        What separates the fraction of a number.
-    missing : tuple of str, optional
-        All the text that stands for a missing cell beside the empty one; None: the usual markers.
-    as_written : bool, default=False
-        Whether levels are the text as it stands, so that ``1.1`` and ``1.10`` are two; else a
-        value has one name, whatever type brought it.
+    `decimal`: what separates the fraction of a number.
+    `missing`: all the text that stands for a missing cell beside the empty one; None: the usual
+        markers.
+    `as_written`: whether levels are the text as it stands, so that ``1.1`` and ``1.10`` are two;
+        else a value has one name, whatever type brought it.
     """
 
     decimal: Literal[".", ","] = "."
@@ -65,10 +61,7 @@ USUAL: Final = CellFormat()
 def decimal_points(text: pl.Series) -> pl.Series:
     """Numbers with a decimal comma as Python writes them; any other cell as it was.
 
-    Parameters
-    ----------
-    text : polars.Series of String
-        Without spaces around the cells.
+    `text`: without spaces around the cells.
     """
     bare = bare_numbers(text)
     fits = bare.str.contains(_WITH_COMMA) & bare.str.contains("[0-9]")
@@ -82,21 +75,8 @@ def typed_cells(
 ) -> pl.Series:
     """A column as its format reads it; what is not text has its meaning already.
 
-    Parameters
-    ----------
-    series : polars.Series
-    kind : {"numeric", "datetime", "boolean"}
-    form : CellFormat
-
-    Returns
-    -------
-    polars.Series
-        Same name and length.
-
-    Raises
-    ------
-    TableError
-        Naming column, row (from 1) and value, if a cell does not fit.
+    Returns: same name and length.
+    Raises `TableError`: naming column, row (from 1) and value, if a cell does not fit.
     """
     if series.dtype not in _TEXT:
         marked = _marked_numbers(form)

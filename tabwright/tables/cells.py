@@ -193,10 +193,7 @@ def plain_numbers(text: pl.Series) -> pl.Series:
     accounts write as negative, ``(12.50)`` or ``12.50-``, gets its sign. Any other cell, such as
     ``0,5``, stays as it was.
 
-    Parameters
-    ----------
-    text : polars.Series of String
-        Without spaces around the cells.
+    `text`: without spaces around the cells.
     """
     bare = bare_numbers(text)
     grouped = bare.str.contains(_THOUSANDS)
@@ -216,10 +213,7 @@ def bare_numbers(text: pl.Series) -> pl.Series:
 def number_text(series: pl.Series) -> pl.Series:
     """Text of numbers as Int64, UInt64, Int128 or Float64; missing cells as null.
 
-    Raises
-    ------
-    TableError
-        Naming column, row (from 1) and value, if a cell is no number.
+    Raises `TableError`: naming column, row (from 1) and value, if a cell is no number.
     """
     text = series.str.strip_chars()
     text = text.set(text.is_in([*MISSING_MARKERS, *NUMERIC_MARKERS]), None)
@@ -530,10 +524,7 @@ def _utc(series: pl.Series) -> pl.Series:
 def refuse_nested(series: pl.Series) -> None:
     """Refuse a column whose cells are lists, structs, bytes or Python objects.
 
-    Raises
-    ------
-    TableError
-        Naming column, row (from 1) and value.
+    Raises `TableError`: naming column, row (from 1) and value.
     """
     dtype = series.dtype
     # The common ones first: one row of a table has little time for its columns.

@@ -17,25 +17,13 @@ _MOST_NAMES = 30
 class ColumnUses:
     """What the columns of a table are for; every other column is a feature.
 
-    Parameters
-    ----------
-    target : str
-        Column to predict.
-    drop : tuple of str
-        Columns not to use.
-    group : str or None
-        Column whose equal cells stay on one side of every split; not a feature.
-    weight : str or None
-        Column of sample weights; not a feature. Rows of weight 0 are left out.
-    time : str or None
-        Column of dates or numbers that orders the rows; a feature too, unless dropped.
-    drop_null_target : bool
-        Leave out rows without a target.
-
-    Raises
-    ------
-    ValueError
-        If a column has two uses, or rows are kept apart by group and by time.
+    `target`: column to predict.
+    `drop`: columns not to use.
+    `group`: column whose equal cells stay on one side of every split; not a feature.
+    `weight`: Column of sample weights; not a feature. Rows of weight 0 are left out.
+    `time`: column of dates or numbers that orders the rows; a feature too, unless dropped.
+    `drop_null_target`: leave out rows without a target.
+    Raises `ValueError` if a column has two uses, or rows are kept apart by group and by time.
     """
 
     target: str
@@ -86,16 +74,9 @@ class ColumnUses:
     def check(self, columns: Iterable[str], table: str = "the table") -> None:
         """Refuse a name that the table lacks, and a table without a feature.
 
-        Parameters
-        ----------
-        columns : iterable of str
-            Those of the table.
-        table : str
-            What an error calls it.
-
-        Raises
-        ------
-        TableError
+        `columns`: those of the table.
+        `table`: what an error calls it.
+        Raises `TableError`.
         """
         columns = list(columns)
         for name in (self.target, *self.drop, self.time, self.group, self.weight):

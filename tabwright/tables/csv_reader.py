@@ -106,24 +106,11 @@ class CsvFormat:
 def csv_frames(path: TableFile, layout: CsvFormat, *, chunk_bytes: int) -> Iterator[pl.DataFrame]:
     """Read a CSV file as frames of text, some records at a time.
 
-    Parameters
-    ----------
-    path : TableFile
-        May be compressed.
-    layout : CsvFormat
-    chunk_bytes : int
-        About as much of the file is in memory at a time.
-
-    Yields
-    ------
-    polars.DataFrame
-        String columns, cells as they stand in the file; at least one frame, maybe without rows.
-
-    Raises
-    ------
-    TableError
-        Naming file and line, if the file is empty, not text in its encoding, has a broken header,
-        a record with too few or too many fields, or a quote that is never closed.
+    `path`: may be compressed.
+    `chunk_bytes`: about as much of the file is in memory at a time.
+    Yields: string columns, cells as they stand in the file; at least one frame, maybe without rows.
+    Raises `TableError`: naming file and line, if the file is empty, not text in its encoding, has a
+        broken header, a record with too few or too many fields, or a quote that is never closed.
     """
     parser: _Parser | None = None
     head = b""
@@ -147,10 +134,7 @@ def csv_frames(path: TableFile, layout: CsvFormat, *, chunk_bytes: int) -> Itera
 def text_blocks(path: TableFile, encoding: str | None, *, chunk_bytes: int) -> Iterator[bytes]:
     """The content of a text file as UTF-8, without byte order mark, checked.
 
-    Raises
-    ------
-    TableError
-        Naming file and line, at bytes that are no text, and at NUL bytes.
+    Raises `TableError`: naming file and line, at bytes that are no text, and at NUL bytes.
     """
     n_lines = 0
     try:

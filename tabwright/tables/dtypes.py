@@ -89,13 +89,8 @@ _FEWEST_CELLS: Final = 10
 class TextColumn(NamedTuple):
     """A column of text as what it holds.
 
-    Parameters
-    ----------
-    values : polars.Series
-    note : str
-        What a reader of the table should know; may be empty.
-    form : CellFormat
-        How its text is written, for cells to come.
+    `note`: what a reader of the table should know; may be empty.
+    `form`: how its text is written, for cells to come.
     """
 
     values: pl.Series
@@ -132,22 +127,12 @@ def text_column(
     fit 64 bits. Where it is certain, a comma is read as the decimal mark, and a handful of other
     texts among numbers as missing cells.
 
-    Parameters
-    ----------
-    series : polars.Series of String
-    decimal : {".", ","}, optional
-        What separates the fraction of a number; by default a point, or a comma where that is
+    `decimal`: what separates the fraction of a number; by default a point, or a comma where that is
         certain.
-    counts : polars.Series of integers, optional
-        How often each cell occurs, where `series` holds the distinct cells of a column only; the
-        note counts those.
-    missing : tuple of str, optional
-        Text that stands for a missing cell, in place of `MISSING_MARKERS`.
-
-    Returns
-    -------
-    TextColumn
-        Its note has the markers read as missing, spaces removed, and numbers that were not
+    `counts`: how often each cell occurs, where `series` holds the distinct cells of a column only;
+        the note counts those.
+    `missing`: text that stands for a missing cell, in place of `MISSING_MARKERS`.
+    Returns: its note has the markers read as missing, spaces removed, and numbers that were not
         recognised.
     """
     name = series.name
@@ -161,10 +146,7 @@ def plain_columns(frame: pl.DataFrame) -> dict[str, set[str]]:
     They are what `text_column` takes most time to find in a wide table: here the cells of many
     columns are looked at as one.
 
-    Returns
-    -------
-    dict of str to set of str
-        By name what `text_kinds` says: "whole", with "negative", or "float".
+    Returns: by name what `text_kinds` says: "whole", with "negative", or "float".
     """
     columns = [series for series in frame.get_columns() if series.dtype == pl.String]
     # A look at the first rows spares columns of words the full scan.
@@ -476,20 +458,10 @@ def cast_column(
 ) -> pl.Series:
     """A column as the wanted type.
 
-    Parameters
-    ----------
-    series : polars.Series
-    dtype : polars dtype
-    form : CellFormat
-        How its text is written.
-    n_before : int, default=0
-        Rows of the table before this piece, for messages.
-
-    Raises
-    ------
-    TableError
-        Naming column, row of the table (from 1) and value, if a cell does not fit; or the type, if
-        nothing is read as that.
+    `form`: how its text is written.
+    `n_before`: rows of the table before this piece, for messages.
+    Raises `TableError`: naming column, row of the table (from 1) and value, if a cell does not fit;
+        or the type, if nothing is read as that.
     """
     wanted = dtype if isinstance(dtype, pl.DataType) else dtype()
     if series.dtype == wanted and wanted != pl.String:

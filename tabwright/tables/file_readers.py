@@ -42,21 +42,10 @@ def read_file(
 ) -> pl.DataFrame:
     """A file as one frame; the columns of CSV files are text.
 
-    Parameters
-    ----------
-    path : TableFile
-    columns : sequence of str or None
-        Columns to read, in this order; None: all.
-    layout : CsvFormat
-    sheet : str or None
-        Sheet of an Excel file; None: the first.
-
-    Raises
-    ------
-    TableError
-        Naming file and line or column, if the file is not whole or not a table.
-    ImportError
-        Naming the install line, if Excel files need a package that is not there.
+    `columns`: columns to read, in this order; None: all.
+    `sheet`: sheet of an Excel file; None: the first.
+    Raises `TableError`: naming file and line or column, if the file is not whole or not a table;
+        `ImportError`: naming the install line, if Excel files need a package that is not there.
     """
     kind = table_format(path)
     if kind == "csv":
@@ -108,10 +97,7 @@ def _is_arrow_file(source: Path | IO[bytes]) -> bool:
 def count_rows(path: TableFile) -> int:
     """Rows of a Parquet or Arrow file; of Parquet, by its footer alone.
 
-    Raises
-    ------
-    TableError
-        If the file is not whole.
+    Raises `TableError` if the file is not whole.
     """
     kind = table_format(path)
     try:
@@ -339,10 +325,7 @@ def file_pieces(
     Pieces of Parquet and Arrow files have `batch_rows` rows each, and only those are read whose
     number, from 0, is `wanted`.
 
-    Raises
-    ------
-    TableError, ImportError
-        As `read_file`.
+    Raises `TableError, ImportError`: as `read_file`.
     """
     kind = table_format(path)
     if kind == "csv":

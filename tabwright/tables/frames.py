@@ -282,10 +282,7 @@ def _from_arrow(table: Any) -> pl.DataFrame:
 def stored_row_labels(metadata: bytes | str | None) -> set[str]:
     """Columns that hold the row labels of a pandas frame, which pandas stores beside its columns.
 
-    Parameters
-    ----------
-    metadata : bytes, str or None
-        What stands under the key "pandas" of an Arrow schema or of a Parquet file.
+    `metadata`: what stands under the key "pandas" of an Arrow schema or of a Parquet file.
     """
     if metadata is None:
         return set()

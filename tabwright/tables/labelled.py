@@ -49,19 +49,14 @@ __all__ = [
 class LabelledRows:
     """Rows of a table with what is to be predicted.
 
-    Parameters
-    ----------
-    frame : polars.DataFrame
-        Feature columns; others are ignored.
-    target : ndarray of shape (n_rows,)
-        Class codes, int64, in the order of the sorted labels; or float64 in regression.
-    weight : ndarray of shape (n_rows,), float64, or None
-    groups : ndarray of shape (n_rows,) or None
-        Rows of one group stay on one side of every split.
-    time : ndarray of shape (n_rows,) or None
-        Numbers or moments; rows that validate and test are later than those that train.
-    formats : mapping of str to CellFormat
-        How the text of columns was found to be written in their file.
+    `frame`: feature columns; others are ignored.
+    `target`: (n_rows,); class codes, int64, in the order of the sorted labels; or float64 in
+        regression.
+    `weight`: (n_rows,), float64.
+    `groups`: (n_rows,); rows of one group stay on one side of every split.
+    `time`: (n_rows,); numbers or moments; rows that validate and test are later than those that
+        train.
+    `formats`: how the text of columns was found to be written in their file.
     """
 
     frame: pl.DataFrame
@@ -153,13 +148,8 @@ def splits_of_rows(
     Where all splits are forward, as in time, so are the rows: whatever is held out of them later
     on is held out in their order.
 
-    Parameters
-    ----------
-    validation : splitter or list of (train, test)
-    rows : LabelledRows
-    classes : ndarray of shape (n_classes,) or None
-    X : table, optional
-        What the splitter is given; None: the columns of the rows.
+    `classes`: (n_classes,).
+    `X`: what the splitter is given; None: the columns of the rows.
     """
     splits = splits_of(
         validation,
@@ -176,9 +166,7 @@ def splits_of_rows(
 def check_classes(splits: Splits, rows: LabelledRows, classes: np.ndarray | None) -> None:
     """Refuse splits that hold out a class that their training rows lack.
 
-    Raises
-    ------
-    TableError
+    Raises `TableError`.
     """
     if classes is None:
         return
@@ -196,17 +184,10 @@ def check_classes(splits: Splits, rows: LabelledRows, classes: np.ndarray | None
 class TableRequest:
     """Which table, and what its columns are for.
 
-    Parameters
-    ----------
-    table : str
-        A file, a folder or a pattern.
-    columns : ColumnUses
-    task : str or None
-        "classification" or "regression"; None: told by the target.
-    roles : dict of str to Role
-        Roles of columns, in place of those that are inferred.
-    csv : CsvFormat or None
-        How a CSV file is written, where it cannot tell by itself.
+    `table`: a file, a folder or a pattern.
+    `task`: "classification" or "regression"; None: told by the target.
+    `roles`: roles of columns, in place of those that are inferred.
+    `csv`: how a CSV file is written, where it cannot tell by itself.
     """
 
     table: str
@@ -231,17 +212,10 @@ class TableRequest:
 class TrainingTable:
     """Rows to learn from.
 
-    Parameters
-    ----------
-    rows : LabelledRows
-        Of weights above 0; groups are numbered, times are numbers that rise.
-    classes : ndarray of shape (n_classes,) or None
-        The labels in sorted order; None in regression.
-    task : {"classification", "regression"}
-    row_numbers : ndarray of shape (n_rows,), int64
-        Rows of the file, from 1.
-    profile : TableProfile
-        Of the features in all rows of the table, those that are not used included.
+    `rows`: of weights above 0; groups are numbered, times are numbers that rise.
+    `classes`: (n_classes,); the labels in sorted order; None in regression.
+    `row_numbers`: (n_rows,), int64; rows of the file, from 1.
+    `profile`: of the features in all rows of the table, those that are not used included.
     """
 
     rows: LabelledRows
@@ -271,20 +245,8 @@ class TrainingTable:
 def read_training_table(request: TableRequest, say: Callable[[str], None]) -> TrainingTable:
     """Read a table and make it ready.
 
-    Parameters
-    ----------
-    request : TableRequest
-    say : callable
-        Told each decision, in a sentence.
-
-    Returns
-    -------
-    TrainingTable
-
-    Raises
-    ------
-    TableError
-        If the table or a column is not what it should be.
+    `say`: told each decision, in a sentence.
+    Raises `TableError` if the table or a column is not what it should be.
     """
     frame, notes, formats = read_described(
         request.table, csv=request.csv, as_text=roles_as_text(request.roles)

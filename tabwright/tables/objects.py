@@ -55,25 +55,13 @@ def _is_missing(value: object) -> bool:
 def object_column(name: str, cells: Sequence[Any]) -> pl.Series:
     """Python objects as a column of the one type that holds them all.
 
-    Parameters
-    ----------
-    name : str
-    cells : sequence of object
-        None, NaN, NaT and NA are missing.
-
-    Returns
-    -------
-    polars.Series
-        Integers are Int64, UInt64, or their digits as String past 64 bits; integers with
+    `cells`: None, NaN, NaT and NA are missing.
+    Returns: integers are Int64, UInt64, or their digits as String past 64 bits; integers with
         fractions Float64; Decimals, with or without integers, Decimal where 38 digits hold them
         all, else Float64; numbers beside text are text; dates beside datetimes are datetimes, UTC
         if any has a zone.
-
-    Raises
-    ------
-    TableError
-        Naming column, row (from 1) and value, if a cell is no single value, or if the kinds have
-        no common type.
+    Raises `TableError`: naming column, row (from 1) and value, if a cell is no single value, or if
+        the kinds have no common type.
     """
     values = [plain_cell(cell) for cell in cells]
     kinds = {type(value) for value in values}

@@ -89,10 +89,7 @@ def table_paths(source: Source) -> list[TableFile]:
 
     Those that begin with ``s3://`` or ``gs://`` lie in an object store.
 
-    Raises
-    ------
-    TableError
-        If there is no such file, an extension is unknown, or formats differ.
+    Raises `TableError` if there is no such file, an extension is unknown, or formats differ.
     """
     if isinstance(source, StoredObject):
         return [source]
@@ -201,12 +198,8 @@ def extension_of(path: TableFile) -> tuple[str, bool]:
 def opened(path: TableFile) -> Iterator[IO[bytes]]:
     """The bytes of a file, uncompressed: gzip, bzip2, xz, Zstandard, or a zip file of one table.
 
-    Raises
-    ------
-    TableError
-        If a zip file holds no table, or several, or is an Excel workbook.
-    ImportError
-        Naming the install line, if Zstandard needs a package that is not there.
+    Raises `TableError` if a zip file holds no table, or several, or is an Excel workbook;
+        `ImportError`: naming the install line, if Zstandard needs a package that is not there.
     """
     with path.open("rb") as plain:
         start = plain.read(6)
@@ -302,10 +295,8 @@ def _extensions() -> str:
 def table_format(path: TableFile) -> FileFormat:
     """The format of a file by its extension.
 
-    Raises
-    ------
-    TableError
-        If it is none of those that are known, or packed where the format packs itself.
+    Raises `TableError` if it is none of those that are known, or packed where the format packs
+        itself.
     """
     extension, packed = extension_of(path)
     kind = _FORMATS.get(extension)

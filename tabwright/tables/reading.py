@@ -52,13 +52,8 @@ __all__ = [
 class ReadTable(NamedTuple):
     """A table that was read, and what was found in its text.
 
-    Parameters
-    ----------
-    frame : polars.DataFrame
-    notes : dict of str to str
-        Sentences by column.
-    formats : dict of str to CellFormat
-        How the text of a column is written, where a file brought text.
+    `notes`: sentences by column.
+    `formats`: how the text of a column is written, where a file brought text.
     """
 
     frame: pl.DataFrame
@@ -327,27 +322,10 @@ def file_chunks(
 ) -> Iterator[tuple[int, pl.DataFrame]]:
     """Runs of `chunk_rows` rows of one file, with their numbers from 0.
 
-    Parameters
-    ----------
-    path : TableFile
-    chunk_rows : int
-    columns : sequence of str, optional
-        Columns to read, in this order.
-    dtypes : mapping of str to polars dtype, optional
-        Types of columns, as in `iter_tables`; without them text stays text.
-    wanted : callable, optional
-        Takes a chunk's number. The others are passed over; in Parquet and Arrow files unread.
-    csv : CsvFormat, optional
-
-    Yields
-    ------
-    number : int
-    frame : polars.DataFrame
-
-    Raises
-    ------
-    TableError
-        As `iter_tables`.
+    `columns`: columns to read, in this order.
+    `dtypes`: types of columns, as in `iter_tables`; without them text stays text.
+    `wanted`: Takes a chunk's number. The others are passed over; in Parquet and Arrow files unread.
+    Raises `TableError`: as `iter_tables`.
     """
     given = dtypes or {}
     if table_format(path) in ("parquet", "arrow"):

@@ -100,20 +100,9 @@ def task_of_counts(
 ) -> tuple[Task, str]:
     """The rule of `infer_task`, for a column of which only this is known.
 
-    Parameters
-    ----------
-    name : str
-    dtype : polars.DataType
-        Not temporal, not nested.
-    n_unique, n_rows : int
-        Distinct values, and values, that are not missing.
-    has_fraction : bool
-        Whether a number among them is not whole.
-
-    Returns
-    -------
-    task : {"classification", "regression"}
-    reason : str
+    `dtype`: not temporal, not nested.
+    `n_unique`, `n_rows`: distinct values, and values, that are not missing.
+    `has_fraction`: whether a number among them is not whole.
     """
     if dtype == pl.Boolean:
         return "classification", f"{name!r} holds true and false, so they are classes"

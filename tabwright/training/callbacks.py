@@ -81,15 +81,8 @@ def as_callback(
 ) -> Callback:
     """Several callbacks as one, called in their order.
 
-    Parameters
-    ----------
-    callbacks : sequence of Callback or callable, or None
-        A function is called with each `Epoch`.
-
-    Raises
-    ------
-    ValueError
-        If it is not a sequence, or holds anything else.
+    `callbacks`: a function is called with each `Epoch`.
+    Raises `ValueError` if it is not a sequence, or holds anything else.
     """
     if callbacks is None:
         return Callback()

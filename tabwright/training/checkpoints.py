@@ -78,19 +78,11 @@ class Checkpoint:
 class RunState:
     """All that the loop itself keeps between two steps.
 
-    Parameters
-    ----------
-    epoch : int
-        The epoch under way, from 1.
-    batches : int
-        How many of its batches are done.
-    best : list of float
-        Each member's best validation loss so far.
-    best_epochs : list of int
-    history : list of dict
-        One dict of numbers per finished epoch; NaN where there was nothing to measure.
-    seconds : float
-        Spent so far.
+    `epoch`: the epoch under way, from 1.
+    `batches`: how many of its batches are done.
+    `best`: each member's best validation loss so far.
+    `history`: one dict of numbers per finished epoch; NaN where there was nothing to measure.
+    `seconds`: spent so far.
     """
 
     epoch: int = 1
@@ -115,11 +107,7 @@ class Stateful(Protocol):
 class Checkpointer:
     """Writes and reads the state of one run.
 
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-    identity : mapping of str to text
-        What must be the same for a run to go on: settings and digests of the data, by name.
+    `identity`: what must be the same for a run to go on: settings and digests of the data, by name.
     """
 
     def __init__(self, checkpoint: Checkpoint, identity: Mapping[str, str]) -> None:
@@ -137,11 +125,7 @@ class Checkpointer:
     def write(self, run: RunState, owners: Mapping[str, Stateful]) -> None:
         """Write the state; a crash leaves the old file or the new one.
 
-        Parameters
-        ----------
-        run : RunState
-        owners : mapping of str to Stateful
-            Whose states belong to the run, by name.
+        `owners`: whose states belong to the run, by name.
         """
         arrays: dict[str, Any] = {
             f"run.{name}": torch.tensor(values, dtype=torch.float64).numpy()
@@ -168,17 +152,9 @@ class Checkpointer:
     def read(self, owners: Mapping[str, Stateful]) -> RunState | None:
         """The state to go on from, handed to its owners; None where there is no file.
 
-        Parameters
-        ----------
-        owners : mapping of str to Stateful
-            By the names that `write` was given.
-
-        Raises
-        ------
-        ArtifactError
-            If the file is no checkpoint, or damaged.
-        ValueError
-            If it belongs to a run on other data or with other settings.
+        `owners`: by the names that `write` was given.
+        Raises `ArtifactError` if the file is no checkpoint, or damaged; `ValueError` if it belongs
+            to a run on other data or with other settings.
         """
         if not os.path.exists(self._path):
             return None

@@ -32,14 +32,7 @@ def revealing_columns(table: TrainingTable) -> tuple[str, ...]:
     In regression: numbers whose ranks agree with those of the target. At most 50,000 rows are
     looked at.
 
-    Parameters
-    ----------
-    table : TrainingTable
-
-    Returns
-    -------
-    tuple of str
-        Names of columns.
+    Returns: names of columns.
     """
     rows = table.rows
     step = max(1, len(rows) // _MOST_ROWS)
@@ -103,16 +96,9 @@ def _tells_values(cells: pl.Series, target: NDArray[np.float64]) -> bool:
 def repeated_rows(training: LabelledRows, test: LabelledRows) -> int:
     """How many test rows are equal, features and target, to a training row.
 
-    Parameters
-    ----------
-    training, test : LabelledRows
-        Of the same columns.
-
-    Returns
-    -------
-    int
-        0 where they are less than 1 % of the test rows, and in tables of few values, where most
-        training rows repeat each other.
+    `training`, `test`: of the same columns.
+    Returns: 0 where they are less than 1 % of the test rows, and in tables of few values, where
+        most training rows repeat each other.
     """
     known, asked = (
         rows.frame.with_columns(pl.Series("", rows.target)).hash_rows().to_numpy()

@@ -30,13 +30,8 @@ _RULE = (
 class CostTable:
     """Costs by label, as a file has them: what it costs to predict a label in place of the true.
 
-    Parameters
-    ----------
-    source : str
-        What errors call it.
-    predicted : list of str
-        The labels of the columns.
-    lines : list of (line number, true label, one cost for each predicted label)
+    `source`: what errors call it.
+    `predicted`: the labels of the columns.
     """
 
     source: str
@@ -58,15 +53,9 @@ class CostTable:
 class DecisionRequest:
     """A decision rule as a user asks for it, before the labels are known.
 
-    Parameters
-    ----------
-    goal : DecisionGoal
-    share : float or None
-        Of the goals "recall" and "precision".
-    costs : CostTable or None
-        Of the goal "costs".
-    positive : str or None
-        The positive label of two; None: the last in sorted order, as in scikit-learn.
+    `share`: of the goals "recall" and "precision".
+    `costs`: of the goal "costs".
+    `positive`: the positive label of two; None: the last in sorted order, as in scikit-learn.
     """
 
     goal: DecisionGoal
@@ -78,12 +67,8 @@ class DecisionRequest:
     def parse(cls, text: str, positive: str | None = None) -> DecisionRequest:
         """The request of ``f1``, ``balanced_accuracy``, ``recall=SHARE``, ``costs=FILE``, ...
 
-        Raises
-        ------
-        ValueError
-            Naming the rule and what was received.
-        OSError
-            If there is no file of costs.
+        Raises `ValueError`: naming the rule and what was received; `OSError` if there is no file of
+            costs.
         """
         word, equals, value = text.partition("=")
         goal = next((known for known in get_args(DecisionGoal) if known == word), None)
@@ -104,10 +89,7 @@ class DecisionRequest:
     def aim(self, classes: NDArray[np.generic]) -> DecisionAim:
         """The aim, for labels of shape (n_classes,) in sorted order.
 
-        Raises
-        ------
-        ValueError
-            If the request, the labels and the costs do not fit together.
+        Raises `ValueError` if the request, the labels and the costs do not fit together.
         """
         labels = [str(label) for label in classes.tolist()]
         positive = 1
@@ -136,12 +118,8 @@ def read_costs(path: str | Path) -> CostTable:
         no,0,1
         yes,9,0
 
-    Raises
-    ------
-    ValueError
-        Naming the line and what is wrong with it.
-    OSError
-        If there is no such file.
+    Raises `ValueError`: naming the line and what is wrong with it; `OSError` if there is no such
+        file.
     """
     path = Path(path)
     delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","

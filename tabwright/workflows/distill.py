@@ -35,24 +35,12 @@ __all__ = ["DistillRequest", "DistillResult", "run_distillation"]
 class DistillRequest:
     """What to distil, and how.
 
-    Parameters
-    ----------
-    teacher : str
-        A tree kind, or the path of a model file of ours.
-    table : TableRequest
-    output : Path or None
-        Where to save; None: in the working folder, named after the table.
-    test_fraction : float
-        Share of the rows kept for the verdict; 0: it is given on the validation rows.
-    unlabelled : str or None
-        A table of further rows for the teacher to label.
-    settings : mapping of str to object
-        Fields of `FitSettings` of the student, but for the task, the seed and the mode.
-    budget : Budget
-    sweep : tuple of int
-        Widths to try besides.
-    n_threads : int or None
-    random_state : int
+    `teacher`: a tree kind, or the path of a model file of ours.
+    `output`: where to save; None: in the working folder, named after the table.
+    `test_fraction`: share of the rows kept for the verdict; 0: it is given on the validation rows.
+    `unlabelled`: a table of further rows for the teacher to label.
+    `settings`: fields of `FitSettings` of the student, but for the task, the seed and the mode.
+    `sweep`: widths to try besides.
     """
 
     teacher: str
@@ -79,16 +67,9 @@ class DistillRequest:
 class DistillResult:
     """What came of it.
 
-    Parameters
-    ----------
-    model : FittedModel
-        The student.
-    report : FidelityReport
-    path : Path
-        Where it was saved.
-    messages : tuple of str
-        What was decided on the way, in sentences.
-    seconds : float
+    `model`: the student.
+    `path`: where it was saved.
+    `messages`: what was decided on the way, in sentences.
     """
 
     model: FittedModel
@@ -103,26 +84,11 @@ def run_distillation(
 ) -> DistillResult:
     """Read, teach, compare and save.
 
-    Parameters
-    ----------
-    request : DistillRequest
-    on_message : callable, optional
-        Called with each decision as it is made.
-
-    Returns
-    -------
-    DistillResult
-
-    Raises
-    ------
-    TableError
-        If a table or a column is not what it should be.
-    ArtifactError
-        If the teacher's file is not a whole and valid model of ours.
-    ValueError
-        If the request contradicts itself, the teacher or the table.
-    OSError
-        If the result cannot be written; checked before anything is read.
+    `on_message`: called with each decision as it is made.
+    Raises `TableError` if a table or a column is not what it should be; `ArtifactError` if the
+        teacher's file is not a whole and valid model of ours; `ValueError` if the request
+        contradicts itself, the teacher or the table; `OSError` if the result cannot be written;
+        checked before anything is read.
     """
     started = time.perf_counter()
     messages: list[str] = []

@@ -16,25 +16,11 @@ _WAY_OUT = "give --overwrite, or another name"
 def check_model_output(path: Path, *, table: str, target: str, overwrite: bool) -> str | None:
     """Refuse to replace a file that is no model of the same table and target.
 
-    Parameters
-    ----------
-    path : Path
-        Where the model goes.
-    table : str
-        What files made from the table are named after (`TableRequest.stem`).
-    target : str
-    overwrite : bool
-        Whether anything may be replaced.
-
-    Returns
-    -------
-    str or None
-        What will be replaced, in a sentence; None where there is no file.
-
-    Raises
-    ------
-    ValueError
-        If the file is of something else, and `overwrite` is False.
+    `path`: where the model goes.
+    `table`: what files made from the table are named after (`TableRequest.stem`).
+    `overwrite`: whether anything may be replaced.
+    Returns: what will be replaced, in a sentence; None where there is no file.
+    Raises `ValueError` if the file is of something else, and `overwrite` is False.
     """
     if not path.is_file():
         return None
@@ -59,10 +45,7 @@ def check_model_output(path: Path, *, table: str, target: str, overwrite: bool) 
 def check_report_output(path: Path, *, table: str, target: str, overwrite: bool) -> None:
     """Refuse to replace a file that is no report on the same table and target.
 
-    Raises
-    ------
-    ValueError
-        If it is something else, and `overwrite` is False.
+    Raises `ValueError` if it is something else, and `overwrite` is False.
     """
     if overwrite or not path.is_file():
         return

@@ -22,14 +22,9 @@ __all__ = ["PairedDifference", "paired_difference"]
 class PairedDifference:
     """How much one model's scores lie above another's.
 
-    Parameters
-    ----------
-    mean : float
-        Mean difference over the folds.
-    low, high : float
-        Ends of the interval.
-    probability_above : float
-        Probability that the true difference is above 0.
+    `mean`: mean difference over the folds.
+    `low`, `high`: ends of the interval.
+    `probability_above`: probability that the true difference is above 0.
     """
 
     mean: float
@@ -55,22 +50,11 @@ def paired_difference(
     approach for comparing cross-validated algorithms on multiple data sets", Machine Learning
     100, 2015, section 3.1.
 
-    Parameters
-    ----------
-    differences : array-like of shape (n_folds,)
-        One model's score less the other's on the same rows, fold by fold; at least 2.
-    test_share : float
-        n_test / n_train of a fold, above 0.
-    coverage : float, default=0.95
-
-    Returns
-    -------
-    PairedDifference
-
-    Raises
-    ------
-    ValueError
-        Fewer than 2 differences, some that are not finite, or arguments out of range.
+    `differences`: (n_folds,); one model's score less the other's on the same rows, fold by fold; at
+        least 2.
+    `test_share`: n_test / n_train of a fold, above 0.
+    Raises `ValueError`: fewer than 2 differences, some that are not finite, or arguments out of
+        range.
     """
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():

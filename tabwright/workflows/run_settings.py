@@ -21,10 +21,7 @@ _GIVEN_APART = frozenset({"task", "random_state"})
 def fit_settings(settings: Mapping[str, Any], *, task: Task, random_state: int) -> FitSettings:
     """`FitSettings` of what the command line was given.
 
-    Raises
-    ------
-    ValueError
-        If a name is no setting, or a value is out of range.
+    Raises `ValueError` if a name is no setting, or a value is out of range.
     """
     known = {field.name for field in fields(FitSettings)} - _GIVEN_APART
     unknown = [name for name in settings if name not in known]

@@ -111,16 +111,10 @@ class TrainRequest:
 class TrainResult:
     """What came of a run.
 
-    Parameters
-    ----------
-    model : FittedModel
-        Its `metrics` hold "test" and "baseline" where rows were held out.
-    path : Path
-        Where it was saved.
-    messages : tuple of str
-        What was decided on the way, in sentences.
-    seconds : float
-        Reading, fitting, scoring and saving.
+    `model`: its `metrics` hold "test" and "baseline" where rows were held out.
+    `path`: where it was saved.
+    `messages`: what was decided on the way, in sentences.
+    `seconds`: reading, fitting, scoring and saving.
     """
 
     model: FittedModel
@@ -143,33 +137,15 @@ def run_training(
     Under torchrun the workers share the work; rows come from disk then, as they do where the table
     does not fit in the memory that it may take.
 
-    Parameters
-    ----------
-    request : TrainRequest
-    on_message : callable, optional
-        Called with each decision as it is made.
-    on_profile : callable, optional
-        Called with what each column of the table is, before training.
-    on_epoch : callable, optional
-        Called with each epoch and how many there can be.
-    callbacks : sequence of Callback
-        Told of the start, each epoch and the end, when the model is scored and saved.
-    cluster : Cluster, optional
-        Makes the passes over the table and trains, in place of this process.
-
-    Returns
-    -------
-    TrainResult or None
-        None at all workers but the first, which saves the model.
-
-    Raises
-    ------
-    TableError
-        If the table or a column is not what it should be.
-    ValueError
-        If the request contradicts itself or the table.
-    OSError
-        If the result cannot be written; checked before anything is read.
+    `on_message`: called with each decision as it is made.
+    `on_profile`: called with what each column of the table is, before training.
+    `on_epoch`: called with each epoch and how many there can be.
+    `callbacks`: told of the start, each epoch and the end, when the model is scored and saved.
+    `cluster`: makes the passes over the table and trains, in place of this process.
+    Returns: None at all workers but the first, which saves the model.
+    Raises `TableError` if the table or a column is not what it should be; `ValueError` if the
+        request contradicts itself or the table; `OSError` if the result cannot be written; checked
+        before anything is read.
     """
     started = time.perf_counter()
     messages: list[str] = []
