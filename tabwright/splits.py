@@ -97,12 +97,12 @@ def fold_rows(
         raise ValueError(f"n_folds must be from 2 to the {n_units} {unit}; got {n_folds!r}")
     rng = np.random.default_rng(random_state)
     if group_of is None:
-        # Classes one after the other, dealt like cards: every fold's share of every class, and
+        # Classes one after the other, row by row in turn: every fold's share of every class, and
         # its size, is off by one row at most.
-        dealt = rng.permutation(n_rows)
-        dealt = dealt[np.argsort(class_of[dealt], kind="stable")]
+        ordered = rng.permutation(n_rows)
+        ordered = ordered[np.argsort(class_of[ordered], kind="stable")]
         folds = np.empty(n_rows, dtype=np.int64)
-        folds[dealt] = np.arange(n_rows) % n_folds
+        folds[ordered] = np.arange(n_rows) % n_folds
         return folds
     return _fold_of_group(group_of, class_of, n_folds, rng)[group_of]
 

@@ -309,7 +309,11 @@ TESTED_IN = {
         "fitting.finishing",
         "fitting.targets",
     ],
-    "explanation/test_command.py": ["cli.commands.explain", "explanation.effects"],
+    "explanation/test_command.py": [
+        "cli.commands.explain",
+        "explanation.columns",
+        "explanation.effects",
+    ],
     "export/test_onnx.py": ["cli.commands.export", "export.networks"],
     "report/test_write.py": [
         "report.assessment",

@@ -20,7 +20,8 @@ import math
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import FileIO
 from typing import Any, NamedTuple, NoReturn
 
@@ -194,6 +195,15 @@ def write_artifact(
     write_atomically(path, pack(document, tensors))
 
 
+def read_document(path: str | os.PathLike[str], *, max_bytes: int = MAX_FILE) -> dict[str, Any]:
+    """The document of an artifact on disk; its tensors are not read, nor the digest checked.
+
+    Raises `ArtifactError` and `OSError` as `read_artifact`.
+    """
+    with _opened(path, max_bytes) as (file, total):
+        return _read_header(file, total, os.fspath(path)).document
+
+
 def read_artifact(
     path: str | os.PathLike[str], *, max_bytes: int = MAX_FILE
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -206,20 +216,32 @@ def read_artifact(
         Tabwright; `OSError` if it cannot be opened or read.
     """
     where = os.fspath(path)
+    with _opened(path, max_bytes) as (file, total):
+        header = _read_header(file, total, where)
+        # np.empty leaves the pages untouched, and starts where every dtype may.
+        body = _read(file, np.empty(total - file.tell(), dtype=np.uint8).data, where)
+    return header.document, _tensors(body, header, where)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], max_bytes: int) -> Iterator[tuple[FileIO, int]]:
+    """A regular file and its size."""
+    where = os.fspath(path)
     _check_file(os.stat(where), where, max_bytes)
     # Not to wait for a writer, should a pipe take the file's place meanwhile.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with open(os.open(where, flags | getattr(os, "O_CLOEXEC", 0)), "rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         _check_file(status, where, max_bytes)
-        total = status.st_size
-        head = _read(file, bytearray(min(total, _PEEK)), where)
-        size = _header_size(bytes(head), total, where)
-        file.seek(8)
-        header = _parse_header(bytes(_read(file, bytearray(size), where)), total, where)
-        # np.empty leaves the pages untouched, and starts where every dtype may.
-        body = _read(file, np.empty(total - 8 - size, dtype=np.uint8).data, where)
-    return header.document, _tensors(body, header, where)
+        yield file, status.st_size
+
+
+def _read_header(file: FileIO, total: int, where: str) -> _Header:
+    """The header; the file then stands at the tensors."""
+    head = _read(file, bytearray(min(total, _PEEK)), where)
+    size = _header_size(bytes(head), total, where)
+    file.seek(8)
+    return _parse_header(bytes(_read(file, bytearray(size), where)), total, where)
 
 
 def _check_file(status: os.stat_result, where: str, max_bytes: int) -> None:

@@ -88,6 +88,31 @@ class EncodingPlan:
         """Places of the columns of a kind in `names`."""
         return [position for position, own in enumerate(self.kinds) if own == kind]
 
+    def compact_columns(self) -> dict[int, tuple[list[int], list[int]]]:
+        """Where each column in use is in the compact form: numeric columns and code columns.
+
+        Keys are places in `names`. Pairwise linear features, at the end of the compact form, belong
+        to no column.
+        """
+        dates = self.positions("datetime")
+        owned: dict[int, tuple[list[int], list[int]]] = {}
+        own = [*self.positions("numeric"), *dates, *self.positions("boolean")]
+        for column, place in enumerate(own):
+            owned[place] = ([column], [])
+        at = self.n_own
+        levels = zip(self.positions("category"), self.categories, strict=True)
+        for column, (place, category) in enumerate(levels):
+            width = 0 if category.statistics is None else category.statistics.shape[1]
+            owned[place] = (list(range(at, at + width)), [column])
+            at += width
+        numbers = self.positions("numeric")
+        for leaf in self.leaves:
+            owned[numbers[leaf.source]][0].extend(range(at, at + leaf.width))
+            at += leaf.width
+        for _, date, column in self.cycle_columns:
+            owned[dates[date]][1].append(column)
+        return dict(sorted(owned.items()))
+
     def typed(self, position: int, series: pl.Series) -> pl.Series:
         """A column of numbers, dates or booleans as its format reads it.
 

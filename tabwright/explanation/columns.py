@@ -6,7 +6,7 @@ that dates, categories and missing cells are exchanged whole, never as single ne
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -16,10 +16,7 @@ from tabwright.encoding.encoder import Compact
 from tabwright.encoding.oblique import fill_obliques
 from tabwright.inference.predictor import Predictor
 
-if TYPE_CHECKING:
-    from tabwright.encoding.plan import EncodingPlan
-
-__all__ = ["MixedRows", "Scale", "compact_columns"]
+__all__ = ["MixedRows", "Scale"]
 
 FloatArray = NDArray[np.float64]
 Scale = Literal["probability", "log_odds"]
@@ -40,7 +37,7 @@ class MixedRows:
         self, predictor: Predictor, pool: pl.DataFrame, scale: Scale = "probability"
     ) -> None:
         encoder = predictor.model.encoder
-        owned = compact_columns(encoder.plan_)
+        owned = encoder.plan_.compact_columns()
         self.predictor, self.scale = predictor, scale
         self.names = tuple(encoder.feature_names_in_[place] for place in owned)
         self._compact = encoder.transform(pool)
@@ -85,29 +82,3 @@ class MixedRows:
             centred: FloatArray = logs - logs.mean(axis=1, keepdims=True)
             return centred
         return proba[:, self._first :]
-
-
-def compact_columns(plan: EncodingPlan) -> dict[int, tuple[list[int], list[int]]]:
-    """Where each column in use is in the compact form: numeric columns and code columns.
-
-    Keys are places in `plan.names`. The order of the compact form is told in `plan.py`; sums of two
-    columns, at its end, are nobody's.
-    """
-    dates, categories = plan.positions("datetime"), plan.positions("category")
-    owned: dict[int, tuple[list[int], list[int]]] = {}
-    for column, place in enumerate(
-        [*plan.positions("numeric"), *dates, *plan.positions("boolean")]
-    ):
-        owned[place] = ([column], [])
-    at = plan.n_own
-    for column, (place, category) in enumerate(zip(categories, plan.categories, strict=True)):
-        width = 0 if category.statistics is None else category.statistics.shape[1]
-        owned[place] = (list(range(at, at + width)), [column])
-        at += width
-    numbers = plan.positions("numeric")
-    for leaf in plan.leaves:
-        owned[numbers[leaf.source]][0].extend(range(at, at + leaf.width))
-        at += leaf.width
-    for _, date, column in plan.cycle_columns:
-        owned[dates[date]][1].append(column)
-    return dict(sorted(owned.items()))

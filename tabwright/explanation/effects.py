@@ -74,7 +74,7 @@ def effect_curves(
         By default all that the model uses.
     scale : {"probability", "log_odds"}, default="probability"
     n_points : int, default=20
-        Quantiles of a column of numbers or dates, or its most frequent levels, at the most.
+        Quantiles of a column of numbers or dates, or its most frequent levels; at most so many.
     max_rows : int, default=200
         Rows to average over; of more, so many are drawn.
     random_state : int, default=0

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from tabwright.encoding.encoder import Compact
 from tabwright.encoding.oblique import fill_obliques
-from tabwright.explanation.columns import compact_columns
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import row_log_loss
@@ -115,7 +114,7 @@ def permutation_importance(
     weight, target = weight[rows], target[rows]
     compact = predictor.model.encoder.transform(frame[rows])
     plan = predictor.model.encoder.plan_
-    owned = compact_columns(plan)
+    owned = plan.compact_columns()
     places = [place for place in owned if place not in set(skip)]
     order = _by_slope(predictor.model, compact, places)[:max_columns]
     base = _loss(predictor, compact, target, weight)

@@ -24,7 +24,7 @@ def limits(fitted: FittedModel) -> tuple[str, ...]:
         found.append(f"Its values stay within those of training, {low:.6g} to {high:.6g}.")
     if "test" not in fitted.metrics:
         found.append(
-            "Its file has no scores of rows that chose nothing: expect worse than on the "
+            "Its file has no scores of test rows: expect worse than on the "
             "validation rows, which chose the epoch."
         )
     found.append(

@@ -101,7 +101,15 @@ def repeated_rows(training: LabelledRows, test: LabelledRows) -> int:
         most training rows repeat each other.
     """
     known, asked = (
-        rows.frame.with_columns(pl.Series("", rows.target)).hash_rows().to_numpy()
+        # By number: a column may have any name.
+        pl.DataFrame(
+            [
+                *(cells.alias(str(k)) for k, cells in enumerate(rows.frame.get_columns())),
+                pl.Series("target", rows.target),
+            ]
+        )
+        .hash_rows()
+        .to_numpy()
         for rows in (training, test)
     )
     if 2 * len(np.unique(known)) < len(known):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
+from tabwright.artifact.container import read_document
 from tabwright.errors import ArtifactError
-from tabwright.inference.fitted_model import load_fitted
 
 __all__ = ["check_model_output", "check_report_output"]
 
@@ -27,7 +27,9 @@ def check_model_output(path: Path, *, table: str, target: str, overwrite: bool) 
     if overwrite:
         return f"replacing {path}, as asked"
     try:
-        card = load_fitted(path).card
+        card = read_document(path).get("card")
+        if not isinstance(card, dict):
+            raise ArtifactError(f"{path} must be a model; got another file of Tabwright")
     except (ArtifactError, OSError) as error:
         raise ValueError(
             f"the model must not replace a file that is no model; got {path}; {_WAY_OUT}"

@@ -17,7 +17,6 @@ from tabwright.encoding import oblique_search
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.encoding.oblique import ObliqueColumn, fill_obliques
 from tabwright.errors import ArtifactError
-from tabwright.explanation.columns import compact_columns
 from tabwright.fitting import fit_table as pipeline
 from tabwright.fitting import member_training
 from tabwright.fitting import oblique_selection as oblique_selection
@@ -611,7 +610,7 @@ def test_importance_shuffles_what_a_column_gives_to_sums() -> None:
     model = fit_table(rows, settings)
     plan = model.encoder.plan_
     assert plan.obliques
-    assert compact_columns(plan) == {0: ([0], []), 1: ([1], []), 2: ([2], [])}
+    assert plan.compact_columns() == {0: ([0], []), 1: ([1], []), 2: ([2], [])}
     importance = permutation_importance(Predictor(model), rows.frame, goal)
     by_name = dict(zip(importance.names, importance.mean.tolist(), strict=True))
     assert by_name["east"] > 0.1

@@ -13,7 +13,6 @@ import torch
 from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.errors import ArtifactError
-from tabwright.explanation.columns import compact_columns
 from tabwright.report.column_treatment import column_treatments
 from tabwright.settings import NumericEncoding, Task
 from tabwright.tables import profile_table
@@ -280,7 +279,7 @@ def test_torch_and_onnx_say_what_numpy_says() -> None:
 
 
 def test_each_part_of_the_compact_form_has_one_owner() -> None:
-    owned = compact_columns(ODD.plan_)
+    owned = ODD.plan_.compact_columns()
     assert owned == {0: ([0], []), 1: ([1, 3], []), 2: ([2, 4], [])}
 
 

@@ -1,4 +1,4 @@
-"""`predict_interval`: coverage on real tables, and residuals of rows that chose nothing."""
+"""`predict_interval`: coverage on real tables, and residuals of held-out rows."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tabwright.explanation.columns import compact_columns
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
@@ -55,7 +54,7 @@ def classifier() -> FittedModel:
 
 
 def test_every_part_of_the_compact_form_has_one_owner(classifier: FittedModel) -> None:
-    owned = compact_columns(classifier.encoder.plan_)
+    owned = classifier.encoder.plan_.compact_columns()
     names = classifier.encoder.feature_names_in_
     assert [names[place] for place in owned] == ["noise", "signal", "many", "when", "flag", "few"]
     compact = classifier.encoder.transform(FRAME)
@@ -83,7 +82,7 @@ def test_it_is_what_shuffling_the_raw_column_gives(task: Task) -> None:
         others = [
             place
             for place, own in enumerate(model.encoder.feature_names_in_)
-            if own != name and place in compact_columns(model.encoder.plan_)
+            if own != name and place in model.encoder.plan_.compact_columns()
         ]
         found = permutation_importance(
             predictor, FRAME, target, weight, n_repeats=1, skip=others, random_state=3

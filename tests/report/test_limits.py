@@ -24,14 +24,14 @@ def test_what_a_classifier_has_seen() -> None:
     assert "it knows of kind (4)." in text
     # `size` and `kind` had gaps.
     assert "no missing cell in 'count', 'when', 'open'." in text
-    assert "no scores of rows that chose nothing" in text
+    assert "no scores of test rows" in text
     assert "no cause" in text
 
 
 def test_a_model_with_test_scores_is_not_said_to_lack_them() -> None:
     fitted = model("mlp_dense", "classification")
     scored = replace(fitted, metrics={**fitted.metrics, "test": {"accuracy": 0.5}})
-    assert "no scores of rows that chose nothing" not in said(scored)
+    assert "no scores of test rows" not in said(scored)
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])

@@ -96,6 +96,11 @@ def test_repeated_rows_are_counted_with_their_target() -> None:
     test = LabelledRows(frame, np.array([0, 1, 1, 0]))
     assert repeated_rows(training, test) == 2
     assert repeated_rows(training, LabelledRows(frame, np.array([1, 1, 1, 1]))) == 0
+    # A column may have no name.
+    unnamed = LabelledRows(frame.rename({"a": ""}), training.target)
+    other = LabelledRows(frame.rename({"a": ""}).with_columns(pl.lit(9).alias("")), training.target)
+    assert repeated_rows(unnamed, unnamed) == 4
+    assert repeated_rows(unnamed, other) == 0
     # Of a table of few values nothing is said: its rows repeat each other everywhere.
     few = training.take(np.zeros(10, dtype=np.int64))
     assert repeated_rows(few, training) == 0
