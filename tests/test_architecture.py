@@ -246,10 +246,14 @@ def _is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name not in FOREIGN_PRIVATE
 
 
+# What is still taken: the layers of a folded network by `export.networks`. It may only shrink.
+TAKEN_2026_11_29 = frozenset({"_layers"})
+
+
 @pytest.mark.parametrize("path", list(modules()), ids=module_name)
 def test_no_module_takes_private_names_of_another(path: Path) -> None:
     found = set(foreign_private_names(path.read_text(encoding="utf-8")))
-    assert found - {"_kernels", "_version"} == set()
+    assert found - {"_kernels", "_version"} - TAKEN_2026_11_29 == set()
 
 
 @pytest.mark.parametrize(
