@@ -221,7 +221,14 @@ class TablePredictions:
                     "in the table, or leave it out"
                 )
         reading = _Reading.of(model, table, others=keep, csv=csv)
-        return cls(model, reading, tuple(keep), coverage, labels_only, digits)
+        return cls(
+            model=model,
+            _reading=reading,
+            keep=tuple(keep),
+            coverage=coverage,
+            labels_only=labels_only,
+            digits=digits,
+        )
 
     def pieces(
         self, batch_rows: int, unfamiliar: UnfamiliarCells, part: Part | None = None
