@@ -238,31 +238,6 @@ def regression_intervals(
     return _intervals(metrics, weight, coverage, n_resamples, random_state)
 
 
-def score_class_prior(
-    codes: ArrayLike, class_prior: ArrayLike, sample_weight: ArrayLike | None = None
-) -> dict[str, float]:
-    """Scores of the trivial model that gives every row the training classes' shares.
-
-    Parameters
-    ----------
-    codes : array-like of shape (n,), int
-        True classes.
-    class_prior : array-like of shape (C,)
-        Shares of the classes among the training rows.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows.
-    """
-    prior = np.asarray(class_prior, dtype=np.float64)
-    return score_classification(codes, np.tile(prior, (np.size(codes), 1)), sample_weight)
-
-
-def score_constant(
-    y: ArrayLike, value: float, sample_weight: ArrayLike | None = None
-) -> dict[str, float]:
-    """Scores of the trivial model that predicts `value`, the training mean, for every row."""
-    return score_regression(y, np.full(np.size(y), float(value)), sample_weight)
-
-
 def log_loss(codes: ArrayLike, proba: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
     """Mean negative log of the true class's probability, in nats.
 

@@ -14,12 +14,10 @@ from tabwright.metrics import (
     score_regression,
 )
 from tabwright.regression import MEASURES
-from tabwright.tables import labels_to_codes, regression_target
 
 __all__ = [
     "measure_of",
     "prediction_frame",
-    "score_frame",
     "score_output",
     "score_rows",
     "scores_of",
@@ -176,36 +174,6 @@ def score_rows(
         return scores_of(rows, model, target, values, sample_weight)
     proba = predictor.predict_proba(frame)
     return scores_of(rows, model, target, proba, sample_weight, predictor.decide(proba))
-
-
-def score_frame(
-    predictor: Predictor, frame: pl.DataFrame, target: str, weight: str | None = None
-) -> dict[str, float]:
-    """Scores on a labelled table.
-
-    Parameters
-    ----------
-    predictor : Predictor
-    frame : polars.DataFrame
-    target : str
-        Its column of labels or values.
-    weight : str, optional
-        Its column of sample weights.
-
-    Returns
-    -------
-    dict of str to float
-
-    Raises
-    ------
-    ValueError
-        If a label was unknown in training, or a value is missing.
-    """
-    classes = predictor.model.classes
-    column = frame[target]
-    known = regression_target(column) if classes is None else labels_to_codes(column, classes)
-    weights = None if weight is None else frame[weight].cast(pl.Float64).to_numpy()
-    return score_rows(predictor, frame, known, weights, rows="rows")["rows"]
 
 
 def trivial_scores(

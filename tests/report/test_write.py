@@ -158,8 +158,9 @@ def test_every_mode_gets_a_page(mode: str, target: str, tmp_path: Path) -> None:
 
 def test_the_scores_are_those_of_the_rows_given(tmp_path: Path) -> None:
     from tabwright.inference.predictor import Predictor
-    from tabwright.inference.scoring import score_frame
+    from tabwright.inference.scoring import score_rows
     from tabwright.report.markup import number
+    from tabwright.tables import labels_to_codes
 
     frame, held_out = table(), table(seed=1)
     for target in ("label", "price"):
@@ -167,7 +168,10 @@ def test_the_scores_are_those_of_the_rows_given(tmp_path: Path) -> None:
         rows = held_out.drop("label" if target == "price" else "price")
         page = check(report(model, rows, target, tmp_path, linear=linear))
         for own in (model, linear):
-            for value in score_frame(Predictor(own), rows, target).values():
+            classes = own.classes
+            known = rows[target].to_numpy()
+            codes = known if classes is None else labels_to_codes(rows[target], classes)
+            for value in score_rows(Predictor(own), rows, codes)["test"].values():
                 assert number(value) in page.text
         assert "Linear baseline" in page.text
         assert "95 % bootstrap" in page.text
