@@ -26,6 +26,8 @@ _ALL_JOINT_FLOATS = 2**22
 # Rows whose tables are added at once: what they found is still in the cache, and on few pages,
 # when it is turned round.
 _STRIP = 64
+# Floats behind each of their rows: of rows a power of two apart few stay in a cache.
+_PAD = 16
 
 Float32 = NDArray[np.float32]
 
@@ -49,9 +51,9 @@ class BlockWorkspace:
         self.missing: NDArray[np.bool_] = np.empty((layout.n_numeric, n_places), dtype=bool)
         self.inputs: Float32 = np.ones((layout.stops[3] + 1, n_places), dtype=np.float32)
         self.codes: NDArray[np.int32] = np.zeros((n_places, layer.n_codes), dtype=np.int32)
-        shape = (min(n_places, _STRIP), layer.width)
-        self.found: Float32 = np.empty(shape, dtype=np.float32)
-        self.added: Float32 = np.empty(shape, dtype=np.float32)
+        n_rows, width = min(n_places, _STRIP), layer.width
+        self.found: Float32 = np.empty((n_rows, width), dtype=np.float32)
+        self.added: Float32 = np.empty((n_rows, width + _PAD), dtype=np.float32)[:, :width]
 
 
 class FirstLayer:
@@ -122,9 +124,11 @@ class FirstLayer:
             index = work.codes[rows, group.columns[0]] * np.intp(group.strides[0])
             for column, stride in zip(group.columns[1:], group.strides[1:], strict=True):
                 index += work.codes[rows, column] * np.intp(stride)
-            group.table.take(index, axis=0, out=found if i else added, mode="clip")
+            group.table.take(index, axis=0, out=found, mode="clip")
             if i:
                 np.add(added, found, out=added)
+            else:
+                np.copyto(added, found)
         np.add(out[:, rows], added.T, out=out[:, rows])
 
 
