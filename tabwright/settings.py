@@ -138,8 +138,9 @@ class FitSettings:
         the trained model are float32 either way. "bfloat16" is faster where the processor
         multiplies in it (a CPU with avx512_bf16 or AMX, a GPU), and much slower elsewhere.
     quality : {"fast", "balanced", "best"}
-        Effort: "fast" trains one network where "balanced" averages four; "best" fits boosted
-        trees beside the networks and combines both by weights chosen on the validation rows.
+        Effort: "fast" trains one network, "balanced" averages four and fits boosted trees beside
+        them (scikit-learn's), "best" trains networks in folds and fits CatBoost's trees too. Both
+        are combined by weights chosen on the validation rows.
     eval_metric : str or None
         Name of what chooses each member's epoch on the validation rows, of scikit-learn's scorers
         or of a function that was given; None: the loss.
@@ -304,7 +305,7 @@ class FitSettings:
             "eval_metric must be the name of a scorer, or None",
             self.eval_metric,
         )
-        if self.quality == "best" and self.training_mode in _NETWORKS_ALONE:
+        if self.quality == "best" and self.networks_alone:
             raise ValueError(
                 "quality='best' combines networks with trees, and training_mode "
                 f"{self.training_mode!r} is of networks alone; use mlp_dense, or "
@@ -345,6 +346,11 @@ class FitSettings:
                 f"n_members times n_folds must be at most {_MOST_MEMBERS}; got "
                 f"{self.n_members} times {n_folds}"
             )
+
+    @property
+    def networks_alone(self) -> bool:
+        """Whether the training mode is one that combines no trees with its networks."""
+        return self.training_mode in _NETWORKS_ALONE
 
     @property
     def asked_folds(self) -> int:

@@ -22,6 +22,7 @@ from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.tree_mix import TreeMix, combination_notes, tree_features
 from tabwright.metrics import row_log_loss
+from tabwright.settings import FitSettings, Quality
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.objectives import row_weights
 
@@ -30,11 +31,17 @@ __all__ = [
     "TreeCandidate",
     "combination_weights",
     "greedy_weights",
+    "tree_kinds",
     "with_trees",
 ]
 
-# scikit-learn's are always there; the others need the extra `trees`.
-_KINDS: Final[tuple[TeacherKind, ...]] = ("hist_gradient_boosting", "catboost")
+# scikit-learn's are always there: the default does not depend on what is installed. The others
+# need the extra `trees`.
+_KINDS: Final[dict[Quality, tuple[TeacherKind, ...]]] = {
+    "fast": (),
+    "balanced": ("hist_gradient_boosting",),
+    "best": ("hist_gradient_boosting", "catboost"),
+}
 # Members of the bag that greedy selection fills.
 _STEPS = 20
 
@@ -44,6 +51,13 @@ _STANDARD_ERRORS: Final = 2.0
 
 FloatArray = NDArray[np.float64]
 EncodedRows = tuple[Compact, LabelledRows]
+
+
+def tree_kinds(settings: FitSettings) -> tuple[TeacherKind, ...]:
+    """The kinds of trees that a fit combines with its networks; none without rows that choose."""
+    if settings.networks_alone or settings.refit:
+        return ()
+    return _KINDS[settings.quality]
 
 
 def combination_weights(
@@ -196,12 +210,11 @@ def with_trees(
     networks: FloatArray,
     targets: Targets,
     *,
+    kinds: Sequence[TeacherKind],
     whole: EncodedRows | None = None,
     say: Callable[[str], None] | None = None,
 ) -> tuple[FittedModel, HeldOutTrees | None]:
     """Fit trees, weigh them against the networks, and keep those that have weight.
-
-    scikit-learn's are fitted always, CatBoost's where it is installed.
 
     Parameters
     ----------
@@ -215,6 +228,9 @@ def with_trees(
         probabilities, or standardised values.
     targets : Targets
         Of all training rows.
+    kinds : sequence of TeacherKind
+        Those to fit, from `tree_kinds`; scikit-learn's always are, the others where they are
+        installed.
     whole : EncodedRows, optional
         Rows that the trees to keep are fitted on, with the rounds chosen; None: those of the one
         part are kept. One fit on all rows, rather than the mean of one per fold, makes a file and
@@ -239,7 +255,7 @@ def with_trees(
     n_classes = problems[0].n_classes
     features = [tree_features(model.encoder, held).astype(np.float64) for _, (held, _) in parts]
     candidates, missing = [], []
-    for kind in _KINDS:
+    for kind in kinds:
         try:
             learner = tree_learner(kind, slow=True)
         except ImportError:

@@ -35,7 +35,7 @@ from tabwright.distillation.soft_targets import (
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import TableError
 from tabwright.fitting.class_weights import ClassWeight, Prior, class_weights_of
-from tabwright.fitting.combination import HeldOutTrees, with_trees
+from tabwright.fitting.combination import HeldOutTrees, tree_kinds, with_trees
 from tabwright.fitting.cross_validation import (
     TrainedFold,
     assign_folds,
@@ -412,10 +412,12 @@ class _Recipe:
         if held_out is None or choosing is None:
             return model
         trees = None
-        if self.settings.quality == "best":
+        if kinds := tree_kinds(self.settings):
             networks = Predictor(model).standardised(choosing[0])
             parts = [((compact, rows), choosing)]
-            model, trees = with_trees(model, parts, networks, targets, say=self.on_message)
+            model, trees = with_trees(
+                model, parts, networks, targets, kinds=kinds, say=self.on_message
+            )
         model = _scored(model, *choosing)
         model = _with_intervals(model, held_out, cross, trees)
         if (
@@ -455,13 +457,19 @@ class _Recipe:
         model = self.model(encoder, targets, trained, (compact, rows), len(judged), self.settings)
         networks = out_of_fold(model, compact, done)
         trees = None
-        if self.settings.quality == "best":
+        if kinds := tree_kinds(self.settings):
             parts = [
                 (_taken(compact, rows, folds != k), _taken(compact, rows, folds == k))
                 for k in range(len(done))
             ]
             model, trees = with_trees(
-                model, parts, networks, targets, whole=(compact, rows), say=self.on_message
+                model,
+                parts,
+                networks,
+                targets,
+                kinds=kinds,
+                whole=(compact, rows),
+                say=self.on_message,
             )
         output = networks if trees is None else trees.combined(networks)
         if model.target is not None:

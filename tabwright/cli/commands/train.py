@@ -115,7 +115,9 @@ class SettingOptions:
     quality: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Effort: fast, balanced, best.", rich_help_panel=SETTINGS
+            metavar="NAME",
+            help="Effort: fast (one network), balanced (four and trees), best (folds, more trees).",
+            rich_help_panel=SETTINGS,
         ),
     ] = None
     device: Annotated[
