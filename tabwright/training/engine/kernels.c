@@ -224,8 +224,9 @@ static void gather(const part *p, const int64_t *rows, int32_t hide_key)
         }
     }
     for (int64_t r = p->first_row; r < p->last_row; r++) {
-        memcpy(p->w->x + r * t->n_dense, t->dense + rows[r] * t->n_dense,
-               (size_t)t->n_dense * sizeof *t->dense);
+        if (t->n_dense)
+            memcpy(p->w->x + r * t->n_dense, t->dense + rows[r] * t->n_dense,
+                   (size_t)t->n_dense * sizeof *t->dense);
         for (int64_t c = 0; c < t->n_binned; c++) {
             p->w->bins[c * n + r] = t->bins[rows[r] * t->n_binned + c];
             p->w->shares[c * n + r] = t->shares[rows[r] * t->n_binned + c];
