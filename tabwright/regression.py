@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_LEVELS",
     "LARGEST_LOG",
+    "LEAST_HALF_GAP",
     "MEASURES",
     "OBJECTIVES",
     "RegressionObjective",
@@ -33,6 +34,7 @@ __all__ = [
     "has_log_link",
     "inverse_softplus",
     "member_responses",
+    "quantile_centre_and_scale",
     "row_losses",
     "weighted_quantiles",
 ]
@@ -51,6 +53,8 @@ MEASURES: dict[RegressionObjective, str] = {
 # Means are kept within a factor of exp(20) of the training mean: no row of fewer than a hundred
 # million can be further above it, and no exponential overflows.
 LARGEST_LOG = 20.0
+# Half the gap between a row's outer quantiles, in units of the target's scale, is at least this.
+LEAST_HALF_GAP = 1e-3
 
 
 def has_log_link(objective: RegressionObjective) -> bool:
@@ -184,6 +188,26 @@ def weighted_quantiles(
     wanted = [level * reached[-1] * (1.0 - 1e-12) for level in levels]
     places = np.minimum(np.searchsorted(reached, wanted), len(values) - 1)
     return tuple(float(values[order[place]]) for place in places)
+
+
+def quantile_centre_and_scale(quantiles: FloatArray, unit: float) -> tuple[FloatArray, FloatArray]:
+    """Middle of a row's outer quantiles and half the gap between them, which is never 0.
+
+    Parameters
+    ----------
+    quantiles : ndarray of shape (n, n_levels), float64
+    unit : float
+        The scale of the target: half a gap is at least a thousandth of it.
+
+    Returns
+    -------
+    centre, scale : ndarray of shape (n,), float64
+        Residuals around the middle in multiples of the scale are the scores of conformalised
+        quantile regression (Romano, Patterson and Candès, 2019) in the form that scales (Sesia
+        and Candès, "A comparison of some conformal quantile regression methods", 2020).
+    """
+    low, high = quantiles[:, 0], quantiles[:, -1]
+    return (low + high) / 2.0, np.maximum((high - low) / 2.0, LEAST_HALF_GAP * unit)
 
 
 def inverse_softplus(value: float) -> float:

@@ -28,6 +28,7 @@ AugmentationChoice = Literal["auto", "munge", "neighbourhood"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
 Quality = Literal["fast", "balanced", "best"]
+IntervalWidth = Literal["adaptive", "constant"]
 # What every file holds, and means nothing any more: older versions ask for it.
 _RETIRED = {"kernels": "torch"}
 
@@ -155,6 +156,9 @@ class FitSettings:
         networks put out.
     quantiles : tuple of float
         Levels of objective "quantile", above 0 and below 1, rising.
+    intervals : {"adaptive", "constant"} or None
+        Whether the width of prediction intervals follows the row or is the same for all; None:
+        adaptive, but constant with `refit`.
     """
 
     task: Task
@@ -184,6 +188,7 @@ class FitSettings:
     n_folds: int | None = None
     objective: RegressionObjective = "squared_error"
     quantiles: tuple[float, ...] = DEFAULT_LEVELS
+    intervals: IntervalWidth | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -370,6 +375,20 @@ class FitSettings:
             isinstance(self.quantiles, tuple), "quantiles must be a tuple of levels", self.quantiles
         )
         check_levels(self.quantiles)
+        _require(
+            self.intervals is None or self.intervals in get_args(IntervalWidth),
+            "intervals must be None, 'adaptive' or 'constant'",
+            self.intervals,
+        )
+        if self.intervals is not None and self.task == "classification":
+            raise ValueError(
+                f"intervals are for regression; got {self.intervals!r} in a classification task"
+            )
+        if self.intervals == "adaptive" and self.refit:
+            raise ValueError(
+                "adaptive intervals belong to the networks that they were fitted with; got "
+                "refit=True; use intervals='constant', or no refit"
+            )
         if self.objective != "quantile" and self.quantiles != DEFAULT_LEVELS:
             raise ValueError(
                 f"quantiles are of objective='quantile'; got {self.quantiles!r} and "
@@ -392,6 +411,13 @@ class FitSettings:
                 "quality='best' combines networks and trees by squared error; got "
                 f"objective={self.objective!r}; use quality='balanced'"
             )
+
+    @property
+    def has_adaptive_intervals(self) -> bool:
+        """Whether the width of intervals follows the row."""
+        if self.intervals is not None:
+            return self.intervals == "adaptive"
+        return not self.refit
 
     def held_out_share(self, n_rows: int | None) -> float:
         """`validation_fraction`, or what stands for it where that is None.

@@ -29,7 +29,10 @@ FORMATS: dict[int, str] = {1: "0.1.0", 2: "0.2.0", 3: "0.3.0"}
 ADDED: dict[str, int] = {
     "encoder.obliques": 2,
     "encoder.formats": 3,
+    "intervals.scale": 3,
+    "residual_scale": 3,
     "settings.eval_metric": 3,
+    "settings.intervals": 3,
     "settings.n_folds": 3,
     "settings.objective": 3,
     "settings.quality": 3,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
+from tabwright.artifact.format_versions import left_out
 from tabwright.splits import fold_rows, split_rows
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 IntervalKind = Literal["split", "cross"]
+IntervalScale = Literal["constant", "network", "quantiles"]
 
 _MAX_RESIDUALS = 4096
 _MAX_TAIL = 1024
@@ -54,11 +56,16 @@ class Intervals:
         Absolute residuals, rising, in the target's unit; at most 4,096 of them.
     levels : ndarray of shape (m,), float64
         The coverage that each residual, taken as half-width, guarantees; rising, below 1.
+    scale : {"constant", "network", "quantiles"}
+        What residuals, and half-widths, are multiples of: the target's unit, the absolute residual
+        that a network expects of the row, or half the gap between the row's outer quantiles,
+        around their middle.
     """
 
     kind: IntervalKind
     residuals: FloatArray
     levels: FloatArray
+    scale: IntervalScale = "constant"
 
     @property
     def highest_coverage(self) -> float:
@@ -66,7 +73,7 @@ class Intervals:
         return float(self.levels[-1])
 
     def half_width(self, coverage: float) -> float:
-        """Half the width of the interval, in the target's unit.
+        """Half the width of the interval, in the target's unit or multiples of `scale`.
 
         Parameters
         ----------
@@ -106,7 +113,10 @@ class Intervals:
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """The document and the arrays that `from_state` reads."""
-        return {"kind": self.kind}, {"residuals": self.residuals, "levels": self.levels}
+        document: dict[str, Any] = {"kind": self.kind}
+        if not left_out("intervals.scale", self.scale, "constant"):
+            document["scale"] = self.scale
+        return document, {"residuals": self.residuals, "levels": self.levels}
 
     @classmethod
     def from_state(cls, document: Reader, tensors: TensorBag) -> Intervals:
@@ -128,9 +138,12 @@ class Intervals:
         )
         if not ok:
             raise document.fail("kind", "backed by residuals and levels that rise")
+        scale: IntervalScale = "constant"
+        if "scale" in document:
+            scale = document.choice("scale", get_args(IntervalScale))
         document.done()
         tensors.done()
-        return cls(kind, residuals, levels)
+        return cls(kind, residuals, levels, scale)
 
 
 def fit_intervals(
@@ -139,6 +152,8 @@ def fit_intervals(
     *,
     kind: IntervalKind = "split",
     sample_weight: ArrayLike | None = None,
+    scale: IntervalScale = "constant",
+    row_scale: ArrayLike | None = None,
 ) -> Intervals:
     """Take the quantiles of the absolute residuals of rows held out for them.
 
@@ -151,6 +166,9 @@ def fit_intervals(
     sample_weight : array-like of shape (n,), optional
         Weights of the rows, as in Tibshirani, Barber, Candès and Ramdas, "Conformal Prediction
         Under Covariate Shift", 2019, section 2; a new row is taken to have the mean weight.
+    scale : {"constant", "network", "quantiles"}
+    row_scale : array-like of shape (n,), optional
+        What the residuals are divided by, above 0; with "constant" nothing.
 
     Raises
     ------
@@ -171,12 +189,14 @@ def fit_intervals(
     if not used.any():
         raise ValueError("at least one row of positive weight is needed; got none")
     residuals, weight = np.abs(target - value)[used], weight[used]
+    if row_scale is not None:
+        residuals = residuals / np.asarray(row_scale, dtype=np.float64)[used]
     if not np.isfinite(residuals).all():
         raise ValueError("y and prediction must be finite; got missing or infinite values")
     order = np.argsort(residuals, kind="stable")
     levels = np.cumsum(weight[order]) / (weight.sum() + weight.mean())
     kept = _kept(len(levels))
-    return Intervals(kind, residuals[order][kept], levels[kept])
+    return Intervals(kind, residuals[order][kept], levels[kept], scale)
 
 
 @dataclass(frozen=True, eq=False)

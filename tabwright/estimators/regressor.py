@@ -17,7 +17,15 @@ from tabwright.estimators.base import (
     cell_format,
 )
 from tabwright.regression import DEFAULT_LEVELS, RegressionObjective
-from tabwright.settings import AugmentationChoice, Device, NumericEncoding, Precision, Quality, Task
+from tabwright.settings import (
+    AugmentationChoice,
+    Device,
+    IntervalWidth,
+    NumericEncoding,
+    Precision,
+    Quality,
+    Task,
+)
 from tabwright.tables import Role, regression_target
 from tabwright.training.checkpoints import Checkpoint
 
@@ -42,6 +50,11 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
     quantiles : sequence of float, default=(0.1, 0.5, 0.9)
         Levels of objective "quantile", above 0 and below 1, rising. `predict` gives the one
         nearest to a half, `predict_quantiles` all; they never cross.
+    intervals : {"adaptive", "constant"}, optional
+        Whether the width of prediction intervals follows the row, by a small network that learns
+        the absolute residuals or, with several quantiles, by the gap between the outer ones; or is
+        the same for all rows. None: adaptive, but constant with `refit`. Networks of `n_folds`
+        folds have constant ones, unless their quantiles say the width.
     """
 
     _task: Task = "regression"
@@ -76,6 +89,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         n_folds: int | None = None,
         objective: RegressionObjective = "squared_error",
         quantiles: Sequence[float] = DEFAULT_LEVELS,
+        intervals: IntervalWidth | None = None,
         kernels: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -106,6 +120,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         self.n_folds = n_folds
         self.objective = objective
         self.quantiles = quantiles
+        self.intervals = intervals
         self.kernels = kernels
         self.random_state = random_state
         self.verbose = verbose

@@ -21,10 +21,11 @@ from tabwright.calibration.calibrator import (
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.export.graph import ML_DOMAIN, Graph, piecewise_linear
 from tabwright.inference.numpy_network import FoldedNetwork
+from tabwright.inference.residual_scale import LARGEST_LOG_SCALE, ResidualScale
 from tabwright.inference.target_scale import TargetScale
 from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble, Trees
 from tabwright.inference.tree_mix import TreeMix
-from tabwright.regression import LARGEST_LOG
+from tabwright.regression import LARGEST_LOG, LEAST_HALF_GAP
 
 __all__ = [
     "add_calibration",
@@ -35,6 +36,8 @@ __all__ = [
     "add_networks",
     "add_prior",
     "add_probabilities",
+    "add_quantile_scale",
+    "add_residual_scale",
     "add_target_scale",
     "add_trees",
 ]
@@ -232,6 +235,23 @@ def add_target_scale(graph: Graph, value: str, target: TargetScale) -> str:
         moved = graph.add("Add", moved, graph.float64(target.mean))
     raised = graph.add("Max", moved, graph.float64(target.low))
     return graph.add("Min", raised, graph.float64(target.high))
+
+
+def add_residual_scale(graph: Graph, value: str, scale: ResidualScale) -> str:
+    """`ResidualScale.restore`."""
+    raised = graph.add("Max", value, graph.float64(-LARGEST_LOG_SCALE))
+    multiples = graph.add("Exp", graph.add("Min", raised, graph.float64(LARGEST_LOG_SCALE)))
+    return graph.add("Mul", multiples, graph.float64(scale.unit))
+
+
+def add_quantile_scale(graph: Graph, quantiles: str, n_levels: int, unit: float) -> str:
+    """The scale of `regression.quantile_centre_and_scale`, of shape (rows,)."""
+    low, high = (
+        graph.add("Gather", quantiles, graph.int64(place), attributes={"axis": 1})
+        for place in (0, n_levels - 1)
+    )
+    half = graph.add("Div", graph.add("Sub", high, low), graph.float64(2.0))
+    return graph.add("Max", half, graph.float64(LEAST_HALF_GAP * unit))
 
 
 def add_prior(graph: Graph, proba: str, log_ratio: FloatArray) -> str:

@@ -37,6 +37,8 @@ from tabwright.export.networks import (
     add_networks,
     add_prior,
     add_probabilities,
+    add_quantile_scale,
+    add_residual_scale,
     add_target_scale,
     add_trees,
 )
@@ -55,6 +57,10 @@ __all__ = [
     "graph_inputs",
     "onnx_feed",
 ]
+
+
+# Of the half-widths that the metadata name.
+_COVERAGES = (0.5, 0.8, 0.9, 0.95)
 
 
 def export_onnx(
@@ -111,7 +117,10 @@ def export_onnx(
     The outputs are `label` of shape (rows,), in the type of the labels, by the model's decision
     rule where it has one and else the most probable, and `probabilities`, double
     of shape (rows, n_classes), or in regression `value`, double of shape (rows,); a model of
-    quantiles has `quantiles` too, double of shape (rows, n_levels). Where a column has such a
+    quantiles has `quantiles` too, double of shape (rows, n_levels). Where intervals are adaptive,
+    `interval_scale`, double of shape (rows,), is what half-widths are multiples of: the metadata
+    have them by coverage (`interval_half_widths`), to be put around the value or, of quantiles,
+    around the middle of the outer two. Where a column has such a
     name, the output has an underscore behind it. The metadata key `tabwright` says all this in
     JSON. The same model gives the same bytes.
     """
@@ -193,6 +202,9 @@ def build_onnx(model: FittedModel) -> bytes:
             graph.output(outputs[1], value, "float64", width=len(levels))
         else:
             graph.output(outputs[0], value, "float64")
+        if "interval_scale" in _wanted_outputs(model):
+            scale = _add_interval_scale(graph, model, x, value)
+            graph.output(outputs[-1], scale, "float64")
     else:
         proba = add_probabilities(graph, scores, network.n_members)
         if model.trees is not None:
@@ -225,6 +237,7 @@ def build_onnx(model: FittedModel) -> bytes:
         "classes": None if model.classes is None else model.classes.tolist(),
         "objective": settings.objective if model.classes is None else None,
         "quantiles": list(settings.quantiles) if settings.objective == "quantile" else None,
+        "interval_half_widths": _half_widths(model),
         "decision": None if model.decision is None else model.decision.to_state()[0],
     }
     return graph.to_bytes(
@@ -245,13 +258,40 @@ def _add_responses(graph: Graph, model: FittedModel, scores: str, n_members: int
     return add_mean(graph, scores, n_members)
 
 
+def _wanted_outputs(model: FittedModel) -> tuple[str, ...]:
+    """What the graph puts out, by the names that it has where no column has them."""
+    if model.classes is not None:
+        return ("label", "probabilities")
+    follows = model.intervals is not None and model.intervals.scale != "constant"
+    return (
+        "value",
+        *(("quantiles",) if model.settings.objective == "quantile" else ()),
+        *(("interval_scale",) if follows else ()),
+    )
+
+
+def _add_interval_scale(graph: Graph, model: FittedModel, x: str, value: str) -> str:
+    """The scale of `Predictor.centre_and_scale`, float64 of shape (rows,)."""
+    if model.residual_scale is not None:
+        network = model.residual_scale.network()
+        scores = add_networks(graph, network, x, _largest_input(model.encoder.plan_))
+        return add_residual_scale(graph, add_mean(graph, scores, 1), model.residual_scale)
+    unit = 1.0 if model.target is None else model.target.scale
+    return add_quantile_scale(graph, value, len(model.settings.quantiles), unit)
+
+
+def _half_widths(model: FittedModel) -> dict[str, float] | None:
+    """Half-widths of intervals by coverage, in multiples of the scale or in the target's unit."""
+    if model.intervals is None:
+        return None
+    widths = {str(share): model.intervals.half_width(share) for share in _COVERAGES}
+    return {share: width for share, width in widths.items() if np.isfinite(width)}
+
+
 def _output_names(model: FittedModel, inputs: Sequence[GraphInput]) -> tuple[str, ...]:
     taken = {column.name for column in inputs}
     names = []
-    wanted: tuple[str, ...] = ("label", "probabilities")
-    if model.classes is None:
-        wanted = ("value", "quantiles") if model.settings.objective == "quantile" else ("value",)
-    for name in wanted:
+    for name in _wanted_outputs(model):
         while name in taken:
             name += "_"
         names.append(name)

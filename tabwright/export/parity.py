@@ -324,6 +324,8 @@ def _value_differences(
     compact = model.encoder.transform(frame)
     judged = predictor.judged(compact)
     said = [predictor.point(judged), *([judged] if judged.ndim == 2 else [])]
+    if model.intervals is not None and model.intervals.scale != "constant":
+        said.append(predictor.centre_and_scale(compact, judged)[1])
     expected, values = (np.column_stack([*parts]).astype(np.float64) for parts in (said, found))
     mean, scale = (0.0, 1.0) if model.target is None else (model.target.mean, model.target.scale)
     distances = np.maximum(np.abs(expected - mean) / scale, 1.0)

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from tabwright.calibration.decisions import DecisionAim
 from tabwright.calibration.fit import check_calibration
-from tabwright.calibration.intervals import fit_intervals
 from tabwright.distributed.member_assignment import MemberAssignment
 from tabwright.distributed.sharded_members import ShardedHeldOut, ShardedMembers
 from tabwright.distributed.shared_checkpoints import SharedCheckpointer
@@ -41,6 +40,7 @@ from tabwright.fitting.finishing import (
 from tabwright.fitting.identity import run_identity
 from tabwright.fitting.networks import member_seeds, new_network, training_device
 from tabwright.fitting.oblique_selection import select_obliques
+from tabwright.fitting.residual_scale import HeldOutScale, fit_residual_scale, with_intervals
 from tabwright.fitting.targets import Targets, epoch_score
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
@@ -488,15 +488,31 @@ class _StreamFit:
             model = with_decision(model, proba, choosing, self.decision)
         if self.sets_aside:
             spare = self._rows("validation", scan.aside("validation"))
-            values = Predictor(model).predict_values(spare.frame)
-            intervals = fit_intervals(
-                spare.target, values, kind="split", sample_weight=spare.weight
-            )
             message = f"half-widths from {len(spare):,} validation rows held out for the intervals"
-            model = replace(model, intervals=intervals, card={**model.card, "intervals": message})
+            model = replace(model, card={**model.card, "intervals": message})
+            model = self._with_intervals(model, encoder, spare, choosing)
         if "test" in scan.samples:
             model = replace(model, metrics={**model.metrics, **self._test_scores(model, say)})
         return model
+
+    def _with_intervals(
+        self, model: FittedModel, encoder: TableEncoder, spare: LabelledRows, choosing: LabelledRows
+    ) -> FittedModel:
+        """Intervals from the rows set aside; what their width follows is learned from samples."""
+        predictor, held = Predictor(model), encoder.transform(spare.frame)
+
+        def fit_scale() -> HeldOutScale | None:
+            sample = self._rows("train")
+            judging = encoder.transform(choosing.frame)
+            return fit_residual_scale(
+                model,
+                (encoder.transform(sample.frame), sample),
+                (judging, choosing),
+                predictor.network(judging),
+                None,
+            )
+
+        return with_intervals(model, (held, spare), predictor.outputs(held), "split", fit_scale)
 
     def _test_scores(
         self, model: FittedModel, say: Callable[[str], None]

@@ -20,7 +20,6 @@ from tabwright.calibration.fit import (
 from tabwright.calibration.intervals import (
     CrossPredictions,
     IntervalRows,
-    fit_intervals,
     interval_rows,
 )
 from tabwright.distillation.fidelity import fidelity_report
@@ -48,6 +47,7 @@ from tabwright.fitting.finishing import fitted_networks, model_card, with_decisi
 from tabwright.fitting.member_training import train_members
 from tabwright.fitting.networks import training_device
 from tabwright.fitting.oblique_selection import select_obliques, without_obliques
+from tabwright.fitting.residual_scale import fit_residual_scale, with_intervals
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
@@ -419,7 +419,7 @@ class _Recipe:
                 model, parts, networks, targets, kinds=kinds, say=self.on_message
             )
         model = _scored(model, *choosing)
-        model = _with_intervals(model, held_out, cross, trees)
+        model = _with_intervals(model, held_out, cross, trees, (compact, rows), choosing)
         if (
             soft_targets is None
             or direct is None
@@ -483,7 +483,7 @@ class _Recipe:
         }
         model = replace(model, card={**model.card, "folds": told})
         if model.classes is None:
-            return _with_fold_intervals(model, done, networks, judged, trees)
+            return _with_fold_intervals(model, done, networks, compact.take(held), judged, trees)
         if decision is not None:
             model = with_decision(model, Predictor(model).calibrated(output), judged, decision)
         return model
@@ -660,6 +660,8 @@ def _with_intervals(
     held_out: _HeldOut,
     cross: CrossPredictions | None,
     trees: HeldOutTrees | None,
+    training: tuple[Compact, LabelledRows],
+    choosing: tuple[Compact, LabelledRows],
 ) -> FittedModel:
     """Half-widths of prediction intervals, from residuals of rows held out for them."""
     interval, spare = held_out.interval, held_out.spare
@@ -668,22 +670,31 @@ def _with_intervals(
     model = replace(model, card={**model.card, "intervals": interval.message})
     if interval.kind is None:
         return model
+    predictor = Predictor(model)
     if cross is None:
-        rows, values = spare, Predictor(model).predict_values(spare.frame)
+        rows, compact = spare, model.encoder.transform(spare.frame)
+        outputs, chosen = predictor.outputs(compact), predictor.network(choosing[0])
     else:
         assert model.target is not None
-        rows, standard = held_out.rows, cross.predictions()
+        (compact, rows), standard = choosing, cross.predictions()
         if trees is not None and interval.folds is not None:
             standard = trees.cross_predictions(standard, interval.folds)
-        values = Predictor(model).point(model.target.restore(standard))
-    intervals = fit_intervals(rows.target, values, kind=interval.kind, sample_weight=rows.weight)
-    return replace(model, intervals=intervals)
+        outputs = model.target.restore(standard)
+        chosen = predictor.point(outputs)
+    return with_intervals(
+        model,
+        (compact, rows),
+        outputs,
+        interval.kind,
+        lambda: fit_residual_scale(model, training, choosing, chosen, interval.folds),
+    )
 
 
 def _with_fold_intervals(
     model: FittedModel,
     done: Sequence[TrainedFold],
     networks: np.ndarray,
+    compact: Compact,
     rows: LabelledRows,
     trees: HeldOutTrees | None,
 ) -> FittedModel:
@@ -699,7 +710,7 @@ def _with_fold_intervals(
     )
     if trees is not None:
         values = trees.cross_predictions(values, np.repeat(np.arange(len(done)), sizes))
-    values = Predictor(model).point(model.target.restore(values))
-    intervals = fit_intervals(rows.target, values, kind="cross", sample_weight=rows.weight)
+    outputs = model.target.restore(values)
     message = f"cross-conformal: {len(rows):,} rows out of {len(done)} folds"
-    return replace(model, intervals=intervals, card={**model.card, "intervals": message})
+    model = replace(model, card={**model.card, "intervals": message})
+    return with_intervals(model, (compact, rows), outputs, "cross", None)

@@ -22,7 +22,8 @@ from tabwright.calibration.decisions import DecisionRule
 from tabwright.calibration.intervals import Intervals
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.errors import ArtifactError
-from tabwright.inference.network_spec import NetworkSpec
+from tabwright.inference.network_spec import MemberState, NetworkSpec, take_member
+from tabwright.inference.residual_scale import ResidualScale
 from tabwright.inference.target_scale import TargetScale
 from tabwright.inference.tree_mix import TreeMix, n_tree_features
 from tabwright.settings import FitSettings
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FittedModel", "StopReason", "load_fitted", "member_modules"]
 
-MemberState = dict[str, np.ndarray]
 StopReason = Literal["schedule", "patience", "interrupted", "non-finite"]
 _LABEL_DTYPES = (
     "bool",
@@ -79,6 +79,8 @@ class FittedModel:
     intervals : Intervals or None
         Half-widths of prediction intervals; None in classification, and where too few rows were
         held out.
+    residual_scale : ResidualScale or None
+        What makes the width of intervals follow the row, where `intervals.scale` is "network".
     trees : TreeMix or None
         Tree ensembles beside the networks, and the weights that combine them; None: networks
         alone.
@@ -106,6 +108,7 @@ class FittedModel:
     calibrator: Calibrator | None = None
     decision: DecisionRule | None = None
     intervals: Intervals | None = None
+    residual_scale: ResidualScale | None = None
     trees: TreeMix | None = None
     best_epochs: tuple[int, ...] = ()
     history: tuple[dict[str, float], ...] = ()
@@ -151,6 +154,10 @@ class FittedModel:
         if self.intervals is not None:
             intervals, interval_tensors = self.intervals.to_state()
             tensors |= prefixed("intervals.", interval_tensors)
+        residual_scale = None
+        if self.residual_scale is not None:
+            residual_scale, scale_tensors = self.residual_scale.to_state()
+            tensors |= prefixed("residual_scale.", scale_tensors)
         trees = None
         if self.trees is not None:
             trees, tree_tensors = self.trees.to_state()
@@ -173,6 +180,7 @@ class FittedModel:
             "calibrator": calibrator,
             "decision": decision,
             "intervals": intervals,
+            "residual_scale": residual_scale,
             "trees": trees,
             "best_epochs": list(self.best_epochs),
             "history": [dict(epoch) for epoch in self.history],
@@ -202,7 +210,7 @@ class FittedModel:
         _agree("architecture.input_dim", architecture.input_dim, encoder.input_dim, "the encoder")
         shapes = architecture.tensor_shapes()
         members = tuple(
-            _take_member(bag.scoped(f"members.{k}."), shapes)
+            take_member(bag.scoped(f"members.{k}."), shapes)
             for k in range(reader.integer("n_members", low=1, high=1024))
         )
         classes = target = calibrator = decision = intervals = trees = None
@@ -239,6 +247,16 @@ class FittedModel:
             if classes is not None:
                 raise reader.fail("intervals", "null in classification")
             intervals = Intervals.from_state(reader.child("intervals"), bag.scoped("intervals."))
+        residual_scale = None
+        if _is_given(reader, "residual_scale"):
+            residual_scale = ResidualScale.from_state(
+                reader.child("residual_scale"), bag.scoped("residual_scale."), encoder.input_dim
+            )
+        if (intervals is not None and intervals.scale == "network") != (residual_scale is not None):
+            raise reader.fail("residual_scale", "there where intervals.scale is 'network'")
+        has_quantiles = settings.objective == "quantile" and len(settings.quantiles) > 1
+        if intervals is not None and intervals.scale == "quantiles" and not has_quantiles:
+            raise reader.fail("intervals", "scaled by quantiles only where there are two")
         if _is_given(reader, "trees"):
             trees = TreeMix.from_state(
                 reader.child("trees"),
@@ -264,6 +282,7 @@ class FittedModel:
             calibrator=calibrator,
             decision=decision,
             intervals=intervals,
+            residual_scale=residual_scale,
             trees=trees,
             best_epochs=reader.integers("best_epochs"),
             history=tuple(_read_epoch(epoch) for epoch in reader.children("history")),
@@ -312,19 +331,6 @@ def _is_given(document: Reader, key: str) -> bool:
 def _agree(what: str, value: int, wanted: int, owner: str) -> None:
     if value != wanted:
         raise ArtifactError(f"document.{what} must agree with {owner}, {wanted}; got {value}")
-
-
-def _take_member(bag: TensorBag, shapes: Mapping[str, tuple[int, ...]]) -> MemberState:
-    state = {
-        name: bag.take(
-            name, dtype="int64" if name.endswith("num_batches_tracked") else "float32", shape=shape
-        )
-        for name, shape in shapes.items()
-    }
-    for name, value in state.items():
-        if name.endswith("running_var") and (value < 0).any():
-            raise ArtifactError(f"tensor {name!r} is a variance and must not be negative")
-    return state
 
 
 def _read_class_vectors(

@@ -5,17 +5,23 @@ Nothing loads torch unless a live `models.py` module is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tabwright.artifact.schema import Reader
+from numpy.typing import NDArray
+
+from tabwright.artifact.schema import Reader, TensorBag
+from tabwright.errors import ArtifactError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ai.ml.frameworks.pytorch.models import TrainingMode
 
-__all__ = ["NetworkSpec"]
+__all__ = ["MemberState", "NetworkSpec", "take_member"]
+
+MemberState = dict[str, NDArray[Any]]
 
 _ARCHITECTURES: tuple[TrainingMode, ...] = ("mlp_dense", "linear_glm_baseline", "tabresnet")
 _LARGEST_DIM = 2**24
@@ -89,6 +95,26 @@ class NetworkSpec:
         )
         document.done()
         return architecture
+
+
+def take_member(bag: TensorBag, shapes: Mapping[str, tuple[int, ...]]) -> MemberState:
+    """The tensors of one network, each of its shape.
+
+    Raises
+    ------
+    ArtifactError
+        If one is missing, of another shape or dtype, or a variance is negative.
+    """
+    state = {
+        name: bag.take(
+            name, dtype="int64" if name.endswith("num_batches_tracked") else "float32", shape=shape
+        )
+        for name, shape in shapes.items()
+    }
+    for name, value in state.items():
+        if name.endswith("running_var") and (value < 0).any():
+            raise ArtifactError(f"tensor {name!r} is a variance and must not be negative")
+    return state
 
 
 def _linear(name: str, fan_in: int, fan_out: int) -> dict[str, tuple[int, ...]]:

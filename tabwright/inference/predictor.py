@@ -16,7 +16,12 @@ from tabwright.calibration.calibrator import change_prior, prior_log_ratio
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.tree_mix import tree_features
-from tabwright.regression import central_level, member_responses
+from tabwright.regression import (
+    central_level,
+    has_log_link,
+    member_responses,
+    quantile_centre_and_scale,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -51,6 +56,9 @@ class Predictor:
         layout = model.encoder.layout
         self._network = FoldedNetwork(model.members, layout)
         self._network.limit_block(_BLOCK_INPUTS // (layout.stops[3] + 1))
+        self._scale_network: FoldedNetwork | None = None
+        if model.residual_scale is not None:
+            self._scale_network = model.residual_scale.network(layout)
         self.prior_shift: FloatArray | None = None
         if model.settings.training_mode == "imbalance_aware" and model.class_prior is not None:
             self.prior_shift = prior_log_ratio(
@@ -278,12 +286,56 @@ class Predictor:
         ValueError
             For a classifier, a coverage out of range, or a model without held-out residuals.
         """
+        self.half_width(coverage)  # refuses before rows are encoded
+        return self.intervals(self.model.encoder.transform(frame, warns=self._warns), coverage)
+
+    def intervals(self, compact: Compact, coverage: float) -> FloatArray:
+        """`predict_interval` of encoded rows.
+
+        Raises
+        ------
+        ValueError
+            For a classifier, a coverage out of range, or a model without held-out residuals.
+        """
         width = self.half_width(coverage)
-        value = self.predict_values(frame)
-        return np.stack([value - width, value + width], axis=1)
+        centre, scale = self.centre_and_scale(compact)
+        half = np.full(len(centre), np.inf) if np.isinf(width) else width * scale
+        ends = np.stack([centre - half, centre + half], axis=1)
+        if has_log_link(self.model.settings.objective):
+            # Counts and amounts are not below 0.
+            np.maximum(ends, 0.0, out=ends)
+        return ends
+
+    def centre_and_scale(
+        self, compact: Compact, outputs: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """The middles of intervals, and what half-widths are multiples of.
+
+        Parameters
+        ----------
+        compact : Compact
+        outputs : ndarray of shape (n,) or (n, n_levels), float64, optional
+            What `outputs` gives for the rows, or what stands for it.
+
+        Returns
+        -------
+        centre, scale : ndarray of shape (n,), float64
+        """
+        model = self.model
+        if outputs is None:
+            outputs = self.outputs(compact)
+        kind = "constant" if model.intervals is None else model.intervals.scale
+        if kind == "quantiles":
+            return quantile_centre_and_scale(
+                outputs, 1.0 if model.target is None else model.target.scale
+            )
+        centre = self.point(outputs)
+        if self._scale_network is None or model.residual_scale is None:
+            return centre, np.ones(len(centre))
+        return centre, model.residual_scale.predict(self._scale_network, compact)
 
     def half_width(self, coverage: float) -> float:
-        """Half the width of the prediction intervals, the same for every row.
+        """Half the width of the prediction intervals, in multiples of `centre_and_scale`'s scale.
 
         Parameters
         ----------

@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.artifact.container import unpack
+from tabwright.encoding.encoder import Compact
 from tabwright.encoding.plan import listed
 from tabwright.encoding.values import Kind, Origin
 from tabwright.errors import TableError
@@ -65,13 +66,13 @@ class Answer:
     `labels`: (n,); by the model's decision rule; None in regression.
     `proba`: (n, n_classes), float64.
     `values`: (n,), float64. None in classification.
-    `half_width`: of the prediction intervals, where they were asked for; may be infinite.
+    `ends`: (n, 2), float64; of the prediction intervals, where asked for; may be infinite.
     """
 
     labels: list[Any] | None
     proba: NDArray[np.float64] | None
     values: NDArray[np.float64] | None
-    half_width: float | None
+    ends: NDArray[np.float64] | None
 
 
 class ServedModel:
@@ -127,12 +128,12 @@ class ServedModel:
             self._check_names(row.keys(), f" in row {number}" if len(rows) > 1 else "")
             for name, cell in row.items():
                 _check_cell(name, cell, number)
-        half_width = self._half_width(coverage)
+        self._check_coverage(coverage)
         try:
             if len(rows) == 1:
-                outputs = self._one_row(rows[0])
+                compact = self.fitted.encoder.row(rows[0])
             else:
-                outputs = self._frame(
+                compact = self._encoded(
                     {
                         name: object_column(name, [row.get(name) for row in rows])
                         for name in self._names
@@ -140,7 +141,7 @@ class ServedModel:
                 )
         except TableError as error:
             raise RequestError(str(error)) from None
-        return self._answer(outputs, half_width)
+        return self._answer(compact, coverage)
 
     def predict_columns(self, columns: Mapping[str, pl.Series], coverage: float | None) -> Answer:
         """Answer a table given as columns of one length.
@@ -148,11 +149,11 @@ class ServedModel:
         Raises `RequestError`: as in `predict_rows`.
         """
         self._check_names(columns.keys(), "")
-        half_width = self._half_width(coverage)
+        self._check_coverage(coverage)
         n_rows = len(next(iter(columns.values())))
         try:
             if n_rows == 1:
-                outputs = self._one_row(
+                compact = self.fitted.encoder.row(
                     {
                         name: cell if cell.dtype == pl.Float32 else cell[0]
                         for name, cell in columns.items()
@@ -160,10 +161,10 @@ class ServedModel:
                 )
             else:
                 absent = pl.Series([None] * n_rows, dtype=pl.Null)
-                outputs = self._frame({name: columns.get(name, absent) for name in self._names})
+                compact = self._encoded({name: columns.get(name, absent) for name in self._names})
         except TableError as error:
             raise RequestError(str(error)) from None
-        return self._answer(outputs, half_width)
+        return self._answer(compact, coverage)
 
     def _check_names(self, names: Any, where: str) -> None:
         lacking = self._needed - names
@@ -181,29 +182,25 @@ class ServedModel:
                 f"{listed([column.name for column in self.columns])}"
             )
 
-    def _half_width(self, coverage: float | None) -> float | None:
+    def _check_coverage(self, coverage: float | None) -> None:
         if coverage is None:
-            return None
+            return
         try:
-            return self._predictor.half_width(coverage)
+            self._predictor.half_width(coverage)
         except ValueError as error:
             raise RequestError(f"{error}; leave 'coverage' out for a plain prediction") from None
 
-    def _one_row(self, row: Mapping[str, Any]) -> NDArray[np.float64]:
-        """Probabilities of shape (1, n_classes), or a value of shape (1,)."""
-        return np.asarray(self._predictor.predict_row(row))[None]
+    def _encoded(self, columns: Mapping[str, pl.Series]) -> Compact:
+        return self.fitted.encoder.transform(pl.DataFrame(dict(columns)))
 
-    def _frame(self, columns: Mapping[str, pl.Series]) -> NDArray[np.float64]:
-        """Probabilities of shape (n, n_classes), or values of shape (n,)."""
-        compact = self.fitted.encoder.transform(pl.DataFrame(dict(columns)))
+    def _answer(self, compact: Compact, coverage: float | None) -> Answer:
         outputs = self._predictor.network(compact)
-        return outputs if self.classes is None else self._predictor.calibrated(outputs)
-
-    def _answer(self, outputs: NDArray[np.float64], half_width: float | None) -> Answer:
         if self.classes is None:
-            return Answer(None, None, outputs, half_width)
-        labels = [self.classes[k] for k in self._predictor.decide(outputs).tolist()]
-        return Answer(labels, outputs, None, None)
+            ends = None if coverage is None else self._predictor.intervals(compact, coverage)
+            return Answer(None, None, outputs, ends)
+        proba = self._predictor.calibrated(outputs)
+        labels = [self.classes[k] for k in self._predictor.decide(proba).tolist()]
+        return Answer(labels, proba, None, None)
 
 
 def _dtype(kind: Kind, origin: Origin) -> str:

@@ -338,9 +338,8 @@ def _tensors(model: ServedModel, answer: Answer) -> dict[str, _Tensor]:
             "probabilities": ("FP64", answer.proba),
         }
     found: dict[str, _Tensor] = {"value": ("FP64", answer.values)}
-    if answer.half_width is not None:
-        found["low"] = "FP64", answer.values - answer.half_width
-        found["high"] = "FP64", answer.values + answer.half_width
+    if answer.ends is not None:
+        found["low"], found["high"] = (("FP64", ends) for ends in answer.ends.T)
     return found
 
 

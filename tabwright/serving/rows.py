@@ -93,12 +93,13 @@ def _predictions(model: ServedModel, answer: Answer) -> list[dict[str, Any]]:
         ]
     assert answer.values is not None
     values = answer.values.tolist()
-    width = answer.half_width
-    if width is None:
+    if answer.ends is None:
         return [{"value": value} for value in values]
-    if not math.isfinite(width):
-        return [{"value": value, "low": None, "high": None} for value in values]
-    return [{"value": value, "low": value - width, "high": value + width} for value in values]
+    finite = [[end if math.isfinite(end) else None for end in row] for row in answer.ends.tolist()]
+    return [
+        {"value": value, "low": low, "high": high}
+        for value, (low, high) in zip(values, finite, strict=True)
+    ]
 
 
 def label_text(label: object) -> str:

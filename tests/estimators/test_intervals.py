@@ -131,7 +131,8 @@ def test_refusals() -> None:
 
 def test_intervals_in_a_changed_file_are_refused() -> None:
     X, y = _rows(60)
-    document, tensors = TabularRegressor(**SMALL).fit(X, y).model_.to_artifact()
+    model = TabularRegressor(**SMALL, intervals="constant").fit(X, y)
+    document, tensors = model.model_.to_artifact()
     falling = tensors["intervals.residuals"][::-1].copy()
     with pytest.raises(ArtifactError, match="residuals and levels that rise"):
         FittedModel.from_artifact(document, {**tensors, "intervals.residuals": falling})
@@ -143,7 +144,8 @@ def test_intervals_in_a_changed_file_are_refused() -> None:
 def test_residuals_of_the_first_networks_are_out_of_fold_to_refitted_ones() -> None:
     X, y = _rows(300)
     eval_set = _rows(900, seed=1)
-    first = TabularRegressor(**SMALL).fit(X, y, eval_set=eval_set).model_.intervals
+    model = TabularRegressor(**SMALL, intervals="constant").fit(X, y, eval_set=eval_set)
+    first = model.model_.intervals
     second = TabularRegressor(**SMALL, refit=True).fit(X, y, eval_set=eval_set).model_.intervals
     assert first is not None
     assert second is not None

@@ -462,10 +462,11 @@ def test_a_quantity_gets_intervals_from_rows_that_chose_nothing(
     model = _fit(files, columns, on_message=print)
     assert model.metrics["test"]["rmse"] < model.metrics["baseline"]["rmse"]
     assert model.intervals is not None
-    width = model.intervals.half_width(0.9)
+    assert model.intervals.scale == "network"
     frame = table().drop("value", "label", "mass")
-    error = np.abs(Predictor(model).predict_values(frame) - table()["value"].to_numpy())
-    assert np.mean(error <= width) == pytest.approx(0.9, abs=0.06)
+    low, high = Predictor(model).predict_interval(frame, 0.9).T
+    true = table()["value"].to_numpy()
+    assert np.mean((low <= true) & (true <= high)) == pytest.approx(0.9, abs=0.07)
 
 
 def test_target_statistics_of_a_training_row_come_from_other_rows(files: Path) -> None:

@@ -120,6 +120,14 @@ class SettingOptions:
             rich_help_panel=SETTINGS,
         ),
     ] = None
+    intervals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Width of prediction intervals: adaptive, constant.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda.", rich_help_panel=SETTINGS)
     ] = None

@@ -1,0 +1,196 @@
+"""Prediction intervals as wide as a row is hard: a small network learns the absolute residuals.
+
+Residuals divided by an estimate of their own size give intervals whose width follows the row, with
+the coverage of all conformal intervals (Lei, G'Sell, Rinaldo, Tibshirani and Wasserman,
+"Distribution-Free Predictive Inference for Regression", 2018, section 5.2). The estimate is the
+mean of a gamma distribution, of which the network puts out the logarithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tabwright.calibration.intervals import (
+    CrossPredictions,
+    IntervalKind,
+    IntervalScale,
+    fit_intervals,
+)
+from tabwright.encoding.encoder import Compact
+from tabwright.fitting.member_training import train_members
+from tabwright.fitting.networks import member_arrays
+from tabwright.fitting.targets import Targets
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.network_spec import NetworkSpec
+from tabwright.inference.predictor import Predictor
+from tabwright.inference.residual_scale import ResidualScale
+from tabwright.inference.target_scale import TargetScale
+from tabwright.regression import quantile_centre_and_scale
+from tabwright.settings import FitSettings
+from tabwright.tables.labelled import LabelledRows
+
+__all__ = ["HeldOutScale", "fit_residual_scale", "with_intervals"]
+
+_WIDTH, _DEPTH, _EPOCHS = 64, 2, 20
+# A residual of 0 is no amount that a gamma distribution has.
+_LEAST_SHARE = 1e-3
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class HeldOutScale:
+    """A fitted scale of residuals.
+
+    Parameters
+    ----------
+    scale : ResidualScale
+    cross : ndarray of shape (n,), float64, or None
+        What it says of the rows that chose its epoch, each fold of them by the epoch that the
+        others choose, in the target's unit; None where no folds were given.
+    """
+
+    scale: ResidualScale
+    cross: FloatArray | None
+
+
+def fit_residual_scale(
+    model: FittedModel,
+    training: tuple[Compact, LabelledRows],
+    choosing: tuple[Compact, LabelledRows],
+    choosing_values: FloatArray,
+    folds: NDArray[np.int64] | None,
+) -> HeldOutScale | None:
+    """Learn how far a model's predictions are off.
+
+    Parameters
+    ----------
+    model : FittedModel
+    training : tuple of Compact and LabelledRows
+        The rows that the model was trained on. Their residuals are too small, but the larger
+        where rows are harder; how small does not matter.
+    choosing : tuple of Compact and LabelledRows
+        The rows that choose the epoch.
+    choosing_values : ndarray of shape (n,), float64
+        Predictions of the choosing rows.
+    folds : ndarray of shape (n,), int64, or None
+        Folds of the choosing rows, each to be predicted by epochs that the others choose.
+
+    Returns
+    -------
+    HeldOutScale or None
+        None where no residual is above 0, or training came to nothing.
+    """
+    compact, rows = training
+    residuals = np.abs(rows.target - Predictor(model).network(compact))
+    unit = float(np.average(residuals, weights=rows.weight))
+    if not (np.isfinite(unit) and unit > 0):
+        return None
+    held, judging = choosing
+    settings = _settings(model.settings)
+    scale = TargetScale(mean=unit, scale=unit, low=0.0, high=np.inf, log_link=True)
+    targets = Targets.of_values(scale, settings)
+    least = _LEAST_SHARE * unit
+    cross = None if folds is None else CrossPredictions(folds, judging.weight)
+    others = np.abs(judging.target - choosing_values)
+    try:
+        trained = train_members(
+            settings,
+            model.encoder,
+            (compact, replace(rows, target=np.maximum(residuals, least))),
+            (held, replace(judging, target=np.maximum(others, least))),
+            targets,
+            cross,
+            taught=None,
+            on_epoch=None,
+            checkpoint=None,
+            stop_at=None,
+            keep_interrupted=False,
+        )
+    except FloatingPointError:
+        return None
+    (module,) = trained.modules
+    fitted = ResidualScale(
+        NetworkSpec.of(module, input_dim=model.encoder.input_dim, output_dim=1),
+        member_arrays(module),
+        unit,
+    )
+    if cross is None:
+        return HeldOutScale(fitted, None)
+    # As `ResidualScale.restore` bounds them.
+    return HeldOutScale(fitted, fitted.restore(np.log(cross.predictions())))
+
+
+def with_intervals(
+    model: FittedModel,
+    rows: tuple[Compact, LabelledRows],
+    outputs: FloatArray,
+    kind: IntervalKind,
+    fit_scale: Callable[[], HeldOutScale | None] | None,
+) -> FittedModel:
+    """A model with prediction intervals, adaptive where the settings say so and it can be.
+
+    Parameters
+    ----------
+    model : FittedModel
+        Its card says where the residuals come from.
+    rows : tuple of Compact and LabelledRows
+        The rows that give the residuals.
+    outputs : ndarray of shape (n,) or (n, n_levels), float64
+        Held-out predictions of them, or quantiles.
+    kind : {"split", "cross"}
+    fit_scale : callable or None
+        Fits what the residuals are divided by; None: it cannot be fitted.
+    """
+    settings, predictor = model.settings, Predictor(model)
+    compact, labelled = rows
+    scale: IntervalScale = "constant"
+    centre, row_scale = predictor.point(outputs), None
+    if settings.has_adaptive_intervals and outputs.ndim == 2 and outputs.shape[1] > 1:
+        assert model.target is not None
+        scale = "quantiles"
+        centre, row_scale = quantile_centre_and_scale(outputs, model.target.scale)
+    elif settings.has_adaptive_intervals:
+        fitted = None if fit_scale is None else fit_scale()
+        if fitted is None:
+            reason = "of one width: networks of folds give no scale of residuals"
+            if fit_scale is not None:
+                reason = "of one width: the scale of residuals could not be fitted"
+            message = f"{model.card.get('intervals')}; {reason}"
+            model = replace(model, card={**model.card, "intervals": message})
+        else:
+            scale, own = "network", fitted.scale
+            row_scale = fitted.cross
+            if row_scale is None:
+                row_scale = own.predict(own.network(model.encoder.layout), compact)
+            model = replace(model, residual_scale=own)
+    intervals = fit_intervals(
+        labelled.target,
+        centre,
+        kind=kind,
+        sample_weight=labelled.weight,
+        scale=scale,
+        row_scale=row_scale,
+    )
+    return replace(model, intervals=intervals)
+
+
+def _settings(settings: FitSettings) -> FitSettings:
+    """Those of the small network."""
+    return FitSettings(
+        task="regression",
+        objective="gamma",
+        hidden_dim=_WIDTH,
+        num_hidden_layers=_DEPTH,
+        dropout=0.1,
+        n_members=1,
+        max_epochs=_EPOCHS,
+        batch_size=settings.batch_size,
+        hide_rate=settings.hide_rate,
+        random_state=settings.random_state,
+        device=settings.device,
+    )
