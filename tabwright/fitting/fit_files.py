@@ -37,8 +37,7 @@ from tabwright.fitting.finishing import (
     with_decision,
     with_scores,
 )
-from tabwright.fitting.identity import run_identity
-from tabwright.fitting.networks import member_seeds, new_network, training_device
+from tabwright.fitting.networks import member_seeds, new_network, run_identity, training_device
 from tabwright.fitting.oblique_selection import select_obliques
 from tabwright.fitting.residual_scale import HeldOutScale, fit_residual_scale, with_intervals
 from tabwright.fitting.targets import Targets, epoch_score

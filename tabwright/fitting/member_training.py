@@ -19,8 +19,7 @@ from torch import Tensor
 from tabwright.calibration.intervals import CrossPredictions
 from tabwright.distillation.soft_targets import Candidates, SoftTargets
 from tabwright.encoding.encoder import Compact, TableEncoder
-from tabwright.fitting.identity import run_identity
-from tabwright.fitting.networks import member_seeds, new_network, training_device
+from tabwright.fitting.networks import member_seeds, new_network, run_identity, training_device
 from tabwright.fitting.targets import Targets, epoch_score
 from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows

@@ -1,7 +1,8 @@
-"""Fresh networks: where they train, their seeds, and their arrays once trained."""
+"""Networks of a run: where they train, their seeds, their arrays, and what identifies the run."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 
 import numpy as np
@@ -9,9 +10,13 @@ import torch
 from torch import nn
 
 from ai.ml.frameworks.pytorch.models import build_model
+from tabwright._version import __version__
+from tabwright.artifact.container import pack
+from tabwright.encoding.encoder import TableEncoder
 from tabwright.settings import FitSettings
+from tabwright.training.engine.compiled_kernels import engine_name
 
-__all__ = ["member_arrays", "member_seeds", "new_network", "training_device"]
+__all__ = ["member_arrays", "member_seeds", "new_network", "run_identity", "training_device"]
 
 _one_at_a_time = threading.Lock()
 
@@ -74,3 +79,16 @@ def member_seeds(random_state: int, n_members: int) -> list[int]:
         int(np.random.SeedSequence([random_state, member]).generate_state(1)[0])
         for member in range(n_members)
     ]
+
+
+def run_identity(
+    settings: FitSettings, encoder: TableEncoder, class_weights: np.ndarray | None
+) -> dict[str, str]:
+    """What must be the same for a run to go on from a checkpoint, apart from its rows."""
+    return {f"settings.{name}": repr(value) for name, value in settings.to_document().items()} | {
+        "torch": str(torch.__version__),
+        "tabwright": __version__,
+        "engine": engine_name() if training_device(settings).type == "cpu" else "torch",
+        "encoder": hashlib.blake2b(pack(*encoder.to_state()), digest_size=16).hexdigest(),
+        "class weights": repr(None if class_weights is None else class_weights.tolist()),
+    }
