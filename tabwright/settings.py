@@ -159,6 +159,9 @@ class FitSettings:
     intervals : {"adaptive", "constant"} or None
         Whether the width of prediction intervals follows the row or is the same for all; None:
         adaptive, but constant with `refit`.
+    time_limit : float or None
+        Seconds that a fit may take. It then trains the epochs and folds that fit, and is not
+        repeated to the same bits.
     """
 
     task: Task
@@ -189,6 +192,7 @@ class FitSettings:
     objective: RegressionObjective = "squared_error"
     quantiles: tuple[float, ...] = DEFAULT_LEVELS
     intervals: IntervalWidth | None = None
+    time_limit: float | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -329,6 +333,23 @@ class FitSettings:
         if self.n_folds is not None and self.n_folds > 1:
             self._check_folds(self.n_folds)
         self._check_objective()
+
+        _require(
+            self.time_limit is None or (_is_number(self.time_limit) and self.time_limit > 0),
+            "time_limit must be seconds above 0, or None",
+            self.time_limit,
+        )
+        if self.time_limit is not None and self.training_mode == "tree_teacher_distillation":
+            raise ValueError(
+                "time_limit is for what can end early, and a teacher's fits cannot; got "
+                f"{self.time_limit} s and training_mode='tree_teacher_distillation'; leave it out, "
+                "or use mlp_dense"
+            )
+        if self.time_limit is not None and self.refit:
+            raise ValueError(
+                f"refit trains once more as long; got time_limit={self.time_limit} and "
+                "refit=True; use one of the two"
+            )
 
     def _check_folds(self, n_folds: int) -> None:
         if self.training_mode == "tree_teacher_distillation":

@@ -38,6 +38,7 @@ ADDED: dict[str, int] = {
     "settings.quality": 3,
     "settings.quantiles": 3,
     "target.quantiles": 3,
+    "settings.time_limit": 3,
     "trees": 3,
     "trees.ensembles.form": 3,
 }

@@ -112,6 +112,10 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         others. Predictions of rows by networks that did not train on them then choose what
         validation rows choose elsewhere. 1: none; None: 8 for "best", else none. With an
         `eval_set`, or an order in time, there are none.
+    time_limit : float or None, default=None
+        Seconds that `fit` may take. Epochs, folds and trees are left out that do not fit, which
+        `model_.card["time_limit"]` tells; such fits do not repeat to the same bits. Refused where
+        not even one epoch of one network fits, and in `tree_teacher_distillation` and `refit`.
     kernels : None
         Deprecated, and gone in the version after next: training takes the fastest kernels that
         this installation has. Other values than None give a `FutureWarning`.
@@ -174,6 +178,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         precision: Precision = "float32",
         quality: Quality = "balanced",
         n_folds: int | None = None,
+        time_limit: float | None = None,
         kernels: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -206,6 +211,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         self.precision = precision
         self.quality = quality
         self.n_folds = n_folds
+        self.time_limit = time_limit
         self.kernels = kernels
         self.random_state = random_state
         self.verbose = verbose

@@ -90,6 +90,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         objective: RegressionObjective = "squared_error",
         quantiles: Sequence[float] = DEFAULT_LEVELS,
         intervals: IntervalWidth | None = None,
+        time_limit: float | None = None,
         kernels: str | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -121,6 +122,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         self.objective = objective
         self.quantiles = quantiles
         self.intervals = intervals
+        self.time_limit = time_limit
         self.kernels = kernels
         self.random_state = random_state
         self.verbose = verbose

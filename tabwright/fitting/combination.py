@@ -7,6 +7,7 @@ the rows that choose do not speak against it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -25,6 +26,7 @@ from tabwright.metrics import row_log_loss
 from tabwright.settings import FitSettings, Quality
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.objectives import row_weights
+from tabwright.training.time_limit import TimeLimit
 
 __all__ = [
     "HeldOutTrees",
@@ -44,6 +46,8 @@ _KINDS: Final[dict[Quality, tuple[TeacherKind, ...]]] = {
 }
 # Members of the bag that greedy selection fills.
 _STEPS = 20
+# Of the time that is left, what trees may take.
+_SHARE_OF_TIME = 0.8
 
 # Shares of equal weights that are tried, and the standard errors that the loss may rise by.
 _EQUAL_SHARES: Final = (0.5, 0.375, 0.25, 0.125)
@@ -213,6 +217,7 @@ def with_trees(
     kinds: Sequence[TeacherKind],
     whole: EncodedRows | None = None,
     say: Callable[[str], None] | None = None,
+    limit: TimeLimit | None = None,
 ) -> tuple[FittedModel, HeldOutTrees | None]:
     """Fit trees, weigh them against the networks, and keep those that have weight.
 
@@ -237,6 +242,8 @@ def with_trees(
         predictions as small and as fast as without folds.
     say : callable, optional
         Called with sentences on what is combined, and on libraries that are missing.
+    limit : TimeLimit, optional
+        Trees that would not be in time, as a few rounds tell, are not fitted.
 
     Returns
     -------
@@ -254,7 +261,8 @@ def with_trees(
         return model, None
     n_classes = problems[0].n_classes
     features = [tree_features(model.encoder, held).astype(np.float64) for _, (held, _) in parts]
-    candidates, missing = [], []
+    candidates, missing, late = [], [], []
+    n_fits = len(parts) + (whole is not None)
     for kind in kinds:
         try:
             learner = tree_learner(kind, slow=True)
@@ -262,18 +270,28 @@ def with_trees(
             missing.append(kind)
             continue
         rounds = learner.rounds(n_classes)
+        if limit is not None and not _is_in_time(learner, problems[0], n_fits, limit):
+            late.append(kind)
+            continue
         stages = []
         for problem, values in zip(problems, features, strict=True):
             fitted = learner.fit(problem, rounds[-1])
             stages.append(np.stack(list(fitted.stages(values, rounds))))
         stage = np.concatenate(stages, axis=1)
         candidates.append(TreeCandidate(learner, kind, fitted, rounds, stage))
+    if not candidates:
+        reason = "trees do not fit into the time limit"
+        model = _told(model, {"kept": ["networks"], "reason": reason})
+        _say_all(model, say)
+        return model, None
     target = np.concatenate([_target(rows, targets) for rows in judged])
     trees = HeldOutTrees(tuple(candidates), target, _weight(judged, targets))
     weights, best = trees.choose(networks)
     told = _description(trees, networks, weights, best)
     if missing:
         told["not_installed"] = missing
+    if late:
+        told["not_in_time"] = late
     model = _told(model, told)
     _say_all(model, say)
     ensembles = []
@@ -292,6 +310,15 @@ def with_trees(
         shares = tuple(float(weight) for weight in weights[1:] if weight)
         model = replace(model, trees=TreeMix(float(weights[0]), shares, tuple(ensembles)))
     return model, trees
+
+
+def _is_in_time(learner: Learner, problem: Problem, n_fits: int, limit: TimeLimit) -> bool:
+    """Whether fits of all rounds would end in time, by the time of a few rounds."""
+    rounds = learner.rounds(problem.n_classes)
+    begun = time.monotonic()
+    learner.fit(problem, rounds[0])
+    seconds = (time.monotonic() - begun) * rounds[-1] / rounds[0]
+    return seconds * n_fits <= _SHARE_OF_TIME * limit.remaining
 
 
 def _reason_for_none(problems: Sequence[Problem], judged: Sequence[LabelledRows]) -> str | None:

@@ -12,6 +12,7 @@ and targets of noise the predictions out of fold are no better than chance (a te
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -23,13 +24,14 @@ from tabwright.calibration.intervals import CrossPredictions
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.fitting.member_training import train_members
 from tabwright.fitting.targets import Targets
-from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.fitted_model import FittedModel, StopReason
 from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings
 from tabwright.splits import fold_rows
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch, Trained
+from tabwright.training.time_limit import TimeLimit
 
 __all__ = ["TrainedFold", "assign_folds", "joined_folds", "out_of_fold", "train_folds"]
 
@@ -119,6 +121,7 @@ def train_folds(
     on_epoch: Callable[[Epoch], None] | None,
     on_message: Callable[[str], None],
     checkpoint: Checkpoint | None,
+    limit: TimeLimit | None,
 ) -> list[TrainedFold]:
     """Train the networks of each fold on the rows of the others, one fold after the other.
 
@@ -137,11 +140,18 @@ def train_folds(
         From `assign_folds`.
     on_epoch, on_message : callable
     checkpoint : Checkpoint, optional
+    limit : TimeLimit, optional
+        A fold is begun where it will end in time, as the folds before it tell.
     """
     compact, rows = training
     n_folds = int(folds.max()) + 1
     done: list[TrainedFold] = []
+    longest = 0.0
     for fold in range(n_folds):
+        if done and limit is not None and longest > limit.remaining:
+            on_message(f"{fold} of {n_folds} folds fit into the time")
+            break
+        begun = time.monotonic()
         on_message(f"training without fold {fold + 1} of {n_folds}")
         stay, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         judging = rows.take(held)
@@ -159,6 +169,7 @@ def train_folds(
                 on_epoch=on_epoch,
                 checkpoint=None if checkpoint is None else checkpoint.of_fold(fold + 1),
                 stop_at=None,
+                limit=limit,
             )
         except KeyboardInterrupt:
             if not done:
@@ -174,6 +185,7 @@ def train_folds(
             return done
         values = None if cross is None else cross.predictions()
         done.append(TrainedFold(held, trained, values))
+        longest = max(longest, time.monotonic() - begun)
         if trained.stopped == "interrupted":
             break
     return done
@@ -183,7 +195,8 @@ def joined_folds(done: Sequence[TrainedFold]) -> Trained:
     """The networks of all folds as one run; its epochs are means over the folds that had them."""
     runs = [fold.trained for fold in done]
     stopped = {run.stopped for run in runs}
-    kinds = ("interrupted", "non-finite", "schedule", "patience")
+    kinds: tuple[StopReason, ...]
+    kinds = ("interrupted", "time limit", "non-finite", "schedule", "patience")
     return Trained(
         [module for run in runs for module in run.modules],
         tuple(epoch for run in runs for epoch in run.best_epochs),

@@ -26,8 +26,9 @@ from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.loop import Trained
+from tabwright.training.time_limit import TimeLimit
 
-__all__ = ["fitted_networks", "model_card", "with_decision", "with_scores"]
+__all__ = ["fitted_networks", "model_card", "with_decision", "with_scores", "with_time"]
 
 
 def fitted_networks(
@@ -112,6 +113,19 @@ def with_decision(
 
 def _finite_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
+
+
+def with_time(model: FittedModel, limit: TimeLimit | None) -> FittedModel:
+    """What was done in the time, in the card."""
+    if limit is None or model.settings.time_limit is None:
+        return model
+    told = {
+        "seconds": model.settings.time_limit,
+        "taken": model.settings.time_limit - limit.remaining,
+        "n_epochs": len(model.history),
+        "n_networks": len(model.members),
+    }
+    return replace(model, card={**model.card, "time_limit": told})
 
 
 def model_card(

@@ -36,6 +36,7 @@ from tabwright.fitting.finishing import (
     model_card,
     with_decision,
     with_scores,
+    with_time,
 )
 from tabwright.fitting.networks import member_seeds, new_network, run_identity, training_device
 from tabwright.fitting.oblique_selection import select_obliques
@@ -59,11 +60,14 @@ from tabwright.tables.roles import roles_as_text
 from tabwright.training.batches import HeldOut, HeldOutRows, Inputs
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch, Trained, train
+from tabwright.training.time_limit import TimeLimit
 
 __all__ = ["Cluster", "EncodingJob", "TrainingJob", "fit_files"]
 
 # As in memory: with fewer validation rows, all of them choose.
 _ASIDE_FROM: Final = 800
+# Of the time that is left when the networks begin: calibration and scores take time too.
+_SHARE_OF_TIME: Final = 0.95
 
 BlockName = Literal["train", "validation"]
 BLOCK_NAMES: Final[tuple[BlockName, ...]] = ("train", "validation")
@@ -159,6 +163,12 @@ def fit_files(
 
     given = settings(task or "classification" if task != "regression" else task)
     _check_mode(given, class_weight)
+    limit = None if given.time_limit is None else TimeLimit(given.time_limit)
+    if limit is not None and (workers.size > 1 or cluster is not None):
+        raise ValueError(
+            f"time_limit is for one process; got {given.time_limit:g} s and several workers, "
+            "whose clocks differ; leave it out"
+        )
     share = given.held_out_share(None)
     table = FilesTable.of(source, csv, roles_as_text(roles))
     places = RowPlaces(table, given.random_state, share, test_fraction, columns.group)
@@ -205,12 +215,14 @@ def fit_files(
     )
     if not workers.is_first:
         on_profile = on_start = on_epoch = None
+    fit = replace(fit, limit=limit)
     if on_start is not None:
         on_start(resolved, n_rows["train"], n_rows["validation"])
     if cluster is not None:
         return fit.run(cluster, checkpoint, say, on_profile, on_epoch)
     with _folder(spool, workers) as folder:
-        return fit.run(_Here(folder, workers), checkpoint, say, on_profile, on_epoch)
+        model = fit.run(_Here(folder, workers), checkpoint, say, on_profile, on_epoch)
+    return None if model is None else with_time(model, limit)
 
 
 class Trainer(Protocol):
@@ -253,6 +265,11 @@ def _check_mode(settings: FitSettings, class_weight: ClassWeight) -> None:
         raise ValueError(
             "trees learn in memory: quality='best' is not for tables larger than it; raise the "
             "memory budget, or use quality='balanced'"
+        )
+    if settings.asked_folds > 1:
+        raise ValueError(
+            f"folds are for tables in memory; got n_folds={settings.n_folds} for one that is "
+            "streamed; raise the memory budget, or leave n_folds out"
         )
     if settings.refit:
         raise ValueError(
@@ -311,6 +328,7 @@ class _StreamFit:
     decision: DecisionAim | None
     metric: EvalMetric | None
     workers: Workers
+    limit: TimeLimit | None = None
 
     def run(
         self,
@@ -363,7 +381,7 @@ class _StreamFit:
         sketch = sketch_of_rows(compact, len(encoder.plan_.had_missing))
         targets = replace(self._targets(), metric=self.metric, classes=scan.classes)
         encoder, compact = select_obliques(
-            encoder, compact, sample, targets, settings, on_message=say
+            encoder, compact, sample, targets, settings, on_message=say, limit=self.limit
         )
         device = training_device(settings)
         goal = Goal(
@@ -671,6 +689,7 @@ class TrainingJob:
             checkpointer=checkpointer,
             # Interrupted workers stand at different steps: they have no model together.
             keep_interrupted=workers.size == 1,
+            limit=None if self.fit.limit is None else self.fit.limit.part(_SHARE_OF_TIME),
         )
 
     def _identity(self) -> dict[str, str]:

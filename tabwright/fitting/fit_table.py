@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +44,13 @@ from tabwright.fitting.cross_validation import (
     train_folds,
 )
 from tabwright.fitting.eval_metric import EvalMetric, eval_metric_of
-from tabwright.fitting.finishing import fitted_networks, model_card, with_decision, with_scores
+from tabwright.fitting.finishing import (
+    fitted_networks,
+    model_card,
+    with_decision,
+    with_scores,
+    with_time,
+)
 from tabwright.fitting.member_training import train_members
 from tabwright.fitting.networks import training_device
 from tabwright.fitting.oblique_selection import select_obliques, without_obliques
@@ -61,11 +68,15 @@ from tabwright.tables.labelled import LabelledRows, check_classes
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch, Trained
 from tabwright.training.objectives import row_weights
+from tabwright.training.time_limit import TimeLimit, TimeLimitError
 
 if TYPE_CHECKING:
     from tabwright.splits import Splits
 
 __all__ = ["ClassWeight", "LabelledRows", "Prior", "class_weights_of", "fit_table"]
+
+# Of the time that is left, what networks may take: alone, and before trees.
+_SHARE, _SHARE_WITH_TREES = 0.95, 0.6
 
 
 def fit_table(
@@ -161,6 +172,7 @@ def fit_table(
             f"{settings.training_mode!r}"
         )
     training_device(settings)  # refuses what this machine lacks
+    limit = None if settings.time_limit is None else TimeLimit(settings.time_limit)
     metric = eval_metric_of(
         settings.eval_metric if eval_metric is None else eval_metric, settings.task
     )
@@ -235,11 +247,12 @@ def fit_table(
         (distillation or DistillationOptions()) if distils else None,
         on_message,
         metric,
+        limit,
     )
     if folds is not None:
         if on_start is not None:
             on_start(recipe.settings, len(rows), int((folds >= 0).sum()))
-        return recipe.fit_in_folds(rows, folds, decision, checkpoint)
+        return with_time(recipe.fit_in_folds(rows, folds, decision, checkpoint), limit)
     assert validation is not None
     held_out = _HeldOut(validation)
     if classes is None:
@@ -271,7 +284,7 @@ def fit_table(
             metrics=model.metrics,
             card={**model.card, "n_training_rows": whole.card["n_training_rows"]},
         )
-    return model
+    return with_time(model, limit)
 
 
 def _of_last_split(
@@ -368,6 +381,7 @@ class _Recipe:
     distillation: DistillationOptions | None
     on_message: Callable[[str], None] | None
     metric: EvalMetric | None = None
+    limit: TimeLimit | None = None
     keep_obliques: bool | None = None
 
     def decided(self, model: FittedModel) -> _Recipe:
@@ -398,7 +412,8 @@ class _Recipe:
         soft_targets = direct = None
         if self.distillation is None:
             trained, cross = run.train()
-            model = run.model(trained, self.settings)
+            n_members = len(trained.modules)
+            model = run.model(trained, replace(self.settings, n_members=n_members))
         else:
             soft_targets = self.distillation.soft_targets or prepare_soft_targets(
                 rows,
@@ -416,7 +431,13 @@ class _Recipe:
             networks = Predictor(model).standardised(choosing[0])
             parts = [((compact, rows), choosing)]
             model, trees = with_trees(
-                model, parts, networks, targets, kinds=kinds, say=self.on_message
+                model,
+                parts,
+                networks,
+                targets,
+                kinds=kinds,
+                say=self.on_message,
+                limit=self.limit,
             )
         model = _scored(model, *choosing)
         model = _with_intervals(model, held_out, cross, trees, (compact, rows), choosing)
@@ -451,6 +472,7 @@ class _Recipe:
             on_epoch=self.on_epoch,
             on_message=self.on_message or (lambda message: None),
             checkpoint=checkpoint,
+            limit=self.networks_limit,
         )
         held = np.concatenate([fold.held for fold in done])
         judged, trained = rows.take(held), joined_folds(done)
@@ -470,6 +492,7 @@ class _Recipe:
                 kinds=kinds,
                 whole=(compact, rows),
                 say=self.on_message,
+                limit=self.limit,
             )
         output = networks if trees is None else trees.combined(networks)
         if model.target is not None:
@@ -487,6 +510,13 @@ class _Recipe:
         if decision is not None:
             model = with_decision(model, Predictor(model).calibrated(output), judged, decision)
         return model
+
+    @property
+    def networks_limit(self) -> TimeLimit | None:
+        """How long the networks may train, from now on: trees and scores take time too."""
+        if self.limit is None:
+            return None
+        return self.limit.part(_SHARE_WITH_TREES if self.settings.quality == "best" else _SHARE)
 
     def model(
         self,
@@ -528,7 +558,9 @@ class _Recipe:
             folds=None if folds is None else np.where(folds < 0, folds.max() + 1, folds),
         )
         if self.keep_obliques is None:
-            return select_obliques(encoder, compact, rows, targets, self.settings, self.on_message)
+            return select_obliques(
+                encoder, compact, rows, targets, self.settings, self.on_message, self.limit
+            )
         return (encoder, compact) if self.keep_obliques else without_obliques(encoder, compact)
 
 
@@ -555,21 +587,30 @@ class _Run:
         cross = None
         if self.held_out is not None:
             cross = self.held_out.cross_predictions(self.targets.scale)
-        trained = train_members(
-            self.recipe.settings,
-            self.encoder,
-            self.training,
-            self.choosing,
-            self.targets,
-            cross,
+        train = partial(
+            train_members,
+            encoder=self.encoder,
+            training=self.training,
+            held_out=self.choosing,
+            targets=self.targets,
+            cross=cross,
             taught=None
             if soft_targets is None or candidates is None
             else (soft_targets, candidates),
             on_epoch=self.recipe.on_epoch,
             checkpoint=None if self.checkpoint is None else self.checkpoint.of_turn(turn),
             stop_at=self.stop_at,
+            limit=self.recipe.networks_limit,
         )
-        return trained, cross
+        settings = self.recipe.settings
+        try:
+            return train(settings), cross
+        except TimeLimitError:
+            if settings.n_members == 1:
+                raise
+            if self.recipe.on_message is not None:
+                self.recipe.on_message("the time limit leaves time for one network")
+            return train(replace(settings, n_members=1)), cross
 
     def taught(
         self, soft_targets: SoftTargets

@@ -27,6 +27,7 @@ from tabwright.training.batches import HeldOutRows, Inputs, MemoryRows
 from tabwright.training.checkpoints import Checkpoint, Checkpointer
 from tabwright.training.loop import Epoch, Trained, members_of, train
 from tabwright.training.objectives import Objective, row_weights
+from tabwright.training.time_limit import TimeLimit
 
 __all__ = ["train_members"]
 
@@ -46,6 +47,7 @@ def train_members(
     checkpoint: Checkpoint | None,
     stop_at: Sequence[int] | None,
     keep_interrupted: bool = True,
+    limit: TimeLimit | None = None,
 ) -> Trained:
     """Train the members, or those of every candidate of a group.
 
@@ -73,6 +75,8 @@ def train_members(
         The epoch at which each member ends.
     keep_interrupted : bool, default=True
         Whether a keyboard interrupt ends the run with the best networks so far.
+    limit : TimeLimit, optional
+        As in `train`.
 
     Returns
     -------
@@ -140,6 +144,7 @@ def train_members(
         checkpointer=checkpointer,
         stop_at=stop_at,
         keep_interrupted=keep_interrupted,
+        limit=limit,
     )
 
 

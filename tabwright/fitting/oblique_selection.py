@@ -21,6 +21,7 @@ from tabwright.fitting.networks import training_device
 from tabwright.fitting.targets import Targets
 from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
+from tabwright.training.time_limit import TimeLimit, TimeLimitError
 
 __all__ = ["select_obliques", "without_obliques"]
 
@@ -32,6 +33,7 @@ _STANDARD_ERRORS = 1.64
 _FEWEST_ROWS = 500
 # Share of the loss that the features must save.
 _LEAST_GAIN = 0.01
+_SHARE_OF_TIME = 0.05
 
 
 def without_obliques(encoder: TableEncoder, compact: Compact) -> tuple[TableEncoder, Compact]:
@@ -48,6 +50,7 @@ def select_obliques(
     targets: Targets,
     settings: FitSettings,
     on_message: Callable[[str], None] | None = None,
+    limit: TimeLimit | None = None,
 ) -> tuple[TableEncoder, Compact]:
     """The encoder with its pairwise linear features where a network is better with them.
 
@@ -72,6 +75,8 @@ def select_obliques(
         Resolved.
     on_message : callable, optional
         Called with the features before networks are compared, and with the outcome.
+    limit : TimeLimit, optional
+        A twentieth of what is left is for each network that is compared.
 
     Returns
     -------
@@ -94,8 +99,10 @@ def select_obliques(
             for index in (learning, judging)
         )
         plain_learned, plain_judged = learned.without_obliques(), judged.without_obliques()
-        without = np.append(without, _part_losses(plain_learned, plain_judged, targets, settings))
-        those = np.append(those, _part_losses(learned, judged, targets, settings))
+        without = np.append(
+            without, _part_losses(plain_learned, plain_judged, targets, settings, limit)
+        )
+        those = np.append(those, _part_losses(learned, judged, targets, settings, limit))
         if len(those) < 2 or not (np.isfinite(without).all() and np.isfinite(those).all()):
             break
         gains = without - those
@@ -122,7 +129,11 @@ class _Encoded(NamedTuple):
 
 
 def _part_losses(
-    learned: _Encoded, judged: _Encoded, targets: Targets, settings: FitSettings
+    learned: _Encoded,
+    judged: _Encoded,
+    targets: Targets,
+    settings: FitSettings,
+    limit: TimeLimit | None,
 ) -> np.ndarray:
     """Losses of one network on parts of the rows that judge it, infinite where it fails."""
     parts = np.array_split(np.arange(len(judged.rows)), min(_PARTS, len(judged.rows)))
@@ -139,8 +150,9 @@ def _part_losses(
             checkpoint=None,
             stop_at=None,
             keep_interrupted=False,
+            limit=None if limit is None else limit.part(_SHARE_OF_TIME),
         )
-    except FloatingPointError:
+    except (FloatingPointError, TimeLimitError):
         # What cannot be trained saves nothing; the fit itself says so if it fails too.
         return np.full(len(parts), np.inf)
     (module,) = trained.modules

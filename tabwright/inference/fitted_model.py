@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FittedModel", "StopReason", "load_fitted", "member_modules"]
 
-StopReason = Literal["schedule", "patience", "interrupted", "non-finite"]
+StopReason = Literal["schedule", "patience", "interrupted", "non-finite", "time limit"]
 _LABEL_DTYPES = (
     "bool",
     "int8",

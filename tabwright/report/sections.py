@@ -49,6 +49,7 @@ _STOPPED = {
     "schedule": "the last epoch of the schedule was done",
     "patience": "the validation loss had not improved for as long as the patience allows",
     "interrupted": "it was interrupted; the best epochs so far were kept",
+    "time limit": "its time was over, or fewer epochs than planned fitted into it",
     "non-finite": "the loss was no longer a number; the best epochs before were kept",
 }
 

@@ -31,6 +31,7 @@ from tabwright.training.engine.compiled_kernels import has_compiled_kernels
 from tabwright.training.engine.stacked_members import StackedMembers
 from tabwright.training.engine.tensor_layout import ArchitectureError, TensorLayout
 from tabwright.training.steps import Steps, TrainedMembers, in_blocks
+from tabwright.training.time_limit import TimeLimit
 
 __all__ = ["Epoch", "Members", "Trained", "learning_rate_at", "members_of", "train"]
 
@@ -193,6 +194,7 @@ def train(
     checkpointer: Checkpointer | None = None,
     stop_at: Sequence[int] | None = None,
     keep_interrupted: bool = True,
+    limit: TimeLimit | None = None,
 ) -> Trained:
     """Train all members together, each to its own best epoch.
 
@@ -213,6 +215,9 @@ def train(
     keep_interrupted : bool, default=True
         Whether an interrupt after the first epoch ends training with the best epoch so far, rather
         than going on to the caller.
+    limit : TimeLimit, optional
+        The schedule is shortened to the epochs that fit, as those before tell, and training ends
+        with the best epoch so far where it still lasts longer.
 
     Returns
     -------
@@ -222,12 +227,14 @@ def train(
     ------
     FloatingPointError
         If the loss is not finite before any epoch was good.
+    TimeLimitError
+        If not even one epoch fits.
     ValueError
         If the checkpoint is of another run.
     """
     if settings.max_epochs is None:
         raise ValueError("settings must be resolved before training; call settings.resolved(...)")
-    n_steps = rows.n_batches * settings.max_epochs
+    n_epochs = settings.max_epochs
     run = RunState()
     owners: dict[str, Stateful] = {"rows": rows}
     if checkpointer is not None:
@@ -246,11 +253,14 @@ def train(
     steps = Steps(members, settings.weight_decay)
 
     def rate_at(step: int) -> float:
-        return learning_rate_at(step / n_steps, settings.learning_rate)
+        return learning_rate_at(step / (rows.n_batches * n_epochs), settings.learning_rate)
 
+    n_timed = 0
+    resumed = time.perf_counter()
     with _one_thread_an_operation(), _watched(checkpointer):
         try:
-            while run.epoch <= settings.max_epochs and not keeper.all_done:
+            while run.epoch <= n_epochs and not keeper.all_done:
+                begun, skipped = time.perf_counter(), run.batches
                 for block in in_blocks(rows.epoch(run.epoch, skip=run.batches), steps):
                     first = (run.epoch - 1) * rows.n_batches + run.batches
                     rates = [rate_at(first + i) for i in range(len(block))]
@@ -260,12 +270,23 @@ def train(
                         run.seconds = time.perf_counter() - started
                         checkpointer.write(run, owners)
                         checkpointer.end_if_told()
+                    if limit is not None and not run.history:
+                        timed, done = time.perf_counter() - begun, run.batches - skipped
+                        limit.check_first_epoch(timed, done, rows.n_batches - skipped)
+                    elif limit is not None and limit.is_over:
+                        return _finished(members, keeper, "time limit")
                 losses = rows.take_running_loss().double().cpu()
                 validation = None if held_out is None else held_out.losses(members.logits)
                 run.seconds = time.perf_counter() - started
                 rate = rate_at(run.epoch * rows.n_batches - 1)
                 if not keeper.record(losses, validation, rate):
                     return _finished(members, keeper, "non-finite")
+                if limit is not None:
+                    # Anew after each epoch: others may use the machine too.
+                    n_timed += rows.n_batches - skipped
+                    per_batch = (time.perf_counter() - resumed) / n_timed
+                    left = limit.n_epochs(per_batch * rows.n_batches)
+                    n_epochs = min(settings.max_epochs, run.epoch - 1 + left)
                 if on_epoch is not None:
                     on_epoch(_epoch(run.history[-1]))
         except KeyboardInterrupt:
@@ -275,8 +296,10 @@ def train(
     if checkpointer is not None:
         # What follows may be killed too, and a run that is done is not done again.
         checkpointer.write(run, owners)
-    done = run.epoch > settings.max_epochs
-    return _finished(members, keeper, "schedule" if done else "patience")
+    if run.epoch > n_epochs and n_epochs < settings.max_epochs:
+        return _finished(members, keeper, "time limit")
+    is_done = run.epoch > n_epochs
+    return _finished(members, keeper, "schedule" if is_done else "patience")
 
 
 def _finished(members: Members, keeper: _BestEpochs, stopped: StopReason) -> Trained:

@@ -1,0 +1,75 @@
+"""How long a fit may take: `TimeLimit`, and the error of one that is too short."""
+
+from __future__ import annotations
+
+import time
+
+__all__ = ["TimeLimit", "TimeLimitError"]
+
+# Batches that are timed before the first epoch is foretold.
+_TIMED_BATCHES = 16
+_SHARE_TIMED = 0.05
+
+
+class TimeLimitError(ValueError):
+    """Not even one epoch of the networks fits into the time."""
+
+
+class TimeLimit:
+    """Seconds of wall-clock time from now on.
+
+    Parameters
+    ----------
+    seconds : float
+    asked : float, optional
+        What the user gave, for messages, where this is a part of it.
+    """
+
+    def __init__(self, seconds: float, asked: float | None = None) -> None:
+        self._asked = seconds if asked is None else asked
+        self._end = time.monotonic() + seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left; negative past the end."""
+        return self._end - time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left."""
+        return self.remaining <= 0
+
+    def part(self, share: float) -> TimeLimit:
+        """The share of what is left, from now on."""
+        return TimeLimit(max(self.remaining, 0.0) * share, self._asked)
+
+    def check_first_epoch(self, seconds: float, done: int, n_batches: int) -> None:
+        """Refuse a first epoch that will not end in time, as soon as its batches tell.
+
+        Parameters
+        ----------
+        seconds : float
+            That the first `done` of its batches took.
+        done, n_batches : int
+
+        Raises
+        ------
+        TimeLimitError
+        """
+        if self.is_over:
+            raise self._too_short()
+        is_told = done >= _TIMED_BATCHES or seconds > _SHARE_TIMED * self._asked
+        if is_told and seconds / done * (n_batches - done) > self.remaining:
+            raise self._too_short(seconds / done * n_batches)
+
+    def n_epochs(self, seconds_per_epoch: float) -> int:
+        """How many more epochs fit into what is left."""
+        return max(0, int(self.remaining / max(seconds_per_epoch, 1e-9)))
+
+    def _too_short(self, epoch: float | None = None) -> TimeLimitError:
+        takes = "" if epoch is None else f", and an epoch takes about {epoch:.2g} s"
+        return TimeLimitError(
+            f"time_limit must be long enough for one epoch of a network; got {self._asked:g} s, "
+            f"of which {max(self.remaining, 0.0):.2g} s were left for training{takes}; raise it, "
+            "or train on fewer rows"
+        )

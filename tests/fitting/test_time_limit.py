@@ -1,0 +1,157 @@
+"""`time_limit`: kept, refused where it is too short, and what was done is told."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tabwright import TabularClassifier, TabularRegressor
+from tabwright.settings import FitSettings
+from tabwright.training.callbacks import Callback
+from tabwright.training.loop import Epoch
+from tabwright.training.time_limit import TimeLimit, TimeLimitError
+
+# Epochs that would take minutes.
+ENDLESS: dict[str, Any] = {"max_epochs": 5_000, "random_state": 0, "numeric_encoding": "standard"}
+
+
+def table(n_rows: int = 1_500) -> tuple[pl.DataFrame, np.ndarray]:
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame(rng.normal(size=(n_rows, 4)), schema=list("abcd"))
+    return frame, (frame["a"].to_numpy() + rng.normal(size=n_rows) > 0).astype(np.int64)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm() -> None:
+    """What the first fit of a process loads is not timed."""
+    TabularClassifier(max_epochs=1, random_state=0).fit(*table(100))
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_folds": 8}, {"quality": "best"}])
+def test_the_time_is_kept_and_the_work_is_told(settings: dict[str, Any]) -> None:
+    X, y = table()
+    model = TabularClassifier(time_limit=4.0, **ENDLESS, **settings)
+    begun = time.monotonic()
+    model.fit(X, y)
+    # The machine of a test may be busy: benchmarks hold the 10 %.
+    assert time.monotonic() - begun < 6.0
+    told = model.model_.card["time_limit"]
+    assert told["seconds"] == 4.0
+    assert told["taken"] == pytest.approx(time.monotonic() - begun, abs=0.7)
+    assert told["n_epochs"] == len(model.history_) < 5_000
+    assert told["n_networks"] == len(model.members_)
+    assert model.model_.stopped == "time limit"
+    assert model.score(X, y) > 0.65
+
+
+def test_the_schedule_is_shortened_to_what_fits() -> None:
+    X, y = table()
+    model = TabularClassifier(time_limit=3.0, **ENDLESS).fit(X, y)
+    rates = [epoch["learning_rate"] for epoch in model.history_]
+    # Of 5,000 epochs all rates would be the highest; the last ones are near zero.
+    assert rates[-1] < 0.4 * max(rates)
+
+
+def test_enough_time_changes_nothing() -> None:
+    X, y = table(300)
+    settings: dict[str, Any] = {"max_epochs": 3, "random_state": 0}
+    free = TabularClassifier(**settings).fit(X, y)
+    bound = TabularClassifier(time_limit=600.0, **settings).fit(X, y)
+    np.testing.assert_array_equal(free.predict_proba(X), bound.predict_proba(X))
+    assert bound.model_.stopped == free.model_.stopped
+
+
+def test_folds_that_do_not_fit_are_left_out() -> None:
+    X, y = table(400)
+    said: list[str] = []
+
+    model = TabularClassifier(n_folds=8, time_limit=4.0, max_epochs=3, random_state=0)
+
+    class Told(Callback):
+        def on_message(self, message: str) -> None:
+            said.append(message)
+
+        def on_epoch(self, epoch: Epoch) -> None:
+            time.sleep(0.4)
+
+    model.fit(X, y, callbacks=[Told()])
+    told = model.model_.card["folds"]
+    assert 1 <= told["n_trained"] < 8
+    assert told["n_rows"] == 50 * told["n_trained"]
+    assert len(model.members_) == told["n_trained"]
+    assert any("folds fit into the time" in sentence for sentence in said)
+
+
+def test_trees_that_do_not_fit_are_left_out() -> None:
+    X, y = table()
+    model = TabularClassifier(quality="best", n_folds=1, time_limit=0.8, **ENDLESS).fit(X, y)
+    assert "time" in model.model_.card["combination"]["reason"]
+    assert model.model_.trees is None
+
+
+def test_too_short_a_time_is_refused_soon() -> None:
+    X, y = table(20_000)
+    begun = time.monotonic()
+    model = TabularClassifier(
+        "tabresnet", time_limit=1.5, hidden_dim=1024, num_hidden_layers=4, max_epochs=20
+    )
+    with pytest.raises(TimeLimitError, match=r"one epoch of a network; got 1\.5 s, of which"):
+        model.fit(X, y)
+    assert time.monotonic() - begun < 2.5
+
+
+def test_one_network_where_four_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tabwright.fitting import fit_table as module
+    from tabwright.fitting.member_training import train_members as original
+
+    def short(settings: FitSettings, **arguments: Any) -> Any:
+        if settings.n_members != 1:
+            raise TimeLimitError("too short")
+        return original(settings, **arguments)
+
+    monkeypatch.setattr(module, "train_members", short)
+    X, y = table(300)
+    model = TabularRegressor(time_limit=60.0, max_epochs=2).fit(X, y.astype(float))
+    assert len(model.members_) == model.settings_.n_members == 1
+
+
+def test_streams_keep_the_time_too(tmp_path: Path) -> None:
+    X, y = table(4_000)
+    path = tmp_path / "t.csv"
+    X.with_columns(target=pl.Series(y)).write_csv(path)
+    model = TabularClassifier(time_limit=5.0, **ENDLESS)
+    begun = time.monotonic()
+    model.fit_file(path, "target", memory=1)
+    assert time.monotonic() - begun < 8.0
+    assert model.model_.stopped == "time limit"
+    assert model.model_.card["time_limit"]["n_epochs"] == len(model.history_)
+
+
+def test_the_first_epoch_is_foretold() -> None:
+    limit = TimeLimit(10.0)
+    limit.check_first_epoch(0.1, 16, 100)
+    limit.check_first_epoch(0.1, 1, 10_000)  # one batch tells nothing yet
+    with pytest.raises(TimeLimitError, match="an epoch takes about 62 s"):
+        limit.check_first_epoch(0.1, 16, 10_000)
+    assert TimeLimit(10.0).n_epochs(1.0) == 9
+    with pytest.raises(TimeLimitError, match="got 3 s"):
+        TimeLimit(0.0, asked=3.0).check_first_epoch(0.1, 1, 2)
+    assert 4.8 < limit.part(0.5).remaining < 5.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"time_limit": 0}, "seconds above 0, or None; got 0"),
+        ({"time_limit": 9, "training_mode": "tree_teacher_distillation"}, "a teacher's fits"),
+        ({"time_limit": 9, "refit": True}, "use one of the two"),
+    ],
+)
+def test_what_does_not_go_with_a_limit_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FitSettings(task="regression", **settings)
