@@ -304,7 +304,8 @@ class EpochBar:
     def __init__(self, shown: bool) -> None:
         self._shown = shown
         self._bar = Progress(
-            TextColumn("training: epoch {task.completed:.0f} of at most {task.total:.0f}"),
+            TextColumn("training: {task.fields[part]}epoch {task.completed:.0f}"),
+            TextColumn("of at most {task.total:.0f}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[what]} {task.fields[now]:.4f}, best {task.fields[best]:.4f}"),
             TimeRemainingColumn(),
@@ -320,10 +321,11 @@ class EpochBar:
         what, now, best = "loss", epoch.validation_loss, epoch.best_loss
         if not math.isnan(epoch.best_score):
             what, now, best = "score", epoch.validation_score, epoch.best_score
+        shown: dict[str, Any] = {"part": epoch.part, "what": what, "now": now, "best": best}
         if self._line is None:
-            self._line = self._bar.add_task("", total=n_epochs, what=what, now=now, best=best)
+            self._line = self._bar.add_task("", total=n_epochs, **shown)
         self._bar.start()
-        self._bar.update(self._line, completed=epoch.epoch, now=now, best=best)
+        self._bar.update(self._line, completed=epoch.epoch, **shown)
 
     def hide(self) -> None:
         """Give the line back, before something else is printed."""

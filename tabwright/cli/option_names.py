@@ -23,6 +23,8 @@ _ARGUMENTS = {
     "training_mode": "--mode",
     "n_members": "--members",
     "max_epochs": "--epochs",
+    "n_folds": "--folds",
+    "time_limit": "--time-limit",
     "patience must": "--patience must",
     "hidden_dim": "--width",
     "num_hidden_layers": "--depth",

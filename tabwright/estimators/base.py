@@ -587,7 +587,7 @@ class _Printer(Callback):
         if not math.isnan(epoch.best_score):
             best = f"score {epoch.validation_score:.4f}, best {epoch.best_score:.4f}"
         print(
-            f"epoch {epoch.epoch}: train {epoch.train_loss:.4f}, "
+            f"{epoch.part}epoch {epoch.epoch}: train {epoch.train_loss:.4f}, "
             f"validation {epoch.validation_loss:.4f}, {best}, {epoch.seconds:.1f} s"
         )
 

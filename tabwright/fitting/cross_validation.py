@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ __all__ = ["TrainedFold", "assign_folds", "joined_folds", "out_of_fold", "train_
 
 # The fold of rows that every network trains on.
 _NONE = -1
+_NOT_AVERAGED = ("epoch", "seconds", "fold", "n_folds")
 _INTERVAL_FOLDS = 5
 
 FloatArray = NDArray[np.float64]
@@ -152,7 +154,6 @@ def train_folds(
             on_message(f"{fold} of {n_folds} folds fit into the time")
             break
         begun = time.monotonic()
-        on_message(f"training without fold {fold + 1} of {n_folds}")
         stay, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         judging = rows.take(held)
         cross = _cross_predictions(judging, targets, settings.random_state)
@@ -166,7 +167,7 @@ def train_folds(
                 targets,
                 cross,
                 taught=None,
-                on_epoch=on_epoch,
+                on_epoch=_naming_fold(on_epoch, fold + 1, n_folds),
                 checkpoint=None if checkpoint is None else checkpoint.of_fold(fold + 1),
                 stop_at=None,
                 limit=limit,
@@ -230,6 +231,18 @@ def out_of_fold(model: FittedModel, compact: Compact, done: Sequence[TrainedFold
     return np.concatenate(outputs)
 
 
+def _naming_fold(
+    on_epoch: Callable[[Epoch], None] | None, fold: int, n_folds: int
+) -> Callable[[Epoch], None] | None:
+    if on_epoch is None:
+        return None
+
+    def told(epoch: Epoch) -> None:
+        on_epoch(replace(epoch, fold=fold, n_folds=n_folds))
+
+    return told
+
+
 def _seed(random_state: int, fold: int) -> int:
     """A seed per fold; it does not depend on how many there are."""
     words = np.random.SeedSequence([random_state, fold]).generate_state(2)
@@ -253,11 +266,13 @@ def _cross_predictions(
 
 def _mean_history(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
     """Epoch by epoch the mean over the folds that had it; seconds are of all folds together."""
-    names = [field.name for field in fields(Epoch) if field.name not in ("epoch", "seconds")]
+    names = [field.name for field in fields(Epoch) if field.name not in _NOT_AVERAGED]
     history = []
     for number in range(max(map(len, histories))):
         own = [epochs[number] for epochs in histories if len(epochs) > number]
-        means = {name: float(np.mean([getattr(epoch, name) for epoch in own])) for name in names}
+        means: dict[str, Any] = {
+            name: float(np.mean([getattr(epoch, name) for epoch in own])) for name in names
+        }
         seconds = sum(epochs[min(number, len(epochs) - 1)].seconds for epochs in histories)
         history.append(Epoch(number + 1, **means, seconds=seconds))
     return tuple(history)

@@ -25,7 +25,7 @@ from tabwright.inference.scoring import scores_of
 from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import LabelledRows
-from tabwright.training.loop import Trained
+from tabwright.training.loop import Epoch, Trained
 from tabwright.training.time_limit import TimeLimit
 
 __all__ = ["fitted_networks", "model_card", "with_decision", "with_scores", "with_time"]
@@ -54,7 +54,7 @@ def fitted_networks(
         class_weights=targets.class_weights,
         prior=targets.prior,
         best_epochs=trained.best_epochs,
-        history=tuple(_finite_numbers(asdict(epoch)) for epoch in trained.history),
+        history=tuple(_epoch_numbers(epoch) for epoch in trained.history),
         stopped=trained.stopped,
         card=card,
     )
@@ -111,7 +111,10 @@ def with_decision(
     )
 
 
-def _finite_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
+def _epoch_numbers(epoch: Epoch) -> dict[str, float]:
+    """The numbers of an epoch that a model keeps."""
+    numbers = asdict(epoch)
+    del numbers["fold"], numbers["n_folds"]
     return {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
 
 

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,8 @@ class Epoch:
         At the end of the epoch.
     seconds : float
         Since the start of training.
+    fold, n_folds : int
+        In a cross-validated fit: the fold that is held out, from 1, and how many there are; else 0.
     validation_score : float
         Mean over the members still training of `eval_metric`, where greater is better; NaN where
         there is none.
@@ -85,6 +87,13 @@ class Epoch:
     seconds: float
     validation_score: float = math.nan
     best_score: float = math.nan
+    fold: int = 0
+    n_folds: int = 0
+
+    @property
+    def part(self) -> str:
+        """Which of several trainings it belongs to: 'fold 3 of 8, ', or nothing."""
+        return f"fold {self.fold} of {self.n_folds}, " if self.n_folds else ""
 
 
 @dataclass(frozen=True)
@@ -326,7 +335,7 @@ def _finished(members: Members, keeper: _BestEpochs, stopped: StopReason) -> Tra
 
 
 def _epoch(numbers: Mapping[str, float]) -> Epoch:
-    rest = {name: value for name, value in numbers.items() if name != "epoch"}
+    rest: dict[str, Any] = {name: value for name, value in numbers.items() if name != "epoch"}
     return Epoch(int(numbers["epoch"]), **rest)
 
 

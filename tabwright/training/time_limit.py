@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import time
 
-__all__ = ["TimeLimit", "TimeLimitError"]
+__all__ = ["TimeLimit", "TimeLimitError", "seconds_of"]
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 # Batches that are timed before the first epoch is foretold.
 _TIMED_BATCHES = 16
 _SHARE_TIMED = 0.05
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a time in words: 90, 90s, 10m, 1.5h.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
+    seconds = 0.0 if match is None else float(match[1]) * _UNITS[match[2] or "s"]
+    if not seconds > 0:
+        raise ValueError(f"time_limit must be a time above 0 such as 90s, 10m or 1h; got {text!r}")
+    return seconds
 
 
 class TimeLimitError(ValueError):

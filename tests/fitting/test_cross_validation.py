@@ -115,7 +115,6 @@ def test_order_in_time_and_too_few_rows_have_no_folds() -> None:
 
 def test_the_model_has_the_networks_of_all_folds_and_says_so() -> None:
     epochs: list[Epoch] = []
-    said: list[str] = []
     table = frame(240)
     settings = FitSettings(task="classification", n_folds=4, n_members=2, **SMALL)
     model = fit_table(
@@ -123,11 +122,11 @@ def test_the_model_has_the_networks_of_all_folds_and_says_so() -> None:
         settings,
         classes=np.arange(2),
         on_epoch=epochs.append,
-        on_message=said.append,
     )
     assert len(model.members) == len(model.best_epochs) == 8
     assert [epoch.epoch for epoch in epochs] == [1, 2, 3] * 4
-    assert "training without fold 3 of 4" in said
+    assert [(epoch.fold, epoch.n_folds) for epoch in epochs[::3]] == [(k, 4) for k in (1, 2, 3, 4)]
+    assert epochs[-1].part == "fold 4 of 4, "
     assert len(model.history) == 3
     expected = np.mean([epoch.train_loss for epoch in epochs if epoch.epoch == 2])
     assert model.history[1]["train_loss"] == pytest.approx(expected)

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
-from tabwright import TabularClassifier, TabularRegressor
+from tabwright import TabularClassifier, TabularRegressor, load_fitted
+from tabwright.cli.app import app
 from tabwright.settings import FitSettings
 from tabwright.training.callbacks import Callback
 from tabwright.training.loop import Epoch
-from tabwright.training.time_limit import TimeLimit, TimeLimitError
+from tabwright.training.time_limit import TimeLimit, TimeLimitError, seconds_of
 
 # Epochs that would take minutes.
 ENDLESS: dict[str, Any] = {"max_epochs": 5_000, "random_state": 0, "numeric_encoding": "standard"}
@@ -155,3 +157,28 @@ def test_the_first_epoch_is_foretold() -> None:
 def test_what_does_not_go_with_a_limit_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FitSettings(task="regression", **settings)
+
+
+def test_times_in_words() -> None:
+    assert [seconds_of(text) for text in ("90", "90s", "10m", "1.5 h")] == [90, 90, 600, 5400]
+    for text in ("0m", "soon", "10 min", "-3"):
+        with pytest.raises(ValueError, match="such as 90s, 10m or 1h; got"):
+            seconds_of(text)
+
+
+def test_the_command_line_has_both(tmp_path: Path) -> None:
+    X, y = table(300)
+    path = tmp_path / "t.csv"
+    X.with_columns(target=pl.Series(y)).write_csv(path)
+    out = tmp_path / "m.safetensors"
+    words = ["train", str(path), "-t", "target", "-o", str(out), "--epochs", "2", "--quiet"]
+    result = CliRunner().invoke(app, [*words, "--folds", "3", "--time-limit", "5m"])
+    assert result.exit_code == 0, result.output
+    model = load_fitted(out)
+    assert (model.settings.n_folds, model.settings.time_limit) == (3, 300.0)
+    shown = CliRunner().invoke(app, ["inspect", str(out)])
+    assert "in 3 folds" in " ".join(shown.output.split())
+    assert "rows out of fold" not in shown.output  # test rows were kept
+    refused = CliRunner().invoke(app, [*words, "--overwrite", "--time-limit", "soon"])
+    assert refused.exit_code == 2
+    assert "--time-limit must be a time above 0" in " ".join(refused.output.split())

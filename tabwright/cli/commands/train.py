@@ -128,6 +128,21 @@ class SettingOptions:
             rich_help_panel=SETTINGS,
         ),
     ] = None
+    n_folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            metavar="N",
+            help="Networks hold out a fold each [8 for best, else none].",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="The fit may take so long: 90s, 10m, 1h.", rich_help_panel=SETTINGS
+        ),
+    ] = None
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda.", rich_help_panel=SETTINGS)
     ] = None
@@ -149,6 +164,10 @@ class SettingOptions:
             settings["patience"] = None
         if self.calibration == "none":
             settings["calibration"] = None
+        if self.time_limit is not None:
+            from tabwright.training.time_limit import seconds_of
+
+            settings["time_limit"] = seconds_of(self.time_limit)
         return settings
 
 
