@@ -11,14 +11,17 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from ai.ml.frameworks.pytorch.models import TrainingMode
 from tabwright import TabularClassifier, TabularRegressor, load_model
 from tabwright.artifact.container import pack
 from tabwright.calibration.decisions import DecisionAim
+from tabwright.cli.app import app
 from tabwright.fitting.cross_validation import assign_folds
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
+from tabwright.report.sections import table_section
 from tabwright.settings import FitSettings
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch
@@ -235,6 +238,27 @@ def test_the_file_comes_back(tmp_path: Path) -> None:
     assert again.n_folds == 3
     np.testing.assert_array_equal(again.predict_proba(table), model.predict_proba(table))
     assert "240 rows in 3 folds" in model._summary()
+
+
+def test_the_report_and_inspect_speak_of_folds(tmp_path: Path) -> None:
+    model = fitted()
+    section = str(table_section(model, 60, table_name="t", notes=(), left_out={}).body)
+    assert "240 training rows, in 4 folds" in section
+    # Rows out of fold are training rows: they are not counted twice.
+    assert "<dt>All rows together</dt><dd>300</dd>" in section
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    shown = " ".join(CliRunner().invoke(app, ["inspect", str(path)]).output.split())
+    assert "240 rows in 4 folds" in shown
+    assert "rows out of fold" in shown
+
+
+def test_tables_that_are_streamed_have_no_folds(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    table = frame(100)
+    table.with_columns(target=pl.Series(codes_of(table))).write_csv(path)
+    with pytest.raises(ValueError, match="folds are for tables in memory; got n_folds=4"):
+        TabularClassifier(n_folds=4).fit_file(path, "target", memory=1)
 
 
 # -- killed and gone on with -----------------------------------------------------------------
