@@ -142,6 +142,30 @@ def test_results_do_not_change_under_array_api_dispatch() -> None:
     assert done.stdout.split() == ["passed", "passed"]
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("kernel", ["Haswell", "SkylakeX"])
+def test_place_and_size_of_a_batch_pass_on_other_processors(kernel: str, n_threads: int) -> None:
+    """OpenBLAS reads the kernel to run when NumPy is imported."""
+    code = (
+        "from sklearn.utils import estimator_checks as checks\n"
+        "from tabwright import TabularClassifier, TabularRegressor\n"
+        f"for estimator in (TabularClassifier(**{SMALL}), TabularRegressor(**{SMALL})):\n"
+        "    name = type(estimator).__name__\n"
+        "    checks.check_methods_subset_invariance(name, estimator)\n"
+        "    checks.check_methods_sample_order_invariance(name, estimator)"
+    )
+    threads = {name: str(n_threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **threads, "PYTHONPATH": str(ROOT), "OPENBLAS_CORETYPE": kernel},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("kind", [TabularClassifier, TabularRegressor])
 def test_weights_and_repeated_rows_give_the_same_model(kind: type[Any]) -> None:
     """Weight 3 against rows thrice, in the mean over members, beside no weights at all."""
