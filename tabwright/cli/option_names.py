@@ -45,7 +45,6 @@ _ARGUMENTS = {
     "the number of folds": "--folds",
     "the number of repeats": "--repeats",
     "the test fraction": "--test-fraction",
-    "time_limit": "--time-limit",
     "n_trials": "--trials",
     "a duration must": "--time-limit must",
     "a study must": "--study must",

@@ -204,4 +204,7 @@ def combination_notes(card: Mapping[str, Any]) -> list[str]:
             f"{', '.join(map(str, missing))} is not installed and no part of the combination; to "
             f"add it, run: {install_command('trees')}"
         )
+    late = told.get("not_in_time")
+    if isinstance(late, list) and late:
+        notes.append(f"trees that did not fit into the time limit: {', '.join(map(str, late))}")
     return notes
