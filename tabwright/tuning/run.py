@@ -169,16 +169,15 @@ def tune(
         raise ValueError("sample_weight must be above 0 in every row; leave out rows of weight 0")
     if not isinstance(random_state, int):
         random_state = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-    limit = seconds_of(time_limit) if isinstance(time_limit, str) else time_limit
     options = TuneOptions(
-        dict(settings or {}),
-        limit,
-        n_trials,
-        n_folds,
-        validation,
-        eval_metric,
-        class_weight,
-        None if study is None else Path(study),
+        fixed=dict(settings or {}),
+        time_limit=seconds_of(time_limit) if isinstance(time_limit, str) else time_limit,
+        n_trials=n_trials,
+        n_folds=n_folds,
+        validation=validation,
+        eval_metric=eval_metric,
+        class_weight=class_weight,
+        study=None if study is None else Path(study),
         random_state=random_state,
     )
     fit_settings(options.fixed, task=task, random_state=random_state)

@@ -246,7 +246,18 @@ def tune_table(
     identity = identity_of(table, folds, settings, name)
     is_random = options.search == "random"
     with opened_study(options.study, identity, options.random_state, is_random=is_random) as study:
-        search = _Search(table, folds, options, settings, space, study, named, name, started, say)
+        search = _Search(
+            table=table,
+            folds=folds,
+            options=options,
+            settings=settings,
+            space=space,
+            study=study,
+            named=named,
+            metric=name,
+            started=started,
+            say=say,
+        )
         return search.run(target_name)
 
 
@@ -506,16 +517,16 @@ class _Search:
         }
         model = replace(model, card={**model.card, "tuning": told})
         return TuningResult(
-            model,
-            self.metric,
-            greater,
-            trials,
-            difference,
-            is_better,
-            verdict,
-            ended_by,
-            self._importance(trials),
-            time.perf_counter() - self.started,
+            model=model,
+            metric=self.metric,
+            greater_is_better=greater,
+            trials=trials,
+            difference=difference,
+            is_better=is_better,
+            verdict=verdict,
+            ended_by=ended_by,
+            importance=self._importance(trials),
+            seconds=time.perf_counter() - self.started,
         )
 
     def _verdict(

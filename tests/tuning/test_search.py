@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,10 +14,8 @@ import numpy as np
 import polars as pl
 import pytest
 from sklearn.model_selection import KFold, TimeSeriesSplit
-from typer.testing import CliRunner
 
-from tabwright import TabularClassifier, load_fitted, tune
-from tabwright.cli.app import app
+from tabwright import TabularClassifier, tune
 from tabwright.errors import TableError, install_command
 from tabwright.fitting.fit_table import fit_table
 from tabwright.tables import encode_labels, profile_table
@@ -524,44 +521,6 @@ def test_without_the_extra_it_says_what_to_install(
     with pytest.raises(ImportError, match="tuning needs optuna") as caught:
         tune(*rows, **OPTIONS)
     assert install_command("tune") in str(caught.value)
-
-
-def test_the_command_line(
-    rows: tuple[pl.DataFrame, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    X, y = rows
-    monkeypatch.chdir(tmp_path)
-    X.with_columns(pl.Series("y", y)).write_csv("t.csv")
-    words = ["tune", "t.csv", "-t", "y", "--trials", "2", "--folds", "2", "--members", "1"]
-    words += ["--epochs", "2", "--study", "s.db"]
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 0, done.output
-    assert "differs from the default in" in done.output
-    assert "the model is" in done.output
-    assert "saved t-tuned.safetensors and t-tuned.png" in done.output
-    model = load_fitted("t-tuned.safetensors")
-    assert model.card["table"] == "t"
-    assert model.card["tuning"]["n_trials"] == 2
-    assert Path("t-tuned.png").read_bytes().startswith(b"\x89PNG")
-    again = CliRunner().invoke(app, [*words, "--json", "--eval-metric", "roc_auc"])
-    assert again.exit_code == 2
-    assert "--study must come from the same table" in again.stderr
-    words = [word for word in words if word not in ("--study", "s.db")]
-    told = CliRunner().invoke(app, [*words, "--json", "--eval-metric", "roc_auc"])
-    assert told.exit_code == 0, told.output
-    document = json.loads(told.stdout)
-    assert document["metric"] == "roc_auc"
-    assert len(document["trials"]) == 2
-    assert document["trials"][0]["default"] is True
-    for extra, said in (
-        (["--picture", "p.bmp"], "the picture must be .png, .svg or .pdf"),
-        (["--picture", "t.csv"], "must not replace another file"),
-        (["--time-limit", "soon"], "--time-limit must be as"),
-        (["-o", "m.onnx"], ".safetensors"),
-    ):
-        wrong = CliRunner().invoke(app, [*words, *extra])
-        assert wrong.exit_code == 2, wrong.output
-        assert said in " ".join(wrong.output.split())
 
 
 def _result(n: int, *, greater: bool = False) -> TuningResult:
