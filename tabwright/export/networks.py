@@ -21,8 +21,7 @@ from tabwright.calibration.calibrator import (
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.export.graph import ML_DOMAIN, Graph, piecewise_linear
 from tabwright.inference.numpy_network import FoldedNetwork
-from tabwright.inference.residual_scale import LARGEST_LOG_SCALE, ResidualScale
-from tabwright.inference.target_scale import TargetScale
+from tabwright.inference.target_scale import LARGEST_LOG_SCALE, ResidualScale, TargetScale
 from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble, Trees
 from tabwright.inference.tree_mix import TreeMix
 from tabwright.regression import LARGEST_LOG, LEAST_HALF_GAP

@@ -27,8 +27,7 @@ from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
-from tabwright.inference.residual_scale import ResidualScale
-from tabwright.inference.target_scale import TargetScale
+from tabwright.inference.target_scale import ResidualScale, TargetScale
 from tabwright.regression import quantile_centre_and_scale
 from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows

@@ -23,8 +23,7 @@ from tabwright.calibration.intervals import Intervals
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.errors import ArtifactError
 from tabwright.inference.network_spec import MemberState, NetworkSpec, take_member
-from tabwright.inference.residual_scale import ResidualScale
-from tabwright.inference.target_scale import TargetScale
+from tabwright.inference.target_scale import ResidualScale, TargetScale
 from tabwright.inference.tree_mix import TreeMix, n_tree_features
 from tabwright.settings import FitSettings
 
