@@ -11,6 +11,9 @@ from tabwright._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ai.ml.frameworks.pytorch.models import build_model
+    from tabwright.cluster.batch_functions import BatchPredictor, spark_predictor
+    from tabwright.cluster.ray_job import train_on_ray
+    from tabwright.cluster.ray_predict import PredictRequest, predict_on_ray
     from tabwright.errors import ArtifactError, TableError
     from tabwright.estimators.classifier import TabularClassifier
     from tabwright.estimators.distill import distill
@@ -25,18 +28,15 @@ if TYPE_CHECKING:
     from tabwright.training.checkpoints import Checkpoint
     from tabwright.training.loggers import MLflowLogger, TensorBoardLogger
     from tabwright.tuning.run import tune
-    from tabwright.workflows.batch_functions import BatchPredictor, spark_predictor
-    from tabwright.workflows.ray_job import train_on_ray
-    from tabwright.workflows.ray_predict import PredictRequest, predict_on_ray
     from tabwright.workflows.train import TrainRequest
 
 _HOME = {
     "ArtifactError": "tabwright.errors",
-    "BatchPredictor": "tabwright.workflows.batch_functions",
+    "BatchPredictor": "tabwright.cluster.batch_functions",
     "Callback": "tabwright.training.callbacks",
     "Checkpoint": "tabwright.training.checkpoints",
     "MLflowLogger": "tabwright.training.loggers",
-    "PredictRequest": "tabwright.workflows.ray_predict",
+    "PredictRequest": "tabwright.cluster.ray_predict",
     "Predictor": "tabwright.inference.predictor",
     "TableError": "tabwright.errors",
     "TabularClassifier": "tabwright.estimators.classifier",
@@ -48,11 +48,11 @@ _HOME = {
     "export_onnx": "tabwright.export.onnx",
     "load_fitted": "tabwright.inference.fitted_model",
     "load_model": "tabwright.estimators.loading",
-    "predict_on_ray": "tabwright.workflows.ray_predict",
+    "predict_on_ray": "tabwright.cluster.ray_predict",
     "profile_table": "tabwright.tables",
     "read_table": "tabwright.tables",
-    "spark_predictor": "tabwright.workflows.batch_functions",
-    "train_on_ray": "tabwright.workflows.ray_job",
+    "spark_predictor": "tabwright.cluster.batch_functions",
+    "train_on_ray": "tabwright.cluster.ray_job",
     "tune": "tabwright.tuning.run",
     "write_report": "tabwright.report.write",
 }

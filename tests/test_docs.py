@@ -150,6 +150,8 @@ PLAIN_CODE = (
     "splits.py",
     "streaming",
     "tables",
+    "training",
+    "tuning",
     "workflows",
 )
 

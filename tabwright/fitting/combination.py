@@ -58,8 +58,11 @@ EncodedRows = tuple[Compact, LabelledRows]
 
 
 def tree_kinds(settings: FitSettings) -> tuple[TeacherKind, ...]:
-    """The kinds of trees that a fit combines with its networks; none without rows that choose."""
-    if settings.networks_alone or settings.refit:
+    """The kinds of trees that a fit combines with its networks.
+
+    None without rows that choose, nor for objectives that are not the trees'.
+    """
+    if settings.networks_alone or settings.refit or settings.objective != "squared_error":
         return ()
     return _KINDS[settings.quality]
 

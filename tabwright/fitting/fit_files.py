@@ -44,8 +44,8 @@ from tabwright.fitting.residual_scale import HeldOutScale, fit_residual_scale, w
 from tabwright.fitting.targets import Targets, epoch_score
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.inference.row_sketch import sketch_of_rows
 from tabwright.inference.scoring import score_rows, trivial_scores
+from tabwright.inference.training_rows import sketch_of_rows
 from tabwright.regression import RegressionObjective
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces

@@ -58,8 +58,8 @@ from tabwright.fitting.residual_scale import fit_residual_scale, with_intervals
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.inference.row_sketch import sketch_of_rows
 from tabwright.inference.target_scale import TargetScale
+from tabwright.inference.training_rows import sketch_of_rows
 from tabwright.regression import check_target
 from tabwright.settings import FitSettings
 from tabwright.splits import folds_of_splits

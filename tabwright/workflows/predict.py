@@ -18,9 +18,8 @@ from tabwright.calibration.decisions import DecisionRule
 from tabwright.errors import TableError
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.inference.row_sketch import SeenRows
 from tabwright.inference.scoring import prediction_frame, score_output
-from tabwright.inference.unfamiliar import UnfamiliarCells
+from tabwright.inference.training_rows import SeenRows, UnfamiliarCells
 from tabwright.metrics import classification_intervals, regression_intervals
 from tabwright.report.importance import Importance, permutation_importance
 from tabwright.tables import (

@@ -14,7 +14,7 @@ from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag, ReadingOptions, takes_groups
 
 if TYPE_CHECKING:
-    from tabwright.workflows.ray_predict import PredictRequest
+    from tabwright.cluster.ray_predict import PredictRequest
 
 __all__ = ["predict"]
 
@@ -99,6 +99,7 @@ def predict(
     (`tabwright inspect` shows it). --json prints JSON lines, or a summary where there is --output.
     """
     with readable_errors(as_json=as_json):
+        from tabwright.cluster.ray_predict import PredictRequest
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.object_stores import is_object_uri
         from tabwright.tables import (
@@ -107,7 +108,6 @@ def predict(
             write_csv_batches,
         )
         from tabwright.workflows.predict import iter_predictions, with_threshold
-        from tabwright.workflows.ray_predict import PredictRequest
 
         started = time.perf_counter()
         if ray:
@@ -188,7 +188,7 @@ def _predict_on_ray(
     request: PredictRequest, n_workers: int | None, *, as_json: bool, quiet: bool
 ) -> None:
     """Predict a table on Ray, and say what came of it."""
-    from tabwright.workflows.ray_predict import predict_on_ray
+    from tabwright.cluster.ray_predict import predict_on_ray
 
     started = time.perf_counter()
     with counting_bar(quiet, "rows predicted") as advance:

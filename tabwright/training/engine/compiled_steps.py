@@ -300,16 +300,17 @@ class CompiledSteps:
             )
         rates = torch.tensor(learning_rates, dtype=torch.float64)
         run = _Run(
-            batch,
-            n_batches,
-            n_members,
-            rows.data_ptr(),
-            _address(keys),
-            _address(hide_keys),
-            rates.data_ptr(),
-            adamw.weight_decay,
-            *adamw.betas,
-            adamw.eps,
+            n_rows=batch,
+            n_batches=n_batches,
+            n_members=n_members,
+            rows=rows.data_ptr(),
+            keys=_address(keys),
+            hide_keys=_address(hide_keys),
+            learning_rates=rates.data_ptr(),
+            weight_decay=adamw.weight_decay,
+            beta1=adamw.betas[0],
+            beta2=adamw.betas[1],
+            least=adamw.eps,
         )
         table_struct, goal_struct = table.struct(batch), goal.struct(layout.output_dim)
         network = self._network(batch)

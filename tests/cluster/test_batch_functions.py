@@ -15,14 +15,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from tabwright.cluster.batch_functions import BatchPredictor, spark_predictor, spark_schema
 from tabwright.errors import ArtifactError, TableError
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.regressor import TabularRegressor
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import prediction_frame
-from tabwright.workflows import batch_functions
-from tabwright.workflows.batch_functions import BatchPredictor, spark_predictor, spark_schema
+from tabwright.cluster import batch_functions
 
 
 def _rows(n_rows: int = 200) -> pl.DataFrame:

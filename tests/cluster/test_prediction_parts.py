@@ -12,19 +12,19 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from tabwright.errors import TableError, install_command
-from tabwright.estimators.classifier import TabularClassifier
-from tabwright.inference.fitted_model import load_fitted
-from tabwright.tables import read_table
-from tabwright.workflows import ray_predict
-from tabwright.workflows.predict import Part, TablePredictions, iter_predictions
-from tabwright.workflows.prediction_parts import (
+from tabwright.cluster.prediction_parts import (
     OutputFolder,
     parts_of,
     plan_document,
     write_part,
 )
-from tabwright.workflows.ray_predict import PredictRequest, predict_on_ray
+from tabwright.cluster.ray_predict import PredictRequest, predict_on_ray
+from tabwright.errors import TableError, install_command
+from tabwright.estimators.classifier import TabularClassifier
+from tabwright.inference.fitted_model import load_fitted
+from tabwright.tables import read_table
+from tabwright.cluster import ray_predict
+from tabwright.workflows.predict import Part, TablePredictions, iter_predictions
 
 
 def _rows(n_rows: int, seed: int = 0) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import pytest
 
 from tabwright import TabularClassifier
 from tabwright.encoding.encoder import TableEncoder
-from tabwright.inference.unfamiliar import UnfamiliarCells
+from tabwright.inference.training_rows import UnfamiliarCells
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,13 @@ from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
 from tabwright.cli.app import app
+from tabwright.cluster.batch_functions import BatchPredictor
+from tabwright.cluster.ray_predict import PredictRequest, predict_on_ray
 from tabwright.errors import TableError
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables import read_table
-from tabwright.workflows.batch_functions import BatchPredictor
 from tabwright.workflows.predict import iter_predictions
-from tabwright.workflows.ray_predict import PredictRequest, predict_on_ray
 
 ray = pytest.importorskip("ray", reason="ray is absent")
 pytestmark = [

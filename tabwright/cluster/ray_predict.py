@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from tabwright.errors import TableError, install_command
-from tabwright.inference.fitted_model import load_fitted
-from tabwright.inference.unfamiliar import UnfamiliarCells
-from tabwright.object_stores import is_object_uri
-from tabwright.tables import CsvFormat
-from tabwright.workflows.predict import Part, TablePredictions, with_threshold
-from tabwright.workflows.prediction_parts import (
+from tabwright.cluster.prediction_parts import (
     OutputFolder,
     parts_of,
     plan_document,
     write_part,
 )
+from tabwright.errors import TableError, install_command
+from tabwright.inference.fitted_model import load_fitted
+from tabwright.inference.training_rows import UnfamiliarCells
+from tabwright.object_stores import is_object_uri
+from tabwright.tables import CsvFormat
+from tabwright.workflows.predict import Part, TablePredictions, with_threshold
 
 __all__ = [
     "PredictRequest",

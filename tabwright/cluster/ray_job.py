@@ -10,12 +10,12 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from tabwright.cluster.prediction_parts import parts_of
+from tabwright.cluster.ray_cluster import RayCluster
+from tabwright.cluster.ray_predict import absolute_source, joined_ray, quiet_data
 from tabwright.errors import install_command
 from tabwright.streaming.chunks import CHUNK_ROWS
 from tabwright.tables import table_dtypes
-from tabwright.workflows.prediction_parts import parts_of
-from tabwright.workflows.ray_cluster import RayCluster
-from tabwright.workflows.ray_predict import absolute_source, joined_ray, quiet_data
 from tabwright.workflows.train import TrainRequest, run_training
 
 __all__ = ["train_on_ray"]

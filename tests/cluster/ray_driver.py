@@ -15,9 +15,9 @@ from pathlib import Path
 
 import ray
 
+from tabwright.cluster.ray_job import train_on_ray
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
-from tabwright.workflows.ray_job import train_on_ray
 from tabwright.workflows.train import TrainRequest
 
 MARK = b"TABWRIGHT_RAY_TEST=" + str(os.getpid()).encode()

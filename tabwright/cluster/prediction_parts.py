@@ -19,7 +19,7 @@ import polars as pl
 
 from tabwright.artifact.atomic_write import check_writable, write_atomically
 from tabwright.errors import TableError
-from tabwright.inference.unfamiliar import UnfamiliarCells
+from tabwright.inference.training_rows import UnfamiliarCells
 from tabwright.object_stores import StoredObject, find_objects, is_object_uri, put_object
 from tabwright.tables import CsvFormat, write_batches
 from tabwright.tables.file_readers import count_rows, file_pieces

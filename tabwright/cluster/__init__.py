@@ -1,0 +1,1 @@
+"""Jobs on Ray, and functions for Ray Data and Spark."""
