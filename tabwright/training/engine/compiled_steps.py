@@ -517,7 +517,7 @@ class CompiledSteps:
             return self._workspaces[place][0]
         n_layers, units, n_outputs = len(layout.hidden), layout.hidden_dim, layout.output_dim
         hidden = (batch, units)
-        room = max(batch * units, 2 * n_outputs * len(team.threads))
+        space = max(batch * units, 2 * n_outputs * len(team.threads))
         kept = [
             torch.empty(batch, table.n_dense),
             torch.empty(table.n_binned, batch),
@@ -527,7 +527,7 @@ class CompiledSteps:
             *(torch.empty(n_layers, *hidden) for _ in range(2)),
             *(torch.empty(n_layers, units) for _ in range(3)),
             torch.empty(hidden),
-            torch.empty(room),
+            torch.empty(space),
             *(torch.empty(hidden) for _ in range(2)),
             *(torch.empty(batch, n_outputs) for _ in range(2)),
             torch.empty(batch, dtype=torch.float64),
