@@ -198,10 +198,10 @@ def doctored(data: bytes, rng: random.Random) -> bytes:
         elif body:
             place = rng.randrange(len(body)) & ~3
             # NaN, infinity, the largest float32 and its negative, another NaN, zero.
-            words = ("0000c07f", "0000807f", "ffff7f7f", "ffff7fff", "ffffffff", "00000000")
+            numbers = ("0000c07f", "0000807f", "ffff7f7f", "ffff7fff", "ffffffff", "00000000")
             # Small integers: other nodes, features and leaves of trees.
-            words += ("01000000", "02000000", "05000000", "1d000000", "0a010000")
-            nasty = bytes.fromhex(rng.choice(words))
+            places = ("01000000", "02000000", "05000000", "1d000000", "0a010000")
+            nasty = bytes.fromhex(rng.choice(numbers + places))
             body[place : place + 4] = nasty[: len(body) - place]
         if "document" not in envelope:
             break

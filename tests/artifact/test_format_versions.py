@@ -67,7 +67,7 @@ def test_every_added_place_has_a_known_format() -> None:
 
 @pytest.mark.usefixtures("later")
 def test_a_file_says_the_lowest_format_that_its_content_needs(model: FittedModel) -> None:
-    plain = with_settings(replace(model, calibrator=None), hide_rate=0.02)
+    plain = with_settings(replace(model, calibrator=None, trees=None), hide_rate=0.02)
     assert said(pack(*plain.to_artifact())) == (1, "0.1.0")
     assert said(pack(*with_settings(plain, hide_rate=0.1).to_artifact())) == (4, "0.4.0")
     robust = with_settings(plain, numeric_encoding="robust")
@@ -77,7 +77,7 @@ def test_a_file_says_the_lowest_format_that_its_content_needs(model: FittedModel
 
 @pytest.mark.usefixtures("later")
 def test_what_an_old_file_lacks_is_the_default(model: FittedModel) -> None:
-    plain = with_settings(replace(model, calibrator=None), hide_rate=0.02)
+    plain = with_settings(replace(model, calibrator=None, trees=None), hide_rate=0.02)
     document, tensors = unpack(pack(*plain.to_artifact()))
     assert "hide_rate" not in document["settings"]
     assert "calibrator" not in document

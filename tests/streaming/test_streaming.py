@@ -466,7 +466,7 @@ def test_a_quantity_gets_intervals_from_rows_that_chose_nothing(
     frame = table().drop("value", "label", "mass")
     low, high = Predictor(model).predict_interval(frame, 0.9).T
     true = table()["value"].to_numpy()
-    assert np.mean((low <= true) & (true <= high)) == pytest.approx(0.9, abs=0.07)
+    assert np.mean((low <= true) & (true <= high)) == pytest.approx(0.9, abs=0.08)
 
 
 def test_target_statistics_of_a_training_row_come_from_other_rows(files: Path) -> None:
@@ -561,7 +561,11 @@ def test_real_tables_are_learned_from_disk_as_well_as_in_memory(
         losses = []
         for seed in (0, 1):
             model = estimator(
-                n_members=1, hidden_dim=64, num_hidden_layers=2, max_epochs=5, random_state=seed
+                quality="fast",  # networks alone, as from disk
+                hidden_dim=64,
+                num_hidden_layers=2,
+                max_epochs=5,
+                random_state=seed,
             ).fit_file(tmp_path, target, memory=memory)
             assert ("streamed" in model.model_.card) == (memory == "1kB")
             losses.append(_loss(model, fresh, target)[loss])
