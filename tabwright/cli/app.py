@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tabwright.cli.brief_command import BriefCommand
+from tabwright.cli.brief_command import BriefCommand, BriefGroup
 from tabwright.cli.commands.compare import compare
 from tabwright.cli.commands.distill import distill
 from tabwright.cli.commands.evaluate import evaluate
@@ -32,6 +32,7 @@ from tabwright.cli.errors import show_tracebacks
 __all__ = ["app", "main"]
 
 app = typer.Typer(
+    cls=BriefGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Plain help: the panels of rich take a third of a small screen.

@@ -10,7 +10,7 @@ from typer._click.exceptions import NoSuchOption, UsageError
 
 from tabwright.cli.console import say, show_note
 
-__all__ = ["SETTINGS", "BriefCommand", "HelpAll"]
+__all__ = ["SETTINGS", "BriefCommand", "BriefGroup", "HelpAll"]
 
 # The panel of the options that `--help` leaves out.
 SETTINGS = "settings"
@@ -71,6 +71,17 @@ _ELSEWHERE = {
     "--id": "--keep",
     "--cutoff": "--threshold",
 }
+
+
+class BriefGroup(typer.core.TyperGroup):
+    """The list of commands, whose help fits a screen too."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)
+        for param in params:
+            if param.name == "show_completion":
+                param.help = "Show completion for the current shell."
+        return params
 
 
 class BriefCommand(typer.core.TyperCommand):
