@@ -483,7 +483,9 @@ def _problem() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _model() -> TabularClassifier:
-    return TabularClassifier(n_members=2, max_epochs=30, hidden_dim=32, random_state=0)
+    return TabularClassifier(
+        quality="fast", n_members=2, max_epochs=30, hidden_dim=32, random_state=0
+    )
 
 
 def test_a_model_learns_as_well_as_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
