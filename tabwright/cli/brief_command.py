@@ -79,7 +79,7 @@ class BriefGroup(typer.core.TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         params = super().get_params(ctx)
         for param in params:
-            if param.name == "show_completion":
+            if isinstance(param, typer.core.TyperOption) and param.name == "show_completion":
                 param.help = "Show completion for the current shell."
         return params
 

@@ -51,7 +51,7 @@ _SHARE_OF_TIME = 0.8
 
 # Shares of equal weights that are tried, and the standard errors that the loss may rise by.
 _EQUAL_SHARES: Final = (0.5, 0.375, 0.25, 0.125)
-_STANDARD_ERRORS: Final = 2.0
+_STANDARD_ERRORS: Final = 1.0
 
 FloatArray = NDArray[np.float64]
 EncodedRows = tuple[Compact, LabelledRows]
@@ -331,6 +331,8 @@ def _reason_for_none(problems: Sequence[Problem], judged: Sequence[LabelledRows]
         return "no rows are held out to choose weights on"
     if n_classes and any(len(np.unique(own.target)) < n_classes for own in problems):
         return "a class has no training row"
+    if any(2 * n_classes > len(own.target) for own in problems):
+        return "there are fewer than two training rows a class"
     if not n_classes and any((own.target == own.target[0]).all() for own in problems):
         return "the target does not vary"
     for own in problems:

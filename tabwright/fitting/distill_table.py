@@ -217,6 +217,8 @@ def distill_table(
     direct_settings = replace(
         student.settings,
         training_mode="mlp_dense",
+        # Networks alone, as the student.
+        quality="fast",
         teacher_weight=None,
         teacher_temperature=None,
         augmentation="auto",

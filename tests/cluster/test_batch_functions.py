@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from tabwright.cluster import batch_functions
 from tabwright.cluster.batch_functions import BatchPredictor, spark_predictor, spark_schema
 from tabwright.errors import ArtifactError, TableError
 from tabwright.estimators.classifier import TabularClassifier
@@ -22,7 +23,6 @@ from tabwright.estimators.regressor import TabularRegressor
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import prediction_frame
-from tabwright.cluster import batch_functions
 
 
 def _rows(n_rows: int = 200) -> pl.DataFrame:

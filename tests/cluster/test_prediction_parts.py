@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from tabwright.cluster import ray_predict
 from tabwright.cluster.prediction_parts import (
     OutputFolder,
     parts_of,
@@ -23,7 +24,6 @@ from tabwright.errors import TableError, install_command
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables import read_table
-from tabwright.cluster import ray_predict
 from tabwright.workflows.predict import Part, TablePredictions, iter_predictions
 
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from campaigns import kill_workers
+from tabwright.cluster import ray_job
 from tabwright.cluster.ray_job import train_on_ray
 from tabwright.errors import TableError, install_command
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
-from tabwright.cluster import ray_job
 from tabwright.workflows.train import TrainRequest
 
 MODEL = Path("model.safetensors")

@@ -63,7 +63,8 @@ def test_products_in_bfloat16_learn_as_well(tmp_path: Path) -> None:
     train, test = slice(0, 400), slice(400, 600)
     scores = []
     for precision in ("float32", "bfloat16", "bfloat16"):
-        model = TabularClassifier(**SMALL, precision=precision).fit(frame[train], y[train])
+        model = TabularClassifier(**SMALL, quality="fast", precision=precision)
+        model.fit(frame[train], y[train])
         scores.append(model.predict_proba(frame[test]))
         assert float((model.predict(frame[test]) == y[test]).mean()) > 0.95
     np.testing.assert_array_equal(scores[1], scores[2])
@@ -215,8 +216,9 @@ def test_one_class_and_a_class_with_one_row() -> None:
 
 def test_refit_trains_on_all_rows_to_the_best_epochs() -> None:
     frame, y = _mixed()
-    first = TabularClassifier(**SMALL).fit(frame, y)
-    again = TabularClassifier(refit=True, **SMALL).fit(frame, y)
+    # Networks alone, as after a refit.
+    first = TabularClassifier(quality="fast", **SMALL).fit(frame, y)
+    again = TabularClassifier(quality="fast", refit=True, **SMALL).fit(frame, y)
     assert first.model_.card["n_validation_rows"] > 0
     assert again.model_.card["n_training_rows"] == len(y)
     assert again.model_.best_epochs == first.model_.best_epochs

@@ -144,9 +144,12 @@ def test_intervals_in_a_changed_file_are_refused() -> None:
 def test_residuals_of_the_first_networks_are_out_of_fold_to_refitted_ones() -> None:
     X, y = _rows(300)
     eval_set = _rows(900, seed=1)
-    model = TabularRegressor(**SMALL, intervals="constant").fit(X, y, eval_set=eval_set)
+    model = TabularRegressor(**SMALL, intervals="constant", quality="fast").fit(
+        X, y, eval_set=eval_set
+    )
     first = model.model_.intervals
-    second = TabularRegressor(**SMALL, refit=True).fit(X, y, eval_set=eval_set).model_.intervals
+    again = TabularRegressor(**SMALL, quality="fast", refit=True).fit(X, y, eval_set=eval_set)
+    second = again.model_.intervals
     assert first is not None
     assert second is not None
     assert (first.kind, second.kind) == ("split", "cross")

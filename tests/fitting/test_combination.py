@@ -352,13 +352,21 @@ def test_arrays_that_are_no_trees_are_refused(
         ({"kind": "x"}, "must hold no|kind"),
         ({"ensembles": [{"kind": "x", "form": "pairs"}]}, "one of 'nodes', 'oblivious'"),
         ({"ensembles": [{"kind": "x", "form": None}]}, "one of 'nodes', 'oblivious'"),
-        ({"ensembles": [{"kind": "x", "form": "oblivious"}]}, "tensors"),
     ],
 )
 def test_documents_that_are_no_mix_are_refused(change: dict[str, object], message: str) -> None:
     document, arrays = fitted("binary").to_artifact()
     document["trees"] = {**document["trees"], **change}
     with pytest.raises(ArtifactError, match=message):
+        FittedModel.from_artifact(document, arrays)
+
+
+@pytest.mark.parametrize("form", ["nodes", "oblivious"])
+def test_tensors_of_another_form_are_refused(form: str) -> None:
+    document, arrays = both_forms("binary").to_artifact()
+    ensembles = [{**own, "form": form} for own in document["trees"]["ensembles"]]
+    document["trees"] = {**document["trees"], "ensembles": ensembles}
+    with pytest.raises(ArtifactError, match="tensors"):
         FittedModel.from_artifact(document, arrays)
 
 

@@ -168,12 +168,14 @@ def test_noise_gives_chance_out_of_fold(task: str) -> None:
     table = frame(600, seed=6)
     if task == "classification":
         target = rng.integers(0, 2, 600)
-        model = TabularClassifier(n_folds=8, max_epochs=12, random_state=0).fit(table, target)
+        model = TabularClassifier(quality="fast", n_folds=8, max_epochs=12, random_state=0)
+        model.fit(table, target)
         assert model.model_.metrics["validation"]["log_loss"] > np.log(2) - 0.005
         assert model.model_.metrics["validation"]["accuracy"] < 0.55
     else:
         values = rng.normal(size=600)
-        model = TabularRegressor(n_folds=8, max_epochs=12, random_state=0).fit(table, values)
+        model = TabularRegressor(quality="fast", n_folds=8, max_epochs=12, random_state=0)
+        model.fit(table, values)
         assert model.model_.metrics["validation"]["rmse"] > 0.98 * values.std()
 
 

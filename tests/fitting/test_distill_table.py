@@ -320,7 +320,9 @@ def test_verdict_says_what_the_numbers_say(
 ) -> None:
     frame = mixed_table(40)
     target = np.zeros(40, dtype=np.int64)
-    own = replace(teacher.model_, settings=replace(teacher.model_.settings, teacher_weight=0.5))
+    own = replace(
+        teacher.model_, trees=None, settings=replace(teacher.model_.settings, teacher_weight=0.5)
+    )
     report = fidelity_report(
         Oracle(np.array([[0.98, 0.01, 0.01]])),
         biased(own, 0 if student_right else 1),
@@ -339,7 +341,9 @@ def test_verdict_says_what_the_numbers_say(
 
 
 def test_difference_within_its_error_is_none(teacher: TabularClassifier) -> None:
-    own = replace(teacher.model_, settings=replace(teacher.model_.settings, teacher_weight=0.5))
+    own = replace(
+        teacher.model_, trees=None, settings=replace(teacher.model_.settings, teacher_weight=0.5)
+    )
     report = fidelity_report(
         Oracle(np.array([[0.4, 0.3, 0.3]])),
         biased(own, 0),
@@ -373,7 +377,9 @@ def test_weights_count_rows_in_the_report(teacher: TabularClassifier) -> None:
     twice = np.concatenate([np.arange(12), [3]])
     weight = np.ones(12)
     weight[3] = 2.0
-    own = replace(teacher.model_, settings=replace(teacher.model_.settings, teacher_weight=0.5))
+    own = replace(
+        teacher.model_, trees=None, settings=replace(teacher.model_.settings, teacher_weight=0.5)
+    )
     model_of_ours = Predictor(own)
 
     class Self:

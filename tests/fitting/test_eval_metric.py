@@ -192,7 +192,7 @@ def test_each_member_keeps_the_epoch_of_its_own_best_score(
         noted.append(judge(y_true, proba, classes=np.array(["no", "yes"])))
         return noted[-1]
 
-    model = TabularClassifier(**SMALL, calibration=None, eval_metric=watching)
+    model = TabularClassifier(**SMALL, quality="fast", calibration=None, eval_metric=watching)
     model.fit(X[80:], y[80:], eval_set=(X[held], y[held]))
     # The first is the check before the first epoch.
     scores = np.array(noted[1:]).reshape(8, 2).T.tolist()

@@ -445,7 +445,7 @@ def test_an_interrupt_ends_with_what_is_known(
 
             def interrupting(one: Epoch) -> None:
                 epoch(one)
-                signal.raise_signal(signal.SIGINT)
+                raise KeyboardInterrupt
 
             watcher.on_epoch = interrupting
         return judged(self, fold, settings, watcher)

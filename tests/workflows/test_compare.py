@@ -148,7 +148,7 @@ def test_folds_by_group_and_by_time(table: str) -> None:
     ("words", "message", "code"),
     [
         (("--folds", "1"), "folds must be at least 2; got 1", 2),
-        (("--folds", "500"), "n_folds must be from 2 to the 200 rows; got 500", 2),
+        (("--folds", "500"), "--folds must be from 2 to the 200 rows; got 500", 2),
         (("--repeats", "0"), "repeats must be at least 1", 2),
         (("--repeats", "2", "--time", "day"), "one and the same at every repeat", 2),
         (("--metric", "mcc"), "--metric must be one of accuracy", 2),

@@ -178,6 +178,11 @@ def _own(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if tensor is None else tensor.to(_CPU, dtype, copy=True).contiguous()
 
 
+def _float32(*shape: int) -> Tensor:
+    """Unset memory, whatever the default dtype."""
+    return torch.empty(*shape, dtype=torch.float32)
+
+
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
@@ -519,17 +524,17 @@ class CompiledSteps:
         hidden = (batch, units)
         space = max(batch * units, 2 * n_outputs * len(team.threads))
         kept = [
-            torch.empty(batch, table.n_dense),
-            torch.empty(table.n_binned, batch),
+            _float32(batch, table.n_dense),
+            _float32(table.n_binned, batch),
             torch.empty(table.n_binned, batch, dtype=torch.int32),
             torch.empty(table.n_flags, batch, dtype=torch.int32),
-            torch.empty(layout.input_dim if table.n_binned else 0, units),
-            *(torch.empty(n_layers, *hidden) for _ in range(2)),
-            *(torch.empty(n_layers, units) for _ in range(3)),
-            torch.empty(hidden),
-            torch.empty(space),
-            *(torch.empty(hidden) for _ in range(2)),
-            *(torch.empty(batch, n_outputs) for _ in range(2)),
+            _float32(layout.input_dim if table.n_binned else 0, units),
+            *(_float32(n_layers, *hidden) for _ in range(2)),
+            *(_float32(n_layers, units) for _ in range(3)),
+            _float32(*hidden),
+            _float32(space),
+            *(_float32(*hidden) for _ in range(2)),
+            *(_float32(batch, n_outputs) for _ in range(2)),
             torch.empty(batch, dtype=torch.float64),
         ]
         found = _Workspace(*(tensor.data_ptr() for tensor in kept), 0, 0)

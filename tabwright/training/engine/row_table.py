@@ -105,7 +105,7 @@ class RowTable:
     @classmethod
     def dense(cls, x: Tensor) -> RowTable:
         """Rows whose inputs are all multiplied, of shape (n_rows, input_dim)."""
-        pairs, none = torch.empty(0, 2, dtype=torch.int64), torch.empty(len(x), 0)
+        pairs, none = torch.empty(0, 2, dtype=torch.int64), torch.empty(len(x), 0, dtype=x.dtype)
         return cls(
             x,
             torch.tensor([[0, x.shape[1]]]),
