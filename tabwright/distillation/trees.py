@@ -33,12 +33,12 @@ TEACHER_KINDS: tuple[TeacherKind, ...] = get_args(TeacherKind)
 _ROUNDS: Final = (10, 20, 35, 60, 100, 150, 220, 300)
 _RATE: Final = 0.1
 # What a model keeps is fitted once, and slower: on seven tables (two splits each) CatBoost's loss
-# is 0.975 of that of 300 rounds at 0.1; scikit-learn's, of smaller trees that each split on half
-# of the columns, 0.96 on eight tables.
+# is 0.975 of that of 300 rounds at 0.1.
 _SLOW_ROUNDS: Final = (20, 40, 70, 120, 200, 300, 450, 600, 800)
 _SLOW_RATE: Final = 0.04
 # Softmax boosting grows a tree per class and round.
 _MOST_TREES: Final = 3_000
+# Those beside the networks of a default model, which are not to take longer than these.
 _MOST_KEPT_TREES: Final = 1_500
 _FOREST_TREES: Final = 300
 
@@ -106,8 +106,8 @@ def tree_learner(kind: TeacherKind, *, slow: bool = False) -> Learner:
     ----------
     kind : TeacherKind
     slow : bool, default=False
-        Whether scikit-learn's and CatBoost's take more rounds at a smaller rate; the others stay
-        as they are.
+        For trees that a model keeps: CatBoost takes more rounds at a smaller rate, scikit-learn
+        fewer rounds where there are many classes; the others stay as they are.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def tree_learner(kind: TeacherKind, *, slow: bool = False) -> Learner:
         raise ValueError(f"a teacher must be one of {', '.join(TEACHER_KINDS)}; got {kind!r}")
     learner: Learner
     if kind == "hist_gradient_boosting":
-        learner = _HistGradientBoosting(slow=slow)
+        learner = _HistGradientBoosting(kept=slow)
     elif kind == "random_forest" or kind == "extra_trees":
         learner = _Forest(kind)
     elif kind == "lightgbm":
@@ -145,8 +145,8 @@ def _library(name: str, kind: str) -> Any:
         ) from None
 
 
-def _boosting_rounds(n_classes: int) -> tuple[int, ...]:
-    most = max(_MOST_TREES // max(n_classes, 1), 100) if n_classes > 2 else _ROUNDS[-1]
+def _boosting_rounds(n_classes: int, most_trees: int = _MOST_TREES) -> tuple[int, ...]:
+    most = max(most_trees // max(n_classes, 1), 100) if n_classes > 2 else _ROUNDS[-1]
     return tuple(count for count in _ROUNDS if count <= most)
 
 
@@ -164,27 +164,19 @@ def _both_classes(p: FloatArray) -> FloatArray:
 class _HistGradientBoosting:
     name: str = "hist_gradient_boosting"
     max_levels: int | None = MOST_LEVELS
-    slow: bool = False
+    kept: bool = False
 
     def versions(self) -> dict[str, str]:
         return {"library": "scikit-learn", "version": _library("sklearn", self.name).__version__}
 
     def rounds(self, n_classes: int) -> tuple[int, ...]:
-        if not self.slow:
-            return _boosting_rounds(n_classes)
-        if n_classes <= 2:
-            return tuple(count for count in _SLOW_ROUNDS if count <= 450)
-        most = max(_MOST_KEPT_TREES // n_classes, _ROUNDS[2])
-        return tuple(count for count in _ROUNDS if count <= most)
+        most = _MOST_KEPT_TREES if self.kept else _MOST_TREES
+        return _boosting_rounds(n_classes, most)
 
     def settings(self, n_classes: int) -> dict[str, Any]:
-        grown: dict[str, Any] = {"learning_rate": _RATE, "max_leaf_nodes": 31}
-        if self.slow:
-            # Trees for each of many classes are many already.
-            rate = _RATE if n_classes > 2 else _SLOW_RATE
-            grown = {"learning_rate": rate, "max_leaf_nodes": 15, "max_features": 0.5}
         return {
-            **grown,
+            "learning_rate": _RATE,
+            "max_leaf_nodes": 31,
             "min_samples_leaf": 20,
             "l2_regularization": 1.0,
             # The rounds are chosen on the held-out folds: no further rows need be set aside, and

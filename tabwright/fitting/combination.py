@@ -51,7 +51,7 @@ _SHARE_OF_TIME = 0.8
 
 # Shares of equal weights that are tried, and the standard errors that the loss may rise by.
 _EQUAL_SHARES: Final = (0.5, 0.375, 0.25, 0.125)
-_STANDARD_ERRORS: Final = 1.0
+_STANDARD_ERRORS: Final = 2.0
 
 FloatArray = NDArray[np.float64]
 EncodedRows = tuple[Compact, LabelledRows]
