@@ -45,7 +45,10 @@ def tune(
         str, typer.Option(metavar="TIME", help="As 90s, 10m, 1h; the last fit included.")
     ] = "10m",
     trials: Annotated[
-        int | None, typer.Option(metavar="N", help="At most so many [as the time allows].")
+        int | None,
+        typer.Option(
+            metavar="N", help="At most so many [as the time allows].", rich_help_panel=SETTINGS
+        ),
     ] = None,
     study: Annotated[
         Path | None,
@@ -57,7 +60,11 @@ def tune(
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Of the search, .png, .svg, .pdf; else as the model."),
+        typer.Option(
+            metavar="FILE",
+            help="Of the search, .png, .svg, .pdf; else as the model.",
+            rich_help_panel=SETTINGS,
+        ),
     ] = None,
     folds: Annotated[int, typer.Option(metavar="N", help="Of the cross-validation.")] = 5,
     eval_metric: Annotated[
@@ -96,12 +103,7 @@ def tune(
     help_all: HelpAll = False,
     reading: RoleOptions,
 ) -> None:
-    """Search depth, width, dropout, epochs and more by cross-validation, and save a fitted model.
-
-    The first trials are the default and what did best on other tables. The model is fitted with
-    the best settings only where they beat the default by more than their error. Ctrl-C ends the
-    search with what is known so far. Needs the extra `tune`.
-    """
+    """Search settings by cross-validation, and save a model with the best."""
     with readable_errors(as_json=as_json):
         from tabwright.tuning.run import TuneRequest, run_tuning, seconds_of
         from tabwright.tuning.search import TuneOptions
