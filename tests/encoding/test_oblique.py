@@ -609,7 +609,7 @@ def test_importance_shuffles_what_a_column_gives_to_sums() -> None:
     """`east` and `north` matter through their sum alone."""
     columns = _coast(4_000)
     goal = _steps(columns)
-    settings = FitSettings(task="regression", n_members=1, max_epochs=15, hidden_dim=64)
+    settings = FitSettings(task="regression", quality="fast", max_epochs=15, hidden_dim=64)
     rows = LabelledRows(pl.DataFrame(columns), goal)
     model = fit_table(rows, settings)
     plan = model.encoder.plan_

@@ -318,7 +318,8 @@ def test_costs_of_three_classes_are_in_the_graph(tmp_path: Path) -> None:
 
 
 def test_prior_of_imbalance_aware_is_in_the_graph() -> None:
-    fitted = model("imbalance_aware")
+    # Networks alone: trees are so sure that a prior moves them little.
+    fitted = replace(model("imbalance_aware"), trees=None)
     other = replace(fitted, prior=np.array([0.8, 0.1, 0.1]))
     feed = onnx_feed(fitted, table())
     assert (
