@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +433,15 @@ def test_too_little_time_fits_the_default_and_says_so(
     assert result.estimator.predict(rows[0]).shape == (160,)
 
 
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Ctrl-C is heard; a shell that runs the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_an_interrupt_ends_with_what_is_known(
     rows: tuple[pl.DataFrame, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -445,7 +455,7 @@ def test_an_interrupt_ends_with_what_is_known(
 
             def interrupting(one: Epoch) -> None:
                 epoch(one)
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
 
             watcher.on_epoch = interrupting
         return judged(self, fold, settings, watcher)
