@@ -39,7 +39,7 @@ enum { TILE = 64 };
 enum { BLOCK = 32 };
 
 /* A last layer of few outputs is so thin that a BLAS spends most of its time on the call. */
-enum { FEW_OUTPUTS = 4, LANES = 16 };
+enum { FEW_OUTPUTS = 4, SIMD_WIDTH = 16 };
 
 /* Spins of a thread that waits for others before it lets another program have the core. */
 enum { SPINS = 4000 };
@@ -324,7 +324,7 @@ static void bins_gradient(const part *p, const float *z_gradient, float *to)
                 float *restrict below = w->sums + at, *restrict own = to + at;
 #if HAS_VECTORS
                 if (width == TILE) {
-                    for (int64_t i = 0; i < TILE / LANES; i++) {
+                    for (int64_t i = 0; i < TILE / SIMD_WIDTH; i++) {
                         const vector passed = ((const vector *)g)[i];
                         ((vector *)below)[i] += passed;
                         ((vector *)own)[i] += share * passed;
@@ -554,11 +554,11 @@ static void few_forward(int64_t rows, int64_t width, int64_t height, const float
         for (int64_t c = 0; c < height; c++) {
             const float *restrict v = x + row * width, *restrict w = weight + c * width;
             /* Sums of every sixteenth: the result is the same however wide vectors are. */
-            float lanes[LANES] = {0}, sum = 0.0f;
+            float partial[SIMD_WIDTH] = {0}, sum = 0.0f;
             int64_t i = 0;
-            for (; i + LANES <= width; i += LANES)
-                for (int64_t lane = 0; lane < LANES; lane++) lanes[lane] += v[i + lane] * w[i + lane];
-            for (int64_t lane = 0; lane < LANES; lane++) sum += lanes[lane];
+            for (; i + SIMD_WIDTH <= width; i += SIMD_WIDTH)
+                for (int64_t k = 0; k < SIMD_WIDTH; k++) partial[k] += v[i + k] * w[i + k];
+            for (int64_t k = 0; k < SIMD_WIDTH; k++) sum += partial[k];
             for (; i < width; i++) sum += v[i] * w[i];
             z[row * height + c] = sum;
         }
@@ -636,10 +636,10 @@ static void head_backward(const part *p, const float *values, int64_t width, int
 static part part_of(const network *n, const member *m, workspace *w, const table *t, int64_t n_rows,
                     int64_t thread, int64_t n_threads)
 {
-    const int64_t vectors = (n->hidden_dim + LANES - 1) / LANES, blocks = (n_rows + BLOCK - 1) / BLOCK;
+    const int64_t vectors = (n->hidden_dim + SIMD_WIDTH - 1) / SIMD_WIDTH, blocks = (n_rows + BLOCK - 1) / BLOCK;
     part p = {n, m, w, t, n_rows, 0, 0, 0, 0, thread, n_threads};
-    p.first_unit = vectors * thread / n_threads * LANES;
-    p.last_unit = least_of(vectors * (thread + 1) / n_threads * LANES, n->hidden_dim);
+    p.first_unit = vectors * thread / n_threads * SIMD_WIDTH;
+    p.last_unit = least_of(vectors * (thread + 1) / n_threads * SIMD_WIDTH, n->hidden_dim);
     p.first_row = blocks * thread / n_threads * BLOCK;
     p.last_row = least_of(blocks * (thread + 1) / n_threads * BLOCK, n_rows);
     return p;
@@ -749,9 +749,9 @@ static void adamw(int64_t from, int64_t to, int64_t n_decayed, float *restrict v
 static void update(const part *p, const run *r, double learning_rate)
 {
     const member *m = p->m;
-    const int64_t lines = (p->n->n_parameters + LANES - 1) / LANES;
-    const int64_t from = lines * p->thread / p->n_threads * LANES;
-    const int64_t to = least_of(lines * (p->thread + 1) / p->n_threads * LANES, p->n->n_parameters);
+    const int64_t lines = (p->n->n_parameters + SIMD_WIDTH - 1) / SIMD_WIDTH;
+    const int64_t from = lines * p->thread / p->n_threads * SIMD_WIDTH;
+    const int64_t to = least_of(lines * (p->thread + 1) / p->n_threads * SIMD_WIDTH, p->n->n_parameters);
     adamw(from, to, p->n->n_decayed, m->parameters, m->gradients, m->first_moments,
           m->second_moments, *m->steps + 1.0, learning_rate, r->weight_decay, r->beta1, r->beta2,
           r->least);
@@ -913,10 +913,10 @@ static void product_alone(sgemm *f, int64_t rows, int64_t width, int64_t units, 
                           const float *x, const float *weight, float *z)
 {
     const float one = 1.0f, zero = 0.0f;
-    const int64_t vectors = (units + LANES - 1) / LANES;
+    const int64_t vectors = (units + SIMD_WIDTH - 1) / SIMD_WIDTH;
     for (int64_t i = 0; i < n_parts; i++) {
-        const int64_t first = vectors * i / n_parts * LANES;
-        const int64_t n_own = least_of(vectors * (i + 1) / n_parts * LANES, units) - first;
+        const int64_t first = vectors * i / n_parts * SIMD_WIDTH;
+        const int64_t n_own = least_of(vectors * (i + 1) / n_parts * SIMD_WIDTH, units) - first;
         f("N", "N", &n_own, &rows, &width, &one, weight + first, &units, x, &width, &zero, z + first,
           &units);
     }
