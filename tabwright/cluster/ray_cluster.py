@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tabwright.cluster.ray_predict import one_by_one
 from tabwright.distributed.workers import joined_workers
 from tabwright.fitting.fit_files import (
     BLOCK_NAMES,
@@ -42,7 +43,7 @@ _BUFFER_BLOCKS: Final = 64
 
 
 @dataclass(frozen=True)
-class StoredBlocks:
+class StoredBlocks(RowBlocks):
     """Encoded rows in Ray's object store.
 
     Parameters
@@ -59,26 +60,15 @@ class StoredBlocks:
     _objects: tuple[Any, ...]
     _at: tuple[tuple[int, int], ...]
 
-    def __len__(self) -> int:
-        return len(self.n_rows)
-
     @property
     def block_rows(self) -> int:
-        """Rows of a block, at most."""
         return _BLOCK_ROWS
 
     @property
     def per_buffer(self) -> int:
-        """Blocks that are shuffled together."""
         return _BUFFER_BLOCKS
 
-    @property
-    def total(self) -> int:
-        """Rows of all blocks."""
-        return int(self.n_rows.sum())
-
     def read(self, blocks: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
-        """The records of blocks, in the order they are named."""
         import ray
 
         places = [self._at[block] for block in blocks]
@@ -124,11 +114,8 @@ class RayCluster:
     ) -> Scan:
         """What a pass over all chunks finds, each worker reading its share of them."""
         n_shares = self.n_workers
-        rows = self._mapped(
-            [{"item": number} for number in range(n_shares)],
-            _Scanning,
-            (table, columns, places, task, objective, n_shares),
-        ).take_all()
+        arguments = (table, columns, places, task, objective, n_shares)
+        rows = one_by_one(range(n_shares), _Scanning, arguments, self.n_workers).take_all()
         shares: list[ScanShare] = []
         for row in rows:
             share = pickle.loads(row["share"])
@@ -149,11 +136,8 @@ class RayCluster:
         try:
             # As many tasks as keep the workers busy, whatever their chunks weigh.
             n_shares = 4 * self.n_workers
-            encoded = self._mapped(
-                [{"item": number} for number in range(n_shares)],
-                _Encoding,
-                ([ray.put(job)], n_shares),
-            )
+            arguments = ([ray.put(job)], n_shares)
+            encoded = one_by_one(range(n_shares), _Encoding, arguments, self.n_workers)
             objects = encoded.materialize().to_arrow_refs()
         finally:
             context.target_max_block_size = before
@@ -199,20 +183,6 @@ class RayCluster:
             for epoch in trained.history:
                 on_epoch(epoch)
         return trained
-
-    def _mapped(
-        self, items: list[dict[str, int]], function: type, arguments: tuple[Any, ...]
-    ) -> Any:
-        from ray.data import ActorPoolStrategy, from_items
-
-        return from_items(items, override_num_blocks=len(items)).map_batches(
-            function,
-            fn_constructor_args=arguments,
-            batch_size=1,
-            batch_format="numpy",
-            compute=ActorPoolStrategy(min_size=1, max_size=self.n_workers),
-            num_cpus=1,
-        )
 
 
 class _Scanning:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -222,23 +222,33 @@ def _written(
     n_workers: int | None,
 ) -> Iterator[tuple[int, UnfamiliarCells]]:
     """The rows and the strange cells of each part, as workers finish them."""
-    from ray.data import ActorPoolStrategy, from_items
-
     if n_workers is None:
         n_workers = max(1, int(_resources().get("CPU", 1)))
-    dataset = from_items(todo, override_num_blocks=len(todo)).map_batches(
-        _PartWriter,
-        fn_constructor_args=(predictions, parts, folder),
-        batch_size=1,
-        batch_format="numpy",
-        compute=ActorPoolStrategy(min_size=1, max_size=min(n_workers, len(todo))),
-        num_cpus=1,
-    )
+    dataset = one_by_one(todo, _PartWriter, (predictions, parts, folder), min(n_workers, len(todo)))
     for row in dataset.iter_rows():
         result = pickle.loads(row["result"])
         if isinstance(result, str):
             raise TableError(result)
         yield row["rows"], UnfamiliarCells(predictions.model.encoder, result)
+
+
+def one_by_one(
+    numbers: Sequence[int], worker: type, arguments: tuple[Any, ...], n_workers: int
+) -> Any:
+    """A Ray dataset of what workers make of numbers, given one at a time as the column "item".
+
+    `worker`: a class; each of at most `n_workers` actors makes one object with `arguments`.
+    """
+    from ray.data import ActorPoolStrategy, from_items
+
+    return from_items(list(numbers), override_num_blocks=len(numbers)).map_batches(
+        worker,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        batch_format="numpy",
+        compute=ActorPoolStrategy(min_size=1, max_size=n_workers),
+        num_cpus=1,
+    )
 
 
 def _resources() -> dict[str, float]:

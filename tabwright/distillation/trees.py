@@ -99,13 +99,13 @@ class Learner(Protocol):
     def fit(self, problem: Problem, n_rounds: int) -> FittedTrees: ...
 
 
-def tree_learner(kind: TeacherKind, *, slow: bool = False) -> Learner:
+def tree_learner(kind: TeacherKind, *, kept: bool = False) -> Learner:
     """The ensemble of a kind.
 
     Parameters
     ----------
     kind : TeacherKind
-    slow : bool, default=False
+    kept : bool, default=False
         For trees that a model keeps: CatBoost takes more rounds at a smaller rate, scikit-learn
         fewer rounds where there are many classes; the others stay as they are.
 
@@ -120,7 +120,7 @@ def tree_learner(kind: TeacherKind, *, slow: bool = False) -> Learner:
         raise ValueError(f"a teacher must be one of {', '.join(TEACHER_KINDS)}; got {kind!r}")
     learner: Learner
     if kind == "hist_gradient_boosting":
-        learner = _HistGradientBoosting(kept=slow)
+        learner = _HistGradientBoosting(kept=kept)
     elif kind == "random_forest" or kind == "extra_trees":
         learner = _Forest(kind)
     elif kind == "lightgbm":
@@ -128,7 +128,7 @@ def tree_learner(kind: TeacherKind, *, slow: bool = False) -> Learner:
     elif kind == "xgboost":
         learner = _XGBoost()
     else:
-        learner = _CatBoost(rounds_tried=_SLOW_ROUNDS, rate=_SLOW_RATE) if slow else _CatBoost()
+        learner = _CatBoost(rounds_tried=_SLOW_ROUNDS, rate=_SLOW_RATE) if kept else _CatBoost()
     learner.versions()
     return learner
 

@@ -50,6 +50,7 @@ __all__ = [
     "EvalSet",
     "TabularEstimator",
     "cell_format",
+    "seed_of",
 ]
 
 Callbacks = Sequence[Callback | Callable[[Epoch], object]] | None
@@ -80,10 +81,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 stacklevel=4,
             )
         values["eval_metric"] = metric_name(parameters["eval_metric"])
-        seed = parameters["random_state"]
-        if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
-            seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
-        values["random_state"] = int(seed)
+        values["random_state"] = seed_of(parameters["random_state"])
         return FitSettings(task=self._task, **{k: _plain(v) for k, v in values.items()})
 
     def _distillation(self) -> DistillationOptions | None:
@@ -603,6 +601,13 @@ def _in_memory(
         None if name is None else frame[name] for name in (columns.group, columns.weight)
     )
     return frame[columns.features(frame.columns)], frame[columns.target], groups, weights
+
+
+def seed_of(random_state: object) -> int:
+    """A seed from what scikit-learn takes as `random_state`."""
+    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
 def cell_format(decimal: Literal[".", ","] | None, missing: Sequence[str] | None) -> CellFormat:

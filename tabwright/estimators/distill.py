@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any, Final, Literal, cast, get_args
 
 import numpy as np
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight
 
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.teachers import model_of
+from tabwright.estimators.base import seed_of
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.loading import estimator_of
 from tabwright.estimators.regressor import TabularRegressor
@@ -30,7 +30,8 @@ from tabwright.settings import (
     NumericEncoding,
     Task,
 )
-from tabwright.tables import Role, as_frame, encode_labels, labels_to_codes, regression_target
+from tabwright.tables import Role, as_frame, labels_to_codes, regression_target
+from tabwright.tables.targets import learned_target
 
 __all__ = ["SWEEP_WIDTHS", "distill"]
 
@@ -135,15 +136,7 @@ roles, device, random_state : as in `TabularClassifier`
     taught = _teachers(teacher)
     task = _task(taught, task)
     named = as_frame(X, estimator="distill")[1]
-    classes = None
-    if task == "classification":
-        labels = encode_labels(y)
-        classes, target = labels.classes, labels.codes
-    else:
-        target = regression_target(y)
-    seed = random_state
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
-        seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
+    classes, target = learned_target(y, task)
     settings = FitSettings(
         task=task,
         training_mode="tree_teacher_distillation",
@@ -159,7 +152,7 @@ roles, device, random_state : as in `TabularClassifier`
         teacher_weight=teacher_weight,
         teacher_temperature=teacher_temperature,
         augmentation=augmentation,
-        random_state=int(seed),
+        random_state=seed_of(random_state),
         device=device,
     )
     unlabelled = None

@@ -29,6 +29,7 @@ from tabwright.training.objectives import row_weights
 from tabwright.training.time_limit import TimeLimit
 
 __all__ = [
+    "EncodedRows",
     "HeldOutTrees",
     "TreeCandidate",
     "combination_weights",
@@ -259,16 +260,14 @@ def with_trees(
     judged = [rows for _, (_, rows) in parts]
     reason = _reason_for_none(problems, judged)
     if reason is not None:
-        model = _told(model, {"kept": ["networks"], "reason": reason})
-        _say_all(model, say)
-        return model, None
+        return _told(model, {"kept": ["networks"], "reason": reason}, say), None
     n_classes = problems[0].n_classes
     features = [tree_features(model.encoder, held).astype(np.float64) for _, (held, _) in parts]
     candidates, missing, late = [], [], []
     n_fits = len(parts) + (whole is not None)
     for kind in kinds:
         try:
-            learner = tree_learner(kind, slow=True)
+            learner = tree_learner(kind, kept=True)
         except ImportError:
             missing.append(kind)
             continue
@@ -284,9 +283,7 @@ def with_trees(
         candidates.append(TreeCandidate(learner, kind, fitted, rounds, stage))
     if not candidates:
         reason = "trees do not fit into the time limit"
-        model = _told(model, {"kept": ["networks"], "reason": reason})
-        _say_all(model, say)
-        return model, None
+        return _told(model, {"kept": ["networks"], "reason": reason}, say), None
     target = np.concatenate([_target(rows, targets) for rows in judged])
     trees = HeldOutTrees(tuple(candidates), target, _weight(judged, targets))
     weights, best = trees.choose(networks)
@@ -295,15 +292,15 @@ def with_trees(
         told["not_installed"] = missing
     if late:
         told["not_in_time"] = late
-    model = _told(model, told)
-    _say_all(model, say)
+    model = _told(model, told, say)
+    everything = None if whole is None else _problem(model, whole, targets)
+    n_features = problems[0].values.shape[1]
     ensembles = []
     for own, k, weight in zip(candidates, best, weights[1:], strict=True):
         if weight:
             n_rounds, kept = own.rounds[k], own.fitted
-            if whole is not None:
-                kept = own.learner.fit(_problem(model, whole, targets), n_rounds)
-            n_features = problems[0].values.shape[1]
+            if everything is not None:
+                kept = own.learner.fit(everything, n_rounds)
             ensembles.append(
                 ensemble_of(
                     own.kind, kept, n_features=n_features, n_classes=n_classes, n_rounds=n_rounds
@@ -378,14 +375,15 @@ def _problem(model: FittedModel, learning: EncodedRows, targets: Targets) -> Pro
     )
 
 
-def _say_all(model: FittedModel, say: Callable[[str], None] | None) -> None:
-    for note in combination_notes(model.card):
-        if say is not None:
+def _told(
+    model: FittedModel, told: dict[str, Any], say: Callable[[str], None] | None
+) -> FittedModel:
+    """The model whose card tells of the combination, of which `say` hears too."""
+    card = {**model.card, "combination": told}
+    if say is not None:
+        for note in combination_notes(card):
             say(note)
-
-
-def _told(model: FittedModel, told: dict[str, Any]) -> FittedModel:
-    return replace(model, card={**model.card, "combination": told})
+    return replace(model, card=card)
 
 
 def _target(rows: LabelledRows, targets: Targets) -> NDArray[Any]:

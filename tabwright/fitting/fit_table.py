@@ -35,7 +35,7 @@ from tabwright.distillation.soft_targets import (
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import TableError
 from tabwright.fitting.class_weights import ClassWeight, Prior, class_weights_of
-from tabwright.fitting.combination import HeldOutTrees, tree_kinds, with_trees
+from tabwright.fitting.combination import EncodedRows, HeldOutTrees, tree_kinds, with_trees
 from tabwright.fitting.cross_validation import (
     TrainedFold,
     assign_folds,
@@ -427,18 +427,9 @@ class _Recipe:
         if held_out is None or choosing is None:
             return model
         trees = None
-        if kinds := tree_kinds(self.settings):
+        if tree_kinds(self.settings):
             networks = Predictor(model).standardised(choosing[0])
-            parts = [((compact, rows), choosing)]
-            model, trees = with_trees(
-                model,
-                parts,
-                networks,
-                targets,
-                kinds=kinds,
-                say=self.on_message,
-                limit=self.limit,
-            )
+            model, trees = self._with_trees(model, [((compact, rows), choosing)], networks, targets)
         model = _scored(model, *choosing)
         model = _with_intervals(model, held_out, cross, trees, (compact, rows), choosing)
         if (
@@ -479,21 +470,12 @@ class _Recipe:
         model = self.model(encoder, targets, trained, (compact, rows), len(judged), self.settings)
         networks = out_of_fold(model, compact, done)
         trees = None
-        if kinds := tree_kinds(self.settings):
+        if tree_kinds(self.settings):
             parts = [
                 (_taken(compact, rows, folds != k), _taken(compact, rows, folds == k))
                 for k in range(len(done))
             ]
-            model, trees = with_trees(
-                model,
-                parts,
-                networks,
-                targets,
-                kinds=kinds,
-                whole=(compact, rows),
-                say=self.on_message,
-                limit=self.limit,
-            )
+            model, trees = self._with_trees(model, parts, networks, targets, (compact, rows))
         output = networks if trees is None else trees.combined(networks)
         if model.target is not None:
             output = model.target.restore(output)
@@ -538,6 +520,26 @@ class _Recipe:
             sketch_of_rows(compact, len(encoder.plan_.had_missing)),
         )
         return fitted_networks(settings, encoder, targets, trained, classes=self.classes, card=card)
+
+    def _with_trees(
+        self,
+        model: FittedModel,
+        parts: Sequence[tuple[EncodedRows, EncodedRows]],
+        networks: np.ndarray,
+        targets: Targets,
+        whole: EncodedRows | None = None,
+    ) -> tuple[FittedModel, HeldOutTrees | None]:
+        """`with_trees` under the terms of this recipe."""
+        return with_trees(
+            model,
+            parts,
+            networks,
+            targets,
+            kinds=tree_kinds(self.settings),
+            whole=whole,
+            say=self.on_message,
+            limit=self.limit,
+        )
 
     def _encoded(
         self, rows: LabelledRows, targets: Targets, folds: np.ndarray | None = None

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,33 +27,41 @@ BLOCK_ROWS: Final = 256
 _BUFFER_BLOCKS: Final = 256
 
 
-class RowBlocks(Protocol):
+class RowBlocks(ABC):
     """Encoded rows that can be read block by block, in any order, wherever they lie.
 
-    Attributes
-    ----------
-    n_rows : ndarray of shape (n_blocks,), int64
-        Rows of each block, at most `block_rows`.
-    per_buffer : int
-        Blocks that are shuffled together.
+    `dtype`: of the records.
+    `n_rows`: (n_blocks,), int64; rows of each block, at most `block_rows`.
     """
 
+    dtype: np.dtype[Any]
+    n_rows: NDArray[np.int64]
+
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    @abstractmethod
+    def block_rows(self) -> int:
+        """Rows of a block, at most."""
+
     @property
-    def n_rows(self) -> NDArray[np.int64]: ...
-    @property
-    def block_rows(self) -> int: ...
-    @property
-    def per_buffer(self) -> int: ...
-    @property
-    def total(self) -> int: ...
-    def __len__(self) -> int: ...
+    @abstractmethod
+    def per_buffer(self) -> int:
+        """Blocks that are shuffled together."""
+
+    @abstractmethod
     def read(self, blocks: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """The records of blocks, in the order they are named."""
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of the rows."""
+
+    @property
+    def total(self) -> int:
+        """Rows of all blocks."""
+        return int(self.n_rows.sum())
+
+    def __len__(self) -> int:
+        return len(self.n_rows)
 
 
 def record_dtype(n_numeric: int, n_codes: int, *, weighted: bool) -> np.dtype[Any]:
@@ -103,7 +112,7 @@ class SpoolWriter:
 
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(RowBlocks):
     """All rows of a part, as blocks in the order of the table.
 
     `dtype`: of the records.
@@ -140,26 +149,15 @@ class Blocks:
             tuple((folder / f"{name}-{worker}.rows").open("rb") for worker in range(n_workers)),
         )
 
-    def __len__(self) -> int:
-        return len(self.n_rows)
-
     @property
     def block_rows(self) -> int:
-        """Rows of a block, at most."""
         return BLOCK_ROWS
 
     @property
     def per_buffer(self) -> int:
-        """Blocks that are shuffled together."""
         return _BUFFER_BLOCKS
 
-    @property
-    def total(self) -> int:
-        """Rows of all blocks."""
-        return int(self.n_rows.sum())
-
     def read(self, blocks: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
-        """The records of blocks, in the order they are named."""
         sizes = self.n_rows[blocks]
         ends = np.cumsum(sizes)
         records = np.empty(int(ends[-1]) if len(ends) else 0, dtype=self.dtype)

@@ -18,11 +18,9 @@ from tabwright.settings import Task
 from tabwright.splits import are_forward, split_rows, splits_of
 from tabwright.tables import (
     TableProfile,
-    encode_labels,
     infer_task,
     profile_table,
     read_described,
-    regression_target,
     sample_weights,
 )
 from tabwright.tables.cell_format import CellFormat
@@ -31,6 +29,7 @@ from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.csv_reader import CsvFormat
 from tabwright.tables.paths import table_stem
 from tabwright.tables.roles import Role, roles_as_text
+from tabwright.tables.targets import learned_target
 
 if TYPE_CHECKING:
     from tabwright.splits import Splits
@@ -263,11 +262,7 @@ def read_training_table(request: TableRequest, say: Callable[[str], None]) -> Tr
     if uses.target in notes:
         say(f"the target {uses.target!r}: {notes[uses.target]}")
     task = _task(frame[uses.target], request, say)
-    if task == "regression":
-        classes, target = None, regression_target(frame[uses.target])
-    else:
-        labels = encode_labels(frame[uses.target])
-        classes, target = labels.classes, labels.codes
+    classes, target = learned_target(frame[uses.target], task)
     rows = LabelledRows(
         frame[uses.features(frame.columns)],
         target,

@@ -22,6 +22,7 @@ __all__ = [
     "encode_labels",
     "infer_task",
     "labels_to_codes",
+    "learned_target",
     "regression_target",
     "sample_weights",
     "seen_labels",
@@ -233,6 +234,17 @@ def _codes_by_name(values: np.ndarray, classes: np.ndarray, where: str) -> np.nd
     if (codes < 0).any():
         raise _unseen(values[int((codes < 0).argmax())], classes, where)
     return codes.astype(np.int64)
+
+
+def learned_target(y: object, task: Task) -> tuple[np.ndarray | None, np.ndarray]:
+    """What is learned: in classification the classes and the codes of `y`, else None and values.
+
+    Raises what `encode_labels` and `regression_target` do.
+    """
+    if task == "regression":
+        return None, regression_target(y)
+    labels = encode_labels(y)
+    return labels.classes, labels.codes
 
 
 def regression_target(y: object) -> np.ndarray:

@@ -12,18 +12,16 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sklearn.utils import check_random_state
 
 from tabwright.artifact.atomic_write import check_suffix, check_writable, write_atomically
+from tabwright.estimators.base import seed_of
 from tabwright.fitting.class_weights import ClassWeight
 from tabwright.fitting.eval_metric import eval_metric_of
 from tabwright.settings import Task
 from tabwright.tables import (
     as_frame,
-    encode_labels,
     infer_task,
     profile_table,
-    regression_target,
     sample_weights,
 )
 from tabwright.tables.labelled import (
@@ -33,6 +31,7 @@ from tabwright.tables.labelled import (
     read_training_table,
 )
 from tabwright.tables.roles import Role
+from tabwright.tables.targets import learned_target
 from tabwright.tuning.picture import plot_tuning
 from tabwright.tuning.search import TuneOptions, TuningResult, tune_table
 from tabwright.tuning.space import space_of
@@ -147,12 +146,7 @@ def tune(
     frame, named = as_frame(X, estimator="tune")
     if task is None:
         task, _ = infer_task(pl.Series("target", y) if not isinstance(y, pl.Series) else y)
-    classes = None
-    if task == "classification":
-        labels = encode_labels(y)
-        classes, target = labels.classes, labels.codes
-    else:
-        target = regression_target(y)
+    classes, target = learned_target(y, task)
     columns = {
         name: None if values is None else np.asarray(values)
         for name, values in (("groups", groups), ("time", time))
@@ -167,8 +161,7 @@ def tune(
     rows = LabelledRows(frame, target, sample_weight, columns["groups"], columns["time"])
     if sample_weight is not None and not np.all(sample_weight > 0):
         raise ValueError("sample_weight must be above 0 in every row; leave out rows of weight 0")
-    if not isinstance(random_state, int):
-        random_state = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    seed = seed_of(random_state)
     options = TuneOptions(
         fixed=dict(settings or {}),
         time_limit=seconds_of(time_limit) if isinstance(time_limit, str) else time_limit,
@@ -178,9 +171,9 @@ def tune(
         eval_metric=eval_metric,
         class_weight=class_weight,
         study=None if study is None else Path(study),
-        random_state=random_state,
+        random_state=seed,
     )
-    fit_settings(options.fixed, task=task, random_state=random_state)
+    fit_settings(options.fixed, task=task, random_state=seed)
     profile = profile_table(frame, named=named, roles=roles)
     table = TrainingTable(rows, classes, task, np.arange(1, len(rows) + 1), profile)
     return tune_table(

@@ -174,10 +174,10 @@ def test_versions_before_refuse_the_file_by_name(monkeypatch: pytest.MonkeyPatch
         unpack(data, "m")
 
 
-def _without_catboost(kind: TeacherKind, *, slow: bool) -> Learner:
+def _without_catboost(kind: TeacherKind, *, kept: bool) -> Learner:
     if kind == "catboost":
         raise ImportError("no such library")
-    return tree_learner(kind, slow=slow)
+    return tree_learner(kind, kept=kept)
 
 
 def test_without_a_library_the_model_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
