@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-__all__ = ["TimeLimit", "TimeLimitError", "seconds_of"]
+__all__ = ["TimeLimit", "TimeLimitError", "seconds_in", "seconds_of"]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -14,16 +14,26 @@ _TIMED_BATCHES = 16
 _SHARE_TIMED = 0.05
 
 
+def seconds_in(text: str) -> float:
+    """Seconds of a time in words, such as 90, 90s, 10m, 1.5 h or 1h30m; 0 where it is none."""
+    plain = "".join(text.lower().split())
+    if re.fullmatch(r"\d+(\.\d+)?", plain):
+        return float(plain)
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", plain)
+    if "".join(number + unit for number, unit in parts) != plain:
+        return 0.0
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
 def seconds_of(text: str) -> float:
-    """Seconds of a time in words: 90, 90s, 10m, 1.5h.
+    """`seconds_in`, where it must be above 0.
 
     Raises
     ------
     ValueError
         If it is none.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
-    seconds = 0.0 if match is None else float(match[1]) * _UNITS[match[2] or "s"]
+    seconds = seconds_in(text)
     if not seconds > 0:
         raise ValueError(f"time_limit must be a time above 0 such as 90s, 10m or 1h; got {text!r}")
     return seconds

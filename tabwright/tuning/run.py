@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from tabwright.tables.labelled import (
 )
 from tabwright.tables.roles import Role
 from tabwright.tables.targets import learned_target
+from tabwright.training.time_limit import seconds_in
 from tabwright.tuning.picture import plot_tuning
 from tabwright.tuning.search import TuneOptions, TuningResult, tune_table
 from tabwright.tuning.space import space_of
@@ -42,8 +42,6 @@ from tabwright.workflows.run_settings import fit_settings, using_threads
 
 __all__ = ["TuneRequest", "run_tuning", "seconds_of", "tune"]
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
 
 def seconds_of(text: str) -> float:
     """Seconds of a duration such as "90", "45s", "10m" or "1h30m".
@@ -53,15 +51,9 @@ def seconds_of(text: str) -> float:
     ValueError
         If it is none, or not above 0.
     """
-    plain = text.strip().lower()
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", plain)
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if re.fullmatch(r"\d+(\.\d+)?", plain):
-        seconds = float(plain)
-    elif not parts or "".join(number + unit for number, unit in parts) != plain:
-        raise ValueError(f"a duration must be as 90, 45s, 10m or 1h30m; got {text!r}")
+    seconds = seconds_in(text)
     if not seconds > 0:
-        raise ValueError(f"a duration must be above 0; got {text!r}")
+        raise ValueError(f"a duration must be as 90, 45s, 10m or 1h30m; got {text!r}")
     return seconds
 
 

@@ -158,7 +158,8 @@ def test_what_does_not_go_with_a_limit_is_refused(settings: dict[str, Any], mess
 
 
 def test_times_in_words() -> None:
-    assert [seconds_of(text) for text in ("90", "90s", "10m", "1.5 h")] == [90, 90, 600, 5400]
+    words = ("90", "90s", "10m", "1.5 h", "1h30m")
+    assert [seconds_of(text) for text in words] == [90, 90, 600, 5400, 5400]
     for text in ("0m", "soon", "10 min", "-3"):
         with pytest.raises(ValueError, match="such as 90s, 10m or 1h; got"):
             seconds_of(text)
