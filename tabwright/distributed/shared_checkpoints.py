@@ -16,7 +16,7 @@ __all__ = ["SharedCheckpointer"]
 
 
 # How long a wish to write the state may wait until all have heard of it.
-_SECONDS_UNTIL_ASKED = 0.5
+_SECONDS_UNTIL_VOTE = 0.5
 
 
 class SharedCheckpointer(Checkpointer):
@@ -31,31 +31,36 @@ class SharedCheckpointer(Checkpointer):
     ) -> None:
         super().__init__(checkpoint, identity)
         self._workers = workers
-        self._steps, self._left = 1, 1
+        # Batches from one vote to the next, the same at every worker, and how many are left.
+        self._n_batches, self._left = 1, 1
         self._asked = time.monotonic()
 
     @property
-    def is_due(self) -> bool:
+    def n_batches_left(self) -> int:
+        """How many batches every worker takes until all vote."""
+        return self._left
+
+    def is_due(self, n_batches: int) -> bool:
         """Whether the state should be written now: where one says so, all must.
 
-        Asked after every step; the workers ask each other about twice a second, since an answer
-        costs as much as a small step.
+        The workers vote about twice a second, since a vote costs as much as a small step, and
+        after equally many batches: how many of them one call takes is each worker's own affair.
         """
-        self._left -= 1
-        if self._left:
+        self._left -= n_batches
+        if self._left > 0:
             return False
-        votes = torch.tensor([float(super().is_due), 0.0])
+        votes = torch.tensor([float(super().is_due(n_batches)), 0.0])
         if self._workers.is_first:
-            votes[1] = self._steps_until_asked()
+            votes[1] = self._n_batches_until_vote()
         self._workers.all_reduce(votes)
-        self._steps = self._left = int(votes[1])
+        self._n_batches = self._left = int(votes[1])
         self._asked = time.monotonic()
         return bool(votes[0] > 0)
 
-    def _steps_until_asked(self) -> int:
+    def _n_batches_until_vote(self) -> int:
         seconds = max(time.monotonic() - self._asked, 1e-6)
-        steps = int(self._steps * min(_SECONDS_UNTIL_ASKED, self._interval) / seconds)
-        return max(1, min(2 * self._steps, steps))
+        wanted = int(self._n_batches * min(_SECONDS_UNTIL_VOTE, self._interval) / seconds)
+        return max(1, min(2 * self._n_batches, wanted))
 
     def write(self, run: RunState, owners: Mapping[str, Stateful]) -> None:
         """Write the state; every worker must call this at the same step."""

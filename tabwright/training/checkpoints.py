@@ -118,8 +118,12 @@ class Checkpointer:
         self._stop = False
 
     @property
-    def is_due(self) -> bool:
-        """Whether the state should be written now."""
+    def n_batches_left(self) -> int | None:
+        """After how many batches at most `is_due` must be asked; None for any number."""
+        return None
+
+    def is_due(self, n_batches: int) -> bool:
+        """Whether the state should be written now, so many batches after the last question."""
         return self._stop or time.monotonic() - self._last >= self._interval
 
     def write(self, run: RunState, owners: Mapping[str, Stateful]) -> None:

@@ -275,10 +275,12 @@ def train(
                     rates = [rate_at(first + i) for i in range(len(block))]
                     steps.take(block, step=first, learning_rates=rates)
                     run.batches += len(block)
-                    if checkpointer is not None and checkpointer.is_due:
-                        run.seconds = time.perf_counter() - started
-                        checkpointer.write(run, owners)
-                        checkpointer.end_if_told()
+                    if checkpointer is not None:
+                        if checkpointer.is_due(len(block)):
+                            run.seconds = time.perf_counter() - started
+                            checkpointer.write(run, owners)
+                            checkpointer.end_if_told()
+                        steps.at_most(checkpointer.n_batches_left)
                     if limit is not None and not run.history:
                         timed, done = time.perf_counter() - begun, run.batches - skipped
                         limit.check_first_epoch(timed, done, rows.n_batches - skipped)

@@ -49,16 +49,21 @@ class Steps:
     ----------
     members : TrainedMembers
     weight_decay : float
-
-    Attributes
-    ----------
-    n_batches : int
-        How many batches the next block should have: a block takes about a tenth of a second.
     """
 
     def __init__(self, members: TrainedMembers, weight_decay: float) -> None:
         self._members, self._weight_decay = members, weight_decay
-        self.n_batches = 1
+        self._wanted = 1
+        self._most: int | None = None
+
+    @property
+    def n_batches(self) -> int:
+        """How many batches the next block should have: a block takes about a tenth of a second."""
+        return self._wanted if self._most is None else min(self._wanted, self._most)
+
+    def at_most(self, n_batches: int | None) -> None:
+        """Let the next block have no more batches than these; None for any number."""
+        self._most = n_batches
 
     def take(self, block: Sequence[Batch], *, step: int, learning_rates: Sequence[float]) -> None:
         """A step for each batch.
@@ -83,7 +88,7 @@ class Steps:
         of_a_batch = (time.perf_counter() - started) / len(block)
         wanted = int(_SECONDS_OF_A_BLOCK / max(of_a_batch, 1e-9))
         # The first call has more to do than those after it; no block is far from the one before.
-        self.n_batches = max(1, min(wanted, 4 * self.n_batches, _MOST_BATCHES))
+        self._wanted = max(1, min(wanted, 4 * self._wanted, _MOST_BATCHES))
 
     def _take_compiled(self, block: Sequence[Batch], step: int, rates: Sequence[float]) -> bool:
         """Whether one call could take them all."""
@@ -114,7 +119,8 @@ class Steps:
 class BlockSize(Protocol):
     """Says how many batches the next block should have."""
 
-    n_batches: int
+    @property
+    def n_batches(self) -> int: ...
 
 
 def in_blocks(batches: Iterator[Batch], size: BlockSize) -> Iterator[list[Batch]]:

@@ -81,10 +81,10 @@ def test_the_first_worker_writes_what_all_go_on_from(tmp_path: Path) -> None:
     def write(workers: Workers) -> list[bool]:
         checkpoint = Checkpoint(tmp_path / f"run{workers.rank}.safetensors", 3600.0)
         checkpointer = SharedCheckpointer(checkpoint, {"table": "t"}, workers)
-        due = [checkpointer.is_due]
+        due = [checkpointer.is_due(1)]
         if workers.rank == 1:
             checkpointer._stop = True
-        due += [checkpointer.is_due for _ in range(2)]
+        due += [checkpointer.is_due(1) for _ in range(2)]
         run = RunState(epoch=3, batches=workers.rank)
         checkpointer.write(run, {"sum": _Sum(workers, 1.5 + workers.rank)})
         return due
@@ -118,9 +118,27 @@ def test_workers_ask_each_other_twice_a_second_whether_to_write(
 
     checkpoint = Checkpoint(tmp_path / "run.safetensors", interval)
     checkpointer = SharedCheckpointer(checkpoint, {}, Counted(0, 2))
-    due = [checkpointer.is_due for _ in range(1000)]
+    due = [checkpointer.is_due(1) for _ in range(1000)]
     assert sum(due) == (1000 if interval == 0 else 0)
     assert 1 < len(questions) <= most
+
+
+def test_a_state_is_of_one_batch_however_many_each_worker_takes_at_once(tmp_path: Path) -> None:
+    def due(workers: Workers) -> list[int]:
+        checkpoint = Checkpoint(tmp_path / "run.safetensors", 1e-9)
+        checkpointer = SharedCheckpointer(checkpoint, {}, workers)
+        # As of a worker whose machine is fast, and of one whose machine is slow.
+        pace = (100, 3)[workers.rank]
+        checkpointer._n_batches_until_vote = lambda: 20  # type: ignore[method-assign]
+        found, done = [], 0
+        while done < 200:
+            n_batches = min(pace, checkpointer.n_batches_left, 200 - done)
+            done += n_batches
+            if checkpointer.is_due(n_batches):
+                found.append(done)
+        return found
+
+    assert in_threads(due) == [list(range(1, 200, 20))] * 2
 
 
 @pytest.mark.parametrize(

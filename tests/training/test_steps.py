@@ -184,6 +184,14 @@ def test_a_block_takes_about_a_tenth_of_a_second(monkeypatch: pytest.MonkeyPatch
         assert steps.n_batches == n_taken
         steps.take([batch] * n_taken, step=0, learning_rates=[0.0] * n_taken)
         assert steps.n_batches == n_next
+    steps.at_most(5)
+    assert steps.n_batches == 1
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
+    for n_next in (4, 5):
+        steps.take([batch] * steps.n_batches, step=0, learning_rates=[0.0] * steps.n_batches)
+        assert steps.n_batches == n_next
+    steps.at_most(None)
+    assert steps.n_batches == 16
 
 
 def _fit(n_threads: int, checkpoint: Checkpoint | None = None, **settings: Any) -> Any:
