@@ -8,6 +8,7 @@ column of text has is decided in `tables/dtypes.py`.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, Final, TypeVar, cast
@@ -176,7 +177,11 @@ def to_numbers(series: pl.Series, *, origin: int | Decimal | None = None) -> pl.
         )
     if origin is not None:
         series = _minus(series, origin)
-    return series.cast(pl.Float64).fill_nan(None).alias(name)
+    numbers = series.cast(pl.Float64)
+    # A sum is NaN where a cell is; it takes a hundredth of the time of `fill_nan` on few rows.
+    if dtype.is_float() and math.isnan(numbers.sum()):
+        numbers = numbers.fill_nan(None)
+    return numbers.alias(name)
 
 
 def _units_per_second(dtype: pl.DataType) -> int:
