@@ -11,7 +11,12 @@ from tabwright._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ai.ml.frameworks.pytorch.models import build_model
-    from tabwright.cluster.batch_functions import BatchPredictor, spark_predictor
+    from tabwright.cluster.batch_functions import (
+        BatchPredictor,
+        spark_batch_function,
+        spark_predictor,
+        spark_schema,
+    )
     from tabwright.cluster.ray_job import train_on_ray
     from tabwright.cluster.ray_predict import PredictRequest, predict_on_ray
     from tabwright.errors import ArtifactError, TableError
@@ -51,7 +56,9 @@ _HOME = {
     "predict_on_ray": "tabwright.cluster.ray_predict",
     "profile_table": "tabwright.tables",
     "read_table": "tabwright.tables",
+    "spark_batch_function": "tabwright.cluster.batch_functions",
     "spark_predictor": "tabwright.cluster.batch_functions",
+    "spark_schema": "tabwright.cluster.batch_functions",
     "train_on_ray": "tabwright.cluster.ray_job",
     "tune": "tabwright.tuning.run",
     "write_report": "tabwright.report.write",
@@ -78,7 +85,9 @@ __all__ = [
     "predict_on_ray",
     "profile_table",
     "read_table",
+    "spark_batch_function",
     "spark_predictor",
+    "spark_schema",
     "train_on_ray",
     "tune",
     "write_report",

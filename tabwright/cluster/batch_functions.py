@@ -1,13 +1,14 @@
 """A fitted model as what other engines call on batches: Ray Data's `map_batches`, Spark's
-`mapInPandas`.
+`mapInPandas` and `predict_batch_udf`.
 
-Both name the model by its file and load it where the rows are, once per process, so that a few
+All name the model by its file and load it where the rows are, once per process, so that a few
 bytes travel and not the networks.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from tabwright.tables import as_frame
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BatchPredictor", "spark_predictor", "spark_schema"]
+__all__ = ["BatchPredictor", "spark_batch_function", "spark_predictor", "spark_schema"]
 
 _PIECE_ROWS = 65_536
 
@@ -153,13 +154,62 @@ def spark_predictor(
     return predict_partition
 
 
+def spark_batch_function(
+    model: str | os.PathLike[str],
+    columns: Sequence[str],
+    *,
+    coverage: float | None = None,
+) -> Callable[[], Callable[..., dict[str, np.ndarray]]]:
+    """The `make_predict_fn` to give to Spark's `predict_batch_udf`.
+
+    Its `return_type` is ``StructType.fromDDL(spark_schema(model))``.
+
+    Parameters
+    ----------
+    model : path
+        As the executors see it. It is loaded once per process.
+    columns : sequence of str
+        Names of the columns that the function is called with, in their order.
+    coverage : float, optional
+        As for `BatchPredictor`.
+
+    Returns
+    -------
+    callable
+        Gives a function of one ndarray of shape (n_rows,) per column, which gives one per output.
+
+    Raises
+    ------
+    TableError
+        Where it is called, if a column is missing or a cell does not fit its column.
+    """
+    path, names = os.fspath(model), tuple(columns)
+    kind = inspect.Parameter.POSITIONAL_ONLY
+    signature = inspect.Signature(
+        [inspect.Parameter(f"column_{place}", kind) for place in range(len(names))]
+    )
+
+    def make_predict_fn() -> Callable[..., dict[str, np.ndarray]]:
+        predict = BatchPredictor(path, coverage=coverage)
+
+        def predict_batch(*cells: np.ndarray) -> dict[str, np.ndarray]:
+            found: dict[str, np.ndarray] = predict(dict(zip(names, cells, strict=True)))
+            return found
+
+        # Spark counts the parameters to know how many columns come.
+        predict_batch.__signature__ = signature  # type: ignore[attr-defined]
+        return predict_batch
+
+    return make_predict_fn
+
+
 def spark_schema(
     model: str | os.PathLike[str],
     *,
     keep: Mapping[str, str] | None = None,
     coverage: float | None = None,
 ) -> str:
-    """What `spark_predictor` gives, as Spark's words for a schema.
+    """What `spark_predictor` and `spark_batch_function` give, as Spark's words for a schema.
 
     Parameters
     ----------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,12 @@ import pyarrow as pa
 import pytest
 
 from tabwright.cluster import batch_functions
-from tabwright.cluster.batch_functions import BatchPredictor, spark_predictor, spark_schema
+from tabwright.cluster.batch_functions import (
+    BatchPredictor,
+    spark_batch_function,
+    spark_predictor,
+    spark_schema,
+)
 from tabwright.errors import ArtifactError, TableError
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.regressor import TabularRegressor
@@ -148,6 +156,36 @@ def test_a_large_batch_comes_back_in_pieces(model: Path, monkeypatch: pytest.Mon
     frames = list(spark_predictor(model, keep=["id"])(iter([_rows(50).to_pandas()])))
     assert [len(frame) for frame in frames] == [16, 16, 16, 2]
     assert pd.concat(frames)["id"].tolist() == list(range(50))
+
+
+def test_a_function_of_arrays_keeps_its_contract(model: Path) -> None:
+    rows = _rows(100)
+    make_predict_fn = pickle.loads(cloudpickle.dumps(spark_batch_function(model, ["kind", "size"])))
+    predict = make_predict_fn()
+    found = predict(rows["kind"].to_numpy(), rows["size"].to_numpy())
+    expected = _expected(model, rows).drop("id")
+    assert {name: cells.tolist() for name, cells in found.items()} == expected.to_dict(
+        as_series=False
+    )
+    assert len(signature(predict).parameters) == 2
+    with pytest.raises(ValueError, match="shorter"):
+        predict(rows["kind"].to_numpy())
+    with pytest.raises(TableError, match="size"):
+        spark_batch_function(model, ["kind"])()(rows["kind"].to_numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("pyspark") is None, reason="pyspark is absent")
+def test_spark_itself_calls_both_functions(model: Path, tmp_path: Path) -> None:
+    """On two partitions, in processes of its own."""
+    _rows(100).write_parquet(tmp_path / "rows.parquet")
+    program = Path(__file__).with_name("spark_driver.py")
+    subprocess.run([sys.executable, str(program), str(model)], cwd=tmp_path, check=True)
+    for name in ("pandas", "arrays"):
+        found = pl.read_parquet(tmp_path / f"{name}.parquet").sort("id")
+        assert found.to_dict(as_series=False) == _expected(model, _rows(100)).to_dict(
+            as_series=False
+        )
 
 
 def test_the_function_travels_by_cloudpickle(model: Path, tmp_path: Path) -> None:
