@@ -18,12 +18,14 @@ import polars as pl
 from tabwright.errors import TableError
 
 __all__ = [
+    "CURRENCY",
     "DIGITS",
     "INSTANT",
     "LEADING_ZERO",
     "MISSING_MARKERS",
     "NUMERIC_MARKERS",
     "bare_numbers",
+    "currencies",
     "exact_origin",
     "is_missing",
     "number_text",
@@ -90,13 +92,21 @@ _MONTHS: Final = (
 )
 _MONTH_FIRST: Final = r"^([A-Za-z]{3,9})\.?[ -]([0-9]{1,2}),?[ -]([0-9]{4})$"
 _DAY_FIRST: Final = r"^([0-9]{1,2})[ -]([A-Za-z]{3,9})\.?,?[ -]([0-9]{4})$"
-_CURRENCY_BEFORE: Final = r"^([-+]?) ?(?:[$€£¥]|(?:US|C|A)\$|USD|EUR|GBP|CHF) ?"
+CURRENCY: Final = (
+    r"(?:(?:US|CA?|AU?|NZ|HK|R)?\$|\p{Sc}|USD|EUR|GBP|CHF|JPY|CNY|RMB|INR|AUD|CAD|NZD|SGD|HKD|SEK|"
+    r"NOK|DKK|PLN|CZK|HUF|TRY|BRL|MXN|ZAR|KRW|THB|RUB|ILS|kr|z\x{142})"
+)
+_CURRENCY_BEFORE: Final = rf"^([-+]?) ?{CURRENCY}[ \x{{a0}}\x{{202f}}]?"
 # How accounts write what is negative: in parentheses, or with the sign behind.
 _NEGATIVE: Final = (
-    r"^([$€£¥]?) ?\(([$€£¥]? ?[0-9.][^()+\-]*)\)$",
-    r"^([$€£¥]?)([0-9][0-9.,'\u2019\u00a0\u202f ]*)-$",
+    r"^(\p{Sc}?) ?\((\p{Sc}? ?[0-9.][^()+\-]*)\)$",
+    r"^(\p{Sc}?)([0-9][0-9.,'\u2019\u00a0\u202f ]*)-$",
 )
-_UNIT_BEHIND: Final = r"[ \u00a0\u202f]?(?:[%$€£¥]|USD|EUR|GBP|CHF)$"
+_UNIT_BEHIND: Final = rf"[ \x{{a0}}\x{{202f}}]?(?:%|{CURRENCY})$"
+# Signs that stand for a minus before a number, and marks that have no width.
+_MINUS: Final = r"^[\x{2212}\x{2013}\x{fe63}\x{ff0d}]"
+_NO_WIDTH: Final = r"[\x{200b}\x{200e}\x{200f}\x{2060}\x{feff}]"
+_HEXADECIMAL: Final = r"^([-+]?)0[xX]([0-9A-Fa-f]{1,15})$"
 # Groups of exactly three digits behind a first one that has no leading zero.
 _THOUSANDS: Final = (
     r"^[-+]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?:['\u2019][0-9]{3})+|(?:[\u00a0\u202f ][0-9]{3})+)"
@@ -195,8 +205,8 @@ def plain_numbers(text: pl.Series) -> pl.Series:
 
     Unicode's minus, a currency before or behind the number, a percent sign (its number stays as it
     is), and separators of thousands go: ``1,282``, ``$1,005.93``, ``1'033``, ``4.5%``. What
-    accounts write as negative, ``(12.50)`` or ``12.50-``, gets its sign. Any other cell, such as
-    ``0,5``, stays as it was.
+    accounts write as negative, ``(12.50)`` or ``12.50-``, gets its sign; ``0x1F`` is 31. Any other
+    cell, such as ``0,5``, stays as it was.
 
     `text`: without spaces around the cells.
     """
@@ -204,15 +214,27 @@ def plain_numbers(text: pl.Series) -> pl.Series:
     grouped = bare.str.contains(_THOUSANDS)
     if grouped.any():
         bare = bare.str.replace_all(r"[,'\u2019\u00a0\u202f ]", "").zip_with(grouped, bare)
+    if bare.str.contains(_HEXADECIMAL).any():
+        part = bare.str.extract_groups(_HEXADECIMAL).struct.unnest()
+        whole = part.to_series(1).str.to_integer(base=16, strict=False).cast(pl.String)
+        bare = (part.to_series(0) + whole).fill_null(bare)
     return bare.zip_with(bare.cast(pl.Float64, strict=False).is_not_null(), text)
 
 
 def bare_numbers(text: pl.Series) -> pl.Series:
     """Text without a currency, a percent sign and Unicode's minus, whatever is left of it."""
+    text = text.str.replace_all(_NO_WIDTH, "").str.replace(_MINUS, "-")
     text = text.str.replace("\u2212", "-", literal=True)
     for pattern in _NEGATIVE:
         text = text.str.replace(pattern, "-$1$2")
     return text.str.replace(_CURRENCY_BEFORE, "$1").str.replace(_UNIT_BEHIND, "")
+
+
+def currencies(text: pl.Series) -> pl.Series:
+    """The distinct currencies that stand before or behind numbers."""
+    bare = text.str.replace_all(_NO_WIDTH, "").str.replace_all(r"[-+()]", "").str.strip_chars()
+    found = bare.str.extract(rf"^({CURRENCY})", 1)
+    return found.fill_null(bare.str.extract(rf"({CURRENCY})$", 1)).drop_nulls().unique()
 
 
 def number_text(series: pl.Series) -> pl.Series:

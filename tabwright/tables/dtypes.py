@@ -5,21 +5,24 @@ What a cell means once its column has a type is decided in `cells.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from tabwright.errors import TableError
 from tabwright.tables.cell_format import USUAL, CellFormat, decimal_points
 from tabwright.tables.cells import (
+    CURRENCY,
     DIGITS,
     INSTANT,
     LEADING_ZERO,
     MISSING_MARKERS,
     NUMERIC_MARKERS,
     bare_numbers,
+    currencies,
     parse_instants,
     parse_moments,
     plain_numbers,
@@ -46,8 +49,12 @@ _SAMPLE_ROWS: Final = 1_000
 # Where so many of the cells are numbers or dates, the others are worth a word.
 _MOST_CELLS: Final = 0.9
 _ALMOST_DATE: Final = (
-    r"^[0-9]{1,4}[-/. ](?:[0-9]{1,2}|[A-Za-z]{3,9})[-/. ][0-9]{1,4}"
-    r"(?:[ T,]+[0-9]{1,2}:[0-9]{2}.*)?$"
+    "^(?:"
+    + "|".join(
+        rf"[0-9]{{1,4}}{s}(?:[0-9]{{1,2}}|[A-Za-z]{{3,9}}){s}[0-9]{{1,4}}"
+        for s in ("-", "/", "[.]", " ")
+    )
+    + r")(?:[ T,]+[0-9]{1,2}:[0-9]{2}.*)?$"
 )
 _MONTH: Final = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
 _NAMED_MONTH: Final = (
@@ -64,7 +71,9 @@ _WITH_UNIT: Final = (
 _CLOCK: Final = r"^[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?: ?[AaPp][Mm])?$"
 _DECIMAL_COMMA: Final = r"^[-+\x{2212}]?[0-9]+(?:[. ][0-9]{3})*,[0-9]+$"
 # A comma that separates no thousands: what is behind it, or before it, says so.
-_SURE_COMMA: Final = r"^[-+]?(?:0?|0[0-9]+|[0-9]{4,}|[0-9.' ]*[.' ][0-9]{3}|[0-9]+),[0-9]*$"
+_SURE_COMMA: Final = (
+    r"^[-+]?(?:0?|0[0-9]+|[0-9]{4,}|[0-9.' ]*[.' ][0-9]{3}|[0-9]+),[0-9]*(?:[eE][-+]?[0-9]+)?$"
+)
 _THREE_BEHIND: Final = r"^[-+]?[1-9][0-9]{0,2},[0-9]{3}$"
 _GROUPED: Final = r"^[-+]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+(?:,[0-9]+)?$"
 # Text that means "not known" wherever the other cells are numbers, in lower case.
@@ -76,10 +85,21 @@ _UNKNOWN: Final = (
 )
 # Signs alone, and bounds of what could be measured.
 _SIGNS: Final = r"^[^\p{L}\p{N}+]+$"
-_BOUND: Final = r"^(?:[<>~\x{2264}\x{2265}]=?|&[lg]t;) ?[0-9]+(?:[.,][0-9]+)?$"
+_LIMIT: Final = "(?i:[lu]?lo[dq]|[mpr]?[dqr]l)"
+_BOUND: Final = (
+    rf"^(?:(?:[<>\x{{2264}}\x{{2265}}]=?|&[lg]t;) ?(?:[0-9]+(?:[.,][0-9]+)?|{_LIMIT})|"
+    r"(?i:b[dq]l|bl[dq]|blo[dq]|alq|a?uloq|lo[dq]))$"
+)
+# The date of an empty cell in some databases.
+_NO_DATE: Final = r"^0000-00-00(?:[T ]00:00:00(?:\.0+)?)?$"
+# Digits and signs, no letter: what a number in a spelling of its own looks like.
+_LIKE_NUMBER: Final = r"^[^\p{L}]*[0-9][^\p{L}]*$"
 _MANY_NUMBERS: Final = 10
 # Cells of several columns that are looked at as one.
 _CELLS_TOGETHER: Final = 500_000
+# Digits, but for names such as w17, and what else is a number or a boolean: these are no words.
+_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_NO_WORD: Final = rf"(?i)^(?:true|false|[+-]?inf(?:inity)?|[+-]?nan|(?:{CURRENCY}|Q)[0-9].*)$"
 _SPELT_NUMBER: Final = r"^[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\.?$"
 # So many other cells in a column of numbers may be markers of missing cells.
 _FEW_MARKERS: Final = 3
@@ -140,43 +160,101 @@ def text_column(
     return TextColumn(values.alias(name), note, form)
 
 
-def plain_columns(frame: pl.DataFrame) -> dict[str, set[str]]:
-    """The columns of text that are numbers as Python writes them, or empty cells, and nothing else.
+def plain_columns(
+    frame: pl.DataFrame, *, decimal: str | None = None, missing: tuple[str, ...] | None = None
+) -> dict[str, set[str]]:
+    """The columns of text that `text_column` would read as they stand, empty cells as missing.
 
-    They are what `text_column` takes most time to find in a wide table: here the cells of many
-    columns are looked at as one.
+    They are numbers as Python writes them, or words without a marker of missing cells and without
+    spaces around them. A wide table has most of its columns so; here the cells of many columns are
+    looked at as one.
 
-    Returns: by name what `text_kinds` says: "whole", with "negative", or "float".
+    `decimal`, `missing`: as in `text_column`; numbers are not looked for where they say otherwise
+        than usual.
+    Returns: by name what `text_kinds` says: "whole", with "negative", or "float"; or "text".
     """
     columns = [series for series in frame.get_columns() if series.dtype == pl.String]
-    # A look at the first rows spares columns of words the full scan.
-    heads = _plain_kinds([series.head(_SAMPLE_ROWS) for series in columns])
-    some = [series for series, own in zip(columns, heads, strict=True) if own is not None]
-    kinds = (
-        _plain_kinds(some)
-        if frame.height > _SAMPLE_ROWS
-        else [own for own in heads if own is not None]
-    )
-    return {series.name: own for series, own in zip(some, kinds, strict=True) if own}
+    numeric: list[pl.Series] = []
+    words: list[pl.Series] = []
+    # A look at the first rows tells which scan a column needs.
+    heads = [series.head(_SAMPLE_ROWS) for series in columns]
+    for series, is_words in zip(columns, _have_words(heads, frame.height), strict=True):
+        (words if is_words else numeric).append(series)
+    if decimal == "," or missing is not None:
+        numeric = []
+    elif frame.height > _SAMPLE_ROWS:
+        first = _number_kinds([series.head(_SAMPLE_ROWS) for series in numeric])
+        numeric = [series for series, own in zip(numeric, first, strict=True) if own is not None]
+    kinds = dict(zip([series.name for series in numeric], _number_kinds(numeric), strict=True))
+    found: dict[str, set[str]] = {name: own for name, own in kinds.items() if own}
+    are_clean = _are_clean(words, MISSING_MARKERS[1:] if missing is None else missing)
+    for series, is_clean in zip(words, are_clean, strict=True):
+        if is_clean:
+            found[series.name] = {"text"}
+    return found
 
 
-def _plain_kinds(columns: list[pl.Series]) -> list[set[str] | None]:
+def _together(columns: list[pl.Series]) -> Iterator[tuple[pl.Series, tuple[int, int]]]:
+    """The cells of some of the columns as one, column by column, and their (columns, rows)."""
+    n_rows = columns[0].len() if columns else 0
+    n_together = max(1, _CELLS_TOGETHER // max(n_rows, 1))
+    for start in range(0, len(columns), n_together):
+        group = [series.alias("") for series in columns[start : start + n_together]]
+        yield pl.concat(group), (len(group), n_rows)
+
+
+def _have_words(heads: list[pl.Series], n_rows: int) -> list[bool]:
+    """`_are_words` of columns of `n_rows` rows, by their first ones alone."""
+    result: list[bool] = []
+    for text, shape in _together(heads):
+        n_words, n_present = (
+            cells.to_numpy().reshape(shape).sum(axis=1)
+            for cells in (_words(text), (text != "").fill_null(False))
+        )
+        # Below a short head there are other cells.
+        n_present = np.where(n_rows > _SAMPLE_ROWS, _SAMPLE_ROWS, n_present)
+        result += (4 * n_words > 3 * n_present).tolist()
+    return result
+
+
+def _are_words(text: pl.Series, counts: pl.Series | None) -> bool:
+    """Whether three quarters of the first cells are words, so that the column is text."""
+    present = text.is_not_null()
+    words = _words(text.filter(present).head(_SAMPLE_ROWS))
+    if counts is None:
+        return 4 * int(words.sum()) > 3 * words.len()
+    n = counts.filter(present).head(_SAMPLE_ROWS)
+    return bool(4 * n.filter(words).sum() > 3 * n.sum())
+
+
+def _words(cells: pl.Series) -> pl.Series:
+    """Which cells are words: no part of numbers, booleans, dates, nor a marker among numbers."""
+    words = ~cells.str.contains("[0-9]") | cells.str.contains(_NAME)
+    words &= ~(cells.str.contains(_NO_WORD) | cells.is_in(["", *NUMERIC_MARKERS]))
+    return words.fill_null(False)
+
+
+def _are_clean(columns: list[pl.Series], markers: Sequence[str]) -> list[bool]:
+    """Which columns have neither spaces around a cell nor one of the markers."""
+    result: list[bool] = []
+    for text, shape in _together(columns):
+        odd = text.is_in(list(markers)) | text.str.contains(r"^\s|\s$")
+        result += (~odd.fill_null(False).to_numpy().reshape(shape).any(axis=1)).tolist()
+    return result
+
+
+def _number_kinds(columns: list[pl.Series]) -> list[set[str] | None]:
     """Kinds of columns of one length; empty where there is no cell, None where one is not plain."""
     if not columns or not columns[0].len():
         return [None] * len(columns)
-    n_rows = columns[0].len()
-    n_together = max(1, _CELLS_TOGETHER // n_rows)
     result: list[set[str] | None] = []
-    for start in range(0, len(columns), n_together):
-        group = [series.alias("") for series in columns[start : start + n_together]]
-        text = pl.concat(group)
+    for text, shape in _together(columns):
         absent = (text == "").fill_null(False)
         whole, number = (text.cast(own, strict=False) for own in (pl.Int64, pl.Float64))
         odd = number.is_null() != absent
         odd |= number.is_nan().fill_null(False) | text.str.contains(LEADING_ZERO).fill_null(True)
         fraction = whole.is_null() & ~absent
         odd |= fraction & text.str.contains(DIGITS).fill_null(True)
-        shape = (len(group), n_rows)
         tests = (odd, fraction, (whole < 0).fill_null(False), ~absent)
         said = [own.to_numpy().reshape(shape).any(axis=1).tolist() for own in tests]
         for is_odd, is_float, is_negative, has_cells in zip(*said, strict=True):
@@ -210,17 +288,18 @@ def _text_column(
     text = series.str.strip_chars()
     clean = text.set(text.is_in(MISSING_MARKERS if missing is None else ["", *missing]), None)
     form = replace(USUAL, missing=missing)
-    typed = _typed(clean, decimal or ".", missing is None)
-    if typed.dtype == pl.String and decimal != ".":
+    are_words = _are_words(clean, counts)
+    typed = clean if are_words else _typed(clean, decimal or ".", missing is None)
+    if typed.dtype == pl.String and decimal != "." and not are_words:
         commas = _comma_numbers(clean, certain=decimal == ",")
         if commas is not None:
             form, typed = replace(form, decimal=","), commas
-    if typed.dtype == pl.String and missing is None:
+    if typed.dtype == pl.String and missing is None and not are_words:
         extra = _unknown_markers(clean, counts)
         if extra:
             rest = clean.set(clean.is_in(extra), None)
             known = text_column(rest, decimal=decimal, counts=counts)
-            if known.values.dtype.is_numeric():
+            if known.values.dtype.is_numeric() or known.values.dtype.is_temporal():
                 typed = known.values
                 unknown = (*MISSING_MARKERS[1:], *NUMERIC_MARKERS, *extra)
                 form = replace(known.form, missing=unknown)
@@ -246,7 +325,7 @@ def _text_column(
         if spaced.any():
             n_spaced = sum(_occurrences(series, counts, spaced).values())
             notes.append(f"spaces around {n_spaced:,} numbers ignored")
-    elif typed.dtype == pl.String:
+    elif typed.dtype == pl.String and not are_words:
         hint = _near_miss(clean, counts)
         if hint is not None:
             notes.append(hint)
@@ -275,8 +354,10 @@ def _unknown_markers(text: pl.Series, counts: pl.Series | None) -> list[str]:
     head = present.head(_SAMPLE_ROWS)
 
     def is_number(cells: pl.Series) -> pl.Series:
-        usual = decimal_points(plain_numbers(cells))
-        return usual.cast(pl.Float64, strict=False).is_not_null() | cells.is_in(NUMERIC_MARKERS)
+        usual = decimal_points(plain_numbers(cells)).cast(pl.Float64, strict=False).is_not_null()
+        if not usual.any():
+            usual = parse_moments(cells).is_not_null()
+        return usual | cells.is_in(NUMERIC_MARKERS)
 
     # Columns of words are the common ones: they end here.
     if present.len() < 2 or 4 * int(is_number(head).sum()) < head.len():
@@ -288,7 +369,7 @@ def _unknown_markers(text: pl.Series, counts: pl.Series | None) -> list[str]:
         return []
     found = pl.Series(list(others), dtype=pl.String)
     known = found.str.to_lowercase().is_in(_UNKNOWN) | found.str.contains(_SIGNS)
-    known |= found.str.contains(_BOUND)
+    known |= found.str.contains(_BOUND) | found.str.contains(_NO_DATE)
     words = found.filter(~known)
     if words.len():
         many = text.filter(numbers).n_unique() >= _MANY_NUMBERS
@@ -337,7 +418,8 @@ def _typed(text: pl.Series, decimal: str, marked: bool) -> pl.Series:
 def _is_one_spelling(text: pl.Series, plain: pl.Series) -> bool:
     """Whether the numbers of a column are certain to be what `plain_numbers` makes of them.
 
-    All or none have a percent sign, and not all stand in parentheses. A comma that may stand for
+    All or none have a percent sign, all or none are hexadecimal, they have one currency at most,
+    and not all stand in parentheses. A comma that may stand for
     the decimal mark, in ``1,282``, is no separator of thousands where a number from 1000 on comes
     without one.
     """
@@ -345,8 +427,10 @@ def _is_one_spelling(text: pl.Series, plain: pl.Series) -> bool:
     present = present.filter(~present.is_in(NUMERIC_MARKERS))
     if present.str.starts_with("(").all():
         return False  # numbers of items, maybe: where no other is positive, none is sure to be less
-    percent = present.str.ends_with("%")
-    if percent.any() and not percent.all():
+    for own in (present.str.ends_with("%"), present.str.contains("^[-+]?0[xX]")):
+        if own.any() and not own.all():
+            return False
+    if currencies(present).len() > 1:
         return False
     commas = text.str.contains(",", literal=True)
     if not commas.any() or text.str.contains(r",[0-9]{3}[.,]").any():
@@ -375,7 +459,10 @@ def _as_numbers(text: pl.Series, marked: bool) -> pl.Series | None:
         return None
     if text.filter(whole.is_null() & text.is_not_null()).str.contains(DIGITS).any():
         wide = text.cast(pl.UInt64, strict=False)
-        return wide if wide.null_count() == n_null else None
+        if wide.null_count() == n_null:
+            return wide
+        # Past 64 bits digits are a name, unless fractions say that they count something.
+        return numbers if text.str.contains(r"[0-9]\.[0-9]|[0-9][eE]").any() else None
     return numbers
 
 
@@ -422,6 +509,16 @@ def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
                 "or a fraction: write 1282 or 1.282"
             )
         return f"{head.min()!r} is not read as a number: write it with digits and a point alone"
+    if (
+        plain.all()
+        and head.str.contains(DIGITS).all()
+        and not head.str.contains(LEADING_ZERO).any()
+    ):
+        longest = present.filter(present.str.len_chars() == present.str.len_chars().max()).min()
+        return (
+            f"integers such as {longest} are past 64 bits and read as text: give the column the "
+            "role 'numeric' if they are quantities"
+        )
     others = _occurrences(head, None if counts is None else weight, ~plain)
     if most(plain) or (
         int(weight.sum() or 0) >= _FEWEST_CELLS
@@ -441,6 +538,15 @@ def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
         return f"{head.min()!r} is a time of day, read as text: write its hours as a number"
     if head.n_unique() >= _MANY_NUMBERS and head.str.contains(_WITH_UNIT).all():
         return f"{head.min()!r} is read as text: if its number counts, write it without the unit"
+    odd = head.filter(~plain)
+    has_digits = pl.Series(list(others), dtype=pl.String).str.contains("[0-9]").all()
+    half = 2 * sum(others.values()) <= int(weight.sum() or 0) and has_digits
+    many = odd.n_unique() >= _MANY_NUMBERS and most(plain | head.str.contains(_LIKE_NUMBER))
+    if odd.len() and (half or many):
+        return (
+            f"{odd.min()!r} is read as text: if it is one number, write it with digits and a point "
+            "alone"
+        )
     return None
 
 
@@ -532,6 +638,8 @@ def text_kinds(series: pl.Series, decimal: str | None, missing: tuple[str, ...] 
     if not present.len():
         return set()
     dtype = typed.dtype
+    if dtype.is_temporal() and form.missing != missing:
+        return {"text"}
     if dtype.is_numeric():
         as_asked = form == CellFormat("," if decimal == "," else ".", missing)
         spelt = series.str.strip_chars().cast(pl.Float64, strict=False)

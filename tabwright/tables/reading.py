@@ -179,10 +179,12 @@ def read_described(
         return table
     result = []
     untyped = [name for name in frame.columns if name not in given and name not in as_text]
-    plain = _plain_columns(frame[untyped], layout)
+    plain = plain_columns(frame[untyped], decimal=layout.decimal, missing=layout.missing)
     for series in frame.get_columns():
         name, form = series.name, layout.cells
-        if name in plain:
+        if plain.get(name) == {"text"}:
+            series = series.set(series == "", None)
+        elif name in plain:
             wanted = pl.Float64 if "float" in plain[name] else pl.Int64
             series = series.cast(wanted, strict=False)
         elif name in as_text and name not in given:
@@ -238,7 +240,7 @@ def table_dtypes(
                 _check_same_columns(paths[0], list(kinds or found), path, frame.columns)
             plain = {}
             if table_format(path) == "csv" and not text_as_it_is:
-                plain = _plain_columns(frame, layout)
+                plain = plain_columns(frame, decimal=layout.decimal, missing=layout.missing)
             for series in frame.get_columns():
                 if table_format(path) == "csv":
                     seen: set[str] = set()
@@ -344,13 +346,6 @@ def file_chunks(
 # ---------------------------------------------------------------------------------------------
 # Several files, one schema
 # ---------------------------------------------------------------------------------------------
-
-
-def _plain_columns(frame: pl.DataFrame, layout: CsvFormat) -> dict[str, set[str]]:
-    """The columns that are plain numbers, where nothing was said of numbers and markers."""
-    if layout.decimal == "," or layout.missing is not None:
-        return {}
-    return plain_columns(frame)
 
 
 def _check_typed(path: TableFile, dtypes: Dtypes, names: Sequence[str]) -> None:

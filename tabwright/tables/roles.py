@@ -16,7 +16,7 @@ import polars as pl
 from tabwright.errors import TableError
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 from tabwright.tables.cells import refuse_nested, to_booleans, to_microseconds, to_numbers
-from tabwright.tables.dtypes import merges_levels, text_column
+from tabwright.tables.dtypes import merges_levels, plain_columns, text_column
 
 __all__ = ["Column", "Role", "TableProfile", "profile_table", "roles_as_text"]
 
@@ -180,6 +180,7 @@ def profile_table(
     given = _checked_roles(frame, roles)
     stats = _statistics(frame)
     known = formats or {}
+    words = {name for name, own in plain_columns(frame).items() if own == {"text"}}
     columns = tuple(
         replace(
             _profiled(
@@ -188,6 +189,7 @@ def profile_table(
                 given.get(series.name),
                 named,
                 known.get(series.name, USUAL),
+                series.name in words,
             ),
             name=series.name,
         )
@@ -286,12 +288,17 @@ def _profiled(
     given: Role | None,
     named: bool,
     form: CellFormat,
+    are_words: bool,
 ) -> Column:
     n_rows, dtype, note = series.len(), _type_name(series.dtype), ""
     n_missing, n_unique = counts
     values, missing = series, form.missing
     if series.dtype == pl.String:
-        values, note, n_missing, form = _text_values(series, form)
+        if are_words and form == USUAL:
+            values = series.set(series == "", None)
+            n_missing = values.null_count()
+        else:
+            values, note, n_missing, form = _text_values(series, form)
         n_unique = values.n_unique() - int(n_missing > 0)
     if values.dtype.is_float() and n_unique <= 2:
         n_unique = values.drop_nulls().drop_nans().n_unique()
