@@ -35,6 +35,7 @@ __all__ = [
     "TextColumn",
     "cast_column",
     "dtype_of_kinds",
+    "mean_missing",
     "merges_levels",
     "plain_columns",
     "read_text",
@@ -213,7 +214,7 @@ def _have_words(heads: list[pl.Series], n_rows: int) -> list[bool]:
         )
         # Below a short head there are other cells.
         n_present = np.where(n_rows > _SAMPLE_ROWS, _SAMPLE_ROWS, n_present)
-        result += (4 * n_words > 3 * n_present).tolist()
+        result += [bool(own) for own in 4 * n_words > 3 * n_present]
     return result
 
 
@@ -239,7 +240,8 @@ def _are_clean(columns: list[pl.Series], markers: Sequence[str]) -> list[bool]:
     result: list[bool] = []
     for text, shape in _together(columns):
         odd = text.is_in(list(markers)) | text.str.contains(r"^\s|\s$")
-        result += (~odd.fill_null(False).to_numpy().reshape(shape).any(axis=1)).tolist()
+        has_odd = odd.fill_null(False).to_numpy().reshape(shape).any(axis=1)
+        result += [not own for own in has_odd]
     return result
 
 
@@ -368,9 +370,7 @@ def _unknown_markers(text: pl.Series, counts: pl.Series | None) -> list[str]:
     if not others or n_numbers < sum(others.values()):
         return []
     found = pl.Series(list(others), dtype=pl.String)
-    known = found.str.to_lowercase().is_in(_UNKNOWN) | found.str.contains(_SIGNS)
-    known |= found.str.contains(_BOUND) | found.str.contains(_NO_DATE)
-    words = found.filter(~known)
+    words = found.filter(~mean_missing(found))
     if words.len():
         many = text.filter(numbers).n_unique() >= _MANY_NUMBERS
         few = words.len() <= _FEW_MARKERS and not words.str.contains("[0-9]").any()
@@ -378,6 +378,13 @@ def _unknown_markers(text: pl.Series, counts: pl.Series | None) -> list[str]:
         if not (many and few and rare):
             return []
     return list(others)
+
+
+def mean_missing(cells: pl.Series) -> pl.Series:
+    """Which cells, none of them null, are text for a missing cell in any column of numbers."""
+    known = cells.is_in([*MISSING_MARKERS, *NUMERIC_MARKERS])
+    known |= cells.str.to_lowercase().is_in(_UNKNOWN) | cells.str.contains(_SIGNS)
+    return known | cells.str.contains(_BOUND) | cells.str.contains(_NO_DATE)
 
 
 def _occurrences(cells: pl.Series, counts: pl.Series | None, chosen: pl.Series) -> dict[str, int]:
@@ -516,7 +523,7 @@ def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
     ):
         longest = present.filter(present.str.len_chars() == present.str.len_chars().max()).min()
         return (
-            f"integers such as {longest} are past 64 bits and read as text: give the column the "
+            f"integers such as {longest!s} are past 64 bits and read as text: give the column the "
             "role 'numeric' if they are quantities"
         )
     others = _occurrences(head, None if counts is None else weight, ~plain)

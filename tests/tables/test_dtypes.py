@@ -21,7 +21,7 @@ def _text(*values: str | None) -> pl.Series:
     return pl.Series("x", values, dtype=pl.String)
 
 
-READ: dict[str, tuple[list[str | None], pl.DataType | type[pl.DataType], list[Any] | None, str]] = {
+READ: dict[str, tuple[Any, pl.DataType | type[pl.DataType], list[Any] | None, str]] = {
     "integers": (["1", "-2", "+3"], pl.Int64, [1, -2, 3], ""),
     "integers past 2**53": ([str(2**53 + 1), "0"], pl.Int64, [2**53 + 1, 0], ""),
     "integers past int64": ([str(2**64 - 1), "0"], pl.UInt64, [2**64 - 1, 0], ""),
