@@ -16,6 +16,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("encoding='", "--encoding '"),
     ("decimal=','", "--decimal ','"),
     ("quotes=False", "--no-quotes"),
+    ("by the argument missing", "by --missing"),
 )
 
 # Arguments of Python, and the options that say them.

@@ -21,6 +21,7 @@ import polars as pl
 from tabwright.errors import TableError
 from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.cells import MISSING_MARKERS
+from tabwright.tables.dtypes import mean_missing
 from tabwright.tables.paths import DAMAGED, TableFile, opened, unpacked_name
 
 __all__ = ["CsvFormat", "csv_frames", "text_blocks"]
@@ -28,6 +29,8 @@ __all__ = ["CsvFormat", "csv_frames", "text_blocks"]
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SNIFFED_RECORDS: Final = 50
 _SNIFFED_BYTES: Final = 2**18
+# So many records at least tell a line of units from a row.
+_FEWEST_ROWS: Final = 4
 # Least share of UTF-16's upper bytes that are NUL: of a table's letters, digits and delimiters.
 _UPPER_NULS: Final = 0.7
 _LONGEST_RECORD: Final = 64 * 2**20
@@ -297,9 +300,17 @@ class _Parser:
     """Turns whole records into frames; knows the columns and where in the file it is."""
 
     def __init__(
-        self, path: TableFile, names: list[str], delimiter: str, *, quotes: bool, next_line: int
+        self,
+        path: TableFile,
+        names: list[str],
+        delimiter: str,
+        *,
+        header: bytes | None,
+        quotes: bool,
+        next_line: int,
     ) -> None:
         self.path = path
+        self.header = header
         self.names = names
         self.delimiter = delimiter
         self.quotes = quotes
@@ -309,6 +320,8 @@ class _Parser:
     def of_first(cls, path: TableFile, chunk: bytes, layout: CsvFormat) -> tuple[_Parser, bytes]:
         """A parser that fits the first chunk of a file, and the chunk without its header."""
         line = 1
+        while chunk.startswith(codecs.BOM_UTF8):
+            chunk = chunk.removeprefix(codecs.BOM_UTF8)
         skipped = len(chunk) - len(chunk.lstrip(b"\r\n"))
         line += chunk.count(b"\n", 0, skipped)
         chunk = chunk[skipped:]
@@ -325,12 +338,16 @@ class _Parser:
         if delimiter is None:
             delimiter = _sniffed(path, records, quotes=layout.quotes)
         first = _fields(records[0], delimiter, quotes=layout.quotes)
+        header: bytes | None = None
         names = list(layout.column_names) if layout.column_names is not None else None
         if layout.has_header is not False:
             if layout.has_header is None:
                 _refuse_data(path, first)
             line += records[0].count(b"\n")
             chunk = chunk[len(records[0]) :]
+            # One column may well hold a cell that is its name.
+            header = records[0].strip(b"\r\n") if len(first) > 1 else None
+            _refuse_units(path, line, records[1:], delimiter, layout)
             found = [name.strip() or f"unnamed_{i}" for i, name in enumerate(first, 1)]
         else:
             found = [f"column_{i}" for i in range(1, len(first) + 1)]
@@ -345,7 +362,8 @@ class _Parser:
                 f"{path}: column names must differ; {name!r} comes {count} times; rename the "
                 "copies in the file, or give column_names"
             )
-        return cls(path, names, delimiter, quotes=layout.quotes, next_line=line), chunk
+        parser = cls(path, names, delimiter, header=header, quotes=layout.quotes, next_line=line)
+        return parser, chunk
 
     def frame(self, data: bytes) -> pl.DataFrame:
         """Records as a frame of text; blank lines are left out."""
@@ -380,6 +398,7 @@ class _Parser:
             splits = splits[np.searchsorted(quotes, splits) % 2 == 0]
             keep = self._quotes_checked(data, symbols, quotes, first_line)
         starts = np.concatenate([[0], ends[:-1] + 1])
+        self._refuse_second_file(data, starts, first_line)
         lengths = ends - starts
         blank = (lengths == 0) | ((lengths == 1) & (symbols[starts] == _RETURN))
         found = np.diff(np.searchsorted(splits, ends), prepend=0) + 1
@@ -403,6 +422,23 @@ class _Parser:
             for offset in (0, 1):
                 keep[np.minimum(starts[blank] + offset, ends[blank])] = False
         return data if keep is None else symbols[keep].tobytes()
+
+    def _refuse_second_file(self, data: bytes, starts: np.ndarray, first_line: int) -> None:
+        """Refuse a record that is how a file begins: files were put together."""
+        kinds = ((codecs.BOM_UTF8, "has a byte order mark"), (self.header, "repeats the names"))
+        for beginning, fault in kinds:
+            position = -1 if beginning is None else data.find(beginning)
+            while beginning is not None and position >= 0:
+                behind = position + len(beginning)
+                is_whole = beginning != self.header or data[behind : behind + 1] in (b"\n", b"\r")
+                if is_whole and starts[np.searchsorted(starts, position) % len(starts)] == position:
+                    line = first_line + data.count(b"\n", 0, position)
+                    raise TableError(
+                        f"{self.path}, line {line}: a file must begin once; this line {fault}, as "
+                        "where files were put together; give the files as a folder or a pattern, "
+                        "or delete the mark and the repeated names"
+                    )
+                position = data.find(beginning, behind)
 
     def _quotes_checked(
         self, data: bytes, symbols: np.ndarray, quotes: np.ndarray, first_line: int
@@ -503,6 +539,47 @@ def _refuse_columns_of_spaces(path: TableFile, records: list[bytes]) -> None:
         "separated by spaces; write the file with commas, e.g. with "
         "pandas.read_csv(path, sep=r'\\s+').to_csv(...)"
     )
+
+
+def _refuse_units(
+    path: TableFile, line: int, records: list[bytes], delimiter: str, layout: CsvFormat
+) -> None:
+    """Refuse a line of units or types below the names: in columns of numbers it is no row.
+
+    Two such columns at least say so, where no column of numbers has one in this line.
+    """
+    rows = [_fields(record, delimiter, quotes=layout.quotes) for record in records]
+    width = len(rows[0]) if rows else 0
+    if len(rows) < _FEWEST_ROWS or any(len(row) != width for row in rows):
+        return
+    words = []
+    markers = layout.missing or ()
+    for first, *cells in zip(*rows, strict=True):
+        present = [cell for cell in map(str.strip, cells) if cell]
+        if len(present) < _FEWEST_ROWS - 1 or not all(map(_is_number, present)):
+            continue
+        if _is_number(first):
+            return
+        words.append(first.strip())
+    units = [word for word in words if word not in markers]
+    known = mean_missing(pl.Series(units, dtype=pl.String))
+    units = [word for word, is_marker in zip(units, known, strict=True) if not is_marker]
+    if len(units) < 2:
+        return
+    shown = ", ".join(repr(word) for word in units[:3])
+    raise TableError(
+        f"{path}, line {line}: rows must begin below the names; got what looks like a line of "
+        f"units or types ({shown}); delete the line, or name the text if it stands for missing "
+        "cells, by the argument missing"
+    )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_data(path: TableFile, first: list[str]) -> None:

@@ -51,6 +51,7 @@ FORMS: dict[str, tuple[bytes, dict[str, Any]]] = {
     "a line that names the delimiter": (b"sep=;\n" + PLAIN.replace(",", ";").encode(), {}),
     "quoted": (b'"a","b"\n"1","\xc3\xa9"\n"2","y"\n', {}),
     "spaces around quotes": (b'"a" , "b"\n 1x, "\xc3\xa9"\n'.replace(b" 1x", b"1") + b'2,"y"', {}),
+    "marks before the names": (codecs.BOM_UTF8 * 3 + PLAIN.encode(), {}),
     "names from outside": (b"A,B\n" + PLAIN.encode()[4:], {"column_names": ("a", "b")}),
     "no header": (
         PLAIN.encode()[4:],
@@ -150,6 +151,21 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "text behind a quote": (b'a,b\n1,"x"y\n', "line 2: a quote must enclose a whole cell"),
     "a title": (b"Report\na,b\n1,2\n", r"line 2: .* columns \(1\); got 2; if the first line is a"),
     "a remark": (b"a,b\n1,2\nSource: x\n", r"line 3: .*; got 1; if it stands below the table"),
+    "names again": (
+        b"a,b\n1,x\n\na,b\n2,y\n",
+        "line 4: a file must begin once; this line repeats the names, as where files were put "
+        "together; give the files as a folder or a pattern",
+    ),
+    "names again at the end": (b"a,b\n1,x\na,b", "line 3: .* repeats the names"),
+    "a mark in the midst": (
+        b"a,b\n1,x\n" + codecs.BOM_UTF8 + b"2,y\n",
+        "line 3: a file must begin once; this line has a byte order mark",
+    ),
+    "a line of units": (
+        b"a,b,c\nmg/L,kg,\n1,2,x\n2.5,1,x\n3,,y\n1,1,y\n",
+        r"line 2: rows must begin below the names; got what looks like a line of units or types "
+        r"\('mg/L', 'kg'\); delete the line, or name the text if .* missing=\('mg/L',\)",
+    ),
     "NUL": (b"a,b\n1,x\n2,\0\n", "line 3: text must not hold NUL bytes; .*encoding='utf-16-le'"),
     "UTF-32 without a mark": (
         "a,b\n1,2\n".encode("utf-32-le"),
@@ -198,6 +214,30 @@ def test_a_broken_file_is_refused_by_line(tmp_path: Path, fault: str, chunk_byte
     with pytest.raises(TableError, match=rule) as error:
         _read(tmp_path, data, chunk_bytes=chunk_bytes)
     assert str(tmp_path / "t.csv") in str(error.value)
+
+
+ROWS_OF_THEIR_OWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "markers": ("a,b\nn.d.,(none)\n1,2\n2,3\n3,4\n", {}),
+    "markers that are said": ("a,b\nmg,kg\n1,2\n2,3\n3,4\n", {"missing": ("mg", "kg")}),
+    "one number": ("a,b\nmg,1\n1,2\n2,3\n3,4\n", {}),
+    "one column": ("a,b\nmg,x\n1,x\n2,y\n3,x\n", {}),
+    "few rows": ("a,b\nmg,kg\n1,2\n2,3\n", {}),
+    "no names": ("mg,kg\n1,2\n2,3\n3,4\n", {"has_header": False}),
+    "names within a line": ("a,b\n1,a,b\n".replace("1,a,b", '1,"a,b"'), {}),
+    "names within a cell": ('a,b\n1,"x\na,b\n"\n', {}),
+    "the name of one column": ("a\nx\na\n", {}),
+    "longer than the names": ("a,b\n1,2\na,b2\n", {}),
+}
+
+
+@pytest.mark.parametrize("case", ROWS_OF_THEIR_OWN)
+def test_rows_that_look_like_the_head_of_a_file_are_rows(tmp_path: Path, case: str) -> None:
+    text, layout = ROWS_OF_THEIR_OWN[case]
+    with (tmp_path / "t.csv").open("w") as file:
+        file.write(text)
+    wanted = [tuple(row) for row in csv.reader(io.StringIO(text, newline=""))]
+    names = [] if layout.get("has_header") is False else wanted[:1]
+    assert _read(tmp_path, text, **layout).rows() == wanted[len(names) :]
 
 
 def test_column_names_must_be_as_many_as_columns(tmp_path: Path) -> None:
