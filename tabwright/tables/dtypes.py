@@ -214,7 +214,7 @@ def _have_words(heads: list[pl.Series], n_rows: int) -> list[bool]:
         )
         # Below a short head there are other cells.
         n_present = np.where(n_rows > _SAMPLE_ROWS, _SAMPLE_ROWS, n_present)
-        result += [bool(own) for own in 4 * n_words > 3 * n_present]
+        result += [4 * n > 3 * wanted for n, wanted in zip(n_words, n_present, strict=True)]
     return result
 
 
@@ -240,8 +240,7 @@ def _are_clean(columns: list[pl.Series], markers: Sequence[str]) -> list[bool]:
     result: list[bool] = []
     for text, shape in _together(columns):
         odd = text.is_in(list(markers)) | text.str.contains(r"^\s|\s$")
-        has_odd = odd.fill_null(False).to_numpy().reshape(shape).any(axis=1)
-        result += [not own for own in has_odd]
+        result += [not own.any() for own in odd.fill_null(False).to_numpy().reshape(shape)]
     return result
 
 
