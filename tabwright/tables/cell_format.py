@@ -13,6 +13,7 @@ from typing import Final, Literal
 import polars as pl
 
 from tabwright.tables.cells import (
+    BOUND,
     MISSING_MARKERS,
     NUMERIC_MARKERS,
     bare_numbers,
@@ -38,7 +39,7 @@ class CellFormat:
 
     `decimal`: what separates the fraction of a number.
     `missing`: all the text that stands for a missing cell beside the empty one; None: the usual
-        markers.
+        markers. One bound of what could be measured, such as ``<0.1``, stands for all of them.
     `as_written`: whether levels are the text as it stands, so that ``1.1`` and ``1.10`` are two;
         else a value has one name, whatever type brought it.
     """
@@ -86,6 +87,8 @@ def typed_cells(
     text = series.cast(pl.String).str.strip_chars()
     if form.missing is not None:
         text = text.set(text.is_in(["", *form.missing]), None)
+        if kind == "numeric" and pl.Series(form.missing, dtype=pl.String).str.contains(BOUND).any():
+            text = text.set(text.str.contains(BOUND), None)
     if kind == "boolean":
         return to_booleans(text)
     if kind == "datetime":

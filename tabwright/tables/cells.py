@@ -18,6 +18,7 @@ import polars as pl
 from tabwright.errors import TableError
 
 __all__ = [
+    "BOUND",
     "CURRENCY",
     "DIGITS",
     "INSTANT",
@@ -111,6 +112,12 @@ _HEXADECIMAL: Final = r"^([-+]?)0[xX]([0-9A-Fa-f]{1,15})$"
 _THOUSANDS: Final = (
     r"^[-+]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?:['\u2019][0-9]{3})+|(?:[\u00a0\u202f ][0-9]{3})+)"
     r"(?:\.[0-9]+)?$"
+)
+# Bounds of what could be measured, and their names.
+_LIMIT: Final = "(?i:[lu]?lo[dq]|[mpr]?[dqr]l)"
+BOUND: Final = (
+    rf"^(?:(?:[<>\x{{2264}}\x{{2265}}]=?|&[lg]t;) ?(?:[0-9]+(?:[.,][0-9]+)?|{_LIMIT})|"
+    r"(?i:b[dq]l|bl[dq]|blo[dq]|alq|a?uloq|lo[dq]))$"
 )
 _NUMBER_START: Final = r"^(?:[+\-.]?[0-9.]|[+-]?(?i:inf)|(?i:true$|false$))"
 

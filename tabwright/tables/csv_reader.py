@@ -11,7 +11,7 @@ import csv
 import io
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -24,7 +24,7 @@ from tabwright.tables.cells import MISSING_MARKERS
 from tabwright.tables.dtypes import mean_missing
 from tabwright.tables.paths import DAMAGED, TableFile, opened, unpacked_name
 
-__all__ = ["CsvFormat", "csv_frames", "text_blocks"]
+__all__ = ["CsvFormat", "csv_frames", "refuse_units", "text_blocks"]
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SNIFFED_RECORDS: Final = 50
@@ -347,7 +347,8 @@ class _Parser:
             chunk = chunk[len(records[0]) :]
             # One column may well hold a cell that is its name.
             header = records[0].strip(b"\r\n") if len(first) > 1 else None
-            _refuse_units(path, line, records[1:], delimiter, layout)
+            rows = [_fields(own, delimiter, quotes=layout.quotes) for own in records[1:]]
+            refuse_units(path, line, rows, layout.missing or ())
             found = [name.strip() or f"unnamed_{i}" for i, name in enumerate(first, 1)]
         else:
             found = [f"column_{i}" for i in range(1, len(first) + 1)]
@@ -541,19 +542,21 @@ def _refuse_columns_of_spaces(path: TableFile, records: list[bytes]) -> None:
     )
 
 
-def _refuse_units(
-    path: TableFile, line: int, records: list[bytes], delimiter: str, layout: CsvFormat
+def refuse_units(
+    path: TableFile, line: int, rows: Sequence[Sequence[str]], markers: Sequence[str]
 ) -> None:
     """Refuse a line of units or types below the names: in columns of numbers it is no row.
 
     Two such columns at least say so, where no column of numbers has one in this line.
+
+    `rows`: the first ones, from line `line` on.
+    `markers`: text that is said to stand for missing cells.
+    Raises `TableError`.
     """
-    rows = [_fields(record, delimiter, quotes=layout.quotes) for record in records]
     width = len(rows[0]) if rows else 0
     if len(rows) < _FEWEST_ROWS or any(len(row) != width for row in rows):
         return
     words = []
-    markers = layout.missing or ()
     for first, *cells in zip(*rows, strict=True):
         present = [cell for cell in map(str.strip, cells) if cell]
         if len(present) < _FEWEST_ROWS - 1 or not all(map(_is_number, present)):

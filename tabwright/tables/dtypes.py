@@ -15,6 +15,7 @@ import polars as pl
 from tabwright.errors import TableError
 from tabwright.tables.cell_format import USUAL, CellFormat, decimal_points
 from tabwright.tables.cells import (
+    BOUND,
     CURRENCY,
     DIGITS,
     INSTANT,
@@ -84,13 +85,8 @@ _UNKNOWN: Final = (
     *("not available", "not applicable", "none", "nil", "void", "blank", "empty", "tbd"),
     *("-1.#ind", "1.#qnan", "1.#ind", "-1.#qnan", "#nan", "#missing", "<null>", "[null]", "\\null"),
 )
-# Signs alone, and bounds of what could be measured.
+# Signs alone.
 _SIGNS: Final = r"^[^\p{L}\p{N}+]+$"
-_LIMIT: Final = "(?i:[lu]?lo[dq]|[mpr]?[dqr]l)"
-_BOUND: Final = (
-    rf"^(?:(?:[<>\x{{2264}}\x{{2265}}]=?|&[lg]t;) ?(?:[0-9]+(?:[.,][0-9]+)?|{_LIMIT})|"
-    r"(?i:b[dq]l|bl[dq]|blo[dq]|alq|a?uloq|lo[dq]))$"
-)
 # The date of an empty cell in some databases.
 _NO_DATE: Final = r"^0000-00-00(?:[T ]00:00:00(?:\.0+)?)?$"
 # Digits and signs, no letter: what a number in a spelling of its own looks like.
@@ -383,7 +379,7 @@ def mean_missing(cells: pl.Series) -> pl.Series:
     """Which cells, none of them null, are text for a missing cell in any column of numbers."""
     known = cells.is_in([*MISSING_MARKERS, *NUMERIC_MARKERS])
     known |= cells.str.to_lowercase().is_in(_UNKNOWN) | cells.str.contains(_SIGNS)
-    return known | cells.str.contains(_BOUND) | cells.str.contains(_NO_DATE)
+    return known | cells.str.contains(BOUND) | cells.str.contains(_NO_DATE)
 
 
 def _occurrences(cells: pl.Series, counts: pl.Series | None, chosen: pl.Series) -> dict[str, int]:

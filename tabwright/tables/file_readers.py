@@ -25,7 +25,7 @@ import polars.selectors as cs
 from tabwright.errors import TableError, install_command
 from tabwright.object_stores import StoredObject
 from tabwright.tables.cells import refuse_nested
-from tabwright.tables.csv_reader import CsvFormat, csv_frames, text_blocks
+from tabwright.tables.csv_reader import CsvFormat, csv_frames, refuse_units, text_blocks
 from tabwright.tables.frames import stored_row_labels
 from tabwright.tables.paths import FileFormat, TableFile, table_format
 
@@ -131,6 +131,12 @@ def _damaged(path: TableFile, kind: FileFormat, error: BaseException) -> TableEr
             f"{path}: column names must differ; {twice[1]!r} comes more than once; rename the "
             "copies"
         )
+    if "precision must be between 1 and 38" in reason:
+        return TableError(
+            f"{path}: numbers must have at most 38 digits; a column has a decimal type of more "
+            f"({(reason.splitlines() or [''])[0]}); write it as float64 or decimal128, e.g. with "
+            "pyarrow: table.set_column(i, name, column.cast(pyarrow.float64()))"
+        )
     reason = (reason.splitlines() or [type(error).__name__])[0]
     return TableError(
         f"{path} must be a whole {kind} file; it is damaged, cut short or something else "
@@ -178,13 +184,41 @@ def _read_excel(path: TableFile, sheet: str | None) -> pl.DataFrame:
         raise _damaged(path, "excel", error) from error
     if not head.height:
         raise TableError(f"{path} is empty; a table needs a line of column names and rows")
-    names = [str(cell).strip() for cell in head.row(0) if cell is not None and str(cell).strip()]
+    first = [str(cell or "").strip().removesuffix(" 00:00:00") for cell in head.row(0)]
+    names = [name for name in first if name]
+    if len(names) == 1 and frame.width > 1:
+        raise TableError(
+            f"{path}: the first line must hold column names; got {names[0]!r} alone above "
+            f"{frame.width} columns; if it is a title, delete what stands above the names"
+        )
     repeated, count = Counter(names).most_common(1)[0] if names else ("", 0)
     if count > 1:
         raise TableError(
             f"{path}: column names must differ; {repeated!r} comes {count} times; rename the copies"
         )
+    # Where a cell is no text, fastexcel leaves its column without a name.
+    frame.columns = [
+        own or f"unnamed_{place}" if name.startswith("__UNNAMED__") else name
+        for place, (name, own) in enumerate(zip(frame.columns, first, strict=True), 1)
+    ]
+    _check_rows(path, frame)
     return frame
+
+
+def _check_rows(path: TableFile, frame: pl.DataFrame) -> None:
+    """Refuse a line of units below the names of a sheet, and names that come again."""
+    rows = [["" if cell is None else str(cell) for cell in row] for row in frame.head(50).rows()]
+    refuse_units(path, 2, rows, ())
+    again = pl.Series([True]).new_from_index(0, frame.height)
+    for series in frame.get_columns():
+        if series.dtype != pl.String:
+            return
+        again &= (series.str.strip_chars() == series.name).fill_null(False)
+    if again.any() and frame.width > 1:
+        raise TableError(
+            f"{path}: a table must begin once; row {int(again.arg_max() or 0) + 1} repeats the "
+            "names; delete it"
+        )
 
 
 def merged_notes(path: TableFile, sheet: str | None, frame: pl.DataFrame) -> dict[str, str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import polars as pl
 
@@ -47,6 +47,10 @@ __all__ = [
     "read_with_notes",
     "table_dtypes",
 ]
+
+
+# Formats whose text has the types that its cells say.
+_OF_TEXT: Final = ("csv", "excel")
 
 
 class ReadTable(NamedTuple):
@@ -175,13 +179,16 @@ def read_described(
     if table_format(paths[0]) == "excel":
         for path, part in zip(paths, parts, strict=True):
             table.notes.update(merged_notes(path, sheet, part))
-    if table_format(paths[0]) != "csv":
+    if table_format(paths[0]) not in _OF_TEXT:
         return table
     result = []
     untyped = [name for name in frame.columns if name not in given and name not in as_text]
     plain = plain_columns(frame[untyped], decimal=layout.decimal, missing=layout.missing)
     for series in frame.get_columns():
         name, form = series.name, layout.cells
+        if series.dtype != pl.String:
+            result.append(series)
+            continue
         if plain.get(name) == {"text"}:
             series = series.set(series == "", None)
         elif name in plain:
@@ -234,15 +241,17 @@ def table_dtypes(
     paths = table_paths(source)
     kinds: dict[str, set[str]] = {}
     found: dict[str, pl.DataType] = {}
+    names: dict[str, None] = {}
     for path in paths:
         for frame in file_pieces(path, columns, layout):
             if table_format(path) != "jsonl":
-                _check_same_columns(paths[0], list(kinds or found), path, frame.columns)
+                _check_same_columns(paths[0], list(names), path, frame.columns)
             plain = {}
-            if table_format(path) == "csv" and not text_as_it_is:
+            if table_format(path) in _OF_TEXT and not text_as_it_is:
                 plain = plain_columns(frame, decimal=layout.decimal, missing=layout.missing)
+            names.update(dict.fromkeys(frame.columns))
             for series in frame.get_columns():
-                if table_format(path) == "csv":
+                if table_format(path) in _OF_TEXT and series.dtype == pl.String:
                     seen: set[str] = set()
                     if text_as_it_is or series.name in as_text:
                         pass
@@ -263,7 +272,7 @@ def table_dtypes(
         raise TableError(
             f"{shown_paths(paths)} has no column {absent[0]!r}; it has {list(found)[:10]}"
         )
-    return found | {name: dtype_of_kinds(seen) for name, seen in kinds.items()}
+    return {name: dtype_of_kinds(kinds[name]) if name in kinds else found[name] for name in names}
 
 
 def iter_tables(

@@ -164,7 +164,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "a line of units": (
         b"a,b,c\nmg/L,kg,\n1,2,x\n2.5,1,x\n3,,y\n1,1,y\n",
         r"line 2: rows must begin below the names; got what looks like a line of units or types "
-        r"\('mg/L', 'kg'\); delete the line, or name the text if .* missing=\('mg/L',\)",
+        r"\('mg/L', 'kg'\); delete the line, or name the text if .* by the argument missing",
     ),
     "NUL": (b"a,b\n1,x\n2,\0\n", "line 3: text must not hold NUL bytes; .*encoding='utf-16-le'"),
     "UTF-32 without a mark": (

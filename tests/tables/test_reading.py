@@ -392,7 +392,7 @@ ARROW: dict[str, tuple[pa.Table, str]] = {
     "bytes": (pa.table({"a": [b"x"]}), "column 'a' must hold single values .* got b'x'"),
     "decimals past 38 digits": (
         pa.table({"a": pa.array([Decimal("1.5")], pa.decimal256(50, 2))}),
-        "must be a whole parquet file; .*precision",
+        "numbers must have at most 38 digits; a column has a decimal type of more .* got 50",
     ),
     "no rows": (pa.table({"a": pa.array([], pa.int64())}), "has no rows; a table needs at least"),
 }
@@ -439,6 +439,18 @@ def test_sheets_of_a_workbook(tmp_path: Path) -> None:
         ([], "is empty; a table needs a line of column names and rows"),
         ([["a", "b"]], "has no rows; a table needs at least one"),
         ([["a", "a"], [1, 2]], "column names must differ; 'a' comes 2 times; rename the copies"),
+        (
+            [["Report"], ["a", "b"], [1, 2]],
+            "must hold column names; got 'Report' alone above 2 columns; if it is a title, delete",
+        ),
+        (
+            [["a", "b"], ["mg", "kg"], *[[k, k / 2] for k in range(4)]],
+            r"line 2: rows must begin below the names; .*line of units or types \('mg', 'kg'\)",
+        ),
+        (
+            [["a", "b"], [1, 2], [" a", "b"], [3, 4]],
+            "a table must begin once; row 2 repeats the names; delete it",
+        ),
     ],
 )
 def test_a_sheet_that_is_no_table_is_refused(
@@ -446,6 +458,48 @@ def test_a_sheet_that_is_no_table_is_refused(
 ) -> None:
     with pytest.raises(TableError, match=rule):
         read_table(_workbook(tmp_path / "t.xlsx", s=rows))
+
+
+SHEETS: dict[str, tuple[list[list[Any]], dict[str, list[Any]]]] = {
+    "numbers kept as text": ([["a"], ["1"], [2.5], ["3"]], {"a": [1.0, 2.5, 3.0]}),
+    "commas": ([["a"], ["1,5"], ["2,25"]], {"a": [1.5, 2.25]}),
+    "bounds": (
+        [["a"], *[[k + 0.5] for k in range(20)], ["<0.1"]],
+        {"a": [*(k + 0.5 for k in range(20)), None]},
+    ),
+    "booleans and a marker": ([["a"], [True], ["?"], [False]], {"a": [True, None, False]}),
+    "codes": ([["a"], ["007"], ["008"]], {"a": ["007", "008"]}),
+    "spaces": ([["a"], [" x"], ["x "]], {"a": ["x", "x"]}),
+    "a number for a name": ([["a", 2019], [1, 2]], {"a": [1], "2019": [2]}),
+    "a date for a name": (
+        [["a", dt.datetime(2020, 1, 1)], [1, 2]],
+        {"a": [1], "2020-01-01": [2]},
+    ),
+    "no name": ([["a", None, "c"], [1, 2, 3]], {"a": [1], "unnamed_2": [2], "c": [3]}),
+    "the names of two columns as cells of one": (
+        [["a", "b"], ["a", "x"], ["y", "b"]],
+        {"a": ["a", "y"], "b": ["x", "b"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SHEETS)
+def test_cells_of_a_sheet_are_what_those_of_a_text_file_are(tmp_path: Path, case: str) -> None:
+    rows, wanted = SHEETS[case]
+    path = tmp_path / "t.xlsx"
+    book = xlsxwriter.Workbook(str(path), {"default_date_format": "yyyy-mm-dd"})
+    sheet = book.add_worksheet()
+    for number, row in enumerate(rows):
+        sheet.write_row(number, 0, row)
+    book.close()
+    frame = read_table(path)
+    assert frame.to_dict(as_series=False) == wanted
+    assert frame.columns == list(wanted)
+    batches = pl.concat(iter_tables(path, batch_rows=2))
+    assert batches.columns == list(wanted)
+    # As in a file of text, a spelling that has to be found out is text piece by piece.
+    if case not in ("commas", "bounds"):
+        assert batches.equals(frame)
 
 
 def test_excel_without_its_package_names_the_install_line(
