@@ -1,32 +1,47 @@
 """How every CSV file of a folder is read, beside pandas and polars: rows, columns, types, cells.
 
     python -m benchmarks.reading FOLDER [FOLDER ...] [--output FILE]
+    python -m benchmarks.reading --speed [--repeats 7]
 
 Tables in other formats are written as CSV first, so that any folder of tables is a test. A line of
 the result is one difference: in the number of rows, in the names of the columns, in whether a
 column is numbers, dates, booleans or text, and in how many of its cells are missing. What a
 library refuses is a line too. Nothing is wrong by itself: pandas takes None for a missing cell of a
 text column, and polars takes no marker for one.
+
+With `--speed` it is told how long reading takes, in units of what `polars.read_csv` takes for the
+same file: of many columns, and of many rows, of numbers and of words.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
+import statistics
 import sys
 import tempfile
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import polars as pl
 
 from tabwright import TableError
-from tabwright.tables import read_table
+from tabwright.tables import profile_table, read_table, table_dtypes
 
+# Rows, columns, whether they are words. The first is the wide file of a fault report.
+_SHAPES = {
+    "many columns of numbers": (80, 3_000, False),
+    "many columns of words": (80, 3_000, True),
+    "many rows of numbers": (200_000, 20, False),
+    "many rows of words": (200_000, 20, True),
+}
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".arrow", ".jsonl")
 
 
@@ -39,10 +54,17 @@ class Found(NamedTuple):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    parser.add_argument("--speed", action="store_true", help="time files that are made up")
+    parser.add_argument("--repeats", type=int, default=7, help="runs of which the median is told")
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON lines, one a difference")
     arguments = parser.parse_args()
+    if arguments.speed == bool(arguments.folders):
+        parser.error("give either folders or --speed")
     warnings.simplefilter("ignore")
+    if arguments.speed:
+        print_speed(arguments.repeats)
+        return 0
     lines: list[dict[str, str]] = []
     n_files = 0
     with tempfile.TemporaryDirectory() as scratch:
@@ -58,6 +80,49 @@ def main() -> int:
     for (reader, kind), n in sorted(counts.items()):
         print(f"  beside {reader}, {kind}: {n}")
     return 0
+
+
+def print_speed(repeats: int) -> None:
+    """Time each reader on each file: medians, spreads, and ratios to polars."""
+    print(f"polars {pl.__version__}, {pl.thread_pool_size()} threads, {platform.processor()}")
+    readers: dict[str, Callable[[Path], object]] = {
+        "polars.read_csv": pl.read_csv,
+        "read_table": read_table,
+        "table_dtypes": table_dtypes,
+        "read_table, profile_table": lambda path: profile_table(read_table(path)),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, (n_rows, n_columns, of_words) in _SHAPES.items():
+            path = Path(scratch) / "t.csv"
+            _made_up(n_rows, n_columns, of_words=of_words).write_csv(path)
+            print(f"{name}: {n_rows:,} rows x {n_columns:,} columns")
+            seconds: dict[str, list[float]] = {reader: [] for reader in readers}
+            for repeat in range(repeats + 1):
+                for reader, read in readers.items():
+                    start = time.perf_counter()
+                    read(path)
+                    if repeat:  # the first warms up
+                        seconds[reader].append(time.perf_counter() - start)
+            base = statistics.median(seconds["polars.read_csv"])
+            for reader, own in seconds.items():
+                median = statistics.median(own)
+                print(
+                    f"  {reader:26} {1000 * median:8.1f} ms ({1000 * min(own):.1f} to "
+                    f"{1000 * max(own):.1f}), {median / base:.1f} times polars"
+                )
+
+
+def _made_up(n_rows: int, n_columns: int, *, of_words: bool) -> pl.DataFrame:
+    rng = np.random.default_rng(0)
+    words = np.array(["red", "green", "light blue", *(f"w{k}" for k in range(200))])
+    return pl.DataFrame(
+        {
+            f"c{k}": words[rng.integers(0, len(words), n_rows)]
+            if of_words
+            else rng.normal(size=n_rows).round(3)
+            for k in range(n_columns)
+        }
+    )
 
 
 def _csv_files(folders: list[Path], scratch: Path) -> Iterator[Path]:

@@ -55,7 +55,7 @@ def read_file(
         parts = list(_json_frames(path, columns, layout.encoding, _READ_CHUNK_BYTES))
         return _selected(path, pl.concat(parts, how="diagonal_relaxed"), columns)
     if kind == "excel":
-        return _selected(path, _read_excel(path, sheet), columns)
+        return _selected(path, _read_excel(path, sheet, layout.missing or ()), columns)
     try:
         if isinstance(path, StoredObject):
             with path.open() as file:
@@ -160,7 +160,7 @@ def _selected(path: TableFile, frame: pl.DataFrame, columns: Sequence[str] | Non
     return frame
 
 
-def _read_excel(path: TableFile, sheet: str | None) -> pl.DataFrame:
+def _read_excel(path: TableFile, sheet: str | None, markers: Sequence[str]) -> pl.DataFrame:
     if isinstance(path, StoredObject):
         raise TableError(
             f"an Excel file must lie on this machine; got {path}; download it first, or store it "
@@ -201,14 +201,14 @@ def _read_excel(path: TableFile, sheet: str | None) -> pl.DataFrame:
         own or f"unnamed_{place}" if name.startswith("__UNNAMED__") else name
         for place, (name, own) in enumerate(zip(frame.columns, first, strict=True), 1)
     ]
-    _check_rows(path, frame)
+    _check_rows(path, frame, markers)
     return frame
 
 
-def _check_rows(path: TableFile, frame: pl.DataFrame) -> None:
+def _check_rows(path: TableFile, frame: pl.DataFrame, markers: Sequence[str]) -> None:
     """Refuse a line of units below the names of a sheet, and names that come again."""
     rows = [["" if cell is None else str(cell) for cell in row] for row in frame.head(50).rows()]
-    refuse_units(path, 2, rows, ())
+    refuse_units(path, 2, rows, markers)
     again = pl.Series([True]).new_from_index(0, frame.height)
     for series in frame.get_columns():
         if series.dtype != pl.String:

@@ -502,6 +502,12 @@ def test_cells_of_a_sheet_are_what_those_of_a_text_file_are(tmp_path: Path, case
         assert batches.equals(frame)
 
 
+def test_text_that_is_said_to_be_missing_is_no_line_of_units(tmp_path: Path) -> None:
+    rows: list[list[Any]] = [["a", "b"], ["mg", "kg"], *[[k, k / 2] for k in range(4)]]
+    frame = read_table(_workbook(tmp_path / "t.xlsx", s=rows), csv=CsvFormat(missing=("mg", "kg")))
+    assert frame["a"].to_list() == [None, 0, 1, 2, 3]
+
+
 def test_excel_without_its_package_names_the_install_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

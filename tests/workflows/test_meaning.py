@@ -30,6 +30,9 @@ SPELLINGS = {
     "open": ["true", "FALSE", "1", "0", ""],
     "price": ["0,5", "1.234,5", "-2,25", "3", "1.234", "n/d", "", "NA", "2,5 €"],
     "flow": ["1", "2.5", "#NULL!", "<0.1", ">7", "< LOD", "-", ""],
+    "mask": ["0x1F", "0Xff", "31", "", "NA"],
+    "fee": ["7 kr", "1,250 kr", "\u20137", "9", "", "\u200b3"],
+    "seen": ["2024-01-31", "unknown", "0000-00-00", "", "NA"],
     "version": ["1.1", "1.10", "1.2.0", " 1.10 ", "9", "", "NA"],
 }
 
@@ -52,6 +55,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "flow": [
                 ["#NULL!", "<0.1"][k // 10 % 2] if k % 10 == 0 else f"{value:.2f}"
                 for k, value in enumerate(rng.normal(3, 1, N_ROWS))
+            ],
+            "mask": [hex(value) for value in rng.integers(0, 999, N_ROWS)],
+            "fee": [f"{value:,} kr" for value in rng.integers(0, 9999, N_ROWS)],
+            "seen": [
+                ["unknown", "0000-00-00"][k // 10 % 2] if k % 10 == 0 else own
+                for k, own in enumerate(days.astype(str).tolist())
             ],
             "version": rng.choice(["1.1", "1.10", "1.2.0"], N_ROWS),
         }
