@@ -144,7 +144,6 @@ OVER_LIMITS_2026_11_29 = frozenset(
         "fitting.fit_table._Recipe.fit: _Run",
         "fitting.fit_table.fit_table",
         "fitting.fit_table.fit_table: _Recipe",
-        "fitting.member_training.train_members",
         "fitting.targets.Targets.of: Targets",
         "training.engine.passes.MemberGroup._compiled_network: Layer",
         "training.engine.stacked_members.StackedMembers.__init__: Stack",

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tabwright.calibration.intervals import CrossPredictions
 from tabwright.encoding.encoder import Compact, TableEncoder
-from tabwright.fitting.member_training import train_members
+from tabwright.fitting.member_training import RunControl, train_members
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel, StopReason
 from tabwright.inference.predictor import Predictor
@@ -166,11 +166,11 @@ def train_folds(
                 (compact.take(held), judging),
                 targets,
                 cross,
-                taught=None,
-                on_epoch=_naming_fold(on_epoch, fold + 1, n_folds),
-                checkpoint=None if checkpoint is None else checkpoint.of_fold(fold + 1),
-                stop_at=None,
-                limit=limit,
+                control=RunControl(
+                    on_epoch=_naming_fold(on_epoch, fold + 1, n_folds),
+                    checkpoint=None if checkpoint is None else checkpoint.of_fold(fold + 1),
+                    limit=limit,
+                ),
             )
         except KeyboardInterrupt:
             if not done:

@@ -51,7 +51,7 @@ from tabwright.fitting.finishing import (
     with_scores,
     with_time,
 )
-from tabwright.fitting.member_training import train_members
+from tabwright.fitting.member_training import RunControl, train_members
 from tabwright.fitting.networks import training_device
 from tabwright.fitting.oblique_selection import select_obliques, without_obliques
 from tabwright.fitting.residual_scale import fit_residual_scale, with_intervals
@@ -599,10 +599,12 @@ class _Run:
             taught=None
             if soft_targets is None or candidates is None
             else (soft_targets, candidates),
-            on_epoch=self.recipe.on_epoch,
-            checkpoint=None if self.checkpoint is None else self.checkpoint.of_turn(turn),
-            stop_at=self.stop_at,
-            limit=self.recipe.networks_limit,
+            control=RunControl(
+                on_epoch=self.recipe.on_epoch,
+                checkpoint=None if self.checkpoint is None else self.checkpoint.of_turn(turn),
+                stop_at=self.stop_at,
+                limit=self.recipe.networks_limit,
+            ),
         )
         settings = self.recipe.settings
         try:

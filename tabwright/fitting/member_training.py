@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,34 @@ from tabwright.training.loop import Epoch, Trained, members_of, train
 from tabwright.training.objectives import Objective, row_weights
 from tabwright.training.time_limit import TimeLimit
 
-__all__ = ["train_members"]
+__all__ = ["RunControl", "train_members"]
 
 _LEAST_PATIENCE = 6
+
+
+@dataclass(frozen=True)
+class RunControl:
+    """What watches a training run, and what ends it besides its settings.
+
+    Parameters
+    ----------
+    on_epoch : callable, optional
+        Called with every epoch's figures.
+    checkpoint : Checkpoint, optional
+        Where the run is kept, and resumed from.
+    stop_at : sequence of int, optional
+        The epoch at which each member ends.
+    keep_interrupted : bool, default=True
+        Whether a keyboard interrupt ends the run with the best networks so far.
+    limit : TimeLimit, optional
+        As in `train`.
+    """
+
+    on_epoch: Callable[[Epoch], None] | None = None
+    checkpoint: Checkpoint | None = None
+    stop_at: Sequence[int] | None = None
+    keep_interrupted: bool = True
+    limit: TimeLimit | None = None
 
 
 def train_members(
@@ -40,14 +65,10 @@ def train_members(
     training: tuple[Compact, LabelledRows],
     held_out: tuple[Compact, LabelledRows] | None,
     targets: Targets,
-    cross: CrossPredictions | None,
+    cross: CrossPredictions | None = None,
     *,
-    taught: tuple[SoftTargets, Candidates] | None,
-    on_epoch: Callable[[Epoch], None] | None,
-    checkpoint: Checkpoint | None,
-    stop_at: Sequence[int] | None,
-    keep_interrupted: bool = True,
-    limit: TimeLimit | None = None,
+    taught: tuple[SoftTargets, Candidates] | None = None,
+    control: RunControl | None = None,
 ) -> Trained:
     """Train the members, or those of every candidate of a group.
 
@@ -60,23 +81,14 @@ def train_members(
     training : tuple of Compact and LabelledRows
         The encoded training rows and their targets.
     held_out : tuple of Compact and LabelledRows, or None
-        The rows that choose each member's epoch; None: members end at `stop_at`.
+        The rows that choose each member's epoch; None: members end at the `stop_at` of `control`.
     targets : Targets
-    cross : CrossPredictions or None
+    cross : CrossPredictions, optional
         Keeps predictions of the held-out rows for prediction intervals.
-    taught : tuple of SoftTargets and Candidates, or None
+    taught : tuple of SoftTargets and Candidates, optional
         What a teacher says, and what is tried with it; candidates stand one after the other among
         the members.
-    on_epoch : callable, optional
-        Called with every epoch's figures.
-    checkpoint : Checkpoint, optional
-        Where the run is kept, and resumed from.
-    stop_at : sequence of int, optional
-        The epoch at which each member ends.
-    keep_interrupted : bool, default=True
-        Whether a keyboard interrupt ends the run with the best networks so far.
-    limit : TimeLimit, optional
-        As in `train`.
+    control : RunControl, optional
 
     Returns
     -------
@@ -87,6 +99,7 @@ def train_members(
     ValueError
         If the settings are not resolved.
     """
+    control = control or RunControl()
     device = training_device(settings)
     if settings.n_members is None or settings.batch_size is None:
         raise ValueError("settings must be resolved before training; call settings.resolved(...)")
@@ -117,9 +130,9 @@ def train_members(
         precision=settings.precision,
     )
     checkpointer = None
-    if checkpoint is not None:
+    if control.checkpoint is not None:
         checkpointer = Checkpointer(
-            checkpoint if held_out is not None else checkpoint.of_refit(),
+            control.checkpoint if held_out is not None else control.checkpoint.of_refit(),
             _identity(settings, encoder, targets, (compact, rows), held_out)
             | _taught_identity(taught),
         )
@@ -140,11 +153,11 @@ def train_members(
         ),
         chooser,
         settings,
-        on_epoch=on_epoch,
+        on_epoch=control.on_epoch,
         checkpointer=checkpointer,
-        stop_at=stop_at,
-        keep_interrupted=keep_interrupted,
-        limit=limit,
+        stop_at=control.stop_at,
+        keep_interrupted=control.keep_interrupted,
+        limit=control.limit,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from tabwright.encoding.encoder import Compact, TableEncoder
-from tabwright.fitting.member_training import train_members
+from tabwright.fitting.member_training import RunControl, train_members
 from tabwright.fitting.networks import training_device
 from tabwright.fitting.targets import Targets
 from tabwright.settings import FitSettings
@@ -144,13 +144,10 @@ def _part_losses(
             (learned.compact, learned.rows),
             (judged.compact, judged.rows),
             targets,
-            None,
-            taught=None,
-            on_epoch=None,
-            checkpoint=None,
-            stop_at=None,
-            keep_interrupted=False,
-            limit=None if limit is None else limit.part(_SHARE_OF_TIME),
+            control=RunControl(
+                keep_interrupted=False,
+                limit=None if limit is None else limit.part(_SHARE_OF_TIME),
+            ),
         )
     except (FloatingPointError, TimeLimitError):
         # What cannot be trained saves nothing; the fit itself says so if it fails too.

@@ -21,7 +21,7 @@ from tabwright.calibration.intervals import (
     fit_intervals,
 )
 from tabwright.encoding.encoder import Compact
-from tabwright.fitting.member_training import train_members
+from tabwright.fitting.member_training import RunControl, train_members
 from tabwright.fitting.networks import member_arrays
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
@@ -104,11 +104,7 @@ def fit_residual_scale(
             (held, replace(judging, target=np.maximum(others, least))),
             targets,
             cross,
-            taught=None,
-            on_epoch=None,
-            checkpoint=None,
-            stop_at=None,
-            keep_interrupted=False,
+            control=RunControl(keep_interrupted=False),
         )
     except FloatingPointError:
         return None
