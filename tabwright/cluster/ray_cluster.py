@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tabwright.cluster.ray_predict import one_by_one
 from tabwright.distributed.workers import joined_workers
-from tabwright.fitting.fit_files import (
+from tabwright.fitting.streamed.jobs import (
     BLOCK_NAMES,
     EncodingJob,
     TrainingJob,

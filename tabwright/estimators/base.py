@@ -21,6 +21,7 @@ from torch import nn
 
 from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import DistillationOptions
+from tabwright.fitting.arguments import Aims, FitCallbacks
 from tabwright.fitting.eval_metric import eval_metric_of, metric_name
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel, member_modules
@@ -350,7 +351,8 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
             If the disk has no space for the encoded rows.
         """
         # What reads from disk is loaded here: most fits never need it.
-        from tabwright.fitting.fit_files import fit_files
+        from tabwright.fitting.streamed.fit_files import fit_files
+        from tabwright.fitting.streamed.jobs import LocalTrainer
 
         columns = ColumnUses(
             target=target,
@@ -382,18 +384,13 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
             model = fit_files(
                 source,
                 columns,
-                lambda task: settings,
-                task=settings.task,
+                settings,
                 roles=parameters["roles"],
                 csv=csv,
-                class_weight=parameters.get("class_weight"),
-                prior=parameters.get("prior", "training"),
-                eval_metric=parameters["eval_metric"],
-                spool=spool,
+                aims=_aims(parameters),
+                callbacks=_told(callback),
                 checkpoint=checkpoint,
-                on_start=callback.on_start,
-                on_epoch=callback.on_epoch,
-                on_message=callback.on_message,
+                trainer=LocalTrainer(spool=spool),
             )
             if not isinstance(model, FittedModel):
                 raise RuntimeError("a process that works alone has the model")
@@ -614,3 +611,17 @@ def cell_format(decimal: Literal[".", ","] | None, missing: Sequence[str] | None
     """How the text of a table in memory is written, as `fit` was told."""
     texts = missing if missing is None or isinstance(missing, str) else tuple(missing)
     return CsvFormat(decimal=decimal, missing=texts).cells  # type: ignore[arg-type]
+
+
+def _aims(parameters: Mapping[str, Any]) -> Aims:
+    """What an estimator's parameters say of the model's use."""
+    return Aims(
+        class_weight=parameters.get("class_weight"),
+        prior=parameters.get("prior", "training"),
+        eval_metric=parameters["eval_metric"],
+    )
+
+
+def _told(callback: Callback) -> FitCallbacks:
+    """The calls of a fit to a callback."""
+    return FitCallbacks(callback.on_start, callback.on_epoch, callback.on_message)

@@ -20,9 +20,11 @@ from tabwright.calibration.decisions import DecisionRule
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind, tree_learner
 from tabwright.distributed.workers import Workers, joined_workers
+from tabwright.fitting.arguments import Aims, FitCallbacks
 from tabwright.fitting.class_weights import Prior
-from tabwright.fitting.fit_files import Cluster, fit_files
 from tabwright.fitting.fit_table import fit_table
+from tabwright.fitting.streamed.fit_files import fit_files
+from tabwright.fitting.streamed.jobs import LocalTrainer, Trainer
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows, trivial_scores
@@ -130,7 +132,7 @@ def run_training(
     on_profile: Callable[[TableProfile], None] | None = None,
     on_epoch: Callable[[Epoch, int], None] | None = None,
     callbacks: Sequence[Callback] = (),
-    cluster: Cluster | None = None,
+    cluster: Trainer | None = None,
 ) -> TrainResult | None:
     """Read, fit, score and save.
 
@@ -249,7 +251,7 @@ def _fit_from_disk(
     say: Callable[[str], None] | None,
     on_profile: Callable[[TableProfile], None] | None,
     callback: Callback,
-    cluster: Cluster | None,
+    cluster: Trainer | None,
 ) -> _Fit:
     asked = request.table
     if asked.columns.time is not None:
@@ -262,30 +264,29 @@ def _fit_from_disk(
             f"a report is on rows in memory; got {request.report} for rows from disk; raise "
             "--memory, or leave out --report"
         )
-    task: Task | None = None
+
+    def settings(task: Task) -> FitSettings:
+        return fit_settings(request.settings, task=task, random_state=request.random_state)
+
+    known: FitSettings | None = None
     if asked.task is not None:
-        task = "regression" if asked.task == "regression" else "classification"
+        known = settings("regression" if asked.task == "regression" else "classification")
+    spool = request.path.with_name(f".{request.path.name}.rows")
     with using_threads(request.n_threads):
         model = fit_files(
             asked.table,
             asked.columns,
-            lambda task: fit_settings(
-                request.settings, task=task, random_state=request.random_state
-            ),
-            task=task,
-            roles=request.table.roles,
+            known or settings,
+            roles=asked.roles,
             csv=asked.csv,
             test_fraction=request.test_fraction,
-            prior=request.prior,
-            decision=None if request.decision is None else request.decision.aim,
-            spool=request.path.with_name(f".{request.path.name}.rows"),
+            aims=Aims(
+                prior=request.prior,
+                decision=None if request.decision is None else request.decision.aim,
+            ),
+            callbacks=FitCallbacks(callback.on_start, callback.on_epoch, say, on_profile),
             checkpoint=_checkpoint(request, shared=workers.size > 1 or cluster is not None),
-            workers=workers,
-            cluster=cluster,
-            on_message=say,
-            on_profile=on_profile,
-            on_start=callback.on_start,
-            on_epoch=callback.on_epoch,
+            trainer=cluster or LocalTrainer(workers, spool),
         )
     return _Fit(model)
 

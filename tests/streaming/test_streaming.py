@@ -23,9 +23,11 @@ from tabwright.distributed.member_assignment import MemberAssignment
 from tabwright.distributed.workers import ALONE, Workers
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import TableError
-from tabwright.fitting import fit_files as stream_fit
-from tabwright.fitting.fit_files import fit_files
+from tabwright.fitting.arguments import FitCallbacks
 from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.streamed import jobs, scanned_table
+from tabwright.fitting.streamed.fit_files import fit_files
+from tabwright.fitting.streamed.jobs import LocalTrainer
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.target_scale import TargetScale
@@ -189,7 +191,7 @@ def test_workers_find_together_what_one_finds(files: Path, columns: ColumnUses) 
             return every
 
         # Five chunks: the third worker has one.
-        wanted = stream_fit.chunks_of_worker(rank, 3)
+        wanted = jobs.chunks_of_worker(rank, 3)
         return _scan(files, columns, limits=limits, wanted=wanted, gather=gather)
 
     with ThreadPoolExecutor(3) as pool:
@@ -254,7 +256,7 @@ def test_rows_without_a_target_are_left_out_where_that_is_asked_for(files: Path)
     whole.with_columns(holes).write_parquet(files / "a.parquet")
     columns = replace(COLUMNS, drop_null_target=True)
     said: list[str] = []
-    model = _fit(files, columns, on_message=said.append)
+    model = _fit(files, columns, callbacks=FitCallbacks(on_message=said.append))
     assert "left out 300 rows without a target or of weight 0" in said
     assert model.card["n_training_rows"] < 900
 
@@ -431,7 +433,7 @@ def test_the_spool_goes_with_the_run(files: Path, tmp_path: Path) -> None:
     spool = tmp_path / "rows"
     (tmp_path / "rows-0").mkdir()
     (tmp_path / "rows-0" / "left by a kill").write_text("")
-    _fit(files, spool=spool)
+    _fit(files, trainer=LocalTrainer(spool=spool))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table"]
 
 
@@ -457,13 +459,13 @@ def test_the_modes_train_from_files(mode: Any, files: Path) -> None:
 def test_a_quantity_gets_intervals_from_rows_that_chose_nothing(
     files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_fit, "_ASIDE_FROM", 50)
+    monkeypatch.setattr(scanned_table, "_ASIDE_FROM", 50)
     # A share of some twenty rows would say little of nine in ten.
     rows = table(9_000)
     rows[:5000].write_parquet(files / "a.parquet")
     rows[5000:].write_parquet(files / "b.parquet")
     columns = ColumnUses("value", drop=("label",), weight="mass")
-    model = _fit(files, columns, on_message=print)
+    model = _fit(files, columns, callbacks=FitCallbacks(on_message=print))
     assert model.metrics["test"]["rmse"] < model.metrics["baseline"]["rmse"]
     assert model.intervals is not None
     assert model.intervals.scale == "network"
@@ -502,7 +504,7 @@ def test_statistics_by_value_of_a_training_row_come_from_other_rows(
         encoded[name].append(compact)
         return records_of(compact, *rest)
 
-    monkeypatch.setattr(stream_fit, "records_of", noted)
+    monkeypatch.setattr(jobs, "records_of", noted)
     model = _fit(files, ColumnUses("label"))
     plan = model.encoder.plan_
     assert len(plan.leaves) == 1

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tabwright import TableError
 from tabwright.export.encoder import graph_array, graph_inputs
 from tabwright.export.onnx import export_onnx
-from tabwright.fitting.fit_files import fit_files
 from tabwright.fitting.fit_table import fit_table
+from tabwright.fitting.streamed.fit_files import fit_files
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings

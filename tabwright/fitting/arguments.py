@@ -1,0 +1,95 @@
+"""What the caller of a fit gives besides rows and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tabwright.calibration.decisions import DecisionAim
+from tabwright.fitting.class_weights import ClassWeight, Prior
+from tabwright.settings import FitSettings
+from tabwright.tables import TableProfile
+from tabwright.training.loop import Epoch
+
+__all__ = ["Aims", "FitCallbacks"]
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What the model shall serve.
+
+    Parameters
+    ----------
+    class_weight : "balanced", mapping of label to weight, or None
+        Refused by `imbalance_aware`, which has weights of its own.
+    prior : "training", "balanced", mapping of label to share, or array of shape (n_classes,)
+        The class prior under which `imbalance_aware` answers.
+    decision : DecisionAim, or callable that gives one for the labels, optional
+        What the stored decision rule shall serve; it is tuned on the validation rows.
+    eval_metric : object, optional
+        What chooses the epoch, as in `eval_metric_of`; None: what the settings name, else the loss.
+    """
+
+    class_weight: ClassWeight = None
+    prior: Prior = "training"
+    decision: DecisionAim | Callable[[np.ndarray], DecisionAim] | None = None
+    eval_metric: object = None
+
+    def check_mode(self, settings: FitSettings) -> None:
+        """Refuse class weights where the mode computes its own."""
+        if settings.training_mode == "imbalance_aware" and self.class_weight is not None:
+            raise ValueError(
+                "imbalance_aware computes its own class weights and takes no class_weight; got "
+                f"{self.class_weight!r}; use training_mode='mlp_dense' to choose them"
+            )
+
+    def decision_for(self, classes: np.ndarray | None) -> DecisionAim | None:
+        """The aim of the decision rule for these labels.
+
+        Raises
+        ------
+        ValueError
+            If it does not fit them, or in regression.
+        """
+        if self.decision is None:
+            return None
+        if classes is None:
+            raise ValueError("a decision rule is for classification; this is a regression task")
+        aim = self.decision if isinstance(self.decision, DecisionAim) else self.decision(classes)
+        aim.check(len(classes))
+        return aim
+
+
+@dataclass(frozen=True)
+class FitCallbacks:
+    """What is called during a fit.
+
+    Parameters
+    ----------
+    on_start : callable, optional
+        Called before training with the resolved settings and the numbers of training and
+        validation rows.
+    on_epoch : callable, optional
+        Called with each `Epoch`.
+    on_message : callable, optional
+        Called with each decision, as a sentence, and with what takes time before the first epoch.
+    on_profile : callable, optional
+        Called with what each column is, where the fit finds that out itself.
+    """
+
+    on_start: Callable[[FitSettings, int, int], None] | None = None
+    on_epoch: Callable[[Epoch], None] | None = None
+    on_message: Callable[[str], None] | None = None
+    on_profile: Callable[[TableProfile], None] | None = None
+
+    def start(self, settings: FitSettings, n_training_rows: int, n_validation_rows: int) -> None:
+        """Tell what is about to be trained."""
+        if self.on_start is not None:
+            self.on_start(settings, n_training_rows, n_validation_rows)
+
+    def say(self, message: str) -> None:
+        """Tell a sentence."""
+        if self.on_message is not None:
+            self.on_message(message)

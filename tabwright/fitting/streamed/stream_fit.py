@@ -1,0 +1,244 @@
+"""`StreamFit`: what follows the first pass over a table larger than memory, up to the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tabwright.calibration.decisions import DecisionAim
+from tabwright.calibration.fit import check_calibration
+from tabwright.encoding.encoder import TableEncoder
+from tabwright.fitting.arguments import Aims, FitCallbacks
+from tabwright.fitting.class_weights import checked_prior, weights_by_label
+from tabwright.fitting.eval_metric import EvalMetric
+from tabwright.fitting.finishing import fitted_networks, model_card, with_decision, with_scores
+from tabwright.fitting.networks import training_device
+from tabwright.fitting.oblique_selection import select_obliques
+from tabwright.fitting.residual_scale import HeldOutScale, fit_residual_scale, with_intervals
+from tabwright.fitting.streamed.jobs import EncodingJob, Trainer, TrainingJob
+from tabwright.fitting.streamed.scanned_table import ScannedTable
+from tabwright.fitting.targets import Targets
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
+from tabwright.inference.scoring import score_rows, trivial_scores
+from tabwright.inference.training_rows import sketch_of_rows
+from tabwright.settings import FitSettings
+from tabwright.streaming.rows import Goal
+from tabwright.tables import Role, TableProfile, profile_table
+from tabwright.tables.labelled import LabelledRows
+from tabwright.training.checkpoints import Checkpoint
+from tabwright.training.loop import Trained
+from tabwright.training.time_limit import TimeLimit
+
+__all__ = ["StreamFit"]
+
+
+@dataclass(frozen=True)
+class StreamFit:
+    """A fit after the first pass.
+
+    Parameters
+    ----------
+    scanned : ScannedTable
+    settings : FitSettings
+        Resolved.
+    roles : dict of str to Role
+    aims : Aims
+    decision : DecisionAim or None
+    metric : EvalMetric or None
+    limit : TimeLimit or None
+    callbacks : FitCallbacks
+    """
+
+    scanned: ScannedTable
+    settings: FitSettings
+    roles: dict[str, Role]
+    aims: Aims
+    decision: DecisionAim | None
+    metric: EvalMetric | None
+    limit: TimeLimit | None
+    callbacks: FitCallbacks
+
+    def run(
+        self, trainer: Trainer, checkpoint: Checkpoint | None, *, is_first: bool
+    ) -> FittedModel | None:
+        """Encoder, second pass, networks, and at the first worker the model."""
+        self._check()
+        scan, settings, say = self.scanned.scan, self.settings, self.callbacks.say
+        sample = self.scanned.sample("train")
+        if len(sample) < scan.n_rows["train"]:
+            say(f"the encoder is fitted on a uniform sample of {len(sample):,} training rows")
+        identifiers: dict[str, Role] = dict.fromkeys(scan.identifiers, "identifier")
+        profile = profile_table(
+            sample.frame, roles=identifiers | self.roles, formats=self.scanned.table.formats
+        )
+        if self.callbacks.on_profile is not None:
+            self.callbacks.on_profile(profile)
+        encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)
+        compact = encoder.fit_transform(
+            sample.frame,
+            profile,
+            target=sample.target,
+            task=settings.task,
+            sample_weight=sample.weight,
+            random_state=settings.random_state,
+            target_name=self.scanned.columns.target,
+        )
+        sketch = sketch_of_rows(compact, len(encoder.plan_.had_missing))
+        targets = replace(self._targets(), metric=self.metric, classes=scan.classes)
+        encoder, compact = select_obliques(
+            encoder, compact, sample, targets, settings, on_message=say, limit=self.limit
+        )
+        goal = Goal(
+            encoder=encoder,
+            scale=targets.scale,
+            class_weights=targets.class_weights,
+            mean_weight=self._mean_weight(targets),
+            device=training_device(settings),
+            regression=targets.regression,
+        )
+        blocks, validation = trainer.encode(EncodingJob.of(self.scanned, encoder, compact))
+        job = TrainingJob(
+            scanned=self.scanned,
+            settings=settings,
+            goal=goal,
+            targets=targets,
+            checkpoint=checkpoint,
+            limit=self.limit,
+        )
+        try:
+            trained = trainer.train(job, blocks, validation, self.callbacks.on_epoch)
+        finally:
+            blocks.close()
+            validation.close()
+        if not is_first:
+            return None
+        return self._model(encoder, profile, targets, trained, sketch)
+
+    def _check(self) -> None:
+        """What the first pass found must be enough for a fit."""
+        scan, settings = self.scanned.scan, self.settings
+        if not scan.n_rows["validation"]:
+            raise ValueError(
+                f"a fit needs validation rows; got none of {sum(scan.n_rows.values())} with "
+                f"validation_fraction={settings.validation_fraction}; raise it"
+            )
+        if scan.classes is not None and len(scan.classes) < 2:
+            raise ValueError(
+                f"a classifier needs at least 2 classes; got 1 class ({scan.classes[0]!r}); "
+                "check the target column"
+            )
+        if scan.classes is not None and settings.calibration is not None:
+            check_calibration(settings.calibration, len(scan.classes))
+        if self.metric is not None:
+            choosing = self.scanned.choosing()
+            labels = choosing.target if scan.classes is None else scan.classes[choosing.target]
+            self.metric.check(labels, choosing.weight, scan.classes)
+
+    def _targets(self) -> Targets:
+        scan, class_weight = self.scanned.scan, self.aims.class_weight
+        if scan.classes is None or scan.class_mass is None:
+            if scan.scale is None:
+                raise RuntimeError("a regression's scan has the scale of its target")
+            sample = self.scanned.sample("train")
+            known = (self.settings.objective, self.settings.quantiles, sample.target, sample.weight)
+            return Targets.of_values(scan.scale.suited(*known), self.settings)
+        n_classes = len(scan.classes)
+        weights = None
+        if self.settings.training_mode == "imbalance_aware" or class_weight == "balanced":
+            # The contract's formula, on weighted counts: see `objectives.class_weight_vector`.
+            mass = scan.class_mass
+            weights = mass.sum() / (n_classes * np.where(mass > 0, mass, 1.0))
+        elif isinstance(class_weight, str):
+            raise ValueError(
+                "class_weight must be None, 'balanced' or a mapping of label to weight; "
+                f"got {class_weight!r}"
+            )
+        elif class_weight is not None:
+            weights = weights_by_label(class_weight, scan.classes)
+        return Targets(
+            output_dim=n_classes,
+            scale=None,
+            class_prior=scan.class_mass / scan.class_mass.sum(),
+            class_weights=weights,
+            prior=checked_prior(self.aims.prior, scan.classes, self.settings),
+        )
+
+    def _mean_weight(self, targets: Targets) -> float:
+        scan = self.scanned.scan
+        if targets.class_weights is None or scan.class_mass is None:
+            return scan.mean_weight
+        return float(targets.class_weights @ scan.class_mass) / scan.n_rows["train"]
+
+    def _model(
+        self,
+        encoder: TableEncoder,
+        profile: TableProfile,
+        targets: Targets,
+        trained: Trained,
+        sketch: str,
+    ) -> FittedModel:
+        scanned, scan = self.scanned, self.scanned.scan
+        card = model_card(
+            self.settings,
+            profile,
+            scan.n_rows["train"],
+            scan.n_rows["validation"],
+            scanned.columns.target,
+            sketch,
+        )
+        samples = {place: sample.height for place, sample in scan.samples.items()}
+        model = fitted_networks(
+            self.settings,
+            encoder,
+            targets,
+            trained,
+            classes=scan.classes,
+            card={**card, "streamed": {"files": len(scanned.table.paths), "sampled_rows": samples}},
+        )
+        choosing = scanned.choosing()
+        if len(choosing) < scan.n_rows["validation"] and not scanned.sets_aside:
+            self.callbacks.say(
+                f"calibrated and scored on a uniform sample of {len(choosing):,} validation rows"
+            )
+        output = Predictor(model).outputs(encoder.transform(choosing.frame))
+        model = with_scores(model, output, choosing)
+        if self.decision is not None:
+            proba = Predictor(model).calibrated(output)
+            model = with_decision(model, proba, choosing, self.decision)
+        if scanned.sets_aside:
+            spare = scanned.spare()
+            message = f"half-widths from {len(spare):,} validation rows held out for the intervals"
+            model = replace(model, card={**model.card, "intervals": message})
+            model = self._with_intervals(model, spare, choosing)
+        if "test" in scan.samples:
+            model = replace(model, metrics={**model.metrics, **self._test_scores(model)})
+        return model
+
+    def _with_intervals(
+        self, model: FittedModel, spare: LabelledRows, choosing: LabelledRows
+    ) -> FittedModel:
+        """Intervals from the rows set aside; what their width follows is learned from samples."""
+        encoder, predictor = model.encoder, Predictor(model)
+        held = encoder.transform(spare.frame)
+
+        def fit_scale() -> HeldOutScale | None:
+            sample = self.scanned.sample("train")
+            judging = encoder.transform(choosing.frame)
+            return fit_residual_scale(
+                model,
+                (encoder.transform(sample.frame), sample),
+                (judging, choosing),
+                predictor.network(judging),
+                None,
+            )
+
+        return with_intervals(model, (held, spare), predictor.outputs(held), "split", fit_scale)
+
+    def _test_scores(self, model: FittedModel) -> dict[str, dict[str, float]]:
+        test = self.scanned.sample("test")
+        if len(test) < self.scanned.scan.n_rows["test"]:
+            self.callbacks.say(f"scored on a uniform sample of {len(test):,} test rows")
+        scores = score_rows(Predictor(model), test.frame, test.target, test.weight)
+        return {**scores, "baseline": trivial_scores(model, test.target, test.weight)}
