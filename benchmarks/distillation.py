@@ -38,8 +38,8 @@ from benchmarks.suite import machine
 from benchmarks.tables import ROOT, BenchmarkTable, load_table, table_names
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.teachers import TEACHER_KINDS, TeacherKind
-from tabwright.fitting.distill_table import Split, distill_table
 from tabwright.fitting.fit_table import LabelledRows
+from tabwright.fitting.students.distill_table import Split, distill_table
 from tabwright.settings import FitSettings
 
 LIBRARIES = {
@@ -81,7 +81,7 @@ def planned_line(
         "split": split.checksum,
         "contender": f"distilled:{teacher}",
         "settings": {} if width is None else {"hidden_dim": width},
-        "code": hash_modules(ROOT, "tabwright.fitting.distill_table"),
+        "code": hash_modules(ROOT, "tabwright.fitting.students.distill_table"),
         "versions": {name: version(name) for name in sorted({"torch", "numpy", *libraries})},
     }
 

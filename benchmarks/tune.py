@@ -24,6 +24,7 @@ import torch
 
 from benchmarks.row_splits import committed_split
 from benchmarks.tables import BenchmarkTable, load_table, table_names
+from tabwright.fitting.arguments import Columns
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
@@ -60,7 +61,9 @@ def measured(table: BenchmarkTable, seed: int, options: argparse.Namespace) -> I
     default = FitSettings(task=table.task, random_state=seed)
 
     def loss_of(settings: FitSettings) -> float:
-        model = fit_table(train.rows, settings, classes=train.classes, profile=train.profile)
+        model = fit_table(
+            train.rows, settings, classes=train.classes, columns=Columns(profile=train.profile)
+        )
         return test_loss(model, test)
 
     at_default = loss_of(default)

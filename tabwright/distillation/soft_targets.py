@@ -4,7 +4,7 @@
 `candidate_groups` lists the weights, temperatures and augmentations to try; `best_student` keeps
 the candidate of the lowest loss on validation rows, and a weight of 0 is among them, so that a
 teacher that does not help has no effect. Networks are trained by `fitting/fit_table.py`; sizes and
-verdicts are in `fitting/distill_table.py` and `distillation/fidelity.py`.
+verdicts are in `fitting/students/distill_table.py` and `distillation/fidelity.py`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from torch import nn
 
 from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import DistillationOptions
-from tabwright.fitting.arguments import Aims, FitCallbacks
+from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.eval_metric import eval_metric_of, metric_name
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel, member_modules
@@ -184,17 +184,11 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 rows,
                 settings,
                 classes=classes,
-                validation=validation,
-                splits=splits,
-                eval_metric=parameters["eval_metric"],
-                named=named,
-                roles=parameters["roles"],
-                class_weight=parameters.get("class_weight"),
-                prior=parameters.get("prior", "training"),
+                validation=validation if splits is None else splits,
+                columns=Columns(named=named, roles=parameters["roles"]),
+                aims=_aims(parameters),
                 distillation=distillation,
-                on_start=callback.on_start,
-                on_epoch=callback.on_epoch,
-                on_message=callback.on_message,
+                callbacks=_told(callback),
                 checkpoint=checkpoint,
             )
             if splits is not None:

@@ -19,9 +19,16 @@ from tabwright.estimators.base import seed_of
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.loading import estimator_of
 from tabwright.estimators.regressor import TabularRegressor
-from tabwright.fitting.distill_table import EncoderChoice, Split, distill_table, named_teacher
+from tabwright.fitting.arguments import Columns, FitCallbacks
 from tabwright.fitting.fit_table import ClassWeight, LabelledRows
-from tabwright.fitting.student_size import Budget
+from tabwright.fitting.students.distill_table import (
+    EncoderChoice,
+    Split,
+    StudentOptions,
+    distill_table,
+    named_teacher,
+)
+from tabwright.fitting.students.student_size import Budget
 from tabwright.settings import (
     AugmentationChoice,
     CalibrationName,
@@ -174,13 +181,12 @@ roles, device, random_state : as in `TabularClassifier`
             validation=_labelled(eval_set, classes, "eval_set"),
             test_fraction=test_fraction,
         ),
-        named=named,
-        roles=roles,
+        columns=Columns(named=named, roles=roles),
         class_weight=class_weight,
-        budget=Budget(max_parameters, max_latency_us),
-        encoder=_encoder_choice(encoder),
-        sweep=widths,
-        on_message=print if verbose else None,
+        options=StudentOptions(
+            Budget(max_parameters, max_latency_us), _encoder_choice(encoder), widths
+        ),
+        callbacks=FitCallbacks(on_message=print if verbose else None),
     )
     if verbose:
         print(report)

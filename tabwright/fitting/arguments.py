@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,40 @@ import numpy as np
 from tabwright.calibration.decisions import DecisionAim
 from tabwright.fitting.class_weights import ClassWeight, Prior
 from tabwright.settings import FitSettings
-from tabwright.tables import TableProfile
+from tabwright.tables import Role, TableProfile, profile_table
+from tabwright.tables.labelled import LabelledRows
 from tabwright.training.loop import Epoch
 
-__all__ = ["Aims", "FitCallbacks"]
+__all__ = ["Aims", "Columns", "FitCallbacks"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is known of the columns of a table.
+
+    Parameters
+    ----------
+    named : bool, default=True
+        Whether the columns have names of their own (a frame) or not (an array).
+    roles : mapping of str to Role, optional
+        Overrides the inferred roles of columns.
+    profile : TableProfile, optional
+        Of a table that the rows are a part of: in a part, row numbers are not consecutive any more.
+        None: of the rows.
+    target_name : str, optional
+        For the model's card; a column of this name is not taken for a forgotten feature.
+    """
+
+    named: bool = True
+    roles: Mapping[str, Role] | None = None
+    profile: TableProfile | None = None
+    target_name: str | None = None
+
+    def profile_of(self, rows: LabelledRows) -> TableProfile:
+        """What each column of the rows is."""
+        return self.profile or profile_table(
+            rows.frame, named=self.named, roles=self.roles, formats=rows.formats
+        )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.eval_metric import eval_metric_of
 from tabwright.fitting.fit_table import ClassWeight, fit_table
 from tabwright.inference.fitted_model import FittedModel
@@ -449,15 +450,15 @@ class _Search:
                 rows,
                 settings,
                 classes=self.table.classes,
-                splits=splits,
-                eval_metric=self.options.eval_metric,
-                class_weight=self.options.class_weight,
-                named=self.named,
-                profile=self.table.profile,
+                validation=splits,
+                aims=Aims(
+                    eval_metric=self.options.eval_metric, class_weight=self.options.class_weight
+                ),
+                columns=Columns(
+                    named=self.named, profile=self.table.profile, target_name=target_name
+                ),
                 encoder=encoder,
-                target_name=target_name,
-                on_start=watcher.on_start,
-                on_epoch=watcher.on_epoch,
+                callbacks=FitCallbacks(on_start=watcher.on_start, on_epoch=watcher.on_epoch),
             )
 
     # -- the end ------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ import torch
 from tabwright.artifact.container import pack
 from tabwright.distillation.teachers import TeacherKind, soft_labels
 from tabwright.errors import install_command
+from tabwright.fitting.arguments import Columns
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import score_classification, score_regression
@@ -380,9 +381,8 @@ def _mode(request: CompareRequest, mode: str, task: Task) -> _Fit:
             train.rows,
             settings,
             classes=train.classes,
-            splits=inner,
-            profile=train.profile,
-            target_name=request.table.columns.target,
+            validation=inner,
+            columns=Columns(profile=train.profile, target_name=request.table.columns.target),
         )
         return _FittedMode(Predictor(model))
 

@@ -18,8 +18,14 @@ from tabwright.artifact.atomic_write import check_suffix, check_writable
 from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.trees import tree_learner
-from tabwright.fitting.distill_table import Split, distill_table, named_teacher
-from tabwright.fitting.student_size import Budget
+from tabwright.fitting.arguments import Columns, FitCallbacks
+from tabwright.fitting.students.distill_table import (
+    Split,
+    StudentOptions,
+    distill_table,
+    named_teacher,
+)
+from tabwright.fitting.students.student_size import Budget
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.tables import read_described
 from tabwright.tables.labelled import TableRequest, read_training_table
@@ -147,11 +153,9 @@ def run_distillation(
             DistillationOptions(teacher, unlabelled=unlabelled, n_threads=torch.get_num_threads()),
             classes=table.classes,
             split=split,
-            roles=wanted.roles,
-            target_name=request.table.columns.target,
-            budget=request.budget,
-            sweep=request.sweep,
-            on_message=say,
+            columns=Columns(roles=wanted.roles, target_name=request.table.columns.target),
+            options=StudentOptions(request.budget or Budget(), sweep=request.sweep),
+            callbacks=FitCallbacks(on_message=say),
         )
     model = replace(
         model,

@@ -20,7 +20,7 @@ from tabwright.calibration.decisions import DecisionRule
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind, tree_learner
 from tabwright.distributed.workers import Workers, joined_workers
-from tabwright.fitting.arguments import Aims, FitCallbacks
+from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.class_weights import Prior
 from tabwright.fitting.fit_table import fit_table
 from tabwright.fitting.streamed.fit_files import fit_files
@@ -331,14 +331,12 @@ def _fit_in_memory(
             table.rows,
             settings,
             classes=table.classes,
-            profile=table.profile,
-            prior=request.prior,
-            decision=aim,
+            columns=Columns(profile=table.profile, target_name=request.table.columns.target),
+            aims=Aims(prior=request.prior, decision=aim),
             distillation=_distillation(request, test),
-            target_name=request.table.columns.target,
-            on_start=callback.on_start,
-            on_epoch=callback.on_epoch,
-            on_message=say,
+            callbacks=FitCallbacks(
+                on_start=callback.on_start, on_epoch=callback.on_epoch, on_message=say
+            ),
             checkpoint=_checkpoint(request, shared=False),
         )
     if test is None:
@@ -450,8 +448,7 @@ def _write_report(
                 table.rows,
                 settings,
                 classes=table.classes,
-                profile=table.profile,
-                target_name=request.table.columns.target,
+                columns=Columns(profile=table.profile, target_name=request.table.columns.target),
             )
     reasons = dict.fromkeys(request.table.columns.left_out, "left out on request")
     if request.table.columns.group is not None:

@@ -17,9 +17,9 @@ from tabwright.encoding import oblique_search
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.encoding.oblique import ObliqueColumn, fill_obliques
 from tabwright.errors import ArtifactError
-from tabwright.fitting import fit_table as pipeline
-from tabwright.fitting import member_training
+from tabwright.fitting import member_training, recipe
 from tabwright.fitting import oblique_selection as oblique_selection
+from tabwright.fitting.arguments import Columns, FitCallbacks
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.report.column_treatment import column_treatments
@@ -138,11 +138,15 @@ def test_sums_that_lead_a_network_astray_are_dropped() -> None:
     )
     assert len(found.plan_.obliques) >= 2
     classes = np.array([0, 1])
-    model = fit_table(LabelledRows(frame, target), settings, classes=classes, roles=roles)
+    model = fit_table(
+        LabelledRows(frame, target), settings, classes=classes, columns=Columns(roles=roles)
+    )
     assert model.encoder.plan_.obliques == ()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "select_obliques", lambda *given: given[:2])
-        other = fit_table(LabelledRows(frame, target), settings, classes=classes, roles=roles)
+        patch.setattr(recipe, "select_obliques", lambda *given: given[:2])
+        other = fit_table(
+            LabelledRows(frame, target), settings, classes=classes, columns=Columns(roles=roles)
+        )
     assert other.encoder.plan_.obliques
     asked, truth = _chessboard(3_000, seed=1)
     losses = [
@@ -159,7 +163,9 @@ def test_the_trial_is_the_same_on_every_run_and_leaves_the_world_as_it_was() -> 
     torch.manual_seed(5)
     before = torch.get_rng_state()
     epochs: list[int] = []
-    one = fit_table(rows, settings, on_epoch=lambda epoch: epochs.append(epoch.epoch))
+    one = fit_table(
+        rows, settings, callbacks=FitCallbacks(on_epoch=lambda epoch: epochs.append(epoch.epoch))
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert epochs == list(range(1, 9))
     assert one.encoder.plan_.obliques

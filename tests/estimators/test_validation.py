@@ -21,7 +21,6 @@ from sklearn.model_selection import (
 
 from tabwright import TabularClassifier, TabularRegressor, load_model
 from tabwright.errors import TableError
-from tabwright.fitting.fit_table import fit_table
 from tabwright.tables.labelled import LabelledRows
 
 SMALL: dict[str, Any] = {
@@ -45,10 +44,10 @@ def rows() -> tuple[pl.DataFrame, np.ndarray]:
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], list[int]]]:
     """The rows that trained and those that validated, fit by fit."""
-    from tabwright.fitting import fit_table as module
+    from tabwright.fitting import recipe as module
 
     seen: list[tuple[list[int], list[int]]] = []
-    fit = module._Recipe.fit
+    fit = module.Recipe.fit
 
     def watching(self: Any, rows: LabelledRows, held_out: Any, *rest: Any) -> Any:
         held = [] if held_out is None else held_out.rows.frame["row"].to_list()
@@ -57,7 +56,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], list[int]]]:
         seen.append(([int(v) for v in rows.frame["row"]], sorted(int(v) for v in held)))
         return fit(self, rows, held_out, *rest)
 
-    monkeypatch.setattr(module._Recipe, "fit", watching)
+    monkeypatch.setattr(module.Recipe, "fit", watching)
     return seen
 
 
@@ -229,35 +228,21 @@ def test_streamed_tables_have_no_splitter(
     assert model.model_.card["n_validation_rows"] == 40
 
 
-def test_one_way_to_hold_rows_out(rows: tuple[pl.DataFrame, np.ndarray]) -> None:
-    X, _ = rows
-    of_rows = LabelledRows(X, X["size"].to_numpy())
-    from tabwright.settings import FitSettings
-
-    with pytest.raises(ValueError, match="splits take the place of validation"):
-        fit_table(
-            of_rows,
-            FitSettings(task="regression"),
-            validation=of_rows,
-            splits=[(np.arange(10), np.arange(10, 20))],
-        )
-
-
 @pytest.mark.parametrize("kind", [TabularClassifier, TabularRegressor])
 def test_cross_validated_fits_take_the_folds_of_a_splitter(
     rows: tuple[pl.DataFrame, np.ndarray], monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
-    from tabwright.fitting import fit_table as module
+    from tabwright.fitting import recipe as module
 
     X, y = rows
     seen: list[Any] = []
-    fit = module._Recipe.fit_in_folds
+    fit = module.Recipe.fit_in_folds
 
     def watching(self: Any, rows: Any, folds: Any, *rest: Any) -> Any:
         seen.append((rows.frame["row"].to_numpy(), folds))
         return fit(self, rows, folds, *rest)
 
-    monkeypatch.setattr(module._Recipe, "fit_in_folds", watching)
+    monkeypatch.setattr(module.Recipe, "fit_in_folds", watching)
     weight = np.ones(120)
     weight[5] = 0
     target = y if kind is TabularClassifier else X["size"].to_numpy()

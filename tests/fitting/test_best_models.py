@@ -15,6 +15,7 @@ from tabwright import TabularClassifier, distill
 from tabwright.calibration.decisions import DecisionAim
 from tabwright.calibration.fit import fit_calibrator
 from tabwright.explanation import effect_curves, explain
+from tabwright.fitting.arguments import Aims
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
@@ -61,7 +62,7 @@ def test_scores_calibration_and_decision_are_of_combined_probabilities() -> None
         settings,
         classes=np.arange(2),
         validation=LabelledRows(held, truth),
-        decision=aim,
+        aims=Aims(decision=aim),
     )
     assert model.trees is not None
     assert model.metrics["validation"]["log_loss"] == pytest.approx(log_loss(model, held, truth))

@@ -20,6 +20,7 @@ from tabwright.distillation.tree_arrays import ensemble_of
 from tabwright.distillation.trees import Learner, Problem, TeacherKind, tree_learner
 from tabwright.errors import ArtifactError
 from tabwright.fitting import combination
+from tabwright.fitting.arguments import Columns, FitCallbacks
 from tabwright.fitting.combination import combination_weights, greedy_weights
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
@@ -185,7 +186,9 @@ def test_without_a_library_the_model_says_so(monkeypatch: pytest.MonkeyPatch) ->
     said: list[str] = []
     frame = table(300)
     settings = FitSettings(task="regression", quality="best", **SMALL)
-    model = fit_table(LabelledRows(frame, score(frame)), settings, on_message=said.append)
+    model = fit_table(
+        LabelledRows(frame, score(frame)), settings, callbacks=FitCallbacks(on_message=said.append)
+    )
     told = model.card["combination"]
     assert told["not_installed"] == ["catboost"]
     assert [own["name"] for own in told["candidates"]] == ["networks", "hist_gradient_boosting"]
@@ -207,7 +210,7 @@ def test_tables_that_give_trees_nothing(case: str) -> None:
         target = np.full(len(frame), 3.0)
     settings = FitSettings(task="regression", quality="best", **SMALL)
     rows = LabelledRows(frame, target)
-    model = fit_table(rows, settings, validation=rows, roles=roles)
+    model = fit_table(rows, settings, validation=rows, columns=Columns(roles=roles))
     told = model.card["combination"]
     if case.startswith("constant"):
         assert told["kept"] == ["networks"]

@@ -18,6 +18,7 @@ from tabwright import TabularClassifier, TabularRegressor, load_model
 from tabwright.artifact.container import pack
 from tabwright.calibration.decisions import DecisionAim
 from tabwright.cli.app import app
+from tabwright.fitting.arguments import Aims, FitCallbacks
 from tabwright.fitting.cross_validation import assign_folds
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
@@ -124,7 +125,7 @@ def test_the_model_has_the_networks_of_all_folds_and_says_so() -> None:
         LabelledRows(table, codes_of(table)),
         settings,
         classes=np.arange(2),
-        on_epoch=epochs.append,
+        callbacks=FitCallbacks(on_epoch=epochs.append),
     )
     assert len(model.members) == len(model.best_epochs) == 8
     assert [epoch.epoch for epoch in epochs] == [1, 2, 3] * 4
@@ -194,7 +195,10 @@ def test_intervals_cover_and_the_decision_rests_on_all_rows() -> None:
     codes = codes_of(table)
     own = FitSettings(task="classification", n_folds=4, **(SMALL | {"max_epochs": 12}))
     decided = fit_table(
-        LabelledRows(table, codes), own, classes=np.arange(2), decision=DecisionAim("f1", 1)
+        LabelledRows(table, codes),
+        own,
+        classes=np.arange(2),
+        aims=Aims(decision=DecisionAim("f1", 1)),
     )
     assert "decision" in decided.card
 
@@ -287,10 +291,20 @@ def test_a_run_killed_in_or_between_folds_goes_on_to_the_same_bits(
             raise _KilledError
 
     with pytest.raises(_KilledError):
-        fit_table(rows, settings, classes=np.arange(2), on_epoch=kill, checkpoint=checkpoint)
+        fit_table(
+            rows,
+            settings,
+            classes=np.arange(2),
+            callbacks=FitCallbacks(on_epoch=kill),
+            checkpoint=checkpoint,
+        )
     left: list[Epoch] = []
     model = fit_table(
-        rows, settings, classes=np.arange(2), on_epoch=left.append, checkpoint=checkpoint
+        rows,
+        settings,
+        classes=np.arange(2),
+        callbacks=FitCallbacks(on_epoch=left.append),
+        checkpoint=checkpoint,
     )
     for ours, theirs in zip(model.members, whole.members, strict=True):
         for name, value in theirs.items():
@@ -314,7 +328,9 @@ def test_an_interrupt_keeps_the_folds_that_are_done() -> None:
             raise KeyboardInterrupt
 
     with pytest.warns(RuntimeWarning, match="interrupted"):
-        model = fit_table(rows, settings, classes=np.arange(2), on_epoch=interrupt)
+        model = fit_table(
+            rows, settings, classes=np.arange(2), callbacks=FitCallbacks(on_epoch=interrupt)
+        )
     assert model.stopped == "interrupted"
     assert model.card["folds"]["n_trained"] == len(model.members) == 2
     assert model.card["folds"]["n_rows"] == 120
@@ -350,7 +366,7 @@ def test_given_validation_rows_and_time_have_no_folds() -> None:
             settings,
             classes=np.arange(2),
             validation=validation,
-            on_message=said.append,
+            callbacks=FitCallbacks(on_message=said.append),
         )
         assert model.settings.n_folds == 1
         assert "folds" not in model.card

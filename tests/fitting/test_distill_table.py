@@ -19,9 +19,9 @@ from tabwright import distill, load_model
 from tabwright.distillation.fidelity import fidelity_report, n_parameters
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.regressor import TabularRegressor
-from tabwright.fitting import distill_table as compression
-from tabwright.fitting import student_size as student_size_module
-from tabwright.fitting.student_size import Budget, StudentSize, latency_us, student_size
+from tabwright.fitting.students import distill_table as compression
+from tabwright.fitting.students import student_size as student_size_module
+from tabwright.fitting.students.student_size import Budget, StudentSize, latency_us, student_size
 from tabwright.inference.fitted_model import FittedModel, load_fitted, member_modules
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import log_loss

@@ -108,7 +108,7 @@ def test_too_short_a_time_is_refused() -> None:
 
 
 def test_one_network_where_four_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tabwright.fitting import fit_table as module
+    from tabwright.fitting import recipe as module
     from tabwright.fitting.member_training import train_members as original
 
     def short(settings: FitSettings, **arguments: Any) -> Any:

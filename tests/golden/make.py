@@ -20,6 +20,7 @@ import polars as pl
 
 from tabwright._version import __version__
 from tabwright.calibration.calibrator import Calibrator, CalibratorKind
+from tabwright.fitting.arguments import Aims, Columns
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
@@ -176,7 +177,9 @@ def _fit(
         **{"numeric_encoding": "standard", "device": "cpu", "random_state": 7, **sizes, **settings},
     )
     if classes is None:
-        return fit_table(LabelledRows(frame, 10.0 * score - 3.0), chosen, named=named)
+        return fit_table(
+            LabelledRows(frame, 10.0 * score - 3.0), chosen, columns=Columns(named=named)
+        )
     labels = np.asarray(classes)
     cuts = np.quantile(score, np.linspace(0, 1, len(labels) + 1)[1:-1])
     codes = np.searchsorted(cuts, score).astype(np.int64)
@@ -184,9 +187,8 @@ def _fit(
         LabelledRows(frame, codes),
         chosen,
         classes=labels,
-        named=named,
-        prior=prior,
-        target_name="outcome",
+        columns=Columns(named=named, target_name="outcome"),
+        aims=Aims(prior=prior),
     )
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from tabwright import TableError, TabularClassifier
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.cli.app import app
+from tabwright.fitting.arguments import Columns
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.report.probability_sections import implied_threshold
@@ -92,10 +93,10 @@ def fit(
     features = frame.drop("label", "price", strict=False)
     if target == "price":
         rows = LabelledRows(features, frame["price"].to_numpy())
-        return fit_table(rows, settings, target_name=target)
+        return fit_table(rows, settings, columns=Columns(target_name=target))
     classes, codes = np.unique(frame[target].to_numpy().astype(str), return_inverse=True)
     rows = LabelledRows(features, codes.astype(np.int64))
-    return fit_table(rows, settings, classes=classes, target_name=target)
+    return fit_table(rows, settings, classes=classes, columns=Columns(target_name=target))
 
 
 def report(

@@ -20,6 +20,7 @@ import torch
 from campaigns.kill_training import difference, rows
 from tabwright.artifact.container import read_artifact
 from tabwright.errors import ArtifactError
+from tabwright.fitting.arguments import Aims
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.settings import FitSettings
@@ -195,7 +196,7 @@ def test_other_class_weights_are_refused(class_weight: Any, tmp_path: Path) -> N
             rows(),
             SETTINGS,
             classes=np.array(["no", "yes"]),
-            class_weight=class_weight,
+            aims=Aims(class_weight=class_weight),
             checkpoint=checkpoint,
         )
 

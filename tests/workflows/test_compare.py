@@ -214,9 +214,9 @@ def test_a_splitter_gives_the_folds_and_the_rows_held_out_inside(
         seen.append((train.row_numbers.tolist(), test.row_numbers.tolist()))
         return judged(one, train, test, *rest)
 
-    def fitting(rows: Any, *rest: Any, splits: Any, **words: Any) -> Any:
-        inside.append(None if splits is None else tuple(p.tolist() for p in splits[-1]))
-        return fit_table(rows, *rest, splits=splits, **words)
+    def fitting(rows: Any, *rest: Any, validation: Any, **words: Any) -> Any:
+        inside.append(None if validation is None else tuple(p.tolist() for p in validation[-1]))
+        return fit_table(rows, *rest, validation=validation, **words)
 
     monkeypatch.setattr(compare, "_judge", watching)
     monkeypatch.setattr(compare, "fit_table", fitting)

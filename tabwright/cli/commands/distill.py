@@ -80,7 +80,7 @@ def distill(
 ) -> None:
     """Teach a small network what a model or tree ensemble knows; say if it helped."""
     with readable_errors(as_json=as_json):
-        from tabwright.fitting.student_size import Budget
+        from tabwright.fitting.students.student_size import Budget
         from tabwright.workflows.distill import DistillRequest, run_distillation
 
         request = DistillRequest(

@@ -1,14 +1,14 @@
 """Distillation from rows to a student and a verdict: sizes, budgets, the size-quality curve.
 
 The one implementation behind `estimators.distill` and `tabwright distill`; networks are trained by
-`pipeline.fit_table`, in the mode `tree_teacher_distillation`, like everybody's.
+`fitting.fit_table`, in the mode `tree_teacher_distillation`, like everybody's.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -27,13 +27,10 @@ from tabwright.distillation.soft_targets import (
 )
 from tabwright.distillation.teachers import TEACHER_KINDS, TeacherKind, model_of
 from tabwright.encoding.encoder import TableEncoder
-from tabwright.fitting.fit_table import (
-    ClassWeight,
-    LabelledRows,
-    class_weights_of,
-    fit_table,
-)
-from tabwright.fitting.student_size import (
+from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
+from tabwright.fitting.class_weights import ClassWeight, class_weights_of
+from tabwright.fitting.fit_table import fit_table
+from tabwright.fitting.students.student_size import (
     NARROWEST,
     WIDTHS,
     Budget,
@@ -45,12 +42,13 @@ from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows
 from tabwright.settings import FitSettings
-from tabwright.tables import Role, TableProfile, profile_table
-from tabwright.training.loop import Epoch
+from tabwright.tables import TableProfile
+from tabwright.tables.labelled import LabelledRows
 
 __all__ = [
     "EncoderChoice",
     "Split",
+    "StudentOptions",
     "distill_table",
     "named_teacher",
 ]
@@ -76,6 +74,23 @@ class Split:
             raise ValueError(
                 f"test_fraction must be in [0, 1); got {self.test_fraction!r}; 0 holds no rows out"
             )
+
+
+@dataclass(frozen=True)
+class StudentOptions:
+    """What a student may cost, and how it comes to its encoder and size.
+
+    `budget`: makes the student smaller where needed.
+    `encoder`: Whether a student of a network of ours takes over its encoder. "auto": where the
+        encoder has no statistics of the target, which would be those of the student's own rows, and
+        the budget allows.
+    `sweep`: widths to try besides, with the same depth; the student that is kept is the smallest
+        one whose validation loss is within one standard error of the best.
+    """
+
+    budget: Budget = field(default_factory=Budget)
+    encoder: EncoderChoice = "auto"
+    sweep: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -130,15 +145,10 @@ def distill_table(
     *,
     classes: np.ndarray | None = None,
     split: Split | None = None,
-    named: bool = True,
-    roles: Mapping[str, Role] | None = None,
+    columns: Columns | None = None,
     class_weight: ClassWeight = None,
-    target_name: str | None = None,
-    budget: Budget | None = None,
-    encoder: EncoderChoice = "auto",
-    sweep: Sequence[int] = (),
-    on_message: Callable[[str], None] | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    options: StudentOptions | None = None,
+    callbacks: FitCallbacks | None = None,
 ) -> tuple[FittedModel, FidelityReport]:
     """Teach a student, train the same network without a teacher, and compare the two.
 
@@ -146,13 +156,8 @@ def distill_table(
     `settings`: The student's, in the mode `tree_teacher_distillation`. A width, depth or dropout
         that is None follows from the teacher, see `student_size`.
     `classes`: (n_classes,); the labels that the codes stand for; None in regression.
-    `budget`: makes the student smaller where needed.
-    `encoder`: Whether a student of a network of ours takes over its encoder. "auto": where the
-        encoder has no statistics of the target, which would be those of the student's own rows, and
-        the budget allows.
-    `sweep`: widths to try besides, with the same depth; the student that is kept is the smallest
-        one whose validation loss is within one standard error of the best.
-    `on_message`: called with what is about to be done, in words.
+    `columns`: what is known of them.
+    `callbacks`: told of messages and epochs.
     Returns: its card holds the report.
     Raises `ValueError` if no student fits the budget, or settings, teacher and rows do not fit
         together; `TableError` if a table is not what it should be.
@@ -162,16 +167,17 @@ def distill_table(
             "a student is trained in training_mode='tree_teacher_distillation'; got "
             f"{settings.training_mode!r}"
         )
-    split, budget = split or Split(), budget or Budget()
-    say = on_message or (lambda _: None)
+    split, options = split or Split(), options or StudentOptions()
+    columns, callbacks = columns or Columns(), callbacks or FitCallbacks()
+    say = callbacks.say
     parts = _Parts.of(rows, split, settings)
     # Of all rows: in a part of them, row numbers are not consecutive any more.
-    profile = profile_table(rows.frame, named=named, roles=roles, formats=rows.formats)
+    profile = columns.profile_of(rows)
     source = model_of(distillation.teacher)
     size = student_size(source, settings, n_rows=len(parts.training))
     settings = settings.resolved(n_rows=len(parts.training))
-    plan = _Plan(parts.training, profile, 1 if classes is None else len(classes), budget)
-    inherited, size, settings = plan.encoder_and_size(encoder, source, size, settings)
+    plan = _Plan(parts.training, profile, 1 if classes is None else len(classes), options.budget)
+    inherited, size, settings = plan.encoder_and_size(options.encoder, source, size, settings)
     settings = replace(
         settings,
         hidden_dim=size.hidden_dim,
@@ -194,20 +200,17 @@ def distill_table(
             own,
             classes=classes,
             validation=parts.validation,
-            named=named,
-            profile=profile,
-            class_weight=class_weight,
+            columns=replace(columns, profile=profile),
+            aims=Aims(class_weight=class_weight),
             distillation=taught,
             encoder=inherited,
-            target_name=target_name,
-            on_epoch=on_epoch,
-            on_message=say,
+            callbacks=replace(callbacks, on_start=None),
         )
 
     taught = replace(distillation, soft_targets=soft_targets, report=False)
     judged = parts.validation if parts.test is None else parts.test
     students = []
-    widths = sorted({*sweep, size.hidden_dim})
+    widths = sorted({*options.sweep, size.hidden_dim})
     for width in widths:
         say(f"training a student of {size.num_hidden_layers} x {width}")
         students.append(fit(replace(settings, hidden_dim=width), taught))

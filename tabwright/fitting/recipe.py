@@ -1,0 +1,506 @@
+"""How networks are fitted to rows whose parts are decided: `Recipe`, and what follows training.
+
+A recipe is a fit but for its rows: `fit` trains on some and validates on others, `fit_in_folds`
+lets each row validate the networks of its own fold. Both end with a model that has trees,
+calibration, scores, intervals and a decision rule where the settings ask for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from tabwright.calibration.decisions import DecisionAim
+from tabwright.calibration.intervals import (
+    CrossPredictions,
+    IntervalRows,
+    interval_rows,
+)
+from tabwright.distillation.fidelity import fidelity_report
+from tabwright.distillation.soft_targets import (
+    Candidates,
+    DistillationOptions,
+    SoftTargets,
+    best_student,
+    candidate_groups,
+    prepare_soft_targets,
+)
+from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
+from tabwright.fitting.combination import EncodedRows, HeldOutTrees, tree_kinds, with_trees
+from tabwright.fitting.cross_validation import (
+    TrainedFold,
+    joined_folds,
+    out_of_fold,
+    train_folds,
+)
+from tabwright.fitting.eval_metric import EvalMetric
+from tabwright.fitting.finishing import (
+    fitted_networks,
+    model_card,
+    with_decision,
+    with_scores,
+)
+from tabwright.fitting.member_training import RunControl, train_members
+from tabwright.fitting.oblique_selection import select_obliques, without_obliques
+from tabwright.fitting.residual_scale import fit_residual_scale, with_intervals
+from tabwright.fitting.targets import Targets
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
+from tabwright.inference.target_scale import TargetScale
+from tabwright.inference.training_rows import sketch_of_rows
+from tabwright.settings import FitSettings
+from tabwright.tables import TableProfile
+from tabwright.tables.labelled import LabelledRows
+from tabwright.training.checkpoints import Checkpoint
+from tabwright.training.loop import Trained
+from tabwright.training.objectives import row_weights
+from tabwright.training.time_limit import TimeLimit, TimeLimitError
+
+__all__ = ["Recipe", "ValidationRows"]
+
+# Of the time that is left, what networks may take: alone, and before trees.
+_SHARE, _SHARE_WITH_TREES = 0.95, 0.6
+
+
+@dataclass(frozen=True)
+class ValidationRows:
+    """Validation rows: those that choose, and those kept for the residuals of intervals."""
+
+    rows: LabelledRows
+    spare: LabelledRows | None = None
+    interval: IntervalRows | None = None
+
+    @classmethod
+    def of(
+        cls, rows: LabelledRows, classes: np.ndarray | None, random_state: int
+    ) -> ValidationRows:
+        """All of them choose in classification; in regression some may be spare."""
+        if classes is not None:
+            return cls(rows)
+        interval = interval_rows(
+            len(rows), groups=rows.groups, time=rows.time, random_state=random_state
+        )
+        return cls(rows.take(interval.choosing), rows.take(interval.aside), interval)
+
+    def cross_predictions(self, scale: TargetScale | None) -> CrossPredictions | None:
+        """What keeps predictions of the choosing rows, where none are spare."""
+        if scale is None or self.interval is None or self.interval.folds is None:
+            return None
+        return CrossPredictions(self.interval.folds, self.rows.weight)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How networks are fitted, apart from the rows."""
+
+    settings: FitSettings
+    profile: TableProfile
+    classes: np.ndarray | None
+    columns: Columns
+    aims: Aims
+    callbacks: FitCallbacks
+    encoder: TableEncoder | None
+    distillation: DistillationOptions | None
+    decision: DecisionAim | None
+    metric: EvalMetric | None
+    limit: TimeLimit | None
+    keep_obliques: bool | None = None
+
+    def decided(self, model: FittedModel) -> Recipe:
+        """The recipe of a fit on more rows, after `model`: networks choose nothing any more."""
+        recipe = replace(self, keep_obliques=bool(model.encoder.plan_.obliques))
+        if self.distillation is None:
+            return recipe
+        # What the teacher said was for other rows.
+        distillation = replace(self.distillation, soft_targets=None)
+        return replace(recipe, settings=model.settings, distillation=distillation)
+
+    def fit(
+        self,
+        rows: LabelledRows,
+        held_out: ValidationRows | None,
+        checkpoint: Checkpoint | None,
+        stop_at: Sequence[int] | None = None,
+    ) -> FittedModel:
+        """Encoder, networks, calibration; without rows held out members end at `stop_at`."""
+        targets = self._targets(rows)
+        encoder, compact = self._encoded(rows, targets)
+        choosing = None
+        if held_out is not None:
+            choosing = (encoder.transform(held_out.rows.frame), held_out.rows)
+        run = _Run(
+            recipe=self,
+            encoder=encoder,
+            targets=targets,
+            training=(compact, rows),
+            choosing=choosing,
+            held_out=held_out,
+            checkpoint=checkpoint,
+            stop_at=stop_at,
+        )
+        soft_targets = direct = None
+        if self.distillation is None:
+            trained, cross = run.train()
+            n_members = len(trained.modules)
+            model = run.model(trained, replace(self.settings, n_members=n_members))
+        else:
+            soft_targets = self.distillation.soft_targets or prepare_soft_targets(
+                rows,
+                self.profile,
+                settings=self.settings,
+                distillation=self.distillation,
+                classes=self.classes,
+                class_weights=targets.class_weights,
+            )
+            model, direct, cross = run.taught(soft_targets)
+        if held_out is None or choosing is None:
+            return model
+        # What the rows that choose get is predicted once, and again only with trees.
+        networks, trees = Predictor(model).standardised(choosing[0]), None
+        if tree_kinds(self.settings):
+            model, trees = self._with_trees(model, [((compact, rows), choosing)], networks, targets)
+        outputs = networks
+        if model.trees is not None:
+            outputs = Predictor(model).standardised(choosing[0])
+        if model.target is not None:
+            outputs = model.target.restore(outputs)
+        model = with_scores(model, outputs, choosing[1])
+        model = _with_intervals(
+            model, held_out, cross, trees, (compact, rows), (*choosing, outputs)
+        )
+        if soft_targets is not None and direct is not None:
+            model = self._with_verdict(model, direct, soft_targets, choosing)
+        if held_out.spare is not None and len(held_out.spare):
+            model = replace(model, card={**model.card, "n_interval_rows": len(held_out.spare)})
+        return self._with_decision(model, outputs, choosing[1])
+
+    def fit_in_folds(
+        self,
+        rows: LabelledRows,
+        folds: np.ndarray,
+        checkpoint: Checkpoint | None,
+    ) -> FittedModel:
+        """Networks per fold; predictions of the rows that they held out decide the rest."""
+        targets = self._targets(rows)
+        encoder, compact = self._encoded(rows, targets, folds)
+        done = train_folds(
+            self.settings,
+            encoder,
+            (compact, rows),
+            targets,
+            folds,
+            on_epoch=self.callbacks.on_epoch,
+            on_message=self.callbacks.say,
+            checkpoint=checkpoint,
+            limit=self.networks_limit,
+        )
+        held = np.concatenate([fold.held for fold in done])
+        judged, trained = rows.take(held), joined_folds(done)
+        model = self.model(encoder, targets, trained, (compact, rows), len(judged), self.settings)
+        networks = out_of_fold(model, compact, done)
+        trees = None
+        if tree_kinds(self.settings):
+            parts = [
+                (_taken(compact, rows, folds != k), _taken(compact, rows, folds == k))
+                for k in range(len(done))
+            ]
+            model, trees = self._with_trees(model, parts, networks, targets, (compact, rows))
+        output = networks if trees is None else trees.combined(networks)
+        if model.target is not None:
+            output = model.target.restore(output)
+        model = with_scores(model, output, judged)
+        told = {
+            "n_folds": self.settings.n_folds,
+            "n_trained": len(done),
+            "n_rows": len(judged),
+            "best_losses": [fold.trained.history[-1].best_loss for fold in done],
+        }
+        model = replace(model, card={**model.card, "folds": told})
+        if model.classes is None:
+            return _with_fold_intervals(model, done, networks, compact.take(held), judged, trees)
+        return self._with_decision(model, output, judged)
+
+    @property
+    def networks_limit(self) -> TimeLimit | None:
+        """How long the networks may train, from now on: trees and scores take time too."""
+        if self.limit is None:
+            return None
+        return self.limit.part(_SHARE_WITH_TREES if self.settings.quality == "best" else _SHARE)
+
+    def model(
+        self,
+        encoder: TableEncoder,
+        targets: Targets,
+        trained: Trained,
+        training: EncodedRows,
+        n_validation: int,
+        settings: FitSettings,
+    ) -> FittedModel:
+        """The networks of a run as a model."""
+        compact, rows = training
+        card = model_card(
+            settings,
+            self.profile,
+            len(rows),
+            n_validation,
+            self.columns.target_name,
+            sketch_of_rows(compact, len(encoder.plan_.had_missing)),
+        )
+        return fitted_networks(settings, encoder, targets, trained, classes=self.classes, card=card)
+
+    def _targets(self, rows: LabelledRows) -> Targets:
+        """What the mode makes of the targets of the training rows."""
+        aims = self.aims
+        return Targets.of(
+            rows, self.settings, self.classes, aims.class_weight, aims.prior, self.metric
+        )
+
+    def _with_decision(
+        self, model: FittedModel, outputs: np.ndarray, rows: LabelledRows
+    ) -> FittedModel:
+        """The decision rule, tuned on rows by what the model puts out for them."""
+        if self.decision is None:
+            return model
+        return with_decision(model, Predictor(model).calibrated(outputs), rows, self.decision)
+
+    def _with_verdict(
+        self,
+        model: FittedModel,
+        direct: FittedModel,
+        soft_targets: SoftTargets,
+        choosing: EncodedRows,
+    ) -> FittedModel:
+        """Say whether the teacher helped, on rows that were kept for it or on the validation rows.
+
+        `direct`: the same network without the teacher.
+        """
+        if self.distillation is None or not self.distillation.report:
+            return model
+        compact, validation = choosing
+        judged = validation if self.distillation.judged is None else self.distillation.judged
+        if not len(judged):
+            return model
+        direct = with_scores(direct, Predictor(direct).outputs(compact), validation)
+        report = fidelity_report(
+            soft_targets.teacher,
+            model,
+            direct,
+            judged.frame,
+            judged.target,
+            judged.weight,
+            rows="validation" if self.distillation.judged is None else "held-out",
+            teacher_came_fitted=not soft_targets.description["out_of_fold"],
+        )
+        return replace(model, card={**model.card, "fidelity": report.to_document()})
+
+    def _with_trees(
+        self,
+        model: FittedModel,
+        parts: Sequence[tuple[EncodedRows, EncodedRows]],
+        networks: np.ndarray,
+        targets: Targets,
+        whole: EncodedRows | None = None,
+    ) -> tuple[FittedModel, HeldOutTrees | None]:
+        """`with_trees` under the terms of this recipe."""
+        return with_trees(
+            model,
+            parts,
+            networks,
+            targets,
+            kinds=tree_kinds(self.settings),
+            whole=whole,
+            say=self.callbacks.say,
+            limit=self.limit,
+        )
+
+    def _encoded(
+        self, rows: LabelledRows, targets: Targets, folds: np.ndarray | None = None
+    ) -> tuple[TableEncoder, Compact]:
+        if self.encoder is not None:
+            return self.encoder, self.encoder.transform(rows.frame)
+        encoder = TableEncoder(numeric_encoding=self.settings.numeric_encoding)
+        compact = encoder.fit_transform(
+            rows.frame,
+            self.profile,
+            target=rows.target,
+            task=self.settings.task,
+            sample_weight=rows.weight,
+            random_state=self.settings.random_state,
+            named=self.columns.named,
+            target_name=self.columns.target_name,
+            # Rows that no network holds out are a fold of their own there.
+            folds=None if folds is None else np.where(folds < 0, folds.max() + 1, folds),
+        )
+        if self.keep_obliques is None:
+            return select_obliques(
+                encoder, compact, rows, targets, self.settings, self.callbacks.say, self.limit
+            )
+        return (encoder, compact) if self.keep_obliques else without_obliques(encoder, compact)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One training run, or those of a distillation's candidates, on encoded rows."""
+
+    recipe: Recipe
+    encoder: TableEncoder
+    targets: Targets
+    training: EncodedRows
+    choosing: EncodedRows | None
+    held_out: ValidationRows | None
+    checkpoint: Checkpoint | None
+    stop_at: Sequence[int] | None
+
+    def train(
+        self,
+        soft_targets: SoftTargets | None = None,
+        candidates: Candidates | None = None,
+        turn: int = 0,
+    ) -> tuple[Trained, CrossPredictions | None]:
+        """Train the members, or those of every candidate of a group."""
+        cross = None
+        if self.held_out is not None:
+            cross = self.held_out.cross_predictions(self.targets.scale)
+        train = partial(
+            train_members,
+            encoder=self.encoder,
+            training=self.training,
+            held_out=self.choosing,
+            targets=self.targets,
+            cross=cross,
+            taught=None
+            if soft_targets is None or candidates is None
+            else (soft_targets, candidates),
+            control=RunControl(
+                on_epoch=self.recipe.callbacks.on_epoch,
+                checkpoint=None if self.checkpoint is None else self.checkpoint.of_turn(turn),
+                stop_at=self.stop_at,
+                limit=self.recipe.networks_limit,
+            ),
+        )
+        settings = self.recipe.settings
+        try:
+            return train(settings), cross
+        except TimeLimitError:
+            if settings.n_members == 1:
+                raise
+            self.recipe.callbacks.say("the time limit leaves time for one network")
+            return train(replace(settings, n_members=1)), cross
+
+    def taught(
+        self, soft_targets: SoftTargets
+    ) -> tuple[FittedModel, FittedModel | None, CrossPredictions | None]:
+        """Train candidates on soft targets and keep the best on the rows that choose."""
+        settings = self.recipe.settings
+        tried = candidate_groups(settings, soft_targets)
+        n_members = settings.n_members or 1
+        watched: list[CrossPredictions] = []
+
+        def train(candidates: Candidates) -> list[FittedModel]:
+            trained, cross = self.train(soft_targets, candidates, tried.index(candidates))
+            if cross is not None:
+                watched.append(cross)
+            return [
+                self.model(
+                    trained,
+                    candidates.settings(k, settings, soft_targets),
+                    slice(k * n_members, (k + 1) * n_members),
+                )
+                for k in range(len(candidates.weights))
+            ]
+
+        validation = None
+        if self.choosing is not None:
+            compact, rows = self.choosing
+            codes = None if self.recipe.classes is None else rows.target
+            weights = row_weights(codes, rows.weight, self.targets.class_weights, len(rows))
+            validation = (compact, rows.target, weights)
+        model, direct = best_student(tried, train, soft_targets, validation)
+        cross = CrossPredictions.best_of(watched, n_members) if watched else None
+        return model, direct, cross
+
+    def model(
+        self, trained: Trained, settings: FitSettings, members: slice = slice(None)
+    ) -> FittedModel:
+        """The members of a run, or some of them, as a model."""
+        own = replace(
+            trained, modules=trained.modules[members], best_epochs=trained.best_epochs[members]
+        )
+        n_validation = 0 if self.choosing is None else len(self.choosing[1])
+        return self.recipe.model(
+            self.encoder, self.targets, own, self.training, n_validation, settings
+        )
+
+
+def _taken(compact: Compact, rows: LabelledRows, chosen: np.ndarray) -> EncodedRows:
+    """Some encoded rows, by a mask."""
+    index = np.flatnonzero(chosen)
+    return compact.take(index), rows.take(index)
+
+
+def _with_intervals(
+    model: FittedModel,
+    held_out: ValidationRows,
+    cross: CrossPredictions | None,
+    trees: HeldOutTrees | None,
+    training: EncodedRows,
+    chosen_by: tuple[Compact, LabelledRows, np.ndarray],
+) -> FittedModel:
+    """Half-widths of prediction intervals, from residuals of rows held out for them.
+
+    `chosen_by`: the rows that choose, encoded, and what the model puts out for them.
+    """
+    interval, spare = held_out.interval, held_out.spare
+    if interval is None or spare is None:
+        return model
+    model = replace(model, card={**model.card, "intervals": interval.message})
+    if interval.kind is None:
+        return model
+    predictor, choosing = Predictor(model), chosen_by[:2]
+    if cross is None:
+        rows, compact = spare, model.encoder.transform(spare.frame)
+        outputs, chosen = predictor.outputs(compact), predictor.point(chosen_by[2])
+    else:
+        assert model.target is not None
+        (compact, rows), standard = choosing, cross.predictions()
+        if trees is not None and interval.folds is not None:
+            standard = trees.cross_predictions(standard, interval.folds)
+        outputs = model.target.restore(standard)
+        chosen = predictor.point(outputs)
+    return with_intervals(
+        model,
+        (compact, rows),
+        outputs,
+        interval.kind,
+        lambda: fit_residual_scale(model, training, choosing, chosen, interval.folds),
+    )
+
+
+def _with_fold_intervals(
+    model: FittedModel,
+    done: Sequence[TrainedFold],
+    networks: np.ndarray,
+    compact: Compact,
+    rows: LabelledRows,
+    trees: HeldOutTrees | None,
+) -> FittedModel:
+    """Half-widths of prediction intervals, from residuals out of fold."""
+    assert model.target is not None
+    sizes = [len(fold.held) for fold in done]
+    own = np.split(networks, np.cumsum(sizes)[:-1])
+    values = np.concatenate(
+        [
+            value if fold.interval_values is None else fold.interval_values
+            for fold, value in zip(done, own, strict=True)
+        ]
+    )
+    if trees is not None:
+        values = trees.cross_predictions(values, np.repeat(np.arange(len(done)), sizes))
+    outputs = model.target.restore(values)
+    message = f"cross-conformal: {len(rows):,} rows out of {len(done)} folds"
+    model = replace(model, card={**model.card, "intervals": message})
+    return with_intervals(model, (compact, rows), outputs, "cross", None)
