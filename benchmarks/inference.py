@@ -248,7 +248,7 @@ class Bench:
 def products_of(network: FoldedNetwork, x: np.ndarray, block: int) -> Call:
     """The matrix products of all members and nothing else, over blocks of rows."""
     k, width = network.n_members, network.hidden_dim
-    layers = network._layers
+    layers = network.layers
     assert layers.head is not None
     rest = [*layers.hidden, layers.head]
     outputs = [

@@ -134,14 +134,6 @@ PUBLIC_SIGNATURES = (
     "report.write.write_report",
     "tuning.run.tune",
 )
-# What is still over the limits. Names may only leave this list.
-OVER_LIMITS_2026_11_29 = frozenset(
-    {
-        "training.engine.passes.MemberGroup._compiled_network: Layer",
-        "training.engine.stacked_members.StackedMembers.__init__: Stack",
-        "training.engine.tensor_layout.TensorLayout.of: TensorLayout",
-    }
-)
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -187,7 +179,7 @@ def test_no_record_of_unnamed_values_and_no_function_of_many_parameters() -> Non
         for place in over_limits(tree, known)
     }
     found = {place for place in found if not place.startswith(PUBLIC_SIGNATURES)}
-    assert sorted(found - OVER_LIMITS_2026_11_29) == []
+    assert sorted(found) == []
 
 
 def test_reader_sees_what_is_over_the_limits() -> None:
@@ -243,14 +235,10 @@ def _is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name not in FOREIGN_PRIVATE
 
 
-# What is still taken: the layers of a folded network by `export.networks`. It may only shrink.
-TAKEN_2026_11_29 = frozenset({"_layers"})
-
-
 @pytest.mark.parametrize("path", list(modules()), ids=module_name)
 def test_no_module_takes_private_names_of_another(path: Path) -> None:
     found = set(foreign_private_names(path.read_text(encoding="utf-8")))
-    assert found - {"_kernels", "_version"} - TAKEN_2026_11_29 == set()
+    assert found - {"_kernels", "_version"} == set()
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def add_networks(graph: Graph, network: FoldedNetwork, x: str, largest_input: fl
     `x`: float32 of shape (rows, input_dim).
     `largest_input`: no input is larger in absolute value.
     """
-    first, hidden, head = network._layers
+    first, hidden, head = network.layers
     k = network.n_members
     wide = not _largest_output(network, largest_input) < _SAFE
     if wide:
@@ -89,7 +89,7 @@ def add_networks(graph: Graph, network: FoldedNetwork, x: str, largest_input: fl
 
 def _largest_output(network: FoldedNetwork, largest_input: float) -> float:
     """A bound on every value inside the networks."""
-    first, hidden, head = network._layers
+    first, hidden, head = network.layers
     largest = bound = largest_input
     carried = 0.0
     for i, layer in enumerate((first, *hidden, *(() if head is None else (head,)))):

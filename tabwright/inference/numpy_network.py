@@ -167,13 +167,13 @@ class FoldedNetwork:
         self.n_members = len(members)
         self.residual = "input_projection.weight" in shapes
         try:
-            self._layers = fold(members, self.residual)
+            self.layers = fold(members, self.residual)
         except KeyError as error:
             raise ValueError(
                 "members must be MLP, TabResNet or LinearBaseline of models.py; "
                 f"got a network without {error}"
             ) from None
-        first, _, head = self._layers
+        first, _, head = self.layers
         self.input_dim = int(first.weight.shape[0])
         if layout is not None and layout.input_dim != self.input_dim:
             raise ValueError(
@@ -207,7 +207,7 @@ class FoldedNetwork:
     @cached_property
     def dense(self) -> DenseLayers:
         """The layers as blocks of rows run them."""
-        return DenseLayers.of(self._layers, self.n_members)
+        return DenseLayers.of(self.layers, self.n_members)
 
     @cached_property
     def _smallest(self) -> int:
@@ -329,7 +329,7 @@ class FoldedNetwork:
             wide = _Workspace(
                 self, *block_sizes(len(index), self._smallest, self.block_rows), np.float64
             )
-            layers = DenseLayers.of(self._layers.cast(np.float64), self.n_members)
+            layers = DenseLayers.of(self.layers.cast(np.float64), self.n_members)
             x = source.inputs(index + rows.start).astype(np.float64)
             _Inputs(layers.first, x).fill(slice(0, len(x)), wide)
             self._forward(layers, wide)

@@ -49,8 +49,8 @@ def test_a_row_that_overflows_is_computed_again_and_no_other() -> None:
     x = np.full((1, network.input_dim), 3e38, dtype=np.float32)
     wide = FoldedNetwork.__new__(FoldedNetwork)
     wide.__setstate__(network.__getstate__())
-    first = network._layers.first
-    wide._layers = network._layers._replace(first=first._replace(weight=first.weight * 1e3))
+    first = network.layers.first
+    wide.layers = network.layers._replace(first=first._replace(weight=first.weight * 1e3))
     proba = wide.probabilities(x)
     assert np.isfinite(proba).all()
     np.testing.assert_allclose(proba, wide.probabilities(np.repeat(x, 3, axis=0))[:1], atol=1e-6)

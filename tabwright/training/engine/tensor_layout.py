@@ -114,13 +114,15 @@ class TensorLayout:
         _check_layers(module, layers, list(linears.values()))
         first, last = next(iter(linears.values())), next(reversed(linears.values()))
         return cls(
-            tuple(_hidden_layers(layers, list(linears), is_residual=type(module) is TabResNet)),
-            next(reversed(linears)),
-            first.in_features,
-            first.out_features if len(linears) > 1 else 0,
-            last.out_features,
-            last.weight.dtype,
-            last.weight.device,
+            hidden=tuple(
+                _hidden_layers(layers, list(linears), is_residual=type(module) is TabResNet)
+            ),
+            head=next(reversed(linears)),
+            input_dim=first.in_features,
+            hidden_dim=first.out_features if len(linears) > 1 else 0,
+            output_dim=last.out_features,
+            dtype=last.weight.dtype,
+            device=last.weight.device,
         )
 
     @property
