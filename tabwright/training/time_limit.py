@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-__all__ = ["TimeLimit", "TimeLimitError", "seconds_in", "seconds_of"]
+__all__ = ["TimeLimit", "TimeLimitError", "seconds_of"]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -14,8 +14,24 @@ _TIMED_BATCHES = 16
 _SHARE_TIMED = 0.05
 
 
-def seconds_in(text: str) -> float:
-    """Seconds of a time in words, such as 90, 90s, 10m, 1.5 h or 1h30m; 0 where it is none."""
+def seconds_of(text: str) -> float:
+    """Seconds of a time in words, such as 90, 90s, 10m, 1.5 h or 1h30m.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or not above 0.
+    """
+    seconds = _seconds_in(text)
+    if not seconds > 0:
+        raise ValueError(
+            f"time_limit must be a time above 0 such as 90, 45s, 10m or 1h30m; got {text!r}"
+        )
+    return seconds
+
+
+def _seconds_in(text: str) -> float:
+    """As `seconds_of`, but 0 where it is none."""
     plain = "".join(text.lower().split())
     if re.fullmatch(r"\d+(\.\d+)?", plain):
         return float(plain)
@@ -23,20 +39,6 @@ def seconds_in(text: str) -> float:
     if "".join(number + unit for number, unit in parts) != plain:
         return 0.0
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
-
-
-def seconds_of(text: str) -> float:
-    """`seconds_in`, where it must be above 0.
-
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
-    seconds = seconds_in(text)
-    if not seconds > 0:
-        raise ValueError(f"time_limit must be a time above 0 such as 90s, 10m or 1h; got {text!r}")
-    return seconds
 
 
 class TimeLimitError(ValueError):

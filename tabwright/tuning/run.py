@@ -31,7 +31,7 @@ from tabwright.tables.labelled import (
 )
 from tabwright.tables.roles import Role
 from tabwright.tables.targets import learned_target
-from tabwright.training.time_limit import seconds_in
+from tabwright.training.time_limit import seconds_of
 from tabwright.tuning.picture import plot_tuning
 from tabwright.tuning.search import TuneOptions, TuningResult, tune_table
 from tabwright.tuning.space import space_of
@@ -40,21 +40,7 @@ from tabwright.workflows.data_checks import revealing_columns, warning_of_reveal
 from tabwright.workflows.outputs import check_model_output
 from tabwright.workflows.run_settings import fit_settings, using_threads
 
-__all__ = ["TuneRequest", "run_tuning", "seconds_of", "tune"]
-
-
-def seconds_of(text: str) -> float:
-    """Seconds of a duration such as "90", "45s", "10m" or "1h30m".
-
-    Raises
-    ------
-    ValueError
-        If it is none, or not above 0.
-    """
-    seconds = seconds_in(text)
-    if not seconds > 0:
-        raise ValueError(f"a duration must be as 90, 45s, 10m or 1h30m; got {text!r}")
-    return seconds
+__all__ = ["TuneRequest", "run_tuning", "tune"]
 
 
 def tune(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tabwright import load_fitted
 from tabwright.cli.app import app
 from tabwright.cli.commands.tune import tune
-from tabwright.tuning.run import seconds_of
+from tabwright.training.time_limit import seconds_of
 from tabwright.tuning.search import TuneOptions
 
 pytest.importorskip("optuna", reason="optuna is not installed")

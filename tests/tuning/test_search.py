@@ -22,10 +22,10 @@ from tabwright.fitting.fit_table import fit_table
 from tabwright.tables import encode_labels, profile_table
 from tabwright.tables.labelled import LabelledRows, TrainingTable
 from tabwright.training.loop import Epoch
+from tabwright.training.time_limit import seconds_of
 from tabwright.tuning import run as run_module
 from tabwright.tuning import search
 from tabwright.tuning.picture import plot_tuning
-from tabwright.tuning.run import seconds_of
 from tabwright.tuning.search import TrialRecord, TuneOptions, TuningResult, tune_table
 from tabwright.workflows.paired_differences import paired_difference
 
@@ -480,7 +480,7 @@ def test_an_interrupt_ends_with_what_is_known(
     [
         ({"n_trials": None}, "tune needs an end"),
         ({"time_limit": 0}, "time_limit must be seconds above 0; got 0"),
-        ({"time_limit": "soon"}, "a duration must be as 90, 45s, 10m or 1h30m; got 'soon'"),
+        ({"time_limit": "soon"}, "a time above 0 such as 90, 45s, 10m or 1h30m; got 'soon'"),
         ({"n_trials": 0}, "n_trials must be at least 1"),
         ({"n_folds": 1}, "the number of folds must be at least 2"),
         ({"validation": KFold(500)}, "KFold cannot split these 160 rows"),
@@ -520,7 +520,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "0m", "-3", "10 minutes", "m", "1d", "5mx"])
 def test_other_durations_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="a duration must"):
+    with pytest.raises(ValueError, match="a time above 0"):
         seconds_of(text)
 
 

@@ -105,7 +105,8 @@ def tune(
 ) -> None:
     """Search settings by cross-validation, and save a model with the best."""
     with readable_errors(as_json=as_json):
-        from tabwright.tuning.run import TuneRequest, run_tuning, seconds_of
+        from tabwright.training.time_limit import seconds_of
+        from tabwright.tuning.run import TuneRequest, run_tuning
         from tabwright.tuning.search import TuneOptions
 
         request = TuneRequest(
