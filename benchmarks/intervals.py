@@ -1,21 +1,29 @@
 """Coverage and mean width of prediction intervals on real tables, beside LightGBM's quantiles.
 
     python -m benchmarks.intervals [--tables choose] [--seeds 0,1] [--cap 10000] [--coverage 0.9]
+        [--quality balanced]
+    python -m benchmarks.intervals --residuals 13,25,50,100,200 --seeds 0,1,2,3,4 --quality fast
 
 Contenders: a default fit with intervals of one width and with adaptive ones, a fit of three
 quantiles, and LightGBM's quantiles, both as they are and conformalised on a quarter of the training
 rows that it then does not learn from. Widths are means over the test rows in standard deviations of
-their target. Thirds are of the difficulty: test rows ordered by the width of the adaptive interval.
-Regression tables only; of `choose` and `confirm`, those that are one.
+their target. The score is the mean interval score (Gneiting and Raftery, "Strictly Proper Scoring
+Rules, Prediction, and Estimation", 2007, section 6.2), width and misses in one, in the same unit;
+lower is better. Thirds are of the difficulty: test rows ordered by the width of the adaptive
+interval. Regression tables only; of `choose` and `confirm`, those that are one.
+
+With `--residuals`, adaptive and constant width are compared on fits of so few rows that these
+numbers of residuals set the width: means over the tables and seeds, and the mean distance of the
+coverage from what was asked.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -25,6 +33,7 @@ from benchmarks.row_splits import Split, make_split
 from benchmarks.suite import machine
 from benchmarks.tables import BenchmarkTable, load_table, table_names
 from tabwright import TabularRegressor
+from tabwright.settings import Quality
 
 FloatArray = NDArray[np.float64]
 
@@ -78,59 +87,123 @@ def _numbers(column: pl.Series) -> FloatArray:
     return column.cast(pl.Float64).to_numpy()
 
 
+def measured(
+    ends: dict[str, FloatArray], true: FloatArray, coverage: float
+) -> dict[str, list[float]]:
+    """Coverage, overall and by thirds, mean width and interval score of each contender.
+
+    `ends`: of the adaptive intervals first, by which the thirds go.
+    """
+    place, found = None, {}
+    for contender, own in ends.items():
+        low, high = own.T
+        width = high - low
+        if place is None:
+            place = np.argsort(np.argsort(width, kind="stable")) * 3 // len(true)
+        inside = (low <= true) & (true <= high)
+        thirds = [float(inside[place == third].mean()) for third in range(3)]
+        beyond = np.maximum(low - true, 0) + np.maximum(true - high, 0)
+        scores = width + 2 / (1 - coverage) * beyond
+        unit = true.std()
+        found[contender] = [
+            float(inside.mean()),
+            *thirds,
+            float(width.mean() / unit),
+            float(scores.mean() / unit),
+        ]
+    return found
+
+
+def compare(options: argparse.Namespace) -> None:
+    """All contenders, table by table."""
+    coverage, quality = options.coverage, options.quality
+    tail = (1 - coverage) / 2
+    levels = (round(tail, 6), 0.5, round(1 - tail, 6))
+    print("| table | contender | coverage | by thirds of the difficulty | mean width | score |")
+    print("| --- | --- | ---: | --- | ---: | ---: |")
+    for table in regressions(options.tables):
+        found: dict[str, list[list[float]]] = {}
+        for seed in options.seeds:
+            split = make_split(table, seed).capped(options.cap)
+            known = (table, split, coverage, seed)
+            ours = partial(tabwright_ends, *known, quality=quality)
+            ends = {
+                "adaptive": ours(intervals="adaptive"),
+                "constant": ours(intervals="constant"),
+                "quantiles": ours(objective="quantile", quantiles=levels),
+                "LightGBM": lightgbm_ends(*known, conformal=False),
+                "LightGBM, conformal": lightgbm_ends(*known, conformal=True),
+            }
+            for contender, line in measured(ends, table.target[split.test], coverage).items():
+                found.setdefault(contender, []).append(line)
+        for contender, lines in found.items():
+            share, *thirds, width, score = np.mean(lines, axis=0).tolist()
+            shown = ", ".join(f"{third:.3f}" for third in thirds)
+            print(
+                f"| {table.name} | {contender} | {share:.3f} | {shown} | {width:.3f} "
+                f"| {score:.3f} |",
+                flush=True,
+            )
+
+
+def by_residuals(options: argparse.Namespace) -> None:
+    """Adaptive and constant width by the number of residuals."""
+    coverage = options.coverage
+    tables = list(regressions(options.tables))
+    print("| residuals | width | coverage | off by | worst third | mean width | score |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    for n in options.residuals:
+        found: dict[str, list[list[float]]] = {"adaptive": [], "constant": []}
+        for table, seed in product(tables, options.seeds):
+            whole = make_split(table, seed)
+            # A quarter of so few rows is held out, and all of it gives residuals.
+            split = Split(whole.train[: 4 * n], whole.test, whole.checksum)
+            if len(split.train) < 4 * n:
+                continue
+            ends = {
+                kind: tabwright_ends(
+                    table,
+                    split,
+                    coverage,
+                    seed,
+                    quality=options.quality,
+                    validation_fraction=0.25,
+                    intervals=kind,
+                )
+                for kind in found
+            }
+            for kind, line in measured(ends, table.target[split.test], coverage).items():
+                share, *thirds, width, score = line
+                found[kind].append([share, abs(share - coverage), min(thirds), width, score])
+        for kind, lines in found.items():
+            words = " | ".join(f"{value:.3f}" for value in np.mean(lines, axis=0))
+            print(f"| {n} | {kind} | {words} |", flush=True)
+
+
+def regressions(names: str) -> Iterator[BenchmarkTable]:
+    """The tables of these names whose target is a number."""
+    tables = map(load_table, table_names(names))
+    return (table for table in tables if table.task == "regression")
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Measure and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--tables", default="choose")
-    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--seeds", type=_numbers_of, default=[0, 1])
     parser.add_argument("--cap", type=int, default=10_000)
     parser.add_argument("--coverage", type=float, default=0.9)
-    arguments = parser.parse_args(words)
-    coverage = arguments.coverage
-    tail = (1 - coverage) / 2
-    levels = (round(tail, 6), 0.5, round(1 - tail, 6))
-    print(f"{machine()}; seeds {arguments.seeds}; at most {arguments.cap:,} rows\n")
-    print("| table | contender | coverage | by thirds of the difficulty | mean width | seconds |")
-    print("| --- | --- | ---: | --- | ---: | ---: |")
-    for name in table_names(arguments.tables):
-        table = load_table(name)
-        if table.task != "regression":
-            continue
-        found: dict[str, list[list[float]]] = {}
-        for seed in map(int, arguments.seeds.split(",")):
-            split = make_split(table, seed).capped(arguments.cap)
-            known = (table, split, coverage, seed)
-            contenders: dict[str, Callable[[], FloatArray]] = {
-                "adaptive": partial(tabwright_ends, *known, intervals="adaptive"),
-                "constant": partial(tabwright_ends, *known, intervals="constant"),
-                "quantiles": partial(
-                    tabwright_ends, *known, objective="quantile", quantiles=levels
-                ),
-                "LightGBM": partial(lightgbm_ends, *known, conformal=False),
-                "LightGBM, conformal": partial(lightgbm_ends, *known, conformal=True),
-            }
-            true = table.target[split.test]
-            place = None
-            for contender, ends_of in contenders.items():
-                started = time.perf_counter()
-                low, high = ends_of().T
-                seconds = time.perf_counter() - started
-                if place is None:
-                    place = np.argsort(np.argsort(high - low, kind="stable")) * 3 // len(true)
-                inside = (low <= true) & (true <= high)
-                thirds = [float(inside[place == third].mean()) for third in range(3)]
-                width = float((high - low).mean() / true.std())
-                line = [float(inside.mean()), *thirds, width, seconds]
-                found.setdefault(contender, []).append(line)
-        for contender, lines in found.items():
-            share, *thirds, width, seconds = np.mean(lines, axis=0).tolist()
-            shown = ", ".join(f"{third:.3f}" for third in thirds)
-            print(
-                f"| {name} | {contender} | {share:.3f} | {shown} | {width:.3f} | {seconds:.1f} |",
-                flush=True,
-            )
+    parser.add_argument("--quality", choices=get_args(Quality), default="balanced")
+    parser.add_argument("--residuals", type=_numbers_of)
+    options = parser.parse_args(words)
+    print(f"{machine()}; seeds {options.seeds}; at most {options.cap:,} rows; {options.quality}\n")
+    (by_residuals if options.residuals else compare)(options)
     return 0
+
+
+def _numbers_of(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

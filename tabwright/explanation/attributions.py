@@ -23,7 +23,7 @@ from tabwright.explanation.columns import MixedRows, Scale
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "explain", "predictions_a_row"]
 
 FloatArray = NDArray[np.float64]
 
@@ -190,7 +190,7 @@ def explain(
     exact = n_columns <= _EXACT_COLUMNS
     # A cell is the number of the row that it comes from: shap sees numbers, the game raw cells.
     places = np.tile(np.arange(len(pool), dtype=np.int64)[:, None], n_columns)
-    per_row = 2**n_columns if exact else n_permutations * 2 * n_columns + 1
+    per_row = predictions_a_row(n_columns, n_permutations)
     if on_message is not None:
         _tell(game, places, n_rows * per_row * len(others), n_rows, on_message)
     explainer = _explainer(shap, game, places[n_rows:], exact, random_state)
@@ -209,6 +209,11 @@ def explain(
         cells=frame[list(game.names)],
         exact=exact,
     )
+
+
+def predictions_a_row(n_columns: int, n_permutations: int) -> int:
+    """How many mixed rows are predicted for a row, for each row of the background."""
+    return 2**n_columns if n_columns <= _EXACT_COLUMNS else n_permutations * 2 * n_columns + 1
 
 
 def _explainer(

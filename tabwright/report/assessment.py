@@ -6,6 +6,7 @@ All of it comes from labelled rows that had no part in training. How it is shown
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +16,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.calibration.decisions import DecisionRule
+from tabwright.explanation import EffectCurve, Explanation, effect_curves, explain
+from tabwright.explanation.attributions import predictions_a_row
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import trivial_scores
@@ -40,6 +43,9 @@ _FIRST = ("auc", "precision", "recall", "f1", "average_precision", "accuracy")
 _RESAMPLES = (200, 1000)
 # Rows times classes times resamples: past it there are fewer resamples.
 _RESAMPLED_CELLS = 30_000_000
+_CURVES_SHOWN = 6
+# Predictions of mixed rows for all attributions together, and the fewest rows of background.
+_MIXED_ROWS, _FEWEST_BACKGROUND = 100_000, 10
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,11 @@ class Assessment:
     importance : Importance
     hardest : ndarray of shape (k,), int64
         Row numbers from the highest loss on; rows of weight 0 are left out.
+    effects : tuple of EffectCurve
+        Of the most important columns.
+    attributions : Explanation or None
+        Of the first of the hardest rows, as many as a bounded number of predictions allows; None
+        without the extra `explain`.
     """
 
     target: np.ndarray
@@ -116,6 +127,8 @@ class Assessment:
     n_resamples: int
     importance: Importance
     hardest: IntArray
+    effects: tuple[EffectCurve, ...]
+    attributions: Explanation | None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -208,6 +221,15 @@ def assess(
     order = np.argsort(-losses, kind="stable")
     if sample_weight is not None:
         order = order[sample_weight[order] > 0]
+    importance = permutation_importance(
+        predictor,
+        frame,
+        target,
+        sample_weight,
+        max_seconds=max_seconds,
+        random_state=random_state,
+    )
+    usual = frame if sample_weight is None else frame.filter(sample_weight > 0)
     return Assessment(
         target=target,
         weight=sample_weight,
@@ -218,15 +240,30 @@ def assess(
         scored=tuple(scored),
         gain=gain,
         n_resamples=n_resamples,
-        importance=permutation_importance(
-            predictor,
-            frame,
-            target,
-            sample_weight,
-            max_seconds=max_seconds,
-            random_state=random_state,
-        ),
+        importance=importance,
         hardest=order[:n_hardest],
+        effects=effect_curves(
+            model, usual, importance.names[:_CURVES_SHOWN], random_state=random_state
+        ),
+        attributions=_attributions(model, frame[order[:n_hardest]], usual, random_state),
+    )
+
+
+def _attributions(
+    model: FittedModel, rows: pl.DataFrame, usual: pl.DataFrame, random_state: int
+) -> Explanation | None:
+    """Attributions of as many rows, against as many others, as the bound allows."""
+    per_row = predictions_a_row(len(model.encoder.plan_.compact_columns()), n_permutations=1)
+    n_rows = min(len(rows), _MIXED_ROWS // (per_row * _FEWEST_BACKGROUND))
+    if not n_rows or len(usual) < 2 or importlib.util.find_spec("shap") is None:
+        return None
+    return explain(
+        model,
+        rows[:n_rows],
+        usual,
+        max_background=min(100, _MIXED_ROWS // (per_row * n_rows)),
+        n_permutations=1,
+        random_state=random_state,
     )
 
 

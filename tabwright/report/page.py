@@ -49,6 +49,7 @@ margin:1rem 0 .4rem;padding:0;list-style:none}
 font-variant-numeric:tabular-nums}
 .tiles span{display:block;font-size:.86rem;color:var(--plot-muted)}
 .tiles .of{color:var(--plot-ink);font-weight:600}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(17rem,1fr));gap:0 1.2rem}
 figure{margin:1.1rem 0 .6rem;overflow-x:auto}
 figure svg{display:block;width:100%;height:auto;font-family:"DejaVu Sans",Verdana,sans-serif}
 figcaption{color:var(--plot-muted);max-width:46rem;margin-top:.35rem}

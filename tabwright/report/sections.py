@@ -17,6 +17,7 @@ from tabwright.inference.tree_mix import combination_notes, combination_table
 from tabwright.regression import RegressionObjective, has_log_link
 from tabwright.report.assessment import Assessment, constant_title
 from tabwright.report.column_treatment import ColumnTreatment, column_treatments
+from tabwright.report.explanations import largest_attributions
 from tabwright.report.markup import Node, element, number, percent, short, table
 from tabwright.report.page import Section, chart, facts, more
 from tabwright.report.plots import (
@@ -25,6 +26,7 @@ from tabwright.report.plots import (
     plot_predicted_true,
 )
 from tabwright.report.probability_sections import class_name, rule_text, target_title
+from tabwright.report.svg import plain
 
 if TYPE_CHECKING:
     import polars as pl
@@ -405,8 +407,9 @@ def hardest_section(
 ) -> Section:
     """The rows with the highest loss, and their most important cells."""
     shown = [name for name in found.importance.names[:_CELLS_SHOWN] if name in frame.columns]
+    reasons = found.attributions
     rows: list[list[Node]] = []
-    for row in found.hardest.tolist():
+    for place, row in enumerate(found.hardest.tolist()):
         if model.classes is None:
             error = float(found.output[row] - found.target[row])
             facts_: list[Node] = [
@@ -422,10 +425,32 @@ def hardest_section(
                 number(float(found.output[row, true]), 3),
             ]
         cells = [_cell(frame[name][row]) for name in shown]
+        if reasons is not None:
+            of_two = model.classes is None or len(reasons.outputs) == 1
+            output = 0 if of_two else int(found.predicted[row])
+            known = place < len(reasons.attributions)
+            facts_.append(largest_attributions(reasons, place, output) if known else "–")
         rows.append([f"{int(row_numbers[row]):,}", *facts_, *cells])
     third = (
         "Error (predicted less true)" if model.classes is None else "Probability of the true class"
     )
+    why: list[str] = []
+    told: Node = None
+    if reasons is not None:
+        what = "the prediction"
+        if model.classes is not None:
+            # Of two classes one says all.
+            what = "the probability of the predicted class"
+            if len(reasons.outputs) == 1:
+                what = f"the probability of “{plain(reasons.outputs[0], 30)}”"
+        why = ["Moved most by"]
+        told = element(
+            "p",
+            f"“Moved most by” is what single cells add to {what}, from the mean of these held-out "
+            "rows on: Shapley values, of which ",
+            element("code", "tabwright explain"),
+            " gives all.",
+        )
     columns = [name if len(name) <= 28 else f"{name[:27]}…" for name in shown]
     numeric = (1, 2, 3) if model.classes is None else (3,)
     return Section(
@@ -439,10 +464,11 @@ def hardest_section(
                 "them.",
                 class_="note",
             ),
+            told,
             table(
                 f"The {len(rows)} rows of the highest loss, with the "
                 f"{len(shown)} most important columns; rows are counted from 1",
-                ["Row", "True", "Predicted", third, *columns],
+                ["Row", "True", "Predicted", third, *why, *columns],
                 rows,
                 numeric=numeric,
                 class_="cells",

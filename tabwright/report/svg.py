@@ -20,7 +20,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from tabwright.artifact.atomic_write import check_writable, write_atomically
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
@@ -43,6 +47,7 @@ __all__ = [
     "add_cloud",
     "add_legend",
     "add_squares",
+    "check_picture",
     "group_thousands",
     "new_figure",
     "palette_css",
@@ -51,6 +56,7 @@ __all__ = [
     "styled",
     "thinned",
     "to_svg",
+    "write_picture",
 ]
 
 # Name: light, dark. Blue, orange and green differ for every common kind of colour blindness, and
@@ -99,6 +105,23 @@ _settings_lock = threading.Lock()
 def palette_css(theme: int) -> str:
     """CSS declarations of the palette's variables; theme 0 is light and 1 dark."""
     return "".join(f"--plot-{name}:{colours[theme]};" for name, colours in PALETTE.items())
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a picture that could not be written, before the work that it shows.
+
+    Raises `ValueError`: another format than PNG, SVG or PDF; `OSError`: as `check_writable`.
+    """
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"the picture must be .png, .svg or .pdf; got {path}; rename it")
+    check_writable(path)
+
+
+def write_picture(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, SVG or PDF, whole or not at all."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix.lower().lstrip("."), dpi=150)
+    write_atomically(path, drawn.getvalue())
 
 
 def new_figure(width: float, height: float) -> Figure:

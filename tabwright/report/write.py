@@ -18,6 +18,7 @@ from tabwright.artifact.atomic_write import check_writable, write_atomically
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.scoring import measure_of
 from tabwright.report.assessment import Assessment, assess
+from tabwright.report.explanations import effects_section
 from tabwright.report.markup import Node, element, number, percent
 from tabwright.report.page import Section, page, tiles
 from tabwright.report.probability_sections import (
@@ -213,6 +214,8 @@ def _page(
     else:
         sections += [probability_section(model, found), decision_section(model, found)]
     sections.append(importance_section(model, found))
+    if found.effects:
+        sections.append(effects_section(model, found.effects))
     groups = subgroup_section(model, found, frame)
     if groups is not None:
         sections.append(groups)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tabwright.artifact.atomic_write import check_suffix, check_writable, write_atomically
+from tabwright.artifact.atomic_write import check_suffix, check_writable
 from tabwright.estimators.base import seed_of
 from tabwright.fitting.class_weights import ClassWeight
 from tabwright.fitting.eval_metric import eval_metric_of
+from tabwright.report.svg import check_picture, write_picture
 from tabwright.settings import Task
 from tabwright.tables import (
     as_frame,
@@ -251,11 +251,7 @@ def run_tuning(
     card = {**result.model.card, "table": asked.stem, "columns_not_used": columns}
     result = replace(result, model=replace(result.model, card=card))
     result.model.save(request.path)
-    figure = plot_tuning(result)
-    suffix = request.picture_path.suffix.lstrip(".")
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=suffix, dpi=150)
-    write_atomically(request.picture_path, drawn.getvalue())
+    write_picture(plot_tuning(result), request.picture_path)
     return result
 
 
@@ -282,7 +278,4 @@ def _check(request: TuneRequest) -> None:
         taken.append(path.resolve())
         check_writable(path)
     check_suffix(request.path, ".safetensors")
-    if request.picture_path.suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(
-            f"the picture must be .png, .svg or .pdf; got {request.picture_path}; rename it"
-        )
+    check_picture(request.picture_path)

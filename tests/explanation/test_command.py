@@ -40,3 +40,23 @@ def test_a_row_and_all_rows(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*words, "--row", "81"])
     assert done.exit_code == 2
     assert "--row must be at most 80" in " ".join(done.output.split())
+
+
+def test_pictures_are_written_or_refused_before_work(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"size": rng.normal(size=60), "kind": rng.choice(["a", "b"], size=60)})
+    y = np.array(["low", "mid", "high"])[np.digitize(frame["size"].to_numpy(), [-0.5, 0.5])]
+    model = TabularClassifier(n_members=1, max_epochs=3, hidden_dim=8, random_state=0)
+    model.fit(frame, y).save(tmp_path / "m.safetensors")
+    frame.write_csv(tmp_path / "t.csv")
+    words = ["explain", str(tmp_path / "m.safetensors"), str(tmp_path / "t.csv")]
+    for name, more in (("all.png", ["--rows", "20"]), ("one.svg", ["--row", "2"])):
+        path = tmp_path / name
+        done = CliRunner().invoke(app, [*words, *more, "--picture", str(path)])
+        assert done.exit_code == 0, done.output
+        start = b"\x89PNG" if name == "all.png" else b"<?xml"
+        assert path.read_bytes().startswith(start)
+    (tmp_path / "m.safetensors").unlink()
+    done = CliRunner().invoke(app, [*words, "--picture", str(tmp_path / "p.gif")])
+    assert done.exit_code == 2
+    assert "the picture must be .png, .svg or .pdf" in " ".join(done.output.split())

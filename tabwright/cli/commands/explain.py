@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -11,6 +12,9 @@ from tabwright.cli.brief_command import HelpAll
 from tabwright.cli.console import print_json, say, show_grid
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag, ReadingOptions, takes_groups
+
+if TYPE_CHECKING:
+    from tabwright.explanation import Explanation
 
 __all__ = ["explain"]
 
@@ -31,6 +35,14 @@ def explain(
     log_odds: Annotated[
         bool, typer.Option("--log-odds", help="In log-odds rather than in probability.")
     ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw it: a waterfall of --row, else the attributions of all rows; "
+            ".png, .svg, .pdf.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
@@ -48,6 +60,10 @@ def explain(
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.workflows.predict import read_features
 
+        if picture is not None:
+            from tabwright.report.svg import check_picture
+
+            check_picture(picture)
         fitted = load_fitted(model)
         frame = read_features(fitted, table, csv=reading.csv_format())
         if row is not None and row > len(frame):
@@ -71,6 +87,10 @@ def explain(
             name: found.importance(k) if row is None else found.row(0, k)
             for k, name in enumerate(found.outputs)
         }
+        if picture is not None:
+            _draw(found, picture, is_one=row is not None)
+            if not (quiet or as_json):
+                say(f"wrote {picture}")
         if as_json:
             own: dict[str, object] = {"rows": len(explained), "exact": found.exact}
             own |= {"scale": found.scale, "base": dict(zip(found.outputs, found.base, strict=True))}
@@ -96,3 +116,15 @@ def explain(
                 for line in part.iter_rows()
             ]
             show_grid(part.columns, cells, title=title, right=range(1, len(part.columns)))
+
+
+def _draw(found: Explanation, picture: Path, *, is_one: bool) -> None:
+    """The picture: of several classes, of the most probable, or of the one that moves most."""
+    from tabwright.report.explanations import plot_beeswarm, plot_waterfall
+    from tabwright.report.svg import write_picture
+
+    if is_one:
+        figure = plot_waterfall(found, output=int(found.output[0].argmax()))
+    else:
+        figure = plot_beeswarm(found, int(np.abs(found.attributions).sum(axis=(0, 1)).argmax()))
+    write_picture(figure, picture)

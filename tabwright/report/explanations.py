@@ -1,0 +1,390 @@
+"""Explanations as figures, and as parts of a report: waterfall, beeswarm, effect curves.
+
+The numbers come from `tabwright.explanation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tabwright.explanation.attributions import Explanation
+from tabwright.explanation.effects import EffectCurve
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.report.markup import Node, element, number, short
+from tabwright.report.page import Section, chart
+from tabwright.report.svg import (
+    BLUE,
+    GREEN,
+    GRID,
+    INK,
+    MUTED,
+    ORANGE,
+    SMALL,
+    add_legend,
+    group_thousands,
+    new_figure,
+    plain,
+    styled,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+
+__all__ = [
+    "effects_section",
+    "largest_attributions",
+    "output_title",
+    "plot_beeswarm",
+    "plot_effect",
+    "plot_waterfall",
+]
+
+_COLUMNS_SHOWN = 12
+_CLASSES_SHOWN = 3
+_LEVELS_SHOWN, _LEVEL_LENGTH = 8, 12
+_BINS, _HALF_HEIGHT = 60, 0.38
+
+
+def output_title(explanation: Explanation, output: int) -> str:
+    """What an output of an explanation is, for an axis."""
+    name = explanation.outputs[output]
+    if name == "value" and len(explanation.outputs) == 1:
+        return "Prediction"
+    scale = "Log-odds" if explanation.scale == "log_odds" else "Probability"
+    return f"{scale} of {plain(name, 30)}"
+
+
+def plot_waterfall(
+    explanation: Explanation, row: int = 0, output: int = 0, *, limit: int = _COLUMNS_SHOWN
+) -> Figure:
+    """From the mean output to a row's own, column by column.
+
+    Parameters
+    ----------
+    explanation : Explanation
+    row : int, default=0
+        Counted from 0 among the explained rows.
+    output : int, default=0
+        Which of `outputs`.
+    limit : int, default=12
+        Of more columns the smallest attributions are one bar.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    table = explanation.row(row, output)
+    n_own = len(table) if len(table) <= limit else limit - 1
+    sizes = table["attribution"].to_list()
+    names = [
+        f"{plain(name, 24)} = {'missing' if cell is None else plain(cell, 18)}"
+        for name, cell, _ in table[:n_own].iter_rows()
+    ]
+    if n_own < len(table):
+        sizes = [*sizes[:n_own], sum(sizes[n_own:])]
+        names.append(f"{len(table) - n_own:,} other columns")
+    # The largest stands on top, beside the row's own output.
+    sizes, names = sizes[::-1], names[::-1]
+    base, own = float(explanation.base[output]), float(explanation.output[row, output])
+    ends = base + np.cumsum(sizes)
+    starts = np.concatenate([[base], ends[:-1]])
+    figure = new_figure(7.2, 1.3 + 0.3 * len(names))
+    axes = styled(figure.subplots(), x=output_title(explanation, output), y="", grid="x")
+    places = np.arange(len(names))
+    colours = [BLUE if size >= 0 else ORANGE for size in sizes]
+    bars = axes.barh(places, sizes, left=starts, color=colours, height=0.62)
+    labels = [f"{size:+.3g}".replace("-", "−") for size in sizes]
+    axes.bar_label(bars, labels, padding=3, color=INK, fontsize=SMALL)
+    axes.vlines(ends[:-1], places[:-1] - 0.31, places[1:] + 0.31, color=MUTED, linewidth=0.8)
+    for value, title in ((base, "mean"), (own, "this row")):
+        axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        at_left = value < base + own - value
+        axes.text(
+            value,
+            len(names) - 0.35,
+            f"{title} {value:.4g}".replace("-", "−"),
+            ha="right" if at_left else "left",
+            va="bottom",
+            color=INK,
+            fontsize=SMALL,
+        )
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    # Room for the labels on both sides.
+    low, high = min(base, ends.min()), max(base, ends.max())
+    margin = 0.2 * (high - low) or 0.5
+    axes.set_xlim(low - margin, high + margin)
+    _name_rows(axes, places, names)
+    return figure
+
+
+def plot_beeswarm(
+    explanation: Explanation, output: int = 0, *, limit: int = _COLUMNS_SHOWN
+) -> Figure:
+    """The attributions of many rows: one dot a row and column, coloured by the cell.
+
+    Parameters
+    ----------
+    explanation : Explanation
+    output : int, default=0
+        Which of `outputs`.
+    limit : int, default=12
+        At most so many columns, those of the largest mean attributions.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Numbers and dates go from orange (low) to blue (high) by rank; words and missing cells are
+        grey.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap
+
+    order = explanation.importance(output)["column"].to_list()[:limit]
+    figure = new_figure(7.2, 1.3 + 0.4 * len(order))
+    title = f"What the cell adds to: {output_title(explanation, output)}"
+    axes = styled(figure.subplots(), x=title, y="", grid="x")
+    axes.axvline(0.0, color=MUTED, linewidth=1)
+    ramp = LinearSegmentedColormap.from_list("cells", [ORANGE, "#b9a6a6", BLUE])
+    every = explanation.attributions[:, :, output]
+    width = float(np.ptp(every)) or 1.0
+    for place, name in enumerate(order):
+        values = every[:, explanation.columns.index(name)]
+        ranks = _ranks(explanation.cells[name])
+        coloured = np.isfinite(ranks)
+        at = place + _offsets(values, width)
+        for mask, marks in ((~coloured, MUTED), (coloured, ramp(ranks[coloured]))):
+            axes.scatter(values[mask], at[mask], c=marks, s=12, linewidths=0, alpha=0.85)
+    places = np.arange(len(order))
+    _name_rows(axes, places, [plain(name, 28) for name in order])
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    bar = figure.colorbar(ScalarMappable(cmap=ramp), ax=axes, pad=0.02, aspect=30, ticks=[0, 1])
+    bar.ax.set_yticklabels(["lowest", "highest"], color=INK, fontsize=SMALL)
+    bar.set_label("cell; words and missing cells are grey", color=INK, fontsize=SMALL)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _name_rows(axes: Axes, places: NDArray[np.int64], names: list[str]) -> None:
+    """Names at the left of the rows, without ticks or a line."""
+    axes.set_yticks(places, labels=names, parse_math=False)
+    axes.tick_params(axis="y", colors=INK, length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _ranks(column: Any) -> FloatArray:
+    """Ranks of numbers and dates between 0 and 1; NaN for words and missing cells."""
+    if not (column.dtype.is_numeric() or column.dtype.is_temporal()):
+        return np.full(len(column), np.nan)
+    values = column.to_physical().cast(float).fill_nan(None)
+    ranks: FloatArray = values.rank("average").cast(float).to_numpy() - 1.0
+    return ranks / max(float(values.count()) - 1.0, 1.0)
+
+
+def _offsets(values: FloatArray, width: float) -> FloatArray:
+    """Heights that keep dots of one place apart: in turn above and below, from the middle on."""
+    bins = np.round(values / width * _BINS).astype(np.int64)
+    offsets = np.zeros(len(values))
+    counts = [0]
+    for one in np.unique(bins):
+        rows = np.flatnonzero(bins == one)
+        counts.append(len(rows))
+        turn = np.arange(len(rows))
+        offsets[rows] = (turn + 1) // 2 * np.where(turn % 2, 1.0, -1.0)
+    return offsets * min(0.06, 2 * _HALF_HEIGHT / max(counts))
+
+
+def plot_effect(curve: EffectCurve, outputs: tuple[int, ...] = (0,), *, y: str = "") -> Figure:
+    """The mean output by the cell of one column, with the share of the rows below it.
+
+    Parameters
+    ----------
+    curve : EffectCurve
+    outputs : tuple of int, default=(0,)
+        Which of the curve's outputs, at most three.
+    y : str, optional
+        What moves, for the axis.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    curve = _fewer_levels(curve)
+    figure = new_figure(4.1, 3.2)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    styled(above, x="", y=y)
+    styled(below, x=plain(curve.column, 40), y="Rows", grid="")
+    n = len(curve.points)
+    is_missing = np.array([point is None for point in curve.points])
+    x = _line(curve) if curve.ordered else np.arange(n, dtype=np.float64)
+    # A missing cell stands to the right of the line.
+    gap = float(np.ptp(x[~is_missing])) if (~is_missing).any() else 0.0
+    x[is_missing] = (x[~is_missing].max() if gap else 0.0) + (0.12 * gap or 1.0)
+    above.axhline(0.0, color=MUTED, linewidth=1)
+    for k, (output, colour) in enumerate(zip(outputs, (BLUE, ORANGE, GREEN), strict=False)):
+        effect = curve.effect[:, output]
+        label = plain(curve.outputs[output], 14)
+        marker = "osD"[k]
+        if curve.ordered:
+            line = ~is_missing
+            above.plot(x[line], effect[line], color=colour, linewidth=1.8, label=label)
+            above.plot(x[is_missing], effect[is_missing], marker, color=colour, markersize=5)
+        else:
+            at = x + 0.16 * (k - (len(outputs) - 1) / 2)
+            above.plot(at, effect, marker, color=colour, markersize=5, label=label)
+            above.vlines(at, 0.0, effect, color=colour, linewidth=1.4)
+    if len(outputs) > 1:
+        add_legend(above, columns=3)
+    if curve.ordered:
+        _add_density(below, curve, x, is_missing)
+    else:
+        below.bar(x, curve.density, width=0.7, color=GRID, edgecolor=MUTED, linewidth=0.6)
+        labels = ["missing" if p is None else plain(p, _LEVEL_LENGTH) for p in curve.points]
+        many = n > 4 or sum(map(len, labels)) > 36
+        below.set_xticks(x, labels=labels, parse_math=False, rotation=45 if many else 0)
+        if many:
+            for text in below.get_xticklabels():
+                text.set(ha="right", rotation_mode="anchor", fontsize=7.5 if n > 10 else SMALL)
+    below.set_yticks([])
+    group_thousands(above, "y")
+    above.tick_params(axis="x", length=0, labelbottom=False)
+    return figure
+
+
+def _fewer_levels(curve: EffectCurve) -> EffectCurve:
+    """Of many levels the most frequent, and missing cells; values on a line stay as they are."""
+    if curve.ordered:
+        return curve
+    kept = [
+        place for place, point in enumerate(curve.points) if place < _LEVELS_SHOWN or point is None
+    ]
+    return replace(
+        curve,
+        points=tuple(curve.points[place] for place in kept),
+        effect=curve.effect[kept],
+        density=curve.density[kept],
+    )
+
+
+def _add_density(
+    axes: Axes, curve: EffectCurve, x: FloatArray, is_missing: NDArray[np.bool_]
+) -> None:
+    """Shares of the rows as steps, each divided by the width that it stands for."""
+    line, share = x[~is_missing], curve.density[~is_missing]
+    if len(line) > 1:
+        middles = (line[1:] + line[:-1]) / 2
+        edges = np.concatenate([line[:1], middles, line[-1:]])
+        widths = np.diff(edges)
+        height = share / widths
+        axes.stairs(height, edges, fill=True, color=GRID)
+        axes.stairs(height, edges, color=MUTED, linewidth=0.8)
+        # One value of very many rows must not hide the others.
+        axes.set_ylim(0, 1.1 * min(float(height.max()), 4 * float(np.median(height))))
+    elif len(line):
+        axes.plot(line, [1.0], "|", color=MUTED)
+    if curve.column and any(_is_date(point) for point in curve.points):
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        locator = AutoDateLocator(maxticks=5)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
+        formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_formatter(formatter)
+    else:
+        group_thousands(axes, "x")
+    if is_missing.any():
+        at = float(x[is_missing][0])
+        axes.text(
+            at,
+            0.04,
+            f"missing {curve.density[is_missing][0]:.0%}",
+            rotation=90,
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            color=INK,
+            transform=axes.get_xaxis_transform(),
+        )
+
+
+def _is_date(point: Any) -> bool:
+    return hasattr(point, "year")
+
+
+def _line(curve: EffectCurve) -> FloatArray:
+    """Places of ordered points on an axis: numbers, days, or hours of times and durations."""
+    from matplotlib.dates import date2num
+
+    def place(point: Any) -> float:
+        if point is None:
+            return float("nan")
+        if _is_date(point):
+            plainly = point.replace(tzinfo=None) if hasattr(point, "hour") else point
+            return float(date2num(plainly))  # type: ignore[no-untyped-call]
+        if hasattr(point, "total_seconds"):
+            return float(point.total_seconds()) / 3600
+        if hasattr(point, "hour"):
+            return float(point.hour + point.minute / 60 + point.second / 3600)
+        return float(point)
+
+    return np.array([place(point) for point in curve.points])
+
+
+def effects_section(model: FittedModel, curves: tuple[EffectCurve, ...]) -> Section:
+    """How the output moves with the most important columns."""
+    target = model.card.get("target")
+    name = plain(target, 30) if isinstance(target, str) else "the target"
+    first = curves[0]
+    outputs: tuple[int, ...] = (0,)
+    y = f"Effect on {name}"
+    if model.classes is not None:
+        y = f"Effect on P({plain(first.outputs[0], 16)})"
+    if len(first.outputs) > 1:
+        # The classes that the columns move most.
+        moved = sum(np.ptp(curve.effect, axis=0) for curve in curves)
+        outputs = tuple(np.sort(np.argsort(-moved, kind="stable")[:_CLASSES_SHOWN]).tolist())
+        y = "Effect on probability"
+    charts = [
+        chart(
+            plot_effect(curve, outputs, y=y),
+            key=f"effect-{place}",
+            label=f"Effect of {plain(curve.column)} on the mean prediction, and the rows' density",
+            caption=f"{plain(curve.column)}: from {number(float(curve.effect.min()), 3)} to "
+            f"{number(float(curve.effect.max()), 3)}",
+        )
+        for place, curve in enumerate(curves)
+    ]
+    classes = ""
+    if len(outputs) < len(first.outputs):
+        classes = (
+            f" Shown are the {len(outputs)} of {len(first.outputs):,} classes that these columns "
+            "move most."
+        )
+    return Section(
+        "effects",
+        "How the prediction moves with a column",
+        [
+            element(
+                "p",
+                "The mean prediction when one column is set to a value in all rows, less its mean "
+                "(partial dependence), for the most important columns; below it, where the rows "
+                f"are. Where few are, the curve says little.{classes} It shows what the model "
+                "does, not what causes what.",
+            ),
+            element("div", charts, class_="charts"),
+        ],
+    )
+
+
+def largest_attributions(explanation: Explanation, row: int, output: int, n: int = 3) -> Node:
+    """The columns that move a row's output most, the largest first."""
+    parts = explanation.row(row, output)[:n]
+    return [
+        element("small", short(name, 28), " ", f"{'+' if size >= 0 else ''}{number(size, 3)}")
+        for name, _, size in parts.iter_rows()
+    ]

@@ -1,0 +1,128 @@
+"""Explanations drawn: bars that end at the row's output, dots a row, curves over the rows."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.patches import Rectangle
+
+from tabwright.explanation import EffectCurve, Explanation
+from tabwright.report.explanations import plot_beeswarm, plot_effect, plot_waterfall
+from tabwright.report.write import write_report
+from tests.report.test_write import fit, table
+
+
+def explanation(n_rows: int = 40, n_columns: int = 3) -> Explanation:
+    rng = np.random.default_rng(0)
+    names = tuple(f"x{i}" for i in range(n_columns))
+    sizes = rng.normal(size=(n_rows, n_columns, 1)) * 2.0 ** -np.arange(n_columns)[None, :, None]
+    cells = {name: rng.normal(size=n_rows) for name in names}
+    frame = pl.DataFrame(cells).with_columns(x0=pl.Series(["a", None] * (n_rows // 2)))
+    base = np.array([0.5])
+    return Explanation(
+        names, ("yes",), sizes, base, base + sizes.sum(axis=1), "probability", frame, True
+    )
+
+
+@pytest.mark.parametrize("n_columns", [1, 3, 30])
+def test_a_waterfall_goes_from_the_mean_to_the_row(n_columns: int) -> None:
+    found = explanation(n_columns=n_columns)
+    figure = plot_waterfall(found, 1, limit=5)
+    (axes,) = figure.axes
+    bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert len(bars) == min(n_columns, 5)
+    assert bars[0].get_x() == pytest.approx(0.5)
+    last = bars[-1].get_x() + bars[-1].get_width()
+    assert last == pytest.approx(found.output[1, 0])
+    # The largest stands on top; the small ones are one bar at the bottom.
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    if n_columns == 30:
+        assert labels[0] == "26 other columns"
+    if n_columns == 3:
+        assert "x0 = missing" in labels
+    figure.canvas.draw()
+    low, high = axes.get_xlim()
+    ends = [edge for bar in bars for edge in (bar.get_x(), bar.get_x() + bar.get_width())]
+    assert low < min(ends)
+    assert max(ends) < high
+
+
+def test_a_beeswarm_has_a_dot_a_row_and_column() -> None:
+    found = explanation(n_columns=30)
+    figure = plot_beeswarm(found, limit=4)
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["x0", "x1", "x2", "x3"]
+    dots = [np.asarray(part.get_offsets()) for part in axes.collections]
+    together = np.concatenate(dots)
+    assert len(together) == 4 * 40
+    of_first = together[np.round(together[:, 1]) == 0, 0]
+    np.testing.assert_allclose(np.sort(of_first), np.sort(found.attributions[:, 0, 0]))
+    # Words have no order: all dots of x0 are grey.
+    assert len(dots[0]) == 40
+    assert len(dots[1]) == 0
+
+
+def test_dots_of_one_place_do_not_cover_each_other() -> None:
+    found = explanation(20, 1)
+    found.attributions[:] = 0.25
+    axes = plot_beeswarm(found).axes[0]
+    heights = np.concatenate([np.asarray(part.get_offsets())[:, 1] for part in axes.collections])
+    assert len(set(heights.tolist())) == 20
+    assert np.abs(heights).max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("points", "ordered"),
+    [
+        ((1.0, 2.0, 5.0, None), True),
+        ((date(2020, 1, 1), date(2021, 1, 1), None), True),
+        ((3.0,), True),
+        ((None,), True),
+        (("a $x$ word", "b", None), False),
+        ((*tuple(f"level {i}" for i in range(19)), None), False),
+    ],
+)
+def test_an_effect_shows_every_kind_of_column(
+    points: tuple[object, ...], ordered: bool, tmp_path: Path
+) -> None:
+    n = len(points)
+    effect = np.linspace(-1, 1, 2 * n).reshape(n, 2)
+    curve = EffectCurve("c", ("no", "yes"), ordered, points, effect, np.full(n, 1 / n))
+    figure = plot_effect(curve, (0, 1), y="effect")
+    figure.savefig(tmp_path / "p.png")
+    above, below = figure.axes
+    assert above.get_legend() is not None
+    if not ordered:
+        labels = [text.get_text() for text in below.get_xticklabels()]
+        assert labels[-1] == "missing"
+        assert len(labels) == min(n, 9)
+        assert len(below.patches) == len(labels)
+
+
+@pytest.mark.parametrize("target", ["label", "price"])
+def test_the_report_shows_curves_and_what_moved_the_hardest_rows(
+    target: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("shap")
+    frame = table(120)
+    model = fit(frame, target)
+    write_report(model, frame, target, tmp_path / "r.html", n_hardest=3)
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "How the prediction moves with a column" in html
+    assert html.count('aria-label="Effect of ') == min(6, len(model.encoder.feature_names_in_))
+    assert "Moved most by" in html
+
+
+def test_the_report_without_shap_leaves_attributions_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tabwright.report.assessment.importlib.util.find_spec", lambda name: None)
+    frame = table(120)
+    write_report(fit(frame, "label"), frame, "label", tmp_path / "r.html")
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Moved most by" not in html
+    assert "How the prediction moves with a column" in html
