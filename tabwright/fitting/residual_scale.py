@@ -37,6 +37,8 @@ __all__ = ["HeldOutScale", "fit_residual_scale", "with_intervals"]
 _WIDTH, _DEPTH, _EPOCHS = 64, 2, 20
 # A residual of 0 is no amount that a gamma distribution has.
 _LEAST_SHARE = 1e-3
+# With fewer residuals one width has the better interval score: docs/howto/intervals.md.
+_FEWEST_RESIDUALS = 50
 
 FloatArray = NDArray[np.float64]
 
@@ -143,12 +145,17 @@ def with_intervals(
     """
     settings, predictor = model.settings, Predictor(model)
     compact, labelled = rows
+    n_residuals = len(labelled) if labelled.weight is None else np.count_nonzero(labelled.weight)
     scale: IntervalScale = "constant"
     centre, row_scale = predictor.point(outputs), None
     if settings.has_adaptive_intervals and outputs.ndim == 2 and outputs.shape[1] > 1:
         assert model.target is not None
         scale = "quantiles"
         centre, row_scale = quantile_centre_and_scale(outputs, model.target.scale)
+    elif settings.intervals is None and n_residuals < _FEWEST_RESIDUALS:
+        reason = f"of one width: fewer than {_FEWEST_RESIDUALS} residuals"
+        message = f"{model.card.get('intervals')}; {reason}"
+        model = replace(model, card={**model.card, "intervals": message})
     elif settings.has_adaptive_intervals:
         fitted = None if fit_scale is None else fit_scale()
         if fitted is None:

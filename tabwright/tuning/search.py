@@ -34,12 +34,20 @@ from tabwright.workflows.folds import folds_of
 from tabwright.workflows.paired_differences import PairedDifference, paired_difference
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
     from tabwright.splits import Splits
 
-__all__ = ["SearchName", "TrialRecord", "TuneOptions", "TuningResult", "tune_table"]
+__all__ = [
+    "SearchName",
+    "TrialRecord",
+    "TuneOptions",
+    "TuningResult",
+    "chosen_difference",
+    "tune_table",
+]
 
 SearchName = Literal["tpe", "random"]
 
@@ -143,8 +151,9 @@ class TuningResult:
     greater_is_better : bool
     trials : tuple of TrialRecord
     difference : PairedDifference or None
-        How much better the best trial is than the default, fold by fold; None where one of them
-        is not finished, or they are the same.
+        How much better the best trial is than the default, fold by fold, with an interval that
+        allows for the choice of the best; None where one of them is not finished, or they are the
+        same.
     is_better : bool
         Whether the interval of the difference lies above 0.
     verdict : str
@@ -496,7 +505,8 @@ class _Search:
             sign = 1.0 if greater else -1.0
             share = float(np.mean([len(test) / len(train) for train, test in self.folds]))
             gains = sign * (np.array(best.scores) - np.array(default.scores))
-            difference = paired_difference(gains, test_share=share)
+            n_others = len([t for t in trials if t.state != "cut" and not t.is_default])
+            difference = chosen_difference(gains, test_share=share, n_others=n_others)
         is_better = difference is not None and difference.low > 0
         verdict = self._verdict(best, default, difference)
         self.say(verdict)
@@ -549,8 +559,8 @@ class _Search:
             )
         found = (
             f"the best of {n} trials, {self.metric} {best.mean:.5g} ({self._words(best.values)}), "
-            f"beats the default, {default.mean:.5g}, by {difference.mean:.3g} (95 % interval "
-            f"{difference.low:.3g} to {difference.high:.3g})"
+            f"beats the default, {default.mean:.5g}, by {difference.mean:.3g} (interval "
+            f"{difference.low:.3g} to {difference.high:.3g}, at 95 % for the best of so many)"
         )
         if difference.low > 0:
             return f"{found}: more than its error; the model is fitted with it"
@@ -565,6 +575,21 @@ class _Search:
         evaluator = FanovaImportanceEvaluator(seed=self.options.random_state)
         found = get_param_importances(self.study, evaluator=evaluator)
         return {name: float(share) for name, share in found.items()}
+
+
+def chosen_difference(gains: ArrayLike, *, test_share: float, n_others: int) -> PairedDifference:
+    """How much better the best of several trials is than the default.
+
+    The best was chosen by the scores that judge it. At a level divided by the number of trials
+    that could have been chosen (Bonferroni), the chance that any of them looks better where none
+    is stays below that of one comparison.
+
+    `gains`: (n_folds,); the best trial's scores less the default's, signed so that above 0 is
+        better.
+    `test_share`: as in `paired_difference`.
+    `n_others`: trials beside the default, pruned ones included.
+    """
+    return paired_difference(gains, test_share=test_share, coverage=1 - 0.05 / n_others)
 
 
 def _is(trial: FrozenTrial, record: TrialRecord | None) -> bool:

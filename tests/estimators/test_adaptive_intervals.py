@@ -189,3 +189,14 @@ def test_the_onnx_graph_puts_out_the_scale(tmp_path: Path) -> None:
         wanted = model.predict_interval(frame, 0.8)
         np.testing.assert_allclose(centre - half, wanted[:, 0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(centre + half, wanted[:, 1], rtol=1e-4, atol=1e-5)
+
+
+def test_few_residuals_set_one_width_unless_asked_otherwise() -> None:
+    X, y = _rows(240)
+    for n, is_adaptive in ((49, False), (50, True)):
+        model = TabularRegressor(**SMALL).fit(X, y, eval_set=_rows(n, seed=1))
+        assert (model.model_.residual_scale is not None) == is_adaptive
+        said = "of one width: fewer than 50 residuals" in model.model_.card["intervals"]
+        assert said is not is_adaptive
+    asked = TabularRegressor(**SMALL, intervals="adaptive").fit(X, y, eval_set=_rows(49, seed=1))
+    assert asked.model_.residual_scale is not None

@@ -113,7 +113,7 @@ def test_the_report_shows_curves_and_what_moved_the_hardest_rows(
     write_report(model, frame, target, tmp_path / "r.html", n_hardest=3)
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "How the prediction moves with a column" in html
-    assert html.count('aria-label="Effect of ') == min(6, len(model.encoder.feature_names_in_))
+    assert html.count('aria-label="Effect of ') == len(model.encoder.plan_.compact_columns())
     assert "Moved most by" in html
 
 

@@ -26,7 +26,13 @@ from tabwright.training.time_limit import seconds_of
 from tabwright.tuning import run as run_module
 from tabwright.tuning import search
 from tabwright.tuning.picture import plot_tuning
-from tabwright.tuning.search import TrialRecord, TuneOptions, TuningResult, tune_table
+from tabwright.tuning.search import (
+    TrialRecord,
+    TuneOptions,
+    TuningResult,
+    chosen_difference,
+    tune_table,
+)
 from tabwright.workflows.paired_differences import paired_difference
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed")
@@ -179,7 +185,7 @@ def test_where_nothing_is_better_the_default_is_the_model(
 def test_a_score_of_which_greater_is_better(
     rows: tuple[pl.DataFrame, np.ndarray], given_scores: list[list[float]]
 ) -> None:
-    given_scores += [[0.5, 0.5], [0.7, 0.71], [0.6, 0.6]]
+    given_scores += [[0.5, 0.5], [0.7, 0.701], [0.6, 0.6]]
     result = tune(*rows, eval_metric="roc_auc", **OPTIONS)
     assert result.metric == "roc_auc"
     assert result.best is not None
@@ -421,6 +427,24 @@ def test_a_trial_ends_at_the_time_and_is_taken_up_again(
     again = [trial for trial in more.trials[2:] if trial.values == result.trials[1].values]
     assert [trial.scores[:1] for trial in again] == [result.trials[1].scores]
     assert again[0].state != "cut"
+
+
+def test_the_best_of_trials_that_are_alike_is_seldom_called_better() -> None:
+    rng = np.random.default_rng(0)
+    n_folds, n_others, n_searches = 5, 20, 2000
+    called = {"as one": 0, "as the best": 0}
+    for _ in range(n_searches):
+        # Scores that differ by chance alone; folds share training rows, and so correlate by the
+        # share of the test rows, as the corrected t-test takes it.
+        common = rng.normal(size=(n_others + 1, 1))
+        scores = 0.2**0.5 * common + 0.8**0.5 * rng.normal(size=(n_others + 1, n_folds))
+        gains = scores[1:] - scores[0]
+        gains = gains[gains.mean(axis=1).argmax()]
+        for name, n in (("as one", 1), ("as the best", n_others)):
+            found = chosen_difference(gains, test_share=1 / 4, n_others=n)
+            called[name] += found.low > 0
+    assert called["as one"] > 2 * 0.025 * n_searches
+    assert called["as the best"] < 0.025 * n_searches
 
 
 def test_too_little_time_fits_the_default_and_says_so(
