@@ -152,7 +152,11 @@ def with_intervals(
         assert model.target is not None
         scale = "quantiles"
         centre, row_scale = quantile_centre_and_scale(outputs, model.target.scale)
-    elif settings.intervals is None and n_residuals < _FEWEST_RESIDUALS:
+    elif (
+        settings.has_adaptive_intervals
+        and settings.intervals is None
+        and n_residuals < _FEWEST_RESIDUALS
+    ):
         reason = f"of one width: fewer than {_FEWEST_RESIDUALS} residuals"
         message = f"{model.card.get('intervals')}; {reason}"
         model = replace(model, card={**model.card, "intervals": message})
