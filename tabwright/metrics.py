@@ -9,6 +9,7 @@ that turn probabilities into decisions live in `calibration/decisions.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
@@ -106,6 +107,7 @@ def classification_intervals(
     coverage: float = 0.95,
     n_resamples: int = 1000,
     random_state: int = 0,
+    on_resampled: Callable[[int, int], None] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Bootstrap intervals of the scores of `score_classification`.
 
@@ -125,6 +127,8 @@ def classification_intervals(
         Number of resamples, at least 1.
     random_state : int
         Seed.
+    on_resampled : callable, optional
+        Called with how many resamples are done, and of how many.
 
     Returns
     -------
@@ -133,7 +137,7 @@ def classification_intervals(
     """
     y, p, weight = _checked_classification(codes, proba, sample_weight)
     metrics = _classification_metrics(y, p, weight, predicted, wanted_precision)
-    return _intervals(metrics, weight, coverage, n_resamples, random_state)
+    return _intervals(metrics, weight, coverage, n_resamples, random_state, on_resampled)
 
 
 def score_decisions(
@@ -231,11 +235,12 @@ def regression_intervals(
     coverage: float = 0.95,
     n_resamples: int = 1000,
     random_state: int = 0,
+    on_resampled: Callable[[int, int], None] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Bootstrap intervals of the scores of `score_regression`; see `classification_intervals`."""
     target, value, weight = _checked_regression(y, prediction, sample_weight, objective)
     metrics = _regression_metrics(target, value, objective, quantiles)
-    return _intervals(metrics, weight, coverage, n_resamples, random_state)
+    return _intervals(metrics, weight, coverage, n_resamples, random_state, on_resampled)
 
 
 def log_loss(codes: ArrayLike, proba: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -514,6 +519,7 @@ def _intervals(
     coverage: float,
     n_resamples: int,
     random_state: int,
+    on_resampled: Callable[[int, int], None] | None = None,
 ) -> dict[str, tuple[float, float]]:
     if not 0.0 < coverage < 1.0:
         raise ValueError(f"coverage must be above 0 and below 1; got {coverage!r}")
@@ -532,6 +538,8 @@ def _intervals(
         weights = weights[weights.sum(axis=1) > 0.0]
         for name, metric in metrics.items():
             drawn[name].append(metric(weights))
+        if on_resampled is not None:
+            on_resampled(min(first + chunk, n_resamples), n_resamples)
     tail = (1.0 - coverage) / 2.0
     known = _values(metrics, weight)
     intervals = {}

@@ -26,7 +26,7 @@ from tabwright.cli.commands.predict import predict
 from tabwright.cli.commands.serve import serve
 from tabwright.cli.commands.train import train
 from tabwright.cli.commands.tune import tune
-from tabwright.cli.console import say
+from tabwright.cli.console import say, start_clock
 from tabwright.cli.errors import show_tracebacks
 
 __all__ = ["app", "main"]
@@ -60,6 +60,7 @@ def _root(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
+    start_clock()
     show_tracebacks(traceback)
 
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
@@ -41,14 +44,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Advance",
-    "EpochBar",
+    "ProgressLine",
     "counting_bar",
     "describe_rule",
-    "epoch_bar",
     "err",
     "out",
     "print_json",
+    "progress_line",
     "say",
+    "seconds_taken",
     "show_block",
     "show_card",
     "show_grid",
@@ -57,16 +61,35 @@ __all__ = [
     "show_note",
     "show_profile",
     "show_scores",
+    "start_clock",
     "told",
     "waiting",
     "write_out",
 ]
+
+Told = TypeVar("Told")
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 _MOST_LISTED = 12
 _PIPE_WIDTH = 10_000
+
+
+class _Clock:
+    """When the command began, for the times that it prints."""
+
+    started = time.perf_counter()
+
+
+def start_clock() -> None:
+    """Begin to count: of several commands in one process, each has its own time."""
+    _Clock.started = time.perf_counter()
+
+
+def seconds_taken() -> float:
+    """Seconds since the command began, what it had to load included."""
+    return time.perf_counter() - _Clock.started
 
 
 def say(text: str, *, style: str = "") -> None:
@@ -295,53 +318,97 @@ class Advance(Protocol):
     def __call__(self, count: int, text: str = "") -> None: ...
 
 
-class EpochBar:
-    """A bar told of each epoch and of how many there can be.
+class ProgressLine:
+    """One line of the terminal that says what goes on: a step, a count, or epochs.
 
-    It takes a line of the terminal from the first epoch on, until `hide` gives the line back.
+    It takes the line at the first call, and gives it back by `hide`. Nothing is shown where nobody
+    would see it.
     """
 
     def __init__(self, shown: bool) -> None:
         self._shown = shown
-        self._bar = Progress(
+        self._bar: Progress | None = None
+        self._line: TaskID | None = None
+        self._kind = ""
+        self._text = ""
+
+    def doing(self, text: str) -> None:
+        """Show a step whose length nobody knows, with the time it has taken."""
+        self._text = text
+        columns = (SpinnerColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
+        self._update(f"doing {text}", columns, None, text=text)
+
+    def counted(self, what: str, n_done: int, total: int | None = None) -> None:
+        """Show how many are done, such as rows; with a total, the time left too."""
+        columns: list[ProgressColumn] = [SpinnerColumn()]
+        if total is None:
+            columns += [TextColumn("{task.completed:,.0f} {task.fields[what]}")]
+        else:
+            columns += [
+                TextColumn("{task.completed:,.0f} of {task.total:,.0f} {task.fields[what]}"),
+                BarColumn(bar_width=None),
+                TimeRemainingColumn(),
+            ]
+        self._update(f"count {what}", columns, total, completed=n_done, what=what)
+
+    def epoch(self, epoch: Epoch, n_epochs: int) -> None:
+        """Show an epoch, of at most so many."""
+        what, now, best = "loss", epoch.validation_loss, epoch.best_loss
+        if not math.isnan(epoch.best_score):
+            what, now, best = "score", epoch.validation_score, epoch.best_score
+        columns = (
             TextColumn("training: {task.fields[part]}epoch {task.completed:.0f}"),
             TextColumn("of at most {task.total:.0f}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[what]} {task.fields[now]:.4f}, best {task.fields[best]:.4f}"),
             TimeRemainingColumn(),
-            console=err,
-            transient=True,
-            expand=True,
         )
-        self._line: TaskID | None = None
-
-    def __call__(self, epoch: Epoch, n_epochs: int) -> None:
-        if not self._shown:
-            return
-        what, now, best = "loss", epoch.validation_loss, epoch.best_loss
-        if not math.isnan(epoch.best_score):
-            what, now, best = "score", epoch.validation_score, epoch.best_score
         shown: dict[str, Any] = {"part": epoch.part, "what": what, "now": now, "best": best}
-        if self._line is None:
-            self._line = self._bar.add_task("", total=n_epochs, **shown)
-        self._bar.start()
-        self._bar.update(self._line, completed=epoch.epoch, **shown)
+        self._update("epochs", columns, n_epochs, completed=epoch.epoch, **shown)
+
+    def tell(self, show: Callable[[Told], None]) -> Callable[[Told], None]:
+        """What shows a message, made to give the line back before, and to take it again after."""
+
+        def told(message: Told) -> None:
+            self.hide()
+            show(message)
+            if self._text:
+                self.doing(self._text)
+
+        return told
 
     def hide(self) -> None:
         """Give the line back, before something else is printed."""
-        # rich ends the line of a bar that never began, too.
-        if self._bar.live.is_started:
+        if self._bar is not None:
             self._bar.stop()
+        self._bar, self._kind = None, ""
+
+    def _update(
+        self, kind: str, columns: Sequence[ProgressColumn], total: int | None, **fields: Any
+    ) -> None:
+        if not self._shown:
+            return
+        if self._bar is None or kind != self._kind:
+            self.hide()
+            self._bar = Progress(*columns, console=err, transient=True, expand=total is not None)
+            self._line = self._bar.add_task("", total=total, **fields)
+            self._kind = kind
+            self._bar.start()
+        if self._line is not None:
+            self._bar.update(self._line, **fields)
 
 
 @contextmanager
-def epoch_bar(silent: bool) -> Iterator[EpochBar]:
-    """A bar for epochs; it shows nothing where nobody would see it."""
-    bar = EpochBar(not silent and err.is_terminal)
+def progress_line(silent: bool, text: str = "loading PyTorch") -> Iterator[ProgressLine]:
+    """A line that says at once what goes on, `text` first, and is gone in the end."""
+    # Of several workers in one terminal, the first one speaks.
+    is_first = os.environ.get("RANK", "0") == "0"
+    line = ProgressLine(is_first and not silent and err.is_terminal)
     try:
-        yield bar
+        line.doing(text)
+        yield line
     finally:
-        bar.hide()
+        line.hide()
 
 
 @contextmanager

@@ -30,9 +30,10 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.tables import read_described
 from tabwright.tables.labelled import TableRequest, read_training_table
 from tabwright.tables.roles import roles_as_text
+from tabwright.training.loop import Epoch
 from tabwright.workflows.data_checks import revealing_columns, warning_of_revealing
 from tabwright.workflows.outputs import check_model_output
-from tabwright.workflows.run_settings import fit_settings, using_threads
+from tabwright.workflows.run_settings import EpochCounter, fit_settings, using_threads
 
 __all__ = ["DistillRequest", "DistillResult", "run_distillation"]
 
@@ -86,11 +87,15 @@ class DistillResult:
 
 
 def run_distillation(
-    request: DistillRequest, *, on_message: Callable[[str], None] | None = None
+    request: DistillRequest,
+    *,
+    on_message: Callable[[str], None] | None = None,
+    on_epoch: Callable[[Epoch, int], None] = lambda epoch, n_epochs: None,
 ) -> DistillResult:
     """Read, teach, compare and save.
 
     `on_message`: called with each decision as it is made.
+    `on_epoch`: called with each epoch of each network, and how many there can be.
     Raises `TableError` if a table or a column is not what it should be; `ArtifactError` if the
         teacher's file is not a whole and valid model of ours; `ValueError` if the request
         contradicts itself, the teacher or the table; `OSError` if the result cannot be written;
@@ -146,6 +151,7 @@ def run_distillation(
             request.unlabelled, csv=wanted.csv, as_text=roles_as_text(wanted.roles)
         ).frame
     )
+    epochs = EpochCounter(on_epoch)
     with using_threads(request.n_threads):
         model, report = distill_table(
             table.rows,
@@ -155,7 +161,7 @@ def run_distillation(
             split=split,
             columns=Columns(roles=wanted.roles, target_name=request.table.columns.target),
             options=StudentOptions(request.budget or Budget(), sweep=request.sweep),
-            callbacks=FitCallbacks(on_message=say),
+            callbacks=FitCallbacks(epochs.on_start, epochs.on_epoch, on_message=say),
         )
     model = replace(
         model,

@@ -391,6 +391,7 @@ def score_table(
     intervals: bool = False,
     batch_rows: int = _BATCH_ROWS,
     csv: CsvFormat | None = None,
+    on_progress: Callable[[str, int, int | None], None] = lambda what, n_done, total: None,
 ) -> TableScores:
     """Score a model on a labelled table.
 
@@ -412,6 +413,8 @@ def score_table(
     batch_rows : int, default=65_536
     csv : CsvFormat, optional
         As in `iter_predictions`.
+    on_progress : callable, optional
+        Called with what is counted, how many are done, and of how many; None: nobody knows.
 
     Returns
     -------
@@ -441,6 +444,7 @@ def score_table(
         targets.append(column.filter(known))
         if weight is not None:
             weights.append(sample_weights(batch.frame.get_column(weight).filter(known)))
+        on_progress("rows scored", batch.n_before + batch.frame.height, None)
     if n_absent and not drop_null_target:
         raise TableError(
             f"rows to score need a target; {n_absent:,} have no {target!r}; give "
@@ -451,6 +455,10 @@ def score_table(
     output, known_target = np.concatenate(outputs), pl.concat(targets)
     mass = np.concatenate(weights) if weights else None
     bounds: dict[str, tuple[float, float]] = {}
+
+    def resampled(n_done: int, total: int) -> None:
+        on_progress("resamples for the intervals", n_done, total)
+
     if model.classes is None:
         true, decided = regression_target(known_target), None
         if intervals:
@@ -460,12 +468,15 @@ def score_table(
                 mass,
                 objective=model.settings.objective,
                 quantiles=model.settings.quantiles,
+                on_resampled=resampled,
             )
     else:
         true = labels_to_codes(known_target, model.classes, where=f"the column {target!r}")
         decided = predictor.decide(output)
         if intervals:
-            bounds = classification_intervals(true, output, mass, predicted=decided)
+            bounds = classification_intervals(
+                true, output, mass, predicted=decided, on_resampled=resampled
+            )
     judged = (model, true, output, mass, decided)
     return TableScores(
         n_rows=len(output),

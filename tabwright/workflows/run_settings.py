@@ -1,8 +1,8 @@
-"""What every run of training shares: its `FitSettings` and its number of threads."""
+"""What every run of training shares: its `FitSettings`, its number of threads, its epochs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -11,8 +11,10 @@ import torch
 
 from tabwright.fitting.eval_metric import eval_metric_of
 from tabwright.settings import FitSettings, Task
+from tabwright.training.callbacks import Callback
+from tabwright.training.loop import Epoch
 
-__all__ = ["fit_settings", "using_threads"]
+__all__ = ["EpochCounter", "fit_settings", "using_threads"]
 
 # Given beside the settings, not among them.
 _GIVEN_APART = frozenset({"task", "random_state"})
@@ -46,3 +48,17 @@ def using_threads(n_threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class EpochCounter(Callback):
+    """Passes each epoch on with how many there can be."""
+
+    def __init__(self, on_epoch: Callable[[Epoch, int], None]) -> None:
+        self._on_epoch = on_epoch
+        self._n_epochs = 0
+
+    def on_start(self, settings: FitSettings, n_training_rows: int, n_validation_rows: int) -> None:
+        self._n_epochs = settings.max_epochs or 0
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        self._on_epoch(epoch, self._n_epochs)

@@ -44,9 +44,9 @@ from tabwright.training.loop import Epoch
 from tabwright.workflows.data_checks import repeated_rows, revealing_columns, warning_of_revealing
 from tabwright.workflows.decision_request import DecisionRequest
 from tabwright.workflows.outputs import check_model_output, check_report_output
-from tabwright.workflows.run_settings import fit_settings, using_threads
+from tabwright.workflows.run_settings import EpochCounter, fit_settings, using_threads
 
-__all__ = ["TrainRequest", "TrainResult", "run_training"]
+__all__ = ["TrainRequest", "TrainResult", "check_training", "run_training"]
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ def run_training(
     *,
     on_message: Callable[[str], None] | None = None,
     on_profile: Callable[[TableProfile], None] | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
     on_epoch: Callable[[Epoch, int], None] | None = None,
     callbacks: Sequence[Callback] = (),
     cluster: Trainer | None = None,
@@ -141,6 +142,7 @@ def run_training(
 
     `on_message`: called with each decision as it is made.
     `on_profile`: called with what each column of the table is, before training.
+    `on_stage`: called with what begins, in words, where it takes time.
     `on_epoch`: called with each epoch and how many there can be.
     `callbacks`: told of the start, each epoch and the end, when the model is scored and saved.
     `cluster`: makes the passes over the table and trains, in place of this process.
@@ -158,7 +160,7 @@ def run_training(
             on_message(message)
         callback.on_message(message)
 
-    replaced = _check(request)
+    replaced = check_training(request)
     callback = _with_counter(callbacks, on_epoch)
     with telling_failures(callback):
         with joined_workers() as workers:
@@ -170,10 +172,11 @@ def run_training(
             elif workers.size > 1:
                 reason = f"{workers.size} workers share the work: rows come from disk"
             if reason is None:
-                fit = _fit_in_memory(request, say, on_profile, callback)
+                fit = _fit_in_memory(request, say, on_profile, on_stage, callback)
             else:
                 if workers.is_first:
                     say(reason)
+                    on_stage(f"reading {request.table.table}")
                 fit = _fit_from_disk(
                     request,
                     workers,
@@ -201,6 +204,7 @@ def run_training(
         model.save(request.path)
         callback.on_end(model)
     if request.report is not None and fit.training is not None and fit.test is not None:
+        on_stage("writing the report")
         _write_report(request, request.report, model, fit.training, fit.test, messages)
         say(f"wrote the report {request.report}")
     checkpoint = _checkpoint(request, shared=workers.size > 1 or cluster is not None)
@@ -218,24 +222,10 @@ class _Fit:
     test: TrainingTable | None = None
 
 
-class _Counter(Callback):
-    """Passes each epoch on with the number of them."""
-
-    def __init__(self, on_epoch: Callable[[Epoch, int], None]) -> None:
-        self._on_epoch = on_epoch
-        self._n_epochs = 0
-
-    def on_start(self, settings: FitSettings, n_training_rows: int, n_validation_rows: int) -> None:
-        self._n_epochs = settings.max_epochs or 0
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        self._on_epoch(epoch, self._n_epochs)
-
-
 def _with_counter(
     callbacks: Sequence[Callback], on_epoch: Callable[[Epoch, int], None] | None
 ) -> Callback:
-    return as_callback([*callbacks, *([] if on_epoch is None else [_Counter(on_epoch)])])
+    return as_callback([*callbacks, *([] if on_epoch is None else [EpochCounter(on_epoch)])])
 
 
 def _checkpoint(request: TrainRequest, *, shared: bool) -> Checkpoint | None:
@@ -295,8 +285,10 @@ def _fit_in_memory(
     request: TrainRequest,
     say: Callable[[str], None],
     on_profile: Callable[[TableProfile], None] | None,
+    on_stage: Callable[[str], None],
     callback: Callback,
 ) -> _Fit:
+    on_stage(f"reading {request.table.table}")
     table = read_training_table(request.table, say)
     for name in revealing_columns(table):
         say(f"warning: {warning_of_revealing(name, request.table.columns.target)}")
@@ -326,6 +318,7 @@ def _fit_in_memory(
             )
     if on_profile is not None:
         on_profile(table.profile)
+    on_stage("fitting")
     with using_threads(request.n_threads):
         model = fit_table(
             table.rows,
@@ -341,13 +334,14 @@ def _fit_in_memory(
         )
     if test is None:
         return _Fit(model, table)
+    on_stage("scoring the held-out rows")
     model = replace(model, metrics={**model.metrics, **_scores(model, test.rows)})
     if model.decision is not None:
         say(f"decision on the test rows: {_decision_scores(model, test)}")
     return _Fit(model, table, test)
 
 
-def _check(request: TrainRequest) -> str | None:
+def check_training(request: TrainRequest) -> str | None:
     """All that can be refused before the table is read; says what will be replaced."""
     if not 0 <= request.test_fraction < 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The bar of a fit in a terminal."""
+"""The line of a terminal that says what goes on."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ def _seen(monkeypatch: pytest.MonkeyPatch, *, silent: bool, is_terminal: bool) -
     file = io.StringIO()
     err = Console(file=file, force_terminal=is_terminal, width=100, _environ={})
     monkeypatch.setattr(console, "err", err)
-    with console.epoch_bar(silent) as bar:
+    with console.progress_line(silent, "loading") as line:
         for number in (1, 2):
-            bar(_epoch(number), 30)
-        bar.hide()
+            line.epoch(_epoch(number), 30)
+        line.doing("saving")
+        line.counted("rows", 1200)
+        line.counted("resamples", 250, 1000)
     return file.getvalue()
 
 
@@ -32,6 +34,29 @@ def test_a_bar_says_the_epoch_the_loss_and_the_best(monkeypatch: pytest.MonkeyPa
     assert "loss 0.3250, best 0.3050" in seen
     # The time left, of which nothing is known so soon.
     assert "-:--:--" in seen
+
+
+def test_the_line_says_at_once_what_goes_on_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _seen(monkeypatch, silent=False, is_terminal=True)
+    steps = ("loading", "training: epoch 1", "saving", "1,200 rows", "250 of 1,000 resamples")
+    places = [seen.find(step) for step in steps]
+    assert min(places) >= 0
+    assert places == sorted(places)
+
+
+def test_a_message_takes_the_place_of_the_line_and_gives_it_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(
+        console, "err", Console(file=file, force_terminal=True, width=100, _environ={})
+    )
+    with console.progress_line(False, "loading") as line:
+        line.tell(console.show_note)("half way")
+        assert line._bar is not None
+    before, _, after = file.getvalue().partition("note: half way")
+    assert "loading" in before
+    assert "loading" in after
 
 
 @pytest.mark.parametrize(("silent", "is_terminal"), [(True, True), (False, False)])

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tabwright.cli.brief_command import SETTINGS, HelpAll
-from tabwright.cli.console import print_json, say, show_grid, show_message
+from tabwright.cli.console import (
+    print_json,
+    progress_line,
+    say,
+    seconds_taken,
+    show_grid,
+    show_message,
+)
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     ColumnOptions,
@@ -79,13 +86,16 @@ def distill(
     reading: RoleOptions,
 ) -> None:
     """Teach a small network what a model or tree ensemble knows; say if it helped."""
-    with readable_errors(as_json=as_json):
+    silent = quiet or as_json
+    with readable_errors(as_json=as_json), progress_line(silent) as line:
+        labelled = columns.request(table, target, reading)
+
         from tabwright.fitting.students.student_size import Budget
         from tabwright.workflows.distill import DistillRequest, run_distillation
 
         request = DistillRequest(
             teacher=teacher,
-            table=columns.request(table, target, reading),
+            table=labelled,
             output=output,
             test_fraction=test_fraction,
             unlabelled=unlabelled,
@@ -96,20 +106,26 @@ def distill(
             random_state=seed,
             overwrite=overwrite,
         )
-        silent = quiet or as_json
-        result = run_distillation(request, on_message=None if silent else show_message)
+        line.doing("working")
+        result = run_distillation(
+            request,
+            on_message=None if silent else line.tell(show_message),
+            on_epoch=line.epoch,
+        )
+        line.hide()
         if as_json:
             print_json(
                 {
                     "model": str(result.path),
                     "report": result.report.to_document(),
                     "messages": list(result.messages),
-                    "seconds": result.seconds,
+                    "seconds": seconds_taken(),
                 }
             )
         else:
             _show(result.report)
-            say(f"saved {result.path} after {result.seconds:.1f} s")
+            if not quiet:
+                say(f"saved {result.path} after {seconds_taken():.1f} s")
 
 
 def _widths(text: str | None) -> tuple[int, ...]:

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from tabwright.cli.brief_command import HelpAll
-from tabwright.cli.console import print_json, show_note, show_scores, waiting
+from tabwright.cli.console import print_json, progress_line, show_note, show_scores
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     JsonFlag,
     LabelledTable,
     ModelFile,
+    QuietFlag,
     ReadingOptions,
     TargetOfModel,
     takes_groups,
@@ -37,6 +38,7 @@ def evaluate(
         bool, typer.Option("--intervals", help="Add 95 % bootstrap intervals.")
     ] = False,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
     help_all: HelpAll = False,
     *,
     reading: ReadingOptions,
@@ -45,22 +47,24 @@ def evaluate(
 
     Scores of labels (accuracy, balanced accuracy) follow the decision rule stored with the model.
     """
-    with readable_errors(as_json=as_json):
+    silent = quiet or as_json
+    with readable_errors(as_json=as_json), progress_line(silent, f"reading {table}") as line:
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.workflows.predict import score_table
 
         fitted = load_fitted(model)
         column = target_of(fitted, target)
-        with waiting(as_json, f"scoring {table}"):
-            scores = score_table(
-                fitted,
-                table,
-                column,
-                weight=weight,
-                drop_null_target=drop_null_target,
-                intervals=intervals,
-                csv=reading.csv_format(),
-            )
+        scores = score_table(
+            fitted,
+            table,
+            column,
+            weight=weight,
+            drop_null_target=drop_null_target,
+            intervals=intervals,
+            csv=reading.csv_format(),
+            on_progress=line.counted,
+        )
+        line.hide()
         if as_json:
             print_json(
                 {

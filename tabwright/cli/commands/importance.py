@@ -13,6 +13,7 @@ from tabwright.cli.options import (
     JsonFlag,
     LabelledTable,
     ModelFile,
+    QuietFlag,
     ReadingOptions,
     TargetOfModel,
     takes_groups,
@@ -30,6 +31,7 @@ def importance(
     repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Shuffles of each column.")] = 5,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the shuffles.")] = 0,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
     help_all: HelpAll = False,
     *,
     reading: ReadingOptions,
@@ -47,7 +49,7 @@ def importance(
 
         fitted = load_fitted(model)
         column = target_of(fitted, target)
-        with waiting(as_json, "shuffling columns"):
+        with waiting(quiet or as_json, "shuffling columns"):
             found = column_importance(
                 fitted,
                 table,

@@ -18,9 +18,10 @@ from tabwright.cli.completion import (
 )
 from tabwright.cli.console import (
     describe_rule,
-    epoch_bar,
     print_json,
+    progress_line,
     say,
+    seconds_taken,
     show_message,
     show_model_scores,
     show_profile,
@@ -275,7 +276,10 @@ def train(
     context: typer.Context,
 ) -> None:
     """Train a model on a table, score it on held-out rows, save it as one file."""
-    with readable_errors(as_json=as_json):
+    silent = quiet or as_json
+    with readable_errors(as_json=as_json), progress_line(silent) as line:
+        labelled = aim.columns(columns).request(table, target, reading)
+
         from tabwright.artifact.atomic_write import check_writable, write_atomically
         from tabwright.streaming.memory import bytes_of
         from tabwright.workflows.decision_request import DecisionRequest
@@ -284,7 +288,7 @@ def train(
         if positive is not None and decision is None:
             raise ValueError(f"--positive is for --decision; got {positive!r} and no --decision")
         request = TrainRequest(
-            table=aim.columns(columns).request(table, target, reading),
+            table=labelled,
             output=output,
             test_fraction=test_fraction,
             settings={"training_mode": mode, **options.settings(), **aim.settings()},
@@ -301,20 +305,15 @@ def train(
         )
         if save_config is not None:
             check_writable(save_config)
-        silent = quiet or as_json
-        with epoch_bar(silent) as bar:
-
-            def tell(text: str) -> None:
-                bar.hide()
-                show_message(text)
-
-            result = run_training(
-                request,
-                on_message=None if silent else tell,
-                on_profile=None if silent else show_profile,
-                on_epoch=bar,
-                callbacks=_loggers(tensorboard, mlflow),
-            )
+        result = run_training(
+            request,
+            on_message=None if silent else line.tell(show_message),
+            on_profile=None if silent else line.tell(show_profile),
+            on_stage=line.doing,
+            on_epoch=line.epoch,
+            callbacks=_loggers(tensorboard, mlflow),
+        )
+        line.hide()
         if result is None:
             # Another worker speaks for all.
             return
@@ -331,14 +330,14 @@ def train(
                     "decision": describe_rule(model),
                     "metrics": {rows: dict(scores) for rows, scores in model.metrics.items()},
                     "messages": list(result.messages),
-                    "seconds": result.seconds,
+                    "seconds": seconds_taken(),
                 }
             )
         else:
             show_model_scores(model)
             if quiet:
                 return
-            say(f"saved {result.path} after {result.seconds:.1f} s; use it with")
+            say(f"saved {result.path} after {seconds_taken():.1f} s; use it with")
             say(f"  tabwright predict {result.path} NEW_TABLE")
 
 

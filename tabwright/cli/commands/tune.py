@@ -9,7 +9,14 @@ import typer
 
 from tabwright.cli.brief_command import SETTINGS, HelpAll
 from tabwright.cli.completion import complete_encoding, complete_mode
-from tabwright.cli.console import print_json, say, show_grid, show_message
+from tabwright.cli.console import (
+    print_json,
+    progress_line,
+    say,
+    seconds_taken,
+    show_grid,
+    show_message,
+)
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     ColumnOptions,
@@ -104,13 +111,16 @@ def tune(
     reading: RoleOptions,
 ) -> None:
     """Search settings by cross-validation, and save a model with the best."""
-    with readable_errors(as_json=as_json):
+    silent = quiet or as_json
+    with readable_errors(as_json=as_json), progress_line(silent) as line:
+        labelled = columns.request(table, target, reading)
+
         from tabwright.training.time_limit import seconds_of
         from tabwright.tuning.run import TuneRequest, run_tuning
         from tabwright.tuning.search import TuneOptions
 
         request = TuneRequest(
-            table=columns.request(table, target, reading),
+            table=labelled,
             options=TuneOptions(
                 fixed=given(
                     training_mode=mode,
@@ -130,14 +140,16 @@ def tune(
             n_threads=threads,
             overwrite=overwrite,
         )
-        result = run_tuning(request, on_message=None if quiet or as_json else show_message)
+        line.doing("searching")
+        result = run_tuning(request, on_message=None if silent else line.tell(show_message))
+        line.hide()
         if as_json:
             print_json(_document(request, result))
             return
         _show(result)
         if quiet:
             say(result.verdict)
-        say(f"saved {request.path} and {request.picture_path} after {result.seconds:.0f} s")
+        say(f"saved {request.path} and {request.picture_path} after {seconds_taken():.0f} s")
 
 
 def _show(result: TuningResult) -> None:
@@ -190,5 +202,5 @@ def _document(request: TuneRequest, result: TuningResult) -> dict[str, Any]:
         ],
         "importance": result.importance,
         "ended_by": result.ended_by,
-        "seconds": result.seconds,
+        "seconds": seconds_taken(),
     }

@@ -157,7 +157,7 @@ def distill_table(
         that is None follows from the teacher, see `student_size`.
     `classes`: (n_classes,); the labels that the codes stand for; None in regression.
     `columns`: what is known of them.
-    `callbacks`: told of messages and epochs.
+    `callbacks`: told of messages, and of the start and the epochs of every network.
     Returns: its card holds the report.
     Raises `ValueError` if no student fits the budget, or settings, teacher and rows do not fit
         together; `TableError` if a table is not what it should be.
@@ -204,7 +204,7 @@ def distill_table(
             aims=Aims(class_weight=class_weight),
             distillation=taught,
             encoder=inherited,
-            callbacks=replace(callbacks, on_start=None),
+            callbacks=callbacks,
         )
 
     taught = replace(distillation, soft_targets=soft_targets, report=False)
@@ -226,10 +226,12 @@ def distill_table(
         teacher_temperature=None,
         augmentation="auto",
     )
+    direct = fit(direct_settings, None)
+    say("comparing student, teacher and network on rows held out")
     report = fidelity_report(
         soft_targets.teacher,
         student,
-        fit(direct_settings, None),
+        direct,
         judged.frame,
         judged.target,
         judged.weight,
