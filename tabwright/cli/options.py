@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
+from typer._click.exceptions import UsageError
 
 from tabwright.cli.brief_command import SETTINGS
 from tabwright.cli.completion import complete_objective, complete_task
@@ -61,7 +62,20 @@ def _names_of(given: list[str] | None) -> list[str] | None:
     return [name for text in given for name in next(csv.reader([text], skipinitialspace=True), [])]
 
 
-ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `train` saved.")]
+def _model_file(path: Path) -> Path:
+    """A model is read in place, more than once, and from a file alone."""
+    if str(path) in ("-", "/dev/stdin"):
+        raise UsageError(
+            f"a model must be a file; got {path}; only tables come through a pipe: save the model "
+            "to a file first"
+        )
+    return path
+
+
+ModelFile = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A file that `train` saved.", callback=_model_file),
+]
 LabelledTable = Annotated[
     str, typer.Argument(metavar="TABLE", help="Labelled rows that had no part in training.")
 ]
@@ -292,9 +306,14 @@ class ColumnOptions:
 
     def request(self, table: str, target: str, reading: RoleOptions) -> TableRequest:
         """The table as it is to be read."""
+        from tabwright.object_stores import is_object_uri
         from tabwright.tables.column_uses import ColumnUses
         from tabwright.tables.labelled import TableRequest
+        from tabwright.tables.paths import table_paths
 
+        if not is_object_uri(table):
+            # A misspelt name is told before PyTorch is loaded.
+            table_paths(table)
         columns = ColumnUses(
             target,
             drop=tuple(self.drop or ()),

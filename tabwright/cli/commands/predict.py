@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tabwright.cli.brief_command import SETTINGS, HelpAll
-from tabwright.cli.console import counting_bar, print_json, say, show_note, told, write_out
+from tabwright.cli.console import (
+    counting_bar,
+    print_json,
+    say,
+    seconds_taken,
+    show_note,
+    told,
+    write_out,
+)
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag, ReadingOptions, takes_groups
 
@@ -22,14 +29,19 @@ __all__ = ["predict"]
 @takes_groups
 def predict(
     model: ModelFile,
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="New rows: file, folder, pattern.")],
+    table: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLE", help="New rows: file, folder, pattern; - is the standard input."
+        ),
+    ],
     output: Annotated[
         str | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FILE",
-            help="CSV, TSV, JSON lines, Parquet or Arrow; else CSV on the screen.",
+            help="CSV, TSV, JSON lines, Parquet or Arrow; -, or none: CSV on the screen.",
         ),
     ] = None,
     ray: Annotated[
@@ -109,7 +121,9 @@ def predict(
         )
         from tabwright.workflows.predict import iter_predictions, with_threshold
 
-        started = time.perf_counter()
+        if output == "-":
+            # As without it: CSV, or JSON lines, on the standard output.
+            output = None
         if ray:
             if output is None or escape_formulas:
                 raise ValueError(
@@ -170,7 +184,7 @@ def predict(
                 show_note(remark)
         if output is None:
             return
-        seconds = time.perf_counter() - started
+        seconds = seconds_taken()
         if as_json:
             print_json(
                 {
@@ -190,10 +204,9 @@ def _predict_on_ray(
     """Predict a table on Ray, and say what came of it."""
     from tabwright.cluster.ray_predict import predict_on_ray
 
-    started = time.perf_counter()
     with counting_bar(quiet, "rows predicted") as advance:
         result = predict_on_ray(request, n_workers=n_workers, on_rows=advance)
-    seconds = time.perf_counter() - started
+    seconds = seconds_taken()
     if as_json:
         print_json(
             {
