@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import tomllib
+from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import typer
 from typer._click.core import ParameterSource
 from typer._click.exceptions import UsageError
 
-__all__ = ["apply_settings", "settings_text"]
+__all__ = ["apply_settings", "options_for", "settings_text"]
 
 # Where a run writes or what it prints is no part of what is to be repeated.
 _NOT_KEPT = frozenset({"config", "save_config", "as_json", "quiet", "help_all", "overwrite"})
@@ -54,9 +57,9 @@ def apply_settings(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def settings_text(context: typer.Context) -> str:
-    """What was given to a command, on the command line or by a file, as TOML."""
-    lines = []
+def _given(context: typer.Context) -> dict[str, tuple[Any, Any]]:
+    """What was given to a command, by the command line or a file: parameters and values by name."""
+    found = {}
     for name, param in _names(context).items():
         source = context.get_parameter_source(str(param.name))
         value = context.params.get(str(param.name))
@@ -64,7 +67,45 @@ def settings_text(context: typer.Context) -> str:
             None,
             False,
         ):
-            plain = [str(v) for v in value] if isinstance(value, list | tuple) else value
-            plain = str(plain) if isinstance(plain, Path) else plain
-            lines.append(f"{name} = {json.dumps(plain, ensure_ascii=False)}")
+            if name == "drop":
+                # One text may name several columns; a name with a comma stands in quotes.
+                value = [_quoted(column) for column in value]
+            found[name] = (param, value)
+    return found
+
+
+def _quoted(name: str) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow([name])
+    return text.getvalue()
+
+
+def settings_text(context: typer.Context) -> str:
+    """What was given to a command, on the command line or by a file, as TOML."""
+    lines = []
+    for name, (_, value) in _given(context).items():
+        plain = [str(v) for v in value] if isinstance(value, list | tuple) else value
+        plain = str(plain) if isinstance(plain, Path) else plain
+        lines.append(f"{name} = {json.dumps(plain, ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
+
+
+def options_for(command: str, context: typer.Context, *, but: Collection[str]) -> list[str]:
+    """The options given to this command that another one has too, as words for it.
+
+    `but`: names of those that mean something else there.
+    """
+    assert context.parent is not None
+    other = context.parent.command.get_command(context.parent, command)  # type: ignore[attr-defined]
+    theirs = {option for param in other.params for option in param.opts}
+    words = []
+    for name, (param, value) in _given(context).items():
+        option = max(param.opts, key=len)
+        if name in but or param.param_type_name != "option" or option not in theirs:
+            continue
+        if isinstance(value, bool):
+            words.append(option)
+            continue
+        for cell in value if isinstance(value, list | tuple) else [value]:
+            words += [option, str(cell)]
+    return words

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -38,6 +39,7 @@ from tabwright.workflows.data_checks import revealing_columns, warning_of_reveal
 from tabwright.workflows.folds import folds_of
 from tabwright.workflows.paired_differences import PairedDifference, paired_difference
 from tabwright.workflows.run_settings import fit_settings, using_threads
+from tabwright.workflows.train import TrainRequest, check_training, run_training
 
 if TYPE_CHECKING:
     from tabwright.splits import Splits
@@ -86,6 +88,10 @@ class CompareRequest:
     validation : splitter, list of (train, test), or None
         The folds, as in `splits_of`, in place of `n_folds`; inside a fold, what is left of the
         other splits holds out the rows that choose the epoch.
+    save : Path or None
+        Where to save the mode to use, fitted on all rows; None: nothing is saved.
+    overwrite : bool
+        Whether that may replace a file of another table or target.
     """
 
     table: TableRequest
@@ -98,6 +104,8 @@ class CompareRequest:
     n_threads: int | None = None
     random_state: int = 0
     validation: object = None
+    save: Path | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.validation is not None and (self.n_repeats > 1 or self.table.columns.time):
@@ -151,6 +159,18 @@ class CompareRequest:
         if task == "classification" or self.objective == "squared_error":
             return _METRICS[task]
         return tuple(dict.fromkeys((MEASURES[self.objective], "d2", *_METRICS[task])))
+
+    def training_of(self, mode: str) -> TrainRequest:
+        """What fits a mode on all rows, and saves it."""
+        return TrainRequest(
+            table=self.table,
+            output=self.save,
+            test_fraction=0.0,
+            settings={**self.settings, "training_mode": mode},
+            n_threads=self.n_threads,
+            random_state=self.random_state,
+            overwrite=self.overwrite,
+        )
 
     def settings_of(self, mode: str, task: Task) -> FitSettings:
         """`FitSettings` of a mode."""
@@ -214,6 +234,8 @@ class Comparison:
     messages : tuple of str
         What was decided on the way.
     seconds : float
+    saved : Path or None
+        Where the mode to use was saved, fitted on all rows.
     """
 
     task: Task
@@ -227,6 +249,7 @@ class Comparison:
     advice: tuple[str, ...]
     messages: tuple[str, ...]
     seconds: float
+    saved: Path | None = None
 
 
 class _Fitted(Protocol):
@@ -283,6 +306,10 @@ def run_comparison(
         if on_message is not None:
             on_message(message)
 
+    if request.save is not None:
+        replaced = check_training(request.training_of("mlp_dense"))
+        if replaced is not None:
+            say(replaced)
     table = read_training_table(request.table, say)
     for name in revealing_columns(table):
         say(f"warning: {warning_of_revealing(name, request.table.columns.target)}")
@@ -320,7 +347,11 @@ def run_comparison(
     )
     n_fits = len(folds) * len(candidates)
     say(f"{len(folds)} folds x {len(candidates)} candidates: {n_fits} fits")
-    told = (lambda count, text="": None) if on_start is None else on_start(n_fits)
+    told = (
+        (lambda count, text="": None)
+        if on_start is None
+        else on_start(n_fits + (request.save is not None))
+    )
     results: dict[str, list[_FoldResult]] = {name: [] for name in candidates}
     with using_threads(request.n_threads):
         for number, (train_index, test_index) in enumerate(folds, 1):
@@ -341,6 +372,10 @@ def run_comparison(
     share = float(np.mean([len(test) / len(train) for train, test in folds]))
     ranked = _ranked(scored, metric, sign, share)
     use, probability, advice = _advice(ranked, metric, sign, share)
+    if request.save is not None:
+        told(0, f"{use} on all rows")
+        run_training(request.training_of(use))
+        told(1)
     return Comparison(
         task=table.task,
         metric=metric,
@@ -353,6 +388,7 @@ def run_comparison(
         advice=advice,
         messages=tuple(messages),
         seconds=time.perf_counter() - started,
+        saved=request.save,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from tabwright.cli.app import app
 from tabwright.errors import install_command
 from tabwright.fitting.fit_table import fit_table
+from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import (
     TableRequest,
@@ -251,3 +253,47 @@ def test_bad_splits_and_metrics_are_refused_before_any_fit(
     monkeypatch.setattr(compare, "_judge", None)
     with pytest.raises(ValueError, match=said):
         run_comparison(_request(table, **words))
+
+
+def test_the_mode_to_use_is_saved_fitted_on_all_rows(table: str, tmp_path: Path) -> None:
+    save = tmp_path / "best.safetensors"
+    modes = ("linear_glm_baseline", "mlp_dense")
+    result = run_comparison(_request(table, modes=modes, save=save))
+    model = load_fitted(save)
+    assert result.saved == save
+    assert model.settings.training_mode == result.use
+    assert model.card["n_training_rows"] + model.card["n_validation_rows"] == 200
+
+
+def test_what_cannot_be_saved_is_refused_before_any_fit(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "read_training_table", None)
+    other = tmp_path / "notes.safetensors"
+    other.write_text("not a model")
+    with pytest.raises(ValueError, match="must not replace a file that is no model"):
+        run_comparison(_request(table, save=other))
+    with pytest.raises(ValueError, match=r"\.safetensors"):
+        run_comparison(_request(table, save=tmp_path / "best.pkl"))
+
+
+@pytest.mark.slow
+def test_the_command_to_train_has_the_options_of_the_comparison(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "REFERENCES", ("hist_gradient_boosting",))
+    monkeypatch.chdir(tmp_path)
+    words = ["--target", "label", "--drop", "who,day", "--drop", "price", "--epochs", "2"]
+    words += ["--folds", "2", "--mode", "linear_glm_baseline"]
+    done = runner.invoke(app, ["compare", table, *words, "--save", "best.safetensors"])
+    assert done.exit_code == 0, done.output
+    same = "--target label --drop who --drop day --drop price --epochs 2"
+    # Two epochs do not reach the trees: they won, and there is a way to what they know.
+    assert f"\n  tabwright distill hist_gradient_boosting {table} {same}\n" in done.output
+    assert "saved linear_glm_baseline, fitted on all 200 rows, as best.safetensors" in done.output
+    again = runner.invoke(app, ["compare", table, *words, "--no-references", "-m", "mlp_dense"])
+    lines = again.output.splitlines()
+    line = next(line for line in lines if line.startswith(f"  tabwright train {table}"))
+    trained = runner.invoke(app, [*shlex.split(line)[1:], "-o", "own.safetensors"])
+    assert same in line
+    assert trained.exit_code == 0, trained.output

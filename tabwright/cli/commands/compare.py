@@ -6,6 +6,7 @@ import os
 import shlex
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +18,9 @@ from tabwright.cli.console import (
     counting_bar,
     out,
     print_json,
+    progress_line,
     say,
+    seconds_taken,
     show_grid,
     show_message,
 )
@@ -30,6 +33,7 @@ from tabwright.cli.options import (
     JsonFlag,
     Members,
     ObjectiveOptions,
+    Overwrite,
     QuietFlag,
     RoleOptions,
     Seed,
@@ -38,6 +42,7 @@ from tabwright.cli.options import (
     given,
     takes_groups,
 )
+from tabwright.cli.settings_file import options_for
 
 if TYPE_CHECKING:
     from tabwright.workflows.compare import CandidateScores, Comparison
@@ -75,6 +80,10 @@ def compare(
     repeats: Annotated[
         int, typer.Option(metavar="N", help="Cross-validations.", rich_help_panel=SETTINGS)
     ] = 1,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Fit the mode to use on all rows, and save it there."),
+    ] = None,
     columns: ColumnOptions,
     aim: ObjectiveOptions,
     members: Members = None,
@@ -82,21 +91,27 @@ def compare(
     eval_metric: EvalMetric = None,
     threads: Threads = None,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
     config: Config = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,
     reading: RoleOptions,
+    context: typer.Context,
 ) -> None:
     """Cross-validate the modes beside tree ensembles and say which to use."""
     # PyTorch and the tree libraries bring a pool of threads each: those of one that is done must
     # not spin on the cores that the next one needs. Read when the libraries are loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    silent = quiet or as_json
     with readable_errors(as_json=as_json), ExitStack() as stack:
+        line = stack.enter_context(progress_line(silent))
+        labelled = aim.columns(columns).request(table, target, reading)
+
         from tabwright.workflows.compare import CompareRequest, run_comparison
 
         request = CompareRequest(
-            table=aim.columns(columns).request(table, target, reading),
+            table=labelled,
             modes=tuple(mode or ()),
             references=references,
             metric=metric,
@@ -108,31 +123,46 @@ def compare(
             },
             n_threads=threads,
             random_state=seed,
+            save=save,
+            overwrite=overwrite,
         )
-        silent = quiet or as_json
+
+        def same(command: str) -> list[str]:
+            return options_for(command, context, but=("mode", "folds"))
 
         def start(n_fits: int) -> Advance:
+            line.hide()
             return stack.enter_context(counting_bar(silent, "fits", n_fits))
 
+        line.doing(f"reading {table}")
         comparison = run_comparison(
             request,
-            on_message=None if silent else show_message,
+            on_message=None if silent else line.tell(show_message),
             on_start=start,
         )
         stack.close()
         if as_json:
-            print_json(_document(comparison))
-        else:
-            _show(comparison)
+            print_json({**_document(comparison), "seconds": seconds_taken()})
+            return
+        _show(comparison)
+        best = comparison.candidates[0]
+        if best.is_reference:
+            say(f"{best.name} is not saved by tabwright; a small network can learn what it knows:")
+            say("  " + shlex.join(["tabwright", "distill", best.name, table, *same("distill")]))
+        if comparison.saved is None:
+            say(f"train {comparison.use} with, or compare again with --save FILE:")
             say(
-                "train it with\n  "
+                "  "
                 + shlex.join(
-                    [
-                        *("tabwright", "train", table, "--target", target),
-                        *("--mode", comparison.use, *aim.words()),
-                    ]
+                    ["tabwright", "train", table, *same("train"), "--mode", comparison.use]
                 )
             )
+        else:
+            say(
+                f"saved {comparison.use}, fitted on all {comparison.n_rows:,} rows, as "
+                f"{comparison.saved}; use it with"
+            )
+            say(f"  tabwright predict {comparison.saved} NEW_TABLE")
 
 
 def _show(comparison: Comparison) -> None:
@@ -178,6 +208,7 @@ def _behind(candidate: CandidateScores) -> tuple[str, str]:
 
 def _document(comparison: Comparison) -> dict[str, Any]:
     document = asdict(comparison)
+    document["saved"] = None if comparison.saved is None else str(comparison.saved)
     for candidate, entry in zip(comparison.candidates, document["candidates"], strict=True):
         entry["means"] = {name: candidate.mean(name) for name in candidate.scores}
     return document
