@@ -91,7 +91,7 @@ def table(
         element(
             "tr",
             [
-                element("th", cell, scope="row", class_=style[0])
+                element("th", cell, scope="row", class_=style[0], data_label=head[0] or None)
                 if i == 0
                 else element("td", cell, class_=style[i], data_label=head[i] or None)
                 for i, cell in enumerate(row)
@@ -138,5 +138,5 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share in per cent."""
-    return f"{100 * share:.{digits}f} %".replace("-", "−")
+    """A share in per cent, on one line with its sign."""
+    return f"{100 * share:.{digits}f}\u00a0%".replace("-", "−")

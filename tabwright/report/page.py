@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tabwright.report.markup import Markup, Node, element
-from tabwright.report.svg import palette_css, plain, to_svg
+from tabwright.report.svg import least_width, palette_css, plain, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Section", "chart", "facts", "more", "page", "tiles"]
 
+# Inches that a chart has on a screen of 400 pixels.
+_PHONE = 3.5
 _LIGHT = "--page:#f5f7f9;--line:#cfd6de;--link:#0b5a99;--good:#00664c;--bad:#a33f00;"
 _DARK = "--page:#0d1217;--line:#3a4653;--link:#7cc2fb;--good:#3fcf9e;--bad:#ff9d4d;"
 _STYLE = """
@@ -85,7 +87,9 @@ tbody tr{border-bottom:1px solid var(--line);padding:.3rem 0}
 tbody th,tbody td,.cells tbody th,.cells td{border:0;padding:.12rem 0;max-width:none;
 text-align:left;white-space:normal}
 tbody td{display:grid;grid-template-columns:minmax(6rem,40%) minmax(0,1fr);gap:0 .6rem}
+.cells tbody th:before{content:attr(data-label) " "}
 tbody td:before{content:attr(data-label);color:var(--plot-muted);grid-row:1/span 2;text-align:left}
+.wide figcaption:before{content:"Wider than this screen: scroll the chart sideways. "}
 .tiles{grid-template-columns:1fr 1fr;gap:.5rem}.tiles b{font-size:1.4rem}
 tbody td small,tbody td .more{grid-column:2}}
 @media print{@page{size:A4;margin:14mm 13mm}
@@ -164,7 +168,8 @@ def page(title: str, lead: Node, sections: Sequence[Section], footer: Node) -> s
 def chart(figure: Figure, *, key: str, label: str, caption: Node) -> Markup:
     """A figure with a caption; `label` says what it shows to those who do not see it."""
     svg = to_svg(figure, label=plain(label, 400), prefix=key)
-    return element("figure", Markup(svg), element("figcaption", caption))
+    wide = "wide" if least_width(figure) > _PHONE else None
+    return element("figure", Markup(svg), element("figcaption", caption), class_=wide)
 
 
 def facts(pairs: Sequence[tuple[str, Node]]) -> Markup:

@@ -124,7 +124,7 @@ def calibration_answer(model: FittedModel, found: Assessment) -> str:
             start = f"The probabilities {what} are not right, though their mean is"
     return (
         f"{start}: in {n_bins - n_outside:,} of {n_bins:,} bins the observed frequency agrees with "
-        f"the predicted probability (95 % intervals), and the mean probability is {mean:.3f} "
+        f"the predicted probability (95\u00a0% intervals), and the mean probability is {mean:.3f} "
         f"where {share:.3f} of the rows came true."
     )
 
@@ -162,9 +162,9 @@ def _reliability(event: np.ndarray, p: np.ndarray, found: Assessment, name: str)
             key="reliability",
             label=f"Reliability diagram of {name}: {len(rows)} bins; the largest gap of predicted "
             f"and observed is {worst:.3f}",
-            caption="Each point is a bin of equally many rows, with a 95 % interval. On the dashed "
-            "line what is predicted comes true as often as predicted. Below: how many rows have "
-            "which probability.",
+            caption="Each point is a bin of equally many rows, with a 95\u00a0% interval. On the "
+            "dashed line what is predicted comes true as often as predicted. Below: how many rows "
+            "have which probability.",
         ),
         more(
             "The numbers of the diagram",

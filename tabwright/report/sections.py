@@ -13,7 +13,7 @@ import numpy as np
 
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.scoring import measure_of
-from tabwright.inference.tree_mix import combination_notes, combination_table
+from tabwright.inference.tree_mix import combination_notes, combination_table, whole_percentages
 from tabwright.regression import RegressionObjective, has_log_link
 from tabwright.report.assessment import Assessment, constant_title
 from tabwright.report.column_treatment import ColumnTreatment, column_treatments
@@ -113,7 +113,7 @@ def scores_section(model: FittedModel, found: Assessment) -> Section:
     weighted = "" if found.weight is None else " Sample weights count in every score."
     body: list[Node] = [
         table(
-            f"Scores on {len(found):,} rows that had no part in training, with 95 % bootstrap "
+            f"Scores on {len(found):,} rows that had no part in training, with 95\u00a0% bootstrap "
             f"intervals from {found.n_resamples:,} resamples.{weighted}",
             head,
             rows,
@@ -149,7 +149,9 @@ def _gain_sentence(model: FittedModel, found: Assessment) -> Node:
     if gain is None:
         return None
     name = METRICS[measure_of(model)][0] if model.classes is None else "log-loss"
-    span = f" (95 % interval {number(gain.low)} to {number(gain.high)}, the same rows for both)"
+    span = (
+        f" (95\u00a0% interval {number(gain.low)} to {number(gain.high)}, the same rows for both)"
+    )
     if gain.low > 0:
         return [
             element("span", "Significantly better than the linear baseline:", class_="good"),
@@ -159,7 +161,7 @@ def _gain_sentence(model: FittedModel, found: Assessment) -> Node:
         return [
             element("span", "Significantly worse than the linear baseline:", class_="bad"),
             f" the model's {name} is higher by {number(-gain.value)}"
-            f" (95 % interval {number(-gain.high)} to {number(-gain.low)}, the same rows for "
+            f" (95\u00a0% interval {number(-gain.high)} to {number(-gain.low)}, the same rows for "
             "both). Prefer the linear model here.",
         ]
     return [
@@ -544,6 +546,7 @@ def _combination(model: FittedModel) -> list[Node]:
     if not notes:
         return []
     body: list[Node] = [element("h3", "Networks and trees")]
+    shares = whole_percentages([weight for _, weight, _, _ in rows])
     if rows:
         body.append(
             table(
@@ -551,8 +554,8 @@ def _combination(model: FittedModel) -> list[Node]:
                 "chose the weights, so that the loss of the whole is somewhat low",
                 ["Part", "Weight", "Loss", "Fitted by"],
                 [
-                    [short(name), percent(weight, 0), number(loss), short(remark)]
-                    for name, weight, loss, remark in rows
+                    [short(name), f"{share}\u00a0%", number(loss), short(remark)]
+                    for (name, _, loss, remark), share in zip(rows, shares, strict=True)
                 ],
                 numeric=(1, 2),
             )
@@ -572,15 +575,17 @@ def _settings(model: FittedModel) -> dict[str, Any]:
 
 
 def _card(card: Mapping[str, Any]) -> list[tuple[str, Node]]:
-    """What the card holds, but for columns and what was combined: those have tables."""
+    """What the card holds, but for what has a table of its own, or is for machines alone."""
     pairs: list[tuple[str, Node]] = []
     for key, value in card.items():
-        if key in ("columns", "combination"):
+        if key in ("columns", "combination", "row_sketch"):
             continue
         name = str(key).removeprefix("n_").replace("_", " ").capitalize()
         if isinstance(value, Mapping):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         elif isinstance(value, list | tuple):
             value = ", ".join(map(str, value))
+        elif str(key).startswith("n_"):
+            value = _rows(value) or value
         pairs.append((name[:60], short(value, 300)))
     return pairs[:_CARD_SHOWN]

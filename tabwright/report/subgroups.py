@@ -50,7 +50,7 @@ def subgroup_section(model: FittedModel, found: Assessment, frame: pl.DataFrame)
         [
             table(
                 f"The most important columns, each cut into groups of at least {_FEWEST_ROWS} "
-                f"rows, with 95 % intervals; all rows together have {number(whole)}",
+                f"rows, with 95\u00a0% intervals; all rows together have {number(whole)}",
                 head,
                 rows,
                 numeric=(1, 2, 3),

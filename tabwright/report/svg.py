@@ -49,6 +49,7 @@ __all__ = [
     "add_squares",
     "check_picture",
     "group_thousands",
+    "least_width",
     "new_figure",
     "palette_css",
     "plain",
@@ -96,6 +97,8 @@ _TICK_SIZE = 8.5
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _VARIABLES = {light: f"var(--plot-{name}, {light})" for name, (light, _) in PALETTE.items()}
+# Points of a figure to an inch of the page: beyond, its text could not be read.
+_LEAST_SCALE = 112.0
 _LONG_NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 # matplotlib reads the form of text in SVG from its global settings while it draws.
@@ -257,6 +260,11 @@ def row_weights(sample_weight: ArrayLike | None, n_rows: int) -> FloatArray:
     return np.asarray(sample_weight, dtype=np.float64)
 
 
+def least_width(figure: Figure) -> float:
+    """The inches below which a figure does not shrink on a page."""
+    return 72.0 * float(figure.get_figwidth()) / _LEAST_SCALE
+
+
 def to_svg(figure: Figure, *, label: str, prefix: str) -> str:
     """A figure as one `<svg>` element to put into an HTML page.
 
@@ -285,8 +293,7 @@ def to_svg(figure: Figure, *, label: str, prefix: str) -> str:
             "role": "img",
             "aria-label": label,
             "viewBox": f"0 0 {width:g} {height:g}",
-            # Smaller than two thirds its text could not be read.
-            "style": f"max-width:{width / 62:.2f}in;min-width:{width / 112:.2f}in;"
+            "style": f"max-width:{width / 62:.2f}in;min-width:{width / _LEAST_SCALE:.2f}in;"
             "stroke-linejoin:round;stroke-linecap:butt",
         }
     )

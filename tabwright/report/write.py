@@ -248,7 +248,7 @@ def _summary(model: FittedModel, found: Assessment) -> list[Node]:
     for name in dict.fromkeys(tiles_of):
         if name in own.scores:
             low, high = own.intervals.get(name, (np.nan, np.nan))
-            interval = f"95 %: {number(low, 3)} to {number(high, 3)}"
+            interval = f"95\u00a0%: {number(low, 3)}\u00a0to\u00a0{number(high, 3)}"
             entries.append((METRICS[name][0], number(own.scores[name], 3), interval))
     key = measure_of(model)
     mine, base = own.scores[key], trivial.scores[key]

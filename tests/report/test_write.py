@@ -18,6 +18,7 @@ from tabwright.cli.app import app
 from tabwright.fitting.arguments import Columns
 from tabwright.fitting.fit_table import LabelledRows, fit_table
 from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
 from tabwright.report.probability_sections import implied_threshold
 from tabwright.report.write import write_report
 from tabwright.settings import TRAINING_MODES, FitSettings, modes_for
@@ -158,7 +159,6 @@ def test_every_mode_gets_a_page(mode: str, target: str, tmp_path: Path) -> None:
 
 
 def test_the_scores_are_those_of_the_rows_given(tmp_path: Path) -> None:
-    from tabwright.inference.predictor import Predictor
     from tabwright.inference.scoring import score_rows
     from tabwright.report.markup import number
     from tabwright.tables import labels_to_codes
@@ -175,7 +175,7 @@ def test_the_scores_are_those_of_the_rows_given(tmp_path: Path) -> None:
             for value in score_rows(Predictor(own), rows, codes)["test"].values():
                 assert number(value) in page.text
         assert "Linear baseline" in page.text
-        assert "95 % bootstrap" in page.text
+        assert "95\u00a0% bootstrap" in page.text
         assert re.search(
             "Significantly (better|worse) than the linear|Not significantly different", page.text
         )
@@ -210,6 +210,91 @@ def test_the_rule_of_the_model_decides(tmp_path: Path) -> None:
     text = check(report(model, frame, "label", tmp_path)).text
     assert "c001 where its probability is at least 0.2" in text
     assert "threshold 0.2" in text
+
+
+def _scores(text: str, name: str) -> list[float]:
+    """The values of a score in the order of the columns, without intervals."""
+    section = text.split(">Scores</h2>")[1]
+    row = re.search(rf">{name}<small>.*?</tr>", section, re.DOTALL)
+    assert row
+    cells = re.findall(r"<td[^>]*>([^<]*)", row[0])
+    return [float(cell.replace("−", "-").replace(",", "")) for cell in cells]
+
+
+def test_the_baseline_is_decided_by_the_threshold_of_the_model(tmp_path: Path) -> None:
+    frame, held_out = table(), table(seed=1).drop("price")
+    threshold = 0.35
+    model = replace(fit(frame, "label"), decision=DecisionRule("threshold", threshold, 1))
+    linear = fit(frame, "label", "linear_glm_baseline")
+    text = report(model, held_out, "label", tmp_path, linear=linear)
+    truth = held_out["label"].to_numpy() == "c001"
+    shown = _scores(text, "Recall")
+    for own, value in zip((model, linear), shown, strict=False):
+        said = Predictor(own).predict_proba(held_out)[:, 1] >= threshold
+        assert value == pytest.approx((said & truth).sum() / truth.sum(), abs=1e-4)
+    # By the most probable class it would be another number.
+    plain = Predictor(linear).predict_proba(held_out)[:, 1] >= 0.5
+    assert shown[1] != pytest.approx((plain & truth).sum() / truth.sum(), abs=1e-4)
+    assert "In every column, labels are decided by one rule" in text
+
+
+def test_errors_have_one_sign_everywhere(tmp_path: Path) -> None:
+    from tabwright.report.plots import plot_predicted_true
+
+    frame = table()
+    model = fit(frame, "price")
+    # All true values are far below: every prediction is too high, every error above zero.
+    low = table(seed=1).with_columns(pl.col("price") - 10_000)
+    text = report(model, low.drop("label"), "price", tmp_path)
+    hardest = text.split(">The hardest rows</h2>")[1].split("</section>")[0]
+    errors = re.findall(r'data-label="Error \(predicted less true\)">([^<]+)<', hardest)
+    assert len(errors) == 10
+    assert all(error.startswith("+") for error in errors)
+    groups = text.split(">Scores by subgroup</h2>")[1].split("</section>")[0]
+    means = re.findall(r'data-label="Mean error \(predicted less true\)">([^<]+)<', groups)
+    assert means
+    assert all(float(mean.replace(",", "")) > 9_000 for mean in means)
+    true = np.linspace(0.0, 1.0, 50)
+    lower = plot_predicted_true(true, true + 5.0).axes[1]
+    assert lower.get_ylabel() == "Error (predicted less true)"
+    median = next(line for line in lower.get_lines() if line.get_label() == "median")
+    np.testing.assert_allclose(np.asarray(median.get_ydata()), 5.0)
+
+
+def test_the_rows_add_up_to_those_of_the_table(tmp_path: Path) -> None:
+    # From 800 validation rows on a regression keeps some for its intervals: they count too.
+    table(4_500).drop("label").write_csv(tmp_path / "t.csv")
+    words = ["train", str(tmp_path / "t.csv"), "-t", "price", "--validation-fraction", "0.3"]
+    words += ["--epochs", "1", "--quality", "fast", "--width", "8", "--report"]
+    words += [str(tmp_path / "r.html"), "-o", str(tmp_path / "m.safetensors")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    facts = dict(re.findall(r"<dt>([^<]+)</dt><dd>([\d,]*\d)", text))
+    parts = ("Training rows", "Validation rows", "Rows for the prediction intervals")
+    counts = [int(facts[name].replace(",", "")) for name in (*parts, "Rows of this report")]
+    assert all(counts)
+    assert sum(counts) == 4_500
+    assert facts["All rows together"] == "4,500"
+    held_out = re.search(r"held out ([\d,]+) rows", done.output)
+    assert held_out
+    assert held_out[1] == facts["Rows of this report"]
+
+
+def test_what_is_for_machines_stays_out_of_the_card(tmp_path: Path) -> None:
+    frame = table()
+    model = fit(frame, "label")
+    assert str(model.card["row_sketch"]) not in report(model, frame, "label", tmp_path)
+
+
+def test_a_chart_wider_than_a_phone_says_so(tmp_path: Path) -> None:
+    def figures(n_classes: int) -> list[str]:
+        frame = table(200, n_classes=n_classes)
+        text = report(fit(frame, "label"), frame, "label", tmp_path)
+        return re.findall(r"<figure( class=\"wide\")?>", text)
+
+    assert any(figures(15))
+    assert not any(figures(2))
 
 
 def test_costs_imply_a_threshold() -> None:
