@@ -160,12 +160,19 @@ def show_scores(
     headings = ["metric", *columns, *(["95 % interval"] if intervals else [])]
     rows = []
     for metric in next(iter(columns.values())):
-        cells = [f"{s[metric]:,.4f}" if metric in s else "" for s in columns.values()]
+        # As many digits as mean something, and as many in every cell of a line.
+        places = _places(max(abs(s[metric]) for s in columns.values() if metric in s))
+        cells = [f"{s[metric]:,.{places}f}" if metric in s else "" for s in columns.values()]
         if intervals:
             low, high = intervals.get(metric, (float("nan"),) * 2)
-            cells.append(f"{low:,.4f} to {high:,.4f}" if low == low else "")
+            cells.append(f"{low:,.{places}f} to {high:,.{places}f}" if low == low else "")
         rows.append([metric, *cells])
     show_grid(headings, rows, title=title, right=range(1, len(headings)))
+
+
+def _places(size: float) -> int:
+    """Decimal places that leave a number of this size five digits, or four after the point."""
+    return 4 if size < 10 else max(0, 4 - math.floor(math.log10(size)))
 
 
 def show_model_scores(fitted: FittedModel) -> None:
@@ -251,14 +258,18 @@ def _rows_used(card: Mapping[str, Any]) -> str:
 
 def _show_combination(fitted: FittedModel) -> None:
     """Networks and trees that were combined, with their losses on the rows that chose."""
-    from tabwright.inference.tree_mix import combination_table
+    from tabwright.inference.tree_mix import combination_table, whole_percentages
 
     rows = combination_table(fitted.card)
+    shares = whole_percentages([weight for _, weight, _, _ in rows])
     if rows:
         measure = fitted.card["combination"].get("measure")
         show_grid(
             ["part", "weight", "loss", ""],
-            [[name, f"{weight:.0%}", f"{loss:.4g}", remark] for name, weight, loss, remark in rows],
+            [
+                [name, f"{share}%", f"{loss:.4g}", remark]
+                for (name, _, loss, remark), share in zip(rows, shares, strict=True)
+            ],
             title=f"parts by {measure} on the held-out rows that chose the weights",
             right=(1, 2),
         )

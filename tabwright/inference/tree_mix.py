@@ -6,7 +6,8 @@ NaN where missing, and codes of categories and calendar places.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "combination_table",
     "n_tree_features",
     "tree_features",
+    "whole_percentages",
 ]
 
 _MOST_ENSEMBLES = 64
@@ -182,6 +184,18 @@ def combination_table(card: Mapping[str, Any]) -> list[tuple[str, float, float, 
     return rows
 
 
+def whole_percentages(shares: Sequence[float]) -> list[int]:
+    """Shares of a whole in per cent, so that they add up to what the shares add up to."""
+    exact = [100.0 * share for share in shares]
+    whole = [math.floor(value) for value in exact]
+    rest = round(sum(exact)) - sum(whole)
+    # The largest remainders are rounded up.
+    order = sorted(range(len(exact)), key=lambda k: whole[k] - exact[k])
+    for k in order[:rest]:
+        whole[k] += 1
+    return whole
+
+
 def combination_notes(card: Mapping[str, Any]) -> list[str]:
     """Sentences on the combination in a model's card: its parts, or why it has none."""
     told = card.get("combination")
@@ -193,9 +207,15 @@ def combination_notes(card: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     *parts, whole = rows
-    shares = ", ".join(f"{name} {weight:.0%} (loss {loss:.4g})" for name, weight, loss, _ in parts)
+    percentages = whole_percentages([weight for _, weight, _, _ in parts])
+    shares = ", ".join(
+        f"{name} {percentage}% (loss {loss:.4g})"
+        for (name, _, loss, _), percentage in zip(parts, percentages, strict=True)
+    )
+    n_rows = told.get("n_rows")
+    counted = f"{n_rows:,}" if isinstance(n_rows, int) else str(n_rows)
     notes = [
-        f"combined on {told.get('n_rows')} held-out rows, which chose the weights: {shares}; "
+        f"combined on {counted} held-out rows, which chose the weights: {shares}; "
         f"together {whole[2]:.4g} ({told.get('measure')})"
     ]
     missing = told.get("not_installed")

@@ -112,7 +112,7 @@ def task_of_counts(
     if has_fraction:
         return "regression", f"{name!r} holds numbers with a fraction, so it is a quantity"
     few = n_unique <= 2 or (n_unique <= _MOST_CLASSES and n_rows >= _ROWS_PER_CLASS * n_unique)
-    count = f"{name!r} holds whole numbers, {n_unique} distinct in {n_rows} rows"
+    count = f"{name!r} holds whole numbers, {n_unique:,} distinct in {n_rows:,} rows"
     if few:
         return "classification", f"{count}: few, so they are classes"
     return "regression", f"{count}: many, so it is a quantity"

@@ -64,3 +64,14 @@ def test_there_is_no_bar_where_it_is_not_wanted_or_seen(
     silent: bool, is_terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _seen(monkeypatch, silent=silent, is_terminal=is_terminal) == ""
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(0.37334, "0.3733"), (42_783.978, "42,784"), (577.472, "577.47"), (12.34567, "12.346")],
+)
+def test_scores_have_as_many_digits_as_mean_something(
+    size: float, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.show_scores({"test rows": {"rmse": size}}, "scores", {"rmse": (size, size)})
+    assert capsys.readouterr().out.split()[-4:] == [shown, shown, "to", shown]

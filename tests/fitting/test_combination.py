@@ -31,6 +31,7 @@ from tabwright.inference.tree_mix import (
     combination_notes,
     combination_table,
     tree_features,
+    whole_percentages,
 )
 from tabwright.report.sections import model_section
 from tabwright.settings import FitSettings
@@ -486,3 +487,16 @@ def test_fast_is_one_network() -> None:
 def test_what_does_not_go_together_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FitSettings(task="regression", **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shares", "shown"),
+    [
+        ([0.425, 0.575], [43, 57]),
+        ([1 / 3] * 3, [34, 33, 33]),
+        ([1.0], [100]),
+        ([0.0, 1.0], [0, 100]),
+    ],
+)
+def test_percentages_of_parts_add_up(shares: list[float], shown: list[int]) -> None:
+    assert whole_percentages(shares) == shown

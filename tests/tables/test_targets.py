@@ -35,7 +35,7 @@ TASKS: dict[str, tuple[list[Any], str, str]] = {
     "one whole number": ([7] * 3, "classification", "1 distinct in 3 rows: few"),
     "whole floats": ([1.0, 2.0, float("nan")], "classification", "2 distinct in 2 rows: few"),
     "20 values, 5 rows each": (list(range(20)) * 5, "classification", "20 distinct in 100 rows"),
-    "21 values": (list(range(21)) * 50, "regression", "21 distinct in 1050 rows: many"),
+    "21 values": (list(range(21)) * 50, "regression", "21 distinct in 1,050 rows: many"),
     "20 values, fewer rows": ((list(range(20)) * 5)[:-1], "regression", "in 99 rows: many"),
     "Decimals": ([Decimal("0.50"), Decimal("1.25")], "regression", "with a fraction"),
     "whole Decimals": ([Decimal("1.00"), Decimal("2.00")], "classification", "whole numbers"),
