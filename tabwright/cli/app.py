@@ -8,6 +8,7 @@ how they fail in `errors`. Nothing heavy is imported before a command needs it: 
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -61,6 +62,9 @@ def _root(
     ] = False,
 ) -> None:
     start_clock()
+    # PyTorch and the tree libraries bring a pool of threads each: those of one that is done must
+    # not spin on the cores that the next one needs. Read when the libraries are loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     show_tracebacks(traceback)
 
 

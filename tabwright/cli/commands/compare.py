@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -100,9 +99,6 @@ def compare(
     context: typer.Context,
 ) -> None:
     """Cross-validate the modes beside tree ensembles and say which to use."""
-    # PyTorch and the tree libraries bring a pool of threads each: those of one that is done must
-    # not spin on the cores that the next one needs. Read when the libraries are loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     silent = quiet or as_json
     with readable_errors(as_json=as_json), ExitStack() as stack:
         line = stack.enter_context(progress_line(silent))
