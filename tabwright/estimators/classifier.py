@@ -40,23 +40,38 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
     Parameters
     ----------
     training_mode : TrainingMode, default="mlp_dense"
-        One of the six modes of the models contract.
+        One of the six modes of the models contract: what network, and what it is trained for.
+        `tabwright compare` says which suits a table; `imbalance_aware` is for rare classes,
+        `calibrated_classifier` for probabilities, `tree_teacher_distillation` for one small
+        network.
     hidden_dim, num_hidden_layers : int or None, default=None
-        Width and number of hidden layers; None: by a rule, see `settings_` after `fit`.
+        Width and number of hidden layers, or of residual blocks. None: 128 and 2 below 1,500
+        training rows and for students, else 256 and 3. More of either learns finer structure,
+        fits slower and overfits sooner; make them smaller for a smaller and faster model.
     dropout : float or None, default=None
-        Share of activations dropped while training, in [0, 1).
+        Share of activations dropped while training, in [0, 1). None: 0.3 in classification, 0.2
+        in regression, 0.1 for linear models and students. Raise it where the validation loss
+        rises again long before the last epoch (`history_`), lower it where it still falls there.
     n_members : int or None, default=None
-        Networks trained together and averaged.
+        Networks trained together and averaged. None: four, or one with `quality="fast"`, folds or
+        a student. More give steadier predictions; time, size and latency grow in step.
     max_epochs : int or None, default=None
-        At most so many passes over the training rows.
+        At most so many passes over the training rows; each network keeps its best epoch. None:
+        20 to 80 by task, mode and rows. The learning rate falls to its end over all of them, so
+        that fewer are no early stop but a shorter schedule; raise it where the best epoch is the
+        last one.
     patience : int or None, default=None
-        Epochs without improvement before a member stops; None: no early stopping.
+        Epochs without improvement before a member stops; None: all epochs are
+        trained. The best one is kept either way; give 5 or so to save time on large tables.
     batch_size : int or None, default=None
-        Rows per step.
+        Rows per step. None: 64 below 1,500 training rows, 128 below 5,000, else 256. Larger steps
+        use the machine better and are fewer: raise `learning_rate` or `max_epochs` with them.
     learning_rate : float, default=2e-3
-        Peak step size of AdamW.
+        Peak step size of AdamW, reached after a warm-up. Lower it by a factor of 3 to 10 where
+        training diverges or the loss jumps; it is the first setting to tune.
     weight_decay : float, default=0.05
-        Decoupled decay of the weights of linear layers.
+        Decoupled decay of the weights of linear layers, which keeps them small. Raise it with few
+        rows and many columns.
     validation_fraction : float or None, default=None
         Share of the rows that chooses the epoch and fits the calibrator. None: a tenth, or 100
         rows where that is more, but at most a fifth; a tenth of a table that is streamed from
@@ -74,26 +89,40 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         that are called `..._error`, `..._loss` or `..._deviance` are minimised, others maximised.
         None: the loss.
     class_weight : "balanced", dict or None, default=None
-        Weight by label, 1 where a label is not named; multiplied with `sample_weight`.
+        Weight by label, 1 where a label is not named; multiplied with `sample_weight`. "balanced"
+        counts every class alike. Weights shift the probabilities: for rare classes prefer the mode
+        `imbalance_aware`, which takes the shift back, or a decision rule.
     prior : "training", "balanced", mapping or array of shape (n_classes,), default="training"
-        The class prior under which `imbalance_aware` gives probabilities.
+        The class prior under which `imbalance_aware` gives probabilities: that of the training
+        rows, equal shares, or the shares where the model will be used, if those are others.
     calibration : str or None, default="auto"
-        "auto", "temperature", "logistic", "vector", "structured", "isotonic", or None for none.
+        How probabilities are corrected on validation rows: "auto", "temperature" (one number),
+        "logistic", "vector", "structured" or "isotonic" (ever more freedom, which needs ever more
+        rows), or None for none. A correction is kept only where it lowers the loss of held-out
+        rows by more than one standard error, so that "auto" seldom needs a change.
     numeric_encoding : str, default="auto"
-        How numeric columns become network inputs.
+        How numeric columns become network inputs: "tree_ple" and "quantile_ple" spread each over
+        bins, so that the network bends easily along it; "standard", "robust" and
+        "quantile_normal" are one input a column, which makes smaller and faster models. "auto":
+        "tree_ple", whose bins follow the target, or "robust" for very wide tables.
     hide_rate : float, default=0.02
-        Share of known category levels shown as unknown while training.
+        Share of known category levels shown as unknown while training, so that a level never seen
+        gets a sensible answer. Raise it where new levels are common, 0 where there are none.
     teacher : TeacherKind, estimator, sequence of these, or None, default=None
         Who teaches in `tree_teacher_distillation`; None: the kind that measures best. An
         estimator given here is cloned and fitted out of fold; see `teachers.soft_labels`.
     teacher_weight, teacher_temperature : float or None, default=None
-        Weight and temperature of the teacher's labels; None: chosen on validation rows.
+        Weight of the teacher's labels beside the true ones, in [0, 1], and how much they are
+        smoothed; None: chosen on validation rows. A weight of 0 leaves the teacher out.
     augmentation : {"auto", "munge", "neighbourhood"} or None, default="auto"
         Made-up rows for the teacher to label; "auto": where validation shows that they help.
     roles : dict of str to role, optional
-        Overrides the inferred roles of columns.
+        Overrides the inferred roles of columns: "numeric", "category", "boolean", "datetime",
+        "identifier" or "text". Codes that are numbers, such as postcodes, are worth
+        ``"category"``; a number that was set aside as an identifier, ``"numeric"``.
     refit : bool, default=False
         Train once more on all rows, validation rows included, each member to its best epoch.
+        Doubles the time; worth it with few rows, unless folds use all of them already.
     device : {"auto", "cpu", "cuda"}, default="auto"
         Where the networks train; "auto": CUDA where there is one.
     precision : {"float32", "bfloat16"}, default="float32"
@@ -120,7 +149,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         Deprecated, and gone in the version after next: training takes the fastest kernels that
         this installation has. Other values than None give a `FutureWarning`.
     random_state : int, RandomState or None, default=None
-        Of every random choice; an int makes fits repeatable.
+        Of every random choice; an int makes fits repeatable on the same machine and versions.
     verbose : int, default=0
         1 prints a line per epoch.
 
