@@ -12,12 +12,15 @@ import pytest
 
 from tabwright.errors import TableError
 from tabwright.fitting.fit_table import LabelledRows, fit_table
-from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import prediction_frame, score_rows
 from tabwright.settings import FitSettings, Task
 from tabwright.tables import read_table
+from tabwright.tables.column_uses import ColumnUses
+from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.predict import iter_predictions, score_table
+from tabwright.workflows.train import TrainRequest, run_training
 
 N_ROWS = 130
 
@@ -162,3 +165,31 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     assert len(pl.read_parquet(tmp_path / "out.parquet")) == 5_000 * N_ROWS
     # 520,000 rows more, which take 25 MiB as text and more than that in memory.
     assert peaks[1] - peaks[0] < 30
+
+
+def test_a_model_of_rows_from_disk_tells_of_cells_unlike_those_of_training(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    size, kind = generator.normal(size=400), generator.choice(["a", "b", "c"], 400)
+    label = np.where(size > 0, "p", "q")
+    pl.DataFrame({"size": size, "kind": kind, "label": label}).write_csv(tmp_path / "t.csv")
+    fitted = run_training(
+        TrainRequest(
+            TableRequest(str(tmp_path / "t.csv"), ColumnUses("label")),
+            output=tmp_path / "m.safetensors",
+            settings={"max_epochs": 1, "hidden_dim": 8, "n_members": 1},
+            memory=1,
+        )
+    )
+    assert fitted is not None
+    assert any("from disk" in text for text in fitted.messages)
+    strange = pl.DataFrame({"size": size[:90] * 1_000 + 500, "kind": ["new"] * 90})
+    strange.write_csv(tmp_path / "new.csv")
+    said: list[str] = []
+    pieces = iter_predictions(
+        load_fitted(fitted.path), str(tmp_path / "new.csv"), batch_rows=7, on_unfamiliar=said.append
+    )
+    assert sum(piece.height for piece in pieces) == 90
+    # One sentence a column, of all pieces together.
+    assert [text.partition(":")[0] for text in said] == ["size", "kind"]
+    assert "are these the same units?" in said[0]
+    assert "all 90 cells are not among the levels" in said[1]
