@@ -39,6 +39,11 @@ LIGHT = {
 }
 
 
+NOT_TO_PREDICT = frozenset(
+    {"torch", "sklearn", "scipy", "joblib", "matplotlib", "typer", "rich", "pandas", "ai"}
+)
+
+
 def light_modules() -> list[str]:
     light = {part.name for part in parts() if not part.loads_torch}
     return [
@@ -124,6 +129,30 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_inspecting_a_model_loads_nothing_heavy(saved_model: Path) -> None:
     assert loaded_by(command("inspect", str(saved_model))) & HEAVY == set()
+
+
+def test_predicting_needs_four_packages(saved_model: Path) -> None:
+    # The package's other dependencies, and what these bring, are as good as not installed.
+    code = f"""
+import sys
+import importlib.abc
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {sorted(NOT_TO_PREDICT)}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+import polars as pl
+from tabwright import Predictor, load_fitted
+
+rows = pl.read_csv({str(saved_model.with_name("rows.csv"))!r})
+proba = Predictor(load_fitted({str(saved_model)!r})).predict_proba(rows)
+assert proba.shape == (80, 2)
+"""
+    loaded = loaded_by(code)
+    assert "polars" in loaded
+    assert loaded & NOT_TO_PREDICT == set()
 
 
 def test_predicting_with_a_model_loads_nothing_heavy(saved_model: Path) -> None:
