@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from tabwright.distillation.tree_columns import MOST_LEVELS
 from tabwright.errors import install_command
 
-__all__ = ["TEACHER_KINDS", "FittedTrees", "Learner", "Problem", "TeacherKind", "tree_learner"]
+__all__ = [
+    "TEACHER_KINDS",
+    "FittedTrees",
+    "Learner",
+    "Problem",
+    "TeacherKind",
+    "fit_in_stages",
+    "tree_learner",
+]
 
 FloatArray = NDArray[np.float64]
 TeacherKind = Literal[
@@ -133,6 +141,36 @@ def tree_learner(kind: TeacherKind, *, kept: bool = False) -> Learner:
     return learner
 
 
+def fit_in_stages(
+    learner: Learner, problem: Problem, values: FloatArray, rounds: Sequence[int]
+) -> Iterator[tuple[FittedTrees, FloatArray]]:
+    """Fit trees round by round, for as long as the caller asks.
+
+    Parameters
+    ----------
+    learner : Learner
+    problem : Problem
+    values : ndarray of shape (n, n_columns), float64
+        Rows to predict.
+    rounds : sequence of int
+        Rising.
+
+    Yields
+    ------
+    fitted : FittedTrees
+        Of at least as many rounds.
+    predicted : ndarray of shape (n, n_classes) or (n,), float64
+        What the trees say of `values` after each number of rounds. scikit-learn fits the rounds
+        that follow only when they are asked for; the others fit all before the first.
+    """
+    if isinstance(learner, _HistGradientBoosting):
+        yield from learner.fit_in_stages(problem, values, rounds)
+        return
+    fitted = learner.fit(problem, rounds[-1])
+    for predicted in fitted.stages(values, rounds):
+        yield fitted, predicted
+
+
 def _library(name: str, kind: str) -> Any:
     try:
         return import_module(name)
@@ -185,20 +223,33 @@ class _HistGradientBoosting:
         }
 
     def fit(self, problem: Problem, n_rounds: int) -> FittedTrees:
+        fitted = self._unfitted(problem)
+        fitted.go_on(problem, n_rounds)
+        return fitted
+
+    def fit_in_stages(
+        self, problem: Problem, values: FloatArray, rounds: Sequence[int]
+    ) -> Iterator[tuple[FittedTrees, FloatArray]]:
+        """As the function of this name; the trees are those that `fit` gives, to the last bit."""
+        fitted = self._unfitted(problem, warm_start=True)
+        for n_rounds in rounds:
+            fitted.go_on(problem, n_rounds)
+            yield fitted, next(fitted.stages(values, (n_rounds,)))
+
+    def _unfitted(
+        self, problem: Problem, *, warm_start: bool = False
+    ) -> _FittedHistGradientBoosting:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-        from threadpoolctl import threadpool_limits
 
         maker = (
             HistGradientBoostingClassifier if problem.n_classes else HistGradientBoostingRegressor
         )
         model = maker(
-            max_iter=n_rounds,
             categorical_features=problem.categorical if problem.categorical.any() else None,
             random_state=problem.random_state,
+            warm_start=warm_start,
             **self.settings(problem.n_classes),
         )
-        with threadpool_limits(limits=problem.n_threads, user_api="openmp"):
-            model.fit(problem.values, problem.target, sample_weight=problem.weight)
         return _FittedHistGradientBoosting(model, bool(problem.n_classes), problem.n_threads)
 
 
@@ -207,6 +258,14 @@ class _FittedHistGradientBoosting:
     model: Any
     classification: bool
     n_threads: int
+
+    def go_on(self, problem: Problem, n_rounds: int) -> None:
+        """Fit the model until it has so many rounds."""
+        from threadpoolctl import threadpool_limits
+
+        self.model.set_params(max_iter=n_rounds)
+        with threadpool_limits(limits=self.n_threads, user_api="openmp"):
+            self.model.fit(problem.values, problem.target, sample_weight=problem.weight)
 
     def stages(self, values: FloatArray, rounds: Sequence[int]) -> Iterator[FloatArray]:
         from threadpoolctl import threadpool_limits

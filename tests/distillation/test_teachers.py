@@ -23,7 +23,7 @@ from tabwright.distillation.teachers import (
     soft_labels,
 )
 from tabwright.distillation.tree_columns import fit_tree_columns
-from tabwright.distillation.trees import Problem, tree_learner
+from tabwright.distillation.trees import Problem, fit_in_stages, tree_learner
 from tabwright.errors import install_command
 from tabwright.metrics import log_loss
 from tabwright.tables import profile_table
@@ -426,6 +426,26 @@ def test_truncated_predictions_are_those_of_a_shorter_fit() -> None:
         assert len(long) == 3
         np.testing.assert_allclose(long[1], short, rtol=1e-6)
         assert not np.allclose(long[0], long[2])
+
+
+def test_stages_are_those_of_one_fit_and_later_rounds_wait_to_be_asked_for() -> None:
+    frame = mixed_table()
+    columns = fit_tree_columns(frame, profile_table(frame))
+    values = columns.encode(frame)
+    codes = mixed_codes(frame)
+    n_classes = len(np.unique(codes))
+    weight = np.where(codes == 0, 2.0, 1.0)
+    problem = Problem(values, columns.categorical, codes, weight, n_classes, 0, 1)
+    for kind in ("hist_gradient_boosting", "lightgbm"):
+        need(kind)
+        learner = tree_learner(kind)
+        whole = list(learner.fit(problem, 20).stages(values, (5, 10, 20)))
+        stages = fit_in_stages(learner, problem, values, (5, 10, 20))
+        for k, (fitted, predicted) in enumerate(stages):
+            np.testing.assert_array_equal(predicted, whole[k])
+            if kind == "hist_gradient_boosting":
+                model: Any = getattr(fitted, "model")  # noqa: B009 - no part of the protocol
+                assert model.n_iter_ == (5, 10, 20)[k]
 
 
 # ---------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,14 @@ from tabwright import TabularClassifier, TabularRegressor, distill, load_model
 from tabwright.artifact.container import pack, unpack
 from tabwright.cli.app import app
 from tabwright.distillation.tree_arrays import ensemble_of
-from tabwright.distillation.trees import Learner, Problem, TeacherKind, tree_learner
+from tabwright.distillation.trees import (
+    FittedTrees,
+    Learner,
+    Problem,
+    TeacherKind,
+    fit_in_stages,
+    tree_learner,
+)
 from tabwright.errors import ArtifactError
 from tabwright.fitting import combination
 from tabwright.fitting.arguments import Columns, FitCallbacks
@@ -196,6 +203,32 @@ def test_without_a_library_the_model_says_so(monkeypatch: pytest.MonkeyPatch) ->
     assert said[-2:] == combination_notes(model.card)
     assert "catboost is not installed" in said[-1]
     assert "pip install" in said[-1]
+
+
+@pytest.mark.parametrize("n_folds", [1, 3])
+def test_trees_grow_while_held_out_rows_gain(monkeypatch: pytest.MonkeyPatch, n_folds: int) -> None:
+    grown: list[int] = []
+
+    def counted(
+        learner: Learner, problem: Problem, values: np.ndarray, rounds: Sequence[int]
+    ) -> Iterator[tuple[FittedTrees, np.ndarray]]:
+        stages = fit_in_stages(learner, problem, values, rounds)
+        for n_rounds, stage in zip(rounds, stages, strict=False):
+            grown.append(n_rounds)
+            yield stage
+
+    monkeypatch.setattr(combination, "fit_in_stages", counted)
+    frame = table(300)
+    noise = np.random.default_rng(1).integers(0, 2, 300)
+    settings = FitSettings(task="classification", **(SMALL | {"n_folds": n_folds}))
+    model = fit_table(LabelledRows(frame, noise), settings, classes=np.arange(2))
+    assert model.card["combination"]["candidates"][1]["n_rounds"] == 10
+    assert grown == [10] * n_folds + [20] * n_folds
+    grown.clear()
+    fit_table(
+        LabelledRows(frame, (score(frame) > 2.0).astype(np.int64)), settings, classes=np.arange(2)
+    )
+    assert max(grown) > 20
 
 
 @pytest.mark.parametrize("case", ["constant columns", "constant target", "few rows", "two rows"])
