@@ -116,8 +116,10 @@ def fit_table(
     decision = aims.decision_for(classes)
     profile = columns.profile_of(parts.training)
     parts = parts.typed(profile.typed)
-    if settings.asked_folds > 1 and parts.folds is None:
+    if parts.folds is None and settings.asked_folds > 1:
         parts, settings = _in_folds(parts, settings, classes, encoder, callbacks)
+    elif parts.folds is None and parts.validation is None and encoder is None:
+        parts, settings = _in_default_folds(parts, settings, classes)
     if parts.validation is None and parts.folds is None:
         settings = replace(
             settings, validation_fraction=settings.held_out_share(len(parts.training))
@@ -228,6 +230,20 @@ def _in_folds(
         callbacks.say(reason)
         return parts, replace(settings, n_folds=1)
     return replace(parts, folds=folds), replace(settings, n_folds=int(folds.max()) + 1)
+
+
+def _in_default_folds(
+    parts: _Parts, settings: FitSettings, classes: np.ndarray | None
+) -> tuple[_Parts, FitSettings]:
+    """As `_in_folds` where rows are few; nobody asked for folds, so nothing is said of none."""
+    if parts.training.time is not None:
+        return parts, settings
+    n_classes = None if classes is None else len(classes)
+    chosen = settings.with_folds_for(len(parts.training), n_classes)
+    if chosen.asked_folds == 1:
+        return parts, settings
+    fitting = _in_folds(parts, chosen, classes, None, FitCallbacks())
+    return (parts, settings) if fitting[0].folds is None else fitting
 
 
 def _set_aside(rows: LabelledRows, settings: FitSettings) -> _Parts:

@@ -220,6 +220,43 @@ def test_best_trains_in_folds_and_keeps_one_fit_of_trees() -> None:
     assert told["candidates"][0]["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
 
 
+def test_a_classifier_of_few_rows_has_folds_by_default() -> None:
+    table = frame(200)
+    rows = LabelledRows(table, codes_of(table))
+    own = FitSettings(task="classification", **SMALL)
+    started: list[tuple[int, int]] = []
+    model = fit_table(
+        rows, own, classes=np.arange(2), on_start=lambda _, *sizes: started.append(sizes)
+    )
+    assert (model.settings.n_folds, model.settings.n_members, len(model.members)) == (4, 1, 4)
+    assert started == [(200, 200)]
+    assert model.card["folds"]["n_rows"] == model.card["combination"]["n_rows"] == 200
+    # Nothing is said of folds that nobody asked for and that cannot be.
+    said: list[str] = []
+    time = replace(rows, time=np.arange(200))
+    for other, held in ((rows, rows), (time, None)):
+        model = fit_table(other, own, classes=np.arange(2), validation=held, on_message=said.append)
+        assert (model.settings.n_folds, model.settings.n_members) == (None, 4)
+        assert "folds" not in model.card
+    assert not [one for one in said if "folds" in one]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"n_folds": 1}, {"n_members": 2}, {"validation_fraction": 0.2}, {"time_limit": 9.0}),
+        *({"refit": True}, {"quality": "fast"}, {"training_mode": "linear_glm_baseline"}),
+        {"task": "regression"},
+    ],
+)
+def test_what_turns_the_folds_of_the_default_off(asked: dict[str, Any]) -> None:
+    default = FitSettings(task="classification")
+    assert default.with_folds_for(2_500, 2).n_folds == 4
+    assert default.with_folds_for(2_501, 2) == default.with_folds_for(200, 3) == default
+    own = FitSettings(**({"task": "classification"} | asked))
+    assert own.with_folds_for(200, None if own.task == "regression" else 2) == own
+
+
 def test_the_same_bits_again_and_in_any_number_of_threads(tmp_path: Path) -> None:
     def document(model: FittedModel) -> bytes:
         history = tuple({**epoch, "seconds": 0.0} for epoch in model.history)

@@ -134,7 +134,7 @@ class SettingOptions:
         typer.Option(
             "--folds",
             metavar="N",
-            help="Networks hold out a fold each [8 for best, else none].",
+            help="Networks hold out a fold each [8 for best; else 4 for two classes in few rows].",
             rich_help_panel=SETTINGS,
         ),
     ] = None
