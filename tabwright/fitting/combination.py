@@ -327,7 +327,7 @@ def _until_worse(
 ) -> tuple[FittedTrees, FloatArray]:
     """Trees of the last run, and stages of all runs up to the first that is no better.
 
-    Of 27 fits to the tables that settings are chosen on, further rounds came back below in one,
+    Of 28 fits to the tables that settings are chosen on, further rounds came back below in one,
     and were worse on its test rows; to stop there takes two fifths of the rounds.
     """
     stages: list[FloatArray] = []
