@@ -225,9 +225,8 @@ def test_a_classifier_of_few_rows_has_folds_by_default() -> None:
     rows = LabelledRows(table, codes_of(table))
     own = FitSettings(task="classification", **SMALL)
     started: list[tuple[int, int]] = []
-    model = fit_table(
-        rows, own, classes=np.arange(2), on_start=lambda _, *sizes: started.append(sizes)
-    )
+    callbacks = FitCallbacks(on_start=lambda _, *sizes: started.append(sizes))
+    model = fit_table(rows, own, classes=np.arange(2), callbacks=callbacks)
     assert (model.settings.n_folds, model.settings.n_members, len(model.members)) == (4, 1, 4)
     assert started == [(200, 200)]
     assert model.card["folds"]["n_rows"] == model.card["combination"]["n_rows"] == 200
@@ -235,7 +234,8 @@ def test_a_classifier_of_few_rows_has_folds_by_default() -> None:
     said: list[str] = []
     time = replace(rows, time=np.arange(200))
     for other, held in ((rows, rows), (time, None)):
-        model = fit_table(other, own, classes=np.arange(2), validation=held, on_message=said.append)
+        callbacks = FitCallbacks(on_message=said.append)
+        model = fit_table(other, own, classes=np.arange(2), validation=held, callbacks=callbacks)
         assert (model.settings.n_folds, model.settings.n_members) == (None, 4)
         assert "folds" not in model.card
     assert not [one for one in said if "folds" in one]
