@@ -72,7 +72,10 @@ def compare(
     metric: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", autocompletion=complete_metric, help="Judges [log_loss, rmse]."
+            metavar="NAME",
+            autocompletion=complete_metric,
+            help="Judges [log_loss, rmse].",
+            rich_help_panel=SETTINGS,
         ),
     ] = None,
     folds: Annotated[int, typer.Option(metavar="N", help="Of the cross-validation.")] = 5,
