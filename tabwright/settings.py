@@ -402,16 +402,16 @@ class FitSettings:
         -------
         FitSettings
             With `n_folds` set for two classes, where the default's networks and trees are asked
-            for, and nothing that says how many networks there are, which rows validate or how long
-            a fit may take. With more classes trees in folds take too long; in regression folds gain
-            a percent, and have no intervals that follow the row.
+            for, and nothing that says how many networks there are or which rows validate. With more
+            classes trees in folds take too long; in regression folds gain a percent, and have no
+            intervals that follow the row.
         """
-        asked = (self.n_folds, self.n_members, self.validation_fraction, self.time_limit)
+        asked = (self.n_folds, self.n_members, self.validation_fraction)
         few = (
             n_rows <= _MOST_ROWS_IN_FOLDS
             and n_classes == 2
             and self.quality == "balanced"
-            and asked == (None, None, None, None)
+            and asked == (None, None, None)
             and not (self.networks_alone or self.refit)
         )
         return replace(self, n_folds=_FEW_ROWS_FOLDS) if few else self

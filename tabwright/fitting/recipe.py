@@ -229,7 +229,10 @@ class Recipe:
         """How long the networks may train, from now on: trees and scores take time too."""
         if self.limit is None:
             return None
-        return self.limit.part(_SHARE_WITH_TREES if self.settings.quality == "best" else _SHARE)
+        many_trees = self.settings.quality == "best" or (
+            self.settings.asked_folds > 1 and bool(tree_kinds(self.settings))
+        )
+        return self.limit.part(_SHARE_WITH_TREES if many_trees else _SHARE)
 
     def model(
         self,

@@ -244,7 +244,7 @@ def test_a_classifier_of_few_rows_has_folds_by_default() -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        *({"n_folds": 1}, {"n_members": 2}, {"validation_fraction": 0.2}, {"time_limit": 9.0}),
+        *({"n_folds": 1}, {"n_members": 2}, {"validation_fraction": 0.2}),
         *({"refit": True}, {"quality": "fast"}, {"training_mode": "linear_glm_baseline"}),
         {"task": "regression"},
     ],
