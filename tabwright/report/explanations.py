@@ -219,7 +219,7 @@ def plot_effect(curve: EffectCurve, outputs: tuple[int, ...] = (0,), *, y: str =
     figure = new_figure(4.1, 3.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     styled(above, x="", y=y)
-    styled(below, x=plain(curve.column, 40), y="Rows", grid="")
+    styled(below, x=plain(curve.column, 30), y="Rows", grid="")
     n = len(curve.points)
     is_missing = np.array([point is None for point in curve.points])
     x = _line(curve) if curve.ordered else np.arange(n, dtype=np.float64)
@@ -240,7 +240,8 @@ def plot_effect(curve: EffectCurve, outputs: tuple[int, ...] = (0,), *, y: str =
             above.plot(at, effect, marker, color=colour, markersize=5, label=label)
             above.vlines(at, 0.0, effect, color=colour, linewidth=1.4)
     if len(outputs) > 1:
-        add_legend(above, columns=3)
+        n_letters = sum(len(plain(curve.outputs[output], 14)) for output in outputs)
+        add_legend(above, columns=len(outputs) if n_letters <= 24 else 2)
     if curve.ordered:
         _add_density(below, curve, x, is_missing)
     else:

@@ -39,8 +39,7 @@ def explain(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw it: a waterfall of --row, else the attributions of all rows; "
-            ".png, .svg, .pdf.",
+            help="Draw a waterfall of --row, else all rows (png, svg, pdf).",
         ),
     ] = None,
     as_json: JsonFlag = False,
