@@ -116,7 +116,7 @@ def plot_waterfall(
             fontsize=SMALL,
         )
     axes.set_ylim(-0.6, len(names) - 0.4)
-    # Room for the labels on both sides.
+    # Space for the labels on both sides.
     low, high = min(base, ends.min()), max(base, ends.max())
     margin = 0.2 * (high - low) or 0.5
     axes.set_xlim(low - margin, high + margin)

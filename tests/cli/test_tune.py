@@ -50,7 +50,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for extra, said in (
         (["--picture", "p.bmp"], "the picture must be .png, .svg or .pdf"),
         (["--picture", "t.csv"], "must not replace another file"),
-        (["--time-limit", "soon"], "--time-limit must be as"),
+        (["--time-limit", "soon"], "--time-limit must be a time above 0"),
         (["-o", "m.onnx"], ".safetensors"),
     ):
         wrong = CliRunner().invoke(app, [*words, *extra])
