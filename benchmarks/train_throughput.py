@@ -45,6 +45,7 @@ from tabwright.training.engine.compiled_kernels import has_compiled_kernels
 from tabwright.training.engine.row_table import RowTable
 from tabwright.training.engine.stacked_members import Engine, StackedMembers
 from tabwright.training.objectives import Objective
+from tabwright.training.running_loss import RunningLoss
 
 N_ROWS, N_INPUTS, DROPOUT = 100_000, 64, 0.1
 # Batches of one compiled call.
@@ -156,7 +157,7 @@ def stacked(
 
         return step
     table = RowTable.dense(data.x)
-    sums, goal = objective.running.begin(n_members, data.device), objective.goal
+    sums, goal = RunningLoss().begin(n_members, data.device), objective.goal
     assert goal is not None
 
     def run() -> None:

@@ -117,6 +117,7 @@ def train_one(draw: random.Random) -> str:
     from tabwright.training.engine.row_table import RowTable
     from tabwright.training.engine.stacked_members import StackedMembers
     from tabwright.training.objectives import Objective
+    from tabwright.training.running_loss import RunningLoss
 
     mode: Any = draw.choice(MODES)
     n_rows, n_outputs = 70, draw.randint(1, 6)
@@ -140,7 +141,7 @@ def train_one(draw: random.Random) -> str:
         soft = torch.randn(n_rows, n_outputs)
         soft = torch.softmax(soft, dim=1) if n_outputs > 1 else soft
     objective = Objective(targets, weights, soft, 0.5, temperature)
-    goal = objective.goal
+    goal, running = objective.goal, RunningLoss()
     assert goal is not None
     for n_batches in (2, 1):
         members.train_run(
@@ -151,10 +152,10 @@ def train_one(draw: random.Random) -> str:
             hide_keys=torch.full((n_batches,), 12_345, dtype=torch.int32),
             learning_rates=[1e-3] * n_batches,
             weight_decay=0.01,
-            loss_sums=objective.running.begin(n_members, torch.device("cpu")),
+            loss_sums=running.begin(n_members, torch.device("cpu")),
         )
-    objective.running.count(1)
-    losses = objective.take_running_loss()
+    running.count(1)
+    losses = running.take()
     logits = members.logits(torch.randn(5, table.input_dim))
     if not bool(torch.isfinite(losses).all() and torch.isfinite(logits).all()):
         raise SystemExit(f"not finite: {said}")

@@ -21,8 +21,9 @@ from tabwright.inference.target_scale import TargetScale
 from tabwright.streaming.spool import RowBlocks
 from tabwright.training.batches import Batch, Inputs, batch_bounds, stream_seed
 from tabwright.training.engine.dropout import Part
-from tabwright.training.objectives import Objective, RunningLoss, row_weights
+from tabwright.training.objectives import Objective, row_weights
 from tabwright.training.regression_losses import RegressionLoss
+from tabwright.training.running_loss import RunningLoss
 
 __all__ = ["Goal", "StreamedHeldOut", "StreamedRows"]
 
@@ -68,8 +69,8 @@ class Goal:
         codes = None if self.scale is not None else records["target"].astype(np.int64)
         return row_weights(codes, own, self.class_weights, len(records))
 
-    def objective(self, records: NDArray[Any], running: RunningLoss | None = None) -> Objective:
-        """The objective over records, whose losses add up in `running`."""
+    def objective(self, records: NDArray[Any]) -> Objective:
+        """The objective over records."""
         if self.scale is None:
             target = torch.from_numpy(records["target"].astype(np.int64))
         else:
@@ -82,7 +83,6 @@ class Goal:
             else torch.from_numpy(weights.astype(np.float32)).to(self.device),
             mean_weight=self.mean_weight,
             regression=self.regression,
-            running=running or RunningLoss(),
         )
 
 
@@ -130,7 +130,7 @@ class StreamedRows:
         for records, stop in self._pieces(number, skip):
             # What is left of a piece goes to the front of the next: it ends with whole batches.
             inputs = self._goal.inputs(records, self._hide_rate)
-            objective = self._goal.objective(records, self._running)
+            objective = self._goal.objective(records)
             done = 0
             while at < stop:
                 start, end = self._bounds[at]
@@ -141,7 +141,7 @@ class StreamedRows:
                 if self._workers.size > 1:
                     part = Part(own_start - start, end - start)
                 seed = stream_seed(self._seed, _HIDDEN, first + at)
-                yield Batch(inputs, objective, rows, seed, part)
+                yield Batch(inputs, objective, rows, self._running, seed, part)
                 done += n_own
                 at += 1
 

@@ -20,6 +20,7 @@ from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.training.engine.dropout import Part, element_hashes, is_dropped
 from tabwright.training.engine.row_table import RowTable
 from tabwright.training.objectives import Objective
+from tabwright.training.running_loss import RunningLoss
 
 __all__ = [
     "Batch",
@@ -52,6 +53,8 @@ class Batch(NamedTuple):
         Over the same set.
     rows : Tensor of shape (batch,), int64
         Where they stand in it.
+    running : RunningLoss
+        Where the loss is added.
     hide_seed : int, default=0
         Decides which levels are shown as unknown.
     part : Part, optional
@@ -61,6 +64,7 @@ class Batch(NamedTuple):
     inputs: Inputs
     objective: Objective
     rows: Tensor
+    running: RunningLoss
     hide_seed: int = 0
     part: Part | None = None
 
@@ -74,7 +78,7 @@ class Batch(NamedTuple):
 
         Counts the loss.
         """
-        gradient = self.objective.gradient(logits, self.rows)
+        gradient = self.objective.gradient(logits, self.rows, self.running)
         return gradient if self.part is None else gradient * (len(self.rows) / self.part.n_rows)
 
 
@@ -277,6 +281,7 @@ class MemoryRows:
     def __init__(self, inputs: Inputs, objective: Objective, batch_size: int, seed: int) -> None:
         self._inputs, self._objective, self._seed = inputs, objective, seed
         self._bounds = batch_bounds(inputs.n_rows, batch_size)
+        self._running = RunningLoss()
 
     @property
     def n_batches(self) -> int:
@@ -294,16 +299,16 @@ class MemoryRows:
             if i < skip:
                 continue
             seed = stream_seed(self._seed, _HIDDEN, first + i)
-            yield Batch(self._inputs, self._objective, order[start:end], seed)
+            yield Batch(self._inputs, self._objective, order[start:end], self._running, seed)
 
     def take_running_loss(self) -> Tensor:
-        return self._objective.take_running_loss()
+        return self._running.take()
 
     def state(self) -> dict[str, Tensor]:
-        return self._objective.state()
+        return self._running.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self._objective.load_state(state)
+        self._running.load_state(state, self._inputs.device)
 
 
 class HeldOutRows:

@@ -2,13 +2,12 @@
 
 An `Objective` holds the targets and row weights of one set of rows on the training device. The
 loop asks it for the gradient of a batch's loss with respect to the stacked logits of all members,
-or hands its `goal` to compiled steps. The running loss stays on the device, so that a step never
-waits for the host.
+or hands its `goal` to compiled steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -19,8 +18,9 @@ from torch.nn import functional
 
 from tabwright.training.engine.compiled_steps import RowGoal
 from tabwright.training.regression_losses import RegressionLoss
+from tabwright.training.running_loss import RunningLoss
 
-__all__ = ["Objective", "RunningLoss", "class_weight_vector", "row_weights"]
+__all__ = ["Objective", "class_weight_vector", "row_weights"]
 
 
 def row_weights(
@@ -79,73 +79,6 @@ def class_weight_vector(
     return weights
 
 
-class RunningLoss:
-    """Sums of training losses per member since they were taken, and how many rows they are of."""
-
-    def __init__(self) -> None:
-        self._sums: Tensor | None = None
-        self._row_count = 0
-
-    def begin(self, n_members: int, device: torch.device) -> Tensor:
-        """Where the losses add up: float64 of shape (n_members,), the same every time.
-
-        Raises
-        ------
-        ValueError
-            If the sums come from a state of another number of members.
-        """
-        sums = self._sums
-        if sums is not None and len(sums) == n_members:
-            return sums
-        if sums is not None and self._row_count:
-            raise ValueError(
-                f"the running loss must be of shape ({n_members},); got {tuple(sums.shape)}; "
-                "start without the state"
-            )
-        # A tensor made in inference mode could change in that mode alone.
-        with torch.inference_mode(False):
-            self._sums = torch.zeros(n_members, dtype=torch.float64, device=device)
-        return self._sums
-
-    def count(self, n_rows: int) -> None:
-        """Say of how many rows losses were added to the sums."""
-        self._row_count += n_rows
-
-    def state(self) -> dict[str, Tensor]:
-        """Sums of shape (n_members,), or (0,) before a batch, and the rows."""
-        sums = torch.zeros(0, dtype=torch.float64)
-        if self._sums is not None and self._row_count:
-            sums = self._sums.clone()
-        return {"loss_sum": sums, "row_count": torch.tensor([self._row_count])}
-
-    def load_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Continue from what `state` returned.
-
-        Raises
-        ------
-        ValueError
-            If the sums are not one float64 per member. How many members there are is seen by the
-            next batch, which refuses others.
-        """
-        sums, n_rows = state["loss_sum"], int(state["row_count"][0])
-        if sums.ndim != 1 or sums.dtype != torch.float64 or bool(len(sums)) != (n_rows > 0):
-            raise ValueError(
-                "loss_sum of the state must be one float64 per member, or none before a batch; "
-                f"got {sums.dtype} of shape {tuple(sums.shape)} over {n_rows} rows"
-            )
-        self._sums = sums.to(device, copy=True) if len(sums) else None
-        self._row_count = n_rows
-
-    def take(self) -> Tensor:
-        """Mean loss per member since the last call, shape (n_members,); starts anew."""
-        if self._sums is None or not self._row_count:
-            raise RuntimeError("no batch was seen since the last call")
-        mean = self._sums / self._row_count
-        self._sums.zero_()
-        self._row_count = 0
-        return mean
-
-
 @dataclass
 class Objective:
     """Targets and weights of one set of rows, and the loss over them.
@@ -175,8 +108,6 @@ class Objective:
         whatever the teacher's weight. None: all have one.
     regression : RegressionLoss, optional
         The loss of a regression; None: squared error. Not with soft targets.
-    running : RunningLoss, optional
-        Where losses add up, where it is shared with other sets of rows.
     """
 
     targets: Tensor
@@ -187,7 +118,6 @@ class Objective:
     labelled: Tensor | None = None
     mean_weight: float | None = None
     regression: RegressionLoss | None = None
-    running: RunningLoss = field(default_factory=RunningLoss, repr=False)
     _shares: Tensor = field(init=False, repr=False)
     _temperatures: Tensor = field(init=False, repr=False)
     _soft: Tensor | None = field(init=False, repr=False)
@@ -239,14 +169,16 @@ class Objective:
         return torch.where(own, share, torch.ones_like(share))
 
     @torch.no_grad()
-    def gradient(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Gradient of the batch's mean loss in the logits; adds the loss to the running sum.
+    def gradient(self, logits: Tensor, rows: Tensor, running: RunningLoss | None = None) -> Tensor:
+        """Gradient of the batch's mean loss in the logits.
 
         Parameters
         ----------
         logits : Tensor of shape (n_members, batch, output_dim)
         rows : Tensor of shape (batch,), int64
             Which rows of the set the batch holds.
+        running : RunningLoss, optional
+            Where the batch's losses are added.
 
         Returns
         -------
@@ -263,8 +195,9 @@ class Objective:
         if weights is not None:
             losses *= weights
             gradient *= weights[:, None]
-        self.running.begin(len(logits), logits.device).add_(losses.sum(1))
-        self.running.count(rows.shape[0])
+        if running is not None:
+            running.begin(len(logits), logits.device).add_(losses.sum(1))
+            running.count(rows.shape[0])
         return gradient.div_(rows.shape[0])
 
     def _losses_and_gradient(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -310,21 +243,11 @@ class Objective:
         minus_one = self._minus_one.to(proba.dtype).expand(index.shape)
         return proba.scatter_add_(-1, index, minus_one)
 
-    def gradient_of(self, rows: Tensor) -> Callable[[Tensor], Tensor]:
+    def gradient_of(
+        self, rows: Tensor, running: RunningLoss | None = None
+    ) -> Callable[[Tensor], Tensor]:
         """`gradient` as a function of the logits of these rows alone."""
-        return partial(self.gradient, rows=rows)
-
-    def state(self) -> dict[str, Tensor]:
-        """The running loss, as `RunningLoss.state` has it."""
-        return self.running.state()
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` returned."""
-        self.running.load_state(state, self.targets.device)
-
-    def take_running_loss(self) -> Tensor:
-        """Mean training loss per member since the last call, shape (n_members,); starts anew."""
-        return self.running.take()
+        return partial(self.gradient, rows=rows, running=running)
 
     def row_losses(self, logits: Tensor) -> Tensor:
         """Loss on the hard target of every row, float64 of shape (n_members, n_rows).

@@ -92,7 +92,7 @@ class Steps:
 
     def _take_compiled(self, block: Sequence[Batch], step: int, rates: Sequence[float]) -> bool:
         """Whether one call could take them all."""
-        members, inputs, objective = self._members.compiled, block[0].inputs, block[0].objective
+        members, (inputs, objective, _, running, *_) = self._members.compiled, block[0]
         if members is None or block[0].part is not None:
             return False
         table = inputs.dense_table if members.needs_dense_rows else inputs.table
@@ -110,9 +110,9 @@ class Steps:
             hide_keys=hide_keys,
             learning_rates=rates,
             weight_decay=self._weight_decay,
-            loss_sums=objective.running.begin(members.n_members, objective.targets.device),
+            loss_sums=running.begin(members.n_members, objective.targets.device),
         )
-        objective.running.count(sum(len(batch.rows) for batch in block))
+        running.count(sum(len(batch.rows) for batch in block))
         return True
 
 

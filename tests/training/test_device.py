@@ -13,6 +13,7 @@ from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
 from tabwright import TabularClassifier
 from tabwright.training.engine.stacked_members import StackedMembers
 from tabwright.training.objectives import Objective
+from tabwright.training.running_loss import RunningLoss
 
 N_ROWS, INPUT_DIM, N_CLASSES, N_MEMBERS = 60, 5, 3, 3
 
@@ -62,7 +63,7 @@ def test_a_step_reads_no_value_and_stays_on_its_device(
         [build_model(INPUT_DIM, output_dim, mode, 16, 2, 0.2).to("meta") for _ in range(N_MEMBERS)],
         seeds=range(N_MEMBERS),
     )
-    objective = _objective(kind)
+    objective, running = _objective(kind), RunningLoss()
     for name, value in vars(objective).items():
         if isinstance(value, Tensor):
             setattr(objective, name, value.to("meta"))
@@ -71,8 +72,8 @@ def test_a_step_reads_no_value_and_stays_on_its_device(
             members.set_active([True, False, True])
         rows = torch.empty(16, dtype=torch.int64, device="meta")
         x = torch.empty(16, INPUT_DIM, device="meta")
-        members.forward_backward(x, objective.gradient_of(rows), step=step)
-    assert objective.take_running_loss().device.type == "meta"
+        members.forward_backward(x, objective.gradient_of(rows, running), step=step)
+    assert running.take().device.type == "meta"
     assert members.logits(torch.ones(4, INPUT_DIM, device="meta")).device.type == "meta"
 
 

@@ -14,7 +14,9 @@ from ai.ml.frameworks.pytorch.models import compute_class_weights
 from tabwright.regression import RegressionObjective, member_responses, row_losses
 from tabwright.training.objectives import Objective, class_weight_vector, row_weights
 from tabwright.training.regression_losses import RegressionLoss
+from tabwright.training.running_loss import RunningLoss
 
+CPU = torch.device("cpu")
 N_ROWS, N_CLASSES, N_MEMBERS = 12, 4, 3
 
 
@@ -108,58 +110,63 @@ def test_regression_losses_are_those_of_rows_and_their_gradient_is_autograds(
 
 
 def test_running_loss_is_the_mean_over_all_batches() -> None:
-    objective = _objective("classification", weighted=False)
+    objective, running = _objective("classification", weighted=False), RunningLoss()
     logits = torch.randn(N_MEMBERS, N_ROWS, N_CLASSES, dtype=torch.float64)
     for rows in (torch.arange(5), torch.arange(5, N_ROWS)):
-        objective.gradient(logits[:, rows].clone(), rows)
-    torch.testing.assert_close(objective.take_running_loss(), objective.loss(logits))
+        objective.gradient(logits[:, rows].clone(), rows, running)
+    torch.testing.assert_close(running.take(), objective.loss(logits))
     with pytest.raises(RuntimeError, match="no batch"):
-        objective.take_running_loss()
+        running.take()
 
 
 def test_a_running_loss_goes_on_in_place() -> None:
-    objective = _objective("classification", weighted=True)
+    objective, running = _objective("classification", weighted=True), RunningLoss()
     logits, rows = torch.randn(N_MEMBERS, 5, N_CLASSES, dtype=torch.float64), torch.arange(5)
-    objective.gradient(logits.clone(), rows)
-    state, once = objective.state(), objective.take_running_loss()
-    assert objective.state()["loss_sum"].shape == (0,)
+    objective.gradient(logits.clone(), rows, running)
+    state, once = running.state(), running.take()
+    assert running.state()["loss_sum"].shape == (0,)
     assert once.all()
-    objective.gradient(logits.clone(), rows)
-    assert torch.equal(objective.take_running_loss(), once)
-    objective.load_state(state)
-    assert torch.equal(objective.take_running_loss(), once)
-    objective.gradient(logits.clone(), rows)
-    objective.load_state({"loss_sum": torch.zeros(0).double(), "row_count": torch.tensor([0])})
-    objective.gradient(logits.clone(), rows)
-    assert torch.equal(objective.take_running_loss(), once)
+    objective.gradient(logits.clone(), rows, running)
+    assert torch.equal(running.take(), once)
+    running.load_state(state, CPU)
+    assert torch.equal(running.take(), once)
+    objective.gradient(logits.clone(), rows, running)
+    nothing = {"loss_sum": torch.zeros(0).double(), "row_count": torch.tensor([0])}
+    running.load_state(nothing, CPU)
+    objective.gradient(logits.clone(), rows, running)
+    assert torch.equal(running.take(), once)
 
 
 def test_a_running_loss_of_other_members_is_refused() -> None:
-    codes, rows = torch.tensor([0, 1, 1]), torch.arange(3)
-    objective = Objective(codes)
+    codes, rows, running = torch.tensor([0, 1, 1]), torch.arange(3), RunningLoss()
     for wrong in (torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), torch.zeros(2)):
         with pytest.raises(ValueError, match="one float64 per member"):
-            objective.load_state({"loss_sum": wrong, "row_count": torch.tensor([3])})
+            running.load_state({"loss_sum": wrong, "row_count": torch.tensor([3])}, CPU)
+    none = torch.zeros(0).double()
     with pytest.raises(ValueError, match="or none before a batch"):
-        objective.load_state({"loss_sum": torch.zeros(0).double(), "row_count": torch.tensor([3])})
+        running.load_state({"loss_sum": none, "row_count": torch.tensor([3])}, CPU)
     # A sum of one would spread over all members.
-    objective.load_state({"loss_sum": torch.zeros(1).double(), "row_count": torch.tensor([3])})
+    running.load_state({"loss_sum": torch.zeros(1).double(), "row_count": torch.tensor([3])}, CPU)
     with pytest.raises(ValueError, match=r"running loss must be of shape \(2,\); got \(1,\)"):
-        objective.gradient(torch.zeros(2, 3, 2), rows)
+        Objective(codes).gradient(torch.zeros(2, 3, 2), rows, running)
 
 
 def test_going_on_from_a_state_leaves_the_state_alone() -> None:
-    rows, logits = torch.arange(3), torch.randn(2, 3, 2)
-    whole, first, second = (Objective(torch.tensor([0, 1, 1])) for _ in range(3))
-    first.gradient(logits, rows)
+    rows, logits, objective = (
+        torch.arange(3),
+        torch.randn(2, 3, 2),
+        Objective(torch.tensor([0, 1, 1])),
+    )
+    whole, first, second = (RunningLoss() for _ in range(3))
+    objective.gradient(logits, rows, first)
     state = first.state()
     before = state["loss_sum"].clone()
-    second.load_state(state)
-    second.gradient(logits + 1, rows)
+    second.load_state(state, CPU)
+    objective.gradient(logits + 1, rows, second)
     assert torch.equal(state["loss_sum"], before)
     for values in (logits, logits + 1):
-        whole.gradient(values, rows)
-    assert torch.equal(second.take_running_loss(), whole.take_running_loss())
+        objective.gradient(values, rows, whole)
+    assert torch.equal(second.take(), whole.take())
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])

@@ -120,7 +120,7 @@ def test_compiled_steps_on_encoded_rows_are_those_of_autograd_on_all_inputs() ->
     assert inputs.table.n_binned
     assert inputs.table.hides
     (batch, *_) = rows.epoch(1)
-    shown = Batch(batch.inputs, batch.objective, batch.rows, batch.hide_seed + 2).x
+    shown = batch._replace(hide_seed=batch.hide_seed + 2).x
     assert not torch.equal(batch.x, shown)
     members = [_members(inputs, engine=engine) for engine in ("compiled", "torch")]
     for own in members:

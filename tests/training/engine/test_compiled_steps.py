@@ -29,6 +29,7 @@ from tabwright.training.engine.compiled_steps import RowGoal, teams_of
 from tabwright.training.engine.row_table import RowTable
 from tabwright.training.engine.stacked_members import StackedMembers
 from tabwright.training.objectives import Objective
+from tabwright.training.running_loss import RunningLoss
 
 pytestmark = pytest.mark.skipif(
     not has_compiled_kernels(), reason="installed without the compiled kernels"
@@ -107,8 +108,9 @@ def _run(
     rows: Tensor,
     rates: list[float],
     step: int = 0,
+    running: RunningLoss | None = None,
 ) -> None:
-    sums = objective.running.begin(members.n_members, CPU)
+    running = running or RunningLoss()
     assert objective.goal is not None
     members.train_run(
         RowTable.dense(x),
@@ -118,9 +120,9 @@ def _run(
         hide_keys=None,
         learning_rates=rates,
         weight_decay=0.1,
-        loss_sums=sums,
+        loss_sums=running.begin(members.n_members, CPU),
     )
-    objective.running.count(rows.numel())
+    running.count(rows.numel())
 
 
 def _assert_same(first: StackedMembers, second: StackedMembers) -> None:
@@ -161,10 +163,12 @@ def test_gradients_losses_and_statistics_are_those_of_autograd(
     x, rows = _x(n_inputs), _batches(1, batch)
     members = StackedMembers(modules, seeds=range(n_members), engine="compiled")
     objective = _objective(kind, n_outputs, n_members, torch.float32)
-    _run(members, objective, x, rows, [0.0], step=4)
+    running, exact_running = RunningLoss(), RunningLoss()
+    _run(members, objective, x, rows, [0.0], step=4, running=running)
     exact = StackedMembers([m.double() for m in modules], seeds=range(n_members))
     exact_objective = _objective(kind, n_outputs, n_members, torch.float64)
-    exact.forward_backward(x[rows[0]].double(), exact_objective.gradient_of(rows[0]), step=4)
+    gradient = exact_objective.gradient_of(rows[0], exact_running)
+    exact.forward_backward(x[rows[0]].double(), gradient, step=4)
     for k in range(n_members):
         wanted = exact.gradients(k)
         for name, value in members.gradients(k).items():
@@ -173,8 +177,7 @@ def test_gradients_losses_and_statistics_are_those_of_autograd(
         for name, value in members.modules()[k].state_dict().items():
             if "running" in name:
                 _assert_near(value, state[name], 1e-5)
-    losses = [o.take_running_loss() for o in (objective, exact_objective)]
-    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(running.take(), exact_running.take(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ARCHITECTURES)
@@ -241,9 +244,9 @@ def test_what_is_not_a_number_shows_in_the_loss(mode: TrainingMode, bad: float) 
     x, rows = _x(), _batches(1, 40)
     x[rows[0, 3], 2] = bad
     members = StackedMembers(_modules(2, mode, rate=0.1), seeds=[0, 1], engine="compiled")
-    objective = _objective("classes", 3, 2, torch.float32)
-    _run(members, objective, x, rows, [0.1])
-    assert not objective.take_running_loss().isfinite().any()
+    objective, running = _objective("classes", 3, 2, torch.float32), RunningLoss()
+    _run(members, objective, x, rows, [0.1], running=running)
+    assert not running.take().isfinite().any()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -263,22 +266,23 @@ def test_neither_threads_nor_neighbours_nor_the_length_of_a_run_change_a_bit(
     x, rows, seeds = _x(), _batches(6, batch), [4, 5, 6]
     rates = [0.01 / (i + 1) for i in range(6)]
     whole = StackedMembers(modules, seeds=seeds, engine="compiled")
-    objective = _objective(kind, 3, n_members, torch.float32)
-    _run(whole, objective, x, rows, rates)
-    losses = objective.take_running_loss()
+    objective, running = _objective(kind, 3, n_members, torch.float32), RunningLoss()
+    _run(whole, objective, x, rows, rates, running=running)
+    losses = running.take()
     for n_threads in (2, 3, 4):
         shared = StackedMembers(modules, seeds=seeds, n_threads=n_threads, engine="compiled")
         objective = _objective(kind, 3, n_members, torch.float32)
         for i in range(0, 6, 2):
-            _run(shared, objective, x, rows[i : i + 2], rates[i : i + 2], step=i)
+            part = slice(i, i + 2)
+            _run(shared, objective, x, rows[part], rates[part], step=i, running=running)
         _assert_same(whole, shared)
-        assert torch.equal(objective.take_running_loss(), losses)
+        assert torch.equal(running.take(), losses)
     if kind not in ("teacher", "cooled", "mixed"):
         for k, module in enumerate(modules):
             alone = StackedMembers([module], seeds=seeds[k : k + 1], engine="compiled")
             objective = _objective(kind, 3, 1, torch.float32)
-            _run(alone, objective, x, rows, rates)
-            assert torch.equal(objective.take_running_loss(), losses[k : k + 1])
+            _run(alone, objective, x, rows, rates, running=running)
+            assert torch.equal(running.take(), losses[k : k + 1])
             for name, value in alone.modules()[0].state_dict().items():
                 assert torch.equal(value, whole.modules()[k].state_dict()[name]), name
 
