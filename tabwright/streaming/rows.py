@@ -141,7 +141,7 @@ class StreamedRows:
                 if self._workers.size > 1:
                     part = Part(own_start - start, end - start)
                 seed = stream_seed(self._seed, _HIDDEN, first + at)
-                yield Batch(inputs, objective, rows, self._running, seed, part)
+                yield Batch(inputs, objective, rows, self._running, hide_seed=seed, part=part)
                 done += n_own
                 at += 1
 

@@ -92,7 +92,8 @@ class Steps:
 
     def _take_compiled(self, block: Sequence[Batch], step: int, rates: Sequence[float]) -> bool:
         """Whether one call could take them all."""
-        members, (inputs, objective, _, running, *_) = self._members.compiled, block[0]
+        members, first = self._members.compiled, block[0]
+        inputs, objective, running = first.inputs, first.objective, first.running
         if members is None or block[0].part is not None:
             return False
         table = inputs.dense_table if members.needs_dense_rows else inputs.table
