@@ -292,7 +292,8 @@ def _add_density(
     if curve.column and any(_is_date(point) for point in curve.points):
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-        locator = AutoDateLocator(maxticks=5)  # type: ignore[no-untyped-call]
+        # With more ticks at the least, spans of two to four units have no step that fits.
+        locator = AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
         formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_formatter(formatter)

@@ -167,7 +167,7 @@ def test_the_onnx_graph_says_the_same(objective: RegressionObjective, tmp_path: 
     onnxruntime = pytest.importorskip("onnxruntime")
     from tabwright.export.onnx import onnx_feed
 
-    X, y = _rows(200)
+    X, y = _rows(400)
     frame = pl.DataFrame(X, schema=["a", "b", "c"])
     model = _model(objective).fit(frame, y)
     report = model.export_onnx(tmp_path / "model.onnx", check_rows=500)
