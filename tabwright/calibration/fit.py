@@ -360,7 +360,7 @@ def _choose(
 
 
 def _kept(reason: str, gain: float = 0.0, error: float = 0.0) -> CalibrationFit:
-    message = f"not calibrated: {reason}; the probabilities are the networks' own"
+    message = f"not calibrated: {reason}; the probabilities are the model's own"
     return CalibrationFit(Calibrator(), False, gain, error, message)
 
 
