@@ -23,15 +23,12 @@ from tabwright.distributed.workers import joined_workers
 from tabwright.fitting.streamed.jobs import (
     BLOCK_NAMES,
     EncodingJob,
+    ScanJob,
     TrainingJob,
     chunks_of_worker,
 )
-from tabwright.regression import RegressionObjective
-from tabwright.settings import Task
-from tabwright.streaming.chunks import FilesTable, RowPlaces
-from tabwright.streaming.scan import Scan, ScanShare, merged_scan, scan_share
+from tabwright.streaming.scan import Scan, ScanShare
 from tabwright.streaming.spool import RowBlocks
-from tabwright.tables.column_uses import ColumnUses
 from tabwright.training.loop import Epoch, Trained
 
 __all__ = ["RayCluster"]
@@ -104,25 +101,17 @@ class RayCluster:
     timeout: float = 600.0
     storage: str | None = None
 
-    def scan(
-        self,
-        table: FilesTable,
-        columns: ColumnUses,
-        places: RowPlaces,
-        task: Task | None,
-        objective: RegressionObjective,
-    ) -> Scan:
+    def scan(self, job: ScanJob) -> Scan:
         """What a pass over all chunks finds, each worker reading its share of them."""
         n_shares = self.n_workers
-        arguments = (table, columns, places, task, objective, n_shares)
-        rows = one_by_one(range(n_shares), _Scanning, arguments, self.n_workers).take_all()
+        rows = one_by_one(range(n_shares), _Scanning, (job, n_shares), self.n_workers).take_all()
         shares: list[ScanShare] = []
         for row in rows:
             share = pickle.loads(row["share"])
             if isinstance(share, ValueError):
                 raise share
             shares.append(share)
-        return merged_scan(table, columns, shares, task=task)
+        return job.merged(shares)
 
     def encode(self, job: EncodingJob) -> tuple[RowBlocks, RowBlocks]:
         """Every row encoded, once, in the object store."""
@@ -188,17 +177,8 @@ class RayCluster:
 class _Scanning:
     """The first pass over a share of the chunks."""
 
-    def __init__(
-        self,
-        table: FilesTable,
-        columns: ColumnUses,
-        places: RowPlaces,
-        task: Task | None,
-        objective: RegressionObjective,
-        n_shares: int,
-    ) -> None:
-        self._of = (table, columns, places)
-        self._task, self._objective, self._n_shares = task, objective, n_shares
+    def __init__(self, job: ScanJob, n_shares: int) -> None:
+        self._job, self._n_shares = job, n_shares
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         (number,) = batch["item"]
@@ -206,7 +186,7 @@ class _Scanning:
         found: ScanShare | ValueError
         # A fault of the table is the user's to read, not a failure of a worker.
         try:
-            found = scan_share(*self._of, task=self._task, wanted=wanted, objective=self._objective)
+            found = self._job.share(wanted)
         except ValueError as error:
             found = error
         return {"share": np.array([pickle.dumps(found)], dtype=object)}

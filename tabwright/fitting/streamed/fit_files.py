@@ -15,7 +15,7 @@ from tabwright.fitting.arguments import Aims, FitCallbacks
 from tabwright.fitting.eval_metric import eval_metric_of
 from tabwright.fitting.finishing import with_time
 from tabwright.fitting.networks import training_device
-from tabwright.fitting.streamed.jobs import LocalTrainer, Trainer
+from tabwright.fitting.streamed.jobs import LocalTrainer, ScanJob, Trainer
 from tabwright.fitting.streamed.scanned_table import ScannedTable
 from tabwright.fitting.streamed.stream_fit import StreamFit
 from tabwright.inference.fitted_model import FittedModel
@@ -100,7 +100,7 @@ def fit_files(
 
     table = FilesTable.of(source, csv, roles_as_text(roles))
     places = RowPlaces(table, given.random_state, share, test_fraction, columns.group)
-    scan = trainer.scan(table, columns, places, task, given.objective)
+    scan = trainer.scan(ScanJob(table, columns, places, task, given.objective))
     _tell(table, scan, callbacks)
 
     asked = settings if isinstance(settings, FitSettings) else settings(scan.task)

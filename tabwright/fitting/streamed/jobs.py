@@ -1,6 +1,7 @@
 """The passes over a table larger than memory and the training, as jobs, and who does them.
 
-`EncodingJob` and `TrainingJob` say what is to be done, for any share of the chunks and any worker.
+`ScanJob`, `EncodingJob` and `TrainingJob` say what is to be done, for any share of the chunks and
+any worker.
 A `Trainer` does it: `LocalTrainer` with the rows on the disk of the machine, a cluster elsewhere.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,14 @@ from tabwright.regression import RegressionObjective
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.chunks import Chunk, FilesTable, RowPlaces
 from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
-from tabwright.streaming.scan import Scan, rows_to_use, scan_table
+from tabwright.streaming.scan import (
+    Scan,
+    ScanShare,
+    merged_scan,
+    rows_to_use,
+    scan_share,
+    scan_table,
+)
 from tabwright.streaming.spool import Blocks, RowBlocks, SpoolWriter, record_dtype, records_of
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.training.batches import HeldOut, HeldOutRows, Inputs
@@ -43,6 +51,7 @@ __all__ = [
     "BLOCK_NAMES",
     "EncodingJob",
     "LocalTrainer",
+    "ScanJob",
     "Trainer",
     "TrainingJob",
     "chunks_of_worker",
@@ -58,14 +67,7 @@ BLOCK_NAMES: Final[tuple[BlockName, ...]] = ("train", "validation")
 class Trainer(Protocol):
     """Who makes the passes over a table and trains."""
 
-    def scan(
-        self,
-        table: FilesTable,
-        columns: ColumnUses,
-        places: RowPlaces,
-        task: Task | None,
-        objective: RegressionObjective,
-    ) -> Scan:
+    def scan(self, job: ScanJob) -> Scan:
         """What a pass over all chunks finds."""
 
     def encode(self, job: EncodingJob) -> tuple[RowBlocks, RowBlocks]:
@@ -88,6 +90,43 @@ def chunks_of_worker(worker: int, n_workers: int) -> Callable[[int, int], bool]:
         return (file + number) % n_workers == worker
 
     return wanted
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """The first pass over a table.
+
+    Parameters
+    ----------
+    table : FilesTable
+    columns : ColumnUses
+    places : RowPlaces
+    task : {"classification", "regression"} or None
+        None: told by the target.
+    objective : RegressionObjective
+        Whose rule the target must keep, where the task is regression.
+    """
+
+    table: FilesTable
+    columns: ColumnUses
+    places: RowPlaces
+    task: Task | None
+    objective: RegressionObjective
+
+    def share(self, wanted: Callable[[int, int], bool]) -> ScanShare:
+        """What a pass over some chunks finds."""
+        return scan_share(
+            self.table,
+            self.columns,
+            self.places,
+            task=self.task,
+            wanted=wanted,
+            objective=self.objective,
+        )
+
+    def merged(self, shares: Sequence[ScanShare]) -> Scan:
+        """What one pass would have found, of shares that hold every chunk once."""
+        return merged_scan(self.table, self.columns, shares, task=self.task)
 
 
 @dataclass(frozen=True)
@@ -285,24 +324,17 @@ class LocalTrainer:
             if leads:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def scan(
-        self,
-        table: FilesTable,
-        columns: ColumnUses,
-        places: RowPlaces,
-        task: Task | None,
-        objective: RegressionObjective,
-    ) -> Scan:
+    def scan(self, job: ScanJob) -> Scan:
         """What a pass over all chunks finds, each worker reading its share of them."""
         workers = self.workers
         return scan_table(
-            table,
-            columns,
-            places,
-            task=task,
+            job.table,
+            job.columns,
+            job.places,
+            task=job.task,
             wanted=chunks_of_worker(workers.rank, workers.size),
             gather=workers.gather if workers.size > 1 else None,
-            objective=objective,
+            objective=job.objective,
         )
 
     def encode(self, job: EncodingJob) -> tuple[RowBlocks, RowBlocks]:
