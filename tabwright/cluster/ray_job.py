@@ -80,5 +80,5 @@ def train_on_ray(
     asked.columns.check(names, asked.table)
     cluster = RayCluster(n_workers, use_gpu, max_failures, timeout, storage)
     with joined_ray(), quiet_data():
-        run_training(request, cluster=cluster)
+        run_training(request, trainer=cluster)
     return request.path

@@ -6,7 +6,6 @@ the rows held out are the same, so that a model it saved has not seen them eithe
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,7 +82,6 @@ class DistillResult:
     report: FidelityReport
     path: Path
     messages: tuple[str, ...]
-    seconds: float
 
 
 def run_distillation(
@@ -101,7 +99,6 @@ def run_distillation(
         contradicts itself, the teacher or the table; `OSError` if the result cannot be written;
         checked before anything is read.
     """
-    started = time.perf_counter()
     messages: list[str] = []
 
     def say(message: str) -> None:
@@ -172,6 +169,4 @@ def run_distillation(
         },
     )
     model.save(request.path)
-    return DistillResult(
-        model, report, request.path, tuple(messages), time.perf_counter() - started
-    )
+    return DistillResult(model, report, request.path, tuple(messages))

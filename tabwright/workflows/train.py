@@ -6,7 +6,6 @@ that a user sees come from rows that had no part in anything before.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -116,13 +115,11 @@ class TrainResult:
     `model`: its `metrics` hold "test" and "baseline" where rows were held out.
     `path`: where it was saved.
     `messages`: what was decided on the way, in sentences.
-    `seconds`: reading, fitting, scoring and saving.
     """
 
     model: FittedModel
     path: Path
     messages: tuple[str, ...] = field(default=())
-    seconds: float = 0.0
 
 
 def run_training(
@@ -133,7 +130,7 @@ def run_training(
     on_stage: Callable[[str], None] = lambda stage: None,
     on_epoch: Callable[[Epoch, int], None] | None = None,
     callbacks: Sequence[Callback] = (),
-    cluster: Trainer | None = None,
+    trainer: Trainer | None = None,
 ) -> TrainResult | None:
     """Read, fit, score and save.
 
@@ -145,13 +142,12 @@ def run_training(
     `on_stage`: called with what begins, in words, where it takes time.
     `on_epoch`: called with each epoch and how many there can be.
     `callbacks`: told of the start, each epoch and the end, when the model is scored and saved.
-    `cluster`: makes the passes over the table and trains, in place of this process.
+    `trainer`: makes the passes over the table and trains, in place of this process.
     Returns: None at all workers but the first, which saves the model.
     Raises `TableError` if the table or a column is not what it should be; `ValueError` if the
         request contradicts itself or the table; `OSError` if the result cannot be written; checked
         before anything is read.
     """
-    started = time.perf_counter()
     messages: list[str] = []
 
     def say(message: str) -> None:
@@ -167,7 +163,7 @@ def run_training(
             reason = reason_to_stream(request.table.table, request.memory)
             if replaced is not None and workers.is_first:
                 say(replaced)
-            if cluster is not None:
+            if trainer is not None:
                 reason = "the workers of a cluster share the work"
             elif workers.size > 1:
                 reason = f"{workers.size} workers share the work: rows come from disk"
@@ -183,7 +179,7 @@ def run_training(
                     say if workers.is_first else None,
                     on_profile,
                     callback,
-                    cluster,
+                    trainer,
                 )
         model = fit.model
         if model is None:
@@ -207,10 +203,10 @@ def run_training(
         on_stage("writing the report")
         _write_report(request, request.report, model, fit.training, fit.test, messages)
         say(f"wrote the report {request.report}")
-    checkpoint = _checkpoint(request, shared=workers.size > 1 or cluster is not None)
+    checkpoint = _checkpoint(request, shared=workers.size > 1 or trainer is not None)
     if checkpoint is not None and model.stopped != "interrupted":
         checkpoint.remove()
-    return TrainResult(model, request.path, tuple(messages), time.perf_counter() - started)
+    return TrainResult(model, request.path, tuple(messages))
 
 
 @dataclass(frozen=True)
@@ -241,7 +237,7 @@ def _fit_from_disk(
     say: Callable[[str], None] | None,
     on_profile: Callable[[TableProfile], None] | None,
     callback: Callback,
-    cluster: Trainer | None,
+    trainer: Trainer | None,
 ) -> _Fit:
     asked = request.table
     if asked.columns.time is not None:
@@ -275,8 +271,8 @@ def _fit_from_disk(
                 decision=None if request.decision is None else request.decision.aim,
             ),
             callbacks=FitCallbacks(callback.on_start, callback.on_epoch, say, on_profile),
-            checkpoint=_checkpoint(request, shared=workers.size > 1 or cluster is not None),
-            trainer=cluster or LocalTrainer(workers, spool),
+            checkpoint=_checkpoint(request, shared=workers.size > 1 or trainer is not None),
+            trainer=trainer or LocalTrainer(workers, spool),
         )
     return _Fit(model)
 
