@@ -830,15 +830,15 @@ static void softmax_of(int64_t n, const float *z, float temperature, float *loga
     for (int64_t c = 0; c < n; c++) logarithms[c] -= shift;
 }
 
-/* A row's loss between its own class and a teacher's probabilities, and its gradient. `room` has
-   two rows of classes.
+/* A row's loss between its own class and a teacher's probabilities, and its gradient. `scratch`
+   has two rows of classes.
 
    G. Hinton, O. Vinyals and J. Dean, "Distilling the Knowledge in a Neural Network", 2015,
    section 2: the soft part is scaled by the temperature's square. */
 static double soft_cross_entropy(int64_t n, const float *z, int64_t row, const goal *o,
-                                 float of_teacher, float temperature, float *room, float *g)
+                                 float of_teacher, float temperature, float *scratch, float *g)
 {
-    float *own = room, *cooled = room + n;
+    float *own = scratch, *cooled = scratch + n;
     const float *soft = o->soft + row * n;
     double soft_loss = 0.0;
     softmax_of(n, z, 1.0f, own);
