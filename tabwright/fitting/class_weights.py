@@ -11,7 +11,7 @@ from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.objectives import class_weight_vector
 
-__all__ = ["ClassWeight", "Prior", "checked_prior", "class_weights_of", "weights_by_label"]
+__all__ = ["ClassWeight", "Prior", "checked_prior", "class_weights_of", "weights_of_classes"]
 
 ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
 
@@ -28,7 +28,17 @@ def class_weights_of(
     `classes`: (n_classes,). None in regression.
     Raises `ValueError` if a label is unknown, or a weight is not a finite number above 0.
     """
-    if class_weight is None or classes is None:
+    if classes is None:
+        return None
+    counts = np.bincount(rows.target, weights=rows.weight, minlength=len(classes))
+    return weights_of_classes(class_weight, classes, counts)
+
+
+def weights_of_classes(
+    class_weight: ClassWeight, classes: np.ndarray, counts: np.ndarray
+) -> np.ndarray | None:
+    """As `class_weights_of`, of the weighted counts of the classes, shape (n_classes,)."""
+    if class_weight is None:
         return None
     if isinstance(class_weight, str):
         if class_weight != "balanced":
@@ -36,11 +46,11 @@ def class_weights_of(
                 "class_weight must be None, 'balanced' or a mapping of label to weight; "
                 f"got {class_weight!r}"
             )
-        return class_weight_vector(rows.target, len(classes), rows.weight)
-    return weights_by_label(class_weight, classes)
+        return class_weight_vector(counts)
+    return _weights_by_label(class_weight, classes)
 
 
-def weights_by_label(class_weight: Mapping[Any, float], classes: np.ndarray) -> np.ndarray:
+def _weights_by_label(class_weight: Mapping[Any, float], classes: np.ndarray) -> np.ndarray:
     known = classes.tolist()
     unknown = [label for label in class_weight if label not in known]
     if unknown:

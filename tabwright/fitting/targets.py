@@ -13,7 +13,7 @@ from torch import Tensor
 from tabwright.calibration.calibrator import change_prior, prior_log_ratio
 from tabwright.calibration.fit import refined_log_loss
 from tabwright.calibration.intervals import CrossPredictions
-from tabwright.fitting.class_weights import ClassWeight, Prior, checked_prior, class_weights_of
+from tabwright.fitting.class_weights import ClassWeight, Prior, checked_prior, weights_of_classes
 from tabwright.fitting.eval_metric import EvalMetric
 from tabwright.inference.target_scale import TargetScale
 from tabwright.regression import central_level, member_responses
@@ -71,16 +71,27 @@ class Targets:
             known = (settings.objective, settings.quantiles, rows.target, rows.weight)
             scale = TargetScale.fit(rows.target, rows.weight).suited(*known)
             return cls.of_values(scale, settings, metric)
-        n_classes = len(classes)
-        counts = np.bincount(rows.target, weights=rows.weight, minlength=n_classes)
+        counts = np.bincount(rows.target, weights=rows.weight, minlength=len(classes))
+        return cls.of_classes(classes, counts, settings, class_weight, prior, metric)
+
+    @classmethod
+    def of_classes(
+        cls,
+        classes: np.ndarray,
+        counts: np.ndarray,
+        settings: FitSettings,
+        class_weight: ClassWeight,
+        prior: Prior,
+        metric: EvalMetric | None = None,
+    ) -> Targets:
+        """Of a classification whose classes have these weighted counts."""
         if settings.training_mode == "imbalance_aware":
             class_weight = "balanced"
-        weights = class_weights_of(rows, class_weight, classes)
         return cls(
-            output_dim=n_classes,
+            output_dim=len(classes),
             scale=None,
             class_prior=counts / counts.sum(),
-            class_weights=weights,
+            class_weights=weights_of_classes(class_weight, classes, counts),
             prior=checked_prior(prior, classes, settings),
             metric=metric,
             classes=classes,

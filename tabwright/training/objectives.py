@@ -52,9 +52,7 @@ def row_weights(
     return weights
 
 
-def class_weight_vector(
-    codes: np.ndarray, n_classes: int, sample_weight: np.ndarray | None = None
-) -> np.ndarray:
+def class_weight_vector(counts: np.ndarray) -> np.ndarray:
     """The contract's inverse-frequency weights on weighted counts.
 
     With integer sample weights this equals `models.compute_class_weights` on rows repeated that
@@ -62,20 +60,18 @@ def class_weight_vector(
 
     Parameters
     ----------
-    codes : ndarray of shape (n_rows,), int64
-        Class codes in 0..n_classes-1.
-    n_classes : int
-    sample_weight : ndarray of shape (n_rows,), float64, or None
+    counts : ndarray of shape (n_classes,)
+        Rows of each class, or what they weigh together.
 
     Returns
     -------
     ndarray of shape (n_classes,), float64
     """
-    counts = np.bincount(codes, weights=sample_weight, minlength=n_classes).astype(np.float64)
+    counts = counts.astype(np.float64)
     # The clamp at one row is the contract's for classes without a row; a class whose rows weigh
     # less than one row in all keeps its own count, or scaling all weights would change the result.
     clamped = np.where(counts > 0, counts, 1.0)
-    weights: np.ndarray = counts.sum() / (n_classes * clamped)
+    weights: np.ndarray = counts.sum() / (len(counts) * clamped)
     return weights
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from tabwright.calibration.decisions import DecisionAim
 from tabwright.calibration.fit import check_calibration
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.fitting.arguments import Aims, FitCallbacks
-from tabwright.fitting.class_weights import checked_prior, weights_by_label
 from tabwright.fitting.eval_metric import EvalMetric
 from tabwright.fitting.finishing import fitted_networks, model_card, with_decision, with_scores
 from tabwright.fitting.networks import training_device
@@ -86,7 +83,7 @@ class StreamFit:
             target_name=self.scanned.columns.target,
         )
         sketch = sketch_of_rows(compact, len(encoder.plan_.had_missing))
-        targets = replace(self._targets(), metric=self.metric, classes=scan.classes)
+        targets = self._targets()
         encoder, compact = select_obliques(
             encoder, compact, sample, targets, settings, on_message=say, limit=self.limit
         )
@@ -137,32 +134,17 @@ class StreamFit:
             self.metric.check(labels, choosing.weight, scan.classes)
 
     def _targets(self) -> Targets:
-        scan, class_weight = self.scanned.scan, self.aims.class_weight
+        """What the mode makes of the target, as the first pass found it."""
+        scan, settings = self.scanned.scan, self.settings
         if scan.classes is None or scan.class_mass is None:
             if scan.scale is None:
                 raise RuntimeError("a regression's scan has the scale of its target")
             sample = self.scanned.sample("train")
-            known = (self.settings.objective, self.settings.quantiles, sample.target, sample.weight)
-            return Targets.of_values(scan.scale.suited(*known), self.settings)
-        n_classes = len(scan.classes)
-        weights = None
-        if self.settings.training_mode == "imbalance_aware" or class_weight == "balanced":
-            # The contract's formula, on weighted counts: see `objectives.class_weight_vector`.
-            mass = scan.class_mass
-            weights = mass.sum() / (n_classes * np.where(mass > 0, mass, 1.0))
-        elif isinstance(class_weight, str):
-            raise ValueError(
-                "class_weight must be None, 'balanced' or a mapping of label to weight; "
-                f"got {class_weight!r}"
-            )
-        elif class_weight is not None:
-            weights = weights_by_label(class_weight, scan.classes)
-        return Targets(
-            output_dim=n_classes,
-            scale=None,
-            class_prior=scan.class_mass / scan.class_mass.sum(),
-            class_weights=weights,
-            prior=checked_prior(self.aims.prior, scan.classes, self.settings),
+            known = (settings.objective, settings.quantiles, sample.target, sample.weight)
+            return Targets.of_values(scan.scale.suited(*known), settings, self.metric)
+        class_weight, prior = self.aims.class_weight, self.aims.prior
+        return Targets.of_classes(
+            scan.classes, scan.class_mass, settings, class_weight, prior, metric=self.metric
         )
 
     def _mean_weight(self, targets: Targets) -> float:
