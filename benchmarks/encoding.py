@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -273,7 +274,7 @@ def batch_costs(frame: pl.DataFrame, encoding: str, batch: int, seconds: float) 
         expand(numeric.index_select(0, rows), codes.index_select(0, rows))
 
     def step() -> None:
-        members.forward_backward(inputs, objective.gradient_of(rows), step=0)
+        members.forward_backward(inputs, partial(objective.gradient, rows=rows), step=0)
         members.optimizer_step(1e-3, 0.01)
 
     found: dict[str, list[float]] = {"expand": [], "step": []}

@@ -24,6 +24,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
@@ -151,7 +152,8 @@ def stacked(
             nonlocal number
             rows = next(batches)
             x = data.x.index_select(0, rows)
-            members.forward_backward(x, objective.gradient_of(rows), step=number)
+            gradient = partial(objective.gradient, rows=rows)
+            members.forward_backward(x, gradient, step=number)
             members.optimizer_step(1e-3, 0.01)
             number += 1
 

@@ -7,9 +7,8 @@ or hands its `goal` to compiled steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -238,12 +237,6 @@ class Objective:
         """Probabilities less 1 at the row's class, in place."""
         minus_one = self._minus_one.to(proba.dtype).expand(index.shape)
         return proba.scatter_add_(-1, index, minus_one)
-
-    def gradient_of(
-        self, rows: Tensor, running: RunningLoss | None = None
-    ) -> Callable[[Tensor], Tensor]:
-        """`gradient` as a function of the logits of these rows alone."""
-        return partial(self.gradient, rows=rows, running=running)
 
     def row_losses(self, logits: Tensor) -> Tensor:
         """Loss on the hard target of every row, float64 of shape (n_members, n_rows).
