@@ -20,7 +20,7 @@ import polars as pl
 
 from tabwright.errors import TableError
 from tabwright.tables.cell_format import CellFormat
-from tabwright.tables.cells import MISSING_MARKERS
+from tabwright.tables.cells import MISSING_MARKERS, plain_numbers
 from tabwright.tables.dtypes import mean_missing
 from tabwright.tables.paths import DAMAGED, TableFile, opened, unpacked_name
 
@@ -106,11 +106,15 @@ class CsvFormat:
             ) from None
 
 
-def csv_frames(path: TableFile, layout: CsvFormat, *, chunk_bytes: int) -> Iterator[pl.DataFrame]:
+def csv_frames(
+    path: TableFile, layout: CsvFormat, *, chunk_bytes: int, finds_types: bool = False
+) -> Iterator[pl.DataFrame]:
     """Read a CSV file as frames of text, some records at a time.
 
     `path`: may be compressed.
     `chunk_bytes`: about as much of the file is in memory at a time.
+    `finds_types`: whether the cells will tell the types of the columns, which a line of units would
+        spoil. Where a model has types already, it knows what each cell means.
     Yields: string columns, cells as they stand in the file; at least one frame, maybe without rows.
     Raises `TableError`: naming file and line, if the file is empty, not text in its encoding, has a
         broken header, a record with too few or too many fields, or a quote that is never closed.
@@ -122,10 +126,10 @@ def csv_frames(path: TableFile, layout: CsvFormat, *, chunk_bytes: int) -> Itera
             head += chunk
             if not _tells_layout(head, quotes=layout.quotes):
                 continue
-            parser, chunk = _Parser.of_first(path, head, layout)
+            parser, chunk = _Parser.of_first(path, head, layout, finds_types)
         yield parser.frame(chunk)
     if parser is None:
-        parser, chunk = _Parser.of_first(path, head, layout)
+        parser, chunk = _Parser.of_first(path, head, layout, finds_types)
         yield parser.frame(chunk)
 
 
@@ -317,7 +321,9 @@ class _Parser:
         self.next_line = next_line
 
     @classmethod
-    def of_first(cls, path: TableFile, chunk: bytes, layout: CsvFormat) -> tuple[_Parser, bytes]:
+    def of_first(
+        cls, path: TableFile, chunk: bytes, layout: CsvFormat, finds_types: bool
+    ) -> tuple[_Parser, bytes]:
         """A parser that fits the first chunk of a file, and the chunk without its header."""
         line = 1
         while chunk.startswith(codecs.BOM_UTF8):
@@ -347,8 +353,9 @@ class _Parser:
             chunk = chunk[len(records[0]) :]
             # One column may well hold a cell that is its name.
             header = records[0].strip(b"\r\n") if len(first) > 1 else None
-            rows = [_fields(own, delimiter, quotes=layout.quotes) for own in records[1:]]
-            refuse_units(path, line, rows, layout.missing or ())
+            if finds_types:
+                rows = [_fields(own, delimiter, quotes=layout.quotes) for own in records[1:]]
+                refuse_units(path, line, rows, layout.missing or ())
             found = [name.strip() or f"unnamed_{i}" for i, name in enumerate(first, 1)]
         else:
             found = [f"column_{i}" for i in range(1, len(first) + 1)]
@@ -564,9 +571,10 @@ def refuse_units(
         if _is_number(first):
             return
         words.append(first.strip())
-    units = [word for word in words if word not in markers]
-    known = mean_missing(pl.Series(units, dtype=pl.String))
-    units = [word for word, is_marker in zip(units, known, strict=True) if not is_marker]
+    text = pl.Series([word for word in words if word not in markers], dtype=pl.String)
+    if plain_numbers(text).cast(pl.Float64, strict=False).is_not_null().any():
+        return
+    units = text.filter(~mean_missing(text)).to_list()
     if len(units) < 2:
         return
     shown = ", ".join(repr(word) for word in units[:3])

@@ -38,24 +38,31 @@ _UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, O
 
 
 def read_file(
-    path: TableFile, columns: Sequence[str] | None, layout: CsvFormat, sheet: str | None
+    path: TableFile,
+    columns: Sequence[str] | None,
+    layout: CsvFormat,
+    sheet: str | None,
+    *,
+    finds_types: bool = False,
 ) -> pl.DataFrame:
     """A file as one frame; the columns of CSV files are text.
 
     `columns`: columns to read, in this order; None: all.
     `sheet`: sheet of an Excel file; None: the first.
+    `finds_types`: as in `csv_frames`.
     Raises `TableError`: naming file and line or column, if the file is not whole or not a table;
         `ImportError`: naming the install line, if Excel files need a package that is not there.
     """
     kind = table_format(path)
     if kind == "csv":
-        frames = csv_frames(path, layout, chunk_bytes=_READ_CHUNK_BYTES)
+        frames = csv_frames(path, layout, chunk_bytes=_READ_CHUNK_BYTES, finds_types=finds_types)
         return pl.concat([_selected(path, frame, columns) for frame in frames])
     if kind == "jsonl":
         parts = list(_json_frames(path, columns, layout.encoding, _READ_CHUNK_BYTES))
         return _selected(path, pl.concat(parts, how="diagonal_relaxed"), columns)
     if kind == "excel":
-        return _selected(path, _read_excel(path, sheet, layout.missing or ()), columns)
+        markers = (layout.missing or ()) if finds_types else None
+        return _selected(path, _read_excel(path, sheet, markers), columns)
     try:
         if isinstance(path, StoredObject):
             with path.open() as file:
@@ -160,7 +167,7 @@ def _selected(path: TableFile, frame: pl.DataFrame, columns: Sequence[str] | Non
     return frame
 
 
-def _read_excel(path: TableFile, sheet: str | None, markers: Sequence[str]) -> pl.DataFrame:
+def _read_excel(path: TableFile, sheet: str | None, markers: Sequence[str] | None) -> pl.DataFrame:
     if isinstance(path, StoredObject):
         raise TableError(
             f"an Excel file must lie on this machine; got {path}; download it first, or store it "
@@ -205,10 +212,12 @@ def _read_excel(path: TableFile, sheet: str | None, markers: Sequence[str]) -> p
     return frame
 
 
-def _check_rows(path: TableFile, frame: pl.DataFrame, markers: Sequence[str]) -> None:
-    """Refuse a line of units below the names of a sheet, and names that come again."""
-    rows = [["" if cell is None else str(cell) for cell in row] for row in frame.head(50).rows()]
-    refuse_units(path, 2, rows, markers)
+def _check_rows(path: TableFile, frame: pl.DataFrame, markers: Sequence[str] | None) -> None:
+    """Refuse names that come again, and, where there are markers, a line of units below them."""
+    if markers is not None:
+        head = frame.head(50).rows()
+        rows = [["" if cell is None else str(cell) for cell in row] for row in head]
+        refuse_units(path, 2, rows, markers)
     again = pl.Series([True]).new_from_index(0, frame.height)
     for series in frame.get_columns():
         if series.dtype != pl.String:
@@ -353,22 +362,28 @@ def file_pieces(
     layout: CsvFormat,
     batch_rows: int = 65_536,
     wanted: Callable[[int], bool] | None = None,
+    *,
+    finds_types: bool = False,
 ) -> Iterator[pl.DataFrame]:
     """Pieces of a file as they come; the columns of CSV files are text.
 
     Pieces of Parquet and Arrow files have `batch_rows` rows each, and only those are read whose
     number, from 0, is `wanted`.
 
+    `finds_types`: as in `csv_frames`.
+
     Raises `TableError, ImportError`: as `read_file`.
     """
     kind = table_format(path)
     if kind == "csv":
-        for frame in csv_frames(path, layout, chunk_bytes=_TEXT_CHUNK_BYTES):
+        for frame in csv_frames(
+            path, layout, chunk_bytes=_TEXT_CHUNK_BYTES, finds_types=finds_types
+        ):
             yield _selected(path, frame, columns)
     elif kind == "jsonl":
         yield from _json_frames(path, columns, layout.encoding, _TEXT_CHUNK_BYTES)
     elif kind == "excel":
-        yield read_file(path, columns, layout, None)
+        yield read_file(path, columns, layout, None, finds_types=finds_types)
     elif isinstance(path, StoredObject):
         yield from _stored_batches(path, columns, kind, batch_rows, wanted)
     else:

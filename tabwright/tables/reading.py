@@ -166,7 +166,7 @@ def read_described(
     parts: list[pl.DataFrame] = []
     n_before = 0
     for path in paths:
-        part = read_file(path, columns, layout, sheet)
+        part = read_file(path, columns, layout, sheet, finds_types=not given)
         _check_typed(path, given, part.columns)
         parts.append(_typed(part, given, layout.cells, n_before))
         n_before += part.height
@@ -243,7 +243,7 @@ def table_dtypes(
     found: dict[str, pl.DataType] = {}
     names: dict[str, None] = {}
     for path in paths:
-        for frame in file_pieces(path, columns, layout):
+        for frame in file_pieces(path, columns, layout, finds_types=not text_as_it_is):
             if table_format(path) != "jsonl":
                 _check_same_columns(paths[0], list(names), path, frame.columns)
             plain = {}

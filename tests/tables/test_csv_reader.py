@@ -24,7 +24,9 @@ def _read(
 ) -> pl.DataFrame:
     path = folder / name
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    return pl.concat(csv_frames(path, CsvFormat(**layout), chunk_bytes=chunk_bytes))
+    return pl.concat(
+        csv_frames(path, CsvFormat(**layout), chunk_bytes=chunk_bytes, finds_types=True)
+    )
 
 
 PLAIN = "a,b\n1,é\n2,y\n"

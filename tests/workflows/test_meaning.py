@@ -149,6 +149,18 @@ def test_a_row_is_the_same_beside_any_neighbours(
     np.testing.assert_allclose(pieces[-1][proba].to_numpy()[0], wanted, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*not among the levels:UserWarning")
+def test_words_above_numbers_are_no_line_of_units_for_a_model(
+    in_memory: FittedModel, tmp_path: Path
+) -> None:
+    usual = dict.fromkeys(SPELLINGS, "") | {"dependents": "1", "version": "9"}
+    row = usual | {"dependents": "3+", "version": "1.2.0"}
+    proba = ["probability_no", "probability_yes"]
+    (alone,) = iter_predictions(in_memory, _written(tmp_path, [row]))
+    (among,) = iter_predictions(in_memory, _written(tmp_path, [row, usual, usual, usual]))
+    np.testing.assert_allclose(among[proba].to_numpy()[0], alone[proba].to_numpy()[0], atol=1e-6)
+
+
 @given(row=_ROWS)
 def test_a_graph_says_the_same_of_a_row(
     graph: tuple[FittedModel, Any], row: dict[str, str]
