@@ -26,9 +26,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.settings import FitSettings
+from tabwright.tables.labelled import LabelledRows
 from tabwright.training import steps
 from tabwright.training.checkpoints import Checkpoint
 

@@ -5,8 +5,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-__all__ = ["ArtifactError", "ParityError", "TableError", "TableNotFoundError"]
-
 
 class ArtifactError(ValueError):
     """A file is not an artifact that can be trusted and read; the message says what and where."""

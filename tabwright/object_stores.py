@@ -21,8 +21,6 @@ from typing import IO, Any, Final
 
 from tabwright.errors import TableError, TableNotFoundError, install_command
 
-__all__ = ["StoredObject", "find_objects", "is_object_uri", "put_object"]
-
 _SCHEMES: Final = ("s3", "gs")
 _MAGIC: Final = re.compile(r"[*?\[]")
 # Seconds until a store that does not answer counts as out of reach.

@@ -21,24 +21,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = [
-    "DEFAULT_LEVELS",
-    "LARGEST_LOG",
-    "LEAST_HALF_GAP",
-    "MEASURES",
-    "OBJECTIVES",
-    "RegressionObjective",
-    "central_level",
-    "check_levels",
-    "check_target",
-    "has_log_link",
-    "inverse_softplus",
-    "member_responses",
-    "quantile_centre_and_scale",
-    "row_losses",
-    "weighted_quantiles",
-]
-
 RegressionObjective = Literal["squared_error", "absolute_error", "quantile", "poisson", "gamma"]
 OBJECTIVES: tuple[RegressionObjective, ...] = get_args(RegressionObjective)
 DEFAULT_LEVELS = (0.1, 0.5, 0.9)

@@ -14,8 +14,6 @@ import re
 import stat
 from collections.abc import Iterator
 
-__all__ = ["check_suffix", "check_writable", "replacing", "write_atomically"]
-
 _BINARY = getattr(os, "O_BINARY", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 # What other programs write under these names.

@@ -33,29 +33,10 @@ from tabwright.artifact.atomic_write import write_atomically
 from tabwright.artifact.format_versions import FORMATS, format_of
 from tabwright.artifact.schema import (
     ADVICE,
-    Reader,
-    TensorBag,
-    array_to_text,
-    prefixed,
     shown,
-    text_to_array,
 )
 from tabwright.artifact.strict_json import check_json, dump_json, parse_json
 from tabwright.errors import ArtifactError
-
-__all__ = [
-    "ArtifactError",
-    "Reader",
-    "TensorBag",
-    "array_to_text",
-    "pack",
-    "prefixed",
-    "read_artifact",
-    "text_to_array",
-    "unpack",
-    "write_artifact",
-    "write_atomically",
-]
 
 METADATA_KEY = "tabwright"
 

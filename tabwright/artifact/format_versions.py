@@ -19,8 +19,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ADDED", "FORMATS", "format_of", "left_out", "may_be_missing"]
-
 # The first version of Tabwright that reads each format.
 FORMATS: dict[int, str] = {1: "0.1.0", 2: "0.2.0", 3: "0.3.0"}
 

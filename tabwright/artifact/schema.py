@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from tabwright.errors import ArtifactError
 
-__all__ = ["Reader", "TensorBag", "array_to_text", "prefixed", "text_to_array"]
-
 MAX_TEXT = 10_000
 MAX_ITEMS = 200_000
 ADVICE = "the file is damaged or was changed after it was saved: save the model again"

@@ -14,8 +14,6 @@ from typing import Any, NoReturn
 from tabwright.artifact.schema import ADVICE, shown
 from tabwright.errors import ArtifactError
 
-__all__ = ["MAX_DEPTH", "MAX_VALUES", "check_json", "dump_json", "parse_json", "read_object"]
-
 MAX_DEPTH = 24
 MAX_VALUES = 1_000_000
 

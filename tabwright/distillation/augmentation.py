@@ -25,8 +25,6 @@ from tabwright.tables import (
     to_numbers,
 )
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "augment_rows", "with_unlabelled_rows"]
-
 Augmentation = Literal["munge", "neighbourhood"]
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 

@@ -20,15 +20,6 @@ from tabwright.distillation.trees import FittedTrees, Problem
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 
-__all__ = [
-    "EstimatorLearner",
-    "FittedEstimator",
-    "ModelTeacher",
-    "describe_estimator",
-    "is_fitted",
-    "smoothed",
-]
-
 FloatArray = NDArray[np.float64]
 
 _CHUNK_ROWS: Final = 65_536

@@ -27,16 +27,6 @@ from tabwright.inference.tree_mix import tree_features
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = [
-    "FidelityReport",
-    "ModelFigures",
-    "SweepPoint",
-    "fidelity_report",
-    "median_us",
-    "model_figures",
-    "n_parameters",
-]
-
 FloatArray = NDArray[np.float64]
 Rows = Literal["held-out", "validation"]
 

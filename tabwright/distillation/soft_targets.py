@@ -37,16 +37,6 @@ from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import LabelledRows
 
-__all__ = [
-    "Candidates",
-    "DistillationOptions",
-    "SoftTargets",
-    "best_student",
-    "candidate_groups",
-    "prepare_soft_targets",
-    "row_losses",
-]
-
 FloatArray = NDArray[np.float64]
 
 # Weights of the teacher that are tried. Without a weight of 0 a teacher that is worse than the

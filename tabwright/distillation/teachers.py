@@ -44,18 +44,6 @@ from tabwright.splits import fold_rows
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import LabelledRows
 
-__all__ = [
-    "DEFAULT_TEACHER",
-    "TEACHER_KINDS",
-    "FittedTeacher",
-    "TeacherKind",
-    "TeacherLabels",
-    "TeacherSpec",
-    "encoded_call",
-    "model_of",
-    "soft_labels",
-]
-
 FloatArray = NDArray[np.float64]
 TeacherSpec: TypeAlias = TeacherKind | object | Sequence[TeacherKind | object]
 

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from tabwright.distillation.trees import FittedTrees
 from tabwright.inference.tree_ensemble import MAX_OBLIVIOUS_DEPTH, ObliviousTrees, TreeEnsemble
 
-__all__ = ["ARRAY_KINDS", "ensemble_of"]
-
 ARRAY_KINDS = ("hist_gradient_boosting", "lightgbm", "xgboost", "catboost")
 
 FloatArray = NDArray[np.float64]

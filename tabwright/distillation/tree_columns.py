@@ -26,8 +26,6 @@ from tabwright.tables import (
     to_numbers,
 )
 
-__all__ = ["MOST_LEVELS", "TreeColumns", "fit_tree_columns"]
-
 FloatArray = NDArray[np.float64]
 
 # Histogram gradient boosting counts categories in a byte; one code is for missing cells.

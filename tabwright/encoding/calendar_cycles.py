@@ -14,8 +14,6 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CYCLES", "Cycle", "CycleName", "cycle_codes"]
-
 CycleName = Literal["time of day", "weekday", "day of month", "day of year"]
 Moments = TypeVar("Moments", int, NDArray[np.int64])
 

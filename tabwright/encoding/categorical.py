@@ -22,19 +22,6 @@ from tabwright.settings import Task
 from tabwright.tables import to_levels
 from tabwright.tables.cells import refuse_nested
 
-__all__ = [
-    "FIRST_LEVEL",
-    "MISSING",
-    "UNKNOWN",
-    "CategoryColumn",
-    "StatisticsTarget",
-    "categories_from_state",
-    "categories_to_state",
-    "cross_fitted",
-    "fit_category",
-    "rare_below",
-]
-
 MISSING = 0
 UNKNOWN = 1
 FIRST_LEVEL = 2

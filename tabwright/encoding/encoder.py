@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["Compact", "TableEncoder"]
-
 _CHUNK_ROWS = 65_536
 # In so many rows, a column without a single known level is worth a word.
 _TELLING_ROWS = 10

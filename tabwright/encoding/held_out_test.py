@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from tabwright.encoding.categorical import StatisticsTarget
 from tabwright.encoding.numeric import TreeTarget
 
-__all__ = ["FEWEST_DISTINCT", "FOLDS", "ProofRows", "in_standard_errors", "means", "sums"]
-
 FOLDS = 5
 # Rows of the mean target that the mean of a range or level begins with.
 _PRIOR_ROWS = 5.0

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["CycleBlock", "Layout"]
-
 # Multiplied, not divided by 3: torch replaces some divisions by products with the reciprocal.
 THIRD = float(np.float32(1.0) / np.float32(3.0))
 _BLOCK_ROWS = 2_048

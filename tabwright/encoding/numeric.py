@@ -21,21 +21,6 @@ from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.errors import ArtifactError
 from tabwright.settings import NumericEncoding, Task
 
-__all__ = [
-    "SAMPLE_ROWS",
-    "NumericColumns",
-    "NumericFit",
-    "ResolvedEncoding",
-    "TreeTarget",
-    "bins_per_column",
-    "fewest_rows",
-    "fit_numeric",
-    "resolve_encoding",
-    "strict_edges",
-    "tree_index",
-    "tree_thresholds",
-]
-
 ResolvedEncoding = Literal["standard", "robust", "quantile_normal", "quantile_ple", "tree_ple"]
 _ENCODINGS: tuple[ResolvedEncoding, ...] = (
     "standard",

@@ -25,16 +25,6 @@ from tabwright.encoding.numeric import (
 )
 from tabwright.errors import ArtifactError
 
-__all__ = [
-    "MOST_SUMS",
-    "ObliqueColumn",
-    "fill_obliques",
-    "fit_oblique",
-    "obliques_from_state",
-    "obliques_to_state",
-    "smooth",
-]
-
 # Of a table, in this format of the artifact.
 MOST_SUMS = 64
 _LARGEST_WEIGHT = 16.0

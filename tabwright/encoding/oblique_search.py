@@ -26,8 +26,6 @@ from tabwright.encoding.held_out_test import (
 from tabwright.encoding.numeric import NumericFit, TreeTarget
 from tabwright.encoding.oblique import smooth
 
-__all__ = ["FoundSum", "ObliqueSearch"]
-
 _SCREEN_ROWS = 10_000
 _MOST_COLUMNS = 256
 _MOST_CLASSES = 9

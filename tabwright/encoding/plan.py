@@ -39,8 +39,6 @@ from tabwright.encoding.values import KINDS, Kind, Origin
 from tabwright.errors import ArtifactError, TableError
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 
-__all__ = ["EncodingPlan", "listed"]
-
 # A network of 256 units behind it has 67 million weights: past any table worth a network.
 _MOST_INPUTS = 2**18
 

@@ -53,8 +53,6 @@ from tabwright.settings import NumericEncoding, Task
 from tabwright.tables import TableProfile, exact_origin, to_levels, to_microseconds
 from tabwright.tables.cell_format import USUAL
 
-__all__ = ["EncoderSettings", "PlanFit", "RowsToFit", "by_kind", "fit_plan", "places_in_cycle"]
-
 # Levels of all columns together that may have inputs of their own.
 _LEVEL_BUDGET = 65_536
 

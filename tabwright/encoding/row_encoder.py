@@ -23,8 +23,6 @@ from tabwright.encoding.plan import EncodingPlan
 from tabwright.encoding.values import Origin, booleans, moment, numbers, one
 from tabwright.tables.cells import MISSING_MARKERS, NUMERIC_MARKERS
 
-__all__ = ["RowEncoder"]
-
 _Step = Callable[[Any, list[float], list[int]], None]
 
 # Columns whose cells, as Python values, mean what the column means. Others lose something: a

@@ -33,8 +33,6 @@ from tabwright.encoding.numeric import (
 )
 from tabwright.errors import ArtifactError
 
-__all__ = ["LeafColumn", "LeafFit", "leaves_from_state", "leaves_to_state"]
-
 _N_LEAVES = 64
 _LEAF_ROWS = 10
 # Bins that the fine tree must beat, also where a table so wide that it has fewer.

@@ -20,18 +20,6 @@ from numpy.typing import NDArray
 from tabwright.tables import to_booleans, to_levels, to_microseconds, to_numbers
 from tabwright.tables.objects import object_column
 
-__all__ = [
-    "KINDS",
-    "Kind",
-    "Origin",
-    "booleans",
-    "check_cells",
-    "elapsed",
-    "moment",
-    "numbers",
-    "one",
-]
-
 Kind = Literal["unused", "numeric", "datetime", "boolean", "category"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Origin = int | Decimal | None

@@ -7,8 +7,6 @@ import inspect
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["with_hints"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -23,7 +23,7 @@ from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.eval_metric import eval_metric_of, metric_name
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.pandas_row import row_cells
 from tabwright.inference.predictor import Predictor
@@ -32,7 +32,7 @@ from tabwright.streaming.memory import bytes_of, reason_to_stream
 from tabwright.tables import CsvFormat, as_frame, read_described
 from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.column_uses import ColumnUses
-from tabwright.tables.labelled import splits_of_rows
+from tabwright.tables.labelled import LabelledRows, splits_of_rows
 from tabwright.tables.paths import Source
 from tabwright.tables.roles import roles_as_text
 from tabwright.tables.targets import Labels, seen_labels
@@ -43,16 +43,8 @@ from tabwright.training.loop import Epoch
 if TYPE_CHECKING:
     from tabwright.explanation import Explanation
     from tabwright.explanation.columns import Scale
-    from tabwright.export.onnx import ParityReport
+    from tabwright.export.parity import ParityReport
     from tabwright.splits import Splits
-
-__all__ = [
-    "Callbacks",
-    "EvalSet",
-    "TabularEstimator",
-    "cell_format",
-    "seed_of",
-]
 
 Callbacks = Sequence[Callback | Callable[[Epoch], object]] | None
 EvalSet = tuple[Any, Any] | tuple[Any, Any, Any] | list[tuple[Any, ...]] | None

@@ -16,7 +16,7 @@ from tabwright.estimators.base import (
     TabularEstimator,
     cell_format,
 )
-from tabwright.fitting.fit_table import ClassWeight, Prior
+from tabwright.fitting.class_weights import ClassWeight, Prior
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.settings import (
     AugmentationChoice,
@@ -30,8 +30,6 @@ from tabwright.settings import (
 from tabwright.tables import Role, encode_labels, labels_to_codes
 from tabwright.tables.targets import Labels
 from tabwright.training.checkpoints import Checkpoint
-
-__all__ = ["TabularClassifier"]
 
 
 class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc]

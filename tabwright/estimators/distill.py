@@ -20,7 +20,7 @@ from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.loading import estimator_of
 from tabwright.estimators.regressor import TabularRegressor
 from tabwright.fitting.arguments import Columns, FitCallbacks
-from tabwright.fitting.fit_table import ClassWeight, LabelledRows
+from tabwright.fitting.class_weights import ClassWeight
 from tabwright.fitting.students.distill_table import (
     EncoderChoice,
     Split,
@@ -38,9 +38,8 @@ from tabwright.settings import (
     Task,
 )
 from tabwright.tables import Role, as_frame, labels_to_codes, regression_target
+from tabwright.tables.labelled import LabelledRows
 from tabwright.tables.targets import learned_target
-
-__all__ = ["SWEEP_WIDTHS", "distill"]
 
 SWEEP_WIDTHS: Final = (8, 16, 32, 64, 128)
 

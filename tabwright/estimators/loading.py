@@ -8,8 +8,6 @@ from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.regressor import TabularRegressor
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 
-__all__ = ["estimator_of", "load_model"]
-
 
 def load_model(path: str | os.PathLike[str]) -> TabularClassifier | TabularRegressor:
     """Read a model file and give the fitted estimator, ready to predict.

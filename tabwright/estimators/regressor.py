@@ -29,8 +29,6 @@ from tabwright.settings import (
 from tabwright.tables import Role, regression_target
 from tabwright.training.checkpoints import Checkpoint
 
-__all__ = ["TabularRegressor"]
-
 
 class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
     """A neural network regressor for tables.

@@ -26,19 +26,6 @@ from tabwright.encoding.values import Kind, Origin, booleans, numbers
 from tabwright.export.graph import ML_DOMAIN, Graph, floor_divide, piecewise_linear
 from tabwright.tables.cells import MISSING_MARKERS, to_levels, to_microseconds
 
-__all__ = [
-    "MISSING_INTEGER",
-    "GraphInput",
-    "InputDtype",
-    "add_encoder",
-    "add_expanded",
-    "add_tree_features",
-    "graph_array",
-    "graph_inputs",
-    "level_spellings",
-    "missing_spellings",
-]
-
 InputDtype = Literal["float64", "int64", "string"]
 # What numpy's NaT is as an integer.
 MISSING_INTEGER = -(2**63)

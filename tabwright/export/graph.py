@@ -17,8 +17,6 @@ from tabwright.errors import install_command
 if TYPE_CHECKING:
     import types
 
-__all__ = ["ML_DOMAIN", "OPSET", "Graph", "floor_divide", "piecewise_linear", "require"]
-
 # Old enough for every ONNX Runtime since 1.12, and all that is needed.
 OPSET = 17
 _ML_OPSET = 3

@@ -26,21 +26,6 @@ from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble, Tree
 from tabwright.inference.tree_mix import TreeMix
 from tabwright.regression import LARGEST_LOG, LEAST_HALF_GAP
 
-__all__ = [
-    "add_calibration",
-    "add_decision",
-    "add_mean",
-    "add_mean_exponential",
-    "add_mean_quantiles",
-    "add_networks",
-    "add_prior",
-    "add_probabilities",
-    "add_quantile_scale",
-    "add_residual_scale",
-    "add_target_scale",
-    "add_trees",
-]
-
 # A bound on what a float32 network computes; past it the graph computes in float64.
 _SAFE = 1e37
 

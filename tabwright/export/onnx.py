@@ -48,17 +48,6 @@ from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.predictor import Predictor
 from tabwright.regression import central_level, has_log_link
 
-__all__ = [
-    "GraphInput",
-    "ParityError",
-    "ParityReport",
-    "build_onnx",
-    "export_onnx",
-    "graph_inputs",
-    "onnx_feed",
-]
-
-
 # Of the half-widths that the metadata name.
 _COVERAGES = (0.5, 0.8, 0.9, 0.95)
 

@@ -29,8 +29,6 @@ from tabwright.inference.predictor import Predictor
 from tabwright.regression import member_responses
 from tabwright.tables.cells import to_levels
 
-__all__ = ["ParityReport", "ProbeRows", "check_parity", "probe_rows"]
-
 TOLERANCE = 1e-5
 _CHUNK_ROWS = 8_192
 # Two float32 computations of one logit agree this well, relative to the largest of its row.

@@ -14,8 +14,6 @@ from tabwright.tables import Role, TableProfile, profile_table
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.loop import Epoch
 
-__all__ = ["Aims", "Columns", "FitCallbacks"]
-
 
 @dataclass(frozen=True)
 class Columns:

@@ -11,8 +11,6 @@ from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.objectives import class_weight_vector
 
-__all__ = ["ClassWeight", "Prior", "checked_prior", "class_weights_of", "weights_of_classes"]
-
 ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
 
 

@@ -17,8 +17,6 @@ import numpy as np
 
 from tabwright.settings import Task
 
-__all__ = ["EvalMetric", "eval_metric_of", "metric_name"]
-
 # scikit-learn's functions that end so are to be minimised; its others are to be maximised.
 _MINIMISED = ("_error", "_loss", "_deviance")
 

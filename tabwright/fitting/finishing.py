@@ -28,8 +28,6 @@ from tabwright.tables.labelled import LabelledRows
 from tabwright.training.loop import Epoch, Trained
 from tabwright.training.time_limit import TimeLimit
 
-__all__ = ["fitted_networks", "model_card", "with_decision", "with_scores", "with_time"]
-
 
 def fitted_networks(
     settings: FitSettings,

@@ -20,7 +20,6 @@ from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.errors import TableError
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
-from tabwright.fitting.class_weights import ClassWeight, Prior, class_weights_of
 from tabwright.fitting.cross_validation import assign_folds
 from tabwright.fitting.eval_metric import EvalMetric, eval_metric_of
 from tabwright.fitting.finishing import with_time
@@ -36,8 +35,6 @@ from tabwright.training.time_limit import TimeLimit
 
 if TYPE_CHECKING:
     from tabwright.splits import Splits
-
-__all__ = ["ClassWeight", "LabelledRows", "Prior", "class_weights_of", "fit_table"]
 
 
 def fit_table(

@@ -29,8 +29,6 @@ from tabwright.training.loop import Epoch, Trained, members_of, train
 from tabwright.training.objectives import Objective, row_weights
 from tabwright.training.time_limit import TimeLimit
 
-__all__ = ["RunControl", "train_members"]
-
 _LEAST_PATIENCE = 6
 
 

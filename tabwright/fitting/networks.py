@@ -16,8 +16,6 @@ from tabwright.encoding.encoder import TableEncoder
 from tabwright.settings import FitSettings
 from tabwright.training.engine.compiled_kernels import engine_name
 
-__all__ = ["member_arrays", "member_seeds", "new_network", "run_identity", "training_device"]
-
 _one_at_a_time = threading.Lock()
 
 

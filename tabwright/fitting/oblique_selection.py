@@ -23,8 +23,6 @@ from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.time_limit import TimeLimit, TimeLimitError
 
-__all__ = ["select_obliques", "without_obliques"]
-
 _MOST_ROWS = 16_000
 _MOST_COMPARISONS = 2
 _HELD_OUT_SHARE = 0.2

@@ -22,8 +22,6 @@ from tabwright.tables.labelled import LabelledRows
 from tabwright.training.objectives import Objective, row_weights
 from tabwright.training.regression_losses import RegressionLoss
 
-__all__ = ["Targets", "epoch_score"]
-
 
 @dataclass(frozen=True)
 class Targets:

@@ -16,8 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from threadpoolctl import LibController, ThreadpoolController
 
-__all__ = ["for_each_block", "one_blas_thread"]
-
 _lock = threading.Lock()
 _users = 0
 _before: list[tuple[LibController, int]] = []

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from tabwright.encoding.layout import Layout
 from tabwright.inference.row_products import RowProduct
 
-__all__ = ["BlockWorkspace", "FirstLayer"]
-
 # A table of the codes of several columns together: what it may hold, and all of them.
 _JOINT_FLOATS = 2**18
 _ALL_JOINT_FLOATS = 2**22

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from tabwright.artifact.atomic_write import check_suffix
-from tabwright.artifact.container import pack, read_artifact, unpack, write_atomically
+from tabwright.artifact.atomic_write import check_suffix, write_atomically
+from tabwright.artifact.container import pack, read_artifact, unpack
 from tabwright.artifact.format_versions import left_out, may_be_missing
 from tabwright.artifact.schema import Reader, TensorBag, array_to_text, prefixed, text_to_array
 from tabwright.calibration.calibrator import Calibrator
@@ -29,8 +29,6 @@ from tabwright.settings import FitSettings
 
 if TYPE_CHECKING:
     from torch import nn
-
-__all__ = ["FittedModel", "StopReason", "load_fitted", "member_modules"]
 
 StopReason = Literal["schedule", "patience", "interrupted", "non-finite", "time limit"]
 _LABEL_DTYPES = (

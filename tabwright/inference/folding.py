@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Affine", "Layers", "State", "fold"]
-
 # `nn.BatchNorm1d`'s default, which models.py keeps.
 _EPS = 1e-5
 _LARGEST = float(np.finfo(np.float32).max)

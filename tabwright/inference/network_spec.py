@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from ai.ml.frameworks.pytorch.models import TrainingMode
 
-__all__ = ["MemberState", "NetworkSpec", "take_member"]
-
 MemberState = dict[str, NDArray[Any]]
 
 _ARCHITECTURES: tuple[TrainingMode, ...] = ("mlp_dense", "linear_glm_baseline", "tabresnet")

@@ -32,8 +32,6 @@ from tabwright.inference.row_products import (
     smallest_block,
 )
 
-__all__ = ["FoldedNetwork"]
-
 # Hidden activations of a block should stay in the second-level cache; a product of more rows is
 # nearer to what the processor can do.
 _BLOCK_FLOATS = 2**18

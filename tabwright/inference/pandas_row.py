@@ -14,8 +14,6 @@ import numpy as np
 
 from tabwright.tables.frames import as_series
 
-__all__ = ["row_cells"]
-
 _INTEGERS: Final = tuple(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
 # Of NumPy types: the type of the Python object.
 _NUMPY_KINDS: Final[dict[object, type]] = {

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from tabwright.encoding.encoder import Compact
     from tabwright.inference.fitted_model import FittedModel
 
-__all__ = ["Predictor"]
-
 # Inputs of the first product made at once: they are still in the second-level cache when it reads
 # them, and never all in memory.
 _BLOCK_INPUTS = 2**16

@@ -22,16 +22,6 @@ from numpy.typing import NDArray
 
 from tabwright.inference.folding import Affine, Layers
 
-__all__ = [
-    "MARGIN",
-    "MOST_ROWS",
-    "Dense",
-    "DenseLayers",
-    "RowProduct",
-    "block_sizes",
-    "smallest_block",
-]
-
 _FEWEST_ROWS, _FEW_ROWS = 4, 8
 MARGIN = 8
 # Rows of a block without its margins. A BLAS cuts more places than 320 in two, each with an edge.

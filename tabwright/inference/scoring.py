@@ -15,15 +15,6 @@ from tabwright.metrics import (
 )
 from tabwright.regression import MEASURES
 
-__all__ = [
-    "measure_of",
-    "prediction_frame",
-    "score_output",
-    "score_rows",
-    "scores_of",
-    "trivial_scores",
-]
-
 
 def measure_of(model: FittedModel) -> str:
     """The score, as `metrics` names it, of what the model was fitted for."""

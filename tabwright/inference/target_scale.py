@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["LARGEST_LOG_SCALE", "ResidualScale", "TargetScale"]
-
 # An interval is at most so many times, as a logarithm, as wide or narrow as the mean one: what a
 # small network says beyond is no estimate.
 LARGEST_LOG_SCALE = 3.0

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tabwright.encoding.encoder import Compact
     from tabwright.inference.fitted_model import FittedModel
 
-__all__ = ["SeenRows", "UnfamiliarCells", "sketch_of_rows"]
-
 _MOST_HASHES = 256
 # Fewer hits than this could be chance.
 _FEWEST_EXPECTED = 10.0

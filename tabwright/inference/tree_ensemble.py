@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from tabwright.artifact.schema import TensorBag
 from tabwright.errors import ArtifactError
 
-__all__ = ["ObliviousTrees", "TreeEnsemble", "Trees"]
-
 MAX_DEPTH = 64
 MAX_OBLIVIOUS_DEPTH = 16
 _MOST_NODES = 2**26

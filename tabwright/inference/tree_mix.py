@@ -20,15 +20,6 @@ from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import install_command
 from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble, Trees
 
-__all__ = [
-    "TreeMix",
-    "combination_notes",
-    "combination_table",
-    "n_tree_features",
-    "tree_features",
-    "whole_percentages",
-]
-
 _MOST_ENSEMBLES = 64
 # How the trees of an ensemble lie in the arrays; a file that does not say it has nodes.
 _FORMS = ("nodes", "oblivious")

@@ -32,8 +32,6 @@ from tabwright.serving.openapi import docs_page, openapi_document
 from tabwright.serving.registry import ModelRegistry
 from tabwright.serving.rows import answer_rows, to_json
 
-__all__ = ["Limits", "make_app"]
-
 _JSON = "application/json"
 _HEADER_LENGTH = "inference-header-content-length"
 # A body so short is parsed and predicted in about the time that a thread takes to start on it.

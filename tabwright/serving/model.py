@@ -25,8 +25,6 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.tables.objects import object_column
 
-__all__ = ["Answer", "Column", "RequestError", "ServedModel"]
-
 # So many levels are shown to those who ask for the columns; a column may have thousands.
 _MOST_LEVELS = 100
 # A cell is shown in an error up to here.

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from tabwright.serving.model import Answer, Column, RequestError, ServedModel, check_text, shown
 from tabwright.serving.rows import check_n_rows, coverage_of, read_body, to_json
 
-__all__ = ["infer", "model_metadata", "server_metadata"]
-
 _NUMBERS: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
     **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},

@@ -10,8 +10,6 @@ from tabwright.report.markup import Node, element
 from tabwright.report.page import Section, page
 from tabwright.serving.model import Column, ServedModel
 
-__all__ = ["docs_page", "openapi_document"]
-
 _TYPES: dict[str, list[str]] = {
     "numeric": ["number", "null"],
     "boolean": ["boolean", "null"],

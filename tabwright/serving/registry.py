@@ -10,8 +10,6 @@ from pathlib import Path
 
 from tabwright.serving.model import RequestError, ServedModel
 
-__all__ = ["ModelRegistry", "named_paths"]
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _log = logging.getLogger("tabwright.serving")
 

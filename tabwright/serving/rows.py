@@ -9,8 +9,6 @@ from typing import Any
 from tabwright.artifact.strict_json import read_object
 from tabwright.serving.model import Answer, RequestError, ServedModel, shown
 
-__all__ = ["answer_rows", "coverage_of", "read_body", "to_json"]
-
 _KEYS = frozenset(("rows", "coverage"))
 
 

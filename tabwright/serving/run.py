@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 
 from tabwright.errors import install_command
 
-__all__ = ["serve"]
-
 # Requests in progress at a signal are given so long, in seconds.
 _DRAIN_SECONDS = 30
 

@@ -22,18 +22,6 @@ from tabwright.training.engine.row_table import RowTable
 from tabwright.training.objectives import Objective
 from tabwright.training.running_loss import RunningLoss
 
-__all__ = [
-    "Batch",
-    "HeldOut",
-    "HeldOutRows",
-    "Inputs",
-    "MemoryRows",
-    "TrainingRows",
-    "batch_bounds",
-    "hide_key",
-    "stream_seed",
-]
-
 _MIN_BATCH = 8
 # Encoded rows are kept expanded while they take at most this much memory; past it, and wherever
 # levels are hidden at random, batches are expanded one by one from the compact form.

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from tabwright.settings import FitSettings
     from tabwright.training.loop import Epoch
 
-__all__ = ["Callback", "as_callback", "telling_failures"]
-
 
 class Callback:
     """Called while a model is fitted; override what you need.

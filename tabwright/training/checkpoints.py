@@ -26,8 +26,6 @@ from tabwright.artifact.container import read_artifact, write_artifact
 from tabwright.artifact.schema import Reader, TensorBag, prefixed
 from tabwright.errors import ArtifactError
 
-__all__ = ["Checkpoint", "Checkpointer", "RunState", "Stateful"]
-
 _KIND = "training checkpoint"
 
 

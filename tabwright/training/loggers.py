@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tabwright.settings import FitSettings
     from tabwright.training.loop import Epoch
 
-__all__ = ["MLflowLogger", "TensorBoardLogger"]
-
 
 class _Steps:
     """Numbers for the epochs of a fit that may train more than once, or go on from a checkpoint."""

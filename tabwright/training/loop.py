@@ -33,8 +33,6 @@ from tabwright.training.engine.tensor_layout import ArchitectureError, TensorLay
 from tabwright.training.steps import Steps, TrainedMembers, in_blocks
 from tabwright.training.time_limit import TimeLimit
 
-__all__ = ["Epoch", "Members", "Trained", "learning_rate_at", "members_of", "train"]
-
 _WARMUP_SHARE = 0.02
 
 

@@ -19,8 +19,6 @@ from tabwright.training.engine.compiled_steps import RowGoal
 from tabwright.training.regression_losses import RegressionLoss
 from tabwright.training.running_loss import RunningLoss
 
-__all__ = ["Objective", "class_weight_vector", "row_weights"]
-
 
 def row_weights(
     codes: np.ndarray | None,

@@ -14,8 +14,6 @@ from torch.nn import functional
 
 from tabwright.regression import LARGEST_LOG, RegressionObjective
 
-__all__ = ["RegressionLoss"]
-
 
 @dataclass(frozen=True)
 class RegressionLoss:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-__all__ = ["RunningLoss"]
-
 
 class RunningLoss:
     """Sums of training losses per member since they were taken, and how many rows they are of."""

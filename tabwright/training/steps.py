@@ -13,8 +13,6 @@ from tabwright.training.batches import Batch, hide_key
 from tabwright.training.engine.dropout import Part
 from tabwright.training.engine.stacked_members import StackedMembers
 
-__all__ = ["Steps", "TrainedMembers", "in_blocks"]
-
 # Between two calls come callbacks, checkpoints and Ctrl-C.
 _SECONDS_OF_A_BLOCK = 0.1
 _MOST_BATCHES = 256

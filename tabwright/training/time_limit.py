@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import time
 
-__all__ = ["TimeLimit", "TimeLimitError", "seconds_of"]
-
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 # Batches that are timed before the first epoch is foretold.

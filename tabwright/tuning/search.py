@@ -17,8 +17,9 @@ import numpy as np
 
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
+from tabwright.fitting.class_weights import ClassWeight
 from tabwright.fitting.eval_metric import eval_metric_of
-from tabwright.fitting.fit_table import ClassWeight, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows

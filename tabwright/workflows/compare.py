@@ -21,7 +21,8 @@ import polars as pl
 import torch
 
 from tabwright.artifact.container import pack
-from tabwright.distillation.teachers import TeacherKind, soft_labels
+from tabwright.distillation.teachers import soft_labels
+from tabwright.distillation.trees import TeacherKind
 from tabwright.errors import install_command
 from tabwright.fitting.arguments import Columns
 from tabwright.fitting.fit_table import fit_table

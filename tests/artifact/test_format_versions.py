@@ -14,9 +14,10 @@ from tabwright.artifact.container import pack, unpack
 from tabwright.artifact.format_versions import format_of
 from tabwright.artifact.schema import Reader
 from tabwright.errors import ArtifactError
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.settings import FitSettings
+from tabwright.tables.labelled import LabelledRows
 
 
 @pytest.fixture(scope="module")

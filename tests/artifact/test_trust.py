@@ -16,10 +16,11 @@ from campaigns import mutate_artifact
 from campaigns.kill_saves import fill_a_disk, kill_at_random
 from tabwright.artifact.container import pack, read_artifact
 from tabwright.errors import ArtifactError
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings
+from tabwright.tables.labelled import LabelledRows
 from tests.golden.rows import golden_models
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -24,13 +24,15 @@ from tabwright.distillation.soft_targets import (
     candidate_groups,
     prepare_soft_targets,
 )
-from tabwright.distillation.teachers import TEACHER_KINDS, TeacherKind, soft_labels
+from tabwright.distillation.teachers import soft_labels
+from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind
 from tabwright.errors import TableError
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings, Task
 from tabwright.tables import profile_table
+from tabwright.tables.labelled import LabelledRows
 from tabwright.training.checkpoints import Checkpoint
 from tests.distillation.test_teachers import mixed_codes, mixed_table, need
 

@@ -16,14 +16,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from tabwright.distillation.teachers import (
-    TEACHER_KINDS,
-    TeacherKind,
-    TeacherLabels,
-    soft_labels,
-)
+from tabwright.distillation.teachers import TeacherLabels, soft_labels
 from tabwright.distillation.tree_columns import fit_tree_columns
-from tabwright.distillation.trees import Problem, fit_in_stages, tree_learner
+from tabwright.distillation.trees import (
+    TEACHER_KINDS,
+    Problem,
+    TeacherKind,
+    fit_in_stages,
+    tree_learner,
+)
 from tabwright.errors import install_command
 from tabwright.metrics import log_loss
 from tabwright.tables import profile_table

@@ -20,12 +20,13 @@ from tabwright.errors import ArtifactError
 from tabwright.fitting import member_training, recipe
 from tabwright.fitting import oblique_selection as oblique_selection
 from tabwright.fitting.arguments import Columns, FitCallbacks
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.report.column_treatment import column_treatments
 from tabwright.report.importance import permutation_importance
 from tabwright.settings import FitSettings, NumericEncoding, Task
 from tabwright.tables import Role, profile_table
+from tabwright.tables.labelled import LabelledRows
 from tabwright.training import loop as trainer
 from tests.encoders import (
     Damage,

@@ -25,15 +25,16 @@ from tabwright.errors import ParityError, install_command
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.regressor import TabularRegressor
 from tabwright.export import parity as onnx_parity
-from tabwright.export.encoder import MISSING_INTEGER, add_encoder, add_expanded
+from tabwright.export.encoder import MISSING_INTEGER, add_encoder, add_expanded, graph_inputs
 from tabwright.export.graph import Graph
-from tabwright.export.onnx import build_onnx, export_onnx, graph_inputs, onnx_feed
+from tabwright.export.onnx import build_onnx, export_onnx, onnx_feed
 from tabwright.export.parity import ParityReport, check_parity, probe_rows
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import FitSettings, NumericEncoding, Task, modes_for
+from tabwright.tables.labelled import LabelledRows
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")

@@ -16,13 +16,14 @@ from tabwright.calibration.decisions import DecisionAim
 from tabwright.calibration.fit import fit_calibrator
 from tabwright.explanation import effect_curves, explain
 from tabwright.fitting.arguments import Aims
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import row_log_loss
 from tabwright.report.importance import permutation_importance
 from tabwright.report.write import write_report
 from tabwright.settings import FitSettings
+from tabwright.tables.labelled import LabelledRows
 from tests.fitting.test_combination import SMALL, both_forms, fitted, score, table
 
 

@@ -29,7 +29,7 @@ from tabwright.errors import ArtifactError
 from tabwright.fitting import combination
 from tabwright.fitting.arguments import Columns, FitCallbacks
 from tabwright.fitting.combination import combination_weights, greedy_weights
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble
@@ -43,6 +43,7 @@ from tabwright.inference.tree_mix import (
 from tabwright.report.sections import model_section
 from tabwright.settings import FitSettings
 from tabwright.tables import Role
+from tabwright.tables.labelled import LabelledRows
 
 # One set of rows validates: folds would fit everything nine times.
 SMALL: dict[str, Any] = {

@@ -21,12 +21,13 @@ import polars as pl
 from tabwright._version import __version__
 from tabwright.calibration.calibrator import Calibrator, CalibratorKind
 from tabwright.fitting.arguments import Aims, Columns
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.tree_ensemble import ObliviousTrees
 from tabwright.inference.tree_mix import TreeMix, n_tree_features
 from tabwright.settings import FitSettings
+from tabwright.tables.labelled import LabelledRows
 from tests.golden.rows import FOLDER, write_golden
 
 N_ROWS, N_ASKED = 160, 24

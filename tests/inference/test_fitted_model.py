@@ -13,13 +13,14 @@ import torch
 from ai.ml.frameworks.pytorch.models import build_model
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.errors import ArtifactError
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import prediction_frame, score_rows
 from tabwright.inference.target_scale import TargetScale
 from tabwright.settings import TRAINING_MODES, FitSettings, Task, modes_for
+from tabwright.tables.labelled import LabelledRows
 
 N_ROWS = 120
 

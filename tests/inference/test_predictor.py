@@ -20,10 +20,11 @@ import torch
 from campaigns import mutate_artifact
 from tabwright.artifact.container import pack
 from tabwright.calibration.calibrator import Calibrator
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings, Task, modes_for
+from tabwright.tables.labelled import LabelledRows
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS: tuple[Task, ...] = ("classification", "regression")

@@ -16,12 +16,13 @@ from tabwright import TableError, TabularClassifier
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.cli.app import app
 from tabwright.fitting.arguments import Columns
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.report.probability_sections import implied_threshold
 from tabwright.report.write import write_report
 from tabwright.settings import TRAINING_MODES, FitSettings, modes_for
+from tabwright.tables.labelled import LabelledRows
 
 N_ROWS = 160
 ATTACK = "\"><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>"

@@ -24,7 +24,7 @@ from tabwright.distributed.workers import ALONE, Workers
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.errors import TableError
 from tabwright.fitting.arguments import FitCallbacks
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.fitting.streamed import jobs, scanned_table
 from tabwright.fitting.streamed.fit_files import fit_files
 from tabwright.fitting.streamed.jobs import LocalTrainer
@@ -41,6 +41,7 @@ from tabwright.streaming.scan import Scan, scan_table
 from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records_of
 from tabwright.tables import profile_table
 from tabwright.tables.column_uses import ColumnUses
+from tabwright.tables.labelled import LabelledRows
 from tabwright.training import steps
 from tabwright.training.batches import batch_bounds
 from tabwright.training.checkpoints import Checkpoint

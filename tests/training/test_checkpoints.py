@@ -21,9 +21,10 @@ from campaigns.kill_training import difference, rows
 from tabwright.artifact.container import read_artifact
 from tabwright.errors import ArtifactError
 from tabwright.fitting.arguments import Aims
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.settings import FitSettings
+from tabwright.tables.labelled import LabelledRows
 from tabwright.training import steps
 from tabwright.training.batches import Batch
 from tabwright.training.checkpoints import Checkpoint

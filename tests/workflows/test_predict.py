@@ -11,14 +11,14 @@ import polars as pl
 import pytest
 
 from tabwright.errors import TableError
-from tabwright.fitting.fit_table import LabelledRows, fit_table
+from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import prediction_frame, score_rows
 from tabwright.settings import FitSettings, Task
 from tabwright.tables import read_table
 from tabwright.tables.column_uses import ColumnUses
-from tabwright.tables.labelled import TableRequest
+from tabwright.tables.labelled import LabelledRows, TableRequest
 from tabwright.workflows.predict import iter_predictions, score_table
 from tabwright.workflows.train import TrainRequest, run_training
 

@@ -33,7 +33,8 @@ def export(
     """
     with readable_errors(as_json=as_json):
         from tabwright.artifact.atomic_write import check_writable
-        from tabwright.export.onnx import export_onnx, graph_inputs
+        from tabwright.export.encoder import graph_inputs
+        from tabwright.export.onnx import export_onnx
         from tabwright.inference.fitted_model import load_fitted
 
         check_writable(output)

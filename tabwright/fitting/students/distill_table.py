@@ -25,7 +25,8 @@ from tabwright.distillation.soft_targets import (
     prepare_soft_targets,
     row_losses,
 )
-from tabwright.distillation.teachers import TEACHER_KINDS, TeacherKind, model_of
+from tabwright.distillation.teachers import model_of
+from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.class_weights import ClassWeight, class_weights_of
@@ -44,14 +45,6 @@ from tabwright.inference.scoring import score_rows
 from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import LabelledRows
-
-__all__ = [
-    "EncoderChoice",
-    "Split",
-    "StudentOptions",
-    "distill_table",
-    "named_teacher",
-]
 
 EncoderChoice = Literal["auto", "inherit", "fit"]
 

@@ -14,8 +14,6 @@ from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.settings import FitSettings
 
-__all__ = ["NARROWEST", "WIDTHS", "Budget", "StudentSize", "latency_us", "student_size"]
-
 # A narrower student is tried only where no other fits the budget.
 NARROWEST: Final = 16
 WIDTHS: Final = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)

@@ -24,8 +24,6 @@ from tabwright.training.engine.tensor_layout import (
     TensorLayout,
 )
 
-__all__ = ["AutogradSteps", "ReferenceMembers"]
-
 AllReduce = Callable[[Tensor], None]
 
 

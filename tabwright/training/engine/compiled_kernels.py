@@ -14,15 +14,6 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-__all__ = [
-    "blas_sgemm",
-    "check_memory",
-    "compiled_kernels",
-    "engine_name",
-    "has_compiled_kernels",
-    "may_be_shared",
-]
-
 _INTEGER, _POINTER, _DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
 _SIGNATURES = {
     "adamw": (*[_INTEGER] * 3, *[_POINTER] * 4, *[_DOUBLE] * 6),

@@ -31,8 +31,6 @@ from tabwright.training.engine.tensor_layout import (
     TensorLayout,
 )
 
-__all__ = ["AdamWSettings", "CompiledSteps", "RowGoal"]
-
 _VECTOR = 16
 # Hidden values of a batch, in elements, that are worth a thread: of a run of batches where each
 # thread has members of its own, and of one batch where threads wait for each other in every layer.

@@ -15,8 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Part", "drop_below", "dropout_keys", "element_hashes", "is_dropped", "seeds_on"]
-
 
 class Part(NamedTuple):
     """A worker's rows of a batch that several workers share.

@@ -20,8 +20,6 @@ from tabwright.encoding.layout import Layout
 from tabwright.training.engine.compiled_kernels import check_memory
 from tabwright.training.engine.dropout import drop_below, element_hashes
 
-__all__ = ["RowTable"]
-
 # A bin below that of the row is taken for 1: rounded edges must not make it less than this.
 _ONE = 1.0 - 1e-5
 _CPU = torch.device("cpu")

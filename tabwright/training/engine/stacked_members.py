@@ -26,8 +26,6 @@ from tabwright.training.engine.tensor_layout import (
     TensorLayout,
 )
 
-__all__ = ["Engine", "StackedMembers"]
-
 Engine = Literal["auto", "torch", "compiled"]
 
 _STEPS_PER_BLOCK = 256

@@ -19,17 +19,6 @@ from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.models import MLP, LinearBaseline, TabResNet
 
-__all__ = [
-    "BATCH_NORM_EPS",
-    "BATCH_NORM_MOMENTUM",
-    "ArchitectureError",
-    "FlatTensors",
-    "HiddenLayer",
-    "MemberBuffers",
-    "Piece",
-    "TensorLayout",
-]
-
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.1
 
