@@ -62,35 +62,19 @@ def score_classification(
 ) -> dict[str, float]:
     """Score class probabilities.
 
-    Parameters
-    ----------
-    codes : array-like of shape (n,), int
-        True classes, 0 to C - 1.
-    proba : array-like of shape (n, C), float64
-        Probabilities; rows sum to 1.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows; a weight of 2 equals a row twice.
-    predicted : array-like of shape (n,), int, optional
-        Predicted classes; by default the most probable ones.
-    wanted_precision : float
-        The precision of `recall_at_precision`, in (0, 1].
-
-    Returns
-    -------
-    dict of str to float
-        `log_loss` (nats); `accuracy`; `balanced_accuracy`, the mean recall of the classes in the
-        rows; `brier`, halved for two classes as scikit-learn does; `ece` and
-        `rms_calibration_error`, of class 1 for two classes, else of the most probable class, and
-        for more than two classes `classwise_ece`, see `calibration_error`; `auc` and
-        `average_precision`, one class against the rest, averaged over the classes for more than
-        two; for two classes `recall_at_precision`, the highest recall of any threshold with the
-        wanted precision, 0 if there is none. A score that the rows leave undefined (`auc` with a
-        single class) is left out.
-
-    Raises
-    ------
-    ValueError
-        Wrong shapes, values out of range, no row of positive weight.
+    `codes`: (n,); true classes, 0 to C - 1.
+    `proba`: (n, C), float64; probabilities; rows sum to 1.
+    `sample_weight`: (n,); weights of the rows; a weight of 2 equals a row twice.
+    `predicted`: (n,); predicted classes; by default the most probable ones.
+    `wanted_precision`: the precision of `recall_at_precision`, in (0, 1].
+    Returns: `log_loss` (nats); `accuracy`; `balanced_accuracy`, the mean recall of the classes in
+    the rows; `brier`, halved for two classes as scikit-learn does; `ece` and
+    `rms_calibration_error`, of class 1 for two classes, else of the most probable class, and for
+    more than two classes `classwise_ece`, see `calibration_error`; `auc` and `average_precision`,
+    one class against the rest, averaged over the classes for more than two; for two classes
+    `recall_at_precision`, the highest recall of any threshold with the wanted precision, 0 if there
+    is none. A score that the rows leave undefined (`auc` with a single class) is left out.
+    Raises `ValueError`: wrong shapes, values out of range, no row of positive weight.
     """
     y, p, weight = _checked_classification(codes, proba, sample_weight)
     metrics = _classification_metrics(y, p, weight, predicted, wanted_precision)
@@ -117,23 +101,10 @@ def classification_intervals(
     interval that is not moved may lie beside its own score. The bins of the calibration errors
     stay those of the given rows, and resamples that leave a score undefined do not count for it.
 
-    Parameters
-    ----------
-    codes, proba, sample_weight, predicted, wanted_precision
-        As in `score_classification`.
-    coverage : float
-        Wanted coverage of each interval, in (0, 1).
-    n_resamples : int
-        Number of resamples, at least 1.
-    random_state : int
-        Seed.
-    on_resampled : callable, optional
-        Called with how many resamples are done, and of how many.
-
-    Returns
-    -------
-    dict of str to (low, high)
-        The keys of `score_classification`.
+    `codes`, `proba`, `sample_weight`, `predicted`, `wanted_precision`: as in
+    `score_classification`.
+    `on_resampled`: called with how many resamples are done, and of how many.
+    Returns: the keys of `score_classification`.
     """
     y, p, weight = _checked_classification(codes, proba, sample_weight)
     metrics = _classification_metrics(y, p, weight, predicted, wanted_precision)
@@ -149,20 +120,11 @@ def score_decisions(
 ) -> dict[str, float]:
     """Precision, recall and F1 of decisions between two classes.
 
-    Parameters
-    ----------
-    codes, predicted : array-like of shape (n,), int
-        True and predicted classes, 0 or 1.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows; a weight of 2 equals a row twice.
-    positive : {0, 1}
-        The class that is looked for.
-
-    Returns
-    -------
-    dict of str to float
-        `precision`, `recall` and `f1`. One that the rows leave undefined is left out: precision
-        where nothing is predicted positive, recall where nothing is.
+    `codes`, `predicted`: (n,); true and predicted classes, 0 or 1.
+    `sample_weight`: (n,); weights of the rows; a weight of 2 equals a row twice.
+    `positive`: the class that is looked for.
+    Returns: `precision`, `recall` and `f1`. One that the rows leave undefined is left out:
+    precision where nothing is predicted positive, recall where nothing is.
     """
     metrics, weight = _decision_metrics(codes, predicted, sample_weight, positive)
     return _values(metrics, weight)
@@ -193,33 +155,18 @@ def score_regression(
 ) -> dict[str, float]:
     """Score predicted values.
 
-    Parameters
-    ----------
-    y : array-like of shape (n,), float64
-        True values.
-    prediction : array-like of shape (n,), or (n, n_levels) for quantiles, float64
-        Predicted values.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows; a weight of 2 equals a row twice.
-    objective : RegressionObjective
-        What the model was fitted for.
-    quantiles : sequence of float
-        The levels of objective "quantile".
-
-    Returns
-    -------
-    dict of str to float
-        First what the objective is judged by (`regression.MEASURES`) and, but for squared error,
-        `d2`, the share by which that is below the best constant's for these rows: `mae`;
-        `pinball`, the mean over the levels; `poisson_deviance` or `gamma_deviance`. Then `rmse`
-        and `mae` in the target's unit, of the quantile nearest to the median, and `r2`. What a
-        constant target leaves undefined (`r2`, `d2`) is left out.
-
-    Raises
-    ------
-    ValueError
-        Wrong shapes, values that are not finite or that the objective cannot have, no row of
-        positive weight.
+    `y`: (n,), float64; true values.
+    `prediction`: (n,), or (n, n_levels), float64; predicted values.
+    `sample_weight`: (n,); weights of the rows; a weight of 2 equals a row twice.
+    `objective`: what the model was fitted for.
+    `quantiles`: the levels of objective "quantile".
+    Returns: first what the objective is judged by (`regression.MEASURES`) and, but for squared
+    error, `d2`, the share by which that is below the best constant's for these rows: `mae`;
+    `pinball`, the mean over the levels; `poisson_deviance` or `gamma_deviance`. Then `rmse` and
+    `mae` in the target's unit, of the quantile nearest to the median, and `r2`. What a constant
+    target leaves undefined (`r2`, `d2`) is left out.
+    Raises `ValueError`: wrong shapes, values that are not finite or that the objective cannot have,
+    no row of positive weight.
     """
     target, value, weight = _checked_regression(y, prediction, sample_weight, objective)
     return _values(_regression_metrics(target, value, objective, quantiles), weight)
@@ -246,14 +193,10 @@ def regression_intervals(
 def log_loss(codes: ArrayLike, proba: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
     """Mean negative log of the true class's probability, in nats.
 
-    Parameters
-    ----------
-    codes : array-like of shape (n,), int
-        True classes, 0 to C - 1; not every class needs a row.
-    proba : array-like of shape (n, C)
-        Probabilities; those below float64's epsilon count as epsilon, as in scikit-learn.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows.
+    `codes`: (n,); true classes, 0 to C - 1; not every class needs a row.
+    `proba`: (n, C); probabilities; those below float64's epsilon count as epsilon, as in
+    scikit-learn.
+    `sample_weight`: (n,); weights of the rows.
     """
     y, p, weight = _checked_classification(codes, proba, sample_weight)
     return float(np.average(row_log_loss(y, p), weights=weight))
@@ -268,14 +211,9 @@ def row_log_loss(codes: NDArray[np.integer], proba: FloatArray) -> FloatArray:
 class ReliabilityBins(NamedTuple):
     """Rows in bins of equal mass, each array of shape (bins,), float64.
 
-    Parameters
-    ----------
-    mean_probability : ndarray
-        Mean predicted probability of the event.
-    frequency : ndarray
-        Share of rows in which the event happened.
-    mass : ndarray
-        Sum of the rows' weights: their number without weights.
+    `mean_probability`: mean predicted probability of the event.
+    `frequency`: share of rows in which the event happened.
+    `mass`: sum of the rows' weights: their number without weights.
     """
 
     mean_probability: FloatArray
@@ -292,16 +230,10 @@ def reliability_bins(
 ) -> ReliabilityBins:
     """Group rows by predicted probability into bins of equal mass.
 
-    Parameters
-    ----------
-    event : array-like of shape (n,), bool
-        Whether the event happened.
-    probability : array-like of shape (n,)
-        Its predicted probability. Equal probabilities share a bin.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows.
-    n_bins : int, optional
-        Number of bins at most; by default one for each 10 rows, at most 15.
+    `event`: (n,), bool; whether the event happened.
+    `probability`: (n,); its predicted probability. Equal probabilities share a bin.
+    `sample_weight`: (n,); weights of the rows.
+    `n_bins`: number of bins at most; by default one for each 10 rows, at most 15.
     """
     p = np.asarray(probability, dtype=np.float64)
     weight = _checked_weight(sample_weight, len(p))
@@ -329,24 +261,15 @@ def calibration_error(
     code does by simulation, the mean excess of a normal with that variance, here in closed form.
     A negative remainder counts as 0.
 
-    Parameters
-    ----------
-    codes : array-like of shape (n,), int
-        True classes, 0 to C - 1.
-    proba : array-like of shape (n, C)
-        Probabilities.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows; a weight of 2 equals a row twice. For the number of rows behind a
-        bin's frequency, weights with a mean below 1 are scaled to a mean of 1.
-    classwise : bool
-        Average over all classes (Kull et al., "Beyond temperature scaling", 2019) instead of
-        judging class 1 of two, or the most probable class of more.
-    squared : bool
-        Root of the mean squared difference instead of the mean absolute one.
-    debias : bool
-        Subtract the expected error of a perfect model.
-    n_bins : int, optional
-        Number of bins at most; by default one for each 10 rows, at most 15.
+    `codes`: (n,); true classes, 0 to C - 1.
+    `proba`: (n, C); probabilities.
+    `sample_weight`: (n,); weights of the rows; a weight of 2 equals a row twice. For the number of
+    rows behind a bin's frequency, weights with a mean below 1 are scaled to a mean of 1.
+    `classwise`: average over all classes (Kull et al., "Beyond temperature scaling", 2019) instead
+    of judging class 1 of two, or the most probable class of more.
+    `squared`: root of the mean squared difference instead of the mean absolute one.
+    `debias`: subtract the expected error of a perfect model.
+    `n_bins`: number of bins at most; by default one for each 10 rows, at most 15.
     """
     y, p, weight = _checked_classification(codes, proba, sample_weight)
     metric = _calibration_metric(

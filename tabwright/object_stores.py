@@ -49,13 +49,7 @@ _OUT_OF_REACH: Final = ("NETWORK_CONNECTION", "curl", "REQUEST_TIMEOUT", "UNAVAI
 class StoredObject:
     """One object of a store, read like a file.
 
-    Parameters
-    ----------
-    uri : str
-    size : int
-        Bytes.
-    modified : int
-        When it was written, in nanoseconds since 1970.
+    `modified`: when it was written, in nanoseconds since 1970.
     """
 
     uri: str
@@ -87,10 +81,7 @@ class StoredObject:
     def open(self, mode: str = "rb") -> IO[bytes]:
         """The bytes, from any place on; reading is all that can be done.
 
-        Raises
-        ------
-        TableError
-            If the store does not give them.
+        Raises `TableError` if the store does not give them.
         """
         if mode != "rb":
             raise ValueError(f"an object can be read only, in mode 'rb'; got {mode!r}")
@@ -107,20 +98,11 @@ def is_object_uri(source: str) -> bool:
 def find_objects(source: str) -> tuple[list[StoredObject], bool]:
     """The objects that a URI names: one, those in a folder, or those that match a pattern.
 
-    Returns
-    -------
-    objects : list of StoredObject
-        Sorted; those of a folder whatever their names.
-    is_folder : bool
-        Whether the URI names a folder.
-
-    Raises
-    ------
-    TableError
-        Naming the URI: nothing there, no such bucket, credentials that are refused, a store that
-        does not answer.
-    ImportError
-        Naming the install line, if pyarrow is absent.
+    Returns `objects`: sorted; those of a folder whatever their names.
+    Returns `is_folder`: whether the URI names a folder.
+    Raises `TableError`: naming the URI: nothing there, no such bucket, credentials that are
+    refused, a store that does not answer.
+    Raises `ImportError`: naming the install line, if pyarrow is absent.
     """
     scheme, _, key = source.partition("://")
     key = key.rstrip("/")
@@ -190,12 +172,8 @@ def _not_found(store: Any, source: str, key: str) -> TableNotFoundError:
 def put_object(uri: str, data: bytes) -> None:
     """Write an object, whole or not at all: it is there when all of its bytes are.
 
-    Raises
-    ------
-    TableError
-        If the store does not take it.
-    ImportError
-        Naming the install line, if pyarrow is absent.
+    Raises `TableError` if the store does not take it.
+    Raises `ImportError`: naming the install line, if pyarrow is absent.
     """
     with _telling(uri), _file_system(uri).open_output_stream(uri.partition("://")[2]) as stream:
         stream.write(data)

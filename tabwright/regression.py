@@ -47,10 +47,7 @@ def has_log_link(objective: RegressionObjective) -> bool:
 def check_levels(levels: Sequence[float]) -> None:
     """Refuse quantile levels that are none.
 
-    Raises
-    ------
-    ValueError
-        If there is none, or they are not numbers above 0 and below 1 that rise.
+    Raises `ValueError` if there is none, or they are not numbers above 0 and below 1 that rise.
     """
     rule = "quantiles must be one or more levels above 0 and below 1, each above the one before it"
     numbers = [
@@ -71,17 +68,9 @@ def central_level(levels: Sequence[float]) -> int:
 def check_target(objective: RegressionObjective, target: ArrayLike, where: str = "") -> None:
     """Refuse targets that an objective cannot have.
 
-    Parameters
-    ----------
-    objective : RegressionObjective
-    target : array-like of shape (n_rows,), float64
-    where : str
-        What part of the rows these are, for the message.
-
-    Raises
-    ------
-    ValueError
-        If a count of `poisson` is below 0, or an amount of `gamma` is not above 0.
+    `target`: (n_rows,), float64.
+    `where`: what part of the rows these are, for the message.
+    Raises `ValueError` if a count of `poisson` is below 0, or an amount of `gamma` is not above 0.
     """
     if not has_log_link(objective):
         return
@@ -102,14 +91,8 @@ def check_target(objective: RegressionObjective, target: ArrayLike, where: str =
 def member_responses(outputs: FloatArray, objective: RegressionObjective) -> FloatArray:
     """What outputs of networks say, in standard units of the target.
 
-    Parameters
-    ----------
-    outputs : ndarray of shape (..., output_dim), float64
-    objective : RegressionObjective
-
-    Returns
-    -------
-    ndarray of shape (...) or, of quantiles, (..., n_levels), float64
+    `outputs`: (..., output_dim), float64.
+    Returns: (...), float64.
     """
     if objective == "quantile":
         steps = outputs.copy()
@@ -129,19 +112,11 @@ def row_losses(
 ) -> FloatArray:
     """Loss of each row: squared or absolute error, pinball loss, or unit deviance.
 
-    Parameters
-    ----------
-    objective : RegressionObjective
-    target : ndarray of shape (n,), float64
-    prediction : ndarray of shape (n,), or of quantiles (n, n_levels), float64
-    levels : sequence of float
-        Of quantiles: the loss is the mean over them.
-
-    Returns
-    -------
-    ndarray of shape (n,), float64
-        Deviances are those of McCullagh and Nelder, "Generalized Linear Models", 1989, section
-        2.3; a predicted mean of 0 counts as the smallest number.
+    `target`: (n,), float64.
+    `prediction`: (n,), or (n, n_levels) of quantiles, float64.
+    `levels`: of quantiles: the loss is the mean over them.
+    Returns: (n,), float64; deviances are those of McCullagh and Nelder, "Generalized Linear
+    Models", 1989, section 2.3; a predicted mean of 0 counts as the smallest number.
     """
     if objective == "squared_error":
         return (target - prediction) ** 2
@@ -175,18 +150,11 @@ def weighted_quantiles(
 def quantile_centre_and_scale(quantiles: FloatArray, unit: float) -> tuple[FloatArray, FloatArray]:
     """Middle of a row's outer quantiles and half the gap between them, which is never 0.
 
-    Parameters
-    ----------
-    quantiles : ndarray of shape (n, n_levels), float64
-    unit : float
-        The scale of the target: half a gap is at least a thousandth of it.
-
-    Returns
-    -------
-    centre, scale : ndarray of shape (n,), float64
-        Residuals around the middle in multiples of the scale are the scores of conformalised
-        quantile regression (Romano, Patterson and Candès, 2019) in the form that scales (Sesia
-        and Candès, "A comparison of some conformal quantile regression methods", 2020).
+    `quantiles`: (n, n_levels), float64.
+    `unit`: the scale of the target: half a gap is at least a thousandth of it.
+    Returns: (n,), float64; residuals around the middle in multiples of the scale are the scores of
+    conformalised quantile regression (Romano, Patterson and Candès, 2019) in the form that scales
+    (Sesia and Candès, "A comparison of some conformal quantile regression methods", 2020).
     """
     low, high = quantiles[:, 0], quantiles[:, -1]
     return (low + high) / 2.0, np.maximum((high - low) / 2.0, LEAST_HALF_GAP * unit)

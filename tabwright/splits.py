@@ -203,17 +203,9 @@ def are_forward(splits: Splits) -> bool:
 def folds_of_splits(splits: Splits, n_rows: int) -> IntArray | None:
     """The fold of each row, where every split trains on all rows that it does not test.
 
-    Parameters
-    ----------
-    splits : list of (train, test)
-        As `splits_of` gives them.
-    n_rows : int
-
-    Returns
-    -------
-    ndarray of shape (n_rows,), int64, or None
-        -1 for rows that no split tests. None for splits that leave rows out or test a row twice,
-        and for a single one.
+    `splits`: as `splits_of` gives them.
+    Returns: (n_rows,), int64; -1 for rows that no split tests. None for splits that leave rows out
+    or test a row twice, and for a single one.
     """
     folds = np.full(n_rows, -1, dtype=np.int64)
     for number, (train, test) in enumerate(splits):

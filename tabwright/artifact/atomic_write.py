@@ -46,8 +46,6 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
     stays, and the file it points to is replaced. After a power cut or SIGKILL a file
     ``.tabwright-*.tmp`` may stay behind in the folder; it is safe to delete.
 
-    `path`: where to write.
-    `data`: the whole content.
     Raises `OSError`: The subclass that fits its `errno` (`PermissionError`, `FileNotFoundError`,
         `IsADirectoryError`, ...), with the reason in words. The old file is untouched, unless the
         message says that the new one is in place.
@@ -76,7 +74,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     gives, and close it. When the block ends well it goes to the disk and takes the name; when it
     ends by an exception it is removed, and an old file of that name stays.
 
-    `path`: where to write.
     Yields: a new empty file in the same folder, with the permissions of the old file.
     Raises `OSError`: as `write_atomically`; those of the block pass as they are.
     """

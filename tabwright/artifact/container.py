@@ -156,8 +156,6 @@ def unpack(
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Document and tensors of an artifact; every check that needs no knowledge of the content.
 
-    `data`: a whole file.
-    `where`: what the messages call it.
     Returns tensors: views of `data`, not copies: read-only where `data` is.
     Raises `ArtifactError` if `data` is no artifact, is damaged, or needs a newer Tabwright.
     """

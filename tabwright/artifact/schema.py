@@ -67,17 +67,8 @@ class Reader:
     Each method reads one key, checks it and marks it as read; `done` refuses the keys that
     nobody read. A bool is not an integer, and a text is not a number.
 
-    Parameters
-    ----------
-    value : object
-        What `json` made of the file; must be a dict.
-    where : str, default="document"
-        The place in the document, for messages.
-
-    Raises
-    ------
-    ArtifactError
-        From every method: the key is missing, or its value breaks the rule.
+    `value`: what `json` made of the file; must be a dict.
+    Raises `ArtifactError`: from every method: the key is missing, or its value breaks the rule.
 
     Examples
     --------
@@ -275,7 +266,6 @@ class TensorBag:
     """The arrays of an artifact, taken out by name, dtype and shape.
 
     `arrays`: What `serialization.read_artifact` gave. The arrays are handed out, not copied.
-    `where`: for messages.
     Raises `ArtifactError`: from `take` and `done`.
     """
 
@@ -434,7 +424,6 @@ def array_to_text(
 
     `data`: (n_bytes,), uint8.
     `offsets`: (n_texts + 1,), int64.
-    `where`: for messages.
     Raises `ArtifactError` if the offsets do not rise from 0 to the number of bytes, or a text is no
         UTF-8.
     """

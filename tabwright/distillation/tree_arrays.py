@@ -31,26 +31,10 @@ def ensemble_of(
 ) -> TreeEnsemble | ObliviousTrees:
     """The first rounds of a fitted ensemble.
 
-    Parameters
-    ----------
-    kind : str
-        One of `ARRAY_KINDS`, whose learner fitted it.
-    fitted : FittedTrees
-        On float32 values without categorical columns.
-    n_features, n_rounds : int
-    n_classes : int
-        0 in regression.
-
-    Returns
-    -------
-    TreeEnsemble or ObliviousTrees
-        Goes the same way as the library at every split; sums differ in the last digits at most
-        (XGBoost's are of float32).
-
-    Raises
-    ------
-    ValueError
-        If the kind has no arrays, or a split is not one of numbers.
+    `fitted`: on float32 values without categorical columns.
+    Returns: goes the same way as the library at every split; sums differ in the last digits at most
+    (XGBoost's are of float32).
+    Raises `ValueError` if the kind has no arrays, or a split is not one of numbers.
     """
     model: Any = getattr(fitted, "model")  # noqa: B009 - no part of the protocol
     if kind == "catboost":

@@ -19,17 +19,10 @@ from tabwright.training.loop import Epoch
 class Columns:
     """What is known of the columns of a table.
 
-    Parameters
-    ----------
-    named : bool, default=True
-        Whether the columns have names of their own (a frame) or not (an array).
-    roles : mapping of str to Role, optional
-        Overrides the inferred roles of columns.
-    profile : TableProfile, optional
-        Of a table that the rows are a part of: in a part, row numbers are not consecutive any more.
-        None: of the rows.
-    target_name : str, optional
-        For the model's card; a column of this name is not taken for a forgotten feature.
+    `named`: whether the columns have names of their own (a frame) or not (an array).
+    `profile`: of a table that the rows are a part of: in a part, row numbers are not consecutive
+    any more. None: of the rows.
+    `target_name`: for the model's card; a column of this name is not taken for a forgotten feature.
     """
 
     named: bool = True
@@ -48,16 +41,11 @@ class Columns:
 class Aims:
     """What the model shall serve.
 
-    Parameters
-    ----------
-    class_weight : "balanced", mapping of label to weight, or None
-        Refused by `imbalance_aware`, which has weights of its own.
-    prior : "training", "balanced", mapping of label to share, or array of shape (n_classes,)
-        The class prior under which `imbalance_aware` answers.
-    decision : DecisionAim, or callable that gives one for the labels, optional
-        What the stored decision rule shall serve; it is tuned on the validation rows.
-    eval_metric : object, optional
-        What chooses the epoch, as in `eval_metric_of`; None: what the settings name, else the loss.
+    `class_weight`: refused by `imbalance_aware`, which has weights of its own.
+    `prior`: the class prior under which `imbalance_aware` answers.
+    `decision`: what the stored decision rule shall serve; it is tuned on the validation rows.
+    `eval_metric`: what chooses the epoch, as in `eval_metric_of`; None: what the settings name,
+    else the loss.
     """
 
     class_weight: ClassWeight = None
@@ -76,10 +64,7 @@ class Aims:
     def decision_for(self, classes: np.ndarray | None) -> DecisionAim | None:
         """The aim of the decision rule for these labels.
 
-        Raises
-        ------
-        ValueError
-            If it does not fit them, or in regression.
+        Raises `ValueError` if it does not fit them, or in regression.
         """
         if self.decision is None:
             return None
@@ -94,17 +79,11 @@ class Aims:
 class FitCallbacks:
     """What is called during a fit.
 
-    Parameters
-    ----------
-    on_start : callable, optional
-        Called before training with the resolved settings and the numbers of training and
-        validation rows.
-    on_epoch : callable, optional
-        Called with each `Epoch`.
-    on_message : callable, optional
-        Called with each decision, as a sentence, and with what takes time before the first epoch.
-    on_profile : callable, optional
-        Called with what each column is, where the fit finds that out itself.
+    `on_start`: called before training with the resolved settings and the numbers of training and
+    validation rows.
+    `on_message`: called with each decision, as a sentence, and with what takes time before the
+    first epoch.
+    `on_profile`: called with what each column is, where the fit finds that out itself.
     """
 
     on_start: Callable[[FitSettings, int, int], None] | None = None

@@ -52,41 +52,17 @@ def fit_table(
 ) -> FittedModel:
     """Fit a model to a table.
 
-    Parameters
-    ----------
-    rows : LabelledRows
-        Where validation rows come from these, groups stay on one side and the latest validate.
-    settings : FitSettings
-        Fields left to the table are resolved here.
-    classes : ndarray of shape (n_classes,) or None
-        The labels that the codes stand for; None in regression.
-    validation : LabelledRows, or list of (train, test), optional
-        Rows that choose the epoch, and fit the calibrator or give the residuals of prediction
-        intervals; without them `validation_fraction` of `rows` is set aside. Or splits of
-        `splits_of_rows`: the last one's test rows validate, and its training rows train.
-    columns : Columns, optional
-        What is known of the columns.
-    aims : Aims, optional
-        What the model shall serve.
-    distillation : DistillationOptions, optional
-        Who teaches in `tree_teacher_distillation`, and on which further rows; None: the default
-        teacher. Refused by the other modes.
-    encoder : TableEncoder, optional
-        Fitted before, on no validation rows; None: one is fitted on the training rows.
-    callbacks : FitCallbacks, optional
-    checkpoint : Checkpoint, optional
-        Where the run keeps its state, and goes on from; the caller removes it in the end.
-
-    Returns
-    -------
-    FittedModel
-
-    Raises
-    ------
-    ValueError
-        If the settings do not fit the task or the rows, or a checkpoint is of another run.
-    TableError
-        If the table has no usable column, or a column is not what it should be.
+    `rows`: where validation rows come from these, groups stay on one side and the latest validate.
+    `validation`: rows that choose the epoch, and fit the calibrator or give the residuals of
+    prediction intervals; without them `validation_fraction` of `rows` is set aside. Or splits of
+    `splits_of_rows`: the last one's test rows validate, and its training rows train.
+    `distillation`: who teaches in `tree_teacher_distillation`, and on which further rows; None: the
+    default teacher. Refused by the other modes.
+    `encoder`: fitted before, on no validation rows; None: one is fitted on the training rows.
+    `checkpoint`: where the run keeps its state, and goes on from; the caller removes it in the end.
+    Raises `ValueError` if the settings do not fit the task or the rows, or a checkpoint is of
+    another run.
+    Raises `TableError` if the table has no usable column, or a column is not what it should be.
     """
     columns, aims, callbacks = columns or Columns(), aims or Aims(), callbacks or FitCallbacks()
     aims.check_mode(settings)

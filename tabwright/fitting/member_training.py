@@ -36,18 +36,7 @@ _LEAST_PATIENCE = 6
 class RunControl:
     """What watches a training run, and what ends it besides its settings.
 
-    Parameters
-    ----------
-    on_epoch : callable, optional
-        Called with every epoch's figures.
-    checkpoint : Checkpoint, optional
-        Where the run is kept, and resumed from.
-    stop_at : sequence of int, optional
-        The epoch at which each member ends.
-    keep_interrupted : bool, default=True
-        Whether a keyboard interrupt ends the run with the best networks so far.
-    limit : TimeLimit, optional
-        As in `train`.
+    `keep_interrupted`: whether a keyboard interrupt ends the run with the best networks so far.
     """
 
     on_epoch: Callable[[Epoch], None] | None = None
@@ -70,32 +59,13 @@ def train_members(
 ) -> Trained:
     """Train the members, or those of every candidate of a group.
 
-    Parameters
-    ----------
-    settings : FitSettings
-        Resolved.
-    encoder : TableEncoder
-        Fitted.
-    training : tuple of Compact and LabelledRows
-        The encoded training rows and their targets.
-    held_out : tuple of Compact and LabelledRows, or None
-        The rows that choose each member's epoch; None: members end at the `stop_at` of `control`.
-    targets : Targets
-    cross : CrossPredictions, optional
-        Keeps predictions of the held-out rows for prediction intervals.
-    taught : tuple of SoftTargets and Candidates, optional
-        What a teacher says, and what is tried with it; candidates stand one after the other among
-        the members.
-    control : RunControl, optional
-
-    Returns
-    -------
-    Trained
-
-    Raises
-    ------
-    ValueError
-        If the settings are not resolved.
+    `training`: the encoded training rows and their targets.
+    `held_out`: the rows that choose each member's epoch; None: members end at the `stop_at` of
+    `control`.
+    `cross`: keeps predictions of the held-out rows for prediction intervals.
+    `taught`: what a teacher says, and what is tried with it; candidates stand one after the other
+    among the members.
+    Raises `ValueError` if the settings are not resolved.
     """
     control = control or RunControl()
     device = training_device(settings)

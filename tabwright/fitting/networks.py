@@ -56,10 +56,7 @@ def new_network(
 def training_device(settings: FitSettings) -> torch.device:
     """Where the networks train.
 
-    Raises
-    ------
-    ValueError
-        If the machine lacks the device that the settings ask for.
+    Raises `ValueError` if the machine lacks the device that the settings ask for.
     """
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda' needs a CUDA device, and there is none; use device='auto'")

@@ -59,27 +59,10 @@ def select_obliques(
     and both decide together. Where there are none nothing is trained. The search has seen all of
     these rows, so that this is no second test of what it found: it asks what a network makes of it.
 
-    Parameters
-    ----------
-    encoder : TableEncoder
-        Fitted.
-    compact : Compact
-        Its training rows.
-    rows : LabelledRows
-        The same rows. Those of one group are on one side. With a time the rows that judge are
-        later than those that learn, and there is one comparison.
-    targets : Targets
-    settings : FitSettings
-        Resolved.
-    on_message : callable, optional
-        Called with the features before networks are compared, and with the outcome.
-    limit : TimeLimit, optional
-        A twentieth of what is left is for each network that is compared.
-
-    Returns
-    -------
-    encoder : TableEncoder
-    compact : Compact
+    `rows`: the same rows. Those of one group are on one side. With a time the rows that judge are
+    later than those that learn, and there is one comparison.
+    `on_message`: called with the features before networks are compared, and with the outcome.
+    `limit`: a twentieth of what is left is for each network that is compared.
     """
     if not encoder.plan_.obliques:
         return encoder, compact

@@ -51,12 +51,7 @@ def one_blas_thread() -> Iterator[None]:
 def for_each_block(function: Callable[[Iterator[int]], None], starts: range) -> None:
     """Call `function` in as many threads as a BLAS may use, with one iterator for all of them.
 
-    Parameters
-    ----------
-    function : callable
-        Takes the next block from the iterator until there is none.
-    starts : range
-        The blocks.
+    `function`: takes the next block from the iterator until there is none.
     """
     blocks = iter(starts)
     n_threads = min(_allowed_threads(), len(starts)) if len(starts) >= _LEAST_BLOCKS else 1

@@ -57,17 +57,11 @@ class BlockWorkspace:
 class FirstLayer:
     """The first linear layer of all members, by tables.
 
-    Parameters
-    ----------
-    layout : Layout
-        Where the layer's inputs come from.
-    weight : ndarray of shape (input_dim, width), float32
-    bias : ndarray of shape (width,), float32
-
-    Notes
-    -----
     Equal to ``layout.expand(numeric, codes) @ weight + bias`` but for rounding. Tables are summed
     in float64 and kept in float32; a sum past float32 stays infinite, so that it shows.
+
+    `weight`: (input_dim, width), float32.
+    `bias`: (width,), float32.
     """
 
     def __init__(self, layout: Layout, weight: Float32, bias: Float32) -> None:
@@ -90,14 +84,9 @@ class FirstLayer:
     ) -> None:
         """The layer's outputs for a block of rows.
 
-        Parameters
-        ----------
-        numeric : ndarray of shape (n, n_numeric), float32
-            NaN is missing.
-        codes : ndarray of shape (n, n_codes), int32
-        out : ndarray of shape (width, n_places), float32
-            Row i of the block goes to place `start + i`.
-        work : from `block_workspace(n_places, start)`, n_places >= start + n
+        `numeric`: (n, n_numeric), float32; NaN is missing.
+        `codes`: (n, n_codes), int32.
+        `out`: (width, n_places), float32; row i of the block goes to place `start + i`.
         """
         rows = slice(work.start, work.start + len(numeric))
         np.copyto(work.numeric[:, rows], numeric.T)

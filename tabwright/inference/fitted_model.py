@@ -50,47 +50,28 @@ _LABEL_DTYPES = (
 class FittedModel:
     """Everything that a fit produced; immutable.
 
-    Parameters
-    ----------
-    settings : FitSettings
-        Resolved.
-    encoder : TableEncoder
-    architecture : NetworkSpec
-        Of every member.
-    members : tuple of dict
-        The `state_dict` of each member, as NumPy arrays.
-    classes : ndarray of shape (n_classes,) or None
-        The labels in sorted order, in the dtype they came in; None in regression.
-    target : TargetScale or None
-        None in classification.
-    class_prior : ndarray of shape (n_classes,), float64, or None
-        Weighted shares of the classes in the training rows.
-    class_weights : ndarray of shape (n_classes,), float64, or None
-        The class weights of the objective, if any.
-    prior : ndarray of shape (n_classes,), float64, or None
-        The prior under which `imbalance_aware` answers; None: as trained.
-    calibrator : Calibrator or None
-        None in regression and where calibration was turned off.
-    decision : DecisionRule or None
-        How labels are made of probabilities, everywhere; None: the most probable class.
-    intervals : Intervals or None
-        Half-widths of prediction intervals; None in classification, and where too few rows were
-        held out.
-    residual_scale : ResidualScale or None
-        What makes the width of intervals follow the row, where `intervals.scale` is "network".
-    trees : TreeMix or None
-        Tree ensembles beside the networks, and the weights that combine them; None: networks
-        alone.
-    best_epochs : tuple of int
-    history : tuple of dict
-        One dict of numbers per epoch.
-    stopped : StopReason or None
-        Why training ended. Files keep it in the card.
-    metrics : dict
-        Scores by name of the set of rows: "validation", "test", ... With class weights also
-        "validation_class_weighted", ..., in which each row has the weight of its class.
-    card : dict
-        What the model was made from and with, for people: table, target, versions, messages.
+    `architecture`: of every member.
+    `members`: the `state_dict` of each member, as NumPy arrays.
+    `classes`: (n_classes,); the labels in sorted order, in the dtype they came in; None in
+    regression.
+    `target`: None in classification.
+    `class_prior`: (n_classes,), float64; weighted shares of the classes in the training rows.
+    `class_weights`: (n_classes,), float64; the class weights of the objective, if any.
+    `prior`: (n_classes,), float64; the prior under which `imbalance_aware` answers; None: as
+    trained.
+    `calibrator`: None in regression and where calibration was turned off.
+    `decision`: how labels are made of probabilities, everywhere; None: the most probable class.
+    `intervals`: half-widths of prediction intervals; None in classification, and where too few rows
+    were held out.
+    `residual_scale`: what makes the width of intervals follow the row, where `intervals.scale` is
+    "network".
+    `trees`: tree ensembles beside the networks, and the weights that combine them; None: networks
+    alone.
+    `history`: one dict of numbers per epoch.
+    `stopped`: why training ended. Files keep it in the card.
+    `metrics`: scores by name of the set of rows: "validation", "test", ... With class weights also
+    "validation_class_weighted", ..., in which each row has the weight of its class.
+    `card`: what the model was made from and with, for people: table, target, versions, messages.
     """
 
     settings: FitSettings
@@ -116,15 +97,10 @@ class FittedModel:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the one-file artifact; a crash leaves the old file or the new one.
 
-        Raises
-        ------
-        ValueError
-            If the name says another format, such as ``.pkl``.
-        OSError
-            If the folder cannot be written; the old file stays.
-        ArtifactError
-            If the file could not be read back: the model holds something that no fit gives.
-            Nothing is written.
+        Raises `ValueError` if the name says another format, such as ``.pkl``.
+        Raises `OSError` if the folder cannot be written; the old file stays.
+        Raises `ArtifactError` if the file could not be read back: the model holds something that no
+        fit gives. Nothing is written.
         """
         check_suffix(path, ".safetensors")
         data = pack(*self.to_artifact())
@@ -195,10 +171,7 @@ class FittedModel:
     ) -> FittedModel:
         """Check everything and put the model together again.
 
-        Raises
-        ------
-        ArtifactError
-            If anything is missing, left over, of the wrong type or out of range.
+        Raises `ArtifactError` if anything is missing, left over, of the wrong type or out of range.
         """
         reader, bag = Reader(document), TensorBag(tensors)
         settings = FitSettings.from_document(reader.child("settings"))

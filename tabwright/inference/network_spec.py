@@ -98,10 +98,7 @@ class NetworkSpec:
 def take_member(bag: TensorBag, shapes: Mapping[str, tuple[int, ...]]) -> MemberState:
     """The tensors of one network, each of its shape.
 
-    Raises
-    ------
-    ArtifactError
-        If one is missing, of another shape or dtype, or a variance is negative.
+    Raises `ArtifactError` if one is missing, of another shape or dtype, or a variance is negative.
     """
     state = {
         name: bag.take(

@@ -140,19 +140,10 @@ class _Encoded:
 class FoldedNetwork:
     """K networks of one architecture, ready to run.
 
-    Parameters
-    ----------
-    members : sequence of mapping of str to ndarray
-        The `state_dict` of each member: an `MLP`, `TabResNet` or `LinearBaseline` of `models.py`,
-        all of the same architecture and sizes.
-    layout : Layout, optional
-        Where the inputs come from; the methods on encoded rows need it.
-
-    Raises
-    ------
-    ValueError
-        If there is no member, the members are not of one such architecture, or the layout is of
-        another number of inputs.
+    `members`: the `state_dict` of each member: an `MLP`, `TabResNet` or `LinearBaseline` of
+    `models.py`, all of the same architecture and sizes.
+    Raises `ValueError` if there is no member, the members are not of one such architecture, or the
+    layout is of another number of inputs.
     """
 
     def __init__(self, members: Sequence[State], layout: Layout | None = None) -> None:
@@ -223,15 +214,8 @@ class FoldedNetwork:
     def logits(self, rows: NDArray[np.float32] | Compact) -> FloatArray:
         """Every member's outputs.
 
-        Parameters
-        ----------
-        rows : ndarray of shape (n, input_dim), float32, or Compact
-            Network inputs, or rows in the compact form.
-
-        Returns
-        -------
-        ndarray of shape (n_members, n, output_dim), float64
-            Finite for finite inputs, however large.
+        `rows`: (n, input_dim), float32; network inputs, or rows in the compact form.
+        Returns: (n_members, n, output_dim), float64; finite for finite inputs, however large.
         """
         out = np.empty((self.n_members, len(rows), self.output_dim))
 
@@ -244,13 +228,7 @@ class FoldedNetwork:
     def probabilities(self, rows: NDArray[np.float32] | Compact) -> FloatArray:
         """Softmax of every member's outputs, averaged over the members.
 
-        Parameters
-        ----------
-        rows : ndarray of shape (n, input_dim), float32, or Compact
-
-        Returns
-        -------
-        ndarray of shape (n, output_dim), float64
+        Returns: (n, output_dim), float64.
         """
         out = np.empty((len(rows), self.output_dim))
 
@@ -269,13 +247,7 @@ class FoldedNetwork:
     def values(self, rows: NDArray[np.float32] | Compact) -> FloatArray:
         """The members' first output, averaged over the members.
 
-        Parameters
-        ----------
-        rows : ndarray of shape (n, input_dim), float32, or Compact
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
+        Returns: (n,), float64.
         """
         out = np.empty(len(rows))
 

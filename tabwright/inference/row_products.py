@@ -32,18 +32,10 @@ _MOST_TERMS = 384
 def block_sizes(n_rows: int, fewest: int, most: int) -> tuple[int, int]:
     """Rows of a block that suits so many rows, and how many places are empty at either end.
 
-    Parameters
-    ----------
-    n_rows : int
-        Rows of a call.
-    fewest : {4, 8}
-        Places of the smallest block.
-    most : int
-        Rows that a block may have, a multiple of 16.
-
-    Notes
-    -----
     Few sizes, so that buffers can be kept for each: the places are a power of two.
+
+    `fewest`: places of the smallest block.
+    `most`: rows that a block may have, a multiple of 16.
     """
     if n_rows <= _FEW_ROWS:
         return fewest if n_rows <= fewest else _FEW_ROWS, 0
@@ -54,10 +46,7 @@ def block_sizes(n_rows: int, fewest: int, most: int) -> tuple[int, int]:
 class RowProduct:
     """Outputs of a layer without its bias, for units x rows.
 
-    Parameters
-    ----------
-    weight : ndarray of shape (..., n_inputs, n_units)
-        At least two units.
+    `weight`: (..., n_inputs, n_units); at least two units.
     """
 
     def __init__(self, weight: NDArray[Any]) -> None:

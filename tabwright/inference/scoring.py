@@ -26,25 +26,11 @@ def prediction_frame(
 ) -> pl.DataFrame:
     """Predictions for the rows of a table.
 
-    Parameters
-    ----------
-    predictor : Predictor
-    frame : polars.DataFrame
-        The columns of training, in any order; others are ignored.
-    coverage : float, optional
-        In regression: the share of new rows whose value an interval shall hold, in (0, 1).
-
-    Returns
-    -------
-    polars.DataFrame
-        A column `prediction`, by the model's decision rule where it has one; in classification
-        also `probability_LABEL` for every label; with a coverage also `low` and `high`; of a model
-        of quantiles also `quantile_LEVEL` for every level.
-
-    Raises
-    ------
-    ValueError
-        If a coverage is asked for and the model has no intervals.
+    `coverage`: in regression: the share of new rows whose value an interval shall hold, in (0, 1).
+    Returns: a column `prediction`, by the model's decision rule where it has one; in classification
+    also `probability_LABEL` for every label; with a coverage also `low` and `high`; of a model of
+    quantiles also `quantile_LEVEL` for every level.
+    Raises `ValueError` if a coverage is asked for and the model has no intervals.
     """
     classes = predictor.model.classes
     if classes is None:
@@ -79,19 +65,14 @@ def score_output(
 ) -> dict[str, float]:
     """Scores of a model's predictions.
 
-    Parameters
-    ----------
-    model : FittedModel
-    target : ndarray of shape (n_rows,)
-        Class codes, int64, or values, float64.
-    output : ndarray of shape (n_rows, n_classes), (n_rows,) or (n_rows, n_levels), float64
-        Probabilities, values, or quantiles.
-    sample_weight : ndarray of shape (n_rows,), float64, optional
-    predicted : ndarray of shape (n_rows,), int64, optional
-        Codes of the labels to judge, where they are not those of the highest probability.
-    by_class_weights : bool, default=False
-        Whether the class weights of training count too. Empty where there were none, and in
-        `imbalance_aware`, which takes them out of its probabilities again.
+    `target`: (n_rows,); class codes, int64, or values, float64.
+    `output`: (n_rows, n_classes), (n_rows,) or (n_rows, n_levels), float64; probabilities, values,
+    or quantiles.
+    `sample_weight`: (n_rows,), float64.
+    `predicted`: (n_rows,), int64; codes of the labels to judge, where they are not those of the
+    highest probability.
+    `by_class_weights`: whether the class weights of training count too. Empty where there were
+    none, and in `imbalance_aware`, which takes them out of its probabilities again.
     """
     if by_class_weights:
         if model.class_weights is None or model.settings.training_mode == "imbalance_aware":
@@ -144,20 +125,10 @@ def score_rows(
 ) -> dict[str, dict[str, float]]:
     """Scores on rows whose class codes, or regression targets, are known.
 
-    Parameters
-    ----------
-    predictor : Predictor
-    frame : polars.DataFrame
-    target : ndarray of shape (n_rows,)
-        Class codes, int64, or values, float64.
-    sample_weight : ndarray of shape (n_rows,), float64, optional
-    rows : str, default="test"
-        Name of the set of rows.
-
-    Returns
-    -------
-    dict of str to dict
-        See `scores_of`. Those that judge labels, by the model's decision rule where it has one.
+    `target`: (n_rows,); class codes, int64, or values, float64.
+    `sample_weight`: (n_rows,), float64.
+    Returns: see `scores_of`. Those that judge labels, by the model's decision rule where it has
+    one.
     """
     model = predictor.model
     if model.classes is None:
@@ -172,18 +143,10 @@ def trivial_scores(
 ) -> dict[str, float]:
     """Scores of the best constant answer: class shares, or mean, median or quantiles in training.
 
-    Parameters
-    ----------
-    model : FittedModel
-        Its decision rule, where it has one, gives the labels here too.
-    target : ndarray of shape (n_rows,)
-        Class codes, int64, or values, float64.
-    sample_weight : ndarray of shape (n_rows,), float64, optional
-
-    Raises
-    ------
-    ValueError
-        If a classifier does not hold its class prior.
+    `model`: its decision rule, where it has one, gives the labels here too.
+    `target`: (n_rows,); class codes, int64, or values, float64.
+    `sample_weight`: (n_rows,), float64.
+    Raises `ValueError` if a classifier does not hold its class prior.
     """
     if model.target is not None:
         constant = np.broadcast_to(

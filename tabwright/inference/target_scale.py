@@ -40,21 +40,14 @@ _LEAST_GAP = 1e-2
 class TargetScale:
     """How a regression target is standardised for the networks.
 
-    Parameters
-    ----------
-    mean : float
-        What a constant prediction would be: the weighted mean over the training rows, with
-        absolute error their median, with quantiles the one nearest to the median.
-    scale : float
-        The weighted standard deviation; with absolute error and quantiles its like from absolute
-        deviations; with a logarithmic link the mean. A constant target has scale 1.
-    low, high : float
-        Range of the target over the training rows; predictions are clamped to it, as RealMLP does
-        (Holzmüller, Grinsztajn, Steinwart, "Better by Default", 2024, appendix A).
-    quantiles : tuple of float
-        Those of the training rows, where quantiles are predicted.
-    log_link : bool
-        Whether networks put out logarithms: the target is then scaled and not moved.
+    `mean`: what a constant prediction would be: the weighted mean over the training rows, with
+    absolute error their median, with quantiles the one nearest to the median.
+    `scale`: the weighted standard deviation; with absolute error and quantiles its like from
+    absolute deviations; with a logarithmic link the mean. A constant target has scale 1.
+    `low`, `high`: range of the target over the training rows; predictions are clamped to it, as
+    RealMLP does (Holzmüller, Grinsztajn, Steinwart, "Better by Default", 2024, appendix A).
+    `quantiles`: those of the training rows, where quantiles are predicted.
+    `log_link`: whether networks put out logarithms: the target is then scaled and not moved.
     """
 
     mean: float
@@ -90,14 +83,9 @@ class TargetScale:
     ) -> TargetScale:
         """The scale for another objective.
 
-        Parameters
-        ----------
-        objective : RegressionObjective
-        levels : sequence of float
-            Of quantiles.
-        target : ndarray of shape (n_rows,), float64
-            Training targets, or a sample of them: medians and quantiles are of these.
-        sample_weight : ndarray of shape (n_rows,), float64, or None
+        `target`: (n_rows,), float64; training targets, or a sample of them: medians and quantiles
+        are of these.
+        `sample_weight`: (n_rows,), float64.
         """
         if objective == "squared_error":
             return self
@@ -157,10 +145,8 @@ class TargetScale:
     ) -> TargetScale:
         """Read the scale of a saved model.
 
-        Raises
-        ------
-        ArtifactError
-            Unknown keys, values out of range, or not as many quantiles as levels.
+        Raises `ArtifactError`: unknown keys, values out of range, or not as many quantiles as
+        levels.
         """
         low = document.number("low")
         high = document.number("high", low=low)
@@ -181,13 +167,9 @@ class TargetScale:
 class ResidualScale:
     """A small network that puts out the logarithm of a row's expected absolute residual.
 
-    Parameters
-    ----------
-    architecture : NetworkSpec
-    member : dict of str to ndarray
-        Its `state_dict`.
-    unit : float
-        The mean absolute residual, in the target's unit, of which the network puts out multiples.
+    `member`: its `state_dict`.
+    `unit`: the mean absolute residual, in the target's unit, of which the network puts out
+    multiples.
     """
 
     architecture: NetworkSpec
@@ -218,10 +200,8 @@ class ResidualScale:
     def from_state(cls, document: Reader, tensors: TensorBag, input_dim: int) -> ResidualScale:
         """Read the scale of a saved model.
 
-        Raises
-        ------
-        ArtifactError
-            Unknown keys, an architecture of other inputs or outputs, tensors that do not fit it.
+        Raises `ArtifactError`: unknown keys, an architecture of other inputs or outputs, tensors
+        that do not fit it.
         """
         architecture = NetworkSpec.from_document(document.child("architecture"))
         if (architecture.input_dim, architecture.output_dim) != (input_dim, 1):

@@ -104,15 +104,7 @@ class _Count:
 
 @dataclass
 class UnfamiliarCells:
-    """Counts cells unlike those of training, batch by batch.
-
-    Parameters
-    ----------
-    encoder : TableEncoder
-        Of the model, with named columns.
-    counts : dict of str to counts
-        What was found so far, by column.
-    """
+    """Counts cells unlike those of training, batch by batch."""
 
     encoder: TableEncoder
     counts: dict[str, _Count] = field(default_factory=dict)

@@ -67,26 +67,15 @@ def _predicted(raw: FloatArray, classifies: bool) -> FloatArray:
 class TreeEnsemble:
     """Boosted trees; nodes lie in preorder, so the left child of a split is the next node.
 
-    Parameters
-    ----------
-    kind : str
-        What fitted them, for people.
-    n_features : int
-    baseline : ndarray of shape (n_outputs,), float64
-        One output for two classes (the log-odds of the second) or a standardised target, else
-        one per class. Tree `t` adds to output `t % n_outputs`.
-    roots : ndarray of shape (n_trees,), int64
-        First node of each tree; its last is the one before the next tree's root.
-    feature : ndarray of shape (n_nodes,), int32
-        Of splits; 0 in leaves.
-    threshold : ndarray of shape (n_nodes,), float32
-        A row goes left where its value is at most this.
-    right : ndarray of shape (n_nodes,), int32
-        The right child; 0 in leaves.
-    missing_left : ndarray of shape (n_nodes,), uint8
-        Whether NaN goes left.
-    value : ndarray of shape (n_nodes,), float64
-        Of leaves; 0 in splits.
+    `baseline`: (n_outputs,), float64; one output for two classes (the log-odds of the second) or a
+    standardised target, else one per class. Tree `t` adds to output `t % n_outputs`.
+    `roots`: (n_trees,), int64; first node of each tree; its last is the one before the next tree's
+    root.
+    `feature`: (n_nodes,), int32; of splits; 0 in leaves.
+    `threshold`: (n_nodes,), float32; a row goes left where its value is at most this.
+    `right`: (n_nodes,), int32; the right child; 0 in leaves.
+    `missing_left`: (n_nodes,), uint8; whether NaN goes left.
+    `value`: (n_nodes,), float64; of leaves; 0 in splits.
     """
 
     kind: str
@@ -106,14 +95,8 @@ class TreeEnsemble:
     def raw(self, features: NDArray[np.float32]) -> FloatArray:
         """Sums of leaves, before the link function.
 
-        Parameters
-        ----------
-        features : ndarray of shape (n, n_features), float32
-            From `tree_features`.
-
-        Returns
-        -------
-        ndarray of shape (n, n_outputs), float64
+        `features`: (n, n_features), float32; from `tree_features`.
+        Returns: (n, n_outputs), float64.
         """
         n_outputs = len(self.baseline)
         if self._masks is not None:
@@ -201,10 +184,7 @@ class TreeEnsemble:
     ) -> TreeEnsemble:
         """Read an ensemble back.
 
-        Raises
-        ------
-        ArtifactError
-            If an array does not fit, or the nodes are not trees.
+        Raises `ArtifactError` if an array does not fit, or the nodes are not trees.
         """
         value = _leaf_values(tensors, "value", (None,))
         n_nodes = len(value)
@@ -230,20 +210,13 @@ class TreeEnsemble:
 class ObliviousTrees:
     """Boosted trees that ask the same question in all nodes of a level.
 
-    Parameters
-    ----------
-    kind : str
-        What fitted them, for people.
-    n_features : int
-    baseline : ndarray of shape (n_outputs,), float64
-        As in `TreeEnsemble`; here a leaf has a value for every output.
-    feature : ndarray of shape (n_trees, depth), int32
-        Of the question of each level.
-    threshold : ndarray of shape (n_trees, depth), float32
-        The answer is yes where the value is above this; of NaN it is no. Infinity in levels that
-        a tree does not have.
-    value : ndarray of shape (n_trees, 2**depth, n_outputs), float64
-        Of leaves; bit d of a leaf's number is the answer at level d.
+    `baseline`: (n_outputs,), float64; as in `TreeEnsemble`; here a leaf has a value for every
+    output.
+    `feature`: (n_trees, depth), int32; of the question of each level.
+    `threshold`: (n_trees, depth), float32; the answer is yes where the value is above this; of NaN
+    it is no. Infinity in levels that a tree does not have.
+    `value`: (n_trees, 2**depth, n_outputs), float64; of leaves; bit d of a leaf's number is the
+    answer at level d.
     """
 
     kind: str
@@ -256,14 +229,8 @@ class ObliviousTrees:
     def raw(self, features: NDArray[np.float32]) -> FloatArray:
         """Sums of leaves, before the link function.
 
-        Parameters
-        ----------
-        features : ndarray of shape (n, n_features), float32
-            From `tree_features`.
-
-        Returns
-        -------
-        ndarray of shape (n, n_outputs), float64
+        `features`: (n, n_features), float32; from `tree_features`.
+        Returns: (n, n_outputs), float64.
         """
         n_trees, depth = self.feature.shape
         if len(features) > _FEW_ROWS:
@@ -306,13 +273,7 @@ class ObliviousTrees:
     def from_arrays(
         cls, kind: str, tensors: TensorBag, *, n_features: int, n_outputs: int
     ) -> ObliviousTrees:
-        """Read an ensemble back.
-
-        Raises
-        ------
-        ArtifactError
-            If an array does not fit.
-        """
+        """Read an ensemble back."""
         threshold = tensors.take("threshold", "float32", (None, None), allow_inf=True)
         n_trees, depth = threshold.shape
         if not n_trees or not 0 < depth <= MAX_OBLIVIOUS_DEPTH:

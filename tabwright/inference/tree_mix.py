@@ -37,17 +37,9 @@ def n_tree_features(encoder: TableEncoder) -> int:
 def tree_features(encoder: TableEncoder, compact: Compact) -> NDArray[np.float32]:
     """Encoded rows as trees see them.
 
-    Parameters
-    ----------
-    encoder : TableEncoder
-    compact : Compact
-        Rows that it encoded.
-
-    Returns
-    -------
-    ndarray of shape (n, n_features), float32
-        Numbers, NaN where missing, then statistics of levels, then codes. Pairwise linear features
-        are for the networks alone.
+    `compact`: rows that it encoded.
+    Returns: (n, n_features), float32; numbers, NaN where missing, then statistics of levels, then
+    codes. Pairwise linear features are for the networks alone.
     """
     plan = encoder.plan_
     n_numeric = plan.layout.n_numeric - len(plan.obliques)
@@ -61,13 +53,8 @@ def tree_features(encoder: TableEncoder, compact: Compact) -> NDArray[np.float32
 class TreeMix:
     """Tree ensembles beside the networks of a model, and the weights of the average.
 
-    Parameters
-    ----------
-    network_weight : float
-        Of the networks' mean prediction, from 0 to 1.
-    weights : tuple of float
-        Of the ensembles; all weights sum to 1.
-    ensembles : tuple of TreeEnsemble or ObliviousTrees
+    `network_weight`: of the networks' mean prediction, from 0 to 1.
+    `weights`: of the ensembles; all weights sum to 1.
     """
 
     network_weight: float
@@ -77,15 +64,9 @@ class TreeMix:
     def mix(self, networks: FloatArray, features: NDArray[np.float32]) -> FloatArray:
         """The weighted mean of networks and trees.
 
-        Parameters
-        ----------
-        networks : ndarray of shape (n, n_classes) or (n,), float64
-            Probabilities, or standardised values.
-        features : ndarray of shape (n, n_features), float32
-
-        Returns
-        -------
-        ndarray of the same shape as `networks`, float64
+        `networks`: (n, n_classes) or (n,), float64; probabilities, or standardised values.
+        `features`: (n, n_features), float32.
+        Returns: float64.
         """
         mixed = self.network_weight * networks
         for weight, ensemble in zip(self.weights, self.ensembles, strict=True):
@@ -115,10 +96,8 @@ class TreeMix:
     ) -> TreeMix:
         """Read trees and weights back, every value checked.
 
-        Raises
-        ------
-        ArtifactError
-            If anything is missing, left over or out of range, or nodes are not trees.
+        Raises `ArtifactError` if anything is missing, left over or out of range, or nodes are not
+        trees.
         """
         ensembles: list[Trees] = []
         for k, own in enumerate(document.children("ensembles", max_length=_MOST_ENSEMBLES)):
@@ -147,15 +126,8 @@ class TreeMix:
 def combination_table(card: Mapping[str, Any]) -> list[tuple[str, float, float, str]]:
     """What a model's card says of the parts that were combined.
 
-    Parameters
-    ----------
-    card : mapping
-        Of a `FittedModel`; what people alone read, so that anything may be in it.
-
-    Returns
-    -------
-    list of (name, weight, loss, remark)
-        The networks, each kind of trees, then the whole; empty where nothing was combined.
+    `card`: of a `FittedModel`; what people alone read, so that anything may be in it.
+    Returns: the networks, each kind of trees, then the whole; empty where nothing was combined.
     """
     told = card.get("combination")
     if not isinstance(told, Mapping) or not isinstance(told.get("candidates"), list):

@@ -33,20 +33,8 @@ _ORDER, _HIDDEN = 0, 1
 class Batch(NamedTuple):
     """One step's rows.
 
-    Parameters
-    ----------
-    inputs : Inputs
-        Of the set of rows that these are of.
-    objective : Objective
-        Over the same set.
-    rows : Tensor of shape (batch,), int64
-        Where they stand in it.
-    running : RunningLoss
-        Where the loss is added.
-    hide_seed : int, default=0
-        Decides which levels are shown as unknown.
-    part : Part, optional
-        Which rows of the batch these are, where several workers share it.
+    `rows`: (batch,), int64; where they stand in it.
+    `running`: where the loss is added.
     """
 
     inputs: Inputs
@@ -99,10 +87,8 @@ class HeldOut(Protocol):
         Where a metric chooses the epoch the shape is (n_members, 2): the loss, then the score, of
         which greater is better.
 
-        Parameters
-        ----------
-        logits : callable
-            Maps inputs (batch, input_dim) to logits (n_members, batch, output_dim), in eval mode.
+        `logits`: maps inputs (batch, input_dim) to logits (n_members, batch, output_dim), in eval
+        mode.
         """
 
     def state(self) -> dict[str, Tensor]:
@@ -155,15 +141,7 @@ def batch_bounds(n_rows: int, batch_size: int) -> list[tuple[int, int]]:
 class Inputs:
     """Encoded rows on the training device.
 
-    Parameters
-    ----------
-    encoder : TableEncoder
-        Fitted; gives the expansion of the compact form.
-    compact : Compact
-        The rows.
-    device : torch.device
-    hide_rate : float, default=0.0
-        Share of known category levels shown as "unknown" in each batch.
+    `hide_rate`: share of known category levels shown as "unknown" in each batch.
     """
 
     def __init__(
@@ -215,16 +193,7 @@ class Inputs:
         return None if self._expanded is None else RowTable.dense(self._expanded)
 
     def batch(self, rows: Tensor, hide_seed: int, part: Part | None = None) -> Tensor:
-        """Network inputs of the given rows, float32 of shape (len(rows), input_dim).
-
-        Parameters
-        ----------
-        rows : Tensor of shape (batch,), int64
-        hide_seed : int
-            Decides which levels are shown as unknown.
-        part : Part, optional
-            Which rows of a batch these are, where several workers share it.
-        """
+        """Network inputs of the given rows, float32 of shape (len(rows), input_dim)."""
         if self._expanded is not None:
             return self._expanded.index_select(0, rows)
         numeric, codes = (tensor.index_select(0, rows) for tensor in self._tensors)
@@ -255,16 +224,7 @@ class Inputs:
 
 
 class MemoryRows:
-    """Rows in memory, in a random order that depends on the seed and the epoch.
-
-    Parameters
-    ----------
-    inputs : Inputs
-    objective : Objective
-        Over the same rows.
-    batch_size : int
-    seed : int
-    """
+    """Rows in memory, in a random order that depends on the seed and the epoch."""
 
     def __init__(self, inputs: Inputs, objective: Objective, batch_size: int, seed: int) -> None:
         self._inputs, self._objective, self._seed = inputs, objective, seed
@@ -302,13 +262,8 @@ class MemoryRows:
 class HeldOutRows:
     """Rows in memory that choose the epoch.
 
-    Parameters
-    ----------
-    inputs : Inputs
-    score : callable
-        Maps their logits, of shape (n_members, n_rows, output_dim), to what `losses` gives.
-    memory : ArrayState, optional
-        What `score` remembers from epoch to epoch.
+    `score`: maps their logits, of shape (n_members, n_rows, output_dim), to what `losses` gives.
+    `memory`: what `score` remembers from epoch to epoch.
     """
 
     def __init__(

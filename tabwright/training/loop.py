@@ -98,15 +98,7 @@ class Epoch:
 class Trained:
     """What a run of the loop left.
 
-    Parameters
-    ----------
-    modules : list of nn.Module
-        The members at their best epochs, in eval mode.
-    best_epochs : tuple of int
-        The epoch kept of each member.
-    history : tuple of Epoch
-    stopped : StopReason
-        Why training ended.
+    `modules`: the members at their best epochs, in eval mode.
     """
 
     modules: list[nn.Module]
@@ -128,21 +120,10 @@ def members_of(
     `models.py` makes them. Other modules go through `ReferenceMembers`: one after the
     other, by their own forward pass, without checkpoints.
 
-    Parameters
-    ----------
-    modules : sequence of nn.Module
-        At least one; each maps (batch, input_dim) to (batch, output_dim). They are copied.
-    seeds : sequence of int
-        One per module: the seed of its dropout.
-    n_threads : int, default=1
-    precision : {"float32", "bfloat16"}, default="float32"
-        As for `StackedMembers`.
-
-    Raises
-    ------
-    ValueError
-        If plain autograd is asked for another precision than float32, besides the errors of
-        `StackedMembers`.
+    `modules`: at least one; each maps (batch, input_dim) to (batch, output_dim). They are copied.
+    `precision`: as for `StackedMembers`.
+    Raises `ValueError` if plain autograd is asked for another precision than float32, besides the
+    errors of `StackedMembers`.
     """
     try:
         is_known = len({TensorLayout.of(module) for module in modules}) <= 1
@@ -177,11 +158,7 @@ def learning_rate_at(progress: float, peak: float) -> float:
     Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017,
     equation 5, without restarts.
 
-    Parameters
-    ----------
-    progress : float
-        Share of all steps done, in [0, 1).
-    peak : float
+    `progress`: share of all steps done, in [0, 1).
     """
     return (
         peak
@@ -205,39 +182,16 @@ def train(
 ) -> Trained:
     """Train all members together, each to its own best epoch.
 
-    Parameters
-    ----------
-    members : Members
-    rows : TrainingRows
-    held_out : HeldOut or None
-        The rows that choose the epoch. None: every member keeps its last epoch.
-    settings : FitSettings
-        Resolved.
-    on_epoch : callable, optional
-        Called with each finished `Epoch`.
-    checkpointer : Checkpointer, optional
-        Goes on from its file where there is one, and keeps it up to date.
-    stop_at : sequence of int, optional
-        The epoch after which each member stops; without `held_out`.
-    keep_interrupted : bool, default=True
-        Whether an interrupt after the first epoch ends training with the best epoch so far, rather
-        than going on to the caller.
-    limit : TimeLimit, optional
-        The schedule is shortened to the epochs that fit, as those before tell, and training ends
-        with the best epoch so far where it still lasts longer.
-
-    Returns
-    -------
-    Trained
-
-    Raises
-    ------
-    FloatingPointError
-        If the loss is not finite before any epoch was good.
-    TimeLimitError
-        If not even one epoch fits.
-    ValueError
-        If the checkpoint is of another run.
+    `held_out`: the rows that choose the epoch. None: every member keeps its last epoch.
+    `checkpointer`: goes on from its file where there is one, and keeps it up to date.
+    `stop_at`: the epoch after which each member stops; without `held_out`.
+    `keep_interrupted`: whether an interrupt after the first epoch ends training with the best epoch
+    so far, rather than going on to the caller.
+    `limit`: the schedule is shortened to the epochs that fit, as those before tell, and training
+    ends with the best epoch so far where it still lasts longer.
+    Raises `FloatingPointError` if the loss is not finite before any epoch was good.
+    Raises `TimeLimitError` if not even one epoch fits.
+    Raises `ValueError` if the checkpoint is of another run.
     """
     if settings.max_epochs is None:
         raise ValueError("settings must be resolved before training; call settings.resolved(...)")

@@ -28,18 +28,10 @@ def row_weights(
 ) -> np.ndarray | None:
     """Product of sample and class weights, per row.
 
-    Parameters
-    ----------
-    codes : ndarray of shape (n_rows,), int64, or None
-        Class codes; None in regression.
-    sample_weight : ndarray of shape (n_rows,), float64, or None
-    class_weights : ndarray of shape (n_classes,), float64, or None
-    n_rows : int
-
-    Returns
-    -------
-    ndarray of shape (n_rows,), float64, or None
-        None where every row counts the same.
+    `codes`: (n_rows,), int64; class codes; None in regression.
+    `sample_weight`: (n_rows,), float64.
+    `class_weights`: (n_classes,), float64.
+    Returns: (n_rows,), float64; None where every row counts the same.
     """
     if sample_weight is None and class_weights is None:
         return None
@@ -55,14 +47,8 @@ def class_weight_vector(counts: np.ndarray) -> np.ndarray:
     With integer sample weights this equals `models.compute_class_weights` on rows repeated that
     many times: total / (n_classes * max(count, 1)).
 
-    Parameters
-    ----------
-    counts : ndarray of shape (n_classes,)
-        Rows of each class, or what they weigh together.
-
-    Returns
-    -------
-    ndarray of shape (n_classes,), float64
+    `counts`: (n_classes,); rows of each class, or what they weigh together.
+    Returns: (n_classes,), float64.
     """
     counts = counts.astype(np.float64)
     # The clamp at one row is the contract's for classes without a row; a class whose rows weigh
@@ -76,31 +62,22 @@ def class_weight_vector(counts: np.ndarray) -> np.ndarray:
 class Objective:
     """Targets and weights of one set of rows, and the loss over them.
 
-    Parameters
-    ----------
-    targets : Tensor
-        Class codes of shape (n_rows,), int64, or standardised regression targets of shape
-        (n_rows, 1), float32.
-    weights : Tensor of shape (n_rows,), float32, or None
-        Row weights, scaled here to mean 1 over the set, so that the scale of the weights does
-        not change the step size.
-    mean_weight : float or None
-        What counts as weight 1, where the set is a piece of a larger one; None: the set's mean.
-    soft_targets : Tensor or None
-        What a teacher says of the same rows: class probabilities of shape (n_rows, n_classes) or
-        predictions of shape (n_rows, 1), in the units of `targets`.
-    teacher_weight : Tensor of shape (n_members,) or float
-        Weight of the soft part, in [0, 1]; the hard part has the rest. Members may differ, so
-        that several weights are tried in one run.
-    temperature : Tensor of shape (n_members,) or float
-        Temperature of the soft part of a classifier (Hinton, Vinyals, Dean, "Distilling the
-        Knowledge in a Neural Network", 2015, section 2); its gradient is scaled by the
-        temperature's square, as there. Members may differ.
-    labelled : Tensor of shape (n_rows,), bool, or None
-        Which rows have a target of their own; the others learn from the soft part alone,
-        whatever the teacher's weight. None: all have one.
-    regression : RegressionLoss, optional
-        The loss of a regression; None: squared error. Not with soft targets.
+    `targets`: class codes of shape (n_rows,), int64, or standardised regression targets of shape
+    (n_rows, 1), float32.
+    `weights`: (n_rows,), float32; row weights, scaled here to mean 1 over the set, so that the
+    scale of the weights does not change the step size.
+    `mean_weight`: what counts as weight 1, where the set is a piece of a larger one; None: the
+    set's mean.
+    `soft_targets`: what a teacher says of the same rows: class probabilities of shape (n_rows,
+    n_classes) or predictions of shape (n_rows, 1), in the units of `targets`.
+    `teacher_weight`: (n_members,) or one number; weight of the soft part, in [0, 1]; the hard part
+    has the rest. Members may differ, so that several weights are tried in one run.
+    `temperature`: (n_members,) or one number; temperature of the soft part of a classifier (Hinton,
+    Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2); its gradient is
+    scaled by the temperature's square, as there. Members may differ.
+    `labelled`: (n_rows,), bool; which rows have a target of their own; the others learn from the
+    soft part alone, whatever the teacher's weight. None: all have one.
+    `regression`: the loss of a regression; None: squared error. Not with soft targets.
     """
 
     targets: Tensor
@@ -165,23 +142,12 @@ class Objective:
     def gradient(self, logits: Tensor, rows: Tensor, running: RunningLoss | None = None) -> Tensor:
         """Gradient of the batch's mean loss in the logits.
 
-        Parameters
-        ----------
-        logits : Tensor of shape (n_members, batch, output_dim)
-        rows : Tensor of shape (batch,), int64
-            Which rows of the set the batch holds.
-        running : RunningLoss, optional
-            Where the batch's losses are added.
-
-        Returns
-        -------
-        Tensor of shape (n_members, batch, output_dim)
-            Gradient of each member's own mean loss: the members do not see one another.
-
-        Raises
-        ------
-        ValueError
-            If the running loss comes from a state of another number of members.
+        `logits`: (n_members, batch, output_dim).
+        `rows`: (batch,), int64; which rows of the set the batch holds.
+        `running`: where the batch's losses are added.
+        Returns: (n_members, batch, output_dim); gradient of each member's own mean loss: the
+        members do not see one another.
+        Raises `ValueError` if the running loss comes from a state of another number of members.
         """
         losses, gradient = self._losses_and_gradient(logits, rows)
         weights = None if self.weights is None else self.weights.index_select(0, rows)
@@ -239,14 +205,9 @@ class Objective:
     def row_losses(self, logits: Tensor) -> Tensor:
         """Loss on the hard target of every row, float64 of shape (n_members, n_rows).
 
-        Parameters
-        ----------
-        logits : Tensor of shape (n_members, n_rows, output_dim)
-
-        Returns
-        -------
-        Tensor of shape (n_members, n_rows), float64
-            Cross-entropy in nats, or the loss of the regression in standardised units.
+        `logits`: (n_members, n_rows, output_dim).
+        Returns: (n_members, n_rows), float64; cross-entropy in nats, or the loss of the regression
+        in standardised units.
         """
         logits = logits.double()
         if self.is_classification:
@@ -259,9 +220,7 @@ class Objective:
     def loss(self, logits: Tensor) -> Tensor:
         """Weighted mean of `row_losses` per member, float64 of shape (n_members,).
 
-        Parameters
-        ----------
-        logits : Tensor of shape (n_members, n_rows, output_dim)
+        `logits`: (n_members, n_rows, output_dim).
         """
         return self.mean(self.row_losses(logits))
 

@@ -17,14 +17,7 @@ from tabwright.regression import LARGEST_LOG, RegressionObjective
 
 @dataclass(frozen=True)
 class RegressionLoss:
-    """The loss of one objective.
-
-    Parameters
-    ----------
-    objective : {"absolute_error", "quantile", "poisson", "gamma"}
-    levels : tuple of float
-        Of quantiles.
-    """
+    """The loss of one objective."""
 
     objective: RegressionObjective
     levels: tuple[float, ...] = ()
@@ -32,16 +25,10 @@ class RegressionLoss:
     def __call__(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of rows and their gradient in the outputs.
 
-        Parameters
-        ----------
-        outputs : Tensor of shape (n_members, batch, output_dim)
-        targets : Tensor of shape (batch, 1)
-            In standard units.
-
-        Returns
-        -------
-        losses : Tensor of shape (n_members, batch)
-        gradient : Tensor of shape (n_members, batch, output_dim)
+        `outputs`: (n_members, batch, output_dim).
+        `targets`: (batch, 1); in standard units.
+        Returns `losses`: (n_members, batch).
+        Returns `gradient`: (n_members, batch, output_dim).
         """
         if self.objective == "quantile":
             return self._pinball(outputs, targets)

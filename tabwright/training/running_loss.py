@@ -18,10 +18,7 @@ class RunningLoss:
     def begin(self, n_members: int, device: torch.device) -> Tensor:
         """Where the losses add up: float64 of shape (n_members,), the same every time.
 
-        Raises
-        ------
-        ValueError
-            If the sums come from a state of another number of members.
+        Raises `ValueError` if the sums come from a state of another number of members.
         """
         sums = self._sums
         if sums is not None and len(sums) == n_members:
@@ -50,11 +47,8 @@ class RunningLoss:
     def load_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         """Continue from what `state` returned.
 
-        Raises
-        ------
-        ValueError
-            If the sums are not one float64 per member. How many members there are is seen by the
-            next batch, which refuses others.
+        Raises `ValueError` if the sums are not one float64 per member. How many members there are
+        is seen by the next batch, which refuses others.
         """
         sums, n_rows = state["loss_sum"], int(state["row_count"][0])
         if sums.ndim != 1 or sums.dtype != torch.float64 or bool(len(sums)) != (n_rows > 0):

@@ -41,13 +41,7 @@ class TrainedMembers(Protocol):
 
 
 class Steps:
-    """Steps of members over blocks of batches.
-
-    Parameters
-    ----------
-    members : TrainedMembers
-    weight_decay : float
-    """
+    """Steps of members over blocks of batches."""
 
     def __init__(self, members: TrainedMembers, weight_decay: float) -> None:
         self._members, self._weight_decay = members, weight_decay
@@ -66,14 +60,7 @@ class Steps:
     def take(self, block: Sequence[Batch], *, step: int, learning_rates: Sequence[float]) -> None:
         """A step for each batch.
 
-        Parameters
-        ----------
-        block : sequence of Batch
-            As of `in_blocks`.
-        step : int
-            Number of the first.
-        learning_rates : sequence of float
-            One per batch.
+        `block`: as of `in_blocks`.
         """
         started = time.perf_counter()
         if not self._take_compiled(block, step, learning_rates):

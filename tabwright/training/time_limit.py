@@ -15,10 +15,7 @@ _SHARE_TIMED = 0.05
 def seconds_of(text: str) -> float:
     """Seconds of a time in words, such as 90, 90s, 10m, 1.5 h or 1h30m.
 
-    Raises
-    ------
-    ValueError
-        If it is none, or not above 0.
+    Raises `ValueError` if it is none, or not above 0.
     """
     seconds = _seconds_in(text)
     if not seconds > 0:
@@ -46,11 +43,7 @@ class TimeLimitError(ValueError):
 class TimeLimit:
     """Seconds of wall-clock time from now on.
 
-    Parameters
-    ----------
-    seconds : float
-    asked : float, optional
-        What the user gave, for messages, where this is a part of it.
+    `asked`: what the user gave, for messages, where this is a part of it.
     """
 
     def __init__(self, seconds: float, asked: float | None = None) -> None:
@@ -74,15 +67,8 @@ class TimeLimit:
     def check_first_epoch(self, seconds: float, done: int, n_batches: int) -> None:
         """Refuse a first epoch that will not end in time, as soon as its batches tell.
 
-        Parameters
-        ----------
-        seconds : float
-            That the first `done` of its batches took.
-        done, n_batches : int
-
-        Raises
-        ------
-        TimeLimitError
+        `seconds`: that the first `done` of its batches took.
+        Raises `TimeLimitError`.
         """
         if self.is_over:
             raise self._too_short()

@@ -30,16 +30,8 @@ AllReduce = Callable[[Tensor], None]
 class AutogradSteps:
     """Steps of stacked members by batched products and autograd.
 
-    Parameters
-    ----------
-    layout : TensorLayout
-    buffers : MemberBuffers
-    betas : tuple of float
-        AdamW's.
-    all_reduce : callable, optional
-        Sums a tensor over the workers that share every batch, in place.
-    in_half : bool, default=False
-        Whether the hidden layers' products are computed in bfloat16, by `torch.autocast`.
+    `all_reduce`: sums a tensor over the workers that share every batch, in place.
+    `in_half`: whether the hidden layers' products are computed in bfloat16, by `torch.autocast`.
     """
 
     def __init__(
@@ -182,14 +174,8 @@ class _AllReduce(torch.autograd.Function):
 class ReferenceMembers:
     """Networks of any kind, trained one after the other by autograd.
 
-    Parameters
-    ----------
-    modules : sequence of nn.Module
-        Each maps (batch, input_dim) to (batch, output_dim). They are copied.
-    seeds : sequence of int
-        One per module: the seed of its dropout.
-    betas : tuple of float, default=(0.9, 0.999)
-        AdamW's.
+    `modules`: each maps (batch, input_dim) to (batch, output_dim). They are copied.
+    `seeds`: one per module: the seed of its dropout.
     """
 
     def __init__(
@@ -229,19 +215,11 @@ class ReferenceMembers:
     ) -> Tensor:
         """Run forward in training mode and backward from the gradient that `loss_grad` gives.
 
-        Parameters
-        ----------
-        x : Tensor of shape (batch, input_dim), float32
-        loss_grad : callable
-            Maps logits of shape (n_members, batch, output_dim) to the loss's gradient in them.
-        step : int
-            Number of the step; the dropout of a step depends on it and on the member's seed only.
-        part : None
-            Several workers cannot share a batch here.
-
-        Returns
-        -------
-        Tensor of shape (n_members, batch, output_dim)
+        `loss_grad`: maps logits of shape (n_members, batch, output_dim) to the loss's gradient in
+        them.
+        `step`: number of the step; the dropout of a step depends on it and on the member's seed
+        only.
+        Returns: (n_members, batch, output_dim).
         """
         if part is not None:
             raise ValueError(

@@ -48,15 +48,8 @@ def engine_name() -> str:
 def compiled_kernels(instruction_set: str | None = None) -> SimpleNamespace:
     """The functions of `kernels.c`, callable by their names there.
 
-    Parameters
-    ----------
-    instruction_set : str, optional
-        "baseline", "avx2" or "avx512"; None: the widest that this processor has.
-
-    Raises
-    ------
-    ValueError
-        If the extension is not built, or the processor lacks the instruction set.
+    `instruction_set`: "baseline", "avx2" or "avx512"; None: the widest that this processor has.
+    Raises `ValueError` if the extension is not built, or the processor lacks the instruction set.
     """
     sets = _instruction_sets()
     if not sets:
@@ -86,10 +79,8 @@ def compiled_kernels(instruction_set: str | None = None) -> SimpleNamespace:
 def check_memory(given: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
     """Refuse a tensor whose address says too little: nobody looks behind it any more.
 
-    Raises
-    ------
-    ValueError
-        If it has another shape or dtype, gaps between its elements, or lies on another device.
+    Raises `ValueError` if it has another shape or dtype, gaps between its elements, or lies on
+    another device.
     """
     fits = given.shape == tuple(shape) and given.dtype == dtype
     if not (fits and given.is_contiguous() and given.device.type == "cpu"):
@@ -106,10 +97,7 @@ def blas_sgemm() -> int:
 
     SciPy hands out the addresses of its BLAS for compiled code (`scipy.linalg.cython_blas`).
 
-    Raises
-    ------
-    RuntimeError
-        If it does not multiply as a BLAS does.
+    Raises `RuntimeError` if it does not multiply as a BLAS does.
     """
     from scipy.linalg import cython_blas
 

@@ -104,21 +104,12 @@ class AdamWSettings(NamedTuple):
 class RowGoal:
     """What rows of a table are trained on: the data of an `objectives.Objective`.
 
-    Parameters
-    ----------
-    targets : Tensor of shape (n_rows,), int64, or (n_rows, 1), float32
-        Class codes or values.
-    weights : Tensor of shape (n_rows,), float32, or None
-    soft : Tensor of shape (n_rows, n_outputs), float32, or None
-        A teacher's probabilities or values.
-    labelled : Tensor of shape (n_rows,), bool, or None
-    teacher_weights, temperatures : sequence of float
-        One for all members, or one each.
-
-    Raises
-    ------
-    ValueError
-        If the tensors do not belong to the same rows, or a class code is negative.
+    `targets`: (n_rows,), int64, or (n_rows, 1), float32; class codes or values.
+    `weights`: (n_rows,), float32.
+    `soft`: (n_rows, n_outputs), float32; a teacher's probabilities or values.
+    `labelled`: (n_rows,), bool.
+    `teacher_weights`, `temperatures`: one for all members, or one each.
+    Raises `ValueError` if the tensors do not belong to the same rows, or a class code is negative.
     """
 
     def __init__(
@@ -207,17 +198,8 @@ def teams_of(members: Sequence[int], n_threads: int, *, can_share: bool) -> list
 class CompiledSteps:
     """Steps of stacked members in float32 on a CPU.
 
-    Parameters
-    ----------
-    layout : TensorLayout
-    buffers : MemberBuffers
-        They stay where they are, and are read and written there.
-    n_threads : int
-
-    Raises
-    ------
-    ValueError
-        If a buffer has gaps or another type.
+    `buffers`: they stay where they are, and are read and written there.
+    Raises `ValueError` if a buffer has gaps or another type.
     """
 
     def __init__(self, layout: TensorLayout, buffers: MemberBuffers, n_threads: int) -> None:
@@ -249,30 +231,12 @@ class CompiledSteps:
     ) -> None:
         """A step of some members for every batch of a run.
 
-        Parameters
-        ----------
-        active : sequence of int
-            The members that train.
-        table : RowTable
-        goal : RowGoal
-            Of the same rows.
-        rows : Tensor of shape (n_batches, batch), int64
-        keys : Tensor of shape (n_batches, n_layers, n_members), int32, or None
-            Of `dropout_keys`.
-        hide_keys : Tensor of shape (n_batches,), int32, or None
-            Odd factors that decide which levels are hidden.
-        learning_rates : sequence of float
-            One per batch.
-        adamw : AdamWSettings
-        loss_sums : Tensor of shape (n_members,), float64
-            Each member's losses of all rows are added to it.
-
-        Raises
-        ------
-        ValueError
-            If table, goal, rows, keys and learning rates do not belong together.
-        IndexError
-            If there is no such row.
+        `rows`: (n_batches, batch), int64.
+        `keys`: (n_batches, n_layers, n_members), int32; of `dropout_keys`.
+        `hide_keys`: (n_batches,), int32; odd factors that decide which levels are hidden.
+        `loss_sums`: (n_members,), float64; each member's losses of all rows are added to it.
+        Raises `ValueError` if table, goal, rows, keys and learning rates do not belong together.
+        Raises `IndexError` if there is no such row.
         """
         layout, n_members = self._layout, self._buffers.n_members
         n_batches, batch = rows.shape
@@ -391,12 +355,9 @@ class CompiledSteps:
     def forward(self, member: int, x: Tensor, keys: Tensor | None, logits: Tensor) -> None:
         """Logits in training mode of a batch; running statistics move.
 
-        Parameters
-        ----------
-        member : int
-        x : Tensor of shape (batch, input_dim), float32
-        keys : Tensor of shape (n_layers, n_members), int32, or None
-        logits : Tensor of shape (batch, output_dim), float32
+        `x`: (batch, input_dim), float32.
+        `keys`: (n_layers, n_members), int32.
+        `logits`: (batch, output_dim), float32.
         """
         layout = self._layout
         check_memory(logits, (len(x), layout.output_dim))
@@ -411,11 +372,8 @@ class CompiledSteps:
     def backward(self, member: int, x: Tensor, logits_gradient: Tensor) -> None:
         """All gradients of a member, after its `forward` on the same `x`.
 
-        Parameters
-        ----------
-        member : int
-        x : Tensor of shape (batch, input_dim), float32
-        logits_gradient : Tensor of shape (batch, output_dim), float32
+        `x`: (batch, input_dim), float32.
+        `logits_gradient`: (batch, output_dim), float32.
         """
         check_memory(logits_gradient, (len(x), self._layout.output_dim))
         structs = self._structs(member, x)

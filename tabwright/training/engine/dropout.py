@@ -19,12 +19,8 @@ from torch import Tensor
 class Part(NamedTuple):
     """A worker's rows of a batch that several workers share.
 
-    Parameters
-    ----------
-    start : int
-        Place of the first of them in the batch.
-    n_rows : int
-        Rows of the whole batch.
+    `start`: place of the first of them in the batch.
+    `n_rows`: rows of the whole batch.
     """
 
     start: int
@@ -64,17 +60,10 @@ def seeds_on(device: torch.device, seeds: Sequence[int]) -> Tensor:
 def dropout_keys(seeds: Sequence[int] | Tensor, n_layers: int, steps: Tensor) -> Tensor:
     """What the dropout of each step, layer and member depends on besides the element.
 
-    Parameters
-    ----------
-    seeds : sequence of int, or Tensor of shape (n_members,), int64
-        One per member, of any size; a tensor is that of `seeds_on`.
-    n_layers : int
-    steps : Tensor of shape (n_steps,), int64
-
-    Returns
-    -------
-    Tensor of shape (n_steps, n_layers, n_members), int32
-        Odd factors. Those of a member depend on no other member.
+    `seeds`: (n_members,), int64; one per member, of any size; a tensor is that of `seeds_on`.
+    `steps`: (n_steps,), int64.
+    Returns: (n_steps, n_layers, n_members), int32; odd factors. Those of a member depend on no
+    other member.
     """
     device = steps.device
     signed = seeds if isinstance(seeds, Tensor) else seeds_on(device, seeds)
@@ -107,13 +96,7 @@ def drop_below(rate: float) -> int:
 def is_dropped(elements: Tensor, keys: Tensor, rate: float) -> Tensor:
     """Which elements a step drops: bool, of the shape that the two broadcast to.
 
-    Parameters
-    ----------
-    elements : Tensor, int32
-        Of `element_hashes`.
-    keys : Tensor, int32
-        Odd factors, as of `dropout_keys`.
-    rate : float
-        Share of the elements, in [0, 1).
+    `elements`: int32; of `element_hashes`.
+    `keys`: int32; odd factors, as of `dropout_keys`.
     """
     return elements * keys < drop_below(rate)

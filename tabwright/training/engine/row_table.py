@@ -44,25 +44,18 @@ class TableStruct(ctypes.Structure):
 class RowTable:
     """Encoded rows in float32 on a CPU.
 
-    Parameters
-    ----------
-    dense : Tensor of shape (n_rows, n_dense), float32
-        Inputs that are multiplied as they are.
-    ranges : Tensor of shape (n_ranges, 2), int64
-        First input and number of every run of dense inputs.
-    bins, shares : Tensor of shape (n_rows, n_binned), int32 and float32
-        The input of the bin that a row's value lies in, and the value of that input. Inputs of
-        the column's bins below are 1, those above are 0.
-    bin_bounds : Tensor of shape (n_binned, 2), int64
-        First input of each binned column, and the one after its last.
-    flags : Tensor of shape (n_rows, n_flags), int32
-        The one input of a column that is 1; -1: none is.
-    flag_bounds : Tensor of shape (n_flags, 2), int64
-        As `bin_bounds`.
-    unknown : Tensor of shape (n_flags,), int32
-        The input that stands for a level that is hidden; -1: nothing is in this column.
-    hide_rate : float, default=0.0
-        Share of the levels that are hidden in a batch.
+    `dense`: (n_rows, n_dense), float32; inputs that are multiplied as they are.
+    `ranges`: (n_ranges, 2), int64; first input and number of every run of dense inputs.
+    `bins`, `shares`: (n_rows, n_binned), int32 and float32; the input of the bin that a row's value
+    lies in, and the value of that input. Inputs of the column's bins below are 1, those above are
+    0.
+    `bin_bounds`: (n_binned, 2), int64; first input of each binned column, and the one after its
+    last.
+    `flags`: (n_rows, n_flags), int32; the one input of a column that is 1; -1: none is.
+    `flag_bounds`: (n_flags, 2), int64; as `bin_bounds`.
+    `unknown`: (n_flags,), int32; the input that stands for a level that is hidden; -1: nothing is
+    in this column.
+    `hide_rate`: share of the levels that are hidden in a batch.
     """
 
     def __init__(
@@ -119,12 +112,7 @@ class RowTable:
     def encoded(cls, encoder: TableEncoder, compact: Compact, hide_rate: float) -> RowTable | None:
         """Rows of a table; None where rounded edges of its bins say too little.
 
-        Parameters
-        ----------
-        encoder : TableEncoder
-        compact : Compact
-        hide_rate : float
-            Share of the known category levels that are shown as "unknown" in a batch.
+        `hide_rate`: share of the known category levels that are shown as "unknown" in a batch.
         """
         layout = encoder.layout
         values, bins_stop, missing_stop, cycles_stop = layout.stops

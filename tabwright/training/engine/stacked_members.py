@@ -39,37 +39,23 @@ class StackedMembers:
     The bias of a linear layer in front of batch norm has a gradient of zero: it keeps its first
     value (under autograd it would wander by rounding errors, to no effect).
 
-    Parameters
-    ----------
-    modules : sequence of nn.Module
-        `MLP`, `TabResNet` or `LinearBaseline`, all of one architecture, shapes, dtype and device.
-        They are copied.
-    seeds : sequence of int
-        One per module: the seed of its dropout. A member's stream depends on nothing else.
-    betas : tuple of float, default=(0.9, 0.999)
-        AdamW's.
-    n_threads : int, default=1
-        At most so many threads share compiled steps. The result does not depend on it, bit for
-        bit. Operations should use one thread each meanwhile, which the training loop sees to.
-    all_reduce : callable, optional
-        Sums a tensor over the workers that share every batch, in place. Gradients are then those
-        of the whole batch, and so are batch norm's statistics: the result does not depend on how
-        many workers there are, up to rounding.
-    precision : {"float32", "bfloat16"}, default="float32"
-        What the hidden layers' matrix products are computed in, for modules in float32.
-    engine : {"auto", "torch", "compiled"}, default="auto"
-        What takes the steps. "auto": the compiled functions of the extension where they are built,
-        for modules in float32 on a CPU whose batches are not shared by workers, and PyTorch for
-        all else.
-
-    Raises
-    ------
-    TypeError
-        If the modules are not of one architecture that is known here (`loop.members_of` takes
-        any).
-    ValueError
-        If there is no module, the seeds are not as many, `n_threads` is below 1, the precision or
-        the engine are not known, not for such modules, or not built, or a beta is out of range.
+    `modules`: `MLP`, `TabResNet` or `LinearBaseline`, all of one architecture, shapes, dtype and
+    device. They are copied.
+    `seeds`: one per module: the seed of its dropout. A member's stream depends on nothing else.
+    `n_threads`: at most so many threads share compiled steps. The result does not depend on it, bit
+    for bit. Operations should use one thread each meanwhile, which the training loop sees to.
+    `all_reduce`: sums a tensor over the workers that share every batch, in place. Gradients are
+    then those of the whole batch, and so are batch norm's statistics: the result does not depend on
+    how many workers there are, up to rounding.
+    `precision`: what the hidden layers' matrix products are computed in, for modules in float32.
+    `engine`: what takes the steps. "auto": the compiled functions of the extension where they are
+    built, for modules in float32 on a CPU whose batches are not shared by workers, and PyTorch for
+    all else.
+    Raises `TypeError` if the modules are not of one architecture that is known here
+    (`loop.members_of` takes any).
+    Raises `ValueError` if there is no module, the seeds are not as many, `n_threads` is below 1,
+    the precision or the engine are not known, not for such modules, or not built, or a beta is out
+    of range.
     """
 
     def __init__(
@@ -169,29 +155,16 @@ class StackedMembers:
     ) -> Tensor:
         """Run forward in training mode and backward from the gradient that `loss_grad` gives.
 
-        Parameters
-        ----------
-        x : Tensor of shape (batch, input_dim), of the parameters' dtype
-            At least two rows, where the architecture has batch norm; of a part of a batch, the
-            whole.
-        loss_grad : callable
-            Maps logits of shape (n_members, batch, output_dim) to the loss's gradient in them. It
-            must neither change the logits nor keep them.
-        step : int
-            Number of the step; the dropout of a step depends on it and on the member's seed only.
-        part : Part, optional
-            Which rows of the batch `x` holds, where workers share it. The loss's gradient is then
-            that of the whole batch's mean loss.
-
-        Returns
-        -------
-        Tensor of shape (n_members, batch, output_dim)
-            The logits; zero for members that do not train.
-
-        Raises
-        ------
-        ValueError
-            If `x` has another shape, or one row where batch norm needs two.
+        `x`: (batch, input_dim); at least two rows, where the architecture has batch norm; of a part
+        of a batch, the whole.
+        `loss_grad`: maps logits of shape (n_members, batch, output_dim) to the loss's gradient in
+        them. It must neither change the logits nor keep them.
+        `step`: number of the step; the dropout of a step depends on it and on the member's seed
+        only.
+        `part`: which rows of the batch `x` holds, where workers share it. The loss's gradient is
+        then that of the whole batch's mean loss.
+        Returns: (n_members, batch, output_dim); the logits; zero for members that do not train.
+        Raises `ValueError` if `x` has another shape, or one row where batch norm needs two.
         """
         arch = self._architecture
         n_rows = len(x) if part is None else part.n_rows
@@ -229,13 +202,7 @@ class StackedMembers:
         return logits
 
     def optimizer_step(self, learning_rate: float, weight_decay: float) -> None:
-        """One step of AdamW for every active member; decay on linear weights only.
-
-        Parameters
-        ----------
-        learning_rate : float
-        weight_decay : float
-        """
+        """One step of AdamW for every active member; decay on linear weights only."""
         if self._autograd is not None:
             self._autograd.update(self._active_members, learning_rate, weight_decay)
         elif self._compiled is not None:
@@ -256,27 +223,12 @@ class StackedMembers:
     ) -> None:
         """A compiled step of the active members for each batch of a run.
 
-        Parameters
-        ----------
-        table : RowTable
-        goal : RowGoal
-            Of the same rows.
-        rows : Tensor of shape (n_batches, batch), int64
-        step : int
-            Number of the first step.
-        hide_keys : Tensor of shape (n_batches,), int32, or None
-            Odd factors that decide which levels of the table are hidden in a batch.
-        learning_rates : sequence of float
-            One per batch.
-        weight_decay : float
-        loss_sums : Tensor of shape (n_members,), float64
-            Each member's losses of all rows are added to it.
-
-        Raises
-        ------
-        ValueError, IndexError
-            If the members take no compiled steps (`compiled` is None), besides the errors of
-            `CompiledSteps.take`.
+        `rows`: (n_batches, batch), int64.
+        `hide_keys`: (n_batches,), int32; odd factors that decide which levels of the table are
+        hidden in a batch.
+        `loss_sums`: (n_members,), float64; each member's losses of all rows are added to it.
+        Raises `ValueError`, `IndexError` if the members take no compiled steps (`compiled` is
+        None), besides the errors of `CompiledSteps.take`.
         """
         if self._compiled is None:
             raise ValueError("runs are for compiled steps; use forward_backward")
@@ -324,13 +276,8 @@ class StackedMembers:
     def logits(self, x: Tensor) -> Tensor:
         """Logits in eval mode.
 
-        Parameters
-        ----------
-        x : Tensor of shape (batch, input_dim), of the parameters' dtype
-
-        Returns
-        -------
-        Tensor of shape (n_members, batch, output_dim)
+        `x`: (batch, input_dim).
+        Returns: (n_members, batch, output_dim).
         """
         out = x.new_empty(self.n_members, len(x), self._architecture.output_dim)
         rows = _EVALUATION_ROWS if x.device.type == "cpu" else max(1, len(x))
@@ -388,12 +335,9 @@ class StackedMembers:
     def state(self) -> dict[str, Tensor]:
         """All that an exact resumption needs, copied to the CPU.
 
-        Returns
-        -------
-        dict of str to Tensor
-            Parameters, AdamW's running averages and counts of steps, running statistics, best
-            states, and which members are active. Meant for `load_state` of members that were
-            made from the same modules and seeds.
+        Returns: parameters, AdamW's running averages and counts of steps, running statistics, best
+        states, and which members are active. Meant for `load_state` of members that were made from
+        the same modules and seeds.
         """
         return {name: value.to("cpu", copy=True) for name, value in self._saved()} | {
             "n_batches": torch.tensor(self._n_batches, dtype=torch.int64),
@@ -404,15 +348,8 @@ class StackedMembers:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` returned.
 
-        Parameters
-        ----------
-        state : mapping of str to Tensor
-
-        Raises
-        ------
-        ValueError
-            If a tensor is missing, is not known, or has another shape or dtype than these members
-            need; nothing is changed then.
+        Raises `ValueError` if a tensor is missing, is not known, or has another shape or dtype than
+        these members need; nothing is changed then.
         """
         present = self.state()
         if state.keys() != present.keys():

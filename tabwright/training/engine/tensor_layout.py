@@ -58,16 +58,8 @@ class Piece(NamedTuple):
 class TensorLayout:
     """What must agree between members.
 
-    Parameters
-    ----------
-    hidden : tuple of HiddenLayer
-        In the order of the forward pass.
-    head : str
-        Name of the last linear layer.
-    input_dim, hidden_dim, output_dim : int
-        `hidden_dim` is 0 where there is no hidden layer.
-    dtype : torch.dtype
-    device : torch.device
+    `hidden`: in the order of the forward pass.
+    `input_dim`, `hidden_dim`, `output_dim`: `hidden_dim` is 0 where there is no hidden layer.
     """
 
     hidden: tuple[HiddenLayer, ...]
@@ -82,16 +74,9 @@ class TensorLayout:
     def of(cls, module: nn.Module) -> TensorLayout:
         """Read the layers off a module.
 
-        Parameters
-        ----------
-        module : nn.Module
-            `MLP`, `TabResNet` or `LinearBaseline`, as `models.build_model` makes them.
-
-        Raises
-        ------
-        ArchitectureError
-            If it is anything else, or no longer as its class makes it: a subclass, an exchanged
-            layer, a hook or a frozen parameter may compute something else.
+        `module`: `MLP`, `TabResNet` or `LinearBaseline`, as `models.build_model` makes them.
+        Raises `ArchitectureError` if it is anything else, or no longer as its class makes it: a
+        subclass, an exchanged layer, a hook or a frozen parameter may compute something else.
         """
         if type(module) not in (MLP, TabResNet, LinearBaseline):
             raise ArchitectureError(
@@ -259,18 +244,7 @@ def _hidden_layers(
 class FlatTensors:
     """One buffer with a row per member.
 
-    Parameters
-    ----------
-    pieces : sequence of Piece
-        In their order in memory.
-    n_members : int
-    dtype : torch.dtype
-    device : torch.device
-
-    Attributes
-    ----------
-    memory : Tensor of shape (n_members, size)
-        Zero at first, and between the pieces for good.
+    `memory`: (n_members, size); zero at first, and between the pieces for good.
     """
 
     def __init__(
@@ -329,21 +303,11 @@ class FlatTensors:
 class MemberBuffers:
     """What a training step of stacked members reads and writes, a row per member.
 
-    Parameters
-    ----------
-    layout : TensorLayout
-    n_members : int
-
-    Attributes
-    ----------
-    parameters, gradients : FlatTensors
-        Those that weight decay acts on come first.
-    first_moments, second_moments : Tensor of shape (n_members, size)
-        AdamW's running averages of the gradient and of its square.
-    steps : Tensor of shape (n_members,), float32
-        AdamW's steps done by each member.
-    statistics : FlatTensors
-        Batch norm's. Running means stand here without the linear layers' biases.
+    `parameters`, `gradients`: those that weight decay acts on come first.
+    `first_moments`, `second_moments`: (n_members, size); AdamW's running averages of the gradient
+    and of its square.
+    `steps`: (n_members,), float32; AdamW's steps done by each member.
+    `statistics`: batch norm's. Running means stand here without the linear layers' biases.
     """
 
     def __init__(self, layout: TensorLayout, n_members: int) -> None:
