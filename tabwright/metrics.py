@@ -68,12 +68,13 @@ def score_classification(
     `predicted`: (n,); predicted classes; by default the most probable ones.
     `wanted_precision`: the precision of `recall_at_precision`, in (0, 1].
     Returns: `log_loss` (nats); `accuracy`; `balanced_accuracy`, the mean recall of the classes in
-    the rows; `brier`, halved for two classes as scikit-learn does; `ece` and
-    `rms_calibration_error`, of class 1 for two classes, else of the most probable class, and for
-    more than two classes `classwise_ece`, see `calibration_error`; `auc` and `average_precision`,
-    one class against the rest, averaged over the classes for more than two; for two classes
-    `recall_at_precision`, the highest recall of any threshold with the wanted precision, 0 if there
-    is none. A score that the rows leave undefined (`auc` with a single class) is left out.
+        the rows; `brier`, halved for two classes as scikit-learn does; `ece` and
+        `rms_calibration_error`, of class 1 for two classes, else of the most probable class, and
+        for more than two classes `classwise_ece`, see `calibration_error`; `auc` and
+        `average_precision`, one class against the rest, averaged over the classes for more than
+        two; for two classes `recall_at_precision`, the highest recall of any threshold with the
+        wanted precision, 0 if there is none. A score that the rows leave undefined (`auc` with a
+        single class) is left out.
     Raises `ValueError`: wrong shapes, values out of range, no row of positive weight.
     """
     y, p, weight = _checked_classification(codes, proba, sample_weight)
@@ -102,7 +103,7 @@ def classification_intervals(
     stay those of the given rows, and resamples that leave a score undefined do not count for it.
 
     `codes`, `proba`, `sample_weight`, `predicted`, `wanted_precision`: as in
-    `score_classification`.
+        `score_classification`.
     `on_resampled`: called with how many resamples are done, and of how many.
     Returns: the keys of `score_classification`.
     """
@@ -124,7 +125,7 @@ def score_decisions(
     `sample_weight`: (n,); weights of the rows; a weight of 2 equals a row twice.
     `positive`: the class that is looked for.
     Returns: `precision`, `recall` and `f1`. One that the rows leave undefined is left out:
-    precision where nothing is predicted positive, recall where nothing is.
+        precision where nothing is predicted positive, recall where nothing is.
     """
     metrics, weight = _decision_metrics(codes, predicted, sample_weight, positive)
     return _values(metrics, weight)
@@ -161,12 +162,12 @@ def score_regression(
     `objective`: what the model was fitted for.
     `quantiles`: the levels of objective "quantile".
     Returns: first what the objective is judged by (`regression.MEASURES`) and, but for squared
-    error, `d2`, the share by which that is below the best constant's for these rows: `mae`;
-    `pinball`, the mean over the levels; `poisson_deviance` or `gamma_deviance`. Then `rmse` and
-    `mae` in the target's unit, of the quantile nearest to the median, and `r2`. What a constant
-    target leaves undefined (`r2`, `d2`) is left out.
+        error, `d2`, the share by which that is below the best constant's for these rows: `mae`;
+        `pinball`, the mean over the levels; `poisson_deviance` or `gamma_deviance`. Then `rmse` and
+        `mae` in the target's unit, of the quantile nearest to the median, and `r2`. What a constant
+        target leaves undefined (`r2`, `d2`) is left out.
     Raises `ValueError`: wrong shapes, values that are not finite or that the objective cannot have,
-    no row of positive weight.
+        no row of positive weight.
     """
     target, value, weight = _checked_regression(y, prediction, sample_weight, objective)
     return _values(_regression_metrics(target, value, objective, quantiles), weight)
@@ -195,7 +196,7 @@ def log_loss(codes: ArrayLike, proba: ArrayLike, sample_weight: ArrayLike | None
 
     `codes`: (n,); true classes, 0 to C - 1; not every class needs a row.
     `proba`: (n, C); probabilities; those below float64's epsilon count as epsilon, as in
-    scikit-learn.
+        scikit-learn.
     `sample_weight`: (n,); weights of the rows.
     """
     y, p, weight = _checked_classification(codes, proba, sample_weight)
@@ -264,9 +265,9 @@ def calibration_error(
     `codes`: (n,); true classes, 0 to C - 1.
     `proba`: (n, C); probabilities.
     `sample_weight`: (n,); weights of the rows; a weight of 2 equals a row twice. For the number of
-    rows behind a bin's frequency, weights with a mean below 1 are scaled to a mean of 1.
+        rows behind a bin's frequency, weights with a mean below 1 are scaled to a mean of 1.
     `classwise`: average over all classes (Kull et al., "Beyond temperature scaling", 2019) instead
-    of judging class 1 of two, or the most probable class of more.
+        of judging class 1 of two, or the most probable class of more.
     `squared`: root of the mean squared difference instead of the mean absolute one.
     `debias`: subtract the expected error of a perfect model.
     `n_bins`: number of bins at most; by default one for each 10 rows, at most 15.

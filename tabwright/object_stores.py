@@ -101,7 +101,7 @@ def find_objects(source: str) -> tuple[list[StoredObject], bool]:
     Returns `objects`: sorted; those of a folder whatever their names.
     Returns `is_folder`: whether the URI names a folder.
     Raises `TableError`: naming the URI: nothing there, no such bucket, credentials that are
-    refused, a store that does not answer.
+        refused, a store that does not answer.
     Raises `ImportError`: naming the install line, if pyarrow is absent.
     """
     scheme, _, key = source.partition("://")

@@ -116,7 +116,7 @@ def row_losses(
     `prediction`: (n,), or (n, n_levels) of quantiles, float64.
     `levels`: of quantiles: the loss is the mean over them.
     Returns: (n,), float64; deviances are those of McCullagh and Nelder, "Generalized Linear
-    Models", 1989, section 2.3; a predicted mean of 0 counts as the smallest number.
+        Models", 1989, section 2.3; a predicted mean of 0 counts as the smallest number.
     """
     if objective == "squared_error":
         return (target - prediction) ** 2
@@ -153,8 +153,9 @@ def quantile_centre_and_scale(quantiles: FloatArray, unit: float) -> tuple[Float
     `quantiles`: (n, n_levels), float64.
     `unit`: the scale of the target: half a gap is at least a thousandth of it.
     Returns: (n,), float64; residuals around the middle in multiples of the scale are the scores of
-    conformalised quantile regression (Romano, Patterson and Candès, 2019) in the form that scales
-    (Sesia and Candès, "A comparison of some conformal quantile regression methods", 2020).
+        conformalised quantile regression (Romano, Patterson and Candès, 2019) in the form that
+        scales (Sesia and Candès, "A comparison of some conformal quantile regression methods",
+        2020).
     """
     low, high = quantiles[:, 0], quantiles[:, -1]
     return (low + high) / 2.0, np.maximum((high - low) / 2.0, LEAST_HALF_GAP * unit)

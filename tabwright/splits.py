@@ -205,7 +205,7 @@ def folds_of_splits(splits: Splits, n_rows: int) -> IntArray | None:
 
     `splits`: as `splits_of` gives them.
     Returns: (n_rows,), int64; -1 for rows that no split tests. None for splits that leave rows out
-    or test a row twice, and for a single one.
+        or test a row twice, and for a single one.
     """
     folds = np.full(n_rows, -1, dtype=np.int64)
     for number, (train, test) in enumerate(splits):

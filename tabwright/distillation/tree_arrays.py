@@ -33,7 +33,7 @@ def ensemble_of(
 
     `fitted`: on float32 values without categorical columns.
     Returns: goes the same way as the library at every split; sums differ in the last digits at most
-    (XGBoost's are of float32).
+        (XGBoost's are of float32).
     Raises `ValueError` if the kind has no arrays, or a split is not one of numbers.
     """
     model: Any = getattr(fitted, "model")  # noqa: B009 - no part of the protocol

@@ -98,22 +98,22 @@ class TableEncoder:
     encoder that comes back from it gives the same bits.
 
     `numeric_encoding`: how numbers become inputs. "standard": mean and standard deviation.
-    "robust": median and 1/IQR, then the smooth clip x / sqrt(1 + (x/3)^2). "quantile_normal": ranks
-    as normal scores. "quantile_ple" and "tree_ple": piecewise-linear bins between quantiles, or
-    between the thresholds of a decision tree on the target; elapsed time keeps its value and gets
-    no bins. With "tree_ple" columns whose single values tell more than bins can show, as rows held
-    out prove, get target statistics too (`encoding/value_statistics.py`), and sums and differences
-    of two columns are added where they prove to tell what bins do not
-    (`encoding/oblique_search.py`).
+        "robust": median and 1/IQR, then the smooth clip x / sqrt(1 + (x/3)^2). "quantile_normal":
+        ranks as normal scores. "quantile_ple" and "tree_ple": piecewise-linear bins between
+        quantiles, or between the thresholds of a decision tree on the target; elapsed time keeps
+        its value and gets no bins. With "tree_ple" columns whose single values tell more than bins
+        can show, as rows held out prove, get target statistics too
+        (`encoding/value_statistics.py`), and sums and differences of two columns are added where
+        they prove to tell what bins do not (`encoding/oblique_search.py`).
     `n_bins`: at most so many bins per numeric column; fewer for columns with few distinct values,
-    and for tables with more than a thousand numeric columns.
+        and for tables with more than a thousand numeric columns.
     `keep_value`: whether a column with bins is also an input by itself, robustly scaled. Always so
-    in a table with dates.
+        in a table with dates.
     `max_levels`: at most so many levels of a category column have an input of their own; columns
-    with more get target statistics too. Fewer for tables with more than a thousand category
-    columns.
+        with more get target statistics too. Fewer for tables with more than a thousand category
+        columns.
     `min_count`: training rows that a level needs for an input of its own; None: 1 in 200 rows, from
-    2 to 10.
+        2 to 10.
     `plan_`: what was fitted.
     """
 

@@ -21,7 +21,7 @@ class Columns:
 
     `named`: whether the columns have names of their own (a frame) or not (an array).
     `profile`: of a table that the rows are a part of: in a part, row numbers are not consecutive
-    any more. None: of the rows.
+        any more. None: of the rows.
     `target_name`: for the model's card; a column of this name is not taken for a forgotten feature.
     """
 
@@ -45,7 +45,7 @@ class Aims:
     `prior`: the class prior under which `imbalance_aware` answers.
     `decision`: what the stored decision rule shall serve; it is tuned on the validation rows.
     `eval_metric`: what chooses the epoch, as in `eval_metric_of`; None: what the settings name,
-    else the loss.
+        else the loss.
     """
 
     class_weight: ClassWeight = None
@@ -80,9 +80,9 @@ class FitCallbacks:
     """What is called during a fit.
 
     `on_start`: called before training with the resolved settings and the numbers of training and
-    validation rows.
+        validation rows.
     `on_message`: called with each decision, as a sentence, and with what takes time before the
-    first epoch.
+        first epoch.
     `on_profile`: called with what each column is, where the fit finds that out itself.
     """
 

@@ -54,14 +54,14 @@ def fit_table(
 
     `rows`: where validation rows come from these, groups stay on one side and the latest validate.
     `validation`: rows that choose the epoch, and fit the calibrator or give the residuals of
-    prediction intervals; without them `validation_fraction` of `rows` is set aside. Or splits of
-    `splits_of_rows`: the last one's test rows validate, and its training rows train.
+        prediction intervals; without them `validation_fraction` of `rows` is set aside. Or splits
+        of `splits_of_rows`, of which the last one's test rows validate and training rows train.
     `distillation`: who teaches in `tree_teacher_distillation`, and on which further rows; None: the
-    default teacher. Refused by the other modes.
+        default teacher. Refused by the other modes.
     `encoder`: fitted before, on no validation rows; None: one is fitted on the training rows.
     `checkpoint`: where the run keeps its state, and goes on from; the caller removes it in the end.
     Raises `ValueError` if the settings do not fit the task or the rows, or a checkpoint is of
-    another run.
+        another run.
     Raises `TableError` if the table has no usable column, or a column is not what it should be.
     """
     columns, aims, callbacks = columns or Columns(), aims or Aims(), callbacks or FitCallbacks()

@@ -61,10 +61,10 @@ def train_members(
 
     `training`: the encoded training rows and their targets.
     `held_out`: the rows that choose each member's epoch; None: members end at the `stop_at` of
-    `control`.
+        `control`.
     `cross`: keeps predictions of the held-out rows for prediction intervals.
     `taught`: what a teacher says, and what is tried with it; candidates stand one after the other
-    among the members.
+        among the members.
     Raises `ValueError` if the settings are not resolved.
     """
     control = control or RunControl()

@@ -60,7 +60,7 @@ def select_obliques(
     these rows, so that this is no second test of what it found: it asks what a network makes of it.
 
     `rows`: the same rows. Those of one group are on one side. With a time the rows that judge are
-    later than those that learn, and there is one comparison.
+        later than those that learn, and there is one comparison.
     `on_message`: called with the features before networks are compared, and with the outcome.
     `limit`: a twentieth of what is left is for each network that is compared.
     """

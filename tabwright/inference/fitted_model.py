@@ -53,24 +53,24 @@ class FittedModel:
     `architecture`: of every member.
     `members`: the `state_dict` of each member, as NumPy arrays.
     `classes`: (n_classes,); the labels in sorted order, in the dtype they came in; None in
-    regression.
+        regression.
     `target`: None in classification.
     `class_prior`: (n_classes,), float64; weighted shares of the classes in the training rows.
     `class_weights`: (n_classes,), float64; the class weights of the objective, if any.
     `prior`: (n_classes,), float64; the prior under which `imbalance_aware` answers; None: as
-    trained.
+        trained.
     `calibrator`: None in regression and where calibration was turned off.
     `decision`: how labels are made of probabilities, everywhere; None: the most probable class.
     `intervals`: half-widths of prediction intervals; None in classification, and where too few rows
-    were held out.
+        were held out.
     `residual_scale`: what makes the width of intervals follow the row, where `intervals.scale` is
-    "network".
+        "network".
     `trees`: tree ensembles beside the networks, and the weights that combine them; None: networks
-    alone.
+        alone.
     `history`: one dict of numbers per epoch.
     `stopped`: why training ended. Files keep it in the card.
     `metrics`: scores by name of the set of rows: "validation", "test", ... With class weights also
-    "validation_class_weighted", ..., in which each row has the weight of its class.
+        "validation_class_weighted", ..., in which each row has the weight of its class.
     `card`: what the model was made from and with, for people: table, target, versions, messages.
     """
 
@@ -100,7 +100,7 @@ class FittedModel:
         Raises `ValueError` if the name says another format, such as ``.pkl``.
         Raises `OSError` if the folder cannot be written; the old file stays.
         Raises `ArtifactError` if the file could not be read back: the model holds something that no
-        fit gives. Nothing is written.
+            fit gives. Nothing is written.
         """
         check_suffix(path, ".safetensors")
         data = pack(*self.to_artifact())

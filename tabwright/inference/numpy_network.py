@@ -141,9 +141,9 @@ class FoldedNetwork:
     """K networks of one architecture, ready to run.
 
     `members`: the `state_dict` of each member: an `MLP`, `TabResNet` or `LinearBaseline` of
-    `models.py`, all of the same architecture and sizes.
+        `models.py`, all of the same architecture and sizes.
     Raises `ValueError` if there is no member, the members are not of one such architecture, or the
-    layout is of another number of inputs.
+        layout is of another number of inputs.
     """
 
     def __init__(self, members: Sequence[State], layout: Layout | None = None) -> None:

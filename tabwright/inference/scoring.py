@@ -28,8 +28,8 @@ def prediction_frame(
 
     `coverage`: in regression: the share of new rows whose value an interval shall hold, in (0, 1).
     Returns: a column `prediction`, by the model's decision rule where it has one; in classification
-    also `probability_LABEL` for every label; with a coverage also `low` and `high`; of a model of
-    quantiles also `quantile_LEVEL` for every level.
+        also `probability_LABEL` for every label; with a coverage also `low` and `high`; of a model
+        of quantiles also `quantile_LEVEL` for every level.
     Raises `ValueError` if a coverage is asked for and the model has no intervals.
     """
     classes = predictor.model.classes
@@ -67,12 +67,12 @@ def score_output(
 
     `target`: (n_rows,); class codes, int64, or values, float64.
     `output`: (n_rows, n_classes), (n_rows,) or (n_rows, n_levels), float64; probabilities, values,
-    or quantiles.
+        or quantiles.
     `sample_weight`: (n_rows,), float64.
     `predicted`: (n_rows,), int64; codes of the labels to judge, where they are not those of the
-    highest probability.
+        highest probability.
     `by_class_weights`: whether the class weights of training count too. Empty where there were
-    none, and in `imbalance_aware`, which takes them out of its probabilities again.
+        none, and in `imbalance_aware`, which takes them out of its probabilities again.
     """
     if by_class_weights:
         if model.class_weights is None or model.settings.training_mode == "imbalance_aware":
@@ -128,7 +128,7 @@ def score_rows(
     `target`: (n_rows,); class codes, int64, or values, float64.
     `sample_weight`: (n_rows,), float64.
     Returns: see `scores_of`. Those that judge labels, by the model's decision rule where it has
-    one.
+        one.
     """
     model = predictor.model
     if model.classes is None:

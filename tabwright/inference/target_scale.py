@@ -41,11 +41,11 @@ class TargetScale:
     """How a regression target is standardised for the networks.
 
     `mean`: what a constant prediction would be: the weighted mean over the training rows, with
-    absolute error their median, with quantiles the one nearest to the median.
+        absolute error their median, with quantiles the one nearest to the median.
     `scale`: the weighted standard deviation; with absolute error and quantiles its like from
-    absolute deviations; with a logarithmic link the mean. A constant target has scale 1.
+        absolute deviations; with a logarithmic link the mean. A constant target has scale 1.
     `low`, `high`: range of the target over the training rows; predictions are clamped to it, as
-    RealMLP does (Holzmüller, Grinsztajn, Steinwart, "Better by Default", 2024, appendix A).
+        RealMLP does (Holzmüller, Grinsztajn, Steinwart, "Better by Default", 2024, appendix A).
     `quantiles`: those of the training rows, where quantiles are predicted.
     `log_link`: whether networks put out logarithms: the target is then scaled and not moved.
     """
@@ -84,7 +84,7 @@ class TargetScale:
         """The scale for another objective.
 
         `target`: (n_rows,), float64; training targets, or a sample of them: medians and quantiles
-        are of these.
+            are of these.
         `sample_weight`: (n_rows,), float64.
         """
         if objective == "squared_error":
@@ -146,7 +146,7 @@ class TargetScale:
         """Read the scale of a saved model.
 
         Raises `ArtifactError`: unknown keys, values out of range, or not as many quantiles as
-        levels.
+            levels.
         """
         low = document.number("low")
         high = document.number("high", low=low)
@@ -169,7 +169,7 @@ class ResidualScale:
 
     `member`: its `state_dict`.
     `unit`: the mean absolute residual, in the target's unit, of which the network puts out
-    multiples.
+        multiples.
     """
 
     architecture: NetworkSpec
@@ -201,7 +201,7 @@ class ResidualScale:
         """Read the scale of a saved model.
 
         Raises `ArtifactError`: unknown keys, an architecture of other inputs or outputs, tensors
-        that do not fit it.
+            that do not fit it.
         """
         architecture = NetworkSpec.from_document(document.child("architecture"))
         if (architecture.input_dim, architecture.output_dim) != (input_dim, 1):

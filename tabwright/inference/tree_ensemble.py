@@ -68,9 +68,9 @@ class TreeEnsemble:
     """Boosted trees; nodes lie in preorder, so the left child of a split is the next node.
 
     `baseline`: (n_outputs,), float64; one output for two classes (the log-odds of the second) or a
-    standardised target, else one per class. Tree `t` adds to output `t % n_outputs`.
+        standardised target, else one per class. Tree `t` adds to output `t % n_outputs`.
     `roots`: (n_trees,), int64; first node of each tree; its last is the one before the next tree's
-    root.
+        root.
     `feature`: (n_nodes,), int32; of splits; 0 in leaves.
     `threshold`: (n_nodes,), float32; a row goes left where its value is at most this.
     `right`: (n_nodes,), int32; the right child; 0 in leaves.
@@ -211,12 +211,12 @@ class ObliviousTrees:
     """Boosted trees that ask the same question in all nodes of a level.
 
     `baseline`: (n_outputs,), float64; as in `TreeEnsemble`; here a leaf has a value for every
-    output.
+        output.
     `feature`: (n_trees, depth), int32; of the question of each level.
     `threshold`: (n_trees, depth), float32; the answer is yes where the value is above this; of NaN
-    it is no. Infinity in levels that a tree does not have.
+        it is no. Infinity in levels that a tree does not have.
     `value`: (n_trees, 2**depth, n_outputs), float64; of leaves; bit d of a leaf's number is the
-    answer at level d.
+        answer at level d.
     """
 
     kind: str

@@ -39,7 +39,7 @@ def tree_features(encoder: TableEncoder, compact: Compact) -> NDArray[np.float32
 
     `compact`: rows that it encoded.
     Returns: (n, n_features), float32; numbers, NaN where missing, then statistics of levels, then
-    codes. Pairwise linear features are for the networks alone.
+        codes. Pairwise linear features are for the networks alone.
     """
     plan = encoder.plan_
     n_numeric = plan.layout.n_numeric - len(plan.obliques)
@@ -97,7 +97,7 @@ class TreeMix:
         """Read trees and weights back, every value checked.
 
         Raises `ArtifactError` if anything is missing, left over or out of range, or nodes are not
-        trees.
+            trees.
         """
         ensembles: list[Trees] = []
         for k, own in enumerate(document.children("ensembles", max_length=_MOST_ENSEMBLES)):

@@ -88,7 +88,7 @@ class HeldOut(Protocol):
         which greater is better.
 
         `logits`: maps inputs (batch, input_dim) to logits (n_members, batch, output_dim), in eval
-        mode.
+            mode.
         """
 
     def state(self) -> dict[str, Tensor]:

@@ -123,7 +123,7 @@ def members_of(
     `modules`: at least one; each maps (batch, input_dim) to (batch, output_dim). They are copied.
     `precision`: as for `StackedMembers`.
     Raises `ValueError` if plain autograd is asked for another precision than float32, besides the
-    errors of `StackedMembers`.
+        errors of `StackedMembers`.
     """
     try:
         is_known = len({TensorLayout.of(module) for module in modules}) <= 1
@@ -186,9 +186,9 @@ def train(
     `checkpointer`: goes on from its file where there is one, and keeps it up to date.
     `stop_at`: the epoch after which each member stops; without `held_out`.
     `keep_interrupted`: whether an interrupt after the first epoch ends training with the best epoch
-    so far, rather than going on to the caller.
+        so far, rather than going on to the caller.
     `limit`: the schedule is shortened to the epochs that fit, as those before tell, and training
-    ends with the best epoch so far where it still lasts longer.
+        ends with the best epoch so far where it still lasts longer.
     Raises `FloatingPointError` if the loss is not finite before any epoch was good.
     Raises `TimeLimitError` if not even one epoch fits.
     Raises `ValueError` if the checkpoint is of another run.

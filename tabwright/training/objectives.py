@@ -63,20 +63,20 @@ class Objective:
     """Targets and weights of one set of rows, and the loss over them.
 
     `targets`: class codes of shape (n_rows,), int64, or standardised regression targets of shape
-    (n_rows, 1), float32.
+        (n_rows, 1), float32.
     `weights`: (n_rows,), float32; row weights, scaled here to mean 1 over the set, so that the
-    scale of the weights does not change the step size.
+        scale of the weights does not change the step size.
     `mean_weight`: what counts as weight 1, where the set is a piece of a larger one; None: the
-    set's mean.
+        set's mean.
     `soft_targets`: what a teacher says of the same rows: class probabilities of shape (n_rows,
-    n_classes) or predictions of shape (n_rows, 1), in the units of `targets`.
+        n_classes) or predictions of shape (n_rows, 1), in the units of `targets`.
     `teacher_weight`: (n_members,) or one number; weight of the soft part, in [0, 1]; the hard part
-    has the rest. Members may differ, so that several weights are tried in one run.
+        has the rest. Members may differ, so that several weights are tried in one run.
     `temperature`: (n_members,) or one number; temperature of the soft part of a classifier (Hinton,
-    Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2); its gradient is
-    scaled by the temperature's square, as there. Members may differ.
+        Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2); its
+        gradient is scaled by the temperature's square, as there. Members may differ.
     `labelled`: (n_rows,), bool; which rows have a target of their own; the others learn from the
-    soft part alone, whatever the teacher's weight. None: all have one.
+        soft part alone, whatever the teacher's weight. None: all have one.
     `regression`: the loss of a regression; None: squared error. Not with soft targets.
     """
 
@@ -146,7 +146,7 @@ class Objective:
         `rows`: (batch,), int64; which rows of the set the batch holds.
         `running`: where the batch's losses are added.
         Returns: (n_members, batch, output_dim); gradient of each member's own mean loss: the
-        members do not see one another.
+            members do not see one another.
         Raises `ValueError` if the running loss comes from a state of another number of members.
         """
         losses, gradient = self._losses_and_gradient(logits, rows)
@@ -207,7 +207,7 @@ class Objective:
 
         `logits`: (n_members, n_rows, output_dim).
         Returns: (n_members, n_rows), float64; cross-entropy in nats, or the loss of the regression
-        in standardised units.
+            in standardised units.
         """
         logits = logits.double()
         if self.is_classification:

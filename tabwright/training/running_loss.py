@@ -48,7 +48,7 @@ class RunningLoss:
         """Continue from what `state` returned.
 
         Raises `ValueError` if the sums are not one float64 per member. How many members there are
-        is seen by the next batch, which refuses others.
+            is seen by the next batch, which refuses others.
         """
         sums, n_rows = state["loss_sum"], int(state["row_count"][0])
         if sums.ndim != 1 or sums.dtype != torch.float64 or bool(len(sums)) != (n_rows > 0):

@@ -216,9 +216,9 @@ class ReferenceMembers:
         """Run forward in training mode and backward from the gradient that `loss_grad` gives.
 
         `loss_grad`: maps logits of shape (n_members, batch, output_dim) to the loss's gradient in
-        them.
+            them.
         `step`: number of the step; the dropout of a step depends on it and on the member's seed
-        only.
+            only.
         Returns: (n_members, batch, output_dim).
         """
         if part is not None:

@@ -80,7 +80,7 @@ def check_memory(given: Tensor, shape: Sequence[int], dtype: torch.dtype = torch
     """Refuse a tensor whose address says too little: nobody looks behind it any more.
 
     Raises `ValueError` if it has another shape or dtype, gaps between its elements, or lies on
-    another device.
+        another device.
     """
     fits = given.shape == tuple(shape) and given.dtype == dtype
     if not (fits and given.is_contiguous() and given.device.type == "cpu"):

@@ -63,7 +63,7 @@ def dropout_keys(seeds: Sequence[int] | Tensor, n_layers: int, steps: Tensor) ->
     `seeds`: (n_members,), int64; one per member, of any size; a tensor is that of `seeds_on`.
     `steps`: (n_steps,), int64.
     Returns: (n_steps, n_layers, n_members), int32; odd factors. Those of a member depend on no
-    other member.
+        other member.
     """
     device = steps.device
     signed = seeds if isinstance(seeds, Tensor) else seeds_on(device, seeds)

@@ -47,14 +47,14 @@ class RowTable:
     `dense`: (n_rows, n_dense), float32; inputs that are multiplied as they are.
     `ranges`: (n_ranges, 2), int64; first input and number of every run of dense inputs.
     `bins`, `shares`: (n_rows, n_binned), int32 and float32; the input of the bin that a row's value
-    lies in, and the value of that input. Inputs of the column's bins below are 1, those above are
-    0.
+        lies in, and the value of that input. Inputs of the column's bins below are 1, those above
+        are 0.
     `bin_bounds`: (n_binned, 2), int64; first input of each binned column, and the one after its
-    last.
+        last.
     `flags`: (n_rows, n_flags), int32; the one input of a column that is 1; -1: none is.
     `flag_bounds`: (n_flags, 2), int64; as `bin_bounds`.
     `unknown`: (n_flags,), int32; the input that stands for a level that is hidden; -1: nothing is
-    in this column.
+        in this column.
     `hide_rate`: share of the levels that are hidden in a batch.
     """
 

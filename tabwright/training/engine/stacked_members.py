@@ -40,22 +40,22 @@ class StackedMembers:
     value (under autograd it would wander by rounding errors, to no effect).
 
     `modules`: `MLP`, `TabResNet` or `LinearBaseline`, all of one architecture, shapes, dtype and
-    device. They are copied.
+        device. They are copied.
     `seeds`: one per module: the seed of its dropout. A member's stream depends on nothing else.
     `n_threads`: at most so many threads share compiled steps. The result does not depend on it, bit
-    for bit. Operations should use one thread each meanwhile, which the training loop sees to.
+        for bit. Operations should use one thread each meanwhile, which the training loop sees to.
     `all_reduce`: sums a tensor over the workers that share every batch, in place. Gradients are
-    then those of the whole batch, and so are batch norm's statistics: the result does not depend on
-    how many workers there are, up to rounding.
+        then those of the whole batch, and so are batch norm's statistics: the result does not
+        depend on how many workers there are, up to rounding.
     `precision`: what the hidden layers' matrix products are computed in, for modules in float32.
     `engine`: what takes the steps. "auto": the compiled functions of the extension where they are
-    built, for modules in float32 on a CPU whose batches are not shared by workers, and PyTorch for
-    all else.
+        built, for modules in float32 on a CPU whose batches are not shared by workers, and PyTorch
+        for all else.
     Raises `TypeError` if the modules are not of one architecture that is known here
-    (`loop.members_of` takes any).
+        (`loop.members_of` takes any).
     Raises `ValueError` if there is no module, the seeds are not as many, `n_threads` is below 1,
-    the precision or the engine are not known, not for such modules, or not built, or a beta is out
-    of range.
+        the precision or the engine are not known, not for such modules, or not built, or a beta is
+        out of range.
     """
 
     def __init__(
@@ -156,13 +156,13 @@ class StackedMembers:
         """Run forward in training mode and backward from the gradient that `loss_grad` gives.
 
         `x`: (batch, input_dim); at least two rows, where the architecture has batch norm; of a part
-        of a batch, the whole.
+            of a batch, the whole.
         `loss_grad`: maps logits of shape (n_members, batch, output_dim) to the loss's gradient in
-        them. It must neither change the logits nor keep them.
+            them. It must neither change the logits nor keep them.
         `step`: number of the step; the dropout of a step depends on it and on the member's seed
-        only.
+            only.
         `part`: which rows of the batch `x` holds, where workers share it. The loss's gradient is
-        then that of the whole batch's mean loss.
+            then that of the whole batch's mean loss.
         Returns: (n_members, batch, output_dim); the logits; zero for members that do not train.
         Raises `ValueError` if `x` has another shape, or one row where batch norm needs two.
         """
@@ -225,10 +225,10 @@ class StackedMembers:
 
         `rows`: (n_batches, batch), int64.
         `hide_keys`: (n_batches,), int32; odd factors that decide which levels of the table are
-        hidden in a batch.
+            hidden in a batch.
         `loss_sums`: (n_members,), float64; each member's losses of all rows are added to it.
         Raises `ValueError`, `IndexError` if the members take no compiled steps (`compiled` is
-        None), besides the errors of `CompiledSteps.take`.
+            None), besides the errors of `CompiledSteps.take`.
         """
         if self._compiled is None:
             raise ValueError("runs are for compiled steps; use forward_backward")
@@ -336,8 +336,8 @@ class StackedMembers:
         """All that an exact resumption needs, copied to the CPU.
 
         Returns: parameters, AdamW's running averages and counts of steps, running statistics, best
-        states, and which members are active. Meant for `load_state` of members that were made from
-        the same modules and seeds.
+            states, and which members are active. Meant for `load_state` of members that were made
+            from the same modules and seeds.
         """
         return {name: value.to("cpu", copy=True) for name, value in self._saved()} | {
             "n_batches": torch.tensor(self._n_batches, dtype=torch.int64),
@@ -349,7 +349,7 @@ class StackedMembers:
         """Continue from what `state` returned.
 
         Raises `ValueError` if a tensor is missing, is not known, or has another shape or dtype than
-        these members need; nothing is changed then.
+            these members need; nothing is changed then.
         """
         present = self.state()
         if state.keys() != present.keys():

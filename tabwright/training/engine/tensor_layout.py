@@ -76,7 +76,7 @@ class TensorLayout:
 
         `module`: `MLP`, `TabResNet` or `LinearBaseline`, as `models.build_model` makes them.
         Raises `ArchitectureError` if it is anything else, or no longer as its class makes it: a
-        subclass, an exchanged layer, a hook or a frozen parameter may compute something else.
+            subclass, an exchanged layer, a hook or a frozen parameter may compute something else.
         """
         if type(module) not in (MLP, TabResNet, LinearBaseline):
             raise ArchitectureError(
@@ -305,7 +305,7 @@ class MemberBuffers:
 
     `parameters`, `gradients`: those that weight decay acts on come first.
     `first_moments`, `second_moments`: (n_members, size); AdamW's running averages of the gradient
-    and of its square.
+        and of its square.
     `steps`: (n_members,), float32; AdamW's steps done by each member.
     `statistics`: batch norm's. Running means stand here without the linear layers' biases.
     """
