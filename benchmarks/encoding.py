@@ -127,11 +127,12 @@ def pandas_table(n_rows: int) -> pd.DataFrame:
 def fitted(frame: pl.DataFrame, encoding: str) -> tuple[TableEncoder, Any]:
     """An encoder and the compact form, from the frame on."""
     from tabwright.encoding.encoder import TableEncoder
+    from tabwright.encoding.plan_fit import RowsToFit
     from tabwright.tables import profile_table
 
     encoder = TableEncoder(encoding)  # type: ignore[arg-type]
     compact = encoder.fit_transform(
-        frame, profile_table(frame), target=target(len(frame)), task="classification"
+        RowsToFit(frame, profile_table(frame), target(len(frame)), "classification")
     )
     return encoder, compact
 
@@ -294,7 +295,7 @@ def row_microseconds(frame: pl.DataFrame, encoding: str, seconds: float) -> floa
     def encode() -> None:
         nonlocal position
         position = (position + 1) % len(rows)
-        encoder.encode_row(rows[position])
+        encoder.expand(encoder.row(rows[position]))
 
     return 1e6 * median_seconds(encode, seconds)
 

@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.contenders import Job, Tabwright, TabwrightWithoutSums
 from benchmarks.tables import Task
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.metrics import score_classification, score_regression
 from tabwright.tables import Role, profile_table
 
@@ -155,11 +156,13 @@ def _found(frame: pl.DataFrame, target: NDArray[np.int64] | Floats, seed: int) -
     """Sums that an encoder proposes, before networks judge them."""
     roles: dict[str, Role] = dict.fromkeys(frame.columns, "numeric")
     encoder = TableEncoder().fit(
-        frame,
-        profile_table(frame, roles=roles),
-        target=target,
-        task=_task(target),
-        random_state=seed,
+        RowsToFit(
+            frame,
+            profile_table(frame, roles=roles),
+            target=target,
+            task=_task(target),
+            random_state=seed,
+        )
     )
     return len(encoder.plan_.obliques)
 

@@ -114,7 +114,7 @@ def load_whole(data: bytes) -> Verdict:
         model = FittedModel.from_artifact(*unpack(data, "mutant"))
     except ArtifactError:
         return "refused"
-    row = model.encoder.encode_row(dict.fromkeys(model.encoder.feature_names_in_))
+    row = model.encoder.expand(model.encoder.row(dict.fromkeys(model.encoder.feature_names_in_)))
     if row.shape != (1, model.architecture.input_dim) or not np.isfinite(row).all():
         raise AssertionError("accepted, but the encoder is broken")
     # A row of missing values reaches every part without a table.

@@ -45,8 +45,8 @@ from tabwright.encoding.values import (
     numbers,
 )
 from tabwright.errors import TableError
-from tabwright.settings import NumericEncoding, Task
-from tabwright.tables import TableProfile, to_microseconds
+from tabwright.settings import NumericEncoding
+from tabwright.tables import to_microseconds
 
 if TYPE_CHECKING:
     import torch
@@ -148,78 +148,23 @@ class TableEncoder:
 
     # ---------------------------------------------------------------- fit
 
-    def fit(
-        self,
-        frame: pl.DataFrame,
-        profile: TableProfile,
-        *,
-        target: NDArray[Any] | None,
-        task: Task,
-        sample_weight: NDArray[np.float64] | None = None,
-        random_state: int = 0,
-        named: bool = True,
-        target_name: str | None = None,
-    ) -> Self:
-        """Fit on training rows; see `fit_transform`."""
-        rows = RowsToFit(
-            frame=frame,
-            profile=profile,
-            target=target,
-            task=task,
-            sample_weight=sample_weight,
-            random_state=random_state,
-            named=named,
-            target_name=target_name,
-        )
+    def fit(self, rows: RowsToFit) -> Self:
+        """Fit on training rows."""
         self._fit(rows)
         return self
 
-    def fit_transform(
-        self,
-        frame: pl.DataFrame,
-        profile: TableProfile,
-        *,
-        target: NDArray[Any] | None,
-        task: Task,
-        sample_weight: NDArray[np.float64] | None = None,
-        random_state: int = 0,
-        named: bool = True,
-        target_name: str | None = None,
-        folds: NDArray[np.int64] | None = None,
-    ) -> Compact:
+    def fit_transform(self, rows: RowsToFit) -> Compact:
         """Fit on training rows and give their compact form.
 
         Where a column has target statistics, those of a training row come from other rows
         (cross-fitting), so this differs from `fit` followed by `transform`.
 
-        `frame`: training rows only.
-        `profile`: roles of the columns.
-        `target`: (n_rows,); class codes or numbers; tree bins and target statistics look at it.
-        `sample_weight`: (n_rows,), float64. Counts in tree bins and target statistics. Scales,
-            quantiles and level counts are those of the rows.
-        `random_state`: decides the rows that bins are fitted on, and the folds of the statistics.
-        `named`: whether the column names are the user's: False for arrays, whose columns then go by
-            position.
-        `target_name`: a column that `transform` ignores without a warning.
-        `folds`: (n_rows,), int64. Of at least two folds, from 0: the target statistics of a row
-            then come from the rows of the other folds. By default from five random ones.
         Raises `TableError` if no column is usable, a cell does not fit its column, or there would
             be more than 262,144 inputs.
         """
-        rows = RowsToFit(
-            frame=frame,
-            profile=profile,
-            target=target,
-            task=task,
-            sample_weight=sample_weight,
-            random_state=random_state,
-            named=named,
-            target_name=target_name,
-            folds=folds,
-        )
         codes, statistics = self._fit(rows)
-        numeric = np.empty((len(frame), self.plan_.layout.n_numeric), dtype=np.float32)
-        self._fill_all(self._used_series(frame), numeric, codes, categories=False)
+        numeric = np.empty((len(rows.frame), self.plan_.layout.n_numeric), dtype=np.float32)
+        self._fill_all(self._used_series(rows.frame), numeric, codes, categories=False)
         if statistics:
             stop = numeric.shape[1] - len(self.plan_.obliques)
             np.concatenate(statistics, axis=1, out=numeric[:, self.plan_.n_own : stop])
@@ -287,10 +232,6 @@ class TableEncoder:
         """Index in `feature_names_in_` of the column behind each input."""
         return np.array([source for _, source in self.plan_.inputs], dtype=np.int64)
 
-    def get_feature_names_out(self) -> NDArray[np.str_]:
-        """Name of every input, unique: 'age', 'age[bin 3]', 'age is missing', 'job=admin'."""
-        return np.array([name for name, _ in self.plan_.inputs])
-
     # ---------------------------------------------------------------- transform and expand
 
     def transform(self, frame: pl.DataFrame, *, warns: bool = False) -> Compact:
@@ -338,15 +279,6 @@ class TableEncoder:
             (n, n_codes) to float32 of shape (n, input_dim), equal to `expand` bit for bit on a CPU.
         """
         return self._layout.torch_expander(device)
-
-    def encode_row(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
-        """Network inputs of one row, by a scalar path; equal to `expand(transform(...))`.
-
-        `row`: Cell by column name. Extra keys are ignored with one warning.
-        Returns: (1, input_dim), float32.
-        Raises `TableError` if columns are missing, or a cell does not fit its column.
-        """
-        return self.expand(self.row(row))
 
     def row(self, row: Mapping[str, Any]) -> Compact:
         """The compact form of one row, by a scalar path; equal to `transform`.

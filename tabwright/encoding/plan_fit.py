@@ -70,16 +70,28 @@ class EncoderSettings:
 
 @dataclass(frozen=True)
 class RowsToFit:
-    """The training rows; the parameters are those of `TableEncoder.fit_transform`."""
+    """Training rows, and what decides how they are encoded.
+
+    `profile`: roles of the columns.
+    `target`: (n_rows,); class codes or numbers; tree bins and target statistics look at it.
+    `sample_weight`: (n_rows,), float64. Counts in tree bins and target statistics. Scales,
+        quantiles and level counts are those of the rows.
+    `random_state`: decides the rows that bins are fitted on, and the folds of the statistics.
+    `named`: whether the column names are the user's: False for arrays, whose columns then go by
+        position.
+    `target_name`: a column that `TableEncoder.transform` ignores without a warning.
+    `folds`: (n_rows,), int64. Of at least two folds, from 0: the target statistics of a row then
+        come from the rows of the other folds. By default from five random ones.
+    """
 
     frame: pl.DataFrame
     profile: TableProfile
     target: NDArray[Any] | None
     task: Task
-    sample_weight: NDArray[np.float64] | None
-    random_state: int
-    named: bool
-    target_name: str | None
+    sample_weight: NDArray[np.float64] | None = None
+    random_state: int = 0
+    named: bool = True
+    target_name: str | None = None
     folds: NDArray[np.int64] | None = None
 
 

@@ -29,6 +29,7 @@ from tabwright.distillation.soft_targets import (
     prepare_soft_targets,
 )
 from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.combination import EncodedRows, HeldOutTrees, tree_kinds, with_trees
 from tabwright.fitting.cross_validation import (
@@ -327,16 +328,18 @@ class Recipe:
             return self.encoder, self.encoder.transform(rows.frame)
         encoder = TableEncoder(numeric_encoding=self.settings.numeric_encoding)
         compact = encoder.fit_transform(
-            rows.frame,
-            self.profile,
-            target=rows.target,
-            task=self.settings.task,
-            sample_weight=rows.weight,
-            random_state=self.settings.random_state,
-            named=self.columns.named,
-            target_name=self.columns.target_name,
-            # Rows that no network holds out are a fold of their own there.
-            folds=None if folds is None else np.where(folds < 0, folds.max() + 1, folds),
+            RowsToFit(
+                rows.frame,
+                self.profile,
+                target=rows.target,
+                task=self.settings.task,
+                sample_weight=rows.weight,
+                random_state=self.settings.random_state,
+                named=self.columns.named,
+                target_name=self.columns.target_name,
+                # Rows that no network holds out are a fold of their own there.
+                folds=None if folds is None else np.where(folds < 0, folds.max() + 1, folds),
+            )
         )
         if self.keep_obliques is None:
             return select_obliques(

@@ -10,6 +10,7 @@ import pytest
 from tabwright.distillation.tree_arrays import ensemble_of
 from tabwright.distillation.trees import FittedTrees, Problem, tree_learner
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.inference.tree_ensemble import TreeEnsemble
 from tabwright.inference.tree_mix import tree_features
 from tabwright.tables import profile_table
@@ -30,7 +31,9 @@ def encoded() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     frame, fresh = table(500, seed=1), table(700, seed=2)
     encoder = TableEncoder()
     compact = encoder.fit_transform(
-        frame, profile_table(frame), target=score(frame), task="regression", random_state=0
+        RowsToFit(
+            frame, profile_table(frame), target=score(frame), task="regression", random_state=0
+        )
     )
     fresh = fresh.with_columns(
         count=pl.when(pl.int_range(700) < 300).then(None).otherwise(pl.col("count")),

@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from tabwright.artifact.container import pack, unpack
 from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.errors import ArtifactError, TableError
 from tabwright.settings import NumericEncoding
 from tabwright.tables import Role, profile_table
+from tests.encoders import input_names
 
 ENCODINGS: tuple[NumericEncoding, ...] = get_args(NumericEncoding)
 ROLES: dict[str, Role] = {
@@ -78,7 +80,7 @@ def _fitted(
     roles = ROLES if roles is None else roles
     target = np.arange(len(frame)) % 3
     return TableEncoder(encoding, **settings).fit(
-        frame, profile_table(frame, roles=roles), target=target, task="classification"
+        RowsToFit(frame, profile_table(frame, roles=roles), target=target, task="classification")
     )
 
 
@@ -129,7 +131,7 @@ def test_one_row_is_encoded_as_a_table_of_one_row(
     # Two rows go through the columns, one row through its cells.
     expected = _inputs(encoder, _frame_of([row, row]))
     np.testing.assert_array_equal(expected[0], expected[1])
-    np.testing.assert_array_equal(encoder.encode_row(row), expected[:1])
+    np.testing.assert_array_equal(encoder.expand(encoder.row(row)), expected[:1])
     np.testing.assert_array_equal(_inputs(encoder, _frame_of([row])), expected[:1])
 
 
@@ -204,7 +206,7 @@ def test_rows_one_by_one_are_encoded_as_all_at_once(
     for i in range(len(index)):
         np.testing.assert_array_equal(_inputs(encoder, frame[i : i + 1])[0], together[i])
     for i, row in enumerate(frame.iter_rows(named=True)):
-        np.testing.assert_array_equal(encoder.encode_row(row)[0], together[i])
+        np.testing.assert_array_equal(encoder.expand(encoder.row(row))[0], together[i])
 
 
 @given(ROWS)
@@ -240,8 +242,8 @@ def test_the_order_of_columns_does_not_matter(names: list[str]) -> None:
     encoder = FITTED["tree_ple"]
     np.testing.assert_array_equal(_inputs(encoder, frame.select(names)), _inputs(encoder, frame))
     other = _fitted(frame.select(names), "tree_ple")
-    place = {name: i for i, name in enumerate(other.get_feature_names_out().tolist())}
-    index = [place[name] for name in encoder.get_feature_names_out().tolist()]
+    place = {name: i for i, name in enumerate(input_names(other))}
+    index = [place[name] for name in input_names(encoder)]
     np.testing.assert_array_equal(_inputs(other, frame)[:, index], _inputs(encoder, frame))
 
 
@@ -251,8 +253,8 @@ def test_state_gives_the_same_bits_back(encoding: NumericEncoding) -> None:
     again = _reloaded(encoder)
     np.testing.assert_array_equal(_inputs(again, frame), _inputs(encoder, frame))
     row = frame.row(3, named=True)
-    np.testing.assert_array_equal(again.encode_row(row), encoder.encode_row(row))
-    assert again.get_feature_names_out().tolist() == encoder.get_feature_names_out().tolist()
+    np.testing.assert_array_equal(again.expand(again.row(row)), encoder.expand(encoder.row(row)))
+    assert input_names(again) == input_names(encoder)
     assert pack(*again.to_state()) == pack(*encoder.to_state())
 
 
@@ -264,7 +266,7 @@ def test_state_is_plain_data_and_arrays_without_objects() -> None:
 
 def test_a_used_encoder_pickles() -> None:
     encoder, frame = FITTED["auto"], _table()
-    encoder.encode_row(frame.row(0, named=True))
+    encoder.expand(encoder.row(frame.row(0, named=True)))
     again = pickle.loads(pickle.dumps(encoder))
     np.testing.assert_array_equal(_inputs(again, frame), _inputs(encoder, frame))
 
@@ -338,8 +340,8 @@ def test_a_damaged_state_is_refused(damage: str) -> None:
 def _row_of(encoder: TableEncoder, **changes: Any) -> dict[str, float]:
     """Inputs by name of the first row of the table with some cells changed."""
     row = {**_table().row(0, named=True), **changes}
-    names = encoder.get_feature_names_out().tolist()
-    return dict(zip(names, encoder.encode_row(row)[0].tolist(), strict=True))
+    names = input_names(encoder)
+    return dict(zip(names, encoder.expand(encoder.row(row))[0].tolist(), strict=True))
 
 
 def test_a_missing_number_sits_at_the_centre_and_has_an_indicator() -> None:
@@ -400,14 +402,14 @@ def test_a_zoned_time_is_the_same_moment_in_any_zone() -> None:
 
 @pytest.mark.parametrize("keep_value", [True, False])
 def test_elapsed_time_has_its_value_and_no_bins(keep_value: bool) -> None:
-    names = _fitted(encoding="tree_ple", keep_value=keep_value).get_feature_names_out().tolist()
+    names = input_names(_fitted(encoding="tree_ple", keep_value=keep_value))
     assert "when: elapsed" in names
     assert not [name for name in names if name.startswith("when: elapsed[")]
     assert [name for name in names if name.startswith("size[bin")]
 
 
 def test_dates_have_no_time_of_day() -> None:
-    names = FITTED["auto"].get_feature_names_out().tolist()
+    names = input_names(FITTED["auto"])
     assert "when: time of day sin" in names
     assert "day: weekday cos" in names
     assert not [name for name in names if name.startswith("day: time of day")]
@@ -421,7 +423,7 @@ def test_hidden_levels_reach_the_input_of_unknown_ones() -> None:
     hidden = compact.codes.copy()
     hidden[:, encoder.hidable_] = TableEncoder.unknown_code
     inputs = encoder.expand(Compact(compact.numeric, hidden))
-    unknown = encoder.get_feature_names_out().tolist().index("kind is rare or unknown")
+    unknown = input_names(encoder).index("kind is rare or unknown")
     assert (inputs[:, unknown] == 1.0).all()
 
 
@@ -430,10 +432,10 @@ def test_names_are_unique_and_sources_are_columns() -> None:
         {"a": [1.0, 2.0, None], "a is missing": [1.0, 5.0, 9.0], "a[bin 1]": [0.0, 1.0, 2.0]}
     )
     encoder = _fitted(frame, "quantile_ple", dict.fromkeys(frame.columns, "numeric"))
-    names = encoder.get_feature_names_out().tolist()
+    names = input_names(encoder)
     assert len(set(names)) == len(names) == encoder.input_dim == len(encoder.sources_)
     for encoder in FITTED.values():
-        names = encoder.get_feature_names_out().tolist()
+        names = input_names(encoder)
         assert len(set(names)) == len(names) == encoder.input_dim
         for name, source in zip(names, encoder.sources_.tolist(), strict=True):
             assert name.startswith(encoder.feature_names_in_[source])
@@ -444,7 +446,7 @@ def test_fit_transform_is_fit_then_transform_without_statistics() -> None:
     profile = profile_table(frame, roles={k: v for k, v in ROLES.items() if k != "street"})
     target = np.arange(len(frame)) % 2
     encoder = TableEncoder()
-    compact = encoder.fit_transform(frame, profile, target=target, task="classification")
+    compact = encoder.fit_transform(RowsToFit(frame, profile, target=target, task="classification"))
     again = encoder.transform(frame)
     np.testing.assert_array_equal(compact.numeric, again.numeric)
     np.testing.assert_array_equal(compact.codes, again.codes)
@@ -456,7 +458,7 @@ def test_target_statistics_of_training_rows_come_from_other_rows() -> None:
     target = generator.normal(size=900)
     encoder = TableEncoder(max_levels=5)
     profile = profile_table(frame, roles={"street": "category"})
-    compact = encoder.fit_transform(frame, profile, target=target, task="regression")
+    compact = encoder.fit_transform(RowsToFit(frame, profile, target=target, task="regression"))
     own = np.corrcoef(encoder.transform(frame).numeric[:, 0], target)[0, 1]
     other = np.corrcoef(compact.numeric[:, 0], target)[0, 1]
     assert own > 0.3
@@ -493,7 +495,7 @@ def test_missing_columns_are_named() -> None:
     row = _table().row(0, named=True)
     del row["kind"]
     with pytest.raises(TableError, match="'kind' is missing; add it"):
-        FITTED["auto"].encode_row(row)
+        FITTED["auto"].expand(FITTED["auto"].row(row))
 
 
 def test_extra_columns_are_ignored_with_one_warning() -> None:
@@ -505,17 +507,19 @@ def test_extra_columns_are_ignored_with_one_warning() -> None:
     assert len(caught) == 1
     np.testing.assert_array_equal(inputs, _inputs(FITTED["auto"], frame))
     with pytest.warns(UserWarning, match="ignored 1 column that the model was not trained on"):
-        FITTED["auto"].encode_row({**frame.row(0, named=True), "a": 1})
+        FITTED["auto"].expand(FITTED["auto"].row({**frame.row(0, named=True), "a": 1}))
 
 
 def test_the_target_and_columns_set_aside_are_ignored_in_silence() -> None:
     frame = _table().with_columns(pl.lit("same").alias("always"))
     encoder = TableEncoder().fit(
-        frame,
-        profile_table(frame, roles=ROLES),
-        target=np.arange(len(frame)) % 2,
-        task="classification",
-        target_name="label",
+        RowsToFit(
+            frame,
+            profile_table(frame, roles=ROLES),
+            target=np.arange(len(frame)) % 2,
+            task="classification",
+            target_name="label",
+        )
     )
     assert encoder.n_features_in_ == len(ROLES) + 1
     with warnings.catch_warnings():
@@ -528,7 +532,9 @@ def test_the_target_and_columns_set_aside_are_ignored_in_silence() -> None:
 def test_arrays_go_by_position() -> None:
     frame = pl.DataFrame({"x0": [1.0, 2.0, 3.0], "x1": [5.0, 4.0, 9.0]})
     encoder = TableEncoder().fit(
-        frame, profile_table(frame, named=False), target=None, task="regression", named=False
+        RowsToFit(
+            frame, profile_table(frame, named=False), target=None, task="regression", named=False
+        )
     )
     renamed = frame.rename({"x0": "x1", "x1": "x0"})
     np.testing.assert_array_equal(_inputs(encoder, renamed), _inputs(encoder, frame))
@@ -556,7 +562,7 @@ def test_a_wrong_cell_is_named_with_column_row_and_value(
     with pytest.raises(TableError, match=rule):
         FITTED["auto"].transform(_frame_of([row]))
     with pytest.raises(TableError, match=rule):
-        FITTED["auto"].encode_row(row)
+        FITTED["auto"].expand(FITTED["auto"].row(row))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -617,13 +623,15 @@ def test_no_usable_column_is_refused() -> None:
     frame = pl.DataFrame({"same": [1.0]})
     profile = profile_table(frame, roles={"same": "constant"})
     with pytest.raises(TableError, match="at least 1 usable column; got none: 'same' is constant"):
-        TableEncoder().fit(frame, profile, target=None, task="regression")
+        TableEncoder().fit(RowsToFit(frame, profile, target=None, task="regression"))
 
 
 def test_tree_bins_without_a_target_are_refused() -> None:
     frame = pl.DataFrame({"v": [1.0, 2.0, 3.0]})
     with pytest.raises(ValueError, match="'tree_ple' needs a target; got None; use 'quantile_ple'"):
-        TableEncoder("tree_ple").fit(frame, profile_table(frame), target=None, task="regression")
+        TableEncoder("tree_ple").fit(
+            RowsToFit(frame, profile_table(frame), target=None, task="regression")
+        )
 
 
 @pytest.mark.parametrize(
@@ -650,7 +658,7 @@ def test_ten_thousand_columns_fit_with_a_bounded_number_of_inputs() -> None:
     frame = pl.concat([numbers, levels], how="horizontal")
     encoder = TableEncoder("quantile_ple")
     compact = encoder.fit_transform(
-        frame, profile_table(frame), target=np.arange(50) % 2, task="classification"
+        RowsToFit(frame, profile_table(frame), target=np.arange(50) % 2, task="classification")
     )
     assert compact.numeric.shape == (50, 9_000)
     assert encoder.input_dim < 20_000
@@ -665,7 +673,7 @@ def test_a_million_levels_keep_a_bounded_vocabulary() -> None:
     encoder = TableEncoder()
     target = (ids % 2).astype(np.float64)
     profile = profile_table(frame, roles={"user": "category"})
-    compact = encoder.fit_transform(frame, profile, target=target, task="regression")
+    compact = encoder.fit_transform(RowsToFit(frame, profile, target=target, task="regression"))
     assert len(compact) == 1_200_000
     assert encoder.input_dim < 60
     _, arrays = encoder.to_state()
@@ -712,10 +720,12 @@ def test_real_tables_encode_alike_by_every_way(
     frame, target, task = _real(data_dir, name)
     frame, target = frame.head(3_000), target[:3_000]
     encoder = TableEncoder(encoding).fit(
-        frame,
-        profile_table(frame),
-        target=target,
-        task="regression" if task == "regression" else "classification",
+        RowsToFit(
+            frame,
+            profile_table(frame),
+            target=target,
+            task="regression" if task == "regression" else "classification",
+        )
     )
     compact = encoder.transform(frame)
     inputs = encoder.expand(compact)
@@ -725,15 +735,17 @@ def test_real_tables_encode_alike_by_every_way(
     )
     np.testing.assert_array_equal(same.numpy(), inputs)
     for i, row in enumerate(frame.head(50).iter_rows(named=True)):
-        np.testing.assert_array_equal(encoder.encode_row(row)[0], inputs[i])
+        np.testing.assert_array_equal(encoder.expand(encoder.row(row))[0], inputs[i])
     np.testing.assert_array_equal(_inputs(_reloaded(encoder), frame), inputs)
 
 
 @pytest.mark.shared_data
 def test_half_hours_of_a_day_are_told_apart(data_dir: Path) -> None:
     frame, target, _ = _real(data_dir, "vic_electricity")
-    encoder = TableEncoder().fit(frame, profile_table(frame), target=target, task="regression")
-    names = encoder.get_feature_names_out().tolist()
+    encoder = TableEncoder().fit(
+        RowsToFit(frame, profile_table(frame), target=target, task="regression")
+    )
+    names = input_names(encoder)
     assert "Time: time of day sin x4" in names
     assert "Time: weekday cos x3" in names
     cycle = [i for i, name in enumerate(names) if name.startswith("Time: time of day")]
@@ -748,7 +760,7 @@ def test_a_trend_in_time_is_not_carried_on(encoding: NumericEncoding) -> None:
     when = [start + dt.timedelta(days=7 * i) for i in range(60)]
     frame = pl.DataFrame({"when": when, "x": [float(i % 7) for i in range(60)]})
     encoder = TableEncoder(numeric_encoding=encoding).fit(
-        frame, profile_table(frame), target=np.arange(60.0), task="regression"
+        RowsToFit(frame, profile_table(frame), target=np.arange(60.0), task="regression")
     )
 
     def elapsed_of(day: dt.datetime) -> float:
@@ -760,4 +772,4 @@ def test_a_trend_in_time_is_not_carried_on(encoding: NumericEncoding) -> None:
     assert elapsed_of(when[0] - dt.timedelta(days=400)) == first < elapsed_of(when[1])
     row = {"when": when[-1] + dt.timedelta(days=400), "x": 1.0}
     table = encoder.expand(encoder.transform(pl.DataFrame([row])))
-    np.testing.assert_array_equal(encoder.encode_row(row), table)
+    np.testing.assert_array_equal(encoder.expand(encoder.row(row)), table)

@@ -16,6 +16,7 @@ from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding import oblique_search
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.encoding.oblique import ObliqueColumn, fill_obliques
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.errors import ArtifactError
 from tabwright.fitting import member_training, recipe
 from tabwright.fitting import oblique_selection as oblique_selection
@@ -35,6 +36,7 @@ from tests.encoders import (
     cutting,
     equal_first,
     fit_encoder,
+    input_names,
     inputs_by_onnx,
     probes_of,
     setting,
@@ -94,7 +96,7 @@ def test_stripes_across_two_columns_are_found(task: Task, slope: float, name: st
         goal = 50.0 * target - 7 + noise.normal(size=N_ROWS)
     encoder, compact = _fit(columns, goal, task=task)
     assert _found(encoder)[0] == name
-    names = encoder.get_feature_names_out().tolist()
+    names = input_names(encoder)
     assert encoder.sources_[names.index(name)] == 0
     assert f"{name}[bin 3]" in names
     assert compact.numeric.shape[1] == encoder.plan_.n_own + len(encoder.plan_.obliques)
@@ -135,7 +137,7 @@ def test_sums_that_lead_a_network_astray_are_dropped() -> None:
     )
     roles: dict[str, Role] = dict.fromkeys(frame.columns, "numeric")
     found = TableEncoder().fit(
-        frame, profile_table(frame, roles=roles), target=target, task="classification"
+        RowsToFit(frame, profile_table(frame, roles=roles), target=target, task="classification")
     )
     assert len(found.plan_.obliques) >= 2
     classes = np.array([0, 1])
@@ -570,7 +572,7 @@ def test_rows_one_by_one_say_what_all_at_once_say() -> None:
     frame = _asked()
     compact = ODD.transform(frame)
     inputs = ODD.expand(compact)
-    rows = np.concatenate([ODD.encode_row(row) for row in frame.iter_rows(named=True)])
+    rows = np.concatenate([ODD.expand(ODD.row(row)) for row in frame.iter_rows(named=True)])
     np.testing.assert_array_equal(rows, inputs)
     np.testing.assert_array_equal(ODD.transform(frame[7:8]).numeric, compact.numeric[7:8])
     numeric = ODD.row(frame.row(11, named=True)).numeric[0]
@@ -585,7 +587,7 @@ def test_torch_and_onnx_say_what_numpy_says() -> None:
     np.testing.assert_array_equal(found.numpy(), inputs)
 
     given = inputs_by_onnx(ODD)
-    sums = [name.startswith(("east + ", "east - ")) for name in ODD.get_feature_names_out()]
+    sums = [name.startswith(("east + ", "east - ")) for name in input_names(ODD)]
     assert sum(sums) > 20
     np.testing.assert_array_equal(given[:, sums], inputs[:, sums])
     np.testing.assert_allclose(given, inputs, rtol=2.5e-7, atol=0)
@@ -606,7 +608,7 @@ def test_an_encoder_without_its_sums() -> None:
     compact = plain.transform(frame)
     np.testing.assert_array_equal(compact.numeric, whole.numeric[:, :AT])
     inputs = ODD.expand(whole)
-    kept = np.isin(ODD.get_feature_names_out(), plain.get_feature_names_out())
+    kept = np.isin(input_names(ODD), input_names(plain))
     np.testing.assert_array_equal(plain.expand(compact), inputs[:, kept])
     assert plain.layout.n_numeric == AT
     assert ODD.plan_.obliques

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tabwright.encoding import row_encoder
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.errors import TableError
 from tabwright.tables import as_frame, profile_table
 from tabwright.tables.cells import MISSING_MARKERS, NUMERIC_MARKERS
@@ -37,7 +38,7 @@ def _fitted() -> tuple[TableEncoder, dict[str, Any]]:
         }
     )
     encoder = TableEncoder().fit(
-        frame, profile_table(frame), target=np.arange(N_ROWS) % 2, task="classification"
+        RowsToFit(frame, profile_table(frame), target=np.arange(N_ROWS) % 2, task="classification")
     )
     return encoder, frame.row(3, named=True)
 
@@ -84,7 +85,7 @@ CELLS: dict[str, Any] = {
 @pytest.mark.parametrize("cell", CELLS)
 def test_any_cell_is_encoded_as_in_a_table_of_one_row(column: str, cell: str) -> None:
     row = {**ROW, column: CELLS[cell]}
-    refused, inputs = _outcome(lambda: ENCODER.encode_row(row))
+    refused, inputs = _outcome(lambda: ENCODER.expand(ENCODER.row(row)))
     wanted_refused, wanted = _outcome(lambda: ENCODER.expand(ENCODER.transform(as_frame([row])[0])))
     assert refused == wanted_refused
     assert bool(refused) == (inputs is None)
@@ -105,7 +106,7 @@ def _outcome(encode: Callable[[], np.ndarray]) -> tuple[str, np.ndarray | None]:
 
 def test_a_date_column_of_nothing_but_nan_is_missing() -> None:
     frame = pl.DataFrame({**{name: [value] for name, value in ROW.items()}, "when": [np.nan]})
-    wanted = ENCODER.encode_row({**ROW, "when": None})
+    wanted = ENCODER.expand(ENCODER.row({**ROW, "when": None}))
     np.testing.assert_array_equal(ENCODER.expand(ENCODER.transform(frame)), wanted)
 
 
@@ -123,7 +124,9 @@ def _fitted_to_text() -> TableEncoder:
         }
     )
     profile = profile_table(frame, roles={"amount": "numeric", "kind": "category"})
-    return TableEncoder().fit(frame, profile, target=np.arange(N_ROWS) % 2, task="classification")
+    return TableEncoder().fit(
+        RowsToFit(frame, profile, target=np.arange(N_ROWS) % 2, task="classification")
+    )
 
 
 OF_TEXT = _fitted_to_text()
@@ -172,7 +175,7 @@ WORDS = [
 )
 def test_any_text_is_encoded_as_in_a_table_of_one_row(column: str, text: str) -> None:
     row = {"amount": "0.5", "kind": "x", column: text}
-    found = _outcome(lambda: OF_TEXT.encode_row(row))
+    found = _outcome(lambda: OF_TEXT.expand(OF_TEXT.row(row)))
     wanted = _outcome(lambda: OF_TEXT.expand(OF_TEXT.transform(pl.DataFrame([row]))))
     assert found[0] == wanted[0]
     if found[1] is not None and wanted[1] is not None:
@@ -188,4 +191,4 @@ def test_plain_text_makes_no_table(column: str, monkeypatch: pytest.MonkeyPatch)
     plain = ["113803", "-12", "", "?", "NA", "12"]
     plain += ["+3.25", "0.5", "-"] if column == "amount" else ["F33", "torn", "inner", "É", "other"]
     for text in plain:
-        OF_TEXT.encode_row({"amount": "0.5", "kind": "x", column: text})
+        OF_TEXT.expand(OF_TEXT.row({"amount": "0.5", "kind": "x", column: text}))

@@ -7,12 +7,15 @@ import polars as pl
 import pytest
 
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.tables import profile_table
 
 
 def encoder() -> TableEncoder:
     frame = pl.DataFrame({"city": ["Rom", "Ulm", "Bonn"] * 100, "x": np.arange(300.0) % 7})
-    return TableEncoder().fit(frame, profile_table(frame), target=None, task="classification")
+    return TableEncoder().fit(
+        RowsToFit(frame, profile_table(frame), target=None, task="classification")
+    )
 
 
 def test_a_column_without_a_known_level_is_told_of() -> None:

@@ -12,6 +12,7 @@ import torch
 
 from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.errors import ArtifactError
 from tabwright.report.column_treatment import column_treatments
 from tabwright.settings import NumericEncoding, Task
@@ -24,6 +25,7 @@ from tests.encoders import (
     cutting,
     equal_first,
     fit_encoder,
+    input_names,
     inputs_by_onnx,
     probes_of,
     setting,
@@ -63,7 +65,7 @@ def test_a_column_whose_values_each_mean_something_gets_statistics(seed: int, ta
     own = compact.numeric[:, encoder.plan_.n_own]
     assert np.corrcoef(own, target)[0, 1] > 0.6
     name = "share of class 1" if task == "classification" else "mean target"
-    names = encoder.get_feature_names_out().tolist()
+    names = input_names(encoder)
     assert encoder.sources_[names.index(f"amount: {name} by value")] == 1
 
 
@@ -134,7 +136,9 @@ def test_dates_booleans_and_a_constant_target_have_none() -> None:
 def test_without_a_target_there_are_none() -> None:
     values, _ = _amounts(np.random.default_rng(0), N_ROWS)
     frame = pl.DataFrame({"amount": values})
-    encoder = TableEncoder().fit(frame, profile_table(frame), target=None, task="classification")
+    encoder = TableEncoder().fit(
+        RowsToFit(frame, profile_table(frame), target=None, task="classification")
+    )
     assert encoder.plan_.leaves == ()
 
 
@@ -253,7 +257,7 @@ def test_rows_one_by_one_say_what_all_at_once_say() -> None:
     frame = probes_of(ODD)
     compact = ODD.transform(frame)
     inputs = ODD.expand(compact)
-    rows = np.concatenate([ODD.encode_row(row) for row in frame.iter_rows(named=True)])
+    rows = np.concatenate([ODD.expand(ODD.row(row)) for row in frame.iter_rows(named=True)])
     np.testing.assert_array_equal(rows, inputs)
     one = ODD.transform(frame[7:8])
     np.testing.assert_array_equal(one.numeric, compact.numeric[7:8])
@@ -272,7 +276,7 @@ def test_torch_and_onnx_say_what_numpy_says() -> None:
     np.testing.assert_array_equal(found.numpy(), inputs)
 
     given = inputs_by_onnx(ODD)
-    statistics = [" by value" in name for name in ODD.get_feature_names_out()]
+    statistics = [" by value" in name for name in input_names(ODD)]
     assert sum(statistics) == 2
     np.testing.assert_array_equal(given[:, statistics], inputs[:, statistics])
     np.testing.assert_allclose(given, inputs, rtol=2.5e-7, atol=0)

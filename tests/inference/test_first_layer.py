@@ -10,6 +10,7 @@ import pytest
 from ai.ml.frameworks.pytorch.models import build_model
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.encoding.numeric import ResolvedEncoding
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.inference import first_layer
 from tabwright.inference.first_layer import FirstLayer
 from tabwright.inference.numpy_network import FoldedNetwork
@@ -49,7 +50,7 @@ def encoded(columns: list[str], encoding: str, **options: int) -> tuple[TableEnc
     frame = table().select(columns)
     encoder = TableEncoder(encoding, max_levels=5, **options)  # type: ignore[arg-type]
     target = np.arange(N_ROWS) % 2
-    encoder.fit(frame, profile_table(frame), target=target, task="classification")
+    encoder.fit(RowsToFit(frame, profile_table(frame), target=target, task="classification"))
     new = table(seed=1).select(columns)
     # `sure` had no missing cells: they have no input of their own there.
     for name in {"kind", "sure"}.intersection(columns):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tabwright import TabularClassifier, TabularRegressor
 from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.errors import TableError
 from tabwright.inference.pandas_row import row_cells
 from tabwright.tables import as_frame, profile_table
@@ -98,7 +99,7 @@ def encoder() -> TableEncoder:
         }
     )
     return TableEncoder().fit(
-        frame, profile_table(frame), target=np.arange(N_ROWS) % 2, task="classification"
+        RowsToFit(frame, profile_table(frame), target=np.arange(N_ROWS) % 2, task="classification")
     )
 
 

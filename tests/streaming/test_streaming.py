@@ -22,6 +22,7 @@ from tabwright import TabularClassifier, TabularRegressor
 from tabwright.distributed.member_assignment import MemberAssignment
 from tabwright.distributed.workers import ALONE, Workers
 from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.errors import TableError
 from tabwright.fitting.arguments import FitCallbacks
 from tabwright.fitting.fit_table import fit_table
@@ -288,7 +289,7 @@ def _blocks(folder: Path, sizes: tuple[int, ...] = (700, 90, 555)) -> tuple[Bloc
     n_rows = sum(sizes)
     frame = pl.DataFrame({"number": np.arange(n_rows, dtype=np.float64)})
     encoder = TableEncoder("standard")
-    encoder.fit(frame, profile_table(frame), target=None, task="classification")
+    encoder.fit(RowsToFit(frame, profile_table(frame), target=None, task="classification"))
     dtype = record_dtype(1, 0, weighted=False)
     writers = [SpoolWriter(folder, "rows", worker) for worker in range(2)]
     numbers = np.arange(n_rows, dtype=np.float32)[:, None]

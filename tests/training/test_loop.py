@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.models import build_model
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.fitting import networks
 from tabwright.settings import FitSettings
 from tabwright.tables import profile_table
@@ -42,7 +43,9 @@ def _data(seed: int = 0) -> tuple[Inputs, Objective]:
     x = np.random.default_rng(seed).normal(size=(N_ROWS, INPUT_DIM))
     frame = pl.DataFrame(x, schema=[f"x{i}" for i in range(INPUT_DIM)])
     encoder = TableEncoder("standard")
-    compact = encoder.fit_transform(frame, profile_table(frame), target=None, task="classification")
+    compact = encoder.fit_transform(
+        RowsToFit(frame, profile_table(frame), target=None, task="classification")
+    )
     inputs = Inputs(encoder, compact, torch.device("cpu"))
     return inputs, Objective(torch.from_numpy((x[:, 0] * x[:, 1] > 0).astype(np.int64)))
 

@@ -16,6 +16,7 @@ import torch
 
 from ai.ml.frameworks.pytorch.models import build_model
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.fitting.fit_table import fit_table
 from tabwright.settings import FitSettings
 from tabwright.tables import profile_table
@@ -56,7 +57,9 @@ def _table() -> LabelledRows:
 def _rows(batch_size: int = 16, hide_rate: float = 0.3) -> tuple[Inputs, MemoryRows]:
     table = _table()
     encoder = TableEncoder().fit(
-        table.frame, profile_table(table.frame), target=table.target, task="classification"
+        RowsToFit(
+            table.frame, profile_table(table.frame), target=table.target, task="classification"
+        )
     )
     inputs = Inputs(encoder, encoder.transform(table.frame), torch.device("cpu"), hide_rate)
     return inputs, MemoryRows(inputs, Objective(torch.from_numpy(table.target)), batch_size, 5)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from tabwright.calibration.decisions import DecisionAim
 from tabwright.calibration.fit import check_calibration
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.fitting.arguments import Aims, FitCallbacks
 from tabwright.fitting.eval_metric import EvalMetric
 from tabwright.fitting.finishing import fitted_networks, model_card, with_decision, with_scores
@@ -74,13 +75,15 @@ class StreamFit:
             self.callbacks.on_profile(profile)
         encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)
         compact = encoder.fit_transform(
-            sample.frame,
-            profile,
-            target=sample.target,
-            task=settings.task,
-            sample_weight=sample.weight,
-            random_state=settings.random_state,
-            target_name=self.scanned.columns.target,
+            RowsToFit(
+                sample.frame,
+                profile,
+                target=sample.target,
+                task=settings.task,
+                sample_weight=sample.weight,
+                random_state=settings.random_state,
+                target_name=self.scanned.columns.target,
+            )
         )
         sketch = sketch_of_rows(compact, len(encoder.plan_.had_missing))
         targets = self._targets()

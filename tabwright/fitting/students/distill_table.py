@@ -28,6 +28,7 @@ from tabwright.distillation.soft_targets import (
 from tabwright.distillation.teachers import model_of
 from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.class_weights import ClassWeight, class_weights_of
 from tabwright.fitting.fit_table import fit_table
@@ -300,12 +301,14 @@ class _Plan:
 
     def _fitted(self, settings: FitSettings) -> TableEncoder:
         return TableEncoder(numeric_encoding=settings.numeric_encoding).fit(
-            self.training.frame,
-            self.profile,
-            target=self.training.target,
-            task=settings.task,
-            sample_weight=self.training.weight,
-            random_state=settings.random_state,
+            RowsToFit(
+                self.training.frame,
+                self.profile,
+                target=self.training.target,
+                task=settings.task,
+                sample_weight=self.training.weight,
+                random_state=settings.random_state,
+            )
         )
 
 
