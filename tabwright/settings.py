@@ -7,9 +7,10 @@ which training mode fits which task. What the settings do is in the packages tha
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from tabwright.artifact.format_versions import left_out, may_be_missing
 from tabwright.errors import ArtifactError
@@ -68,17 +69,78 @@ def modes_for(task: Task) -> tuple[TrainingMode, ...]:
     return tuple(mode for mode in TRAINING_MODES if mode not in _CLASSIFICATION_ONLY)
 
 
-def _require(ok: bool, rule: str, value: object) -> None:
-    if not ok:
-        raise ValueError(f"{rule}; got {value!r}")
+class _Rule(NamedTuple):
+    """What a field must be, by itself: in words that follow "must be", and as a test."""
+
+    words: str
+    holds: Callable[[Any], bool]
+    may_be_none: bool = False
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _integer(low: float = -math.inf, high: float = math.inf) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and type(value) is not bool and low <= value <= high
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _number(fits: Callable[[float], bool]) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and fits(value)
+    )
+
+
+def _one_of(options: object) -> Callable[[Any], bool]:
+    return get_args(options).__contains__
+
+
+def _listed(options: object) -> str:
+    return f"one of {', '.join(get_args(options))}"
+
+
+_COUNT = _Rule("an integer of at least 1, or None", _integer(1), True)
+_RULES = {
+    "task": _Rule("'classification' or 'regression'", _one_of(Task)),
+    "hidden_dim": _COUNT,
+    "max_epochs": _COUNT,
+    "batch_size": _COUNT,
+    "num_hidden_layers": _Rule("an integer or None", _integer(), True),
+    "patience": _Rule("an integer of at least 1, or None for no early stopping", _integer(1), True),
+    "n_members": _Rule(
+        f"an integer from 1 to {_MOST_MEMBERS}, or None", _integer(1, _MOST_MEMBERS), True
+    ),
+    "dropout": _Rule("in [0, 1), or None", _number(lambda value: 0 <= value < 1), True),
+    "hide_rate": _Rule("in [0, 1)", _number(lambda value: 0 <= value < 1)),
+    "learning_rate": _Rule("a number above 0", _number(lambda value: value > 0)),
+    "weight_decay": _Rule("a number of at least 0", _number(lambda value: value >= 0)),
+    "validation_fraction": _Rule(
+        "a number above 0 and below 1, or None", _number(lambda value: 0 < value < 1), True
+    ),
+    "numeric_encoding": _Rule(_listed(NumericEncoding), _one_of(NumericEncoding)),
+    "calibration": _Rule(f"None or {_listed(CalibrationName)}", _one_of(CalibrationName), True),
+    "teacher_weight": _Rule(
+        "a number in [0, 1], or None", _number(lambda value: 0 <= value <= 1), True
+    ),
+    "teacher_temperature": _Rule(
+        "a number above 0, or None", _number(lambda value: value > 0), True
+    ),
+    "augmentation": _Rule(
+        f"None or {_listed(AugmentationChoice)}", _one_of(AugmentationChoice), True
+    ),
+    "random_state": _Rule("an integer from 0 to 2**63 - 1", _integer(0, 2**63 - 1)),
+    "refit": _Rule("True or False", lambda value: isinstance(value, bool)),
+    "device": _Rule("'auto', 'cpu' or 'cuda'", _one_of(Device)),
+    "precision": _Rule("'float32' or 'bfloat16'", _one_of(Precision)),
+    "quality": _Rule("'fast', 'balanced' or 'best'", _one_of(Quality)),
+    "eval_metric": _Rule(
+        "the name of a scorer, or None", lambda value: isinstance(value, str) and value != "", True
+    ),
+    "n_folds": _Rule("an integer from 1 to 64, or None", _integer(1, 64), True),
+    "objective": _Rule(f"one of {', '.join(OBJECTIVES)}", OBJECTIVES.__contains__),
+    "quantiles": _Rule("a tuple of levels", lambda value: isinstance(value, tuple)),
+    "intervals": _Rule("None, 'adaptive' or 'constant'", _one_of(IntervalWidth), True),
+    "time_limit": _Rule("seconds above 0, or None", _number(lambda value: value > 0), True),
+}
 
 
 @dataclass(frozen=True)
@@ -198,11 +260,10 @@ class FitSettings:
     time_limit: float | None = None
 
     def __post_init__(self) -> None:
-        _require(
-            self.task in get_args(Task),
-            "task must be 'classification' or 'regression'",
-            self.task,
-        )
+        for name, rule in _RULES.items():
+            value = getattr(self, name)
+            if not (rule.holds(value) or (rule.may_be_none and value is None)):
+                raise ValueError(f"{name} must be {rule.words}; got {value!r}")
         if self.training_mode not in TRAINING_MODES:
             near = get_close_matches(str(self.training_mode), TRAINING_MODES, n=1, cutoff=0.3)
             raise ValueError(
@@ -214,109 +275,6 @@ class FitSettings:
                 f"training_mode {self.training_mode!r} does not fit a {self.task} task; "
                 f"those that do: {', '.join(modes_for(self.task))}"
             )
-        for name in ("hidden_dim", "max_epochs", "batch_size"):
-            value = getattr(self, name)
-            _require(
-                value is None or (_is_integer(value) and value >= 1),
-                f"{name} must be an integer of at least 1, or None",
-                value,
-            )
-        _require(
-            self.num_hidden_layers is None or _is_integer(self.num_hidden_layers),
-            "num_hidden_layers must be an integer or None",
-            self.num_hidden_layers,
-        )
-        _require(
-            self.patience is None or (_is_integer(self.patience) and self.patience >= 1),
-            "patience must be an integer of at least 1, or None for no early stopping",
-            self.patience,
-        )
-        _require(
-            self.n_members is None
-            or (_is_integer(self.n_members) and 1 <= self.n_members <= _MOST_MEMBERS),
-            "n_members must be an integer from 1 to 1024, or None",
-            self.n_members,
-        )
-        _require(
-            self.dropout is None or (_is_number(self.dropout) and 0 <= self.dropout < 1),
-            "dropout must be in [0, 1), or None",
-            self.dropout,
-        )
-        _require(
-            _is_number(self.hide_rate) and 0 <= self.hide_rate < 1,
-            "hide_rate must be in [0, 1)",
-            self.hide_rate,
-        )
-        _require(
-            _is_number(self.learning_rate) and self.learning_rate > 0,
-            "learning_rate must be a number above 0",
-            self.learning_rate,
-        )
-        _require(
-            _is_number(self.weight_decay) and self.weight_decay >= 0,
-            "weight_decay must be a number of at least 0",
-            self.weight_decay,
-        )
-        _require(
-            self.validation_fraction is None
-            or (_is_number(self.validation_fraction) and 0 < self.validation_fraction < 1),
-            "validation_fraction must be a number above 0 and below 1, or None",
-            self.validation_fraction,
-        )
-        _require(
-            self.numeric_encoding in get_args(NumericEncoding),
-            f"numeric_encoding must be one of {', '.join(get_args(NumericEncoding))}",
-            self.numeric_encoding,
-        )
-        _require(
-            self.calibration is None or self.calibration in get_args(CalibrationName),
-            f"calibration must be None or one of {', '.join(get_args(CalibrationName))}",
-            self.calibration,
-        )
-        _require(
-            self.teacher_weight is None
-            or (_is_number(self.teacher_weight) and 0 <= self.teacher_weight <= 1),
-            "teacher_weight must be a number in [0, 1], or None",
-            self.teacher_weight,
-        )
-        _require(
-            self.teacher_temperature is None
-            or (_is_number(self.teacher_temperature) and self.teacher_temperature > 0),
-            "teacher_temperature must be a number above 0, or None",
-            self.teacher_temperature,
-        )
-        _require(
-            self.augmentation is None or self.augmentation in get_args(AugmentationChoice),
-            f"augmentation must be None or one of {', '.join(get_args(AugmentationChoice))}",
-            self.augmentation,
-        )
-        _require(
-            _is_integer(self.random_state) and 0 <= self.random_state < 2**63,
-            "random_state must be an integer from 0 to 2**63 - 1",
-            self.random_state,
-        )
-        _require(isinstance(self.refit, bool), "refit must be True or False", self.refit)
-        _require(
-            self.device in get_args(Device),
-            "device must be 'auto', 'cpu' or 'cuda'",
-            self.device,
-        )
-        _require(
-            self.precision in get_args(Precision),
-            "precision must be 'float32' or 'bfloat16'",
-            self.precision,
-        )
-        _require(
-            self.quality in get_args(Quality),
-            "quality must be 'fast', 'balanced' or 'best'",
-            self.quality,
-        )
-        _require(
-            self.eval_metric is None
-            or (isinstance(self.eval_metric, str) and self.eval_metric != ""),
-            "eval_metric must be the name of a scorer, or None",
-            self.eval_metric,
-        )
         if self.quality == "best" and self.networks_alone:
             raise ValueError(
                 "quality='best' combines networks with trees, and training_mode "
@@ -328,20 +286,9 @@ class FitSettings:
                 "quality='best' needs rows held out to choose weights on; got refit=True; "
                 "use one of the two"
             )
-        _require(
-            self.n_folds is None or (_is_integer(self.n_folds) and 1 <= self.n_folds <= 64),
-            "n_folds must be an integer from 1 to 64, or None",
-            self.n_folds,
-        )
         if self.n_folds is not None and self.n_folds > 1:
             self._check_folds(self.n_folds)
         self._check_objective()
-
-        _require(
-            self.time_limit is None or (_is_number(self.time_limit) and self.time_limit > 0),
-            "time_limit must be seconds above 0, or None",
-            self.time_limit,
-        )
         if self.time_limit is not None and self.training_mode == "tree_teacher_distillation":
             raise ValueError(
                 "time_limit is for what can end early, and a teacher's fits cannot; got "
@@ -418,20 +365,7 @@ class FitSettings:
 
     def _check_objective(self) -> None:
         """Refuse an objective that does not fit the task, the mode or the quality."""
-        _require(
-            self.objective in OBJECTIVES,
-            f"objective must be one of {', '.join(OBJECTIVES)}",
-            self.objective,
-        )
-        _require(
-            isinstance(self.quantiles, tuple), "quantiles must be a tuple of levels", self.quantiles
-        )
         check_levels(self.quantiles)
-        _require(
-            self.intervals is None or self.intervals in get_args(IntervalWidth),
-            "intervals must be None, 'adaptive' or 'constant'",
-            self.intervals,
-        )
         if self.intervals is not None and self.task == "classification":
             raise ValueError(
                 f"intervals are for regression; got {self.intervals!r} in a classification task"
@@ -537,11 +471,11 @@ class FitSettings:
 
     def to_document(self) -> dict[str, Any]:
         """The settings as plain JSON-able data."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = ((field, getattr(self, field.name)) for field in fields(self))
         return _RETIRED | {
-            field.name: list(value) if isinstance(value := values[field.name], tuple) else value
-            for field in fields(self)
-            if not left_out(_place(field.name), values[field.name], field.default)
+            field.name: list(value) if isinstance(value, tuple) else value
+            for field, value in values
+            if not left_out(_place(field.name), value, field.default)
         }
 
     @classmethod
