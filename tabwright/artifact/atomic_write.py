@@ -52,17 +52,10 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
     """
     shown = os.fspath(path)
     target = os.path.realpath(shown)
-    try:
-        mode, owner = _existing(target)
-        temporary = _temporary_beside(target)
-        _write_temporary(temporary, memoryview(data).cast("B"), mode, owner)
-        try:
+    with _saving(shown):
+        temporary = _temporary_beside(target, memoryview(data).cast("B"))
+        with _removed_if_left(temporary):
             os.replace(temporary, target)
-        except BaseException:
-            _remove(temporary)
-            raise
-    except OSError as error:
-        raise _cannot_save(error, shown) from error
     _sync_folder(os.path.dirname(target), shown)
 
 
@@ -79,30 +72,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     """
     shown = os.fspath(path)
     target = os.path.realpath(shown)
-    try:
-        mode, owner = _existing(target)
-        temporary = _temporary_beside(target)
-        _write_temporary(temporary, memoryview(b""), mode, owner)
-    except OSError as error:
-        raise _cannot_save(error, shown) from error
-    try:
+    with _saving(shown):
+        temporary = _temporary_beside(target, memoryview(b""))
+    with _removed_if_left(temporary):
         yield temporary
-    except BaseException:
-        _remove(temporary)
-        raise
-    try:
-        try:
+        with _saving(shown):
             handle = os.open(temporary, os.O_RDWR | _BINARY | _CLOEXEC)
             try:
                 os.fsync(handle)
             finally:
                 os.close(handle)
             os.replace(temporary, target)
-        except BaseException:
-            _remove(temporary)
-            raise
-    except OSError as error:
-        raise _cannot_save(error, shown) from error
     _sync_folder(os.path.dirname(target), shown)
 
 
@@ -130,23 +110,38 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """
     shown = os.fspath(path)
     target = os.path.realpath(shown)
+    with _saving(shown):
+        os.unlink(_temporary_beside(target, memoryview(b"")))
+
+
+@contextlib.contextmanager
+def _saving(shown: str) -> Iterator[None]:
+    """Within, an `OSError` says in words why nothing was saved."""
     try:
-        _existing(target)
-        temporary = _temporary_beside(target)
-        _write_temporary(temporary, memoryview(b""), None, None)
-        os.unlink(temporary)
+        yield
     except OSError as error:
-        raise _cannot_save(error, shown) from error
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        message = f"cannot save: {reason}; nothing was changed"
+        raise OSError(error.errno or errno.EIO, message, shown) from error
 
 
-def _temporary_beside(target: str) -> str:
-    return os.path.join(os.path.dirname(target), f".tabwright-{os.urandom(8).hex()}.tmp")
+@contextlib.contextmanager
+def _removed_if_left(temporary: str) -> Iterator[None]:
+    """Remove the temporary file if the block does not end well."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
-def _cannot_save(error: OSError, shown: str) -> OSError:
-    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-    message = f"cannot save: {reason}; nothing was changed"
-    return OSError(error.errno or errno.EIO, message, shown)
+def _temporary_beside(target: str, data: memoryview) -> str:
+    """A new file with these bytes in the folder of `target`, with its permissions and owner."""
+    mode, owner = _existing(target)
+    temporary = os.path.join(os.path.dirname(target), f".tabwright-{os.urandom(8).hex()}.tmp")
+    _write_temporary(temporary, data, mode, owner)
+    return temporary
 
 
 def _existing(target: str) -> tuple[int | None, tuple[int, int] | None]:
@@ -168,7 +163,7 @@ def _write_temporary(
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY | _CLOEXEC
     # Bytes that replace a private file are private from the first one on.
     handle = os.open(temporary, flags, 0o666 if mode is None else 0o600)
-    try:
+    with _removed_if_left(temporary):
         try:
             written = 0
             while written < len(data):
@@ -181,14 +176,6 @@ def _write_temporary(
             os.fsync(handle)
         finally:
             os.close(handle)
-    except BaseException:
-        _remove(temporary)
-        raise
-
-
-def _remove(temporary: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(temporary)
 
 
 def _sync_folder(folder: str, shown: str) -> None:

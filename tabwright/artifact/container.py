@@ -40,7 +40,7 @@ from tabwright.errors import ArtifactError
 
 METADATA_KEY = "tabwright"
 
-MAX_FILE = 2**31
+_MAX_FILE = 2**31
 MAX_HEADER = 16 * 2**20
 MAX_TENSORS = 50_000
 MAX_NAME = 200
@@ -174,28 +174,27 @@ def write_artifact(
     write_atomically(path, pack(document, tensors))
 
 
-def read_document(path: str | os.PathLike[str], *, max_bytes: int = MAX_FILE) -> dict[str, Any]:
+def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The document of an artifact on disk; its tensors are not read, nor the digest checked.
 
     Raises `ArtifactError` and `OSError` as `read_artifact`.
     """
-    with _opened(path, max_bytes) as (file, total):
+    with _opened(path) as (file, total):
         return _read_header(file, total, os.fspath(path)).document
 
 
 def read_artifact(
-    path: str | os.PathLike[str], *, max_bytes: int = MAX_FILE
+    path: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Document and tensors of an artifact on disk.
 
     `path`: a regular file, or a symbolic link to one.
-    `max_bytes`: larger files are refused before they are read.
     Returns tensors: views of one buffer that holds the file; writable, and nobody else's.
     Raises `ArtifactError` if the file is no artifact, is damaged, too large, or needs a newer
         Tabwright; `OSError` if it cannot be opened or read.
     """
     where = os.fspath(path)
-    with _opened(path, max_bytes) as (file, total):
+    with _opened(path) as (file, total):
         header = _read_header(file, total, where)
         # np.empty leaves the pages untouched, and starts where every dtype may.
         body = _read(file, np.empty(total - file.tell(), dtype=np.uint8).data, where)
@@ -203,15 +202,15 @@ def read_artifact(
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str], max_bytes: int) -> Iterator[tuple[FileIO, int]]:
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[FileIO, int]]:
     """A regular file and its size."""
     where = os.fspath(path)
-    _check_file(os.stat(where), where, max_bytes)
+    _check_file(os.stat(where), where)
     # Not to wait for a writer, should a pipe take the file's place meanwhile.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with open(os.open(where, flags | getattr(os, "O_CLOEXEC", 0)), "rb", buffering=0) as file:
         status = os.fstat(file.fileno())
-        _check_file(status, where, max_bytes)
+        _check_file(status, where)
         yield file, status.st_size
 
 
@@ -223,14 +222,14 @@ def _read_header(file: FileIO, total: int, where: str) -> _Header:
     return _parse_header(bytes(_read(file, bytearray(size), where)), total, where)
 
 
-def _check_file(status: os.stat_result, where: str, max_bytes: int) -> None:
+def _check_file(status: os.stat_result, where: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
         raise ArtifactError(f"{where} must be a file; got {kind}; give the path of a saved model")
-    if status.st_size > max_bytes:
+    if status.st_size > _MAX_FILE:
         raise ArtifactError(
-            f"{where} must take at most {max_bytes} bytes; got {status.st_size}; "
-            "raise max_bytes if you trust it"
+            f"{where} must take at most {_MAX_FILE} bytes; got {status.st_size}; "
+            "give the path of a saved model"
         )
 
 

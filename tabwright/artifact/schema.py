@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -147,7 +147,9 @@ class Reader:
             return False
         return True
 
-    def _list(self, key: str, rule: str, length: int | None, max_length: int) -> list[Any]:
+    def _list(
+        self, key: str, rule: str, length: int | None = None, max_length: int = MAX_ITEMS
+    ) -> list[Any]:
         count = f"{length}" if length is not None else f"at most {max_length}"
         rule = f"a list of {count} {rule}"
         value = self._get(key, rule)
@@ -157,24 +159,21 @@ class Reader:
             raise self.fail(key, rule)
         return value
 
-    def _item_error(self, key: str, index: int, rule: str, value: object) -> ArtifactError:
-        place = f"{self.where}.{key}[{index}]"
-        return ArtifactError(f"{place} must be {rule}; got {shown(value)}; {ADVICE}")
+    def _check_each(
+        self, key: str, values: list[Any], rule: str, fits: Callable[[Any], bool]
+    ) -> None:
+        for index, value in enumerate(values):
+            if not fits(value):
+                place = f"{self.where}.{key}[{index}]"
+                raise ArtifactError(f"{place} must be {rule}; got {shown(value)}; {ADVICE}")
 
     def integers(
-        self,
-        key: str,
-        low: int | None = None,
-        high: int | None = None,
-        *,
-        length: int | None = None,
-        max_length: int = MAX_ITEMS,
+        self, key: str, low: int | None = None, high: int | None = None
     ) -> tuple[int, ...]:
         """A list of integers, each within the bounds."""
-        values = self._list(key, f"integers{_bounds(low, high)}", length, max_length)
-        for index, value in enumerate(values):
-            if not _is_integer(value, low, high):
-                raise self._item_error(key, index, f"an integer{_bounds(low, high)}", value)
+        bounds = _bounds(low, high)
+        values = self._list(key, f"integers{bounds}")
+        self._check_each(key, values, f"an integer{bounds}", lambda x: _is_integer(x, low, high))
         return tuple(values)
 
     def numbers(
@@ -184,60 +183,42 @@ class Reader:
         high: float | None = None,
         *,
         length: int | None = None,
-        max_length: int = MAX_ITEMS,
     ) -> tuple[float, ...]:
         """A list of finite numbers, each within the bounds."""
-        values = self._list(key, f"finite numbers{_bounds(low, high)}", length, max_length)
-        for index, value in enumerate(values):
-            if not _is_number(value, low, high):
-                raise self._item_error(key, index, f"a finite number{_bounds(low, high)}", value)
+        bounds = _bounds(low, high)
+        values = self._list(key, f"finite numbers{bounds}", length)
+        rule = f"a finite number{bounds}"
+        self._check_each(key, values, rule, lambda x: _is_number(x, low, high))
         return tuple(float(value) for value in values)
 
-    def texts(
-        self,
-        key: str,
-        *,
-        length: int | None = None,
-        max_length: int = MAX_ITEMS,
-        max_text: int = MAX_TEXT,
-    ) -> tuple[str, ...]:
-        """A list of texts, each of at most `max_text` characters."""
-        values = self._list(key, "texts", length, max_length)
-        for index, value in enumerate(values):
-            if not isinstance(value, str) or len(value) > max_text:
-                rule = f"a text of at most {max_text} characters"
-                raise self._item_error(key, index, rule, value)
+    def texts(self, key: str, *, max_length: int = MAX_ITEMS) -> tuple[str, ...]:
+        """A list of texts, each of at most `MAX_TEXT` characters."""
+        values = self._list(key, "texts", max_length=max_length)
+        rule = f"a text of at most {MAX_TEXT} characters"
+        self._check_each(key, values, rule, lambda x: isinstance(x, str) and len(x) <= MAX_TEXT)
         return tuple(values)
 
     def child(self, key: str) -> Reader:
         """The object under a key, as a reader of its own (call its `done` too)."""
         return Reader(self._get(key, "an object"), f"{self.where}.{key}")
 
-    def children(
-        self, key: str, *, length: int | None = None, max_length: int = MAX_ITEMS
-    ) -> list[Reader]:
+    def children(self, key: str, *, max_length: int = MAX_ITEMS) -> list[Reader]:
         """A list of objects, each as a reader of its own (call their `done` too)."""
-        values = self._list(key, "objects", length, max_length)
+        values = self._list(key, "objects", max_length=max_length)
         return [Reader(value, f"{self.where}.{key}[{i}]") for i, value in enumerate(values)]
 
-    def mapping_of_numbers(
-        self,
-        key: str,
-        low: float | None = None,
-        high: float | None = None,
-        *,
-        max_length: int = MAX_ITEMS,
-    ) -> dict[str, float]:
-        """An object whose values are finite numbers within the bounds."""
-        rule = f"an object of at most {max_length} finite numbers{_bounds(low, high)}"
+    def mapping_of_numbers(self, key: str) -> dict[str, float]:
+        """An object whose values are finite numbers."""
+        rule = f"an object of at most {MAX_ITEMS} finite numbers"
         value = self._get(key, rule)
-        if not isinstance(value, dict) or len(value) > max_length:
+        if not isinstance(value, dict) or len(value) > MAX_ITEMS:
             raise self.fail(key, rule)
         for name, number in value.items():
-            if not _is_number(number, low, high):
+            if not _is_number(number, None, None):
                 place = f"{self.where}.{key}.{shown(name)[1:-1]}"
-                one = f"a finite number{_bounds(low, high)}"
-                raise ArtifactError(f"{place} must be {one}; got {shown(number)}; {ADVICE}")
+                raise ArtifactError(
+                    f"{place} must be a finite number; got {shown(number)}; {ADVICE}"
+                )
         return {name: float(number) for name, number in value.items()}
 
     def free(self, key: str) -> Any:
