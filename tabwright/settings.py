@@ -338,20 +338,12 @@ class FitSettings:
     def with_folds_for(self, n_rows: int, n_classes: int | None) -> FitSettings:
         """The settings with the folds of the default where rows are few, else the same.
 
-        Parameters
-        ----------
-        n_rows : int
-            Training and validation rows together.
-        n_classes : int or None
-            Classes of the target; None in regression.
-
-        Returns
-        -------
-        FitSettings
-            With `n_folds` set for two classes, where the default's networks and trees are asked
-            for, and nothing that says how many networks there are or which rows validate. With more
-            classes trees in folds take too long; in regression folds gain a percent, and have no
-            intervals that follow the row.
+        `n_rows`: training and validation rows together.
+        `n_classes`: classes of the target; None in regression.
+        Returns: with `n_folds` set for two classes, where the default's networks and trees are
+        asked for, and nothing that says how many networks there are or which rows validate. With
+        more classes trees in folds take too long; in regression folds gain a percent, and have no
+        intervals that follow the row.
         """
         asked = (self.n_folds, self.n_members, self.validation_fraction)
         few = (
@@ -408,10 +400,7 @@ class FitSettings:
     def held_out_share(self, n_rows: int | None) -> float:
         """`validation_fraction`, or what stands for it where that is None.
 
-        Parameters
-        ----------
-        n_rows : int or None
-            Rows to divide; None: many, and not counted yet.
+        `n_rows`: rows to divide; None: many, and not counted yet.
         """
         if self.validation_fraction is not None:
             return self.validation_fraction

@@ -295,7 +295,9 @@ TESTED_IN = {
     "estimators/test_estimators.py": [
         "estimators.base",
         "estimators.distill",
+        "estimators.inputs",
         "estimators.loading",
+        "estimators.messages",
         "fitting.class_weights",
         "fitting.finishing",
         "fitting.targets",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -274,15 +274,7 @@ class _Rows:
         weight = None
         if self.weight is not None:
             weight = self.weight[index] / self.weight[index].mean()
-        return _Rows(
-            frame=self.frame[index],
-            profile=self.profile,
-            target=self.target[index],
-            weight=weight,
-            n_classes=self.n_classes,
-            random_state=self.random_state,
-            n_threads=self.n_threads,
-        )
+        return replace(self, frame=self.frame[index], target=self.target[index], weight=weight)
 
     def losses(self, labels: FloatArray) -> FloatArray:
         """Log-loss or squared error of each row."""
@@ -440,7 +432,7 @@ class _FittedLearner:
     n_rounds: int
 
     def with_rounds(self, n_rounds: int) -> _FittedLearner:
-        return _FittedLearner(self.name, self.columns, self.trees, self.scale, n_rounds)
+        return replace(self, n_rounds=n_rounds)
 
     def stages(self, frame: pl.DataFrame, rounds: Sequence[int]) -> Iterator[FloatArray]:
         for labels in self.trees.stages(self.columns.encode(frame), rounds):

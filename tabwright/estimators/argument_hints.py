@@ -62,7 +62,7 @@ def with_hints(method: Callable[P, R]) -> Callable[P, R]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs:
             if name not in known:
-                owner = method.__qualname__.removesuffix(".__init__")
+                owner = f"{type(args[0]).__name__}.{method.__name__}".removesuffix(".__init__")
                 raise TypeError(f"{owner} has no argument {name!r}{_hint(name, known)}")
         return method(*args, **kwargs)
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import html
-import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from datetime import date
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import polars as pl
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state, column_or_1d, estimator_html_repr
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils import check_random_state, estimator_html_repr
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import DistillationOptions
+from tabwright.estimators.argument_hints import with_hints
+from tabwright.estimators.inputs import (
+    EvalSet,
+    cell_format,
+    labelled_rows,
+    rows_and_target,
+    single_column,
+)
+from tabwright.estimators.messages import EpochPrinter, fit_summary, splits_in_words
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.eval_metric import eval_metric_of, metric_name
 from tabwright.fitting.fit_table import fit_table
@@ -47,7 +54,6 @@ if TYPE_CHECKING:
     from tabwright.splits import Splits
 
 Callbacks = Sequence[Callback | Callable[[Epoch], object]] | None
-EvalSet = tuple[Any, Any] | tuple[Any, Any, Any] | list[tuple[Any, ...]] | None
 
 
 class TabularEstimator(BaseEstimator):  # type: ignore[misc]
@@ -84,17 +90,9 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
     def _frame(self, X: object) -> tuple[pl.DataFrame, bool]:
         return as_frame(X, estimator=type(self).__name__)
 
-    def _checked_weight(self, sample_weight: object, X: pl.DataFrame) -> np.ndarray | None:
-        if sample_weight is None:
-            return None
-        weight: np.ndarray = _check_sample_weight(
-            sample_weight, np.empty((len(X), 1)), dtype=np.float64, ensure_non_negative=True
-        )
-        return weight
-
     def _callback(self, callbacks: Callbacks) -> Callback:
         given = as_callback(callbacks)
-        return as_callback([given, _Printer()]) if self.verbose else given
+        return as_callback([given, EpochPrinter()]) if self.verbose else given
 
     def _eval_frame(self, X: object, training: pl.DataFrame) -> pl.DataFrame:
         """The table of an `eval_set`; an array's columns are those of training, in order."""
@@ -116,17 +114,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         time: object = None,
     ) -> LabelledRows:
         frame, _ = self._frame(X)
-        if len(frame) != len(target):
-            raise ValueError(
-                f"X and y must have the same number of rows; got {len(frame)} and {len(target)}"
-            )
-        return LabelledRows(
-            frame,
-            target,
-            self._checked_weight(sample_weight, frame),
-            _optional_column(groups, "groups", len(frame)),
-            _optional_column(time, "time", len(frame)),
-        )
+        return labelled_rows(frame, target, sample_weight, groups=groups, time=time)
 
     def _target(self, y: Any) -> tuple[np.ndarray, Labels | None]:
         """What is learned, class codes or values, and in classification the labels behind it."""
@@ -135,6 +123,65 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
     def _known_target(self, y: Any, classes: np.ndarray | None) -> np.ndarray:
         """The target of an `eval_set`, in the terms of the training rows."""
         raise NotImplementedError
+
+    @with_hints
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        eval_set: EvalSet = None,
+        *,
+        groups: Any = None,
+        time: Any = None,
+        decimal: Literal[".", ","] | None = None,
+        missing: Sequence[str] | None = None,
+        callbacks: Callbacks = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Self:
+        """Fit to a table.
+
+        Parameters
+        ----------
+        X : frame or array of shape (n_rows, n_columns)
+            polars, pandas, pyarrow, NumPy, or a list of dicts; strings, missing values and dates
+            as they are.
+        y : array of shape (n_rows,)
+            Labels in classification (strings, integers, booleans or integral floats), numbers in
+            regression; no nulls.
+        sample_weight : array of shape (n_rows,), optional
+            Not negative; rows of weight 0 count as absent.
+        eval_set : tuple (X, y) or (X, y, sample_weight), or a list of one such tuple, optional
+            Rows that choose the epoch and fit the calibrator, in place of an internal split.
+        groups, time : array of shape (n_rows,), optional
+            Groups never straddle the internal split; its validation rows are strictly later.
+        decimal : {".", ","}, optional
+            What separates the fraction of numbers that are text; by default found out in every
+            column, where that is certain.
+        missing : sequence of str, optional
+            Text that stands for a missing cell, in place of NA, NaN, null and the like.
+        callbacks : list of Callback or callable, optional
+            Told of the start, every epoch and the end, as `TensorBoardLogger` and `MLflowLogger`
+            are; a function is called with each `Epoch`.
+        checkpoint : Checkpoint, optional
+            Where the run keeps its state; if the file is there, the run goes on from it. It is
+            removed in the end, and kept if Ctrl-C ended the run early.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter, the labels or the weights break a rule.
+        TableError
+            If the table does.
+        """
+        formats = cell_format(decimal, missing)
+        return self._fit(
+            X, y, sample_weight, eval_set, formats, groups, time, callbacks, checkpoint
+        )
 
     def _fit(
         self,
@@ -153,7 +200,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         settings, distillation = self._settings(), self._distillation()
         callback = self._callback(callbacks)
         frame, named = self._frame(X)
-        target, labels = self._target(_single_column(y, type(self).__name__))
+        target, labels = self._target(single_column(y, type(self).__name__))
         if isinstance(formats, CellFormat):
             formats = dict.fromkeys(frame.columns, formats)
         rows = replace(self._rows(frame, target, sample_weight, groups, time), formats=formats)
@@ -163,8 +210,8 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
             rows, classes = replace(rows, target=labels.codes), labels.classes
         validation = None
         if eval_set is not None:
-            eval_X, eval_y, eval_weight = _eval_parts(eval_set)
-            known = self._known_target(_single_column(eval_y, "eval_set"), classes)
+            eval_X, eval_y, eval_weight = rows_and_target(eval_set, "eval_set")
+            known = self._known_target(single_column(eval_y, "eval_set"), classes)
             validation = self._rows(self._eval_frame(eval_X, frame), known, eval_weight)
         parameters = self.get_params(deep=False)
         eval_metric_of(parameters["eval_metric"], settings.task)
@@ -184,7 +231,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 checkpoint=checkpoint,
             )
             if splits is not None:
-                words = _splits_in_words(parameters["validation"], splits)
+                words = splits_in_words(parameters["validation"], splits)
                 model = replace(model, card={**model.card, "validation": words})
             self._remember(model)
             self.fit_seconds_ = perf_counter() - started
@@ -469,29 +516,10 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
     def _html_repr(self) -> str:
         """What a notebook shows: of a fit task, rows, scores and time, then the parameters."""
         shown: str = estimator_html_repr(self)
-        return f"<p>{html.escape(self._summary())}</p>{shown}" if hasattr(self, "model_") else shown
-
-    def _summary(self) -> str:
-        """The fit in a sentence."""
-        model = self.model_
-        card = model.card
-        target = f" of {card['target']!r}" if isinstance(card.get("target"), str) else ""
-        scored = "test" if "test" in model.metrics else "validation"
-        rows = "out of fold" if scored == "validation" and "folds" in card else scored
-        scores = ", ".join(
-            f"{name} {value:.4g}" for name, value in list(model.metrics.get(scored, {}).items())[:3]
-        )
-        parts = [
-            f"{model.settings.task}{target} by {model.settings.training_mode}, "
-            f"{len(model.members)} network(s)",
-            f"{card.get('n_training_rows', 0):,} rows in {card['folds']['n_folds']} folds"
-            if "folds" in card
-            else f"{card.get('n_training_rows', 0):,} training and "
-            f"{card.get('n_validation_rows', 0):,} validation rows",
-            f"{rows} {scores}" if scores else "",
-            f"{self.fit_seconds_:.1f} s" if hasattr(self, "fit_seconds_") else "",
-        ]
-        return "; ".join(part for part in parts if part)
+        if not hasattr(self, "model_"):
+            return shown
+        summary = fit_summary(self.model_, getattr(self, "fit_seconds_", None))
+        return f"<p>{html.escape(summary)}</p>{shown}"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -508,69 +536,9 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _eval_parts(eval_set: EvalSet) -> tuple[Any, Any, Any]:
-    # Gradient boosting libraries take lists of such tuples; one set chooses the epoch.
-    if isinstance(eval_set, list) and all(isinstance(part, tuple) for part in eval_set):
-        if len(eval_set) != 1:
-            raise ValueError(f"eval_set must be one set of rows; got a list of {len(eval_set)}")
-        eval_set = eval_set[0]
-    if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
-        raise ValueError(
-            "eval_set must be a tuple (X, y) or (X, y, sample_weight); "
-            f"got {type(eval_set).__name__}"
-        )
-    X, y, weight = (*eval_set, None)[:3]
-    return X, y, weight
-
-
-def _single_column(y: Any, owner: str) -> Any:
-    if y is None:
-        raise ValueError(f"{owner} requires y to be passed, but the target y is None")
-    if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
-        return column_or_1d(y, warn=True)
-    return y
-
-
-def _optional_column(values: Any, name: str, n_rows: int) -> np.ndarray | None:
-    """Groups or times as an array, one value a row; dates in a list become datetimes."""
-    if values is None:
-        return None
-    array = np.asarray(values)
-    if array.dtype == object and any(isinstance(value, date) for value in array.ravel()[:1]):
-        array = pl.Series(array.tolist(), strict=False).to_numpy()
-    if array.shape != (n_rows,):
-        raise ValueError(f"{name} must have shape ({n_rows},), one value a row; got {array.shape}")
-    return array
-
-
-def _splits_in_words(validation: object, splits: Splits) -> str:
-    """What a model's card says of its splits."""
-    # Arrays that a splitter holds would fill the file.
-    name = repr(validation) if len(repr(validation)) < 200 else type(validation).__name__
-    if not hasattr(validation, "split"):
-        name = "a list of splits"
-    return name if len(splits) == 1 else f"{name}: the last of {len(splits)} splits"
-
-
 def _remove_finished(checkpoint: Checkpoint | None, model: FittedModel) -> None:
     if checkpoint is not None and model.stopped != "interrupted":
         checkpoint.remove()
-
-
-class _Printer(Callback):
-    """What `verbose` shows."""
-
-    def on_message(self, message: str) -> None:
-        print(message)
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        best = f"best {epoch.best_loss:.4f}"
-        if not math.isnan(epoch.best_score):
-            best = f"score {epoch.validation_score:.4f}, best {epoch.best_score:.4f}"
-        print(
-            f"{epoch.part}epoch {epoch.epoch}: train {epoch.train_loss:.4f}, "
-            f"validation {epoch.validation_loss:.4f}, {best}, {epoch.seconds:.1f} s"
-        )
 
 
 def _in_memory(
@@ -591,12 +559,6 @@ def seed_of(random_state: object) -> int:
     if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
         return int(random_state)
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-
-
-def cell_format(decimal: Literal[".", ","] | None, missing: Sequence[str] | None) -> CellFormat:
-    """How the text of a table in memory is written, as `fit` was told."""
-    texts = missing if missing is None or isinstance(missing, str) else tuple(missing)
-    return CsvFormat(decimal=decimal, missing=texts).cells  # type: ignore[arg-type]
 
 
 def _aims(parameters: Mapping[str, Any]) -> Aims:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
 
 from ai.ml.frameworks.pytorch.models import TrainingMode
 from tabwright.estimators.argument_hints import with_hints
-from tabwright.estimators.base import (
-    Callbacks,
-    EvalSet,
-    TabularEstimator,
-    cell_format,
-)
+from tabwright.estimators.base import TabularEstimator
 from tabwright.fitting.class_weights import ClassWeight, Prior
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.settings import (
@@ -29,7 +24,6 @@ from tabwright.settings import (
 )
 from tabwright.tables import Role, encode_labels, labels_to_codes
 from tabwright.tables.targets import Labels
-from tabwright.training.checkpoints import Checkpoint
 
 
 class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc]
@@ -243,64 +237,6 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         self.kernels = kernels
         self.random_state = random_state
         self.verbose = verbose
-
-    @with_hints
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        eval_set: EvalSet = None,
-        *,
-        groups: Any = None,
-        time: Any = None,
-        decimal: Literal[".", ","] | None = None,
-        missing: Sequence[str] | None = None,
-        callbacks: Callbacks = None,
-        checkpoint: Checkpoint | None = None,
-    ) -> Self:
-        """Fit to a table.
-
-        Parameters
-        ----------
-        X : frame or array of shape (n_rows, n_columns)
-            polars, pandas, pyarrow, NumPy, or a list of dicts; strings, missing values and dates
-            as they are.
-        y : array of shape (n_rows,)
-            Strings, integers, booleans or integral floats; no nulls.
-        sample_weight : array of shape (n_rows,), optional
-            Not negative; rows of weight 0 count as absent.
-        eval_set : tuple (X, y) or (X, y, sample_weight), or a list of one such tuple, optional
-            Rows that choose the epoch and fit the calibrator, in place of an internal split.
-        groups, time : array of shape (n_rows,), optional
-            Groups never straddle the internal split; its validation rows are strictly later.
-        decimal : {".", ","}, optional
-            What separates the fraction of numbers that are text; by default found out in every
-            column, where that is certain.
-        missing : sequence of str, optional
-            Text that stands for a missing cell, in place of NA, NaN, null and the like.
-        callbacks : list of Callback or callable, optional
-            Told of the start, every epoch and the end, as `TensorBoardLogger` and `MLflowLogger`
-            are; a function is called with each `Epoch`.
-        checkpoint : Checkpoint, optional
-            Where the run keeps its state; if the file is there, the run goes on from it. It is
-            removed in the end, and kept if Ctrl-C ended the run early.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If a parameter, the labels or the weights break a rule.
-        TableError
-            If the table does.
-        """
-        formats = cell_format(decimal, missing)
-        return self._fit(
-            X, y, sample_weight, eval_set, formats, groups, time, callbacks, checkpoint
-        )
 
     def _target(self, y: Any) -> tuple[np.ndarray, Labels]:
         labels = encode_labels(y)

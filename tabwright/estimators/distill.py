@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, Literal, cast, get_args
 
 import numpy as np
-from sklearn.utils.validation import _check_sample_weight
 
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.teachers import model_of
 from tabwright.estimators.base import seed_of
 from tabwright.estimators.classifier import TabularClassifier
+from tabwright.estimators.inputs import EvalSet, labelled_rows, rows_and_target
 from tabwright.estimators.loading import estimator_of
 from tabwright.estimators.regressor import TabularRegressor
 from tabwright.fitting.arguments import Columns, FitCallbacks
@@ -50,8 +49,8 @@ def distill(
     y: Any,
     sample_weight: Any = None,
     *,
-    eval_set: tuple[Any, ...] | None = None,
-    test_set: tuple[Any, ...] | None = None,
+    eval_set: EvalSet = None,
+    test_set: EvalSet = None,
     test_fraction: float = 0.2,
     groups: Any = None,
     time: Any = None,
@@ -141,7 +140,7 @@ roles, device, random_state : as in `TabularClassifier`
     """
     taught = _teachers(teacher)
     task = _task(taught, task)
-    named = as_frame(X, estimator="distill")[1]
+    frame, named = as_frame(X, estimator="distill")
     classes, target = learned_target(y, task)
     settings = FitSettings(
         task=task,
@@ -167,11 +166,7 @@ roles, device, random_state : as in `TabularClassifier`
     widths = SWEEP_WIDTHS if sweep is True else () if sweep is False else tuple(sweep)
     _check_widths(widths)
     model, report = distill_table(
-        replace(
-            _rows(X, target, sample_weight, "X"),
-            groups=None if groups is None else np.asarray(groups),
-            time=None if time is None else np.asarray(time),
-        ),
+        labelled_rows(frame, target, sample_weight, groups=groups, time=time),
         settings,
         DistillationOptions(taught[0] if len(taught) == 1 else taught, unlabelled=unlabelled),
         classes=classes,
@@ -220,33 +215,13 @@ def _task(teachers: Sequence[Any], task: Task | None) -> Task:
     )
 
 
-def _rows(X: Any, target: np.ndarray, sample_weight: Any, name: str) -> LabelledRows:
-    frame, _ = as_frame(X, estimator="distill")
-    if len(frame) != len(target):
-        raise ValueError(
-            f"{name} and its target must have the same number of rows; got {len(frame)} and "
-            f"{len(target)}"
-        )
-    if sample_weight is None:
-        return LabelledRows(frame, target)
-    weight = _check_sample_weight(
-        sample_weight, np.empty((len(frame), 1)), dtype=np.float64, ensure_non_negative=True
-    )
-    return LabelledRows(frame, target, weight)
-
-
-def _labelled(
-    rows: tuple[Any, ...] | None, classes: np.ndarray | None, name: str
-) -> LabelledRows | None:
+def _labelled(rows: EvalSet, classes: np.ndarray | None, name: str) -> LabelledRows | None:
     if rows is None:
         return None
-    if not isinstance(rows, tuple | list) or len(rows) not in (2, 3):
-        raise ValueError(
-            f"{name} must be a tuple (X, y) or (X, y, sample_weight); got {type(rows).__name__}"
-        )
-    X, y, weight = (*rows, None)[:3]
+    X, y, weight = rows_and_target(rows, name)
     target = regression_target(y) if classes is None else labels_to_codes(y, classes)
-    return _rows(X, target, weight, name)
+    frame, _ = as_frame(X, estimator="distill")
+    return labelled_rows(frame, target, weight, names=f"{name} and its target")
 
 
 def _check_widths(widths: Sequence[int]) -> None:

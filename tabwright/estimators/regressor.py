@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 from sklearn.base import RegressorMixin
 
 from ai.ml.frameworks.pytorch.models import TrainingMode
 from tabwright.estimators.argument_hints import with_hints
-from tabwright.estimators.base import (
-    Callbacks,
-    EvalSet,
-    TabularEstimator,
-    cell_format,
-)
+from tabwright.estimators.base import TabularEstimator
 from tabwright.regression import DEFAULT_LEVELS, RegressionObjective
 from tabwright.settings import (
     AugmentationChoice,
@@ -27,7 +22,6 @@ from tabwright.settings import (
     Task,
 )
 from tabwright.tables import Role, regression_target
-from tabwright.training.checkpoints import Checkpoint
 
 
 class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
@@ -124,27 +118,6 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         self.kernels = kernels
         self.random_state = random_state
         self.verbose = verbose
-
-    @with_hints
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        eval_set: EvalSet = None,
-        *,
-        groups: Any = None,
-        time: Any = None,
-        decimal: Literal[".", ","] | None = None,
-        missing: Sequence[str] | None = None,
-        callbacks: Callbacks = None,
-        checkpoint: Checkpoint | None = None,
-    ) -> Self:
-        """Fit to a table; arguments as in `TabularClassifier.fit`, with a numeric `y`."""
-        formats = cell_format(decimal, missing)
-        return self._fit(
-            X, y, sample_weight, eval_set, formats, groups, time, callbacks, checkpoint
-        )
 
     def _target(self, y: Any) -> tuple[np.ndarray, None]:
         return regression_target(y), None

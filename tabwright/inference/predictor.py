@@ -68,17 +68,11 @@ class Predictor:
     def network(self, compact: Compact) -> FloatArray:
         """What networks and trees say, before calibration and the change of prior.
 
-        Parameters
-        ----------
-        compact : Compact
-            Rows encoded by the model's encoder. They are run in blocks: memory stays bounded.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes), or (n,) in regression, float64
-            Probabilities, averaged over the members and the trees; in regression their mean in
-            the target's own units, clamped to the range of the training targets (of quantiles,
-            the one nearest to the median).
+        `compact`: rows encoded by the model's encoder. They are run in blocks: memory stays
+        bounded.
+        Returns: (n, n_classes), or (n,), float64; probabilities, averaged over the members and the
+        trees; in regression their mean in the target's own units, clamped to the range of the
+        training targets (of quantiles, the one nearest to the median).
         """
         outputs = self.outputs(compact)
         return outputs if self.model.target is None else self.point(outputs)
@@ -86,13 +80,7 @@ class Predictor:
     def outputs(self, compact: Compact) -> FloatArray:
         """What `network` gives, but of a model of quantiles a value for each level.
 
-        Parameters
-        ----------
-        compact : Compact
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes), (n,) or (n, n_levels), float64
+        Returns: (n, n_classes), (n,) or (n, n_levels), float64.
         """
         values, scale = self.standardised(compact), self.model.target
         return values if scale is None else scale.restore(values)
@@ -100,13 +88,7 @@ class Predictor:
     def judged(self, compact: Compact) -> FloatArray:
         """What scores judge: calibrated probabilities, values, or a value for each quantile level.
 
-        Parameters
-        ----------
-        compact : Compact
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes), (n,) or (n, n_levels), float64
+        Returns: (n, n_classes), (n,) or (n, n_levels), float64.
         """
         outputs = self.outputs(compact)
         return self.calibrated(outputs) if self.model.target is None else outputs
@@ -121,13 +103,7 @@ class Predictor:
     def standardised(self, compact: Compact) -> FloatArray:
         """What `network` gives, but that values are standardised, as the members are trained.
 
-        Parameters
-        ----------
-        compact : Compact
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes), or in regression (n,), of quantiles (n, n_levels), float64
+        Returns: (n, n_classes), (n,) or (n, n_levels), float64.
         """
         classifies, trees = self.model.classes is not None, self.model.trees
         network, objective = self._network, self.model.settings.objective
@@ -144,14 +120,9 @@ class Predictor:
     def calibrated(self, proba: FloatArray) -> FloatArray:
         """Probabilities as users get them, from those of `network`.
 
-        Parameters
-        ----------
-        proba : ndarray of shape (n, n_classes), float64
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes), float64
-            Under the prior asked for (`imbalance_aware`) and calibrated.
+        `proba`: (n, n_classes), float64.
+        Returns: (n, n_classes), float64; under the prior asked for (`imbalance_aware`) and
+        calibrated.
         """
         if self.prior_shift is not None:
             proba = change_prior(proba, self.prior_shift)
@@ -290,10 +261,8 @@ class Predictor:
     def intervals(self, compact: Compact, coverage: float) -> FloatArray:
         """`predict_interval` of encoded rows.
 
-        Raises
-        ------
-        ValueError
-            For a classifier, a coverage out of range, or a model without held-out residuals.
+        Raises `ValueError`: for a classifier, a coverage out of range, or a model without held-out
+        residuals.
         """
         width = self.half_width(coverage)
         centre, scale = self.centre_and_scale(compact)
@@ -309,15 +278,9 @@ class Predictor:
     ) -> tuple[FloatArray, FloatArray]:
         """The middles of intervals, and what half-widths are multiples of.
 
-        Parameters
-        ----------
-        compact : Compact
-        outputs : ndarray of shape (n,) or (n, n_levels), float64, optional
-            What `outputs` gives for the rows, or what stands for it.
-
-        Returns
-        -------
-        centre, scale : ndarray of shape (n,), float64
+        `outputs`: (n,) or (n, n_levels), float64; what `outputs` gives for the rows, or what stands
+        for it.
+        Returns: both of shape (n,), float64.
         """
         model = self.model
         if outputs is None:
@@ -335,15 +298,9 @@ class Predictor:
     def half_width(self, coverage: float) -> float:
         """Half the width of the prediction intervals, in multiples of `centre_and_scale`'s scale.
 
-        Parameters
-        ----------
-        coverage : float
-            Share of new rows whose value the interval shall hold, in (0, 1).
-
-        Raises
-        ------
-        ValueError
-            For a classifier, a coverage out of range, or a model without held-out residuals.
+        `coverage`: share of new rows whose value the interval shall hold, in (0, 1).
+        Raises `ValueError`: for a classifier, a coverage out of range, or a model without held-out
+        residuals.
         """
         if self.model.classes is not None:
             raise ValueError("prediction intervals need a regression model; this is a classifier")
@@ -381,20 +338,10 @@ class Predictor:
     def predict_cells(self, cells: Mapping[str, Any]) -> FloatArray:
         """One row of a table, given as its cells.
 
-        Parameters
-        ----------
-        cells : mapping of str to object
-            From `pandas_row.row_cells`.
-
-        Returns
-        -------
-        ndarray of shape (1, n_classes), or (1,) in regression, float64
-            What `predict_proba` or `predict_values` gives for the table.
-
-        Raises
-        ------
-        TableError
-            If columns are missing, or a cell does not fit its column.
+        `cells`: from `pandas_row.row_cells`.
+        Returns: (1, n_classes), or (1,), float64; what `predict_proba` or `predict_values` gives
+        for the table.
+        Raises `TableError` if columns are missing, or a cell does not fit its column.
         """
         outputs = self.network(self.model.encoder.cells_row(cells))
         return outputs if self.model.classes is None else self.calibrated(outputs)

@@ -120,10 +120,8 @@ def score_rows(
     frame: pl.DataFrame,
     target: np.ndarray,
     sample_weight: np.ndarray | None = None,
-    *,
-    rows: str = "test",
 ) -> dict[str, dict[str, float]]:
-    """Scores on rows whose class codes, or regression targets, are known.
+    """Scores on test rows, whose class codes, or regression targets, are known.
 
     `target`: (n_rows,); class codes, int64, or values, float64.
     `sample_weight`: (n_rows,), float64.
@@ -133,9 +131,9 @@ def score_rows(
     model = predictor.model
     if model.classes is None:
         values = predictor.judged(model.encoder.transform(frame))
-        return scores_of(rows, model, target, values, sample_weight)
+        return scores_of("test", model, target, values, sample_weight)
     proba = predictor.predict_proba(frame)
-    return scores_of(rows, model, target, proba, sample_weight, predictor.decide(proba))
+    return scores_of("test", model, target, proba, sample_weight, predictor.decide(proba))
 
 
 def trivial_scores(

@@ -213,14 +213,7 @@ class ReferenceMembers:
         step: int,
         part: Part | None = None,
     ) -> Tensor:
-        """Run forward in training mode and backward from the gradient that `loss_grad` gives.
-
-        `loss_grad`: maps logits of shape (n_members, batch, output_dim) to the loss's gradient in
-            them.
-        `step`: number of the step; the dropout of a step depends on it and on the member's seed
-            only.
-        Returns: (n_members, batch, output_dim).
-        """
+        """Logits of a step and their gradients, as `StackedMembers.forward_backward` has them."""
         if part is not None:
             raise ValueError(
                 f"reference members must have whole batches; got a part, {part}; use StackedMembers"
