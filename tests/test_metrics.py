@@ -14,10 +14,10 @@ from tabwright.metrics import (
     log_loss,
     regression_intervals,
     reliability_bins,
-    row_log_loss,
     score_classification,
     score_regression,
 )
+from tabwright.weighted_metrics import row_log_loss
 
 
 def draw(

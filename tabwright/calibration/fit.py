@@ -27,9 +27,9 @@ from tabwright.calibration.calibrator import (
     softmax,
     two_columns,
 )
-from tabwright.metrics import row_log_loss
 from tabwright.settings import CalibrationName
 from tabwright.splits import scrambled
+from tabwright.weighted_metrics import row_log_loss
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

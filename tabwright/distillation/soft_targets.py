@@ -32,10 +32,10 @@ from tabwright.distillation.teachers import (
 from tabwright.encoding.encoder import Compact
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.metrics import row_log_loss
 from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import LabelledRows
+from tabwright.weighted_metrics import row_log_loss
 
 FloatArray = NDArray[np.float64]
 

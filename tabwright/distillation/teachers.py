@@ -38,11 +38,12 @@ from tabwright.distillation.trees import (
     tree_learner,
 )
 from tabwright.inference.fitted_model import FittedModel
-from tabwright.metrics import row_log_loss, score_classification, score_regression
+from tabwright.metrics import score_classification, score_regression
 from tabwright.settings import Task
 from tabwright.splits import fold_rows
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import LabelledRows
+from tabwright.weighted_metrics import row_log_loss
 
 FloatArray = NDArray[np.float64]
 TeacherSpec: TypeAlias = TeacherKind | object | Sequence[TeacherKind | object]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -98,9 +98,9 @@ class NumericFit:
     scale: float
     lower: float
     upper: float
-    edges: NDArray[np.float32]
-    knots: Values
-    scores: Values
+    edges: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    knots: Values = field(default_factory=lambda: np.empty(0))
+    scores: Values = field(default_factory=lambda: np.empty(0))
 
     def scaled(self, values: Values) -> NDArray[np.float32]:
         """Values in scaled units, before any quantile map; NaN stays NaN."""
@@ -136,19 +136,9 @@ def fit_numeric(
     `extrapolates`: whether values past the training range go on to differ, up to its own length on
         either side; otherwise they are taken for its ends.
     """
-    nothing = np.empty(0)
-    no_edges = np.empty(0, dtype=np.float32)
     finite = values[np.isfinite(values)]
     if finite.size == 0:
-        return NumericFit(
-            centre=0.0,
-            scale=0.0,
-            lower=0.0,
-            upper=0.0,
-            edges=no_edges,
-            knots=nothing,
-            scores=nothing,
-        )
+        return NumericFit(centre=0.0, scale=0.0, lower=0.0, upper=0.0)
     finite = np.clip(finite, -_RAW_LIMIT, _RAW_LIMIT)
     low, high = float(finite.min()), float(finite.max())
     rows = values if sample is None else values[sample]
@@ -162,12 +152,12 @@ def fit_numeric(
     lower, upper = _clip_range(low, high, centre, scale)
     if not extrapolates:
         lower, upper = max(lower, low), min(upper, high)
-    edges = no_edges
-    knots = scores = nothing
+    fit = NumericFit(centre, scale, lower, upper)
     scaled = (np.clip(ordered, lower, upper) - centre) * scale
     if encoding == "quantile_normal":
         knots, scores = _normal_knots(scaled)
-    elif encoding in ("quantile_ple", "tree_ple") and scale > 0:
+        return replace(fit, knots=knots, scores=scores)
+    if encoding in ("quantile_ple", "tree_ple") and scale > 0:
         if encoding == "tree_ple" and tree is not None and known is not None:
             plain = ((np.clip(chosen, lower, upper) - centre) * scale).astype(np.float32)
             index = np.flatnonzero(known) if sample is None else sample[known]
@@ -179,15 +169,8 @@ def fit_numeric(
         else:
             inner = _quantile_edges(scaled.astype(np.float32), n_bins)
         edges = strict_edges(inner, *scaled[[0, -1]].astype(np.float32).tolist())
-    return NumericFit(
-        centre=centre,
-        scale=scale,
-        lower=lower,
-        upper=upper,
-        edges=edges,
-        knots=knots,
-        scores=scores,
-    )
+        return replace(fit, edges=edges)
+    return fit
 
 
 def _standard(finite: Values) -> tuple[float, float]:

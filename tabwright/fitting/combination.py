@@ -29,11 +29,11 @@ from tabwright.encoding.encoder import Compact
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.tree_mix import TreeMix, combination_notes, tree_features
-from tabwright.metrics import row_log_loss
 from tabwright.settings import FitSettings, Quality
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.objectives import row_weights
 from tabwright.training.time_limit import TimeLimit
+from tabwright.weighted_metrics import row_log_loss
 
 __all__ = [
     "EncodedRows",

@@ -25,7 +25,6 @@ from tabwright.metrics import (
     classification_intervals,
     decision_intervals,
     regression_intervals,
-    row_log_loss,
     score_classification,
     score_decisions,
     score_regression,
@@ -33,6 +32,7 @@ from tabwright.metrics import (
 from tabwright.regression import row_losses
 from tabwright.report.importance import Importance, permutation_importance
 from tabwright.settings import FitSettings
+from tabwright.weighted_metrics import row_log_loss
 
 __all__ = ["Assessment", "Gain", "Scored", "assess", "constant_title"]
 

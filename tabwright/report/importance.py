@@ -20,8 +20,8 @@ from tabwright.encoding.encoder import Compact
 from tabwright.encoding.oblique import fill_obliques
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.predictor import Predictor
-from tabwright.metrics import row_log_loss
 from tabwright.regression import row_losses
+from tabwright.weighted_metrics import row_log_loss
 
 __all__ = ["Importance", "permutation_importance"]
 

@@ -19,11 +19,11 @@ from tabwright.fitting.arguments import Aims
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.metrics import row_log_loss
 from tabwright.report.importance import permutation_importance
 from tabwright.report.write import write_report
 from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
+from tabwright.weighted_metrics import row_log_loss
 from tests.fitting.test_combination import SMALL, both_forms, fitted, score, table
 
 
