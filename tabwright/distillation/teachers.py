@@ -228,45 +228,20 @@ class _Rows:
         random_state: int,
         n_threads: int,
     ) -> _Rows:
-        frame, target, weight = rows.frame, rows.target, rows.weight
-        n_rows = len(frame)
-        if len(target) != n_rows or target.ndim != 1:
+        if len(rows) < 2:
             raise ValueError(
-                f"target must have shape ({n_rows},), one value per row; got {target.shape}"
+                f"a teacher needs at least 2 rows; got n_samples={len(rows)}; give more rows"
             )
-        if n_rows < 2:
-            raise ValueError(
-                f"a teacher needs at least 2 rows; got n_samples={n_rows}; give more rows"
-            )
-        if task == "classification":
-            if n_classes < 2:
-                raise ValueError(f"n_classes must be at least 2; got {n_classes}")
-            if target.dtype.kind not in "iu" or target.min() < 0 or target.max() >= n_classes:
-                raise ValueError(
-                    f"target must hold codes from 0 to {n_classes - 1}; got dtype {target.dtype} "
-                    f"from {target.min()} to {target.max()}; encode_labels gives codes"
-                )
-            target = target.astype(np.int64)
-        else:
-            n_classes = 0
-            target = target.astype(np.float64)
-            if not np.isfinite(target).all():
-                raise ValueError("target must be finite; drop rows whose target is not known")
-        if weight is not None:
-            if weight.shape != (n_rows,) or not (np.isfinite(weight) & (weight > 0)).all():
-                raise ValueError(
-                    f"sample_weight must hold {n_rows} finite numbers above 0; got shape "
-                    f"{weight.shape}; drop rows of weight 0"
-                )
-            weight = weight / weight.mean()
-        if n_threads < 1:
-            raise ValueError(f"n_threads must be at least 1; got {n_threads}")
+        if task == "classification" and n_classes < 2:
+            raise ValueError(f"n_classes must be at least 2; got {n_classes}")
+        classifies = task == "classification"
+        weight = rows.weight
         return cls(
-            frame=frame,
+            frame=rows.frame,
             profile=profile,
-            target=target,
-            weight=weight,
-            n_classes=n_classes,
+            target=rows.target.astype(np.int64 if classifies else np.float64),
+            weight=None if weight is None else weight / weight.mean(),
+            n_classes=n_classes if classifies else 0,
             random_state=random_state,
             n_threads=n_threads,
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import polars as pl
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state, estimator_html_repr
+from sklearn.utils import estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -24,7 +24,10 @@ from tabwright.estimators.inputs import (
     EvalSet,
     cell_format,
     labelled_rows,
+    plain,
     rows_and_target,
+    rows_in_memory,
+    seed_of,
     single_column,
 )
 from tabwright.estimators.messages import EpochPrinter, fit_summary, splits_in_words
@@ -81,7 +84,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
             )
         values["eval_metric"] = metric_name(parameters["eval_metric"])
         values["random_state"] = seed_of(parameters["random_state"])
-        return FitSettings(task=self._task, **{k: _plain(v) for k, v in values.items()})
+        return FitSettings(task=self._task, **{k: plain(v) for k, v in values.items()})
 
     def _distillation(self) -> DistillationOptions | None:
         teacher = self.get_params(deep=False)["teacher"]
@@ -400,7 +403,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
             table = read_described(
                 source, csv=csv, as_text=roles_as_text(self.get_params()["roles"])
             )
-            X, y, groups, weights = _in_memory(table.frame, columns)
+            X, y, groups, weights = rows_in_memory(table.frame, columns)
             return self._fit(
                 X, y, weights, None, table.formats, groups, None, callbacks, checkpoint
             )
@@ -529,36 +532,9 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _plain(value: Any) -> Any:
-    """A NumPy scalar as the number it is (grids of parameters hold such), a list as a tuple."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return tuple(_plain(item) for item in value)
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _remove_finished(checkpoint: Checkpoint | None, model: FittedModel) -> None:
     if checkpoint is not None and model.stopped != "interrupted":
         checkpoint.remove()
-
-
-def _in_memory(
-    frame: pl.DataFrame, columns: ColumnUses
-) -> tuple[pl.DataFrame, pl.Series, pl.Series | None, pl.Series | None]:
-    """Features, target, groups and weights of a table that fits in memory."""
-    columns.check(frame.columns)
-    if columns.drop_null_target:
-        frame = frame.filter(frame[columns.target].alias("").is_not_null())
-    groups, weights = (
-        None if name is None else frame[name] for name in (columns.group, columns.weight)
-    )
-    return frame[columns.features(frame.columns)], frame[columns.target], groups, weights
-
-
-def seed_of(random_state: object) -> int:
-    """A seed from what scikit-learn takes as `random_state`."""
-    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
-        return int(random_state)
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
 def _aims(parameters: Mapping[str, Any]) -> Aims:

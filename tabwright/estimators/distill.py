@@ -13,9 +13,8 @@ import numpy as np
 
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.teachers import model_of
-from tabwright.estimators.base import seed_of
 from tabwright.estimators.classifier import TabularClassifier
-from tabwright.estimators.inputs import EvalSet, labelled_rows, rows_and_target
+from tabwright.estimators.inputs import EvalSet, labelled_rows, rows_and_target, seed_of
 from tabwright.estimators.loading import estimator_of
 from tabwright.estimators.regressor import TabularRegressor
 from tabwright.fitting.arguments import Columns, FitCallbacks

@@ -1,4 +1,4 @@
-"""What `fit` is given, checked: targets, weights, groups, times, and further sets of rows."""
+"""What estimators are given, checked: parameters, targets, weights, groups, times, sets of rows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-from sklearn.utils import column_or_1d
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight
 
 from tabwright.tables import CsvFormat
 from tabwright.tables.cell_format import CellFormat
+from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows
 
 EvalSet = tuple[Any, Any] | tuple[Any, Any, Any] | list[tuple[Any, ...]] | None
@@ -68,6 +69,33 @@ def single_column(y: Any, owner: str) -> Any:
     if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
         return column_or_1d(y, warn=True)
     return y
+
+
+def rows_in_memory(
+    frame: pl.DataFrame, columns: ColumnUses
+) -> tuple[pl.DataFrame, pl.Series, pl.Series | None, pl.Series | None]:
+    """Features, target, groups and weights of a table that fits in memory."""
+    columns.check(frame.columns)
+    if columns.drop_null_target:
+        frame = frame.filter(frame[columns.target].alias("").is_not_null())
+    groups, weights = (
+        None if name is None else frame[name] for name in (columns.group, columns.weight)
+    )
+    return frame[columns.features(frame.columns)], frame[columns.target], groups, weights
+
+
+def seed_of(random_state: object) -> int:
+    """A seed from what scikit-learn takes as `random_state`."""
+    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar as the number it is (grids of parameters hold such), a list as a tuple."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(plain(item) for item in value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def cell_format(decimal: Literal[".", ","] | None, missing: Sequence[str] | None) -> CellFormat:

@@ -7,9 +7,10 @@ ensembles join the networks lives in `inference/tree_mix.py`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,42 +34,48 @@ _MOST_MASK_BYTES = 2**26
 FloatArray = NDArray[np.float64]
 
 
-class Trees(Protocol):
-    """An ensemble of boosted trees of either form."""
+@dataclass(frozen=True)
+class Trees(ABC):
+    """An ensemble of boosted trees of either form.
 
-    @property
-    def kind(self) -> str: ...
+    `baseline`: (n_outputs,), float64; one output for two classes (the log-odds of the second) or a
+        standardised target, else one per class.
+    """
 
-    @property
-    def baseline(self) -> FloatArray: ...
+    kind: str
+    n_features: int
+    baseline: FloatArray
 
+    @abstractmethod
     def raw(self, features: NDArray[np.float32]) -> FloatArray:
-        """Sums of leaves, before the link function: (n, n_outputs)."""
+        """Sums of leaves, before the link function.
+
+        `features`: (n, n_features), float32; from `tree_features`.
+        Returns: (n, n_outputs), float64.
+        """
 
     def predict(self, features: NDArray[np.float32], *, classifies: bool) -> FloatArray:
         """Probabilities of shape (n, n_classes), or standardised values of shape (n,)."""
+        raw = self.raw(features)
+        if not classifies:
+            return raw[:, 0]
+        if raw.shape[1] == 1:
+            raw = np.concatenate([np.zeros_like(raw), raw], axis=1)
+        proba: FloatArray = np.exp(raw - raw.max(axis=1, keepdims=True))
+        proba /= proba.sum(axis=1, keepdims=True)
+        return proba
 
+    @abstractmethod
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays of the artifact."""
 
 
-def _predicted(raw: FloatArray, classifies: bool) -> FloatArray:
-    """Probabilities of raw sums, or the values that they are."""
-    if not classifies:
-        return raw[:, 0]
-    if raw.shape[1] == 1:
-        raw = np.concatenate([np.zeros_like(raw), raw], axis=1)
-    proba: FloatArray = np.exp(raw - raw.max(axis=1, keepdims=True))
-    proba /= proba.sum(axis=1, keepdims=True)
-    return proba
-
-
 @dataclass(frozen=True)
-class TreeEnsemble:
+class TreeEnsemble(Trees):
     """Boosted trees; nodes lie in preorder, so the left child of a split is the next node.
 
-    `baseline`: (n_outputs,), float64; one output for two classes (the log-odds of the second) or a
-        standardised target, else one per class. Tree `t` adds to output `t % n_outputs`.
+    Tree `t` adds to output `t % n_outputs`.
+
     `roots`: (n_trees,), int64; first node of each tree; its last is the one before the next tree's
         root.
     `feature`: (n_nodes,), int32; of splits; 0 in leaves.
@@ -78,9 +85,6 @@ class TreeEnsemble:
     `value`: (n_nodes,), float64; of leaves; 0 in splits.
     """
 
-    kind: str
-    n_features: int
-    baseline: FloatArray
     roots: NDArray[np.int64]
     feature: NDArray[np.int32]
     threshold: NDArray[np.float32]
@@ -93,11 +97,6 @@ class TreeEnsemble:
         object.__setattr__(self, "depth", self._checked_depth())
 
     def raw(self, features: NDArray[np.float32]) -> FloatArray:
-        """Sums of leaves, before the link function.
-
-        `features`: (n, n_features), float32; from `tree_features`.
-        Returns: (n, n_outputs), float64.
-        """
         n_outputs = len(self.baseline)
         if self._masks is not None:
             return self.baseline + self._masks.sums(features, n_outputs)
@@ -108,10 +107,6 @@ class TreeEnsemble:
             leaves = self.value[self._leaves(rows)].reshape(len(rows), -1, n_outputs)
             result[start : start + step] = self.baseline + leaves.sum(axis=1)
         return result
-
-    def predict(self, features: NDArray[np.float32], *, classifies: bool) -> FloatArray:
-        """Probabilities of shape (n, n_classes), or standardised values of shape (n,)."""
-        return _predicted(self.raw(features), classifies)
 
     @cached_property
     def _masks(self) -> _LeafMasks | None:
@@ -174,7 +169,6 @@ class TreeEnsemble:
         return depth
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays of the artifact."""
         names = ("baseline", "roots", "feature", "threshold", "right", "missing_left", "value")
         return {name: getattr(self, name) for name in names}
 
@@ -207,11 +201,11 @@ class TreeEnsemble:
 
 
 @dataclass(frozen=True)
-class ObliviousTrees:
+class ObliviousTrees(Trees):
     """Boosted trees that ask the same question in all nodes of a level.
 
-    `baseline`: (n_outputs,), float64; as in `TreeEnsemble`; here a leaf has a value for every
-        output.
+    A leaf has a value for every output.
+
     `feature`: (n_trees, depth), int32; of the question of each level.
     `threshold`: (n_trees, depth), float32; the answer is yes where the value is above this; of NaN
         it is no. Infinity in levels that a tree does not have.
@@ -219,19 +213,11 @@ class ObliviousTrees:
         answer at level d.
     """
 
-    kind: str
-    n_features: int
-    baseline: FloatArray
     feature: NDArray[np.int32]
     threshold: NDArray[np.float32]
     value: FloatArray
 
     def raw(self, features: NDArray[np.float32]) -> FloatArray:
-        """Sums of leaves, before the link function.
-
-        `features`: (n, n_features), float32; from `tree_features`.
-        Returns: (n, n_outputs), float64.
-        """
         n_trees, depth = self.feature.shape
         if len(features) > _FEW_ROWS:
             return self.baseline + self._sums(features)
@@ -245,10 +231,6 @@ class ObliviousTrees:
             leaf = (answers @ bit).astype(np.int64).reshape(len(rows), n_trees)
             result[start : start + step] = _added_in_turn(self.value[tree, leaf])
         return self.baseline + result
-
-    def predict(self, features: NDArray[np.float32], *, classifies: bool) -> FloatArray:
-        """Probabilities of shape (n, n_classes), or standardised values of shape (n,)."""
-        return _predicted(self.raw(features), classifies)
 
     def _sums(self, features: NDArray[np.float32]) -> FloatArray:
         """The sums of many rows: tree by tree, on columns."""
@@ -266,7 +248,6 @@ class ObliviousTrees:
         return result
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays of the artifact."""
         return {name: getattr(self, name) for name in ("baseline", "feature", "threshold", "value")}
 
     @classmethod

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from tabwright.artifact.atomic_write import check_suffix, check_writable
-from tabwright.estimators.base import seed_of
+from tabwright.estimators.inputs import seed_of
 from tabwright.fitting.class_weights import ClassWeight
 from tabwright.fitting.eval_metric import eval_metric_of
 from tabwright.report.svg import check_picture, write_picture

@@ -638,10 +638,7 @@ def test_classifier_cannot_teach_values() -> None:
     ("change", "match"),
     [
         ({"n_folds": 1}, "n_folds must be at least 2; got 1"),
-        ({"n_threads": 0}, "n_threads must be at least 1; got 0"),
         ({"n_classes": 1}, "n_classes must be at least 2; got 1"),
-        ({"sample_weight": np.zeros(30)}, "30 finite numbers above 0"),
-        ({"sample_weight": np.ones(29)}, r"got shape \(29,\)"),
     ],
 )
 def test_arguments_out_of_range_are_refused(change: dict[str, Any], match: str) -> None:
@@ -650,13 +647,7 @@ def test_arguments_out_of_range_are_refused(change: dict[str, Any], match: str) 
         classify(frame, codes, **change)
 
 
-def test_targets_out_of_range_are_refused() -> None:
+def test_one_row_is_refused() -> None:
     frame, codes = noise_table(30)
-    with pytest.raises(ValueError, match=r"codes from 0 to 1; got .* from 0 to 2"):
-        classify(frame, codes + (np.arange(30) == 3) * (2 - codes), n_classes=2)
-    with pytest.raises(ValueError, match=r"target must have shape \(30,\)"):
-        classify(frame, codes[:-1])
-    with pytest.raises(ValueError, match="target must be finite"):
-        regress(frame, np.where(codes == 0, np.nan, 1.0))
     with pytest.raises(ValueError, match="at least 2 rows; got n_samples=1"):
         classify(frame[:1], codes[:1], n_classes=2)
