@@ -246,7 +246,7 @@ class Reader:
 class TensorBag:
     """The arrays of an artifact, taken out by name, dtype and shape.
 
-    `arrays`: What `serialization.read_artifact` gave. The arrays are handed out, not copied.
+    `arrays`: what `container.read_artifact` gave. The arrays are handed out, not copied.
     Raises `ArtifactError`: from `take` and `done`.
     """
 

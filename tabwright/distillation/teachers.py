@@ -2,10 +2,9 @@
 
 `soft_labels` gives every training row the prediction of a teacher that has not seen the row, and a
 teacher fitted on all of them for rows to come. The ensembles are in `distillation/trees.py`, their
-columns
-in `distillation/tree_columns.py`; further rows to label are made in `distillation/augmentation.py`;
-what a student does with
-the labels is decided in `training/objectives.py` and `fitting/fit_table.py`.
+columns in `distillation/tree_columns.py`; further rows to label are made in
+`distillation/augmentation.py`; what a student does with the labels is decided in
+`training/objectives.py` and `fitting/fit_table.py`.
 """
 
 from __future__ import annotations

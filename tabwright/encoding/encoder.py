@@ -6,10 +6,8 @@ bins, missing indicators, cycles, one input per level. The compact form is what 
 expanding is cheap and happens batch by batch. What the training rows decide is found in
 `plan_fit.py` and kept as a `plan.EncodingPlan`. The parts live in `encoding/numeric.py` (numbers),
 `encoding/categorical.py` (categories), `encoding/value_statistics.py` (target statistics of
-numbers), `encoding/oblique.py` (sums of two
-numbers), `encoding/calendar_cycles.py` (calendars) and `encoding/layout.py` (widening); what a cell
-means is decided in
-`tables.py`.
+numbers), `encoding/oblique.py` (sums of two numbers), `encoding/calendar_cycles.py` (calendars) and
+`encoding/layout.py` (widening); what a cell means is decided in `tables`.
 """
 
 from __future__ import annotations

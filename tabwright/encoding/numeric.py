@@ -2,7 +2,7 @@
 
 Here live `NumericColumns`, the fitted encoding of all numeric columns of a table, and how it is
 fitted. It turns float64 values into the float32 values of the compact form and says which bins
-those fall into. Reading the values out of a table is `tables.py`'s affair.
+those fall into. Reading the values out of a table is the affair of `tables`.
 """
 
 from __future__ import annotations

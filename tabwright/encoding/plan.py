@@ -55,8 +55,8 @@ class EncodingPlan:
     `target_name`: a column that is ignored without a warning.
     `origins`: per numeric column: what is subtracted exactly before the cast to float64.
     `date_origins`: per date column: microseconds since 1970 from which elapsed time counts.
-    `date_cycles`: (n_dates, n_cycles), bool; which cycles of `dates.CYCLES` vary in each date
-        column.
+    `date_cycles`: (n_dates, n_cycles), bool; which of `calendar_cycles.CYCLES` vary in each
+        date column.
     `had_missing`: (n_own,), bool; whether the numeric, then the date, then the boolean columns had
         missing values in training, and so have an indicator.
     `numbers`: of the numeric columns, then of the elapsed times of the date columns.

@@ -2,8 +2,8 @@
 
 `fit_plan` goes through the columns once and asks the module of each kind of column what it makes of
 them: `encoding/numeric.py`, `encoding/value_statistics.py`, `encoding/categorical.py`,
-`encoding/oblique_search.py`, `encoding/oblique.py`. What a plan then does
-with rows is `encoding/encoder.py`'s affair.
+`encoding/oblique_search.py`, `encoding/oblique.py`. What a plan then does with rows is
+`encoding/encoder.py`'s affair.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class LeafFit:
     cuts have seen the targets of the training rows, so that they promise more than they keep.
 
     The statistics of a training row are cross-fitted, as those of category levels are (see
-    `levels.fit_category`); the cuts are those of all rows.
+    `categorical.fit_category`); the cuts are those of all rows.
 
     `sample`: rows that bins are fitted on; None: all of them.
     `n_bins`: bins that a column may have.

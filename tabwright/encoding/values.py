@@ -1,6 +1,6 @@
 """Columns and cells as plain numbers: the one place where features read values.
 
-`tables.py` decides what a cell means; here its answers become NumPy arrays, and integers that
+`tables` decides what a cell means; here its answers become NumPy arrays, and integers that
 float64 cannot hold are brought near zero without loss.
 """
 

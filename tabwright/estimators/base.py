@@ -500,7 +500,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         ParityReport
-            How well they agree. What the graph's inputs are: see `export.export_onnx`.
+            How well they agree. What the graph's inputs are: see `tabwright.export_onnx`.
 
         Raises
         ------

@@ -1,6 +1,6 @@
 """`distill`: a fitted model, an estimator or a kind of tree ensemble into a small network.
 
-The public face of `compression.distill_table`, in the terms of the scikit-learn estimators.
+The public face of `fitting.students.distill_table`, in the terms of the scikit-learn estimators.
 """
 
 from __future__ import annotations

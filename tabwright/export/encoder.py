@@ -1,9 +1,9 @@
 """The encoder as ONNX nodes: from raw columns to the inputs of the networks.
 
 Each step has its twin in `encoding/encoder.py`, `encoding/numeric.py`,
-`encoding/calendar_cycles.py` or `encoding/layout.py`, in the same
-dtype and the same order, so that values on the edge of a bin fall on the same side. What a graph
-is given for a cell, missing ones included, is decided here.
+`encoding/calendar_cycles.py` or `encoding/layout.py`, in the same dtype and the same order, so that
+values on the edge of a bin fall on the same side. What a graph is given for a cell, missing ones
+included, is decided here.
 """
 
 from __future__ import annotations
@@ -426,7 +426,7 @@ def _cycle_codes(
 
 
 def _add_place(graph: Graph, cycle: str, moments: str) -> str:
-    """`dates.cycle_codes` less 1."""
+    """`calendar_cycles.cycle_codes` less 1."""
 
     def minus(left: str, right: str) -> str:
         return graph.add("Sub", left, right)
