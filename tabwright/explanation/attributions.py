@@ -2,23 +2,22 @@
 
 Shapley values of the game whose players are the raw columns (Lundberg and Lee, "A Unified
 Approach to Interpreting Model Predictions", 2017): columns outside a coalition take their cells
-from background rows. shap does the sums, over all coalitions of up to ten columns, and over
-permutations and their reverses of more, which is exact where columns do not act together.
+from background rows. Of up to ten columns all coalitions are summed; of more, orders of the columns
+are drawn, each with its reverse (Mitchell, Cooper, Frank and Holmes, "Sampling Permutations for
+Shapley Value Estimation", 2022), which is exact where at most two columns act together.
 """
 
 from __future__ import annotations
 
+import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tabwright.errors import install_command
 from tabwright.explanation.columns import MixedRows, Scale
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
@@ -28,6 +27,8 @@ __all__ = ["Explanation", "explain", "predictions_a_row"]
 FloatArray = NDArray[np.float64]
 
 _EXACT_COLUMNS = 10
+# Cells of the mixed rows that are put together at once.
+_CELLS_AT_ONCE = 2**22
 _N_BOOTSTRAP = 1000
 # Shorter work needs no warning.
 _TOLD_FROM_SECONDS = 3.0
@@ -133,7 +134,7 @@ def explain(
     random_state: int = 0,
     on_message: Callable[[str], None] | None = None,
 ) -> Explanation:
-    """Attribute a model's outputs to the raw columns. Needs the extra `explain`.
+    """Attribute a model's outputs to the raw columns.
 
     Parameters
     ----------
@@ -159,8 +160,6 @@ def explain(
 
     Raises
     ------
-    ImportError
-        Without shap.
     TableError
         If the columns are not those of training.
     ValueError
@@ -179,7 +178,6 @@ def explain(
             "a row is explained by what sets it apart from others; got 1 row and no others; give "
             "background rows, for example those of training"
         )
-    shap = _shap()
     rng = np.random.default_rng(random_state)
     if len(others) > max_background:
         others = others[np.sort(rng.choice(len(others), max_background, replace=False))]
@@ -188,23 +186,23 @@ def explain(
     game = MixedRows(Predictor(model), pool, scale)
     n_rows, n_columns = len(frame), len(game.names)
     exact = n_columns <= _EXACT_COLUMNS
-    # A cell is the number of the row that it comes from: shap sees numbers, the game raw cells.
+    # A cell is the number of the row of the pool that it comes from.
     places = np.tile(np.arange(len(pool), dtype=np.int64)[:, None], n_columns)
-    per_row = predictions_a_row(n_columns, n_permutations)
     if on_message is not None:
-        _tell(game, places, n_rows * per_row * len(others), n_rows, on_message)
-    explainer = _explainer(shap, game, places[n_rows:], exact, random_state)
+        n_outputs = n_rows * len(others) * predictions_a_row(n_columns, n_permutations)
+        _tell(game, places, n_outputs, n_rows, on_message)
+    base, output = game(places[n_rows:]).mean(axis=0), game(places[:n_rows])
+    orders = None if exact else [rng.permutation(n_columns) for _ in range(n_permutations)]
     attributions = np.empty((n_rows, n_columns, len(game.outputs)))
-    options: dict[str, Any] = {"max_evals": per_row} if not exact else {"max_evals": 2**16}
     for row in range(n_rows):
-        own = explainer(places[row : row + 1], silent=True, **options).values
-        attributions[row] = np.asarray(own, dtype=np.float64).reshape(n_columns, -1)
+        mean_of = _Coalitions(game, row, places[n_rows:], base, output[row])
+        attributions[row] = _all_summed(mean_of) if orders is None else _along(orders, mean_of)
     return Explanation(
         columns=game.names,
         outputs=game.outputs,
         attributions=attributions,
-        base=game(places[n_rows:]).mean(axis=0),
-        output=game(places[:n_rows]),
+        base=base,
+        output=output,
         scale=scale,
         cells=frame[list(game.names)],
         exact=exact,
@@ -213,21 +211,57 @@ def explain(
 
 def predictions_a_row(n_columns: int, n_permutations: int) -> int:
     """How many mixed rows are predicted for a row, for each row of the background."""
-    return 2**n_columns if n_columns <= _EXACT_COLUMNS else n_permutations * 2 * n_columns + 1
+    if n_columns <= _EXACT_COLUMNS:
+        return 1 << n_columns
+    return n_permutations * 2 * (n_columns - 1)
 
 
-def _explainer(
-    shap: Any, game: MixedRows, background: NDArray[np.int64], exact: bool, random_state: int
-) -> Any:
-    """What computes attributions of rows of places."""
+@dataclass(frozen=True, eq=False)
+class _Coalitions:
+    """The mean output when some columns have a row's cells and the others those of `background`."""
 
-    def outputs(places: Any) -> FloatArray:
-        return game(np.asarray(places).astype(np.int64))
+    game: MixedRows
+    row: int
+    background: NDArray[np.int64]
+    of_none: FloatArray
+    of_all: FloatArray
 
-    masker = shap.maskers.Independent(background, max_samples=len(background))
-    if exact:
-        return shap.explainers.Exact(outputs, masker)
-    return shap.explainers.Permutation(outputs, masker, seed=random_state)
+    def __call__(self, masks: NDArray[np.bool_]) -> FloatArray:
+        """Of coalitions, (n, n_columns): means of shape (n, n_outputs)."""
+        n_rows, n_columns = self.background.shape
+        step = max(1, _CELLS_AT_ONCE // (n_rows * n_columns))
+        means = []
+        for at in range(0, len(masks), step):
+            chosen = masks[at : at + step, None, :]
+            mixed = np.where(chosen, self.row, self.background).reshape(-1, n_columns)
+            means.append(self.game(mixed).reshape(-1, n_rows, len(self.of_none)).mean(axis=1))
+        return np.concatenate(means)
+
+
+def _all_summed(value: _Coalitions) -> FloatArray:
+    """Shapley values by their definition, (n_columns, n_outputs)."""
+    n = value.background.shape[1]
+    masks = (np.arange(2**n)[:, None] >> np.arange(n)) % 2 == 1
+    values = value(masks)
+    size = masks.sum(axis=1)
+    # What a coalition of each size counts where it has the column, and where it lacks it.
+    shares = np.array([1.0 / (n * math.comb(n - 1, k)) for k in range(n)])
+    weights = np.where(masks, shares[size[:, None] - 1], -shares[np.minimum(size, n - 1)[:, None]])
+    found: FloatArray = weights.T @ values
+    return found
+
+
+def _along(orders: list[NDArray[np.int64]], value: _Coalitions) -> FloatArray:
+    """What each column adds where columns join one by one, (n_columns, n_outputs).
+
+    A mean over the orders, each also taken from its end.
+    """
+    found = np.zeros((len(orders[0]), len(value.of_none)))
+    for order in [own for drawn in orders for own in (drawn, drawn[::-1])]:
+        joined = np.argsort(order) <= np.arange(len(order) - 1)[:, None]
+        steps = np.concatenate([value.of_none[None], value(joined), value.of_all[None]])
+        found[order] += np.diff(steps, axis=0)
+    return found / (2 * len(orders))
 
 
 def _tell(
@@ -249,19 +283,3 @@ def _tell(
             f"explaining {n_rows:,} rows takes about {about}: "
             f"{n_outputs:,} mixed rows are predicted"
         )
-
-
-def _shap() -> Any:
-    try:
-        with warnings.catch_warnings():
-            # shap sets a colour in a way that matplotlib is about to give up.
-            warnings.simplefilter("ignore", PendingDeprecationWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            import shap
-    except ModuleNotFoundError as error:
-        if error.name != "shap":
-            raise
-        raise ImportError(
-            f"attributions need shap; it is not installed; {install_command('explain')}"
-        ) from None
-    return shap

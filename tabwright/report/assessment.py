@@ -6,7 +6,6 @@ All of it comes from labelled rows that had no part in training. How it is shown
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -255,7 +254,7 @@ def _attributions(
     """Attributions of as many rows, against as many others, as the bound allows."""
     per_row = predictions_a_row(len(model.encoder.plan_.compact_columns()), n_permutations=1)
     n_rows = min(len(rows), _MIXED_ROWS // (per_row * _FEWEST_BACKGROUND))
-    if not n_rows or len(usual) < 2 or importlib.util.find_spec("shap") is None:
+    if not n_rows or len(usual) < 2:
         return None
     return explain(
         model,

@@ -66,8 +66,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_command_that_reads_a_table_reads_a_pipe(command: str) -> None:
     if command == "tune":
         pytest.importorskip("optuna")
-    if command == "explain":
-        pytest.importorskip("shap")
     done = runner.invoke(app, list(COMMANDS[command]), input=_text())
     assert done.exit_code == 0, done.output
     # Results are printed, quiet or not.

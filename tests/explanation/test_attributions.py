@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 
 import numpy as np
 import polars as pl
@@ -13,8 +12,6 @@ import pytest
 from tabwright import TabularClassifier, TabularRegressor
 from tabwright.explanation import effect_curves, explain
 from tabwright.inference.predictor import Predictor
-
-pytest.importorskip("shap")
 
 
 def rows(n: int, n_numbers: int, seed: int = 0) -> pl.DataFrame:
@@ -162,11 +159,3 @@ def test_the_time_is_told_before_long_work(monkeypatch: pytest.MonkeyPatch) -> N
     explain(model, frame[:3], frame[:5], on_message=heard.append)
     assert len(heard) == 1
     assert heard[0].startswith("explaining 3 rows takes about ")
-
-
-def test_without_shap_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    frame = rows(60, 2)
-    model = regressor(frame).model_
-    monkeypatch.setitem(sys.modules, "shap", None)
-    with pytest.raises(ImportError, match=r"attributions need shap.*explain"):
-        explain(model, frame)

@@ -13,8 +13,6 @@ from typer.testing import CliRunner
 from tabwright import TabularClassifier
 from tabwright.cli.app import app
 
-pytest.importorskip("shap")
-
 
 def test_a_row_and_all_rows(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

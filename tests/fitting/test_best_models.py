@@ -106,7 +106,6 @@ def test_explanations_and_reports_see_the_trees(task: str, tmp_path: Path) -> No
 
 
 def test_attributions_add_up_to_the_combination() -> None:
-    pytest.importorskip("shap", reason="shap is optional")
     rows = table(20, seed=5)
     found = explain(both_forms("regression"), rows[:3], rows)
     values = Predictor(both_forms("regression")).predict_values(rows[:3])

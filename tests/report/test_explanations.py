@@ -107,7 +107,6 @@ def test_an_effect_shows_every_kind_of_column(
 def test_the_report_shows_curves_and_what_moved_the_hardest_rows(
     target: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("shap")
     frame = table(120)
     model = fit(frame, target)
     write_report(model, frame, target, tmp_path / "r.html", n_hardest=3)
@@ -115,14 +114,3 @@ def test_the_report_shows_curves_and_what_moved_the_hardest_rows(
     assert "How the prediction moves with a column" in html
     assert html.count('aria-label="Effect of ') == len(model.encoder.plan_.compact_columns())
     assert "Moved most by" in html
-
-
-def test_the_report_without_shap_leaves_attributions_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tabwright.report.assessment.importlib.util.find_spec", lambda name: None)
-    frame = table(120)
-    write_report(fit(frame, "label"), frame, "label", tmp_path / "r.html")
-    html = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "Moved most by" not in html
-    assert "How the prediction moves with a column" in html
