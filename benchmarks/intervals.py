@@ -3,6 +3,7 @@
     python -m benchmarks.intervals [--tables choose] [--seeds 0,1] [--cap 10000] [--coverage 0.9]
         [--quality balanced]
     python -m benchmarks.intervals --residuals 13,25,50,100,200 --seeds 0,1,2,3,4 --quality fast
+    python -m benchmarks.intervals --levels 0.05,0.25,0.5,0.75,0.95 --seeds 0,1,2 --quality fast
 
 Contenders: a default fit with intervals of one width and with adaptive ones, a fit of three
 quantiles, and LightGBM's quantiles, both as they are and conformalised on a quarter of the training
@@ -15,12 +16,17 @@ interval. Regression tables only; of `choose` and `confirm`, those that are one.
 With `--residuals`, adaptive and constant width are compared on fits of so few rows that these
 numbers of residuals set the width: means over the tables and seeds, and the mean distance of the
 coverage from what was asked.
+
+With `--levels`, a model of these quantiles is judged with the levels as fitted and with the levels
+moved by held-out rows: the mean distance of the share of test rows below a level from the level,
+and the pinball loss, in units of that as fitted.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any, get_args
@@ -33,6 +39,8 @@ from benchmarks.row_splits import Split, make_split
 from benchmarks.suite import machine
 from benchmarks.tables import BenchmarkTable, load_table, table_names
 from tabwright import TabularRegressor
+from tabwright.inference.predictor import Predictor
+from tabwright.regression import row_losses
 from tabwright.settings import Quality
 
 FloatArray = NDArray[np.float64]
@@ -180,6 +188,35 @@ def by_residuals(options: argparse.Namespace) -> None:
             print(f"| {n} | {kind} | {words} |", flush=True)
 
 
+def by_levels(options: argparse.Namespace) -> None:
+    """Levels of quantiles as fitted, and moved by held-out rows."""
+    levels = tuple(options.levels)
+    print("| table | levels | shares below them | off by | pinball loss |")
+    print("| --- | --- | --- | ---: | ---: |")
+    for table in regressions(options.tables):
+        found: dict[str, list[list[float]]] = {"as fitted": [], "moved": []}
+        for seed in options.seeds:
+            split = make_split(table, seed).capped(options.cap)
+            model = TabularRegressor(
+                objective="quantile", quantiles=levels, quality=options.quality, random_state=seed
+            )
+            time_of = None if table.time is None else table.time[split.train]
+            model.fit(table.features[split.train], table.target[split.train], time=time_of)
+            rows, true = table.features[split.test], table.target[split.test]
+            fitted, unit = model.model_, 0.0
+            for kind, own in zip(found, (replace(fitted, quantile_shifts=()), fitted), strict=True):
+                quantiles = Predictor(own).predict_quantiles(rows)
+                shares = (true[:, None] <= quantiles).mean(axis=0)
+                loss = float(row_losses("quantile", true, quantiles, levels).mean())
+                unit = unit or loss
+                off = float(np.abs(shares - levels).mean())
+                found[kind].append([off, loss / unit, *shares.tolist()])
+        for kind, lines in found.items():
+            off, loss, *means = np.mean(lines, axis=0).tolist()
+            shown = ", ".join(f"{share:.3f}" for share in means)
+            print(f"| {table.name} | {kind} | {shown} | {off:.3f} | {loss:.3f} |", flush=True)
+
+
 def regressions(names: str) -> Iterator[BenchmarkTable]:
     """The tables of these names whose target is a number."""
     tables = map(load_table, table_names(names))
@@ -196,9 +233,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--coverage", type=float, default=0.9)
     parser.add_argument("--quality", choices=get_args(Quality), default="balanced")
     parser.add_argument("--residuals", type=_numbers_of)
+    parser.add_argument("--levels", type=lambda text: [float(part) for part in text.split(",")])
     options = parser.parse_args(words)
     print(f"{machine()}; seeds {options.seeds}; at most {options.cap:,} rows; {options.quality}\n")
-    (by_residuals if options.residuals else compare)(options)
+    (by_levels if options.levels else by_residuals if options.residuals else compare)(options)
     return 0
 
 

@@ -163,6 +163,11 @@ def splits_of(
     """
     kind = type(validation).__name__
     split = getattr(validation, "split", None)
+    if isinstance(validation, type):
+        raise ValueError(
+            "validation must be a splitter, not its class; got the class "
+            f"{validation.__name__}; write {validation.__name__}(...)"
+        )
     if isinstance(validation, str) or not (callable(split) or hasattr(validation, "__iter__")):
         raise ValueError(
             "validation must be a splitter with a method split(X, y, groups), such as "
@@ -224,7 +229,7 @@ def _checked_split(pair: Any, number: int, n_rows: int) -> tuple[IntArray, IntAr
     if len(given) != 2 or any(part.ndim != 1 for part in given):
         raise ValueError(
             f"a split must be a pair of arrays of row numbers (train, test); split {number} of "
-            f"validation is {type(pair).__name__}"
+            f"validation is {pair!r:.60}"
         )
     for name, part in zip(("train", "test"), given, strict=True):
         where = f"the {name} rows of split {number} of validation"

@@ -344,6 +344,7 @@ def test_splits_are_those_of_the_splitter(splitter: Any, n_splits: int) -> None:
         (5, "must be a splitter with a method split"),
         ("kfold", "must be a splitter with a method split"),
         (KFold(30), "KFold cannot split these 20 rows"),
+        (KFold, r"a splitter, not its class; got the class KFold; write KFold\(\.\.\.\)"),
         (GroupKFold(2), "'groups' parameter should not be None"),
         ([], "at least one split; got none from list"),
         (PredefinedSplit(np.full(20, -1)), "at least one split; got none from PredefinedSplit"),

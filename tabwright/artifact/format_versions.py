@@ -28,6 +28,7 @@ ADDED: dict[str, int] = {
     "encoder.obliques": 2,
     "encoder.formats": 3,
     "intervals.scale": 3,
+    "quantile_shifts": 3,
     "residual_scale": 3,
     "settings.eval_metric": 3,
     "settings.intervals": 3,

@@ -85,7 +85,7 @@ class Intervals:
         float
             Infinite above `highest_coverage`: 9 rows can promise 90 %, not 95 %.
         """
-        if not 0.0 < coverage < 1.0:
+        if not (isinstance(coverage, float | int) and 0.0 < coverage < 1.0):
             raise ValueError(f"coverage must be above 0 and below 1; got {coverage!r}")
         at = int(np.searchsorted(self.levels, coverage * (1.0 - 1e-12)))
         return float(self.residuals[at]) if at < len(self.residuals) else float("inf")

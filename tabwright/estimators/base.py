@@ -457,7 +457,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         random_state: int = 0,
         on_message: Callable[[str], None] | None = None,
     ) -> Explanation:
-        """Attribute the predictions of rows to the raw columns. Needs the extra `explain`.
+        """Attribute the predictions of rows to the raw columns.
 
         Parameters
         ----------

@@ -80,7 +80,13 @@ class Explanation:
         -------
         polars.DataFrame
             `column`, `importance`, and `low` and `high`, the ends of a 95 % bootstrap interval.
+
+        Raises
+        ------
+        ValueError
+            If there is no such output.
         """
+        self._check("output", output, len(self.outputs))
         sizes = np.abs(self.attributions[:, :, output])
         rng = np.random.default_rng(random_state)
         n = len(sizes)
@@ -110,7 +116,14 @@ class Explanation:
         -------
         polars.DataFrame
             `column`, `cell` (as text; null where missing) and `attribution`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such row or output.
         """
+        self._check("row", row, len(self.attributions))
+        self._check("output", output, len(self.outputs))
         cells = [self.cells[name].cast(pl.String)[row] for name in self.columns]
         values = self.attributions[row, :, output]
         order = np.argsort(-np.abs(values), kind="stable")
@@ -121,6 +134,12 @@ class Explanation:
                 "attribution": values[order],
             }
         )
+
+    @staticmethod
+    def _check(name: str, number: int, n: int) -> None:
+        """Refuse the number of a row or an output that is not there."""
+        if not 0 <= number < n:
+            raise ValueError(f"{name} must be from 0 to {n - 1:,}; got {number!r}")
 
 
 def explain(
@@ -168,7 +187,7 @@ def explain(
     if scale not in ("probability", "log_odds"):
         raise ValueError(f"scale must be 'probability' or 'log_odds'; got {scale!r}")
     for name, value in (("max_background", max_background), ("n_permutations", n_permutations)):
-        if value < 1:
+        if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be at least 1; got {value!r}")
     others = frame if background is None else background
     if not len(frame) or not len(others):
@@ -181,7 +200,9 @@ def explain(
     rng = np.random.default_rng(random_state)
     if len(others) > max_background:
         others = others[np.sort(rng.choice(len(others), max_background, replace=False))]
-    used = [name for name in model.encoder.feature_names_in_ if name in frame.columns]
+    # A column that one of them lacks is told when they are encoded.
+    given = set(frame.columns).intersection(others.columns)
+    used = [name for name in model.encoder.feature_names_in_ if name in given]
     pool = pl.concat([frame[used], others[used]], how="vertical_relaxed")
     game = MixedRows(Predictor(model), pool, scale)
     n_rows, n_columns = len(frame), len(game.names)

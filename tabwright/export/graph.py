@@ -91,11 +91,13 @@ class Graph:
         *inputs: str,
         attributes: Mapping[str, Any] | None = None,
         domain: str = "",
+        unused: int = 0,
     ) -> str:
-        """A node with one output; its name."""
+        """A node and the name of its first output; `unused` more are there and not needed."""
         name = f"{self._prefix}{operator}_{len(self._nodes)}"
+        names = [name, *(f"{name}_{k}" for k in range(1, unused + 1))]
         node = self._helper.make_node(
-            operator, list(inputs), [name], domain=domain or None, **(attributes or {})
+            operator, list(inputs), names, domain=domain or None, **(attributes or {})
         )
         self._nodes.append(node)
         return name

@@ -8,6 +8,7 @@ behind them in float64.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -236,6 +237,34 @@ def add_quantile_scale(graph: Graph, quantiles: str, n_levels: int, unit: float)
     )
     half = graph.add("Div", graph.add("Sub", high, low), graph.float64(2.0))
     return graph.add("Max", half, graph.float64(LEAST_HALF_GAP * unit))
+
+
+def add_quantile_shifts(
+    graph: Graph, quantiles: str, shifts: Sequence[float], target: TargetScale
+) -> str:
+    """`Predictor.calibrated` of quantiles: float64 of shape (rows, n_levels)."""
+    n_levels = len(shifts)
+    scale = add_quantile_scale(graph, quantiles, n_levels, target.scale)
+    column = graph.add("Unsqueeze", scale, graph.int64([1]))
+    moved = graph.add("Mul", column, graph.constant(np.array([shifts], dtype=np.float64)))
+    rising = graph.add(
+        "TopK",
+        graph.add("Add", quantiles, moved),
+        graph.int64([n_levels]),
+        attributes={"axis": 1, "largest": 0, "sorted": 1},
+        unused=1,
+    )
+    raised = graph.add("Max", rising, graph.float64(target.low))
+    return graph.add("Min", raised, graph.float64(target.high))
+
+
+def add_quantile_centre(graph: Graph, quantiles: str, n_levels: int) -> str:
+    """The middle of the outer quantiles, of shape (rows,)."""
+    low, high = (
+        graph.add("Gather", quantiles, graph.int64(place), attributes={"axis": 1})
+        for place in (0, n_levels - 1)
+    )
+    return graph.add("Div", graph.add("Add", low, high), graph.float64(2.0))
 
 
 def add_prior(graph: Graph, proba: str, log_ratio: FloatArray) -> str:

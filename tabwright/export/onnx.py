@@ -37,7 +37,9 @@ from tabwright.export.networks import (
     add_networks,
     add_prior,
     add_probabilities,
+    add_quantile_centre,
     add_quantile_scale,
+    add_quantile_shifts,
     add_residual_scale,
     add_target_scale,
     add_trees,
@@ -109,8 +111,9 @@ def export_onnx(
     quantiles has `quantiles` too, double of shape (rows, n_levels). Where intervals are adaptive,
     `interval_scale`, double of shape (rows,), is what half-widths are multiples of: the metadata
     have them by coverage (`interval_half_widths`), to be put around the value or, of quantiles,
-    around the middle of the outer two. Where a column has such a
-    name, the output has an underscore behind it. The metadata key `tabwright` says all this in
+    around the middle of the outer two; where held-out rows moved the levels, around the output
+    `interval_centre`, double of shape (rows,). Where a column has such a name, the output has an
+    underscore behind it. The metadata key `tabwright` says all this in
     JSON. The same model gives the same bytes.
     """
     if check_rows < 1:
@@ -185,10 +188,16 @@ def build_onnx(model: FittedModel) -> bytes:
             value = add_target_scale(graph, value, model.target)
         if settings.objective == "quantile":
             levels = settings.quantiles
+            shown = value
+            if model.quantile_shifts and model.target is not None:
+                shown = add_quantile_shifts(graph, value, model.quantile_shifts, model.target)
             central = graph.int64(central_level(levels))
-            point = graph.add("Gather", value, central, attributes={"axis": 1})
+            point = graph.add("Gather", shown, central, attributes={"axis": 1})
             graph.output(outputs[0], point, "float64")
-            graph.output(outputs[1], value, "float64", width=len(levels))
+            graph.output(outputs[1], shown, "float64", width=len(levels))
+            if "interval_centre" in _wanted_outputs(model):
+                centre = add_quantile_centre(graph, value, len(levels))
+                graph.output(outputs[2], centre, "float64")
         else:
             graph.output(outputs[0], value, "float64")
         if "interval_scale" in _wanted_outputs(model):
@@ -255,6 +264,7 @@ def _wanted_outputs(model: FittedModel) -> tuple[str, ...]:
     return (
         "value",
         *(("quantiles",) if model.settings.objective == "quantile" else ()),
+        *(("interval_centre",) if model.quantile_shifts else ()),
         *(("interval_scale",) if follows else ()),
     )
 

@@ -320,10 +320,14 @@ def _value_differences(
     """Differences, rows at float32's limit; of quantiles, of the worst level."""
     model = predictor.model
     compact = model.encoder.transform(frame)
-    judged = predictor.judged(compact)
+    outputs = predictor.outputs(compact)
+    judged = predictor.calibrated(outputs)
     said = [predictor.point(judged), *([judged] if judged.ndim == 2 else [])]
+    centre, interval_scale = predictor.centre_and_scale(compact, outputs)
+    if model.quantile_shifts:
+        said.append(centre)
     if model.intervals is not None and model.intervals.scale != "constant":
-        said.append(predictor.centre_and_scale(compact, judged)[1])
+        said.append(interval_scale)
     expected, values = (np.column_stack([*parts]).astype(np.float64) for parts in (said, found))
     mean, scale = (0.0, 1.0) if model.target is None else (model.target.mean, model.target.scale)
     distances = np.maximum(np.abs(expected - mean) / scale, 1.0)

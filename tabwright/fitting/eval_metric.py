@@ -56,7 +56,10 @@ class EvalMetric:
         weight = {}
         if sample_weight is not None and self.takes_weight:
             weight = {"sample_weight": sample_weight}
-        return float(self.scorer(_answers(prediction, classes), np.empty((len(y), 1)), y, **weight))
+        score = self.scorer(_answers(prediction, classes), np.empty((len(y), 1)), y, **weight)
+        if np.ndim(score):
+            raise TypeError(f"a score is one number, not an array of shape {np.shape(score)}")
+        return float(score)
 
     def check(
         self, y: np.ndarray, sample_weight: np.ndarray | None, classes: np.ndarray | None

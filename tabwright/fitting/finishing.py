@@ -65,11 +65,12 @@ def with_scores(model: FittedModel, output: np.ndarray, validation: LabelledRows
     """
     if not len(validation):
         return model
-    if model.classes is None:
-        scores = scores_of("validation", model, validation.target, output, validation.weight)
-        return replace(model, metrics=scores)
     settings = model.settings
-    if settings.calibration is not None and settings.training_mode != "imbalance_aware":
+    if (
+        model.classes is not None
+        and settings.calibration is not None
+        and settings.training_mode != "imbalance_aware"
+    ):
         kind = settings.calibration
         if kind == "auto" and settings.training_mode != "calibrated_classifier":
             kind = "temperature"
@@ -86,8 +87,8 @@ def with_scores(model: FittedModel, output: np.ndarray, validation: LabelledRows
             calibrator=fit.calibrator,
             card={**model.card, "calibration": fit.message},
         )
-    proba = Predictor(model).calibrated(output)
-    scores = scores_of("validation", model, validation.target, proba, validation.weight)
+    judged = Predictor(model).calibrated(output)
+    scores = scores_of("validation", model, validation.target, judged, validation.weight)
     return replace(model, metrics=scores)
 
 

@@ -294,6 +294,7 @@ def _as_decided(whole: FittedModel, first: FittedModel, limit: TimeLimit | None)
         decision=first.decision,
         # Of the first networks: to the second ones their residuals are out of fold.
         intervals=first.intervals and replace(first.intervals, kind="cross"),
+        quantile_shifts=first.quantile_shifts,
         metrics=first.metrics,
         card={**first.card, "n_training_rows": whole.card["n_training_rows"]},
     )

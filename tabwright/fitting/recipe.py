@@ -169,10 +169,10 @@ class Recipe:
             outputs = Predictor(model).standardised(choosing[0])
         if model.target is not None:
             outputs = model.target.restore(outputs)
-        model = with_scores(model, outputs, choosing[1])
         model = _with_intervals(
             model, held_out, cross, trees, (compact, rows), (*choosing, outputs)
         )
+        model = with_scores(model, outputs, choosing[1])
         if soft_targets is not None and direct is not None:
             model = self._with_verdict(model, direct, soft_targets, choosing)
         if held_out.spare is not None and len(held_out.spare):
@@ -213,6 +213,7 @@ class Recipe:
         output = networks if trees is None else trees.combined(networks)
         if model.target is not None:
             output = model.target.restore(output)
+            model = _with_fold_intervals(model, done, networks, compact.take(held), judged, trees)
         model = with_scores(model, output, judged)
         told = {
             "n_folds": self.settings.n_folds,
@@ -221,8 +222,6 @@ class Recipe:
             "best_losses": [fold.trained.history[-1].best_loss for fold in done],
         }
         model = replace(model, card={**model.card, "folds": told})
-        if model.classes is None:
-            return _with_fold_intervals(model, done, networks, compact.take(held), judged, trees)
         return self._with_decision(model, output, judged)
 
     @property

@@ -20,6 +20,7 @@ from tabwright.calibration.intervals import (
     IntervalScale,
     fit_intervals,
 )
+from tabwright.calibration.quantile_shifts import fit_quantile_shifts
 from tabwright.encoding.encoder import Compact
 from tabwright.fitting.member_training import RunControl, train_members
 from tabwright.fitting.networks import member_arrays
@@ -131,6 +132,9 @@ def with_intervals(
 ) -> FittedModel:
     """A model with prediction intervals, adaptive where the settings say so and it can be.
 
+    The same rows move the levels of quantiles; intervals are around the quantiles before that,
+    so that their coverage holds as it does without.
+
     Parameters
     ----------
     model : FittedModel
@@ -174,6 +178,8 @@ def with_intervals(
             if row_scale is None:
                 row_scale = own.predict(own.network(model.encoder.layout), compact)
             model = replace(model, residual_scale=own)
+    if settings.objective == "quantile":
+        model = _with_quantile_shifts(model, labelled, outputs)
     intervals = fit_intervals(
         labelled.target,
         centre,
@@ -183,6 +189,25 @@ def with_intervals(
         row_scale=row_scale,
     )
     return replace(model, intervals=intervals)
+
+
+def _with_quantile_shifts(
+    model: FittedModel, rows: LabelledRows, quantiles: FloatArray
+) -> FittedModel:
+    """Levels moved by what held-out rows say of them, and a sentence on it in the card."""
+    assert model.target is not None
+    if rows.time is not None:
+        # The latest rows say how the target moves on, not how far a level is off.
+        told = "levels as fitted: the held-out rows are the latest"
+        return replace(model, card={**model.card, "quantiles": told})
+    _, scale = quantile_centre_and_scale(quantiles, model.target.scale)
+    shifts = fit_quantile_shifts(
+        rows.target, quantiles, model.settings.quantiles, scale, rows.weight
+    )
+    told = f"levels moved by what {len(rows):,} held-out rows say of them"
+    if not shifts:
+        told = f"levels as fitted: what {len(rows):,} held-out rows say of them may be chance"
+    return replace(model, quantile_shifts=shifts, card={**model.card, "quantiles": told})
 
 
 def _settings(settings: FitSettings) -> FitSettings:

@@ -65,6 +65,8 @@ class FittedModel:
         were held out.
     `residual_scale`: what makes the width of intervals follow the row, where `intervals.scale` is
         "network".
+    `quantile_shifts`: by how many times half the gap between a row's outer quantiles each level is
+        moved; empty: not at all.
     `trees`: tree ensembles beside the networks, and the weights that combine them; None: networks
         alone.
     `history`: one dict of numbers per epoch.
@@ -87,6 +89,7 @@ class FittedModel:
     decision: DecisionRule | None = None
     intervals: Intervals | None = None
     residual_scale: ResidualScale | None = None
+    quantile_shifts: tuple[float, ...] = ()
     trees: TreeMix | None = None
     best_epochs: tuple[int, ...] = ()
     history: tuple[dict[str, float], ...] = ()
@@ -154,6 +157,7 @@ class FittedModel:
             "decision": decision,
             "intervals": intervals,
             "residual_scale": residual_scale,
+            "quantile_shifts": list(self.quantile_shifts) or None,
             "trees": trees,
             "best_epochs": list(self.best_epochs),
             "history": [dict(epoch) for epoch in self.history],
@@ -227,6 +231,11 @@ class FittedModel:
         has_quantiles = settings.objective == "quantile" and len(settings.quantiles) > 1
         if intervals is not None and intervals.scale == "quantiles" and not has_quantiles:
             raise reader.fail("intervals", "scaled by quantiles only where there are two")
+        shifts: tuple[float, ...] = ()
+        if _is_given(reader, "quantile_shifts"):
+            if settings.objective != "quantile":
+                raise reader.fail("quantile_shifts", "those of objective 'quantile'")
+            shifts = reader.numbers("quantile_shifts", length=len(settings.quantiles))
         if _is_given(reader, "trees"):
             trees = TreeMix.from_state(
                 reader.child("trees"),
@@ -253,6 +262,7 @@ class FittedModel:
             decision=decision,
             intervals=intervals,
             residual_scale=residual_scale,
+            quantile_shifts=shifts,
             trees=trees,
             best_epochs=reader.integers("best_epochs"),
             history=tuple(_read_epoch(epoch) for epoch in reader.children("history")),

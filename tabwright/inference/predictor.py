@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tabwright.calibration.calibrator import change_prior, prior_log_ratio
 from tabwright.calibration.decisions import DecisionRule
+from tabwright.calibration.quantile_shifts import shifted_quantiles
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.tree_mix import tree_features
 from tabwright.regression import (
@@ -75,10 +76,10 @@ class Predictor:
         training targets (of quantiles, the one nearest to the median).
         """
         outputs = self.outputs(compact)
-        return outputs if self.model.target is None else self.point(outputs)
+        return outputs if self.model.target is None else self.point(self.calibrated(outputs))
 
     def outputs(self, compact: Compact) -> FloatArray:
-        """What `network` gives, but of a model of quantiles a value for each level.
+        """What `network` gives, but of a model of quantiles each level as it was fitted.
 
         Returns: (n, n_classes), (n,) or (n, n_levels), float64.
         """
@@ -90,8 +91,7 @@ class Predictor:
 
         Returns: (n, n_classes), (n,) or (n, n_levels), float64.
         """
-        outputs = self.outputs(compact)
-        return self.calibrated(outputs) if self.model.target is None else outputs
+        return self.calibrated(self.outputs(compact))
 
     def point(self, values: FloatArray) -> FloatArray:
         """The value to predict for each row, of shape (n,), from values or quantiles."""
@@ -118,12 +118,18 @@ class Predictor:
         return trees.mix(values, tree_features(self.model.encoder, compact))
 
     def calibrated(self, proba: FloatArray) -> FloatArray:
-        """Probabilities as users get them, from those of `network`.
+        """Probabilities, values or quantiles as users get them, from those of `outputs`.
 
-        `proba`: (n, n_classes), float64.
-        Returns: (n, n_classes), float64; under the prior asked for (`imbalance_aware`) and
-        calibrated.
+        `proba`: (n, n_classes), (n,) or (n, n_levels), float64.
+        Returns: the same shape; probabilities under the prior asked for (`imbalance_aware`) and
+        calibrated, quantiles shifted by what held-out rows said of their levels.
         """
+        target, shifts = self.model.target, self.model.quantile_shifts
+        if target is not None:
+            if not shifts:
+                return proba
+            _, scale = quantile_centre_and_scale(proba, target.scale)
+            return np.clip(shifted_quantiles(proba, shifts, scale), target.low, target.high)
         if self.prior_shift is not None:
             proba = change_prior(proba, self.prior_shift)
         if self.model.calibrator is not None:
@@ -223,6 +229,10 @@ class Predictor:
                 + ("classifier" if self.model.classes is not None else repr(settings.objective))
             )
         known = settings.quantiles
+        if isinstance(levels, str | float | int):
+            raise ValueError(
+                f"levels must be a sequence, such as [{known[0]}]; got {levels!r}; put it in a list"
+            )
         lacking = [level for level in levels or () if level not in known]
         if lacking:
             raise ValueError(

@@ -112,7 +112,7 @@ class Assessment:
         Of the most important columns.
     attributions : Explanation or None
         Of the first of the hardest rows, as many as a bounded number of predictions allows; None
-        without the extra `explain`.
+        where it allows none.
     """
 
     target: np.ndarray

@@ -106,8 +106,8 @@ class TuneOptions:
             raise ValueError(f"time_limit must be seconds above 0; got {self.time_limit!r}")
         if self.n_trials is not None and self.n_trials < 1:
             raise ValueError(f"n_trials must be at least 1, or None; got {self.n_trials!r}")
-        if self.n_folds < 2:
-            raise ValueError(f"the number of folds must be at least 2; got {self.n_folds}")
+        if not isinstance(self.n_folds, int) or self.n_folds < 2:
+            raise ValueError(f"the number of folds must be at least 2; got {self.n_folds!r}")
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,8 @@ class CompareRequest:
                 "validation decides which rows are held out, and so would repeats or a time; got "
                 f"n_repeats={self.n_repeats} and time={self.table.columns.time!r}; leave them out"
             )
-        if self.n_folds < 2:
-            raise ValueError(f"the number of folds must be at least 2; got {self.n_folds}")
+        if not isinstance(self.n_folds, int) or self.n_folds < 2:
+            raise ValueError(f"the number of folds must be at least 2; got {self.n_folds!r}")
         if self.n_repeats < 1:
             raise ValueError(f"the number of repeats must be at least 1; got {self.n_repeats}")
         if self.n_repeats > 1 and self.table.columns.time is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tabwright import TabularRegressor, distill, load_model
 from tabwright.cli.app import app
 from tabwright.errors import ArtifactError
 from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
 from tabwright.regression import (
     RegressionObjective,
     central_level,
@@ -176,10 +178,86 @@ def test_the_onnx_graph_says_the_same(objective: RegressionObjective, tmp_path: 
     found = session.run(None, onnx_feed(model.model_, frame))
     np.testing.assert_allclose(found[0], model.predict(frame), rtol=1e-5)
     quantiles = ["quantiles"] if objective == "quantile" else []
+    centre = ["interval_centre"] if model.model_.quantile_shifts else []
     names = [output.name for output in session.get_outputs()][1:]
-    assert names == [*quantiles, "interval_scale"]
+    assert names == [*quantiles, *centre, "interval_scale"]
     if objective == "quantile":
         np.testing.assert_allclose(found[1], model.predict_quantiles(frame), rtol=1e-5)
+
+
+def _moved_rows(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    X, y = _rows(n, seed)
+    return X, y + 1.0
+
+
+def _shifted(levels: tuple[float, ...] = LEVELS, **values: Any) -> TabularRegressor:
+    """A model whose held-out rows say that its levels are wrong."""
+    X, y = _rows(600)
+    model = _model("quantile", quantiles=levels, **values)
+    return model.fit(X, y, eval_set=_moved_rows(400, 1))
+
+
+@pytest.mark.parametrize("levels", [LEVELS, (0.5,)])
+def test_held_out_rows_move_the_levels(levels: tuple[float, ...], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model = _shifted(levels)
+    fitted = model.model_
+    assert len(fitted.quantile_shifts) == len(levels)
+    assert fitted.card["quantiles"].startswith("levels moved by what 400 held-out rows")
+    X, y = _moved_rows(4000, 2)
+    quantiles = model.predict_quantiles(X)
+    plain = Predictor(replace(fitted, quantile_shifts=()))
+    frame = pl.DataFrame(X, schema=list(fitted.encoder.feature_names_in_))
+    before = plain.predict_quantiles(frame)
+    off, off_before = (
+        np.abs((y[:, None] <= values).mean(axis=0) - levels).max() for values in (quantiles, before)
+    )
+    assert off < 0.08 < off_before
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    np.testing.assert_array_equal(model.predict(X), quantiles[:, central_level(levels)])
+    # The intervals keep their coverage as it was promised without shifts.
+    np.testing.assert_array_equal(model.predict_interval(X), plain.predict_interval(frame))
+    model.save(tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.predict_quantiles(X), quantiles)
+    assert model.export_onnx(tmp_path / "model.onnx", check_rows=300).passed
+
+
+def test_a_file_without_shifts_predicts_as_before(tmp_path: Path) -> None:
+    model = _shifted()
+    document, tensors = model.model_.to_artifact()
+    assert len(document.pop("quantile_shifts")) == len(LEVELS)
+    older = FittedModel.from_artifact(document, tensors)
+    assert older.quantile_shifts == ()
+    X, _ = _rows(20)
+    assert (np.diff(Predictor(older).predict_quantiles(pl.DataFrame(X))) >= 0).all()
+    assert "quantile_shifts" not in older.to_artifact()[0]
+    document["quantile_shifts"] = [0.5]
+    with pytest.raises(ArtifactError, match="quantile_shifts"):
+        FittedModel.from_artifact(document, tensors)
+
+
+def test_levels_of_rows_ordered_in_time_stay_as_fitted() -> None:
+    X, y = _rows(400)
+    model = _model("quantile").fit(X, y + np.arange(400) / 100, time=np.arange(400))
+    assert model.model_.quantile_shifts == ()
+    assert "the latest" in model.model_.card["quantiles"]
+
+
+def test_a_refit_keeps_the_shifts_and_folds_have_them() -> None:
+    X, y = _rows(500)
+    every = np.arange(500)
+    y[::3] += 2.0
+    parts = [(np.flatnonzero(every % 3), every[::3])]
+    few: dict[str, Any] = {"max_epochs": 2, "n_members": 1, "validation": parts}
+    refitted = _model("quantile", refit=True, **few).fit(X, y)
+    once = _model("quantile", **few).fit(X, y)
+    assert refitted.model_.quantile_shifts == once.model_.quantile_shifts != ()
+    folds = [(every[::2], every[1::2]), (every[1::2], every[::2])]
+    few |= {"validation": folds, "n_folds": 2, "n_members": 2}
+    in_folds = _model("quantile", **few).fit(X, y + 9.0 * (every % 2))
+    assert "500 held-out rows" in in_folds.model_.card["quantiles"]
+    assert len(in_folds.model_.quantile_shifts) == len(LEVELS)
 
 
 @pytest.mark.shared_data
@@ -270,6 +348,10 @@ def test_targets_that_do_not_fit_are_refused_before_any_work() -> None:
     quantile = _model("quantile").fit(X, y)
     with pytest.raises(ValueError, match=r"among those of the fit, 0\.05, 0\.5, 0\.8; got 0\.9"):
         quantile.predict_quantiles(X, [0.5, 0.9])
+    with pytest.raises(ValueError, match=r"levels must be a sequence, such as \[0\.05\]; got 0\.5"):
+        quantile.predict_quantiles(X, 0.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"coverage must be above 0 and below 1; got '0\.9'"):
+        quantile.predict_interval(X, "0.9")  # type: ignore[arg-type]
 
 
 def test_files_that_contradict_themselves_are_refused() -> None:

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from tabwright import TabularClassifier, TabularRegressor
+from tabwright.errors import TableError
 from tabwright.explanation import effect_curves, explain
 from tabwright.inference.predictor import Predictor
 
@@ -104,6 +105,33 @@ def test_they_are_exact_on_linear_models(n_numbers: int) -> None:
             assert found.attributions[row, at, 0] == pytest.approx(change, abs=1e-4), name
 
 
+def test_a_column_alone_gets_all_and_many_cells_come_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frame = rows(80, 11)
+    alone = TabularRegressor(n_members=1, max_epochs=3, hidden_dim=8, random_state=0)
+    alone.fit(frame[["x0"]], frame["x0"].to_numpy())
+    found = explain(alone.model_, frame[:4, ["x0"]], frame[["x0"]])
+    np.testing.assert_allclose(found.attributions[:, 0], found.output - found.base, atol=1e-9)
+    model = regressor(frame).model_
+    whole = explain(model, frame[:2], frame[:10], n_permutations=2)
+    monkeypatch.setattr("tabwright.explanation.attributions._CELLS_AT_ONCE", 1)
+    parts = explain(model, frame[:2], frame[:10], n_permutations=2)
+    np.testing.assert_allclose(parts.attributions, whole.attributions, atol=1e-6)
+
+
+def test_permutations_come_near_all_coalitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = rows(150, 4)
+    model = regressor(frame).model_
+    exact = explain(model, frame[:3], frame[5:25])
+    monkeypatch.setattr("tabwright.explanation.attributions._EXACT_COLUMNS", 0)
+    drawn = explain(model, frame[:3], frame[5:25], n_permutations=60)
+    assert exact.exact
+    assert not drawn.exact
+    difference = np.abs(drawn.attributions - exact.attributions).max()
+    assert 0 < difference < 0.02 * np.abs(exact.attributions).max()
+
+
 def test_importance_has_intervals_and_a_row_its_cells() -> None:
     frame = rows(120, 3)
     model = regressor(frame)
@@ -147,6 +175,17 @@ def test_what_cannot_be_explained_is_refused() -> None:
         explain(model, frame, scale="odds")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="n_permutations must be at least 1; got 0"):
         explain(model, frame, n_permutations=0)
+    with pytest.raises(ValueError, match="n_permutations must be at least 1; got '3'"):
+        explain(model, frame, n_permutations="3")  # type: ignore[arg-type]
+    for tables in ((frame.drop("x1"), frame), (frame, frame.drop("x1"))):
+        with pytest.raises(TableError, match="'x1' is missing; add it"):
+            explain(model, *tables)
+    found = explain(model, frame[:3], frame[:5])
+    for row in (3, -1):
+        with pytest.raises(ValueError, match=f"row must be from 0 to 2; got {row}"):
+            found.row(row)
+    with pytest.raises(ValueError, match="output must be from 0 to 0; got 1"):
+        found.importance(1)
     with pytest.raises(ValueError, match="columns that the model uses; got 'nope'"):
         effect_curves(model, frame, ["nope"])
 

@@ -145,8 +145,12 @@ def _nothing(y_true: np.ndarray, prediction: np.ndarray) -> float:
     return math.nan
 
 
+def _two_numbers(y_true: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    return np.ones(2)
+
+
 @pytest.mark.parametrize(
-    "metric", [_nothing, accuracy_score, make_scorer(f1_score), make_scorer(len)]
+    "metric", [_nothing, _two_numbers, accuracy_score, make_scorer(f1_score), make_scorer(len)]
 )
 def test_a_metric_that_cannot_score_is_refused_before_the_first_epoch(
     metric: object, rows: tuple[np.ndarray, np.ndarray]

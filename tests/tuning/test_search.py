@@ -507,6 +507,7 @@ def test_an_interrupt_ends_with_what_is_known(
         ({"time_limit": "soon"}, "a time above 0 such as 90, 45s, 10m or 1h30m; got 'soon'"),
         ({"n_trials": 0}, "n_trials must be at least 1"),
         ({"n_folds": 1}, "the number of folds must be at least 2"),
+        ({"n_folds": None}, "the number of folds must be at least 2; got None"),
         ({"validation": KFold(500)}, "KFold cannot split these 160 rows"),
         ({"validation": [(range(80), range(80, 160))]}, "at least 2 splits; got 1"),
         ({"eval_metric": "roc_acu"}, "did you mean 'roc_auc'"),

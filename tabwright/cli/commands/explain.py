@@ -52,7 +52,7 @@ def explain(
 
     With --row, what each column adds to that row's prediction, from the mean of the table's rows
     on. Without, the mean size of that over rows, with 95 % intervals. Labels are not needed;
-    `importance` needs them, and says how much worse predictions get. Needs the extra `explain`.
+    `importance` needs them, and says how much worse predictions get.
     """
     with readable_errors(as_json=as_json):
         from tabwright.explanation import explain as attributions_of

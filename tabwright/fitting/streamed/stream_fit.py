@@ -187,16 +187,16 @@ class StreamFit:
             self.callbacks.say(
                 f"calibrated and scored on a uniform sample of {len(choosing):,} validation rows"
             )
-        output = Predictor(model).outputs(encoder.transform(choosing.frame))
-        model = with_scores(model, output, choosing)
-        if self.decision is not None:
-            proba = Predictor(model).calibrated(output)
-            model = with_decision(model, proba, choosing, self.decision)
         if scanned.sets_aside:
             spare = scanned.spare()
             message = f"half-widths from {len(spare):,} validation rows held out for the intervals"
             model = replace(model, card={**model.card, "intervals": message})
             model = self._with_intervals(model, spare, choosing)
+        output = Predictor(model).outputs(encoder.transform(choosing.frame))
+        model = with_scores(model, output, choosing)
+        if self.decision is not None:
+            proba = Predictor(model).calibrated(output)
+            model = with_decision(model, proba, choosing, self.decision)
         if "test" in scan.samples:
             model = replace(model, metrics={**model.metrics, **self._test_scores(model)})
         return model
