@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tabwright import TabularClassifier, TabularRegressor, load_model
 from tabwright.errors import ArtifactError
 from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.predictor import Predictor
 from tabwright.regression import quantile_centre_and_scale
 
 SMALL: dict[str, Any] = {
@@ -79,7 +81,8 @@ def test_quantiles_say_the_width_and_their_intervals_are_covered() -> None:
     share, thirds, _ = _shares(model, 0.9)
     assert share == pytest.approx(0.9, abs=0.04)
     assert np.ptp(thirds) < 0.2
-    quantiles = model.predict_quantiles(X[:5])
+    plain = Predictor(replace(model.model_, quantile_shifts=()))
+    quantiles = plain.predict_quantiles(pl.DataFrame(X[:5]))
     middle = model.predict_interval(X[:5], 0.5).mean(axis=1)
     np.testing.assert_allclose(middle, (quantiles[:, 0] + quantiles[:, 2]) / 2)
     centre, scale = quantile_centre_and_scale(np.array([[1.0, 1.0, 1.0], [0.0, 1.0, 4.0]]), 2.0)

@@ -451,6 +451,17 @@ def test_the_command_line_trains_objectives_in_memory_and_from_disk(
     assert (written["prediction"] == written["quantile_0.5"]).all()
 
 
+def test_levels_are_judged_by_held_out_rows_of_a_table_on_disk(tmp_path: Path) -> None:
+    X, y = _rows(2400)
+    pl.DataFrame(X, schema=["a", "b", "c"]).with_columns(y=y).write_parquet(tmp_path / "t.parquet")
+    model = _model("quantile", validation_fraction=0.4, max_epochs=1)
+    model.fit_file(tmp_path / "t.parquet", "y", memory="1KB")
+    fitted = model.model_
+    assert "held-out rows" in fitted.card["quantiles"]
+    assert bool(fitted.quantile_shifts) == ("moved" in fitted.card["quantiles"])
+    assert "pinball" in fitted.metrics["validation"]
+
+
 def test_negative_counts_from_disk_are_refused_before_training(tmp_path: Path) -> None:
     table = _table(tmp_path)
     frame = pl.read_csv(table)
