@@ -14,6 +14,12 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+# Its functions have the group of all processes as a default argument, as it is when the module is
+# imported. Optimizers import it: after the group was made, they would keep it, and the threads of
+# gloo, until the interpreter ends, where such a thread that still lets go of a tensor aborts the
+# process.
+import torch.distributed.nn.functional
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,42 @@ def _trained(
     model = load_fitted(output)
     output.unlink()
     return model
+
+
+_LEAVES = """
+import os
+from pathlib import Path
+import torch
+from tabwright.distributed.workers import joined_workers
+
+def threads():
+    names = [Path(f"/proc/self/task/{n}/comm").read_text() for n in os.listdir("/proc/self/task")]
+    return [name for name in names if "gloo" in name]
+
+with joined_workers() as workers:
+    workers.wait()
+    torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])
+    assert threads()
+assert not threads(), threads()
+"""
+
+
+@pytest.mark.slow
+def test_no_thread_of_the_group_is_left_when_workers_part() -> None:
+    """One that is left until the interpreter ends can abort the process."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
+    launches = [
+        subprocess.Popen(
+            [sys.executable, "-c", _LEAVES],
+            env={**kill_workers.environment(), **meeting, "RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for launch in launches:
+        _, errors = launch.communicate()
+        assert launch.returncode == 0, errors
 
 
 def _free_port() -> int:
