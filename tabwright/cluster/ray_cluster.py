@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -33,10 +34,14 @@ from tabwright.training.loop import Epoch, Trained
 
 __all__ = ["RayCluster"]
 
-# A block is what travels to a worker that asks for it: some hundred kB. Sixty-four are shuffled
-# together: rows of one batch come from so many places of the table.
-_BLOCK_ROWS: Final = 4096
+# A block is what travels to a worker that asks for it, and so large that Ray does not keep it in
+# the memory of the caller (below 100 kB). Sixty-four are shuffled together: rows of one batch come
+# from so many places of the table.
+_BLOCK_BYTES: Final = 2**18
+_FEWEST_ROWS: Final = 256
 _BUFFER_BLOCKS: Final = 64
+# Rows of the samples that travel together.
+_SAMPLE_ROWS: Final = 16_384
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class StoredBlocks(RowBlocks):
 
     @property
     def block_rows(self) -> int:
-        return _BLOCK_ROWS
+        return _block_rows(self.dtype)
 
     @property
     def per_buffer(self) -> int:
@@ -104,32 +109,20 @@ class RayCluster:
     def scan(self, job: ScanJob) -> Scan:
         """What a pass over all chunks finds, each worker reading its share of them."""
         n_shares = self.n_workers
-        rows = one_by_one(range(n_shares), _Scanning, (job, n_shares), self.n_workers).take_all()
-        shares: list[ScanShare] = []
-        for row in rows:
-            share = pickle.loads(row["share"])
-            if isinstance(share, ValueError):
-                raise share
-            shares.append(share)
-        return job.merged(shares)
+        with _small_objects(_BLOCK_BYTES):
+            rows = one_by_one(range(n_shares), _scanned, (job, n_shares), n_shares).iter_rows()
+            return job.merged(_share_of(row) for row in rows)
 
     def encode(self, job: EncodingJob) -> tuple[RowBlocks, RowBlocks]:
         """Every row encoded, once, in the object store."""
         import ray
-        from ray.data import DataContext
 
-        context = DataContext.get_current()
-        before = context.target_max_block_size
-        # Else Ray makes blocks of 128 MB, and a worker that wants some rows gets as many bytes.
-        context.target_max_block_size = max(1, _BLOCK_ROWS * job.dtype.itemsize)
-        try:
+        with _small_objects(_block_rows(job.dtype) * job.dtype.itemsize):
             # As many tasks as keep the workers busy, whatever their chunks weigh.
             n_shares = 4 * self.n_workers
             arguments = ([ray.put(job)], n_shares)
-            encoded = one_by_one(range(n_shares), _Encoding, arguments, self.n_workers)
+            encoded = one_by_one(range(n_shares), _encoded, arguments, self.n_workers)
             objects = encoded.materialize().to_arrow_refs()
-        finally:
-            context.target_max_block_size = before
         describe = ray.remote(_description)
         found = ray.get([describe.remote(reference) for reference in objects])
         training, validation = (_stored(name, job.dtype, objects, found) for name in BLOCK_NAMES)
@@ -147,14 +140,10 @@ class RayCluster:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        box: Any = ray.remote(num_cpus=0)(_Box).remote()
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config={
-                "job": ray.put(job),
-                "blocks": (training, validation),
-                "box": box,
-            },
+        work: Any = _work  # Ray's types know of no returned value yet
+        trainer: Any = TorchTrainer(
+            work,
+            train_loop_config={"job": ray.put(job), "blocks": (training, validation)},
             torch_config=TorchConfig(
                 backend="cpu:gloo,cuda:nccl" if self.use_gpu else "gloo",
                 timeout_s=math.ceil(self.timeout),
@@ -165,60 +154,79 @@ class RayCluster:
                 failure_config=FailureConfig(max_failures=self.max_failures),
             ),
         )
-        trainer.fit()
-        content: Any = ray.get(box.taken.remote())
-        trained: Trained = pickle.loads(content)
+        trained: Trained = pickle.loads(trainer.fit().return_value)
         if on_epoch is not None:
             for epoch in trained.history:
                 on_epoch(epoch)
         return trained
 
 
-class _Scanning:
-    """The first pass over a share of the chunks."""
+@contextmanager
+def _small_objects(n_bytes: int) -> Iterator[None]:
+    """Ray Data makes objects of about so many bytes, in the order of the numbers.
 
-    def __init__(self, job: ScanJob, n_shares: int) -> None:
-        self._job, self._n_shares = job, n_shares
+    Else they have up to 128 MB: a worker holds as much until one is whole, and who wants some rows
+    gets all of them.
+    """
+    from ray.data import DataContext
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        (number,) = batch["item"]
-        wanted = chunks_of_worker(int(number), self._n_shares)
-        found: ScanShare | ValueError
-        # A fault of the table is the user's to read, not a failure of a worker.
-        try:
-            found = self._job.share(wanted)
-        except ValueError as error:
-            found = error
-        return {"share": np.array([pickle.dumps(found)], dtype=object)}
+    context = DataContext.get_current()
+    before = context.target_max_block_size, context.execution_options.preserve_order
+    context.target_max_block_size, context.execution_options.preserve_order = n_bytes, True
+    try:
+        yield
+    finally:
+        context.target_max_block_size, context.execution_options.preserve_order = before
 
 
-class _Encoding:
-    """The second pass over a share of the chunks."""
+def _scanned(batch: dict[str, Any], job: ScanJob, n_shares: int) -> Iterator[dict[str, Any]]:
+    """The first pass over a share of the chunks, in pieces."""
+    (number,) = batch["item"]
+    # A fault of the table is the user's to read, not a failure of a worker.
+    try:
+        share = job.share(chunks_of_worker(int(number), n_shares))
+    except ValueError as error:
+        yield {"share": np.array([pickle.dumps(error)], dtype=object)}
+        return
+    for piece in share.pieces(_SAMPLE_ROWS):
+        yield {"share": np.array([pickle.dumps(piece)], dtype=object)}
 
-    def __init__(self, job: list[Any], n_shares: int) -> None:
-        import ray
 
-        self._job: EncodingJob = ray.get(job[0])
-        self._n_shares = n_shares
+def _share_of(row: dict[str, Any]) -> ScanShare:
+    """A piece of what a worker has found; raises what it found wrong."""
+    found: ScanShare | ValueError = pickle.loads(row["share"])
+    if isinstance(found, ValueError):
+        raise found
+    return found
 
-    def __call__(self, batch: dict[str, Any]) -> Any:
-        import pyarrow as pa
 
-        (number,) = batch["item"]
-        for chunk in self._job.chunks(chunks_of_worker(int(number), self._n_shares)):
-            for name, records in self._job.records(chunk).items():
-                for start in range(0, len(records), _BLOCK_ROWS):
-                    piece = records[start : start + _BLOCK_ROWS]
-                    yield pa.table(
-                        {
-                            "name": [name],
-                            "file": [chunk.file],
-                            "chunk": [chunk.number],
-                            "start": [start],
-                            "n_rows": [len(piece)],
-                            "records": pa.array([piece.tobytes()], type=pa.large_binary()),
-                        }
-                    )
+def _encoded(batch: dict[str, Any], job: list[Any], n_shares: int) -> Iterator[Any]:
+    """The second pass over a share of the chunks: a table of one row for each block."""
+    import pyarrow as pa
+    import ray
+
+    (number,) = batch["item"]
+    encoding: EncodingJob = ray.get(job[0])
+    block_rows = _block_rows(encoding.dtype)
+    for chunk in encoding.chunks(chunks_of_worker(int(number), n_shares)):
+        for name, records in encoding.records(chunk).items():
+            for start in range(0, len(records), block_rows):
+                piece = records[start : start + block_rows]
+                yield pa.table(
+                    {
+                        "name": [name],
+                        "file": [chunk.file],
+                        "chunk": [chunk.number],
+                        "start": [start],
+                        "n_rows": [len(piece)],
+                        "records": pa.array([piece.tobytes()], type=pa.large_binary()),
+                    }
+                )
+
+
+def _block_rows(dtype: np.dtype[Any]) -> int:
+    """Rows of a block of such records."""
+    return max(_FEWEST_ROWS, -(-_BLOCK_BYTES // dtype.itemsize))
 
 
 def _description(table: Any) -> list[dict[str, Any]]:
@@ -243,26 +251,12 @@ def _stored(
     return StoredBlocks(dtype, n_rows, tuple(objects), tuple(block[4:] for block in blocks))
 
 
-@dataclass
-class _Box:
-    """What the first worker leaves for the caller."""
-
-    content: bytes = field(default=b"")
-
-    def put(self, content: bytes) -> None:
-        self.content = content
-
-    def taken(self) -> bytes:
-        return self.content
-
-
-def _work(config: dict[str, Any]) -> None:
-    """What every worker runs."""
+def _work(config: dict[str, Any]) -> bytes | None:
+    """What every worker runs; what the first returns comes to the caller."""
     import ray
 
     job: TrainingJob = ray.get(config["job"])
     training, validation = config["blocks"]
     with joined_workers() as workers:
         trained = job.run(workers, training, validation, None)
-    if workers.is_first:
-        ray.get(config["box"].put.remote(pickle.dumps(trained)))
+    return pickle.dumps(trained) if workers.is_first else None

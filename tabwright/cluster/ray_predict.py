@@ -233,21 +233,25 @@ def _written(
 
 
 def one_by_one(
-    numbers: Sequence[int], worker: type, arguments: tuple[Any, ...], n_workers: int
+    numbers: Sequence[int], worker: Callable[..., Any], arguments: tuple[Any, ...], n_workers: int
 ) -> Any:
     """A Ray dataset of what workers make of numbers, given one at a time as the column "item".
 
-    `worker`: a class; each of at most `n_workers` actors makes one object with `arguments`.
+    `worker`: a class, of which each of at most `n_workers` actors makes one object with
+        `arguments`; or a function that is called with them, in tasks.
     """
-    from ray.data import ActorPoolStrategy, from_items
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy, from_items
 
+    how: Any = (
+        {
+            "fn_constructor_args": arguments,
+            "compute": ActorPoolStrategy(min_size=1, max_size=n_workers),
+        }
+        if isinstance(worker, type)
+        else {"fn_args": arguments, "compute": TaskPoolStrategy(n_workers)}
+    )
     return from_items(list(numbers), override_num_blocks=len(numbers)).map_batches(
-        worker,
-        fn_constructor_args=arguments,
-        batch_size=1,
-        batch_format="numpy",
-        compute=ActorPoolStrategy(min_size=1, max_size=n_workers),
-        num_cpus=1,
+        worker, batch_size=1, batch_format="numpy", num_cpus=1, **how
     )
 
 

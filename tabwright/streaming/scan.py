@@ -11,8 +11,8 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -163,23 +163,23 @@ class _Sample:
             return
         self._frames.append(frame)
         self._n_rows += frame.height
-        if self._n_rows > 2 * self._limit:
+        if self._n_rows > self._limit + self._limit // 4:
             self._prune()
 
     def _prune(self) -> None:
-        whole = pl.concat(self._frames)
-        if whole.height > self._limit:
-            highest = np.partition(whole[_HASH].to_numpy(), self._limit - 1)[self._limit - 1]
-            self._highest = int(highest)
-            whole = whole.filter(pl.col(_HASH) <= self._highest)
-        self._frames, self._n_rows = [whole], whole.height
+        if self._n_rows <= self._limit:
+            return
+        hashes = np.concatenate([frame[_HASH].to_numpy() for frame in self._frames])
+        self._highest = int(np.partition(hashes, self._limit - 1)[self._limit - 1])
+        # One by one: no copy of all rows at once.
+        for place, frame in enumerate(self._frames):
+            self._frames[place] = frame.filter(pl.col(_HASH) <= self._highest)
+        self._n_rows = sum(frame.height for frame in self._frames)
 
     def rows(self) -> pl.DataFrame | None:
-        """The sample in the order of the table; None if nothing came."""
-        if not self._frames:
-            return None
+        """The sample in any order, without a copy; None if nothing came."""
         self._prune()
-        return self._frames[0].sort(_FILE, _ROW)
+        return pl.concat(self._frames) if self._frames else None
 
 
 @dataclass(frozen=True)
@@ -251,6 +251,11 @@ class Scan:
         at = np.flatnonzero(inside.to_numpy())
         return sample[_ROW].to_numpy()[at] - start, at
 
+    def without_cells(self) -> Scan:
+        """The same, its samples cut down to what `sampled` needs."""
+        places = {place: sample.select(_FILE, _ROW) for place, sample in self.samples.items()}
+        return replace(self, samples=places)
+
     def aside(self, place: Place) -> NDArray[np.bool_]:
         """Which rows of a sample `RowPlaces.aside` marks."""
         return self.samples[place][_ASIDE].to_numpy()
@@ -299,7 +304,9 @@ def scan_table(
     share = scan_share(
         table, columns, places, task=task, wanted=wanted, limits=limits, objective=objective
     )
-    shares = [share] if gather is None else [*map(_share_of, gather(_bytes_of(share)))]
+    if gather is None:
+        return _whole_scan(table, columns, share, task)
+    shares = map(_share_of, gather(_bytes_of(share)))
     return merged_scan(table, columns, shares, task=task, limits=limits)
 
 
@@ -311,11 +318,19 @@ class ScanShare:
     ----------
     tally : counts
     samples : dict of str to polars.DataFrame or None
-        Of each part of the rows; None where there are none.
+        Of each part of the rows, in any order; None where there are none.
     """
 
     tally: _Tally
     samples: dict[Place, pl.DataFrame | None]
+
+    def pieces(self, n_rows: int) -> Iterator[ScanShare]:
+        """The same in shares of few rows, so that copies made on their way are small."""
+        yield ScanShare(self.tally, {})
+        for place, sample in self.samples.items():
+            if sample is not None:
+                for piece in sample.iter_slices(n_rows):
+                    yield ScanShare(_Tally(), {place: piece})
 
 
 def scan_share(
@@ -441,7 +456,7 @@ def _measure(tally: _Tally, values: NDArray[np.float64], weights: NDArray[np.flo
 def merged_scan(
     table: FilesTable,
     columns: ColumnUses,
-    shares: Sequence[ScanShare],
+    shares: Iterable[ScanShare],
     *,
     task: Task | None,
     limits: dict[Place, int] | None = None,
@@ -453,20 +468,22 @@ def merged_scan(
     TableError
         As `scan_table`.
     """
-    given = task
-    tally = shares[0].tally
-    frames = dict(shares[0].samples)
-    if len(shares) > 1:
-        tally = _Tally()
-        for share in shares:
-            tally.add(share.tally)
-        for place, limit in (limits or SAMPLE_LIMITS).items():
-            whole = _Sample(limit)
-            for share in shares:
-                frame = share.samples[place]
-                if frame is not None:
-                    whole.add(frame)
-            frames[place] = whole.rows()
+    tally = _Tally()
+    whole = {place: _Sample(limit) for place, limit in (limits or SAMPLE_LIMITS).items()}
+    for share in shares:
+        tally.add(share.tally)
+        for place, frame in share.samples.items():
+            if frame is not None:
+                whole[place].add(frame)
+    samples = {place: sample.rows() for place, sample in whole.items()}
+    return _whole_scan(table, columns, ScanShare(tally, samples), task)
+
+
+def _whole_scan(
+    table: FilesTable, columns: ColumnUses, share: ScanShare, given: Task | None
+) -> Scan:
+    """What the pass has found, of a share that holds every chunk."""
+    tally = share.tally
     if not tally.n_rows["train"]:
         raise TableError(
             f"a table must have rows to train on; got none of {sum(tally.n_rows.values())} rows; "
@@ -476,7 +493,11 @@ def merged_scan(
     task, reason = given, ""
     if task is None:
         task, reason = _task(columns.target, dtype, tally)
-    found = {place: frame for place, frame in frames.items() if frame is not None}
+    found = {
+        place: frame.sort(_FILE, _ROW)
+        for place, frame in share.samples.items()
+        if frame is not None
+    }
     identifiers = tuple(
         name
         for name, (low, high, count) in sorted(tally.ranges.items())
@@ -558,7 +579,7 @@ def _with_scale(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: _Tal
         )
     weight, mean, square = tally.moments
     scale = math.sqrt(square / weight)
-    return _replaced(
+    return replace(
         scan,
         scale=TargetScale(
             mean=min(max(mean, tally.low), tally.high),
@@ -590,7 +611,7 @@ def _with_classes(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: _T
     only_training = frozenset(np.flatnonzero(absent).tolist())
     n_rows, samples = dict(scan.n_rows), dict(scan.samples)
     if only_training:
-        scan = _replaced(scan, classes=labels.classes)
+        scan = replace(scan, classes=labels.classes)
         for place, column in (("validation", 1), ("test", 2)):
             moved = int(rows[absent, column].sum())
             n_rows[place] -= moved
@@ -602,7 +623,7 @@ def _with_classes(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: _T
                 )
         rows[absent, 0] = rows[absent, :3].sum(axis=1)
         rows[absent, 3] = rows[absent, 4]
-    return _replaced(
+    return replace(
         scan,
         classes=labels.classes,
         class_rows=rows[:, 0],
@@ -612,7 +633,3 @@ def _with_classes(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: _T
         n_rows=n_rows,
         samples={place: sample for place, sample in samples.items() if sample.height},
     )
-
-
-def _replaced(scan: Scan, **values: Any) -> Scan:
-    return Scan(**{**scan.__dict__, **values})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +42,7 @@ from tabwright.streaming.scan import (
 )
 from tabwright.streaming.spool import Blocks, RowBlocks, SpoolWriter, record_dtype, records_of
 from tabwright.tables.column_uses import ColumnUses
+from tabwright.tables.labelled import LabelledRows
 from tabwright.training.batches import HeldOut, HeldOutRows, Inputs
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch, Trained, train
@@ -124,7 +125,7 @@ class ScanJob:
             objective=self.objective,
         )
 
-    def merged(self, shares: Sequence[ScanShare]) -> Scan:
+    def merged(self, shares: Iterable[ScanShare]) -> Scan:
         """What one pass would have found, of shares that hold every chunk once."""
         return merged_scan(self.table, self.columns, shares, task=self.task)
 
@@ -136,6 +137,7 @@ class EncodingJob:
     Parameters
     ----------
     scanned : ScannedTable
+        Without the cells of the samples.
     encoder : TableEncoder
     sample : Compact or None
         The encoded sample of training rows, where their target statistics are their own.
@@ -158,7 +160,7 @@ class EncodingJob:
         )
         # A training row's target statistics come from other rows: those of the sample are kept.
         own = sample if encoder.plan_.statistic_names else None
-        return cls(scanned, encoder, own, dtype)
+        return cls(scanned.without_cells(), encoder, own, dtype)
 
     @property
     def n_bytes(self) -> int:
@@ -206,19 +208,24 @@ class TrainingJob:
 
     Parameters
     ----------
-    scanned : ScannedTable
+    table : str
+        What tells the table from others: `ScannedTable.identity`.
     settings : FitSettings
         Resolved.
     goal : Goal
     targets : Targets
+    choosing : LabelledRows or None
+        A sample of validation rows that chooses the epoch, where its score needs the predictions
+        side by side; None: all of them choose, by their mean loss.
     checkpoint : Checkpoint or None
     limit : TimeLimit or None
     """
 
-    scanned: ScannedTable
+    table: str
     settings: FitSettings
     goal: Goal
     targets: Targets
+    choosing: LabelledRows | None
     checkpoint: Checkpoint | None
     limit: TimeLimit | None = None
 
@@ -256,19 +263,17 @@ class TrainingJob:
             hide_rate=settings.hide_rate,
         )
         held_out: HeldOut = StreamedHeldOut(validation, goal, assignment)
-        if settings.training_mode == "calibrated_classifier" or targets.metric is not None:
-            # Their scores need the predictions side by side: a sample's.
-            choosing = self.scanned.choosing()
-            compact = goal.encoder.transform(choosing.frame)
+        if self.choosing is not None:
+            compact = goal.encoder.transform(self.choosing.frame)
             every_row = HeldOutRows(
                 Inputs(goal.encoder, compact, goal.device),
-                epoch_score(settings, targets, choosing, goal.device, None),
+                epoch_score(settings, targets, self.choosing, goal.device, None),
             )
             held_out = ShardedHeldOut(every_row, assignment)
         checkpointer = None
         if self.checkpoint is not None:
             identity = run_identity(settings, goal.encoder, goal.class_weights)
-            identity |= {"table": self.scanned.identity()}
+            identity |= {"table": self.table}
             checkpointer = SharedCheckpointer(self.checkpoint, identity, workers)
         return train(
             members,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -62,6 +62,10 @@ class ScannedTable:
     def spare(self) -> LabelledRows:
         """The sample of validation rows that are set aside for the intervals."""
         return self._some_of_validation(self.scan.aside("validation"))
+
+    def without_cells(self) -> ScannedTable:
+        """The same, the samples but which rows they have: what an encoding worker needs."""
+        return replace(self, scan=self.scan.without_cells())
 
     def identity(self) -> str:
         """A digest of the files and of what the first pass counted in them."""

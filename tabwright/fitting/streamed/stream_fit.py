@@ -99,11 +99,13 @@ class StreamFit:
             regression=targets.regression,
         )
         blocks, validation = trainer.encode(EncodingJob.of(self.scanned, encoder, compact))
+        calibrates = settings.training_mode == "calibrated_classifier"
         job = TrainingJob(
-            scanned=self.scanned,
+            table=self.scanned.identity(),
             settings=settings,
             goal=goal,
             targets=targets,
+            choosing=self.scanned.choosing() if calibrates or targets.metric is not None else None,
             checkpoint=checkpoint,
             limit=self.limit,
         )
