@@ -156,7 +156,13 @@ class OutputFolder:
                 f"{min(names)!r}; name another"
             )
         if not self.is_stored:
-            Path(self.place).mkdir(parents=True, exist_ok=True)
+            try:
+                Path(self.place).mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise ValueError(
+                    f"the predictions need a folder, which lies in folders; {error.filename} or "
+                    "what it lies in is a file; name another"
+                ) from error
             check_writable(Path(self._path(PLAN_NAME)))
         self.write(PLAN_NAME, json.dumps(document, indent=1).encode())
         return names

@@ -16,7 +16,7 @@ from tabwright.cluster.ray_predict import absolute_source, joined_ray, quiet_dat
 from tabwright.errors import install_command
 from tabwright.streaming.chunks import CHUNK_ROWS
 from tabwright.tables import table_dtypes
-from tabwright.workflows.train import TrainRequest, run_training
+from tabwright.workflows.train import TrainRequest, check_training, run_training
 
 __all__ = ["train_on_ray"]
 
@@ -74,7 +74,8 @@ def train_on_ray(
     asked = replace(request.table, table=absolute_source(request.table.table))
     checkpoint = None if request.checkpoint is None else request.checkpoint.absolute()
     request = replace(request, table=asked, output=request.path.absolute(), checkpoint=checkpoint)
-    # What the files say of themselves is looked at before a worker starts.
+    # What the request and the files say of themselves is looked at before a worker starts.
+    check_training(request)
     parts_of(asked.table, CHUNK_ROWS, asked.csv)
     names = table_dtypes(asked.table, csv=asked.csv, text_as_it_is=True)
     asked.columns.check(names, asked.table)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 
 from campaigns import kill_workers
 from tabwright.cluster import ray_job
 from tabwright.cluster.ray_job import train_on_ray
-from tabwright.errors import TableError, install_command
+from tabwright.errors import install_command
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
@@ -30,28 +30,28 @@ def test_a_job_has_a_worker() -> None:
         train_on_ray(REQUEST, n_workers=0)
 
 
-def test_faults_of_the_table_are_refused_before_a_worker_starts(
+def test_faults_of_the_request_are_refused_before_a_worker_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> None:
         raise AssertionError("no worker may start")
 
     monkeypatch.setattr(ray_job, "joined_ray", refuse)
-    rows = pl.DataFrame({"size": [1.0, 2.0], "label": ["a", "b"]})
-    for name, content, rule in (
-        ("absent", None, "there is no file"),
-        ("empty", [rows[:0]], "has no rows"),
-        ("columns", [rows, rows.drop("size")], "lacks the column 'size'"),
-        ("types", [rows, rows.cast({"size": pl.String})], r"1\.parquet is String, and Float64"),
-        ("target", [rows.drop("label")], "has no column 'label'"),
+    table = tmp_path / "table"
+    kill_workers.write_table(table, n_rows=30)
+    good = TrainRequest(TableRequest(str(table), ColumnUses("label")), output=tmp_path / MODEL)
+    for request, rule in (
+        (replace(good, output=tmp_path / "absent" / MODEL), "absent"),
+        (replace(good, output=tmp_path / "model.bin"), r"must be named \.safetensors"),
+        (replace(good, settings={"max_epochs": 0}), "max_epochs must be"),
+        (replace(good, prior="balanced"), "a prior is for the mode imbalance_aware"),
     ):
-        folder = tmp_path / name
-        for number, frame in enumerate(content or ()):
-            folder.mkdir(exist_ok=True)
-            frame.write_parquet(folder / f"{number}.parquet")
-        request = TrainRequest(TableRequest(str(folder), ColumnUses("label")), output=MODEL)
-        with pytest.raises(TableError, match=rule):
+        with pytest.raises((ValueError, OSError), match=rule):
             train_on_ray(request, n_workers=2)
+    (tmp_path / MODEL).write_bytes(b"notes of mine")
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        train_on_ray(good, n_workers=2)
+    assert (tmp_path / MODEL).read_bytes() == b"notes of mine"
 
 
 def test_a_missing_ray_names_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
