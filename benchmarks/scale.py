@@ -1,15 +1,18 @@
-"""Scoring and training on a local Ray: rows per second, peak memory, and disk, by rows and workers.
+"""Scoring and training on a local Ray: time, peak memory and disk, by rows and workers.
 
-    python -m benchmarks.scale --rows 1000000 --output scale.json --picture scale.png
+    python -m benchmarks.scale --rows 400000 --output scale.json --picture scale.png
     python -m benchmarks.scale --rows 4000 --multiples 1,2 --workers 1     # a minute
 
 Tables of `--rows` rows x 40 columns (those of `benchmarks.streaming`), once and up to ten times as
 many, as Parquet files. Each is scored (`predict_on_ray`) and trained on (`train_on_ray`, one epoch
 of one small network, so that reading and encoding dominate) by one worker and by two. Every run is
 a process of its own with a local Ray of as many CPUs as workers and an object store of 100 MB; what
-does not fit there is spilled. Starting Ray is not counted. Memory is private memory, without the
-pages of the object store: that of the largest worker, and of the driver. Disk is
-what Ray has spilled at its peak, divided by the workers; on one machine they share a folder.
+does not fit there is spilled. `ray.init` is not counted; the actors of Ray Data and Ray Train are.
+
+Memory is the anonymous memory of a process (`RssAnon`): that of the largest worker, and of the
+driver. Pages of files, and of the object store that all share, are not in it. Disk is what Ray has
+spilled at its peak, divided by the workers; on one machine they share a folder. What `--output`
+holds already is not measured again, so that a campaign that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +51,7 @@ class Measurement:
         From the call to its end.
     rows_per_second : float
     worker_mb, driver_mb : float
-        Peak private memory of the largest worker, and of the driver, in megabytes.
+        Peak anonymous memory of the largest worker, and of the driver, in megabytes.
     disk_mb_per_worker : float
     """
 
@@ -63,7 +66,7 @@ class Measurement:
 
 
 class _Watch:
-    """Peaks of private memory and of spilled bytes, until it is stopped."""
+    """Peaks of anonymous memory and of spilled bytes, until it is stopped."""
 
     def __init__(self, spilled: Path) -> None:
         self.worker = self.driver = self.disk = 0
@@ -77,8 +80,8 @@ class _Watch:
 
     def _run(self) -> None:
         while not self._over.wait(0.2):
-            self.driver = max(self.driver, _private_bytes(os.getpid()))
-            self.worker = max([self.worker, *map(_private_bytes, _workers())])
+            self.driver = max(self.driver, _anonymous_bytes(os.getpid()))
+            self.worker = max([self.worker, *map(_anonymous_bytes, _workers())])
             self.disk = max(self.disk, _folder_bytes(self._spilled))
 
 
@@ -98,12 +101,13 @@ def _workers() -> list[int]:
     return found
 
 
-def _private_bytes(process: int) -> int:
+def _anonymous_bytes(process: int) -> int:
+    """What a process has taken for itself: no pages of files or of the object store."""
     try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
         return 0
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
 
 
 def _folder_bytes(folder: Path) -> int:
@@ -166,27 +170,25 @@ def run_here(job: str, folder: Path, rows: int, workers: int) -> Measurement:
     )
 
 
-def measured(rows: int, workers: Sequence[int]) -> list[Measurement]:
-    """Both jobs on a new table, by each number of workers, each in a process of its own."""
-    found = []
+def measured(rows: int, runs: Sequence[tuple[str, int]]) -> Iterator[Measurement]:
+    """Jobs on a new table, each by a number of workers and in a process of its own."""
+    if not runs:
+        return
     with tempfile.TemporaryDirectory(prefix="tabwright-scale-") as name:
         folder = Path(name)
         write_rows(folder / "table", rows)
         _write_model(folder)
-        for job in _JOBS:
-            for n_workers in workers:
-                words = [job, str(folder), str(rows), str(n_workers)]
-                done = subprocess.run(
-                    [sys.executable, "-m", "benchmarks.scale", "--one", *words],
-                    cwd=ROOT,
-                    env={**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    check=True,
-                )
-                found.append(Measurement(**json.loads(done.stdout.splitlines()[-1])))
-                print(found[-1], flush=True)
-    return found
+        for job, n_workers in runs:
+            words = [job, str(folder), str(rows), str(n_workers)]
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.scale", "--one", *words],
+                cwd=ROOT,
+                env={**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            yield Measurement(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def _write_model(folder: Path) -> None:
@@ -201,30 +203,47 @@ def _write_model(folder: Path) -> None:
 
 
 def picture(found: Sequence[Measurement], path: Path) -> None:
-    """Memory, disk and rows per second against the rows, a line for each number of workers."""
+    """Memory, disk and time against the rows: a row of panels for each job, a line for each
+    number of workers."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    figure, axes = plt.subplots(2, 4, figsize=(13, 6), layout="constrained", sharex=True)
     shown = (
-        ("worker_mb", "private memory of a worker, MB"),
-        ("disk_mb_per_worker", "spilled a worker, MB"),
-        ("rows_per_second", "rows a second"),
+        ("worker_mb", "largest worker, MB"),
+        ("driver_mb", "driver, MB"),
+        ("disk_mb_per_worker", "spilled per worker, MB"),
+        ("seconds", "seconds"),
     )
-    for place, (name, label) in zip(axes, shown, strict=True):
-        for job in _JOBS:
-            for workers in sorted({one.workers for one in found}):
-                line = [one for one in found if (one.job, one.workers) == (job, workers)]
+    numbers = sorted({one.workers for one in found})
+    for job, places in zip(_JOBS, axes, strict=True):
+        for place, (name, label) in zip(places, shown, strict=True):
+            for workers in numbers:
+                line = sorted(
+                    (one for one in found if (one.job, one.workers) == (job, workers)),
+                    key=lambda one: one.rows,
+                )
                 values = [getattr(one, name) for one in line]
-                place.plot([one.rows for one in line], values, "o-", label=f"{job}, {workers}")
-        place.set_xlabel("rows")
-        place.set_ylabel(label)
-        place.set_ylim(bottom=0)
-    axes[0].legend(title="job, workers")
+                plural = "worker" if workers == 1 else "workers"
+                rows = [one.rows / 1e6 for one in line]
+                place.plot(rows, values, "o-", label=f"{workers} {plural}")
+            place.set_title(f"{job}: {label}", fontsize="medium")
+            # A line that rises by a few megabytes of nothing is no news.
+            place.set_ylim(bottom=0, top=max(1.0, 1.15 * place.get_ylim()[1]))
+            place.set_xlim(left=0)
+    for place in axes[-1]:
+        place.set_xlabel("million rows")
+    axes[0][0].legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _known(path: Path | None) -> list[Measurement]:
+    if path is None or not path.exists():
+        return []
+    return [Measurement(**one) for one in json.loads(path.read_text())["measurements"]]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -234,6 +253,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=200_000, help="of the smallest table")
     parser.add_argument("--multiples", default=",".join(map(str, MULTIPLES)))
     parser.add_argument("--workers", default="1,2")
+    parser.add_argument("--jobs", default=",".join(_JOBS))
     parser.add_argument("--output", type=Path, help="JSON of all measurements")
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--one", nargs=4, metavar=("JOB", "FOLDER", "ROWS", "WORKERS"))
@@ -242,16 +262,26 @@ def main(words: Sequence[str] | None = None) -> int:
         job, folder, rows, workers = asked.one
         print(json.dumps(asdict(run_here(job, Path(folder), int(rows), int(workers)))))
         return 0
-    found: list[Measurement] = []
-    for multiple in asked.multiples.split(","):
-        found += measured(asked.rows * int(multiple), [int(n) for n in asked.workers.split(",")])
-    document: dict[str, Any] = {
-        "cpus": os.cpu_count(),
-        "object_store_mb": _STORE_BYTES / 1e6,
-        "measurements": [asdict(one) for one in found],
-    }
-    if asked.output is not None:
-        asked.output.write_text(json.dumps(document, indent=1))
+    found = _known(asked.output)
+    known = {(one.rows, one.job, one.workers) for one in found}
+    for multiple in map(int, asked.multiples.split(",")):
+        rows = asked.rows * multiple
+        runs = [
+            (job, n_workers)
+            for job in asked.jobs.split(",")
+            for n_workers in map(int, asked.workers.split(","))
+            if (rows, job, n_workers) not in known
+        ]
+        for one in measured(rows, runs):
+            print(one, flush=True)
+            found.append(one)
+            if asked.output is not None:
+                document: dict[str, Any] = {
+                    "cpus": os.cpu_count(),
+                    "object_store_mb": _STORE_BYTES / 1e6,
+                    "measurements": [asdict(each) for each in found],
+                }
+                asked.output.write_text(json.dumps(document, indent=1))
     if asked.picture is not None:
         picture(found, asked.picture)
     return 0
