@@ -52,8 +52,8 @@ class ThreadWorkers(Workers):
     def all_reduce(self, values: torch.Tensor) -> None:
         values.copy_(torch.stack(self._together(values.clone())).sum(0))
 
-    def from_first(self, data: bytes | None) -> bytes | None:
-        first: bytes | None = self._together(data)[0]
+    def from_first(self, value: _T) -> _T:
+        first: _T = self._together(value)[0]
         return first
 
 

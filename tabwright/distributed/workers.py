@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,8 @@ import torch.distributed.nn.functional
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
+
+_T = TypeVar("_T")
 
 __all__ = ["ALONE", "TIMEOUT_VARIABLE", "Workers", "joined_workers"]
 
@@ -92,40 +95,24 @@ class Workers:
         if whole is not values:
             values.copy_(whole)
 
-    def gather(self, data: bytes) -> list[bytes]:
+    def gather(self, value: _T) -> list[_T]:
         """What every worker gave, by rank."""
         if self.size == 1:
-            return [data]
-        lengths = torch.zeros(self.size, dtype=torch.int64)
-        lengths[self.rank] = len(data)
-        self.all_reduce(lengths)
-        longest = int(lengths.max())
-        mine = torch.zeros(longest, dtype=torch.uint8)
-        if data:
-            mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        every = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+            return [value]
+        every: list[Any] = [None] * self.size
         with _told_of_losses():
-            dist.all_gather(every, mine, group=self.group)
-        return [
-            part[:length].numpy().tobytes()
-            for part, length in zip(every, lengths.tolist(), strict=True)
-        ]
+            dist.all_gather_object(every, value, group=self.group)
+        return every
 
-    def from_first(self, data: bytes | None) -> bytes | None:
-        """What worker 0 has, be it nothing."""
+    def from_first(self, value: _T) -> _T:
+        """What worker 0 has."""
         if self.size == 1:
-            return data
-        length = torch.tensor([-1 if data is None else len(data)])
+            return value
+        found: list[Any] = [value if self.is_first else None]
         with _told_of_losses():
-            dist.broadcast(length, group=self.group, group_src=0)
-        if int(length) < 0:
-            return None
-        buffer = torch.zeros(int(length), dtype=torch.uint8)
-        if data and self.is_first:
-            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        with _told_of_losses():
-            dist.broadcast(buffer, group=self.group, group_src=0)
-        return buffer.numpy().tobytes()
+            dist.broadcast_object_list(found, group=self.group, group_src=0)
+        shared: _T = found[0]
+        return shared
 
     def wait(self) -> None:
         """Until all are here."""

@@ -8,7 +8,6 @@ each; what they found is put together to the same result, whatever their number.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -268,7 +267,7 @@ def scan_table(
     *,
     task: Task | None,
     wanted: Callable[[int, int], bool] | None = None,
-    gather: Callable[[bytes], list[bytes]] | None = None,
+    gather: Callable[[ScanShare], list[ScanShare]] | None = None,
     limits: dict[Place, int] | None = None,
     objective: RegressionObjective = "squared_error",
 ) -> Scan:
@@ -306,8 +305,7 @@ def scan_table(
     )
     if gather is None:
         return _whole_scan(table, columns, share, task)
-    shares = map(_share_of, gather(_bytes_of(share)))
-    return merged_scan(table, columns, shares, task=task, limits=limits)
+    return merged_scan(table, columns, gather(share), task=task, limits=limits)
 
 
 @dataclass(frozen=True)
@@ -520,32 +518,6 @@ def _whole_scan(
     if task == "regression":
         return _with_scale(scan, columns, dtype, tally)
     return _with_classes(scan, columns, dtype, tally)
-
-
-def _bytes_of(share: ScanShare) -> bytes:
-    """A share as another worker reads it: lengths, counts, samples."""
-    parts = [json.dumps(share.tally.__dict__).encode()]
-    for place in _PLACES:
-        buffer = io.BytesIO()
-        frame = share.samples[place]
-        if frame is not None:
-            frame.write_ipc(buffer)
-        parts.append(buffer.getvalue())
-    return np.array([len(part) for part in parts], dtype="<i8").tobytes() + b"".join(parts)
-
-
-def _share_of(data: bytes) -> ScanShare:
-    n_parts = 1 + len(_PLACES)
-    ends = 8 * n_parts + np.cumsum(np.frombuffer(data, dtype="<i8", count=n_parts))
-    starts = [8 * n_parts, *ends[:-1].tolist()]
-    tally, *samples = (data[start:end] for start, end in zip(starts, ends.tolist(), strict=True))
-    return ScanShare(
-        _Tally(**json.loads(tally)),
-        {
-            place: pl.read_ipc(io.BytesIO(sample)) if sample else None
-            for place, sample in zip(_PLACES, samples, strict=True)
-        },
-    )
 
 
 def _all_differ(sample: pl.DataFrame | None, name: str) -> bool:

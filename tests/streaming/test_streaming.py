@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import threading
 from collections.abc import Callable
@@ -38,7 +39,7 @@ from tabwright.streaming import chunks as table_chunks
 from tabwright.streaming import spool
 from tabwright.streaming.chunks import FilesTable, RowPlaces
 from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
-from tabwright.streaming.scan import Scan, scan_table
+from tabwright.streaming.scan import Scan, ScanShare, scan_table
 from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records_of
 from tabwright.tables import profile_table
 from tabwright.tables.column_uses import ColumnUses
@@ -182,13 +183,13 @@ def test_samples_are_the_rows_in_order_or_the_same_uniform_ones(files: Path) -> 
 def test_workers_find_together_what_one_finds(files: Path, columns: ColumnUses) -> None:
     limits = {"train": 100, "validation": 2000, "test": 20}
     alone = _scan(files, columns, limits=limits)
-    barrier, given = threading.Barrier(3, timeout=30), [b""] * 3
+    barrier, given = threading.Barrier(3, timeout=30), [b""] * 3  # pickled: nothing is shared
 
     def scan(rank: int) -> Scan:
-        def gather(data: bytes) -> list[bytes]:
-            given[rank] = data
+        def gather(share: ScanShare) -> list[ScanShare]:
+            given[rank] = pickle.dumps(share)
             barrier.wait()
-            every = list(given)
+            every = [pickle.loads(data) for data in given]
             barrier.wait()
             return every
 

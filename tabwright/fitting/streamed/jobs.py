@@ -313,7 +313,7 @@ class LocalTrainer:
         """Make the machine's folder for encoded rows, as the first of its workers."""
         workers, spool = self.workers, self.spool
         leads = workers.local_rank == 0
-        path = b""
+        folder = Path()
         if leads:
             if spool is None:
                 folder = Path(tempfile.mkdtemp(prefix="tabwright-"))
@@ -321,8 +321,7 @@ class LocalTrainer:
                 folder = Path(f"{os.fspath(spool)}-{workers.rank // workers.local_size}")
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
-            path = os.fsencode(folder.absolute())
-        folder = Path(os.fsdecode(workers.gather(path)[workers.rank - workers.local_rank]))
+        folder = workers.gather(folder.absolute())[workers.rank - workers.local_rank]
         try:
             yield replace(self, folder=folder)
         finally:
