@@ -131,6 +131,7 @@ def run_here(job: str, folder: Path, rows: int, workers: int) -> Measurement:
     os.environ[_MARK] = str(os.getpid())
     spilled = folder / "spilled"
     ray.init(
+        address="local",
         num_cpus=workers,
         include_dashboard=False,
         log_to_driver=False,
@@ -211,7 +212,10 @@ def picture(found: Sequence[Measurement], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(2, 4, figsize=(13, 6), layout="constrained", sharex=True)
+    jobs = [job for job in _JOBS if any(one.job == job for one in found)]
+    figure, axes = plt.subplots(
+        len(jobs), 4, figsize=(13, 3 * len(jobs)), layout="constrained", sharex=True, squeeze=False
+    )
     shown = (
         ("worker_mb", "largest worker, MB"),
         ("driver_mb", "driver, MB"),
@@ -219,7 +223,7 @@ def picture(found: Sequence[Measurement], path: Path) -> None:
         ("seconds", "seconds"),
     )
     numbers = sorted({one.workers for one in found})
-    for job, places in zip(_JOBS, axes, strict=True):
+    for job, places in zip(jobs, axes, strict=True):
         for place, (name, label) in zip(places, shown, strict=True):
             for workers in numbers:
                 line = sorted(

@@ -26,3 +26,7 @@ def test_a_sample_of_the_campaign(tmp_path: Path) -> None:
         assert one["worker_mb"] > 0
         assert one["driver_mb"] > 0
     assert drawn.read_bytes().startswith(b"\x89PNG")
+    # What is known is not measured again.
+    written = output.stat().st_mtime_ns
+    assert scale.main([*words, "--output", str(output)]) == 0
+    assert output.stat().st_mtime_ns == written

@@ -56,7 +56,7 @@ def main(folder: Path) -> None:
         settings={"max_epochs": 6, "n_members": 2, "hidden_dim": 32, "batch_size": 64},
         checkpoint_interval=0.0,
     )
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     notes = str(folder / "notes")
     train_on_ray(replace(alone, checkpoint_interval=60.0), n_workers=1, storage=notes)
     request = replace(alone, output=folder / "ray.safetensors")
