@@ -87,6 +87,12 @@ class Compact:
         """The rows at `index`."""
         return Compact(self.numeric[index], self.codes[index])
 
+    def with_rows(self, more: Compact) -> Compact:
+        """These rows, then those of `more`."""
+        return Compact(
+            np.concatenate([self.numeric, more.numeric]), np.concatenate([self.codes, more.codes])
+        )
+
 
 class TableEncoder:
     """Encoder of the columns of a table, fitted on its training rows.

@@ -163,10 +163,10 @@ class Recipe:
         # What the rows that choose get is predicted once, and again only with trees.
         networks, trees = Predictor(model).standardised(choosing[0]), None
         if tree_kinds(self.settings):
-            model, trees = self._with_trees(model, [((compact, rows), choosing)], networks, targets)
-        outputs = networks
-        if model.trees is not None:
-            outputs = Predictor(model).standardised(choosing[0])
+            whole = (compact.with_rows(choosing[0]), rows.with_rows(choosing[1]))
+            parts = [((compact, rows), choosing)]
+            model, trees = self._with_trees(model, parts, networks, targets, whole)
+        outputs = networks if trees is None else trees.combined(networks)
         if model.target is not None:
             outputs = model.target.restore(outputs)
         model = _with_intervals(
@@ -306,7 +306,7 @@ class Recipe:
         parts: Sequence[tuple[EncodedRows, EncodedRows]],
         networks: np.ndarray,
         targets: Targets,
-        whole: EncodedRows | None = None,
+        whole: EncodedRows,
     ) -> tuple[FittedModel, HeldOutTrees | None]:
         """`with_trees` under the terms of this recipe."""
         return with_trees(

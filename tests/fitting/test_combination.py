@@ -18,7 +18,6 @@ from tabwright.artifact.container import pack, unpack
 from tabwright.cli.app import app
 from tabwright.distillation.tree_arrays import ensemble_of
 from tabwright.distillation.trees import (
-    FittedTrees,
     Learner,
     Problem,
     TeacherKind,
@@ -212,7 +211,7 @@ def test_trees_grow_while_held_out_rows_gain(monkeypatch: pytest.MonkeyPatch, n_
 
     def counted(
         learner: Learner, problem: Problem, values: np.ndarray, rounds: Sequence[int]
-    ) -> Iterator[tuple[FittedTrees, np.ndarray]]:
+    ) -> Iterator[np.ndarray]:
         stages = fit_in_stages(learner, problem, values, rounds)
         for n_rounds, stage in zip(rounds, stages, strict=False):
             grown.append(n_rounds)
