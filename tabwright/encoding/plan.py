@@ -295,12 +295,7 @@ class EncodingPlan:
         if not left_out("encoder.obliques", len(self.obliques), 0):
             document["obliques"] = len(self.obliques)
         formats = [
-            {
-                "column": position,
-                "decimal": form.decimal,
-                "missing": None if form.missing is None else list(form.missing),
-                "as_written": form.as_written,
-            }
+            {"column": position, **form.to_document()}
             for position, form in sorted(self.formats.items())
         ]
         if not left_out("encoder.formats", formats, []):
@@ -415,11 +410,7 @@ def _read_formats(document: Reader, n_columns: int) -> dict[int, CellFormat]:
         position = own.integer("column", low=0, high=n_columns - 1)
         if position in formats:
             raise own.fail("column", "another column than before")
-        formats[position] = CellFormat(
-            "," if own.choice("decimal", (".", ",")) == "," else ".",
-            own.texts("missing") if own.optional("missing") else None,
-            own.boolean("as_written"),
-        )
+        formats[position] = CellFormat.from_document(own)
         if formats[position] == USUAL:
             raise own.fail("decimal", "part of a format that is not the usual one")
         own.done()

@@ -24,6 +24,7 @@ from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import scores_of
 from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
+from tabwright.tables.cell_format import USUAL, CellFormat
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.loop import Epoch, Trained
 from tabwright.training.time_limit import TimeLimit
@@ -135,18 +136,22 @@ def model_card(
     profile: TableProfile,
     n_train: int,
     n_validation: int,
-    target_name: str | None,
+    target: tuple[str | None, CellFormat],
     row_sketch: str,
 ) -> dict[str, Any]:
     """What a model says of its fit, besides its settings.
+
+    `target`: the name of the column, and how its text was written.
 
     With the settings, the device, the number of threads and the versions, the same rows give the
     same weights to the last bit.
     """
     import sklearn
 
+    name, form = target
     return {
-        "target": target_name,
+        "target": name,
+        **({} if form == USUAL else {"target_format": form.to_document()}),
         "n_training_rows": n_train,
         "n_validation_rows": n_validation,
         "columns": [asdict(column) for column in profile.columns],

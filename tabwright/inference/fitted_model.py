@@ -26,6 +26,7 @@ from tabwright.inference.network_spec import MemberState, NetworkSpec, take_memb
 from tabwright.inference.target_scale import ResidualScale, TargetScale
 from tabwright.inference.tree_mix import TreeMix, n_tree_features
 from tabwright.settings import FitSettings
+from tabwright.tables.cell_format import USUAL, CellFormat
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,6 +97,14 @@ class FittedModel:
     stopped: StopReason | None = None
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def target_format(self) -> CellFormat:
+        """How the text of the target was written in the training rows."""
+        said = self.card.get("target_format")
+        if not isinstance(said, dict):
+            return USUAL
+        return CellFormat.from_document(Reader(said, "card.target_format"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the one-file artifact; a crash leaves the old file or the new one.

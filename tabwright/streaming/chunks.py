@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from tabwright.errors import TableError
 from tabwright.object_stores import StoredObject
 from tabwright.splits import split_by_hash, stable_row_hash
-from tabwright.tables.cell_format import CellFormat
+from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 from tabwright.tables.csv_reader import CsvFormat
+from tabwright.tables.dtypes import text_column
 from tabwright.tables.paths import Source, TableFile, shown_paths, table_format, table_paths
 from tabwright.tables.reading import file_chunks, table_dtypes
 
@@ -55,19 +56,28 @@ class FilesTable:
     """Files that make up one table, in order, and the types of its columns.
 
     `csv`: how CSV files are written, where they cannot tell by themselves.
+    `target`: a column of text that is numbers, and is read as numbers; None where there is none.
+    `target_format`: how its text is written.
     """
 
     paths: tuple[TableFile, ...]
     dtypes: dict[str, pl.DataType]
     csv: CsvFormat | None = None
+    target: str | None = None
+    target_format: CellFormat = USUAL
 
     @classmethod
     def of(
-        cls, source: Source, csv: CsvFormat | None = None, as_text: Sequence[str] = ()
+        cls,
+        source: Source,
+        csv: CsvFormat | None = None,
+        as_text: Sequence[str] = (),
+        target: str | None = None,
     ) -> FilesTable:
         """Find the files and the types; files of text are read once for that.
 
-        The columns `as_text` of CSV files stay text.
+        The columns `as_text` of CSV files stay text. The format of the text of the `target` is
+        found in the first chunk.
 
         Raises `TableError`: as `read_table`; and for Excel files, which are read only whole.
         """
@@ -77,7 +87,20 @@ class FilesTable:
                 f"a table that is streamed must be CSV, JSON lines, Parquet or Arrow; got "
                 f"{shown_paths(paths)}; save it as one of these"
             )
-        return cls(tuple(paths), table_dtypes(source, csv=csv, as_text=as_text), csv)
+        table = cls(tuple(paths), table_dtypes(source, csv=csv, as_text=as_text), csv)
+        if target in as_text or table.dtypes.get(target or "") != pl.String:
+            return table
+        layout = csv or CsvFormat()
+        first = next(table.chunks([str(target)])).frame.to_series()
+        found = text_column(first, decimal=layout.decimal, missing=layout.missing)
+        if not found.values.dtype.is_numeric():
+            return table
+        return replace(
+            table,
+            dtypes={**table.dtypes, str(target): pl.Float64()},
+            target=target,
+            target_format=found.form,
+        )
 
     @property
     def formats(self) -> dict[str, CellFormat]:
@@ -101,6 +124,8 @@ class FilesTable:
             unread where the format has an index (Parquet, Arrow).
         """
         dtypes = {name: self.dtypes[name] for name in columns}
+        if self.target in dtypes:
+            dtypes[self.target] = pl.String()
         for file, path in enumerate(self.paths):
 
             def here(number: int, file: int = file) -> bool:
@@ -109,7 +134,13 @@ class FilesTable:
             for number, frame in file_chunks(
                 path, CHUNK_ROWS, list(columns), dtypes, here, self.csv
             ):
+                if self.target in dtypes:
+                    own = frame.get_column_index(self.target)
+                    frame = frame.replace_column(own, self._numbers(frame.to_series(own)))
                 yield Chunk(file, number, frame)
+
+    def _numbers(self, target: pl.Series) -> pl.Series:
+        return typed_cells(target, "numeric", self.target_format).cast(pl.Float64)
 
 
 def _place(path: TableFile) -> str:

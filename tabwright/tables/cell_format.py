@@ -7,11 +7,14 @@ found in `tables/dtypes.py`, or said by whoever reads the file.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import polars as pl
 
+from tabwright.artifact.schema import Reader
+from tabwright.errors import TableError
 from tabwright.tables.cells import (
     BOUND,
     MISSING_MARKERS,
@@ -22,8 +25,12 @@ from tabwright.tables.cells import (
     to_microseconds,
     under_plain_name,
 )
+from tabwright.tables.spellings.moments import MOMENT_SPELLINGS
+from tabwright.tables.spellings.quantities import QUANTITY_SPELLINGS, without_unit
 
-__all__ = ["USUAL", "CellFormat", "decimal_points", "typed_cells"]
+__all__ = ["SPELLINGS", "USUAL", "CellFormat", "comma_as_point", "decimal_points", "typed_cells"]
+
+SPELLINGS: Final[tuple[str, ...]] = (*MOMENT_SPELLINGS, *QUANTITY_SPELLINGS)
 
 _TEXT: Final = (pl.String, pl.Categorical, pl.Enum)
 # A number with a comma for the decimal mark; groups of three digits by points, spaces or quotes.
@@ -40,6 +47,9 @@ class CellFormat:
     `decimal`: what separates the fraction of a number.
     `missing`: all the text that stands for a missing cell beside the empty one; None: the usual
         markers. One bound of what could be measured, such as ``<0.1``, stands for all of them.
+    `spelling`: one of `SPELLINGS`, where a cell alone does not say what it means: the order of day
+        and month, letters for thousands, ...
+    `unit`: what stands behind each number.
     `as_written`: whether levels are the text as it stands, so that ``1.1`` and ``1.10`` are two;
         else a value has one name, whatever type brought it.
     """
@@ -47,6 +57,8 @@ class CellFormat:
     decimal: Literal[".", ","] = "."
     missing: tuple[str, ...] | None = None
     as_written: bool = False
+    spelling: str | None = None
+    unit: str | None = None
 
     @property
     def level_markers(self) -> tuple[str, ...] | None:
@@ -54,6 +66,27 @@ class CellFormat:
         if self.missing is not None:
             return ("", *self.missing)
         return MISSING_MARKERS if self.as_written else None
+
+    def to_document(self) -> dict[str, Any]:
+        """What a model file holds of it; keys that came later are there where they are used."""
+        return {
+            "decimal": self.decimal,
+            "missing": None if self.missing is None else list(self.missing),
+            "as_written": self.as_written,
+            **({} if self.spelling is None else {"spelling": self.spelling}),
+            **({} if self.unit is None else {"unit": self.unit}),
+        }
+
+    @classmethod
+    def from_document(cls, own: Reader) -> CellFormat:
+        """The format of a document; raises `ArtifactError` if it is none."""
+        return cls(
+            "," if own.choice("decimal", (".", ",")) == "," else ".",
+            own.texts("missing") if own.optional("missing") else None,
+            own.boolean("as_written"),
+            own.choice("spelling", SPELLINGS) if own.optional("spelling") else None,
+            own.text("unit") if own.optional("unit") else None,
+        )
 
 
 USUAL: Final = CellFormat()
@@ -70,6 +103,11 @@ def decimal_points(text: pl.Series) -> pl.Series:
     return plain.zip_with(fits, text)
 
 
+def comma_as_point(text: pl.Series) -> pl.Series:
+    """Decimal commas as points, and no points between thousands, beside whatever else there is."""
+    return text.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
+
+
 @under_plain_name
 def typed_cells(
     series: pl.Series, kind: Literal["numeric", "datetime", "boolean"], form: CellFormat
@@ -79,6 +117,9 @@ def typed_cells(
     Returns: same name and length.
     Raises `TableError`: naming column, row (from 1) and value, if a cell does not fit.
     """
+    if series.dtype not in _TEXT and form.spelling in MOMENT_SPELLINGS and _are_whole(series):
+        whole = series.fill_nan(None).cast(pl.Int64) if series.dtype.is_float() else series
+        series = whole.cast(pl.String)
     if series.dtype not in _TEXT:
         marked = _marked_numbers(form)
         if kind != "numeric" or not marked or not series.dtype.is_numeric():
@@ -92,11 +133,42 @@ def typed_cells(
     if kind == "boolean":
         return to_booleans(text)
     if kind == "datetime":
-        return to_microseconds(text).cast(pl.Datetime("us"))
+        known = _spelt(text, form, MOMENT_SPELLINGS)
+        rest = text if known is None else text.set(known.is_not_null(), None)
+        usual = to_microseconds(rest).cast(pl.Datetime("us"))
+        return usual if known is None else known.fill_null(usual).alias(series.name)
+    text = text.set(text.is_in([*MISSING_MARKERS, *NUMERIC_MARKERS]), None)
+    known = _spelt(text, form, QUANTITY_SPELLINGS)
+    if known is not None:
+        text = text.set(known.is_not_null(), None)
+    elif form.unit is not None:
+        text = without_unit(text, form.unit)
     if form.decimal == ",":
-        text = text.set(text.is_in([*MISSING_MARKERS, *NUMERIC_MARKERS]), None)
         text = decimal_points(text)
-    return number_text(text)
+    try:
+        numbers = number_text(text)
+    except TableError as error:
+        if form.unit is None:
+            raise
+        raise TableError(f"{error}; its numbers are {form.unit!r} in the training rows") from error
+    return numbers if known is None else known.fill_null(numbers).alias(series.name)
+
+
+def _spelt(
+    text: pl.Series, form: CellFormat, spellings: Mapping[str, Callable[[pl.Series], pl.Series]]
+) -> pl.Series | None:
+    """The cells in the spelling of the format; None where it has none of these."""
+    own = spellings.get(form.spelling or "")
+    if own is None:
+        return None
+    return own(comma_as_point(text) if form.decimal == "," else text)
+
+
+def _are_whole(series: pl.Series) -> bool:
+    """Whether these are integers, or floats that missing cells made of them."""
+    if series.dtype.is_float():
+        return bool((series.fill_nan(None).drop_nulls() % 1 == 0).all())
+    return series.dtype.is_integer()
 
 
 def _marked_numbers(form: CellFormat) -> list[float]:

@@ -16,12 +16,12 @@ from typing import Any, Final, TypeVar, cast
 import polars as pl
 
 from tabwright.errors import TableError
+from tabwright.tables.spellings.moments import parse_instants, parse_moments
 
 __all__ = [
     "BOUND",
     "CURRENCY",
     "DIGITS",
-    "INSTANT",
     "LEADING_ZERO",
     "MISSING_MARKERS",
     "NUMERIC_MARKERS",
@@ -30,8 +30,6 @@ __all__ = [
     "exact_origin",
     "is_missing",
     "number_text",
-    "parse_instants",
-    "parse_moments",
     "plain_numbers",
     "refuse_nested",
     "shown",
@@ -80,19 +78,6 @@ _FEW_CELLS: Final = 10_000
 _LARGEST_EXACT: Final = 2**53
 LEADING_ZERO: Final = r"^[+-]?0[0-9]"
 DIGITS: Final = r"^[+-]?[0-9]+$"
-# Date, then optionally time of day, fraction and offset from UTC: ISO 8601, and its common
-# variants with a space for the T and slashes for the dashes.
-INSTANT: Final = (
-    r"^([0-9]{4})[-/]([0-9]{2})[-/]([0-9]{2})"
-    r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
-    r" ?(Z|z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?)?)?$"
-)
-_MONTHS: Final = (
-    *("january", "february", "march", "april", "may", "june", "july", "august"),
-    *("september", "october", "november", "december"),
-)
-_MONTH_FIRST: Final = r"^([A-Za-z]{3,9})\.?[ -]([0-9]{1,2}),?[ -]([0-9]{4})$"
-_DAY_FIRST: Final = r"^([0-9]{1,2})[ -]([A-Za-z]{3,9})\.?,?[ -]([0-9]{4})$"
 CURRENCY: Final = (
     r"(?:(?:US|CA?|AU?|NZ|HK|R)?\$|\p{Sc}|USD|EUR|GBP|CHF|JPY|CNY|RMB|INR|AUD|CAD|NZD|SGD|HKD|SEK|"
     r"NOK|DKK|PLN|CZK|HUF|TRY|BRL|MXN|ZAR|KRW|THB|RUB|ILS|kr|z\x{142})"
@@ -101,18 +86,35 @@ _CURRENCY_BEFORE: Final = rf"^([-+]?) ?{CURRENCY}[ \x{{a0}}\x{{202f}}]?"
 # How accounts write what is negative: in parentheses, or with the sign behind.
 _NEGATIVE: Final = (
     r"^(\p{Sc}?) ?\((\p{Sc}? ?[0-9.][^()+\-]*)\)$",
-    r"^(\p{Sc}?)([0-9][0-9.,'\u2019\u00a0\u202f ]*)-$",
+    r"^(\p{Sc}?)([0-9][0-9.,'\u2019\u00a0\u202f ]*)[-\x{2212}]$",
 )
 _UNIT_BEHIND: Final = rf"[ \x{{a0}}\x{{202f}}]?(?:%|{CURRENCY})$"
 # Signs that stand for a minus before a number, and marks that have no width.
 _MINUS: Final = r"^[\x{2212}\x{2013}\x{fe63}\x{ff0d}]"
 _NO_WIDTH: Final = r"[\x{200b}\x{200e}\x{200f}\x{2060}\x{feff}]"
 _HEXADECIMAL: Final = r"^([-+]?)0[xX]([0-9A-Fa-f]{1,15})$"
-# Groups of exactly three digits behind a first one that has no leading zero.
-_THOUSANDS: Final = (
-    r"^[-+]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?:['\u2019][0-9]{3})+|(?:[\u00a0\u202f ][0-9]{3})+)"
-    r"(?:\.[0-9]+)?$"
+# Powers of ten as Fortran writes them, and as people do.
+_FORTRAN: Final = r"^([-+]?(?:[0-9]+\.[0-9]*|\.?[0-9]+))[dD]([-+][0-9]{1,3}|[0-9]{2,3})$"
+_TIMES_TEN: Final = (
+    r"^([-+]?[0-9]*\.?[0-9]+) ?[*x\x{d7}\x{b7}\x{22c5}] ?10(?:\^|\*\*)?\(?([-+]?[0-9]{1,3})\)?$"
 )
+_RAISED: Final = (
+    "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b",
+    "0123456789+-",
+)
+# Groups of exactly three digits behind a first one that has no leading zero; of two in India.
+_THOUSANDS: Final = (
+    r"^[-+]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?:['\u2019][0-9]{3})+|(?:_[0-9]{3})+|"
+    r"(?:[\u00a0\u2007\u2009\u202f ][0-9]{3})+)(?:\.[0-9]+)?$|"
+    r"^[-+]?[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?$"
+)
+# Digits of other scripts and widths, each from its zero on, and their marks.
+_ZEROS: Final = (0x0660, 0x06F0, 0x0966, 0x09E6, 0x0E50, 0xFF10)
+_OTHER_DIGITS: Final = {
+    **{chr(zero + digit): str(digit) for zero in _ZEROS for digit in range(10)},
+    **{"\u066b": ".", "\u066c": ",", "\uff0e": ".", "\uff0c": ",", "\uff05": "%", "\uff0b": "+"},
+}
+_OTHER_DIGIT: Final = r"[^\x00-\x7f]"
 # Bounds of what could be measured, and their names.
 _LIMIT: Final = "(?i:[lu]?lo[dq]|[mpr]?[dqr]l)"
 BOUND: Final = (
@@ -212,15 +214,20 @@ def plain_numbers(text: pl.Series) -> pl.Series:
 
     Unicode's minus, a currency before or behind the number, a percent sign (its number stays as it
     is), and separators of thousands go: ``1,282``, ``$1,005.93``, ``1'033``, ``4.5%``. What
-    accounts write as negative, ``(12.50)`` or ``12.50-``, gets its sign; ``0x1F`` is 31. Any other
-    cell, such as ``0,5``, stays as it was.
+    accounts write as negative, ``(12.50)`` or ``12.50-``, gets its sign; ``0x1F`` is 31, ``5D+01``
+    and ``5×10¹`` are 50. Digits of other scripts are digits. Any other cell, such as ``0,5``, stays
+    as it was.
 
     `text`: without spaces around the cells.
     """
     bare = bare_numbers(text)
     grouped = bare.str.contains(_THOUSANDS)
     if grouped.any():
-        bare = bare.str.replace_all(r"[,'\u2019\u00a0\u202f ]", "").zip_with(grouped, bare)
+        digits = bare.str.replace_all(r"[,'_\u2019\u00a0\u2007\u2009\u202f ]", "")
+        bare = digits.zip_with(grouped, bare)
+    for pattern in (_FORTRAN, _TIMES_TEN):
+        if bare.str.contains(pattern).any():
+            bare = bare.str.replace(pattern, "${1}e${2}")
     if bare.str.contains(_HEXADECIMAL).any():
         part = bare.str.extract_groups(_HEXADECIMAL).struct.unnest()
         whole = part.to_series(1).str.to_integer(base=16, strict=False).cast(pl.String)
@@ -230,6 +237,12 @@ def plain_numbers(text: pl.Series) -> pl.Series:
 
 def bare_numbers(text: pl.Series) -> pl.Series:
     """Text without a currency, a percent sign and Unicode's minus, whatever is left of it."""
+    if text.str.contains(_OTHER_DIGIT).any():
+        text = text.str.replace_many(_OTHER_DIGITS)
+        if text.str.contains(
+            r"10[\x{2070}\x{b9}\x{b2}\x{b3}\x{2074}-\x{2079}\x{207a}\x{207b}]+$"
+        ).any():
+            text = text.str.replace_many(list(_RAISED[0]), list(_RAISED[1]))
     text = text.str.replace_all(_NO_WIDTH, "").str.replace(_MINUS, "-")
     text = text.str.replace("\u2212", "-", literal=True)
     for pattern in _NEGATIVE:
@@ -424,60 +437,6 @@ def _float_text(numbers: pl.Series) -> pl.Series:
 def _instant_text(moments: pl.Series) -> pl.Series:
     text = moments.dt.strftime("%Y-%m-%dT%H:%M:%S%.6f")
     return text.str.strip_suffix(".000000").str.strip_suffix("T00:00:00").alias(moments.name)
-
-
-def parse_instants(text: pl.Series) -> pl.Series:
-    """ISO 8601 text as naive UTC datetimes in microseconds; null where a cell is none."""
-    part = text.str.extract_groups(INSTANT).struct.unnest()
-    year, month, day, hour, minute, second, fraction, zone = part.get_columns()
-    clock = [column.fill_null("00") for column in (hour, minute, second)]
-    micros = fraction.fill_null("0").str.pad_end(6, "0").str.slice(0, 6)
-    date = year + "-" + month + "-" + day
-    local = date + "T" + clock[0] + ":" + clock[1] + ":" + clock[2] + "." + micros
-    moments = local.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
-    digits = zone.str.replace_all(r"[^0-9]", "")
-    minutes = digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0) * 60
-    minutes += digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)
-    sign = zone.str.starts_with("-").fill_null(False).cast(pl.Int64) * -2 + 1
-    offset = (minutes * sign * 60_000_000).cast(pl.Duration("us"))
-    return (moments - offset).alias(text.name)
-
-
-def parse_moments(text: pl.Series) -> pl.Series:
-    """`parse_instants`, and months and dates with names: 2023-04, 2 Sep 2020, July 4, 2022.
-
-    A month is its first day. A name is one of English months, in full or its first letters.
-    """
-    moments = parse_instants(text)
-    other = moments.is_null() & text.is_not_null()
-    if not other.any():
-        return moments
-    cells = text.filter(other)
-    month = cells.str.extract_groups(r"^([0-9]{4})[-/]([0-9]{2})$").struct.unnest()
-    front = cells.str.extract_groups(_MONTH_FIRST).struct.unnest()
-    behind = cells.str.extract_groups(_DAY_FIRST).struct.unnest()
-    name = front.to_series(0).fill_null(behind.to_series(1)).str.to_lowercase()
-    known = pl.Series(_MONTHS, dtype=pl.String)
-    number = name.str.head(3).replace_strict(
-        known.str.head(3),
-        pl.Series([f"{i:02d}" for i in range(1, 13)]),
-        default=None,
-        return_dtype=pl.String,
-    )
-    # "mayor" begins as a month does, and is none.
-    is_name = pl.Series(
-        [n is not None and any(full.startswith(n.rstrip(".")) for full in _MONTHS) for n in name],
-        dtype=pl.Boolean,
-    ) | name.str.starts_with("sept").fill_null(False)
-    number = number.set(~is_name, None)
-    day = front.to_series(1).fill_null(behind.to_series(0)).str.zfill(2)
-    year = front.to_series(2).fill_null(behind.to_series(2))
-    dates = (month.to_series(0) + "-" + month.to_series(1) + "-01").fill_null(
-        year + "-" + number + "-" + day
-    )
-    found = dates.str.to_datetime("%Y-%m-%d", time_unit="us", strict=False)
-    places = other.arg_true()
-    return moments.scatter(places, found).alias(text.name)
 
 
 @under_plain_name

@@ -13,22 +13,38 @@ import numpy as np
 import polars as pl
 
 from tabwright.errors import TableError
-from tabwright.tables.cell_format import USUAL, CellFormat, decimal_points
+from tabwright.tables.cell_format import (
+    USUAL,
+    CellFormat,
+    comma_as_point,
+    decimal_points,
+    typed_cells,
+)
 from tabwright.tables.cells import (
     BOUND,
     CURRENCY,
     DIGITS,
-    INSTANT,
     LEADING_ZERO,
     MISSING_MARKERS,
     NUMERIC_MARKERS,
     bare_numbers,
     currencies,
-    parse_instants,
-    parse_moments,
     plain_numbers,
     to_levels,
     under_plain_name,
+)
+from tabwright.tables.spellings.moments import (
+    INSTANT,
+    MOMENT_SPELLINGS,
+    find_moments,
+    parse_instants,
+    parse_moments,
+)
+from tabwright.tables.spellings.quantities import (
+    find_quantity,
+    has_magnitudes,
+    unit_of,
+    without_unit,
 )
 
 __all__ = [
@@ -63,6 +79,8 @@ _NAMED_MONTH: Final = (
     rf"(?:^|[^A-Za-z]){_MONTH}\.?[ \-,./]+[0-9]|[0-9][ \-./]+{_MONTH}(?:[^A-Za-z]|$)"
 )
 # Weeks, quarters, and months in any language.
+_SEASON: Final = r"^([0-9]{4})[-/]([0-9]{2})$"
+_RANGE: Final = r"^[0-9][0-9.,]* ?(?:-|\x{2013}|to|/) ?[0-9][0-9.,]*$"
 _PERIOD: Final = (
     r"^(?:[0-9]{4}[-/ ]?(?:[Ww][0-9]{1,2}(?:-?[1-7])?|[Qq][1-4])|[Qq][1-4][-/ ]?[0-9]{4}|"
     r"[0-9]{1,2}\.? (?:de )?\p{L}{3,10}\.? (?:de )?[0-9]{4})$"
@@ -94,6 +112,11 @@ _LIKE_NUMBER: Final = r"^[^\p{L}]*[0-9][^\p{L}]*$"
 _MANY_NUMBERS: Final = 10
 # Cells of several columns that are looked at as one.
 _CELLS_TOGETHER: Final = 500_000
+# Digits of any script that numbers are read in.
+_DIGIT: Final = (
+    r"[0-9\x{660}-\x{669}\x{6f0}-\x{6f9}\x{966}-\x{96f}\x{9e6}-\x{9ef}\x{e50}-\x{e59}"
+    r"\x{ff10}-\x{ff19}]"
+)
 # Digits, but for names such as w17, and what else is a number or a boolean: these are no words.
 _NAME: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _NO_WORD: Final = rf"(?i)^(?:true|false|[+-]?inf(?:inity)?|[+-]?nan|(?:{CURRENCY}|Q)[0-9].*)$"
@@ -226,7 +249,7 @@ def _are_words(text: pl.Series, counts: pl.Series | None) -> bool:
 
 def _words(cells: pl.Series) -> pl.Series:
     """Which cells are words: no part of numbers, booleans, dates, nor a marker among numbers."""
-    words = ~cells.str.contains("[0-9]") | cells.str.contains(_NAME)
+    words = ~cells.str.contains(_DIGIT) | cells.str.contains(_NAME)
     words &= ~(cells.str.contains(_NO_WORD) | cells.is_in(["", *NUMERIC_MARKERS]))
     return words.fill_null(False)
 
@@ -291,6 +314,10 @@ def _text_column(
         commas = _comma_numbers(clean, certain=decimal == ",")
         if commas is not None:
             form, typed = replace(form, decimal=","), commas
+    if typed.dtype == pl.String and not are_words:
+        spelt = _spelt(clean, decimal, missing)
+        if spelt is not None:
+            typed, form = spelt
     if typed.dtype == pl.String and missing is None and not are_words:
         extra = _unknown_markers(clean, counts)
         if extra:
@@ -314,14 +341,22 @@ def _text_column(
         if not is_plain:
             plain = decimal_points(text) if form.decimal == "," else plain_numbers(text)
             spelled = typed.is_not_null() & (plain != text)
+            if form.spelling is not None or form.unit is not None:
+                spelled = typed.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
             if spelled.any():
                 example = next(iter(_occurrences(text, counts, spelled)))
                 value = typed.filter(spelled & (text == example))[0]
-                notes.append(f"numbers such as {example!r} read as {value}")
+                value = int(value) if value == value // 1 else value
+                seconds = " seconds" if form.spelling in ("clock", "duration") else ""
+                notes.append(f"numbers such as {example!r} read as {value}{seconds}")
         spaced = typed.is_not_null() & (text != series)
         if spaced.any():
             n_spaced = sum(_occurrences(series, counts, spaced).values())
             notes.append(f"spaces around {n_spaced:,} numbers ignored")
+    elif form.spelling is not None:
+        example = next(iter(_occurrences(text, counts, typed.is_not_null())))
+        value = str(typed.filter(typed.is_not_null() & (text == example))[0])
+        notes.append(f"dates such as {example!r} read as {value.removesuffix(' 00:00:00')}")
     elif typed.dtype == pl.String and not are_words:
         hint = _near_miss(clean, counts)
         if hint is not None:
@@ -329,18 +364,68 @@ def _text_column(
     return TextColumn(typed, "; ".join(notes), form)
 
 
+def _spelt(
+    text: pl.Series, decimal: str | None, missing: tuple[str, ...] | None
+) -> tuple[pl.Series, CellFormat] | None:
+    """Text in a spelling that only a column can tell, as what it means, and how it is written.
+
+    Text for missing cells may be beside it. None where no spelling is certain.
+    """
+    cells = text.drop_nulls().unique(maintain_order=True)
+    if not cells.head(_SAMPLE_ROWS).str.contains(r"\p{N}").any():
+        return None
+    markers = missing
+    if missing is None:
+        odd = mean_missing(cells)
+        if odd.any():
+            markers = (*MISSING_MARKERS[1:], *NUMERIC_MARKERS, *cells.filter(odd).sort())
+            cells = cells.filter(~odd)
+    spelling, unit = find_moments(cells) or (decimal != "," and find_quantity(cells)) or None, None
+    # A comma that has not three digits behind it separates a fraction.
+    if spelling is None and (decimal == "," or cells.str.contains(",[0-9]{1,2}(?:[^0-9]|$)").any()):
+        spelling = find_quantity(comma_as_point(cells))
+        decimal = "," if spelling is not None else decimal
+    if spelling is None:
+        unit = unit_of(cells)
+        if unit is None:
+            return None
+        known = text_column(without_unit(cells, unit), decimal=decimal, missing=missing)
+        if not known.values.dtype.is_numeric() or known.values.null_count():
+            return None
+        decimal = known.form.decimal
+    form = CellFormat("," if decimal == "," else ".", markers, spelling=spelling, unit=unit)
+    if spelling not in MOMENT_SPELLINGS:
+        return typed_cells(text, "numeric", form), form
+    moments = typed_cells(text, "datetime", form)
+    return moments.dt.date() if _are_days(moments) else moments, form
+
+
 def _comma_numbers(text: pl.Series, *, certain: bool) -> pl.Series | None:
     """Numbers with decimal commas; None where the cells are no such."""
     cells = text.set(text.is_in(NUMERIC_MARKERS), None)
     commas = cells.str.contains(",", literal=True).fill_null(False)
     if not (commas.any() or certain):
-        return None
+        return _point_thousands(cells)
     if not certain:
         bare = bare_numbers(cells)
         sure = bare.str.contains(_SURE_COMMA) & ~bare.str.contains(_THREE_BEHIND)
         points = cells.str.contains(".", literal=True).fill_null(False)
         if not sure.any() or not bare.filter(points).str.contains(_GROUPED).all():
             return None
+    typed = _typed(decimal_points(cells), ".", True)
+    return typed if typed.dtype.is_numeric() else None
+
+
+def _point_thousands(cells: pl.Series) -> pl.Series | None:
+    """Numbers whose points separate thousands; one with two points makes that certain."""
+    bare = bare_numbers(cells)
+    points = bare.str.contains(".", literal=True).fill_null(False)
+    twice = bare.str.contains(r"\..*\.").fill_null(False)
+    if not twice.any() or not bare.filter(points).str.contains(_GROUPED).all():
+        return None
+    short = bare.filter(~points & bare.is_not_null())
+    if not short.str.contains(r"^[-+]?(?:0|[1-9][0-9]{0,2})$").all():
+        return None
     typed = _typed(decimal_points(cells), ".", True)
     return typed if typed.dtype.is_numeric() else None
 
@@ -474,11 +559,31 @@ def _as_instants(text: pl.Series) -> pl.Series:
     if moments.null_count() != text.null_count():
         return text
     present = text.drop_nulls()
-    if not present.str.contains(":", literal=True).any():
+    if _are_seasons(present):
+        return text
+    if not present.str.contains(":", literal=True).any() and _are_days(moments):
         return moments.dt.date()
-    if present.str.contains(r"(?:[Zz]|UTC|:[0-9.,]+ ?[+-][0-9:]+)$").any():
+    if present.str.contains(r"(?:[Zz]|UTC|GMT|:[0-9.,]+ ?[+-][0-9:]+)$").any():
         return moments.dt.replace_time_zone("UTC")
     return moments
+
+
+def _are_seasons(present: pl.Series) -> bool:
+    """Whether these are two years each, as 2009-10 and 2010-11: no months."""
+    cells = present.unique()
+    part = cells.str.extract_groups(_SEASON).struct.unnest()
+    first, second = (part.to_series(k).cast(pl.Int64) for k in (0, 1))
+    return cells.len() > 1 and bool(((first + 1) % 100 == second).fill_null(False).all())
+
+
+def _of_either_order(cells: pl.Series) -> bool:
+    orders = (MOMENT_SPELLINGS[own](cells) for own in ("day_first", "month_first"))
+    return not any(moments.null_count() for moments in orders)
+
+
+def _are_days(moments: pl.Series) -> bool:
+    present = moments.drop_nulls()
+    return bool((present == present.dt.truncate("1d")).all())
 
 
 def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
@@ -533,13 +638,24 @@ def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
     if most(head.str.contains(INSTANT)):
         bad = example(present, parse_instants(present).is_null())
         return None if bad is None else f"{bad} is no date, so the column is text"
+    if has_magnitudes(head.unique()):
+        return (
+            f"{head.filter(~plain).min()!r} is read as text: if its letter stands for thousands "
+            "or millions, write the number in full"
+        )
     almost_date = head.str.contains(_ALMOST_DATE) | head.str.contains(_NAMED_MONTH)
     if (almost_date | head.str.contains(_PERIOD)).all():
-        return f"{head.min()!r} is not read as a date: write YYYY-MM-DD"
+        order = ", since its day and month may be either" if _of_either_order(head) else ""
+        return f"{head.min()!r} is not read as a date{order}: write YYYY-MM-DD"
     if head.str.contains(_CLOCK).all():
-        return f"{head.min()!r} is a time of day, read as text: write its hours as a number"
+        return f"{head.min()!r} is read as text: if the time counts, write it as a number of hours"
     if head.n_unique() >= _MANY_NUMBERS and head.str.contains(_WITH_UNIT).all():
-        return f"{head.min()!r} is read as text: if its number counts, write it without the unit"
+        return (
+            f"{head.min()!r} is read as text: if its number counts, write all in one unit, "
+            "and leave the unit out"
+        )
+    if head.n_unique() >= _MANY_NUMBERS and head.str.contains(_RANGE).all():
+        return f"{head.min()!r} is read as text: if its two numbers count, give each its own column"
     odd = head.filter(~plain)
     has_digits = pl.Series(list(others), dtype=pl.String).str.contains("[0-9]").all()
     half = 2 * sum(others.values()) <= int(weight.sum() or 0) and has_digits
@@ -640,7 +756,7 @@ def text_kinds(series: pl.Series, decimal: str | None, missing: tuple[str, ...] 
     if not present.len():
         return set()
     dtype = typed.dtype
-    if dtype.is_temporal() and form.missing != missing:
+    if dtype.is_temporal() and (form.missing != missing or form.spelling is not None):
         return {"text"}
     if dtype.is_numeric():
         as_asked = form == CellFormat("," if decimal == "," else ".", missing)

@@ -17,6 +17,7 @@ from tabwright.errors import TableError
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 from tabwright.tables.cells import refuse_nested, to_booleans, to_microseconds, to_numbers
 from tabwright.tables.dtypes import merges_levels, plain_columns, text_column
+from tabwright.tables.spellings.moments import moments_of_counts
 
 __all__ = ["Column", "Role", "TableProfile", "profile_table", "roles_as_text"]
 
@@ -147,9 +148,10 @@ def profile_table(
     """Infer what each column is for.
 
     The rules, the first that holds: no value, or one value and nothing missing, in more than one
-    row is `constant`; dates, times of day with a date and ISO 8601 text are `datetime`; booleans
-    and text that says true or false are `boolean`; numbers and text that is numbers are
-    `numeric`, however few they are; all else is `category`. In more than 100 rows of a frame
+    row is `constant`; dates, times of day with a date, text that is either, and ten or more
+    integers that are all dates such as 20240131 are `datetime`; booleans and text that says true
+    or false are `boolean`; numbers and text that is numbers are `numeric`, however few they are;
+    all else is `category`. In more than 100 rows of a frame
     with column names, integers that are consecutive (in any order) and text or categories whose
     every cell differs are `identifier`, and text of which 90 % of the cells differ, with 20
     characters and two spaces on average, is `text`. Constants, identifiers and text are set aside.
@@ -304,8 +306,15 @@ def _profiled(
         n_unique = values.drop_nulls().drop_nans().n_unique()
     if given is not None:
         role, used, note = given, given in _USED, note or "role given"
+        if given == "datetime" and values.dtype.is_numeric():
+            form = replace(form, spelling=moments_of_counts(values, asked=True)[0])
     else:
         role, reason = _role(values, n_rows, n_missing, n_unique, named)
+        if role == "numeric" and values.dtype.is_numeric() and form == USUAL:
+            spelling, said = moments_of_counts(values)
+            if spelling is not None:
+                role, form = "datetime", replace(form, spelling=spelling)
+            reason = said or reason
         used, note = role in _USED, "; ".join(part for part in (reason, note) if part)
     if role == "category":
         is_text = series.dtype in (pl.String, pl.Categorical, pl.Enum)

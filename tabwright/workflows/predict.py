@@ -31,6 +31,7 @@ from tabwright.tables import (
     sample_weights,
     table_dtypes,
 )
+from tabwright.tables.cell_format import typed_cells
 from tabwright.tables.cells import is_missing, under_plain_name
 from tabwright.tables.paths import TableFile
 from tabwright.tables.reading import file_chunks
@@ -311,7 +312,7 @@ def column_importance(
     """
     reading = _Reading.of(model, table, others=[target], csv=csv, typed=True)
     batch = next(iter(reading.batches(_BATCH_ROWS)))
-    column = batch.frame.get_column(target)
+    column = _target_cells(model, batch.frame.get_column(target))
     known = ~is_missing(column)
     if not known.any():
         raise TableError(f"no row of {table} has a {target!r}; name the column of the labels")
@@ -432,7 +433,7 @@ def score_table(
     outputs, targets, weights = [], [], []
     n_absent = 0
     for batch in reading.batches(batch_rows):
-        column = batch.frame.get_column(target)
+        column = _target_cells(model, batch.frame.get_column(target))
         known = ~is_missing(column)
         n_absent += int((~known).sum())
         if not known.any():
@@ -486,6 +487,21 @@ def score_table(
         class_weighted=score_output(*judged, by_class_weights=True),
         intervals=bounds,
     )
+
+
+def _target_cells(model: FittedModel, column: pl.Series) -> pl.Series:
+    """The target of rows to score; text that training read as numbers is read so again."""
+    if column.dtype != pl.String:
+        return column
+    form = model.target_format
+    if model.classes is None:
+        return typed_cells(column, "numeric", form)
+    if model.classes.dtype.kind not in "iuf":
+        return column
+    try:
+        return typed_cells(column, "numeric", form)
+    except TableError:
+        return column  # no label of the model, which is said with the labels that there are
 
 
 @dataclass(frozen=True)

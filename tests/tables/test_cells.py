@@ -17,12 +17,12 @@ from tabwright.tables.cells import (
     MISSING_MARKERS,
     NUMERIC_MARKERS,
     exact_origin,
-    parse_instants,
     to_booleans,
     to_levels,
     to_microseconds,
     to_numbers,
 )
+from tabwright.tables.spellings.moments import parse_instants
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 

@@ -33,7 +33,36 @@ SPELLINGS = {
     "mask": ["0x1F", "0Xff", "31", "", "NA"],
     "fee": ["7 kr", "1,250 kr", "\u20137", "9", "", "\u200b3"],
     "seen": ["2024-01-31", "unknown", "0000-00-00", "", "NA"],
+    "worth": ["£436k", "£1.2m", "1.2M", "950", "-", "", "(£5k)"],
+    "mass": ["5kg", "7.5 kg", "7", "unknown", "", "1,250 KG"],
+    "due": ["01/02/2020", "31/12/2021", "2020-02-01", "", "1/2/2020 5:00 PM"],
+    "stamp": ["20240131", "2024-01-31", "20231201", "", "NA"],
+    "opens": ["9:30", "12:05 PM", "23:59:30", "24:00", "", "3600"],
+    "place": ["1st", "22nd", "113th", "7", ""],
+    "share": ["1/4", "3 1/2", "2½", "-1 3/4", "5", ""],
+    "north": ["48.5°N", "3.25°S", "12°30'N", ""],
+    "height": ["5'11\"", "6' 2\"", "70", ""],
+    "lasts": ["1h 30m", "45 min", "2 days 01:02:03", "90", ""],
+    "week": ["2024-W05", "2024Q3", "Jan 2024", "2024年1月5日", "05/Jan/2024", ""],
+    "reading": ["5.25D+01", "1.2×10^3", "１２", "١٢", "1e2", "1_000", ""],
+    "share_of": ["5 %", "７％", "12%", ""],
     "version": ["1.1", "1.10", "1.2.0", " 1.10 ", "9", "", "NA"],
+}
+
+SPELT = {
+    "worth": "magnitude",
+    "mass": "kg",
+    "due": "day_first",
+    "stamp": "digits",
+    "opens": "clock",
+    "place": "ordinal",
+    "share": "fraction",
+    "north": "degrees",
+    "height": "feet",
+    "lasts": "duration",
+    "week": None,
+    "reading": None,
+    "share_of": None,
 }
 
 
@@ -62,6 +91,19 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 ["unknown", "0000-00-00"][k // 10 % 2] if k % 10 == 0 else own
                 for k, own in enumerate(days.astype(str).tolist())
             ],
+            "worth": [f"£{k * 37 % 900}{'km'[k % 2]}" for k in range(N_ROWS)],
+            "mass": ["unknown" if k % 19 == 0 else f"{k * 7 % 90}kg" for k in range(N_ROWS)],
+            "due": [f"{k % 28 + 1:02}/{k % 12 + 1:02}/202{k % 4}" for k in range(N_ROWS)],
+            "stamp": [day.replace("-", "") for day in days.astype(str).tolist()],
+            "opens": [f"{k % 24}:{k * 7 % 60:02}" for k in range(N_ROWS)],
+            "place": [f"{k}th" for k in rng.integers(4, 20, N_ROWS)],
+            "share": [f"{k % 40} {k % 3 + 1}/4" for k in range(N_ROWS)],
+            "north": [f"{k * 7 % 90}.{k % 10}°{'NS'[k % 2]}" for k in range(N_ROWS)],
+            "height": [f"{k % 3 + 4}'{k % 12}\"" for k in range(N_ROWS)],
+            "lasts": [f"{k % 9 + 1}h {k * 7 % 60}m" for k in range(N_ROWS)],
+            "week": [f"2024-W{k % 52 + 1:02}" for k in range(N_ROWS)],
+            "reading": [f"{k * 7 % 90}.25D-0{k % 9}" for k in range(N_ROWS)],
+            "share_of": [f"{k * 7 % 90} %" for k in range(N_ROWS)],
             "version": rng.choice(["1.1", "1.10", "1.2.0"], N_ROWS),
         }
     ).with_columns(y=pl.Series(np.where(np.arange(N_ROWS) % 2, "yes", "no"))).write_csv(path)
@@ -103,6 +145,10 @@ def test_a_model_knows_the_formats_of_its_columns(model: FittedModel) -> None:
     assert formats["price"].decimal == ","
     assert {"#NULL!", "<0.1"} <= set(formats["flow"].missing or ())
     assert formats["version"].as_written
+    spelt = {name: form.spelling or form.unit for name, form in formats.items()}
+    assert {name: spelt.get(name) for name in SPELT} == SPELT
+    kinds = dict(zip(plan.names, plan.kinds, strict=True))
+    assert {name for name, kind in kinds.items() if kind == "category"} == {"dependents", "version"}
     assert {"1.1", "1.10"} <= set(plan.categories[-1].levels)
 
 

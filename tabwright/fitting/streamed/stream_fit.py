@@ -172,7 +172,7 @@ class StreamFit:
             profile,
             scan.n_rows["train"],
             scan.n_rows["validation"],
-            scanned.columns.target,
+            (scanned.columns.target, scanned.table.target_format),
             sketch,
         )
         samples = {place: sample.height for place, sample in scan.samples.items()}

@@ -1,0 +1,1 @@
+"""How people write moments and quantities, and what each spelling means."""
