@@ -23,6 +23,7 @@ from tabwright.inference.target_scale import TargetScale
 from tabwright.regression import RegressionObjective, check_target
 from tabwright.settings import Task
 from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
+from tabwright.streaming.repeated_rows import merged_hashes, n_repeated, row_hashes
 from tabwright.tables.cells import is_missing
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.targets import (
@@ -105,6 +106,8 @@ class _Tally:
     high: float = -math.inf
     # Lowest, highest and number of values of integer columns, missing ones aside.
     ranges: dict[str, list[int]] = field(default_factory=dict)
+    # The smallest hashes of the rows that train and of those that test.
+    hashes: dict[str, list[int]] = field(default_factory=lambda: {"train": [], "test": []})
 
     def add(self, other: _Tally) -> None:
         for place in _PLACES:
@@ -125,6 +128,8 @@ class _Tally:
         for name, (low, high, count) in other.ranges.items():
             mine_low, mine_high, mine_count = self.ranges.get(name, [low, high, 0])
             self.ranges[name] = [min(low, mine_low), max(high, mine_high), count + mine_count]
+        for part, hashes in other.hashes.items():
+            self.hashes[part] = merged_hashes(self.hashes[part], hashes)
 
     def _add_moments(self, other: list[float]) -> None:
         # T. Chan, G. Golub and R. LeVeque, "Updating formulae and a pairwise algorithm for
@@ -210,6 +215,8 @@ class Scan:
         are absent.
     identifiers : tuple of str
         Integer columns that number the rows.
+    n_repeated : int
+        About how many test rows are equal to a training row.
     """
 
     task: Task
@@ -224,6 +231,7 @@ class Scan:
     only_training: frozenset[int]
     samples: dict[str, pl.DataFrame]
     identifiers: tuple[str, ...]
+    n_repeated: int = 0
 
     def encoded(self, target: pl.Series) -> NDArray[Any]:
         """Targets as class codes, int64, or as numbers, float64."""
@@ -397,6 +405,10 @@ def _tally_of(
                 n_values = chunk.frame.height - chunk.frame[name].null_count()
                 tally.ranges[name] = [low, high, n_values]
     target = chunk.frame[columns.target]
+    if masks["test"].any():
+        features = columns.features(chunk.frame.columns)
+        rows = row_hashes(chunk.frame.select([*features, columns.target]))
+        tally.hashes = {place: merged_hashes(rows[masks[place]]) for place in ("train", "test")}
     if task != "regression":
         _count_labels(tally, target, masks, weights, keep)
     if task != "classification" and target.dtype.is_numeric():
@@ -514,6 +526,12 @@ def _whole_scan(
         only_training=frozenset(),
         samples={str(place): frame for place, frame in found.items()},
         identifiers=identifiers,
+        n_repeated=n_repeated(
+            tally.hashes["train"],
+            tally.hashes["test"],
+            tally.n_rows["train"],
+            tally.n_rows["test"],
+        ),
     )
     if task == "regression":
         return _with_scale(scan, columns, dtype, tally)

@@ -14,6 +14,7 @@ import polars as pl
 from tabwright.artifact.atomic_write import check_suffix, check_writable
 from tabwright.estimators.inputs import seed_of
 from tabwright.fitting.class_weights import ClassWeight
+from tabwright.fitting.data_checks import warnings_of_revealing
 from tabwright.fitting.eval_metric import eval_metric_of
 from tabwright.report.svg import check_picture, write_picture
 from tabwright.settings import Task
@@ -36,7 +37,6 @@ from tabwright.tuning.picture import plot_tuning
 from tabwright.tuning.search import TuneOptions, TuningResult, tune_table
 from tabwright.tuning.space import space_of
 from tabwright.tuning.study import check_optuna
-from tabwright.workflows.data_checks import revealing_columns, warning_of_revealing
 from tabwright.workflows.outputs import check_model_output
 from tabwright.workflows.run_settings import fit_settings, using_threads
 
@@ -237,8 +237,10 @@ def run_tuning(
     if replaced is not None:
         say(replaced)
     table = read_training_table(asked, say)
-    for name in revealing_columns(table):
-        say(f"warning: {warning_of_revealing(name, asked.columns.target)}")
+    for warning in warnings_of_revealing(
+        table.rows, table.profile, asked.columns.target, of_classes=table.classes is not None
+    ):
+        say(warning)
     with using_threads(request.n_threads):
         result = tune_table(
             table,

@@ -25,6 +25,7 @@ from tabwright.distillation.teachers import soft_labels
 from tabwright.distillation.trees import TeacherKind
 from tabwright.errors import install_command
 from tabwright.fitting.arguments import Columns
+from tabwright.fitting.data_checks import warnings_of_revealing
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import score_classification, score_regression
@@ -36,7 +37,6 @@ from tabwright.tables.labelled import (
     TrainingTable,
     read_training_table,
 )
-from tabwright.workflows.data_checks import revealing_columns, warning_of_revealing
 from tabwright.workflows.folds import folds_of
 from tabwright.workflows.paired_differences import PairedDifference, paired_difference
 from tabwright.workflows.run_settings import fit_settings, using_threads
@@ -312,8 +312,13 @@ def run_comparison(
         if replaced is not None:
             say(replaced)
     table = read_training_table(request.table, say)
-    for name in revealing_columns(table):
-        say(f"warning: {warning_of_revealing(name, request.table.columns.target)}")
+    for warning in warnings_of_revealing(
+        table.rows,
+        table.profile,
+        request.table.columns.target,
+        of_classes=table.classes is not None,
+    ):
+        say(warning)
     metrics = request.metrics_of(table.task)
     if table.task == "regression":
         check_target(request.objective, table.rows.target)

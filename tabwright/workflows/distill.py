@@ -18,6 +18,7 @@ from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.trees import tree_learner
 from tabwright.fitting.arguments import Columns, FitCallbacks
+from tabwright.fitting.data_checks import warnings_of_revealing
 from tabwright.fitting.students.distill_table import (
     Split,
     StudentOptions,
@@ -30,7 +31,6 @@ from tabwright.tables import read_described
 from tabwright.tables.labelled import TableRequest, read_training_table
 from tabwright.tables.roles import roles_as_text
 from tabwright.training.loop import Epoch
-from tabwright.workflows.data_checks import revealing_columns, warning_of_revealing
 from tabwright.workflows.outputs import check_model_output
 from tabwright.workflows.run_settings import EpochCounter, fit_settings, using_threads
 
@@ -134,8 +134,13 @@ def run_distillation(
         tree_learner(teacher)
         say(f"teacher: {teacher}")
     table = read_training_table(wanted, say)
-    for name in revealing_columns(table):
-        say(f"warning: {warning_of_revealing(name, request.table.columns.target)}")
+    for warning in warnings_of_revealing(
+        table.rows,
+        table.profile,
+        request.table.columns.target,
+        of_classes=table.classes is not None,
+    ):
+        say(warning)
     settings = fit_settings(
         {**request.settings, "training_mode": "tree_teacher_distillation"},
         task=table.task,

@@ -21,6 +21,7 @@ from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind, tree_learne
 from tabwright.distributed.workers import Workers, joined_workers
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.class_weights import Prior
+from tabwright.fitting.data_checks import repeated_rows, warning_of_repeated, warnings_of_revealing
 from tabwright.fitting.fit_table import fit_table
 from tabwright.fitting.streamed.fit_files import fit_files
 from tabwright.fitting.streamed.jobs import LocalTrainer, Trainer
@@ -40,7 +41,6 @@ from tabwright.tables.labelled import (
 from tabwright.training.callbacks import Callback, as_callback, telling_failures
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch
-from tabwright.workflows.data_checks import repeated_rows, revealing_columns, warning_of_revealing
 from tabwright.workflows.decision_request import DecisionRequest
 from tabwright.workflows.outputs import check_model_output, check_report_output
 from tabwright.workflows.run_settings import EpochCounter, fit_settings, using_threads
@@ -286,8 +286,13 @@ def _fit_in_memory(
 ) -> _Fit:
     on_stage(f"reading {request.table.table}")
     table = read_training_table(request.table, say)
-    for name in revealing_columns(table):
-        say(f"warning: {warning_of_revealing(name, request.table.columns.target)}")
+    for warning in warnings_of_revealing(
+        table.rows,
+        table.profile,
+        request.table.columns.target,
+        of_classes=table.classes is not None,
+    ):
+        say(warning)
     settings = fit_settings(request.settings, task=table.task, random_state=request.random_state)
     aim = None
     if request.decision is not None:
@@ -305,13 +310,9 @@ def _fit_in_memory(
         time = request.table.columns.time
         latest = "" if time is None else f", the latest by {time!r}"
         say(f"held out {len(test):,} rows for the scores{latest}")
-        n_repeated = repeated_rows(table.rows, test.rows)
-        if n_repeated:
-            say(
-                f"warning: {n_repeated:,} of the {len(test):,} rows held out are equal to a "
-                "training row, in every column: the scores may be too good; remove repeated rows, "
-                "or keep those that belong together on one side with --group"
-            )
+        repeated = warning_of_repeated(repeated_rows(table.rows, test.rows), len(test))
+        if repeated is not None:
+            say(repeated)
     if on_profile is not None:
         on_profile(table.profile)
     on_stage("fitting")

@@ -9,6 +9,7 @@ from tabwright.calibration.fit import check_calibration
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.fitting.arguments import Aims, FitCallbacks
+from tabwright.fitting.data_checks import warning_of_repeated, warnings_of_revealing
 from tabwright.fitting.eval_metric import EvalMetric
 from tabwright.fitting.finishing import fitted_networks, model_card, with_decision, with_scores
 from tabwright.fitting.networks import training_device
@@ -71,6 +72,14 @@ class StreamFit:
         profile = profile_table(
             sample.frame, roles=identifiers | self.roles, formats=self.scanned.table.formats
         )
+        target = self.scanned.columns.target
+        for warning in warnings_of_revealing(
+            sample, profile, target, of_classes=scan.classes is not None
+        ):
+            say(warning)
+        repeated = warning_of_repeated(scan.n_repeated, scan.n_rows["test"], about=True)
+        if repeated is not None:
+            say(repeated)
         if self.callbacks.on_profile is not None:
             self.callbacks.on_profile(profile)
         encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)

@@ -102,7 +102,7 @@ def test_no_order_is_told_that_is_not_the_one_written(days: list[dt.date], layou
     assert (found is None) == all(d.day <= 12 for d in days)
 
 
-COUNTS: dict[str, tuple[list[int] | list[float | None], str, str | None, str]] = {
+COUNTS: dict[str, tuple[list[Any], str, str | None, str]] = {
     "dates": ([20240100 + d for d in range(1, 21)], "datetime", "digits", "read as dates"),
     "with missing cells": ([20240101.0, None, *(20240201.0 + d for d in range(20))],
                            "datetime", "digits", "numbers such as 20240101 read as dates"),
@@ -127,7 +127,9 @@ def test_numbers_that_are_dates(case: str) -> None:
     assert note in column.note
     assert bool(note) == bool(column.note)
     if spelling == "digits":
-        texts = profile_table(pl.DataFrame({"x": values}, strict=False).cast(pl.Int64).cast(str))
+        texts = profile_table(
+            pl.DataFrame({"x": values}, strict=False).cast(pl.Int64).cast(pl.String)
+        )
         assert (texts.columns[0].role, texts.columns[0].form.spelling) == (role, spelling)
 
 

@@ -9,9 +9,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tabwright.tables.labelled import LabelledRows, TrainingTable
+from tabwright.streaming.repeated_rows import row_hashes
+from tabwright.tables import TableProfile
+from tabwright.tables.labelled import LabelledRows
 
-__all__ = ["repeated_rows", "revealing_columns", "warning_of_revealing"]
+__all__ = [
+    "repeated_rows",
+    "revealing_columns",
+    "warning_of_repeated",
+    "warnings_of_revealing",
+]
 
 _MOST_ROWS = 50_000
 _FEWEST_ROWS = 20
@@ -24,7 +31,9 @@ _ROWS_PER_VALUE = 10
 _REPEATED_SHARE = 0.01
 
 
-def revealing_columns(table: TrainingTable) -> tuple[str, ...]:
+def revealing_columns(
+    rows: LabelledRows, profile: TableProfile, *, of_classes: bool
+) -> tuple[str, ...]:
     """Features that tell the target all by themselves, most often since they are made from it.
 
     In classification: columns each of whose values goes with one label, where values come in at
@@ -32,23 +41,37 @@ def revealing_columns(table: TrainingTable) -> tuple[str, ...]:
     In regression: numbers whose ranks agree with those of the target. At most 50,000 rows are
     looked at.
 
+    `of_classes`: whether the targets are codes of classes.
     Returns: names of columns.
     """
-    rows = table.rows
     step = max(1, len(rows) // _MOST_ROWS)
-    frame, target = rows.frame[::step], rows.target[::step]
+    frame, target = profile.typed(rows.frame[::step]), rows.target[::step]
     if len(target) < _FEWEST_ROWS:
         return ()
-    used = [column.name for column in table.profile.used if column.name in frame.columns]
-    tells = _tells_values if table.classes is None else _tells_labels
+    used = [column.name for column in profile.used if column.name in frame.columns]
+    tells = _tells_labels if of_classes else _tells_values
     return tuple(name for name in used if tells(frame.get_column(name).alias(""), target))
 
 
-def warning_of_revealing(name: str, target: str) -> str:
-    """What to say of such a column."""
+def warnings_of_revealing(
+    rows: LabelledRows, profile: TableProfile, target: str, *, of_classes: bool
+) -> list[str]:
+    """What to say of such columns, a sentence each."""
+    return [
+        f"warning: column {name!r} alone tells the target {target!r}: is it known before the "
+        "target is, or made from it? If in doubt, leave it out with --drop"
+        for name in revealing_columns(rows, profile, of_classes=of_classes)
+    ]
+
+
+def warning_of_repeated(n_repeated: int, n_test: int, *, about: bool = False) -> str | None:
+    """What to say of test rows that are training rows; None where they are less than 1 %."""
+    if not n_repeated or n_repeated < _REPEATED_SHARE * n_test:
+        return None
     return (
-        f"column {name!r} alone tells the target {target!r}: is it known before the target is, or "
-        "made from it? If in doubt, leave it out with --drop"
+        f"warning: {'about ' if about else ''}{n_repeated:,} of the {n_test:,} rows held out are "
+        "equal to a training row, in every column: the scores may be too good; remove repeated "
+        "rows, or keep those that belong together on one side with --group"
     )
 
 
@@ -97,22 +120,20 @@ def repeated_rows(training: LabelledRows, test: LabelledRows) -> int:
     """How many test rows are equal, features and target, to a training row.
 
     `training`, `test`: of the same columns.
-    Returns: 0 where they are less than 1 % of the test rows, and in tables of few values, where
-        most training rows repeat each other.
+    Returns: 0 in tables of few values, where most training rows repeat each other.
     """
     known, asked = (
         # By number: a column may have any name.
-        pl.DataFrame(
-            [
-                *(cells.alias(str(k)) for k, cells in enumerate(rows.frame.get_columns())),
-                pl.Series("target", rows.target),
-            ]
+        row_hashes(
+            pl.DataFrame(
+                [
+                    *(cells.alias(str(k)) for k, cells in enumerate(rows.frame.get_columns())),
+                    pl.Series("target", rows.target),
+                ]
+            )
         )
-        .hash_rows()
-        .to_numpy()
         for rows in (training, test)
     )
     if 2 * len(np.unique(known)) < len(known):
         return 0
-    n_repeated = int(np.isin(asked, known).sum())
-    return n_repeated if n_repeated >= _REPEATED_SHARE * len(test) else 0
+    return int(np.isin(asked, known).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import polars as pl
 import pytest
 
 from tabwright import TabularClassifier, TabularRegressor
+from tabwright.fitting.data_checks import repeated_rows, revealing_columns
+from tabwright.streaming.repeated_rows import merged_hashes, n_repeated
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest, read_training_table
-from tabwright.workflows.data_checks import repeated_rows, revealing_columns
 from tabwright.workflows.predict import score_table
 from tabwright.workflows.train import TrainRequest, run_training
 
@@ -41,7 +43,9 @@ def _frame(n_rows: int = N_ROWS) -> pl.DataFrame:
 def _revealing(frame: pl.DataFrame, target: str, path: Path, *drop: str) -> set[str]:
     frame.write_parquet(path)
     request = TableRequest(str(path), ColumnUses(target, drop))
-    return set(revealing_columns(read_training_table(request, lambda _: None)))
+    table = read_training_table(request, lambda _: None)
+    of_classes = table.classes is not None
+    return set(revealing_columns(table.rows, table.profile, of_classes=of_classes))
 
 
 def test_columns_that_tell_the_target_are_named_and_no_others(tmp_path: Path) -> None:
@@ -71,7 +75,10 @@ def test_no_column_of_noise_tells_anything(n_labels: int, tmp_path: Path) -> Non
     assert not _revealing(frame, "label", tmp_path / "t.parquet")
 
 
-def test_train_warns_of_revealing_columns_and_repeated_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory", [None, 1])
+def test_train_warns_of_revealing_columns_and_repeated_rows(
+    memory: int | None, tmp_path: Path
+) -> None:
     path = tmp_path / "t.csv"
     frame = _frame().drop("score", "left_on", "one_wrong", "cents", "value")
     pl.concat([frame, frame]).write_csv(path)
@@ -79,12 +86,15 @@ def test_train_warns_of_revealing_columns_and_repeated_rows(tmp_path: Path) -> N
         TableRequest(str(path), ColumnUses("label")),
         output=tmp_path / "m.safetensors",
         settings={"max_epochs": 1, "n_members": 1, "hidden_dim": 8},
+        memory=memory,
     )
     result = run_training(request)
     assert result is not None
     said = [message for message in result.messages if message.startswith("warning: ")]
     assert "column 'alive' alone tells the target 'label'" in said[0]
-    assert "of the 160 rows held out are equal to a training row" in said[1]
+    assert "rows held out are equal to a training row" in said[1]
+    n_repeated, n_test = (int(word) for word in re.findall("[0-9]+", said[1])[:2])
+    assert 0.6 * n_test < n_repeated <= n_test
     assert len(said) == 2
 
 
@@ -123,3 +133,16 @@ def test_scoring_training_rows_is_told_and_scoring_others_is_not(
     assert 900 <= score_table(fitted, str(tmp_path / "training.csv"), target).n_seen <= 1200
     assert 900 <= score_table(fitted, str(tmp_path / "both.csv"), target).n_seen <= 1250
     assert score_table(fitted, str(tmp_path / "other.csv"), target).n_seen == 0
+
+
+@pytest.mark.parametrize("n_rows", [2_000, 300_000])
+def test_repeated_rows_of_a_streamed_table_are_estimated(n_rows: int) -> None:
+    rng = np.random.default_rng(0)
+    training = rng.integers(0, 2**64, n_rows, dtype=np.uint64)
+    test = np.concatenate([training[: n_rows // 4], rng.integers(0, 2**64, 1_000, dtype=np.uint64)])
+    half, rest = merged_hashes(training[::2]), merged_hashes(training[1::2])
+    found = n_repeated(merged_hashes(half, rest), merged_hashes(test), n_rows, len(test))
+    assert found == pytest.approx(n_rows // 4, rel=0.05 if n_rows > 30_000 else 1e-9)
+    assert n_repeated(merged_hashes(training), merged_hashes(test[-1_000:]), n_rows, 1_000) == 0
+    # Of few values each row repeats another.
+    assert n_repeated(merged_hashes(training[:9]), merged_hashes(training[:9]), n_rows, 9) == 0
