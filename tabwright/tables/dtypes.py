@@ -372,7 +372,8 @@ def _spelt(
     Text for missing cells may be beside it. None where no spelling is certain.
     """
     cells = text.drop_nulls().unique(maintain_order=True)
-    if not cells.head(_SAMPLE_ROWS).str.contains(r"\p{N}").any():
+    head = cells.head(_SAMPLE_ROWS)
+    if 2 * int(head.str.contains(r"\p{N}").sum()) < head.len():
         return None
     markers = missing
     if missing is None:
@@ -418,10 +419,11 @@ def _comma_numbers(text: pl.Series, *, certain: bool) -> pl.Series | None:
 
 def _point_thousands(cells: pl.Series) -> pl.Series | None:
     """Numbers whose points separate thousands; one with two points makes that certain."""
+    if not cells.str.contains(r"[0-9]\.[0-9]{3}\.[0-9]{3}").any():
+        return None
     bare = bare_numbers(cells)
     points = bare.str.contains(".", literal=True).fill_null(False)
-    twice = bare.str.contains(r"\..*\.").fill_null(False)
-    if not twice.any() or not bare.filter(points).str.contains(_GROUPED).all():
+    if not bare.filter(points).str.contains(_GROUPED).all():
         return None
     short = bare.filter(~points & bare.is_not_null())
     if not short.str.contains(r"^[-+]?(?:0|[1-9][0-9]{0,2})$").all():

@@ -256,7 +256,11 @@ def read_training_table(request: TableRequest, say: Callable[[str], None]) -> Tr
     weight = None if uses.weight is None else sample_weights(frame[uses.weight])
     # Before rows are left out or parted: row numbers are told by being consecutive.
     profile = profile_table(
-        frame[uses.features(frame.columns)], roles=request.roles, notes=notes, formats=formats
+        frame[uses.features(frame.columns)],
+        roles=request.roles,
+        notes=notes,
+        formats=formats,
+        typed=True,
     )
     frame, kept = _rows_to_use(frame, weight, uses, say)
     if uses.target in notes:

@@ -144,6 +144,7 @@ def profile_table(
     roles: Mapping[str, Role] | None = None,
     notes: Mapping[str, str] | None = None,
     formats: Mapping[str, CellFormat] | None = None,
+    typed: bool = False,
 ) -> TableProfile:
     """Infer what each column is for.
 
@@ -168,6 +169,9 @@ def profile_table(
         What reading the file found, by column (`read_with_notes`).
     formats : mapping of str to CellFormat, optional
         How the text of columns was found to be written, by column (`read_described`).
+    typed : bool, default=False
+        Whether the columns in `formats` have the types of their cells already, so that what is
+        text there is text.
 
     Returns
     -------
@@ -182,7 +186,9 @@ def profile_table(
     given = _checked_roles(frame, roles)
     stats = _statistics(frame)
     known = formats or {}
-    words = {name for name, own in plain_columns(frame).items() if own == {"text"}}
+    found = set(known) if typed else set()
+    untyped = frame[[name for name in frame.columns if name not in found]]
+    words = {name for name, own in plain_columns(untyped).items() if own == {"text"}}
     columns = tuple(
         replace(
             _profiled(
@@ -191,7 +197,8 @@ def profile_table(
                 given.get(series.name),
                 named,
                 known.get(series.name, USUAL),
-                series.name in words,
+                series.name in found
+                or (series.name in words and known.get(series.name, USUAL) == USUAL),
             ),
             name=series.name,
         )
@@ -290,13 +297,13 @@ def _profiled(
     given: Role | None,
     named: bool,
     form: CellFormat,
-    are_words: bool,
+    is_typed: bool,
 ) -> Column:
     n_rows, dtype, note = series.len(), _type_name(series.dtype), ""
     n_missing, n_unique = counts
     values, missing = series, form.missing
     if series.dtype == pl.String:
-        if are_words and form == USUAL:
+        if is_typed:
             values = series.set(series == "", None)
             n_missing = values.null_count()
         else:

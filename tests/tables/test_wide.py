@@ -92,3 +92,20 @@ def test_columns_of_words_are_typed_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert set(table_dtypes(tmp_path / "t.csv").values()) == {pl.String}
     column = profile_table(frame).columns[7]
     assert (column.role, column.n_missing, column.n_unique) == ("category", 1, 2)
+
+
+def test_what_reading_has_typed_is_not_typed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "a,b,c,d,e,f\n"
+        + "\n".join(f"5 kg {k},w{k % 3}, x{k},0{k},{k}m,{k}/1/20" for k in range(50)),
+        encoding="utf-8",
+    )
+    found = reading.read_described(path)
+    slow = profile_table(found.frame, notes=found.notes, formats=found.formats)
+    monkeypatch.setattr(roles, "text_column", None)
+    monkeypatch.setattr(roles, "plain_columns", lambda frame: {} if not frame.width else {"x": {}})
+    fast = profile_table(found.frame, notes=found.notes, formats=found.formats, typed=True)
+    assert fast == slow

@@ -73,6 +73,7 @@ _SEPARATED: Final = {
     "day_first": rf"{_DAY}[-/. ]{_MONTH}[-/. ]{_YEAR}{_TIME}",
     "month_first": rf"{_MONTH}[-/. ]{_DAY}[-/. ]{_YEAR}{_TIME}",
 }
+_THREE_NUMBERS: Final = r"^[0-9]{1,2}[-/. ][0-9]{1,2}[-/. ][0-9]{4}"
 _POINTS: Final = r"^[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{4}"
 _DIGITS: Final = (
     r"(?P<y>(?:1[89]|20|21)[0-9]{2})(?P<m>[0-9]{2})(?P<d>[0-9]{2})"
@@ -105,6 +106,9 @@ def parse_moments(text: pl.Series) -> pl.Series:
     A month, a quarter, half a year and a week is its first day. A name is one of English months,
     in full or its first letters.
     """
+    # All of these have a year; most text has none.
+    if not text.str.contains("[0-9]{4}").any():
+        return pl.Series(text.name, [None], dtype=pl.Datetime("us")).new_from_index(0, text.len())
     moments = parse_instants(text)
     for pattern in _CERTAIN:
         other = moments.is_null() & text.is_not_null()
@@ -195,7 +199,7 @@ def find_moments(cells: pl.Series) -> str | None:
 
     `cells`: distinct text, none of it null.
     """
-    if not cells.len():
+    if not cells.len() or not cells.str.contains(_THREE_NUMBERS).all():
         return None
     fits = [name for name in _SEPARATED if not MOMENT_SPELLINGS[name](cells).null_count()]
     if len(fits) == 1:

@@ -34,6 +34,8 @@ _MAGNITUDES: Final = {
 # Letters that also stand for something else: metres, minutes, sizes, bytes, tonnes, kelvin.
 _LETTERS: Final = ("k", "K", "M", "m", "B", "b", "T", "cr")
 _MAGNITUDE: Final = rf"^({_NUMBER}){_SPACE}?([\p{{L}}]+\.?)?$"
+# A number first, but for a currency, and a word last.
+_MAGNITUDE_LOOKS: Final = r"^[-+(]?\P{N}{0,4}[0-9][0-9.,'\x{2019}\x{a0}\x{202f}]*\P{N}*$"
 # Signs and short names, as they are written; longer names may be in any case and in the plural.
 _UNIT_NAMES: Final = """
     kg g mg µg μg ug t lb lbs oz st km m cm mm µm μm um nm in ft yd mi ha m² m2 km² km2 m³ m3
@@ -189,20 +191,32 @@ QUANTITY_SPELLINGS: Final[dict[str, Callable[[pl.Series], pl.Series]]] = {
 }
 
 
+# What the cells of these look like, which is told sooner than what they mean.
+_LOOKS: Final = {
+    "clock": _CLOCK,
+    "ordinal": _ORDINAL,
+    "fraction": rf"[/\x{{2044}}{''.join(_VULGAR)}]|^[0-9]+$",
+    "degrees": "[NSEW]$",
+    "feet": _FEET,
+    "duration": "(?:[a-z]|[0-9]:[0-9]{2}:[0-9.]+)$",
+}
+
+
 def find_quantity(cells: pl.Series) -> str | None:
     """The spelling of a column, where it is certain; None where it is not.
 
     `cells`: distinct text, none of it null, not all of it numbers.
     """
-    if not cells.len():
+    if not cells.len() or not cells.str.contains(r"\p{N}").all():
         return None
     if has_magnitudes(cells) and _certain_magnitudes(cells):
         return "magnitude"
     if cells.len() < _FEWEST_QUANTITIES:
         return None
     head = cells.head(_FEWEST_QUANTITIES)
-    for name, read in QUANTITY_SPELLINGS.items():
-        if name == "magnitude" or read(head).null_count() or read(cells).null_count():
+    for name, looks in _LOOKS.items():
+        read = QUANTITY_SPELLINGS[name]
+        if not head.str.contains(looks).all() or read(cells).null_count():
             continue
         if name == "clock" and not _certain_clocks(cells):
             continue
@@ -214,8 +228,8 @@ def find_quantity(cells: pl.Series) -> str | None:
 
 def has_magnitudes(cells: pl.Series) -> bool:
     """Whether every cell is a number, and some have a letter or word for thousands or millions."""
-    head = _magnitudes(cells.head(_FEWEST_QUANTITIES))
-    if head.null_count():
+    head = cells.head(_FEWEST_QUANTITIES)
+    if not head.str.contains(_MAGNITUDE_LOOKS).all() or _magnitudes(head).null_count():
         return False
     return not _magnitudes(cells).null_count() and bool((_magnitude_parts(cells)[1] > 0).any())
 
