@@ -258,18 +258,14 @@ def _rows_used(card: Mapping[str, Any]) -> str:
 
 def _show_combination(fitted: FittedModel) -> None:
     """Networks and trees that were combined, with their losses on the rows that chose."""
-    from tabwright.inference.tree_mix import combination_table, whole_percentages
+    from tabwright.inference.tree_mix import combination_table
 
     rows = combination_table(fitted.card)
-    shares = whole_percentages([weight for _, weight, _, _ in rows])
     if rows:
         measure = fitted.card["combination"].get("measure")
         show_grid(
             ["part", "weight", "loss", ""],
-            [
-                [name, f"{share}%", f"{loss:.4g}", remark]
-                for (name, _, loss, remark), share in zip(rows, shares, strict=True)
-            ],
+            [[name, weight, f"{loss:.4g}", remark] for name, weight, loss, remark in rows],
             title=f"parts by {measure} on the held-out rows that chose the weights",
             right=(1, 2),
         )

@@ -82,33 +82,40 @@ LabelledTable = Annotated[
 Target = Annotated[str, typer.Option("--target", "-t", metavar="COLUMN", help="Column to predict.")]
 TargetOfModel = Annotated[
     str | None,
-    typer.Option("--target", "-t", metavar="COLUMN", help="Its labels; else as in training."),
+    typer.Option("--target", "-t", metavar="COLUMN", help="Column of the labels [as in training]."),
 ]
 TestFraction = Annotated[
     float,
     typer.Option(
         "--test-fraction",
         metavar="SHARE",
-        help="Rows kept for the scores; 0: none.",
+        help="Share of rows kept for the scores; 0: none.",
         rich_help_panel=SETTINGS,
     ),
 ]
 Members = Annotated[
     int | None,
-    typer.Option("--members", metavar="N", help="Networks averaged.", rich_help_panel=SETTINGS),
+    typer.Option(
+        "--members",
+        metavar="N",
+        help="Networks to average; more are steadier.",
+        rich_help_panel=SETTINGS,
+    ),
 ]
 Epochs = Annotated[
     int | None,
-    typer.Option("--epochs", metavar="N", help="At most so many epochs.", rich_help_panel=SETTINGS),
+    typer.Option(
+        "--epochs", metavar="N", help="Most passes over the rows.", rich_help_panel=SETTINGS
+    ),
 ]
 Width = Annotated[
     int | None,
-    typer.Option("--width", metavar="N", help="Width of hidden layers.", rich_help_panel=SETTINGS),
+    typer.Option("--width", metavar="N", help="Units of a hidden layer.", rich_help_panel=SETTINGS),
 ]
 Depth = Annotated[
     int | None,
     typer.Option(
-        "--depth", metavar="N", help="Hidden layers, or blocks.", rich_help_panel=SETTINGS
+        "--depth", metavar="N", help="Hidden layers, or residual blocks.", rich_help_panel=SETTINGS
     ),
 ]
 EvalMetric = Annotated[
@@ -116,17 +123,27 @@ EvalMetric = Annotated[
     typer.Option(
         "--eval-metric",
         metavar="NAME",
-        help="Chooses the epoch: a scorer of scikit-learn, as roc_auc [the loss].",
+        help="Scorer of scikit-learn that chooses the epoch, as roc_auc [the loss].",
         rich_help_panel=SETTINGS,
     ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", metavar="N", help="Threads to fit with.", rich_help_panel=SETTINGS),
+    typer.Option(
+        "--threads",
+        metavar="N",
+        help="Threads to fit with; fewer leave room for others.",
+        rich_help_panel=SETTINGS,
+    ),
 ]
 Seed = Annotated[
     int,
-    typer.Option("--seed", metavar="N", help="Of every random choice.", rich_help_panel=SETTINGS),
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="Of every random choice; another gives another fit.",
+        rich_help_panel=SETTINGS,
+    ),
 ]
 Overwrite = Annotated[
     bool,
@@ -143,7 +160,7 @@ Config = Annotated[
         metavar="FILE",
         is_eager=True,
         callback=apply_settings,
-        help="TOML of options; others given here come first.",
+        help="TOML file of options; those on the command line win.",
         rich_help_panel=SETTINGS,
     ),
 ]
@@ -179,16 +196,24 @@ class ReadingOptions:
 
     encoding: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of the text [found out].", rich_help_panel=SETTINGS),
+        typer.Option(
+            metavar="NAME",
+            help="Encoding of the text, as cp1250 [found out].",
+            rich_help_panel=SETTINGS,
+        ),
     ] = None
     decimal: Annotated[
         str | None,
-        typer.Option(metavar="MARK", help=". or , [found out].", rich_help_panel=SETTINGS),
+        typer.Option(
+            metavar="MARK", help="Decimal mark, . or , [found out].", rich_help_panel=SETTINGS
+        ),
     ] = None
     delimiter: Annotated[
         str | None,
         typer.Option(
-            metavar="SIGN", help="Between cells; tab: \\t [found out].", rich_help_panel=SETTINGS
+            metavar="SIGN",
+            help="What stands between cells; \\t: tab [found out].",
+            rich_help_panel=SETTINGS,
         ),
     ] = None
     header: Annotated[
@@ -209,7 +234,7 @@ class ReadingOptions:
         list[str] | None,
         typer.Option(
             metavar="TEXT",
-            help="Is a missing cell, in place of NA, null ...; may come again; '': empty ones.",
+            help="Text of a missing cell, in place of NA, null ...; '': empty; may come again.",
             rich_help_panel=SETTINGS,
         ),
     ] = None
@@ -249,7 +274,7 @@ class RoleOptions(ReadingOptions):
         list[str] | None,
         typer.Option(
             metavar="COLUMN=ROLE",
-            help="numeric, category, boolean, datetime, identifier, text; may come again.",
+            help="Role: numeric, category, boolean, datetime, identifier, text; may come again.",
             rich_help_panel=SETTINGS,
         ),
     ] = None
@@ -278,16 +303,17 @@ class ColumnOptions:
 
     drop: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMNS", callback=_names_of, help="Do not use, e.g. A,B."),
+        typer.Option(metavar="COLUMNS", callback=_names_of, help="Columns to leave out, e.g. A,B."),
     ] = None
     time: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Test on the latest rows by it.")
+        str | None, typer.Option(metavar="COLUMN", help="Test on the latest rows by this column.")
     ] = None
     group: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value together.")
+        str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value on one side.")
     ] = None
     weight: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Sample weights.", rich_help_panel=SETTINGS)
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of sample weights.", rich_help_panel=SETTINGS),
     ] = None
     drop_null_target: Annotated[
         bool,
@@ -300,7 +326,7 @@ class ColumnOptions:
         typer.Option(
             metavar="TASK",
             autocompletion=complete_task,
-            help="classification, regression; else found out.",
+            help="classification or regression [found out].",
         ),
     ] = None
 
@@ -336,7 +362,7 @@ class ObjectiveOptions:
         typer.Option(
             metavar="NAME",
             autocompletion=complete_objective,
-            help="Of regression: squared_error, absolute_error, quantile, poisson, gamma.",
+            help="Loss of a regression: squared_error, absolute_error, quantile, poisson, gamma.",
             rich_help_panel=SETTINGS,
         ),
     ] = None
@@ -344,7 +370,7 @@ class ObjectiveOptions:
         str | None,
         typer.Option(
             metavar="LEVELS",
-            help="Of --objective quantile [0.1,0.5,0.9].",
+            help="Levels for --objective quantile [0.1,0.5,0.9].",
             rich_help_panel=SETTINGS,
         ),
     ] = None

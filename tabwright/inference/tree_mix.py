@@ -123,17 +123,18 @@ class TreeMix:
         return mix
 
 
-def combination_table(card: Mapping[str, Any]) -> list[tuple[str, float, float, str]]:
+def combination_table(card: Mapping[str, Any]) -> list[tuple[str, str, float, str]]:
     """What a model's card says of the parts that were combined.
 
     `card`: of a `FittedModel`; what people alone read, so that anything may be in it.
-    Returns: the networks, each kind of trees, then the whole; empty where nothing was combined.
+    Returns: (name, weight, loss, remark) of the networks, each kind of trees, then the whole, whose
+        weights in per cent, as text, are the sum of the others; empty where nothing was combined.
     """
     told = card.get("combination")
     if not isinstance(told, Mapping) or not isinstance(told.get("candidates"), list):
         return []
     parts = [*told["candidates"], {"name": "combined", "weight": 1.0, "loss": told.get("loss")}]
-    rows = []
+    rows, weights = [], []
     for part in parts:
         if not isinstance(part, Mapping):
             return []
@@ -143,11 +144,15 @@ def combination_table(card: Mapping[str, Any]) -> list[tuple[str, float, float, 
         remark = ""
         if "n_rounds" in part:
             remark = f"{part.get('library')} {part.get('version')}, {part['n_rounds']} rounds"
-        rows.append((str(part.get("name")), weight, loss, remark))
-    return rows
+        weights.append(weight)
+        rows.append((str(part.get("name")), loss, remark))
+    return [
+        (name, f"{percentage}%", loss, remark)
+        for (name, loss, remark), percentage in zip(rows, _whole_percentages(weights), strict=True)
+    ]
 
 
-def whole_percentages(shares: Sequence[float]) -> list[int]:
+def _whole_percentages(shares: Sequence[float]) -> list[int]:
     """Shares of a whole in per cent, so that they add up to what the shares add up to."""
     exact = [100.0 * share for share in shares]
     whole = [math.floor(value) for value in exact]
@@ -170,11 +175,7 @@ def combination_notes(card: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     *parts, whole = rows
-    percentages = whole_percentages([weight for _, weight, _, _ in parts])
-    shares = ", ".join(
-        f"{name} {percentage}% (loss {loss:.4g})"
-        for (name, _, loss, _), percentage in zip(parts, percentages, strict=True)
-    )
+    shares = ", ".join(f"{name} {weight} (loss {loss:.4g})" for name, weight, loss, _ in parts)
     n_rows = told.get("n_rows")
     counted = f"{n_rows:,}" if isinstance(n_rows, int) else str(n_rows)
     notes = [

@@ -13,7 +13,7 @@ import numpy as np
 
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.scoring import measure_of
-from tabwright.inference.tree_mix import combination_notes, combination_table, whole_percentages
+from tabwright.inference.tree_mix import combination_notes, combination_table
 from tabwright.regression import RegressionObjective, has_log_link
 from tabwright.report.assessment import Assessment, constant_title
 from tabwright.report.column_treatment import ColumnTreatment, column_treatments
@@ -546,7 +546,6 @@ def _combination(model: FittedModel) -> list[Node]:
     if not notes:
         return []
     body: list[Node] = [element("h3", "Networks and trees")]
-    shares = whole_percentages([weight for _, weight, _, _ in rows])
     if rows:
         body.append(
             table(
@@ -554,8 +553,8 @@ def _combination(model: FittedModel) -> list[Node]:
                 "chose the weights, so that the loss of the whole is somewhat low",
                 ["Part", "Weight", "Loss", "Fitted by"],
                 [
-                    [short(name), f"{share}\u00a0%", number(loss), short(remark)]
-                    for (name, _, loss, remark), share in zip(rows, shares, strict=True)
+                    [short(name), weight, number(loss), short(remark)]
+                    for name, weight, loss, remark in rows
                 ],
                 numeric=(1, 2),
             )

@@ -40,7 +40,7 @@ from tabwright.tables.labelled import (
 from tabwright.workflows.folds import folds_of
 from tabwright.workflows.paired_differences import PairedDifference, paired_difference
 from tabwright.workflows.run_settings import fit_settings, using_threads
-from tabwright.workflows.train import TrainRequest, check_training, run_training
+from tabwright.workflows.train import TrainRequest, check_model, run_training
 
 if TYPE_CHECKING:
     from tabwright.splits import Splits
@@ -308,7 +308,8 @@ def run_comparison(
             on_message(message)
 
     if request.save is not None:
-        replaced = check_training(request.training_of("mlp_dense"))
+        # The settings of each mode are checked once the task is known.
+        replaced = check_model(request.training_of(FitSettings.training_mode))
         if replaced is not None:
             say(replaced)
     table = read_training_table(request.table, say)

@@ -45,7 +45,7 @@ from tabwright.workflows.decision_request import DecisionRequest
 from tabwright.workflows.outputs import check_model_output, check_report_output
 from tabwright.workflows.run_settings import EpochCounter, fit_settings, using_threads
 
-__all__ = ["TrainRequest", "TrainResult", "check_training", "run_training"]
+__all__ = ["TrainRequest", "TrainResult", "check_model", "run_training"]
 
 
 @dataclass(frozen=True)
@@ -363,13 +363,18 @@ def check_training(request: TrainRequest) -> str | None:
         tree_learner(_kind(kind))
     if request.decision is not None and request.table.task == "regression":
         raise ValueError("a decision rule is for classification; this is a regression task")
+    if request.report is not None:
+        _check_report(request)
+    return check_model(request)
+
+
+def check_model(request: TrainRequest) -> str | None:
+    """Refuse a place for the model, before the table is read; says what will be replaced."""
     source = Path(request.table.table)
     if source.exists() and request.path.exists() and request.path.samefile(source):
         raise ValueError(f"the model must not replace the table; got {request.path} as both")
     check_suffix(request.path, ".safetensors")
     check_writable(request.path)
-    if request.report is not None:
-        _check_report(request)
     return check_model_output(
         request.path,
         table=request.table.stem,

@@ -37,7 +37,6 @@ from tabwright.inference.tree_mix import (
     combination_notes,
     combination_table,
     tree_features,
-    whole_percentages,
 )
 from tabwright.report.sections import model_section
 from tabwright.settings import FitSettings
@@ -532,4 +531,6 @@ def test_what_does_not_go_together_is_refused(settings: dict[str, object], messa
     ],
 )
 def test_percentages_of_parts_add_up(shares: list[float], shown: list[int]) -> None:
-    assert whole_percentages(shares) == shown
+    parts = [{"name": "part", "weight": share, "loss": 1.0} for share in shares]
+    rows = combination_table({"combination": {"candidates": parts, "loss": 1.0}})
+    assert [weight for _, weight, _, _ in rows] == [f"{own}%" for own in [*shown, 100]]

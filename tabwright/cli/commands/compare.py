@@ -54,7 +54,9 @@ _WIDE = 110
 @takes_groups
 def compare(
     *,
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="As for `train`.")],
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="A labelled table, as for `train`.")
+    ],
     target: Target,
     mode: Annotated[
         list[str] | None,
@@ -63,28 +65,36 @@ def compare(
             "-m",
             metavar="MODE",
             autocompletion=complete_mode,
-            help="Only these; may come again.",
+            help="Compare only this mode; may come again.",
         ),
     ] = None,
     references: Annotated[
-        bool, typer.Option("--references/--no-references", help="Tree ensembles too.")
+        bool,
+        typer.Option(
+            "--references/--no-references", show_default=False, help="Tree ensembles too [yes]."
+        ),
     ] = True,
     metric: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             autocompletion=complete_metric,
-            help="Judges [log_loss, rmse].",
+            help="Metric that ranks [log_loss, rmse].",
             rich_help_panel=SETTINGS,
         ),
     ] = None,
-    folds: Annotated[int, typer.Option(metavar="N", help="Of the cross-validation.")] = 5,
+    folds: Annotated[int, typer.Option(metavar="N", help="Parts, each tested once.")] = 5,
     repeats: Annotated[
-        int, typer.Option(metavar="N", help="Cross-validations.", rich_help_panel=SETTINGS)
+        int,
+        typer.Option(
+            metavar="N",
+            help="Cross-validations to average; more are steadier.",
+            rich_help_panel=SETTINGS,
+        ),
     ] = 1,
     save: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Fit the mode to use on all rows, and save it there."),
+        typer.Option(metavar="FILE", help="Fit the mode to use on all rows, save it."),
     ] = None,
     columns: ColumnOptions,
     aim: ObjectiveOptions,

@@ -48,18 +48,22 @@ def distill(
         str,
         typer.Argument(metavar="TEACHER", help="A model file, or a tree kind such as catboost."),
     ],
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="As for `train`.")],
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="A labelled table, as for `train`.")
+    ],
     target: Target,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Else TABLE-student.safetensors."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Where to save [TABLE-student.safetensors]."
+        ),
     ] = None,
     max_parameters: Annotated[
-        int | None, typer.Option(metavar="N", help="At most so many, of the student.")
+        int | None, typer.Option(metavar="N", help="Most parameters of the student.")
     ] = None,
     max_latency_us: Annotated[
         float | None,
-        typer.Option(metavar="US", help="Of an encoded row, in microseconds, on this machine."),
+        typer.Option(metavar="US", help="Most microseconds for a row on this machine."),
     ] = None,
     sweep: Annotated[
         str | None,

@@ -29,7 +29,7 @@ def evaluate(
     table: LabelledTable,
     target: TargetOfModel = None,
     weight: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Its sample weights.")
+        str | None, typer.Option(metavar="COLUMN", help="Column of sample weights.")
     ] = None,
     drop_null_target: Annotated[
         bool, typer.Option("--drop-null-target", help="Leave out rows without a target.")

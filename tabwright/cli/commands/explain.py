@@ -30,7 +30,7 @@ def explain(
         typer.Option(min=1, metavar="N", help="Explain this row alone, counted from 1."),
     ] = None,
     rows: Annotated[
-        int, typer.Option(min=2, metavar="ROWS", help="Without --row: rows to draw.")
+        int, typer.Option(min=2, metavar="ROWS", help="Rows to sample, without --row.")
     ] = 100,
     log_odds: Annotated[
         bool, typer.Option("--log-odds", help="In log-odds rather than in probability.")

@@ -20,9 +20,7 @@ def export(
     output: Annotated[Path, typer.Argument(metavar="ONNX", help="The file to write.")],
     check_rows: Annotated[
         int,
-        typer.Option(
-            min=1, metavar="ROWS", help="Compare both on so many rows first, at the least."
-        ),
+        typer.Option(min=1, metavar="ROWS", help="Least rows on which graph and model must agree."),
     ] = 100_000,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,

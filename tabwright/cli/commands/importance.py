@@ -28,8 +28,10 @@ def importance(
     model: ModelFile,
     table: LabelledTable,
     target: TargetOfModel = None,
-    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Shuffles of each column.")] = 5,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the shuffles.")] = 0,
+    repeats: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Shuffles of each column; more are steadier.")
+    ] = 5,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the shuffles.")] = 0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     help_all: HelpAll = False,

@@ -58,7 +58,7 @@ def predict(
             "--workers",
             metavar="N",
             min=1,
-            help="Of --ray, at most [all CPUs].",
+            help="Most workers of --ray [all CPUs].",
             rich_help_panel=SETTINGS,
         ),
     ] = None,
@@ -79,7 +79,10 @@ def predict(
         ),
     ] = None,
     labels_only: Annotated[
-        bool, typer.Option("--labels-only", help="No probabilities.", rich_help_panel=SETTINGS)
+        bool,
+        typer.Option(
+            "--labels-only", help="Leave out the probabilities.", rich_help_panel=SETTINGS
+        ),
     ] = False,
     digits: Annotated[
         int | None,

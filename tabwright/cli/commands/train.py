@@ -66,27 +66,48 @@ class SettingOptions:
     patience: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Epochs without gain to stop; 0: never.", rich_help_panel=SETTINGS
+            metavar="N",
+            help="Stop after so many epochs without gain; 0: never.",
+            rich_help_panel=SETTINGS,
         ),
     ] = None
     hidden_dim: Width = None
     num_hidden_layers: Depth = None
     dropout: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Dropped in training.", rich_help_panel=SETTINGS),
+        typer.Option(
+            metavar="SHARE",
+            help="Share of units dropped; more against overfitting.",
+            rich_help_panel=SETTINGS,
+        ),
     ] = None
     learning_rate: Annotated[
-        float | None, typer.Option(metavar="X", help="Peak step size.", rich_help_panel=SETTINGS)
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Highest step size; lower where the loss jumps.",
+            rich_help_panel=SETTINGS,
+        ),
     ] = None
     weight_decay: Annotated[
-        float | None, typer.Option(metavar="X", help="Of AdamW.", rich_help_panel=SETTINGS)
+        float | None,
+        typer.Option(
+            metavar="X", help="Decay of AdamW; more against overfitting.", rich_help_panel=SETTINGS
+        ),
     ] = None
     batch_size: Annotated[
-        int | None, typer.Option(metavar="ROWS", help="Rows per step.", rich_help_panel=SETTINGS)
+        int | None,
+        typer.Option(
+            metavar="ROWS",
+            help="Rows per step; more make an epoch shorter.",
+            rich_help_panel=SETTINGS,
+        ),
     ] = None
     validation_fraction: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Rows that choose the epoch.", rich_help_panel=SETTINGS),
+        typer.Option(
+            metavar="SHARE", help="Share of rows that choose the epoch.", rich_help_panel=SETTINGS
+        ),
     ] = None
     eval_metric: EvalMetric = None
     numeric_encoding: Annotated[
@@ -94,7 +115,8 @@ class SettingOptions:
         typer.Option(
             metavar="NAME",
             autocompletion=complete_encoding,
-            help="Of numbers: auto, standard, robust, quantile_normal, quantile_ple, tree_ple.",
+            help="How numbers go in: auto, standard, robust, quantile_normal, quantile_ple, "
+            "tree_ple.",
             rich_help_panel=SETTINGS,
         ),
     ] = None
@@ -103,7 +125,8 @@ class SettingOptions:
         typer.Option(
             metavar="NAME",
             autocompletion=complete_calibration,
-            help="auto, temperature, logistic, vector, structured, isotonic, none.",
+            help="Of probabilities: auto, temperature, logistic, vector, structured, isotonic, "
+            "none.",
             rich_help_panel=SETTINGS,
         ),
     ] = None
@@ -125,7 +148,7 @@ class SettingOptions:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Width of prediction intervals: adaptive, constant.",
+            help="Prediction intervals: adaptive (width by row), constant.",
             rich_help_panel=SETTINGS,
         ),
     ] = None
@@ -141,17 +164,20 @@ class SettingOptions:
     time_limit: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="The fit may take so long: 90s, 10m, 1h.", rich_help_panel=SETTINGS
+            metavar="TIME", help="Longest time for the fit: 90s, 10m, 1h.", rich_help_panel=SETTINGS
         ),
     ] = None
     device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda.", rich_help_panel=SETTINGS)
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Where to train: auto, cpu, cuda.", rich_help_panel=SETTINGS
+        ),
     ] = None
     precision: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of products while training: float32, bfloat16.",
+            help="Precision of products while training: float32, bfloat16.",
             rich_help_panel=SETTINGS,
         ),
     ] = None
@@ -186,12 +212,14 @@ def train(
             "-m",
             metavar="MODE",
             autocompletion=complete_mode,
-            help="See `tabwright modes`.",
+            help="One of `tabwright modes`.",
         ),
     ] = "mlp_dense",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Else TABLE-MODE.safetensors."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Where to save [TABLE-MODE.safetensors]."
+        ),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="HTML report on the held-out rows.")
@@ -203,20 +231,22 @@ def train(
         typer.Option(
             metavar="RULE",
             autocompletion=complete_decision,
-            help="f1, balanced_accuracy, recall=X, precision=X, costs=FILE.",
+            help="What labels serve: f1, balanced_accuracy, recall=X, precision=X, costs=FILE.",
         ),
     ] = None,
     positive: Annotated[
         str | None,
         typer.Option(
-            metavar="LABEL", help="Positive one of two labels [the last].", rich_help_panel=SETTINGS
+            metavar="LABEL",
+            help="Which of two labels is positive [the last].",
+            rich_help_panel=SETTINGS,
         ),
     ] = None,
     prior: Annotated[
         str,
         typer.Option(
             metavar="PRIOR",
-            help="imbalance_aware answers under: training, balanced, or no=0.9,yes=0.1.",
+            help="Class shares that imbalance_aware assumes: training, balanced, no=0.9,yes=0.1.",
             rich_help_panel=SETTINGS,
         ),
     ] = "training",
@@ -225,7 +255,7 @@ def train(
         typer.Option(
             metavar="NAME",
             autocompletion=complete_teacher,
-            help="Of tree_teacher_distillation: catboost, lightgbm, xgboost, random_forest, "
+            help="For tree_teacher_distillation: catboost, lightgbm, xgboost, random_forest, "
             "extra_trees, hist_gradient_boosting; may come again.",
             rich_help_panel=SETTINGS,
         ),
@@ -235,12 +265,14 @@ def train(
     threads: Threads = None,
     tensorboard: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write curves there.", rich_help_panel=SETTINGS),
+        typer.Option(
+            metavar="FOLDER", help="Write curves to this folder.", rich_help_panel=SETTINGS
+        ),
     ] = None,
     mlflow: Annotated[
         str | None,
         typer.Option(
-            metavar="URI", help="Log there, as to sqlite:///x.db.", rich_help_panel=SETTINGS
+            metavar="URI", help="Log to this server, as sqlite:///x.db.", rich_help_panel=SETTINGS
         ),
     ] = None,
     seed: Seed = 0,
@@ -248,7 +280,7 @@ def train(
         str | None,
         typer.Option(
             metavar="AMOUNT",
-            help="Training may take so much, e.g. 2GB; else rows stay on disk [half of free].",
+            help="Most memory for training, e.g. 2GB; rows of more stay on disk [half of free].",
             rich_help_panel=SETTINGS,
         ),
     ] = None,
@@ -256,14 +288,14 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Keep the run's state there, and go on from it.",
+            help="Keep the run's state here, and go on from it.",
             rich_help_panel=SETTINGS,
         ),
     ] = None,
     checkpoint_seconds: Annotated[
         float,
         typer.Option(
-            metavar="X", help="Between two writes of the state.", rich_help_panel=SETTINGS
+            metavar="X", help="Seconds between writes of the state.", rich_help_panel=SETTINGS
         ),
     ] = 60.0,
     overwrite: Overwrite = False,

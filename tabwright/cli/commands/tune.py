@@ -46,7 +46,9 @@ _SHOWN = 5
 @takes_groups
 def tune(
     *,
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="As for `train`.")],
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="A labelled table, as for `train`.")
+    ],
     target: Target,
     time_limit: Annotated[
         str, typer.Option(metavar="TIME", help="As 90s, 10m, 1h; the last fit included.")
@@ -54,7 +56,7 @@ def tune(
     trials: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="At most so many [as the time allows].", rich_help_panel=SETTINGS
+            metavar="N", help="Most trials [as the time allows].", rich_help_panel=SETTINGS
         ),
     ] = None,
     study: Annotated[
@@ -63,20 +65,24 @@ def tune(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Else TABLE-tuned.safetensors."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Where to save [TABLE-tuned.safetensors]."
+        ),
     ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Of the search, .png, .svg, .pdf; else as the model.",
+            help="Picture of the search: .png, .svg, .pdf [beside the model].",
             rich_help_panel=SETTINGS,
         ),
     ] = None,
-    folds: Annotated[int, typer.Option(metavar="N", help="Of the cross-validation.")] = 5,
+    folds: Annotated[
+        int, typer.Option(metavar="N", help="Parts of the rows, each tested once.")
+    ] = 5,
     eval_metric: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Judges: a scorer of scikit-learn [log_loss, rmse]."),
+        typer.Option(metavar="NAME", help="Scorer of scikit-learn that ranks [log_loss, rmse]."),
     ] = None,
     columns: ColumnOptions,
     mode: Annotated[
@@ -86,7 +92,7 @@ def tune(
             "-m",
             metavar="MODE",
             autocompletion=complete_mode,
-            help="Hold it fixed, as the following.",
+            help="Mode to hold fixed, as the settings below.",
             rich_help_panel=SETTINGS,
         ),
     ] = None,
@@ -97,7 +103,7 @@ def tune(
         typer.Option(
             metavar="NAME",
             autocompletion=complete_encoding,
-            help="Of numbers.",
+            help="How numbers go in, held fixed.",
             rich_help_panel=SETTINGS,
         ),
     ] = None,
