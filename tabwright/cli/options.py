@@ -62,6 +62,10 @@ def _names_of(given: list[str] | None) -> list[str] | None:
     return [name for text in given for name in next(csv.reader([text], skipinitialspace=True), [])]
 
 
+# A model is never named so.
+_TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".arrow", ".feather", ".xlsx")
+
+
 def _model_file(path: Path) -> Path:
     """A model is read in place, more than once, and from a file alone."""
     if str(path) in ("-", "/dev/stdin"):
@@ -69,6 +73,8 @@ def _model_file(path: Path) -> Path:
             f"a model must be a file; got {path}; only tables come through a pipe: save the model "
             "to a file first"
         )
+    if path.suffix.lower() in _TABLES:
+        raise UsageError(f"the model comes first, then the table; got {path} for the model")
     return path
 
 

@@ -32,6 +32,10 @@ __all__ = ["SPELLINGS", "USUAL", "CellFormat", "comma_as_point", "decimal_points
 
 SPELLINGS: Final[tuple[str, ...]] = (*MOMENT_SPELLINGS, *QUANTITY_SPELLINGS)
 
+_ORDERS: Final = {
+    "day_first": "the day comes before the month",
+    "month_first": "the month comes before the day",
+}
 _TEXT: Final = (pl.String, pl.Categorical, pl.Enum)
 # A number with a comma for the decimal mark; groups of three digits by points, spaces or quotes.
 _WITH_COMMA: Final = (
@@ -135,7 +139,12 @@ def typed_cells(
     if kind == "datetime":
         known = _spelt(text, form, MOMENT_SPELLINGS)
         rest = text if known is None else text.set(known.is_not_null(), None)
-        usual = to_microseconds(rest).cast(pl.Datetime("us"))
+        try:
+            usual = to_microseconds(rest).cast(pl.Datetime("us"))
+        except TableError as error:
+            if form.spelling not in _ORDERS:
+                raise
+            raise TableError(f"{error}; {_ORDERS[form.spelling]} in the training rows") from error
         return usual if known is None else known.fill_null(usual).alias(series.name)
     text = text.set(text.is_in([*MISSING_MARKERS, *NUMERIC_MARKERS]), None)
     known = _spelt(text, form, QUANTITY_SPELLINGS)

@@ -99,3 +99,11 @@ def test_a_misspelt_table_is_told_before_pytorch_is_loaded(tmp_path: Path) -> No
     )
     assert "there is no file nowhere.csv" in done.stderr
     assert done.stdout.split() == ["4", "False"]
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "importance", "explain", "inspect"])
+def test_a_table_in_the_place_of_the_model_is_told(command: str) -> None:
+    words = [command, "t.csv"] if command == "inspect" else [command, "t.csv", "m.safetensors"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 2
+    assert "the model comes first" in " ".join(done.output.split())
