@@ -223,9 +223,10 @@ def plot_effect(curve: EffectCurve, outputs: tuple[int, ...] = (0,), *, y: str =
     n = len(curve.points)
     is_missing = np.array([point is None for point in curve.points])
     x = _line(curve) if curve.ordered else np.arange(n, dtype=np.float64)
-    # A missing cell stands to the right of the line.
-    gap = float(np.ptp(x[~is_missing])) if (~is_missing).any() else 0.0
-    x[is_missing] = (x[~is_missing].max() if gap else 0.0) + (0.12 * gap or 1.0)
+    if curve.ordered:
+        # A missing cell stands to the right of the line.
+        gap = float(np.ptp(x[~is_missing])) if (~is_missing).any() else 0.0
+        x[is_missing] = (x[~is_missing].max() if gap else 0.0) + (0.12 * gap or 1.0)
     above.axhline(0.0, color=MUTED, linewidth=1)
     for k, (output, colour) in enumerate(zip(outputs, (BLUE, ORANGE, GREEN), strict=False)):
         effect = curve.effect[:, output]
@@ -246,7 +247,7 @@ def plot_effect(curve: EffectCurve, outputs: tuple[int, ...] = (0,), *, y: str =
         _add_density(below, curve, x, is_missing)
     else:
         below.bar(x, curve.density, width=0.7, color=GRID, edgecolor=MUTED, linewidth=0.6)
-        labels = ["missing" if p is None else plain(p, _LEVEL_LENGTH) for p in curve.points]
+        labels = _level_labels(curve.points)
         many = n > 4 or sum(map(len, labels)) > 36
         below.set_xticks(x, labels=labels, parse_math=False, rotation=45 if many else 0)
         if many:
@@ -256,6 +257,16 @@ def plot_effect(curve: EffectCurve, outputs: tuple[int, ...] = (0,), *, y: str =
     group_thousands(above, "y")
     above.tick_params(axis="x", length=0, labelbottom=False)
     return figure
+
+
+def _level_labels(points: tuple[Any, ...]) -> list[str]:
+    """Levels, cut where they are long, but no more than they stay apart."""
+    labels: list[str] = []
+    for length in (_LEVEL_LENGTH, 20, 28):
+        labels = ["missing" if point is None else plain(point, length) for point in points]
+        if len(set(labels)) == len(set(points)):
+            break
+    return labels
 
 
 def _fewer_levels(curve: EffectCurve) -> EffectCurve:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import date
 from pathlib import Path
 
@@ -101,6 +102,15 @@ def test_an_effect_shows_every_kind_of_column(
         assert labels[-1] == "missing"
         assert len(labels) == min(n, 9)
         assert len(below.patches) == len(labels)
+        edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in below.patches)
+        assert all(left[1] < right[0] for left, right in itertools.pairwise(edges))
+
+
+def test_levels_that_are_cut_stay_apart() -> None:
+    points = ("Gasoline (Premium Recommended)", "Gasoline (Regular Recommended)", None)
+    curve = EffectCurve("c", ("y",), False, points, np.zeros((3, 1)), np.full(3, 1 / 3))
+    labels = [text.get_text() for text in plot_effect(curve).axes[1].get_xticklabels()]
+    assert len(set(labels)) == 3
 
 
 @pytest.mark.parametrize("target", ["label", "price"])
