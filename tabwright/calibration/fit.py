@@ -18,10 +18,8 @@ from tabwright.calibration.calibrator import (
     LARGEST_SCALE,
     Calibrator,
     CalibratorKind,
-    change_prior,
     log_odds,
     log_proba,
-    prior_log_ratio,
     scale_temperature,
     smoothed_logs,
     softmax,
@@ -36,17 +34,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.int64]
-
-__all__ = [
-    "CalibrationFit",
-    "Calibrator",
-    "change_prior",
-    "check_calibration",
-    "fit_calibrator",
-    "fit_inverse_temperature",
-    "prior_log_ratio",
-    "refined_log_loss",
-]
 
 # Pull of a temperature towards 1, in rows. In simulations of 20 to 500 validation rows it kept the
 # worst harm lowest of the strengths 0, 1 and 3 and cost nothing where there was much to gain.

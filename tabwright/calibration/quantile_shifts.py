@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["fit_quantile_shifts", "shifted_quantiles"]
-
 
 def fit_quantile_shifts(
     target: FloatArray,

@@ -30,8 +30,6 @@ from tabwright.cli.commands.tune import tune
 from tabwright.cli.console import say, start_clock
 from tabwright.cli.errors import show_tracebacks
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     cls=BriefGroup,
     no_args_is_help=True,

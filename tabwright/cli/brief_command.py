@@ -10,8 +10,6 @@ from typer._click.exceptions import NoSuchOption, UsageError
 
 from tabwright.cli.console import say, show_note
 
-__all__ = ["SETTINGS", "BriefCommand", "BriefGroup", "HelpAll"]
-
 # The panel of the options that `--help` leaves out.
 SETTINGS = "settings"
 _ALL = "tabwright.help_all"

@@ -5,17 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
-__all__ = [
-    "complete_calibration",
-    "complete_decision",
-    "complete_encoding",
-    "complete_metric",
-    "complete_mode",
-    "complete_objective",
-    "complete_task",
-    "complete_teacher",
-]
-
 
 def complete_mode(incomplete: str) -> list[str]:
     """Training modes that begin so."""

@@ -42,31 +42,6 @@ if TYPE_CHECKING:
     from tabwright.tables import TableProfile
     from tabwright.training.loop import Epoch
 
-__all__ = [
-    "Advance",
-    "ProgressLine",
-    "counting_bar",
-    "describe_rule",
-    "err",
-    "out",
-    "print_json",
-    "progress_line",
-    "say",
-    "seconds_taken",
-    "show_block",
-    "show_card",
-    "show_grid",
-    "show_message",
-    "show_model_scores",
-    "show_note",
-    "show_profile",
-    "show_scores",
-    "start_clock",
-    "told",
-    "waiting",
-    "write_out",
-]
-
 Told = TypeVar("Told")
 
 out = Console(highlight=False)

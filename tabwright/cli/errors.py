@@ -21,8 +21,6 @@ import typer
 from tabwright.cli.console import err, show_block, show_note
 from tabwright.cli.option_names import in_options
 
-__all__ = ["ExitCode", "readable_errors", "show_tracebacks"]
-
 
 class ExitCode(IntEnum):
     """What the command line returns."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["in_options"]
-
 # Phrases with arguments of Python, and what stands for them.
 _PHRASES: tuple[tuple[str, str], ...] = (
     (

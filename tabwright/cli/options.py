@@ -27,33 +27,6 @@ if TYPE_CHECKING:
     from tabwright.tables.labelled import TableRequest
     from tabwright.tables.roles import Role
 
-__all__ = [
-    "ColumnOptions",
-    "Config",
-    "Depth",
-    "Epochs",
-    "EvalMetric",
-    "JsonFlag",
-    "LabelledTable",
-    "Members",
-    "ModelFile",
-    "ObjectiveOptions",
-    "Overwrite",
-    "QuietFlag",
-    "ReadingOptions",
-    "RoleOptions",
-    "SaveConfig",
-    "Seed",
-    "Target",
-    "TargetOfModel",
-    "TestFraction",
-    "Threads",
-    "Width",
-    "given",
-    "takes_groups",
-    "target_of",
-]
-
 
 def _names_of(given: list[str] | None) -> list[str] | None:
     """Names of columns, of which one option may hold several: A,B or '"A, or B",C'."""

@@ -15,8 +15,6 @@ import typer
 from typer._click.core import ParameterSource
 from typer._click.exceptions import UsageError
 
-__all__ = ["apply_settings", "options_for", "settings_text"]
-
 # Where a run writes or what it prints is no part of what is to be repeated.
 _NOT_KEPT = frozenset({"config", "save_config", "as_json", "quiet", "help_all", "overwrite"})
 

@@ -26,8 +26,6 @@ from tabwright.tables import as_frame
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BatchPredictor", "spark_batch_function", "spark_predictor", "spark_schema"]
-
 _PIECE_ROWS = 65_536
 
 

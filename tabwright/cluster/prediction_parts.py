@@ -34,8 +34,6 @@ from tabwright.tables.paths import (
 )
 from tabwright.workflows.predict import Part, TablePredictions
 
-__all__ = ["OutputFolder", "WrittenPart", "parts_of", "plan_document", "write_part"]
-
 _BATCH_ROWS: Final = 65_536
 
 

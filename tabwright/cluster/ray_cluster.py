@@ -32,8 +32,6 @@ from tabwright.streaming.scan import Scan, ScanShare
 from tabwright.streaming.spool import RowBlocks
 from tabwright.training.loop import Epoch, Trained
 
-__all__ = ["RayCluster"]
-
 # A block is what travels to a worker that asks for it, and so large that Ray does not keep it in
 # the memory of the caller (below 100 kB). Sixty-four are shuffled together: rows of one batch come
 # from so many places of the table.

@@ -18,8 +18,6 @@ from tabwright.streaming.chunks import CHUNK_ROWS
 from tabwright.tables import table_dtypes
 from tabwright.workflows.train import TrainRequest, check_training, run_training
 
-__all__ = ["train_on_ray"]
-
 
 def train_on_ray(
     request: TrainRequest,

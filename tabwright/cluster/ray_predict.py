@@ -30,15 +30,6 @@ from tabwright.object_stores import is_object_uri
 from tabwright.tables import CsvFormat
 from tabwright.workflows.predict import Part, TablePredictions, with_threshold
 
-__all__ = [
-    "PredictRequest",
-    "PredictResult",
-    "absolute_source",
-    "joined_ray",
-    "predict_on_ray",
-    "quiet_data",
-]
-
 
 @dataclass(frozen=True)
 class PredictRequest:

@@ -19,16 +19,6 @@ from numpy.typing import NDArray
 from tabwright.distillation.tree_columns import MOST_LEVELS
 from tabwright.errors import install_command
 
-__all__ = [
-    "TEACHER_KINDS",
-    "FittedTrees",
-    "Learner",
-    "Problem",
-    "TeacherKind",
-    "fit_in_stages",
-    "tree_learner",
-]
-
 FloatArray = NDArray[np.float64]
 TeacherKind = Literal[
     "hist_gradient_boosting", "random_forest", "extra_trees", "lightgbm", "xgboost", "catboost"

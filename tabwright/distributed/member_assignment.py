@@ -10,8 +10,6 @@ from torch import Tensor
 
 from tabwright.distributed.workers import Workers
 
-__all__ = ["MemberAssignment"]
-
 
 @dataclass(frozen=True)
 class MemberAssignment:

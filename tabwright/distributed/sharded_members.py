@@ -17,8 +17,6 @@ from tabwright.training.batches import HeldOut
 from tabwright.training.engine.dropout import Part
 from tabwright.training.engine.stacked_members import StackedMembers
 
-__all__ = ["ShardedHeldOut", "ShardedMembers"]
-
 
 class ShardedMembers:
     """`StackedMembers` of which each team of workers trains its own.

@@ -12,9 +12,6 @@ import torch
 from tabwright.distributed.workers import Workers
 from tabwright.training.checkpoints import Checkpoint, Checkpointer, RunState, Stateful
 
-__all__ = ["SharedCheckpointer"]
-
-
 # How long a wish to write the state may wait until all have heard of it.
 _SECONDS_UNTIL_VOTE = 0.5
 

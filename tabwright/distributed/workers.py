@@ -27,8 +27,6 @@ from torch.distributed.rendezvous import rendezvous
 
 _T = TypeVar("_T")
 
-__all__ = ["ALONE", "TIMEOUT_VARIABLE", "Workers", "joined_workers"]
-
 # Seconds that a worker waits for the others before it gives up; torchrun then starts all anew.
 TIMEOUT_VARIABLE = "TABWRIGHT_TIMEOUT"
 _TIMEOUT = 600.0

@@ -22,8 +22,6 @@ from tabwright.explanation.columns import MixedRows, Scale
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 
-__all__ = ["Explanation", "explain", "predictions_a_row"]
-
 FloatArray = NDArray[np.float64]
 
 _EXACT_COLUMNS = 10

@@ -16,8 +16,6 @@ from tabwright.encoding.encoder import Compact
 from tabwright.encoding.oblique import fill_obliques
 from tabwright.inference.predictor import Predictor
 
-__all__ = ["MixedRows", "Scale"]
-
 FloatArray = NDArray[np.float64]
 Scale = Literal["probability", "log_odds"]
 

@@ -20,8 +20,6 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.tables.cells import is_missing
 
-__all__ = ["EffectCurve", "effect_curves"]
-
 FloatArray = NDArray[np.float64]
 
 

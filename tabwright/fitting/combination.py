@@ -34,16 +34,6 @@ from tabwright.training.objectives import row_weights
 from tabwright.training.time_limit import TimeLimit
 from tabwright.weighted_metrics import row_log_loss
 
-__all__ = [
-    "EncodedRows",
-    "HeldOutTrees",
-    "TreeCandidate",
-    "combination_weights",
-    "greedy_weights",
-    "tree_kinds",
-    "with_trees",
-]
-
 # scikit-learn's are always there: the default does not depend on what is installed. The others
 # need the extra `trees`.
 _KINDS: Final[dict[Quality, tuple[TeacherKind, ...]]] = {

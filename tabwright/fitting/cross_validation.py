@@ -34,8 +34,6 @@ from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch, Trained
 from tabwright.training.time_limit import TimeLimit
 
-__all__ = ["TrainedFold", "assign_folds", "joined_folds", "out_of_fold", "train_folds"]
-
 # The fold of rows that every network trains on.
 _NONE = -1
 _NOT_AVERAGED = ("epoch", "seconds", "fold", "n_folds")

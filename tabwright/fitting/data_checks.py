@@ -13,13 +13,6 @@ from tabwright.streaming.repeated_rows import row_hashes
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import LabelledRows
 
-__all__ = [
-    "repeated_rows",
-    "revealing_columns",
-    "warning_of_repeated",
-    "warnings_of_revealing",
-]
-
 _MOST_ROWS = 50_000
 _FEWEST_ROWS = 20
 # A column gives labels away if it alone leaves at most this share of the errors of the most

@@ -62,8 +62,6 @@ from tabwright.training.loop import Trained
 from tabwright.training.objectives import row_weights
 from tabwright.training.time_limit import TimeLimit, TimeLimitError
 
-__all__ = ["Recipe", "ValidationRows"]
-
 # Of the time that is left, what networks may take: alone, and before trees.
 _SHARE, _SHARE_WITH_TREES = 0.95, 0.6
 

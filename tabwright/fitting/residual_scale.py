@@ -33,8 +33,6 @@ from tabwright.regression import quantile_centre_and_scale
 from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
 
-__all__ = ["HeldOutScale", "fit_residual_scale", "with_intervals"]
-
 _WIDTH, _DEPTH, _EPOCHS = 64, 2, 20
 # A residual of 0 is no amount that a gamma distribution has.
 _LEAST_SHARE = 1e-3

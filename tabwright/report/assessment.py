@@ -33,8 +33,6 @@ from tabwright.report.importance import Importance, permutation_importance
 from tabwright.settings import FitSettings
 from tabwright.weighted_metrics import row_log_loss
 
-__all__ = ["Assessment", "Gain", "Scored", "assess", "constant_title"]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 

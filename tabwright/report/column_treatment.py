@@ -15,8 +15,6 @@ import numpy as np
 from tabwright.encoding.plan import EncodingPlan
 from tabwright.encoding.values import KINDS, Kind
 
-__all__ = ["ColumnTreatment", "column_treatments"]
-
 _SCALING = {
     "standard": "centred by its mean and scaled by its standard deviation",
     "robust": "centred by its median, scaled by the range of its middle half, large values bent",

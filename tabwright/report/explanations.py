@@ -37,15 +37,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = [
-    "effects_section",
-    "largest_attributions",
-    "output_title",
-    "plot_beeswarm",
-    "plot_effect",
-    "plot_waterfall",
-]
-
 _COLUMNS_SHOWN = 12
 _CLASSES_SHOWN = 3
 _LEVELS_SHOWN, _LEVEL_LENGTH = 8, 12

@@ -23,8 +23,6 @@ from tabwright.inference.predictor import Predictor
 from tabwright.regression import row_losses
 from tabwright.weighted_metrics import row_log_loss
 
-__all__ = ["Importance", "permutation_importance"]
-
 FloatArray = NDArray[np.float64]
 
 _SCREEN_ROWS = 256

@@ -7,8 +7,6 @@ import numpy as np
 from tabwright.encoding.plan import EncodingPlan, listed
 from tabwright.inference.fitted_model import FittedModel
 
-__all__ = ["limits"]
-
 
 def limits(fitted: FittedModel) -> tuple[str, ...]:
     """Sentences for a model's card.

@@ -10,8 +10,6 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["Markup", "Node", "element", "escape", "number", "percent", "short", "table"]
-
 _VOID = frozenset({"meta", "br", "hr", "col"})
 
 

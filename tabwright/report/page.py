@@ -15,8 +15,6 @@ from tabwright.report.svg import least_width, palette_css, plain, to_svg
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Section", "chart", "facts", "more", "page", "tiles"]
-
 # Inches that a chart has on a screen of 400 pixels.
 _PHONE = 3.5
 _LIGHT = "--page:#f5f7f9;--line:#cfd6de;--link:#0b5a99;--good:#00664c;--bad:#a33f00;"

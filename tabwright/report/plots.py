@@ -14,15 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tabwright.report.probability_plots import (
-    confusion_counts,
-    diagram_bins,
-    plot_accuracy_by_confidence,
-    plot_confusion,
-    plot_precision_recall,
-    plot_reliability,
-    wilson_interval,
-)
 from tabwright.report.svg import (
     BLUE,
     INK,
@@ -43,19 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     FloatArray = NDArray[np.float64]
-
-__all__ = [
-    "confusion_counts",
-    "diagram_bins",
-    "plot_accuracy_by_confidence",
-    "plot_confusion",
-    "plot_importance",
-    "plot_learning_curves",
-    "plot_precision_recall",
-    "plot_predicted_true",
-    "plot_reliability",
-    "wilson_interval",
-]
 
 
 def plot_learning_curves(

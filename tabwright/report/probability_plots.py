@@ -42,16 +42,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = [
-    "confusion_counts",
-    "diagram_bins",
-    "plot_accuracy_by_confidence",
-    "plot_confusion",
-    "plot_precision_recall",
-    "plot_reliability",
-    "wilson_interval",
-]
-
 # Classes with a name on each axis, and with a number in each cell.
 _NAMED_CLASSES = 40
 _NUMBERED_CLASSES = 20

@@ -12,7 +12,7 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.report.assessment import Assessment
 from tabwright.report.markup import Markup, Node, element, number, percent, short, table
 from tabwright.report.page import Section, chart, more
-from tabwright.report.plots import (
+from tabwright.report.probability_plots import (
     confusion_counts,
     diagram_bins,
     plot_accuracy_by_confidence,
@@ -21,16 +21,6 @@ from tabwright.report.plots import (
     plot_reliability,
     wilson_interval,
 )
-
-__all__ = [
-    "calibration_answer",
-    "class_name",
-    "decision_section",
-    "implied_threshold",
-    "probability_section",
-    "rule_text",
-    "target_title",
-]
 
 _CLASSES_SHOWN = 30
 _PAIRS_SHOWN = 10

@@ -31,18 +31,6 @@ from tabwright.report.svg import plain
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = [
-    "METRICS",
-    "hardest_section",
-    "importance_section",
-    "loss_unit",
-    "model_section",
-    "scores_section",
-    "table_section",
-    "training_section",
-    "values_section",
-]
-
 _COLUMNS_SHOWN = 100
 _CELLS_SHOWN = 5
 _CARD_SHOWN = 20

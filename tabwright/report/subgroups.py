@@ -14,8 +14,6 @@ from tabwright.report.markup import Node, element, number, short, table
 from tabwright.report.page import Section
 from tabwright.tables.cells import is_missing
 
-__all__ = ["subgroup_section", "subgroups"]
-
 _COLUMNS_SHOWN = 5
 _LEVELS_SHOWN = 8
 _FEWEST_ROWS = 10

@@ -31,35 +31,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = [
-    "BLUE",
-    "GREEN",
-    "GRID",
-    "INK",
-    "MUTED",
-    "ON_SHADE",
-    "ORANGE",
-    "PALETTE",
-    "SHADES",
-    "SMALL",
-    "SURFACE",
-    "add_bars",
-    "add_cloud",
-    "add_legend",
-    "add_squares",
-    "check_picture",
-    "group_thousands",
-    "least_width",
-    "new_figure",
-    "palette_css",
-    "plain",
-    "row_weights",
-    "styled",
-    "thinned",
-    "to_svg",
-    "write_picture",
-]
-
 # Name: light, dark. Blue, orange and green differ for every common kind of colour blindness, and
 # every line has a dash pattern or a marker of its own besides. Lines reach a contrast of 3 to 1
 # and text 4.5 to 1 on their surface (WCAG 2.2, 1.4.3 and 1.4.11).

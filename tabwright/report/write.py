@@ -39,8 +39,6 @@ from tabwright.report.sections import (
 from tabwright.report.subgroups import subgroup_section
 from tabwright.tables import as_frame, labels_to_codes, regression_target
 
-__all__ = ["FittedEstimator", "write_report"]
-
 _TILES = {
     "classification": ("auc", "accuracy", "log_loss", "brier"),
     "two classes": ("auc", "precision", "recall", "f1", "log_loss"),

@@ -25,8 +25,6 @@ from tabwright.tables.dtypes import text_column
 from tabwright.tables.paths import Source, TableFile, shown_paths, table_format, table_paths
 from tabwright.tables.reading import file_chunks, table_dtypes
 
-__all__ = ["CHUNK_ROWS", "Chunk", "FilesTable", "Place", "RowPlaces"]
-
 CHUNK_ROWS: Final = 65_536
 _SHARE_ASIDE: Final = 0.25
 

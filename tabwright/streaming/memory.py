@@ -20,8 +20,6 @@ from tabwright.tables.paths import (
 )
 from tabwright.tables.reading import file_chunks
 
-__all__ = ["bytes_of", "free_memory", "memory_needed", "reason_to_stream"]
-
 # What reading, splitting and encoding a table in memory takes, in copies of the table.
 _COPIES: Final = 3.0
 _SHARE_OF_FREE: Final = 0.5

@@ -13,8 +13,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-__all__ = ["merged_hashes", "n_repeated", "row_hashes"]
-
 _MOST_HASHES: Final = 32_768
 
 

@@ -25,8 +25,6 @@ from tabwright.training.objectives import Objective, row_weights
 from tabwright.training.regression_losses import RegressionLoss
 from tabwright.training.running_loss import RunningLoss
 
-__all__ = ["Goal", "StreamedHeldOut", "StreamedRows"]
-
 # Rows of validation in memory at once, as a rule.
 _EVALUATION_ROWS: Final = 8192
 _BLOCK_ORDER, _HIDDEN, _ROW_ORDER = 0, 1, 2

@@ -33,16 +33,6 @@ from tabwright.tables.targets import (
     task_of_counts,
 )
 
-__all__ = [
-    "SAMPLE_LIMITS",
-    "Scan",
-    "ScanShare",
-    "merged_scan",
-    "rows_to_use",
-    "scan_share",
-    "scan_table",
-]
-
 # Rows kept of each part. Quantiles, bins and levels move little past so many training rows; the
 # others put a score's standard error at 0.002 for a share.
 SAMPLE_LIMITS: Final[dict[Place, int]] = {

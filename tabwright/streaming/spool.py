@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 
 from tabwright.encoding.encoder import Compact
 
-__all__ = ["BLOCK_ROWS", "Blocks", "RowBlocks", "SpoolWriter", "record_dtype", "records_of"]
-
 BLOCK_ROWS: Final = 256
 # Blocks in memory at once, drawn from all over the table: 65,536 rows, as a rule.
 _BUFFER_BLOCKS: Final = 256

@@ -13,9 +13,9 @@ from tabwright.tables.cells import (
     to_microseconds,
     to_numbers,
 )
+from tabwright.tables.csv_reader import CsvFormat
 from tabwright.tables.frames import as_frame, as_series
 from tabwright.tables.reading import (
-    CsvFormat,
     iter_tables,
     read_described,
     read_table,

@@ -28,8 +28,6 @@ from tabwright.tables.cells import (
 from tabwright.tables.spellings.moments import MOMENT_SPELLINGS
 from tabwright.tables.spellings.quantities import QUANTITY_SPELLINGS, without_unit
 
-__all__ = ["SPELLINGS", "USUAL", "CellFormat", "comma_as_point", "decimal_points", "typed_cells"]
-
 SPELLINGS: Final[tuple[str, ...]] = (*MOMENT_SPELLINGS, *QUANTITY_SPELLINGS)
 
 _ORDERS: Final = {

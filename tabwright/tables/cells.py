@@ -18,28 +18,6 @@ import polars as pl
 from tabwright.errors import TableError
 from tabwright.tables.spellings.moments import parse_instants, parse_moments
 
-__all__ = [
-    "BOUND",
-    "CURRENCY",
-    "DIGITS",
-    "LEADING_ZERO",
-    "MISSING_MARKERS",
-    "NUMERIC_MARKERS",
-    "bare_numbers",
-    "currencies",
-    "exact_origin",
-    "is_missing",
-    "number_text",
-    "plain_numbers",
-    "refuse_nested",
-    "shown",
-    "to_booleans",
-    "to_levels",
-    "to_microseconds",
-    "to_numbers",
-    "under_plain_name",
-]
-
 # Text that stands for a missing cell in any column, spaces around it aside.
 _FLAT: Final = frozenset((pl.Float64, pl.Int64, pl.String, pl.Boolean, pl.Datetime))
 MISSING_MARKERS: Final[tuple[str, ...]] = (

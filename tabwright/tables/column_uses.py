@@ -8,8 +8,6 @@ from difflib import get_close_matches
 
 from tabwright.errors import TableError
 
-__all__ = ["ColumnUses"]
-
 _MOST_NAMES = 30
 
 

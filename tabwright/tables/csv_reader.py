@@ -24,8 +24,6 @@ from tabwright.tables.cells import MISSING_MARKERS, plain_numbers
 from tabwright.tables.dtypes import mean_missing
 from tabwright.tables.paths import DAMAGED, TableFile, opened, unpacked_name
 
-__all__ = ["CsvFormat", "csv_frames", "refuse_units", "text_blocks"]
-
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SNIFFED_RECORDS: Final = 50
 _SNIFFED_BYTES: Final = 2**18

@@ -47,19 +47,6 @@ from tabwright.tables.spellings.quantities import (
     without_unit,
 )
 
-__all__ = [
-    "Dtypes",
-    "TextColumn",
-    "cast_column",
-    "dtype_of_kinds",
-    "mean_missing",
-    "merges_levels",
-    "plain_columns",
-    "read_text",
-    "text_column",
-    "text_kinds",
-]
-
 Dtypes = Mapping[str, pl.DataType | type[pl.DataType]]
 
 

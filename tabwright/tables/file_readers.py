@@ -29,8 +29,6 @@ from tabwright.tables.csv_reader import CsvFormat, csv_frames, refuse_units, tex
 from tabwright.tables.frames import stored_row_labels
 from tabwright.tables.paths import FileFormat, TableFile, table_format
 
-__all__ = ["count_rows", "file_pieces", "merged_notes", "read_file"]
-
 _TEXT_CHUNK_BYTES: Final = 8 * 2**20
 _READ_CHUNK_BYTES: Final = 64 * 2**20
 # What polars raises at files that are damaged, or hold what it does not know.

@@ -17,8 +17,6 @@ from tabwright.errors import TableError
 from tabwright.tables.cells import refuse_nested, to_levels
 from tabwright.tables.objects import object_column
 
-__all__ = ["as_frame", "as_series", "stored_row_labels"]
-
 # So few rows of a pandas frame are read cell by cell: what a column costs is more than its cells.
 _FEW_ROWS = 16
 _CELL_TYPES: dict[object, type[pl.DataType]] = {

@@ -34,15 +34,6 @@ from tabwright.tables.targets import learned_target
 if TYPE_CHECKING:
     from tabwright.splits import Splits
 
-__all__ = [
-    "LabelledRows",
-    "TableRequest",
-    "TrainingTable",
-    "check_classes",
-    "read_training_table",
-    "splits_of_rows",
-]
-
 
 @dataclass(frozen=True)
 class LabelledRows:

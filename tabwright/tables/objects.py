@@ -18,8 +18,6 @@ import polars as pl
 from tabwright.errors import TableError
 from tabwright.tables.cells import shown
 
-__all__ = ["object_column", "plain_cell"]
-
 _LARGEST_INTEGER: Final = 2**64
 _EPOCH: Final = dt.datetime(1970, 1, 1)
 _EPOCH_UTC: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

@@ -23,23 +23,6 @@ from typing import IO, Any, Final, Literal
 from tabwright.errors import TableError, TableNotFoundError, install_command
 from tabwright.object_stores import StoredObject, find_objects, is_object_uri
 
-__all__ = [
-    "DAMAGED",
-    "FINISHED_NAME",
-    "PLAN_NAME",
-    "FileFormat",
-    "Source",
-    "TableFile",
-    "extension_of",
-    "file_size",
-    "is_packed",
-    "opened",
-    "shown_paths",
-    "table_format",
-    "table_paths",
-    "unpacked_name",
-]
-
 Source = str | os.PathLike[str] | StoredObject | Sequence[str | os.PathLike[str] | StoredObject]
 TableFile = Path | StoredObject
 FileFormat = Literal["csv", "jsonl", "parquet", "arrow", "excel"]

@@ -36,19 +36,6 @@ from tabwright.tables.paths import (
     table_paths,
 )
 
-__all__ = [
-    "CsvFormat",
-    "ReadTable",
-    "Source",
-    "file_chunks",
-    "iter_tables",
-    "read_described",
-    "read_table",
-    "read_with_notes",
-    "table_dtypes",
-]
-
-
 # Formats whose text has the types that its cells say.
 _OF_TEXT: Final = ("csv", "excel")
 

@@ -19,8 +19,6 @@ from tabwright.tables.cells import refuse_nested, to_booleans, to_microseconds, 
 from tabwright.tables.dtypes import merges_levels, plain_columns, text_column
 from tabwright.tables.spellings.moments import moments_of_counts
 
-__all__ = ["Column", "Role", "TableProfile", "profile_table", "roles_as_text"]
-
 Role = Literal["numeric", "boolean", "category", "datetime", "constant", "identifier", "text"]
 
 _USED: Final[frozenset[Role]] = frozenset({"numeric", "boolean", "category", "datetime"})

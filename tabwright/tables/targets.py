@@ -17,18 +17,6 @@ from tabwright.settings import Task
 from tabwright.tables.cells import refuse_nested, to_levels, to_numbers, under_plain_name
 from tabwright.tables.frames import as_series
 
-__all__ = [
-    "Labels",
-    "encode_labels",
-    "infer_task",
-    "labels_to_codes",
-    "learned_target",
-    "regression_target",
-    "sample_weights",
-    "seen_labels",
-    "task_of_counts",
-]
-
 _MOST_CLASSES: Final = 20
 _ROWS_PER_CLASS: Final = 5
 _LABEL_RULE: Final = "labels must be strings, integers, booleans or integral floats"

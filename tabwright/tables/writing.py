@@ -17,14 +17,6 @@ import polars as pl
 from tabwright.artifact.atomic_write import replacing
 from tabwright.errors import TableError
 
-__all__ = [
-    "check_table_path",
-    "escape_formulas",
-    "write_batches",
-    "write_csv_batches",
-    "write_table",
-]
-
 _Format = Literal["csv", "jsonl", "parquet", "arrow"]
 _FORMATS: Final[dict[str, _Format]] = {
     ".csv": "csv",

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_tuning"]
-
 
 def plot_tuning(result: TuningResult) -> Figure:
     """Scores by trial with the best so far, and the importance of the settings.

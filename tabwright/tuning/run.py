@@ -40,8 +40,6 @@ from tabwright.tuning.study import check_optuna
 from tabwright.workflows.outputs import check_model_output
 from tabwright.workflows.run_settings import fit_settings, using_threads
 
-__all__ = ["TuneRequest", "run_tuning", "tune"]
-
 
 def tune(
     X: Any,

@@ -41,15 +41,6 @@ if TYPE_CHECKING:
 
     from tabwright.splits import Splits
 
-__all__ = [
-    "SearchName",
-    "TrialRecord",
-    "TuneOptions",
-    "TuningResult",
-    "chosen_difference",
-    "tune_table",
-]
-
 SearchName = Literal["tpe", "random"]
 
 # How often in a fit it is compared with other trials.

@@ -16,8 +16,6 @@ from tabwright.settings import FitSettings
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-__all__ = ["Space", "first_trials", "space_of", "with_default", "with_values"]
-
 
 @dataclass(frozen=True)
 class _Choice:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from tabwright.splits import Splits
 
-__all__ = ["check_optuna", "identity_of", "opened_study", "take_up"]
-
 _NAME = "tabwright"
 # Trials that come before anything is drawn from what was learned.
 _DRAWN_AT_RANDOM = 10

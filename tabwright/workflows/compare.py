@@ -45,8 +45,6 @@ from tabwright.workflows.train import TrainRequest, check_model, run_training
 if TYPE_CHECKING:
     from tabwright.splits import Splits
 
-__all__ = ["CandidateScores", "CompareRequest", "Comparison", "run_comparison"]
-
 REFERENCES: Final[tuple[TeacherKind, ...]] = ("hist_gradient_boosting", "lightgbm", "catboost")
 
 # The metric that judges, and what else is shown.

@@ -18,8 +18,6 @@ from tabwright.calibration.decisions import DecisionAim, DecisionGoal
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CostTable", "DecisionRequest", "read_costs"]
-
 _RULE = (
     "a decision must be f1, balanced_accuracy, recall=SHARE, precision=SHARE or costs=FILE, "
     "e.g. recall=0.9"

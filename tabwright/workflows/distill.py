@@ -34,8 +34,6 @@ from tabwright.training.loop import Epoch
 from tabwright.workflows.outputs import check_model_output
 from tabwright.workflows.run_settings import EpochCounter, fit_settings, using_threads
 
-__all__ = ["DistillRequest", "DistillResult", "run_distillation"]
-
 
 @dataclass(frozen=True)
 class DistillRequest:

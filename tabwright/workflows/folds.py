@@ -13,8 +13,6 @@ from tabwright.tables.labelled import TrainingTable, check_classes, splits_of_ro
 if TYPE_CHECKING:
     from tabwright.splits import Splits
 
-__all__ = ["folds_of"]
-
 
 def folds_of(
     table: TrainingTable,

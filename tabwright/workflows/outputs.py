@@ -8,8 +8,6 @@ from pathlib import Path
 from tabwright.artifact.container import read_document
 from tabwright.errors import ArtifactError
 
-__all__ = ["check_model_output", "check_report_output"]
-
 _WAY_OUT = "give --overwrite, or another name"
 
 

@@ -15,8 +15,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["PairedDifference", "paired_difference"]
-
 
 @dataclass(frozen=True)
 class PairedDifference:

@@ -36,17 +36,6 @@ from tabwright.tables.cells import is_missing, under_plain_name
 from tabwright.tables.paths import TableFile
 from tabwright.tables.reading import file_chunks
 
-__all__ = [
-    "Part",
-    "TablePredictions",
-    "TableScores",
-    "column_importance",
-    "iter_predictions",
-    "read_features",
-    "score_table",
-    "with_threshold",
-]
-
 _BATCH_ROWS = 65_536
 
 

@@ -14,8 +14,6 @@ from tabwright.settings import FitSettings, Task
 from tabwright.training.callbacks import Callback
 from tabwright.training.loop import Epoch
 
-__all__ = ["EpochCounter", "fit_settings", "using_threads"]
-
 # Given beside the settings, not among them.
 _GIVEN_APART = frozenset({"task", "random_state"})
 

@@ -45,8 +45,6 @@ from tabwright.workflows.decision_request import DecisionRequest
 from tabwright.workflows.outputs import check_model_output, check_report_output
 from tabwright.workflows.run_settings import EpochCounter, fit_settings, using_threads
 
-__all__ = ["TrainRequest", "TrainResult", "check_model", "run_training"]
-
 
 @dataclass(frozen=True)
 class TrainRequest:

@@ -16,14 +16,16 @@ from sklearn.linear_model import LogisticRegression
 
 from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.calibration import fit as calibration
-from tabwright.calibration.calibrator import CalibratorKind
-from tabwright.calibration.fit import (
+from tabwright.calibration.calibrator import (
     Calibrator,
+    CalibratorKind,
     change_prior,
+    prior_log_ratio,
+)
+from tabwright.calibration.fit import (
     check_calibration,
     fit_calibrator,
     fit_inverse_temperature,
-    prior_log_ratio,
     refined_log_loss,
 )
 from tabwright.errors import ArtifactError

@@ -46,8 +46,6 @@ from tabwright.cli.settings_file import options_for
 if TYPE_CHECKING:
     from tabwright.workflows.compare import CandidateScores, Comparison
 
-__all__ = ["compare"]
-
 _WIDE = 110
 
 

@@ -38,8 +38,6 @@ from tabwright.cli.options import (
 if TYPE_CHECKING:
     from tabwright.distillation.fidelity import FidelityReport, ModelFigures
 
-__all__ = ["distill"]
-
 
 @takes_groups
 def distill(

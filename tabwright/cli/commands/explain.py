@@ -16,8 +16,6 @@ from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag, ReadingOptions
 if TYPE_CHECKING:
     from tabwright.explanation import Explanation
 
-__all__ = ["explain"]
-
 
 @takes_groups
 def explain(

@@ -12,8 +12,6 @@ from tabwright.cli.console import print_json, say, show_grid, waiting
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag
 
-__all__ = ["export"]
-
 
 def export(
     model: ModelFile,

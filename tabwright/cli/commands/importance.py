@@ -20,8 +20,6 @@ from tabwright.cli.options import (
     target_of,
 )
 
-__all__ = ["importance"]
-
 
 @takes_groups
 def importance(

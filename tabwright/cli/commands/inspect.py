@@ -10,8 +10,6 @@ from tabwright.cli.console import print_json, show_card
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import ModelFile
 
-__all__ = ["inspect"]
-
 
 def inspect(
     model: ModelFile,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from tabwright.cli.console import print_json, show_grid
 from tabwright.cli.options import JsonFlag
 
-__all__ = ["modes"]
-
 
 def modes(as_json: JsonFlag = False) -> None:
     """List the six training modes and the tasks they fit."""

@@ -23,8 +23,6 @@ from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag, ReadingOptions
 if TYPE_CHECKING:
     from tabwright.cluster.ray_predict import PredictRequest
 
-__all__ = ["predict"]
-
 
 @takes_groups
 def predict(

@@ -12,8 +12,6 @@ from tabwright.cli.console import say
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import QuietFlag
 
-__all__ = ["serve"]
-
 
 def serve(
     models: Annotated[

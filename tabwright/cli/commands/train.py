@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from tabwright.fitting.class_weights import Prior
     from tabwright.training.callbacks import Callback
 
-__all__ = ["train"]
-
 
 @dataclass(frozen=True)
 class SettingOptions:

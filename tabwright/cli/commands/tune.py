@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from tabwright.tuning.run import TuneRequest
     from tabwright.tuning.search import TuningResult
 
-__all__ = ["tune"]
-
 _SHOWN = 5
 
 

@@ -29,8 +29,6 @@ from tabwright.tables.roles import roles_as_text
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.time_limit import TimeLimit
 
-__all__ = ["fit_files"]
-
 
 def fit_files(
     source: Source,

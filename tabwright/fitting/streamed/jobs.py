@@ -48,16 +48,6 @@ from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch, Trained, train
 from tabwright.training.time_limit import TimeLimit
 
-__all__ = [
-    "BLOCK_NAMES",
-    "EncodingJob",
-    "LocalTrainer",
-    "ScanJob",
-    "Trainer",
-    "TrainingJob",
-    "chunks_of_worker",
-]
-
 # Of the time that is left when the networks begin: calibration and scores take time too.
 _SHARE_OF_TIME: Final = 0.95
 

@@ -16,8 +16,6 @@ from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows
 from tabwright.tables.paths import file_size
 
-__all__ = ["ScannedTable"]
-
 # As in memory: with fewer validation rows, all of them choose.
 _ASIDE_FROM: Final = 800
 

@@ -30,8 +30,6 @@ from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Trained
 from tabwright.training.time_limit import TimeLimit
 
-__all__ = ["StreamFit"]
-
 
 @dataclass(frozen=True)
 class StreamFit:

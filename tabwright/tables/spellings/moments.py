@@ -11,15 +11,6 @@ from typing import Final
 
 import polars as pl
 
-__all__ = [
-    "INSTANT",
-    "MOMENT_SPELLINGS",
-    "find_moments",
-    "moments_of_counts",
-    "parse_instants",
-    "parse_moments",
-]
-
 # Date, then optionally time of day, fraction and offset from UTC: ISO 8601, and its common
 # variants with a space for the T and slashes for the dashes.
 INSTANT: Final = (

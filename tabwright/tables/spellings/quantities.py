@@ -14,8 +14,6 @@ import polars as pl
 
 from tabwright.tables.cells import bare_numbers, currencies
 
-__all__ = ["QUANTITY_SPELLINGS", "find_quantity", "has_magnitudes", "unit_of", "without_unit"]
-
 _NUMBER: Final = (
     r"[-+]?(?:[0-9]*\.?[0-9]+|[1-9][0-9]{0,2}(?:[,'\x{2019}\x{a0}\x{202f}][0-9]{3})+(?:\.[0-9]+)?)"
 )
