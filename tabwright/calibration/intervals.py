@@ -42,24 +42,20 @@ _N_FOLDS = 5
 class Intervals:
     """Quantiles of absolute residuals, ready to widen a prediction.
 
-    Parameters
-    ----------
-    kind : {"split", "cross"}
-        "split": residuals of the very model that predicts, on rows it did not see. Coverage is
+    `kind`: "split": residuals of the very model that predicts, on rows it did not see. Coverage is
         then at least the wanted one for exchangeable rows, and at most 1 / (n + 1) above it when
-        residuals have no ties (Lei, G'Sell, Rinaldo, Tibshirani and Wasserman,
-        "Distribution-Free Predictive Inference for Regression", 2018, theorem 2.2). "cross":
-        out-of-fold residuals of models fitted on parts of the rows, for tables too small to set
-        rows aside. As the jackknife, it comes without a guarantee for unstable models (Barber,
-        Candès, Ramdas and Tibshirani, "Predictive Inference with the Jackknife+", 2021).
-    residuals : ndarray of shape (m,), float64
-        Absolute residuals, rising, in the target's unit; at most 4,096 of them.
-    levels : ndarray of shape (m,), float64
-        The coverage that each residual, taken as half-width, guarantees; rising, below 1.
-    scale : {"constant", "network", "quantiles"}
-        What residuals, and half-widths, are multiples of: the target's unit, the absolute residual
-        that a network expects of the row, or half the gap between the row's outer quantiles,
-        around their middle.
+        residuals have no ties (Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, "Distribution-Free
+        Predictive Inference for Regression", 2018, theorem 2.2). "cross": out-of-fold residuals of
+        models fitted on parts of the rows, for tables too small to set rows aside. As the
+        jackknife, it comes without a guarantee for unstable models (Barber, Candès, Ramdas and
+        Tibshirani, "Predictive Inference with the Jackknife+", 2021).
+    `residuals`: (m,), float64; absolute residuals, rising, in the target's unit; at most 4,096 of
+        them.
+    `levels`: (m,), float64; the coverage that each residual, taken as half-width, guarantees;
+        rising, below 1.
+    `scale`: what residuals, and half-widths, are multiples of: the target's unit, the absolute
+        residual that a network expects of the row, or half the gap between the row's outer
+        quantiles, around their middle.
     """
 
     kind: IntervalKind
@@ -75,15 +71,8 @@ class Intervals:
     def half_width(self, coverage: float) -> float:
         """Half the width of the interval, in the target's unit or multiples of `scale`.
 
-        Parameters
-        ----------
-        coverage : float
-            Wanted coverage, in (0, 1).
-
-        Returns
-        -------
-        float
-            Infinite above `highest_coverage`: 9 rows can promise 90 %, not 95 %.
+        `coverage`: wanted coverage, in (0, 1).
+        Returns: infinite above `highest_coverage`: 9 rows can promise 90 %, not 95 %.
         """
         if not (isinstance(coverage, float | int) and 0.0 < coverage < 1.0):
             raise ValueError(f"coverage must be above 0 and below 1; got {coverage!r}")
@@ -95,17 +84,9 @@ class Intervals:
     ) -> tuple[FloatArray, FloatArray]:
         """Lower and upper ends around predictions.
 
-        Parameters
-        ----------
-        prediction : array-like of shape (n,), float64
-            Predicted values.
-        coverage : float
-            Wanted coverage, in (0, 1); on average over rows, not for each row.
-
-        Returns
-        -------
-        low, high : ndarray of shape (n,), float64
-            Infinite where so few rows cannot promise the coverage.
+        `prediction`: (n,), float64; predicted values.
+        `coverage`: wanted coverage, in (0, 1); on average over rows, not for each row.
+        Returns: (n,), float64; infinite where so few rows cannot promise the coverage.
         """
         value = np.asarray(prediction, dtype=np.float64)
         width = self.half_width(coverage)
@@ -122,10 +103,7 @@ class Intervals:
     def from_state(cls, document: Reader, tensors: TensorBag) -> Intervals:
         """Read the intervals of a saved model.
 
-        Raises
-        ------
-        ArtifactError
-            Unknown keys, arrays of different lengths, values that do not rise.
+        Raises `ArtifactError`: unknown keys, arrays of different lengths, values that do not rise.
         """
         kind = document.choice("kind", get_args(IntervalKind))
         residuals = tensors.take("residuals", "float64", (None,))
@@ -157,23 +135,14 @@ def fit_intervals(
 ) -> Intervals:
     """Take the quantiles of the absolute residuals of rows held out for them.
 
-    Parameters
-    ----------
-    y, prediction : array-like of shape (n,), float64
-        True values and held-out ("split") or out-of-fold ("cross") predictions.
-    kind : {"split", "cross"}
-        Where the predictions come from; see `Intervals`.
-    sample_weight : array-like of shape (n,), optional
-        Weights of the rows, as in Tibshirani, Barber, Candès and Ramdas, "Conformal Prediction
-        Under Covariate Shift", 2019, section 2; a new row is taken to have the mean weight.
-    scale : {"constant", "network", "quantiles"}
-    row_scale : array-like of shape (n,), optional
-        What the residuals are divided by, above 0; with "constant" nothing.
-
-    Raises
-    ------
-    ValueError
-        No row of positive weight, different lengths, values that are not finite.
+    `y`, `prediction`: (n,), float64; true values and held-out ("split") or out-of-fold ("cross")
+        predictions.
+    `kind`: where the predictions come from; see `Intervals`.
+    `sample_weight`: (n,); weights of the rows, as in Tibshirani, Barber, Candès and Ramdas,
+        "Conformal Prediction Under Covariate Shift", 2019, section 2; a new row is taken to have
+        the mean weight.
+    `row_scale`: (n,); what the residuals are divided by, above 0; with "constant" nothing.
+    Raises `ValueError`: no row of positive weight, different lengths, values that are not finite.
     """
     target = np.asarray(y, dtype=np.float64)
     value = np.asarray(prediction, dtype=np.float64)
@@ -203,16 +172,11 @@ def fit_intervals(
 class IntervalRows:
     """Which validation rows give the residuals, and how.
 
-    Parameters
-    ----------
-    kind : {"split", "cross"} or None
-        None: no rows can, and `message` says why.
-    choosing, aside : ndarray of int64
-        Numbers of the rows that choose the epoch, and of those that choose nothing ("split").
-    folds : ndarray of shape (n_rows,), int64, or None
-        "cross": the fold of each row.
-    message : str
-        What was decided, in a sentence for people.
+    `kind`: None: no rows can, and `message` says why.
+    `choosing`, `aside`: int64; numbers of the rows that choose the epoch, and of those that choose
+        nothing ("split").
+    `folds`: (n_rows,), int64; "cross": the fold of each row.
+    `message`: what was decided, in a sentence for people.
     """
 
     kind: IntervalKind | None
@@ -235,15 +199,9 @@ def interval_rows(
     else. Below, every row helps to choose the epoch, and each fold of rows is predicted by the
     epochs that the other folds would have chosen.
 
-    Parameters
-    ----------
-    n_rows : int
-        Validation rows.
-    groups : array-like of shape (n_rows,), optional
-        Rows of one group stay together.
-    time : array-like of shape (n_rows,), optional
-        The rows set aside are strictly later than those that choose.
-    random_state : int
+    `n_rows`: validation rows.
+    `groups`: (n_rows,); rows of one group stay together.
+    `time`: (n_rows,); the rows set aside are strictly later than those that choose.
     """
     every, nothing = np.arange(n_rows), np.empty(0, dtype=np.int64)
     n_units = n_rows
@@ -275,11 +233,8 @@ class CrossPredictions:
     costs no second training, since the rows of a fold decide nothing else but the epoch; patience
     alone still looks at all of them.
 
-    Parameters
-    ----------
-    folds : ndarray of shape (n_rows,), int64
-        The fold of each row, 0, 1, ...
-    sample_weight : ndarray of shape (n_rows,), float64, optional
+    `folds`: (n_rows,), int64; the fold of each row, 0, 1, ...
+    `sample_weight`: (n_rows,), float64.
     """
 
     def __init__(self, folds: NDArray[np.int64], sample_weight: FloatArray | None = None) -> None:
@@ -308,12 +263,9 @@ class CrossPredictions:
     def see(self, values: FloatArray, losses: FloatArray) -> None:
         """Take in one epoch.
 
-        Parameters
-        ----------
-        values : ndarray of shape (n_members, n_rows), or of quantiles with a further axis, float64
-            Predictions in standard units.
-        losses : ndarray of shape (n_members, n_folds), float64
-            What chooses, on the rows `elsewhere`: `fold_losses`, or NaN where there is none.
+        `values`: (n_members, n_rows), float64; predictions in standard units.
+        `losses`: (n_members, n_folds), float64; what chooses, on the rows `elsewhere`:
+            `fold_losses`, or NaN where there is none.
         """
         if self._lowest is None or self._kept is None:
             self._lowest = np.full((len(values), self._elsewhere.shape[1]), np.inf)
@@ -340,17 +292,9 @@ class CrossPredictions:
     def best_of(cls, tried: Sequence[CrossPredictions], n_members: int) -> CrossPredictions:
         """Several candidates that saw the same rows as one: each fold keeps the best of them.
 
-        Parameters
-        ----------
-        tried : sequence of CrossPredictions
-            Each was fed with the outputs of one or more candidates of `n_members` members, one
+        `tried`: each was fed with the outputs of one or more candidates of `n_members` members, one
             candidate after the other.
-        n_members : int
-
-        Returns
-        -------
-        CrossPredictions
-            For each fold the candidate whose loss over the other folds was lowest.
+        Returns: for each fold the candidate whose loss over the other folds was lowest.
         """
         first = tried[0]
         best = cls(first._folds)

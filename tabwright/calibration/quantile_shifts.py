@@ -34,20 +34,11 @@ def fit_quantile_shifts(
     is 1 - k / sum, as in James and Stein's estimator. Without this, few rows would make exact
     quantiles worse.
 
-    Parameters
-    ----------
-    target : ndarray of shape (n,), float64
-    quantiles : ndarray of shape (n, n_levels), float64
-        Held-out predictions.
-    levels : sequence of float
-    row_scale : ndarray of shape (n,), float64
-        What a shift is a multiple of, above 0.
-    sample_weight : ndarray of shape (n,), float64, optional
-
-    Returns
-    -------
-    tuple of float
-        One for each level; empty where the deviations may all be chance.
+    `target`: (n,), float64.
+    `quantiles`: (n, n_levels), float64; held-out predictions.
+    `row_scale`: (n,), float64; what a shift is a multiple of, above 0.
+    `sample_weight`: (n,), float64.
+    Returns: one for each level; empty where the deviations may all be chance.
     """
     weight = np.ones(len(target)) if sample_weight is None else sample_weight
     weight = weight / weight.sum()
@@ -77,15 +68,9 @@ def shifted_quantiles(
     Sorting brings no quantile further from the true one (Chernozhukov, Fernández-Val and Galichon,
     "Quantile and Probability Curves Without Crossing", 2010).
 
-    Parameters
-    ----------
-    quantiles : ndarray of shape (n, n_levels), float64
-    shifts : sequence of float
-    row_scale : ndarray of shape (n,), float64
-
-    Returns
-    -------
-    ndarray of shape (n, n_levels), float64
+    `quantiles`: (n, n_levels), float64.
+    `row_scale`: (n,), float64.
+    Returns: (n, n_levels), float64.
     """
     moved: FloatArray = quantiles + row_scale[:, None] * np.asarray(shifts)
     moved.sort(axis=1)

@@ -66,21 +66,10 @@ class BatchPredictor:
     def __call__(self, batch: Any) -> Any:
         """Predictions for the rows of a batch, in the batch's own form.
 
-        Parameters
-        ----------
-        batch : pandas DataFrame, pyarrow Table, or dict of str to ndarray of shape (n_rows,)
-            What `map_batches` gives, by its `batch_format`.
-
-        Returns
-        -------
-        of the type of the batch
-            The kept columns, `prediction`, and `probability_LABEL` for every label; with a
+        `batch`: (n_rows,); what `map_batches` gives, by its `batch_format`.
+        Returns: the kept columns, `prediction`, and `probability_LABEL` for every label; with a
             coverage also `low` and `high`.
-
-        Raises
-        ------
-        TableError
-            If a column is missing, or a cell does not fit its column.
+        Raises `TableError` if a column is missing, or a cell does not fit its column.
         """
         if isinstance(batch, dict):
             import pandas as pd

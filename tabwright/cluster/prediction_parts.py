@@ -42,12 +42,8 @@ def parts_of(table: str, rows_per_part: int, csv: CsvFormat | None) -> list[Part
 
     Text can be read only from its start, so a file of text is one part.
 
-    Raises
-    ------
-    TableError
-        If there is no such table, or it has no rows.
-    ValueError
-        If a part would have no rows.
+    Raises `TableError` if there is no such table, or it has no rows.
+    Raises `ValueError` if a part would have no rows.
     """
     if rows_per_part < 1:
         raise ValueError(f"a part must have at least 1 row; got {rows_per_part}")
@@ -84,12 +80,7 @@ def _modified(file: TableFile) -> int:
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """Where the parts go: a folder of this machine (or a shared disk), or one in a store.
-
-    Parameters
-    ----------
-    place : str
-    """
+    """Where the parts go: a folder of this machine (or a shared disk), or one in a store."""
 
     place: str
 
@@ -137,12 +128,8 @@ class OutputFolder:
     def begin(self, document: dict[str, Any]) -> set[str]:
         """Take the folder for a run, or go on with it: the files of earlier parts.
 
-        Raises
-        ------
-        ValueError
-            If it holds something else, or what another run has written.
-        OSError
-            If it cannot be made or written.
+        Raises `ValueError` if it holds something else, or what another run has written.
+        Raises `OSError` if it cannot be made or written.
         """
         names = self.names()
         if PLAN_NAME in names:
@@ -192,10 +179,7 @@ class OutputFolder:
     def end(self, n_parts: int) -> int:
         """All parts are there: say so, remove what killed writers left; the number of rows.
 
-        Raises
-        ------
-        RuntimeError
-            If a part is not there.
+        Raises `RuntimeError` if a part is not there.
         """
         names = self.names()
         missing = [self.part_name(n) for n in range(n_parts) if self.part_name(n) not in names]
@@ -216,11 +200,7 @@ class OutputFolder:
 class WrittenPart:
     """What came of a part.
 
-    Parameters
-    ----------
-    number, n_rows : int
-    unfamiliar : UnfamiliarCells
-        What was strange in its rows.
+    `unfamiliar`: what was strange in its rows.
     """
 
     number: int
@@ -233,12 +213,8 @@ def write_part(
 ) -> WrittenPart:
     """Predict a part and write it, whole or not at all.
 
-    Raises
-    ------
-    TableError
-        If a cell does not fit its column; with the part's file and rows.
-    OSError
-        If it cannot be written.
+    Raises `TableError` if a cell does not fit its column; with the part's file and rows.
+    Raises `OSError` if it cannot be written.
     """
     unfamiliar = UnfamiliarCells(predictions.model.encoder)
     pieces = predictions.pieces(_BATCH_ROWS, unfamiliar, parts[number])

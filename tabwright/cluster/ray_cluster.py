@@ -46,12 +46,8 @@ _SAMPLE_ROWS: Final = 16_384
 class StoredBlocks(RowBlocks):
     """Encoded rows in Ray's object store.
 
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        Of the records.
-    n_rows : ndarray of shape (n_blocks,), int64
-        Rows of each block.
+    `dtype`: of the records.
+    `n_rows`: (n_blocks,), int64; rows of each block.
     """
 
     dtype: np.dtype[Any]
@@ -88,14 +84,7 @@ class StoredBlocks(RowBlocks):
 class RayCluster:
     """Workers of the cluster that `ray.init` joined.
 
-    Parameters
-    ----------
-    n_workers : int
-    use_gpu : bool
-    max_failures : int
-    timeout : float
-    storage : str or None
-        As of `train_on_ray`.
+    `storage`: as of `train_on_ray`.
     """
 
     n_workers: int

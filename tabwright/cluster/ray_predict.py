@@ -67,14 +67,9 @@ class PredictRequest:
 class PredictResult:
     """What came of a run.
 
-    Parameters
-    ----------
-    n_rows : int
-        Rows in the folder.
-    n_parts, n_earlier : int
-        Parts in the folder, and how many of them an earlier run had written.
-    remarks : tuple of str
-        What was strange in the rows of this run, a sentence a column.
+    `n_rows`: rows in the folder.
+    `n_parts`, `n_earlier`: parts in the folder, and how many of them an earlier run had written.
+    `remarks`: what was strange in the rows of this run, a sentence a column.
     """
 
     n_rows: int

@@ -48,18 +48,11 @@ _FOREST_TREES: Final = 300
 class Problem:
     """What an ensemble is fitted on.
 
-    Parameters
-    ----------
-    values : ndarray of shape (n, n_columns), float64
-        From `TreeColumns.encode`.
-    categorical : ndarray of shape (n_columns,), bool
-    target : ndarray of shape (n,)
-        Codes 0..n_classes-1, int64, each with a row; or a standardised target, float64.
-    weight : ndarray of shape (n,), float64, or None
-        Mean 1.
-    n_classes : int
-        0 in regression.
-    random_state, n_threads : int
+    `values`: (n, n_columns), float64; from `TreeColumns.encode`.
+    `categorical`: (n_columns,), bool.
+    `target`: (n,); codes 0..n_classes-1, int64, each with a row; or a standardised target, float64.
+    `weight`: (n,), float64; mean 1.
+    `n_classes`: 0 in regression.
     """
 
     values: FloatArray
@@ -103,19 +96,10 @@ class Learner(Protocol):
 def tree_learner(kind: TeacherKind, *, kept: bool = False) -> Learner:
     """The ensemble of a kind.
 
-    Parameters
-    ----------
-    kind : TeacherKind
-    kept : bool, default=False
-        For trees that a model keeps: CatBoost takes more rounds at a smaller rate, scikit-learn
+    `kept`: for trees that a model keeps: CatBoost takes more rounds at a smaller rate, scikit-learn
         fewer rounds where there are many classes; the others stay as they are.
-
-    Raises
-    ------
-    ValueError
-        If there is no such kind.
-    ImportError
-        If its library is not installed; names what to install.
+    Raises `ValueError` if there is no such kind.
+    Raises `ImportError` if its library is not installed; names what to install.
     """
     if kind not in TEACHER_KINDS:
         raise ValueError(f"a teacher must be one of {', '.join(TEACHER_KINDS)}; got {kind!r}")
@@ -139,20 +123,11 @@ def fit_in_stages(
 ) -> Iterator[FloatArray]:
     """Predictions of trees that are fitted round by round, for as long as the caller asks.
 
-    Parameters
-    ----------
-    learner : Learner
-    problem : Problem
-    values : ndarray of shape (n, n_columns), float64
-        Rows to predict.
-    rounds : sequence of int
-        Rising.
-
-    Yields
-    ------
-    ndarray of shape (n, n_classes) or (n,), float64
-        What the trees say of `values` after each number of rounds. scikit-learn fits the rounds
-        that follow only when they are asked for; the others fit all before the first.
+    `values`: (n, n_columns), float64; rows to predict.
+    `rounds`: rising.
+    Yields: (n, n_classes) or (n,), float64; what the trees say of `values` after each number of
+        rounds. scikit-learn fits the rounds that follow only when they are asked for; the others
+        fit all before the first.
     """
     if isinstance(learner, _HistGradientBoosting):
         yield from learner.fit_in_stages(problem, values, rounds)

@@ -77,15 +77,8 @@ def combination_weights(
     225 to 2,250 choose (two splits each), the mean test loss is 0.992 of that of a step of one
     half, 0.997 of that of greedy selection and 0.976 of that of equal weights.
 
-    Parameters
-    ----------
-    predictions, target, weight
-        As in `greedy_weights`.
-
-    Returns
-    -------
-    ndarray of shape (n_predictions,), float64
-        At least 0, sum 1.
+    `predictions`, `target`, `weight`: as in `greedy_weights`.
+    Returns: (n_predictions,), float64; at least 0, sum 1.
     """
     greedy = greedy_weights(predictions, target, weight)
     equal = np.full(len(greedy), 1.0 / len(greedy))
@@ -112,18 +105,12 @@ def greedy_weights(
 ) -> FloatArray:
     """Weights of predictions whose mean has the lowest loss, by greedy selection.
 
-    Parameters
-    ----------
-    predictions : sequence of ndarray of shape (n, n_classes) or (n,), float64
-        Probabilities, judged by log-loss, or values, judged by squared error.
-    target : ndarray of shape (n,)
-        Class codes, or values.
-    weight : ndarray of shape (n,), float64, or None
-
-    Returns
-    -------
-    ndarray of shape (n_predictions,), float64
-        At least 0, sum 1; multiples of 1/m with m at most 20. Of equals the first wins.
+    `predictions`: (n, n_classes) or (n,), float64; probabilities, judged by log-loss, or values,
+        judged by squared error.
+    `target`: (n,); class codes, or values.
+    `weight`: (n,), float64.
+    Returns: (n_predictions,), float64; at least 0, sum 1; multiples of 1/m with m at most 20. Of
+        equals the first wins.
     """
     counts = np.zeros(len(predictions))
     total = np.zeros_like(predictions[0])
@@ -145,13 +132,8 @@ def greedy_weights(
 class TreeCandidate:
     """Trees of one library, and what they say of the choosing rows after each number of rounds.
 
-    Parameters
-    ----------
-    learner : Learner
-    kind : TeacherKind
-    rounds : tuple of int
-    stages : ndarray of shape (n_rounds, n, n_classes) or (n_rounds, n), float64
-        Probabilities, or standardised values.
+    `stages`: (n_rounds, n, n_classes) or (n_rounds, n), float64; probabilities, or standardised
+        values.
     """
 
     learner: Learner
@@ -164,12 +146,8 @@ class TreeCandidate:
 class HeldOutTrees:
     """What all trees say of the choosing rows, and those rows.
 
-    Parameters
-    ----------
-    candidates : tuple of TreeCandidate
-    target : ndarray of shape (n,)
-        Class codes, or standardised values.
-    weight : ndarray of shape (n,), float64, or None
+    `target`: (n,); class codes, or standardised values.
+    `weight`: (n,), float64.
     """
 
     candidates: tuple[TreeCandidate, ...]
@@ -221,35 +199,20 @@ def with_trees(
 ) -> tuple[FittedModel, HeldOutTrees | None]:
     """Fit trees, weigh them against the networks, and keep those that have weight.
 
-    Parameters
-    ----------
-    model : FittedModel
-        With its networks.
-    parts : sequence of pairs of EncodedRows
-        The rows that trees are fitted on, and those that they say something of: these choose
+    `model`: with its networks.
+    `parts`: the rows that trees are fitted on, and those that they say something of: these choose
         rounds and weights, of all parts together. One part, or one per fold.
-    networks : ndarray of shape (n, n_classes) or (n,), float64
-        What networks that did not train on them say of the choosing rows, part by part:
-        probabilities, or standardised values.
-    targets : Targets
-        Of all training rows.
-    kinds : sequence of TeacherKind
-        Those to fit, from `tree_kinds`; scikit-learn's always are, the others where they are
+    `networks`: (n, n_classes) or (n,), float64; what networks that did not train on them say of the
+        choosing rows, part by part: probabilities, or standardised values.
+    `targets`: of all training rows.
+    `kinds`: those to fit, from `tree_kinds`; scikit-learn's always are, the others where they are
         installed.
-    whole : EncodedRows
-        Rows that the trees to keep are fitted on, with the rounds chosen: those of all parts. One
-        fit, rather than the mean of one per fold, keeps files small and predictions fast.
-    say : callable, optional
-        Called with sentences on what is combined, and on libraries that are missing.
-    limit : TimeLimit, optional
-        Trees that would not be in time, as a few rounds tell, are not fitted.
-
-    Returns
-    -------
-    model : FittedModel
-        Its card says what was combined, with the losses on the choosing rows.
-    trees : HeldOutTrees or None
-        None where no trees were fitted.
+    `whole`: rows that the trees to keep are fitted on, with the rounds chosen: those of all parts.
+        One fit, rather than the mean of one per fold, keeps files small and predictions fast.
+    `say`: called with sentences on what is combined, and on libraries that are missing.
+    `limit`: trees that would not be in time, as a few rounds tell, are not fitted.
+    Returns `model`: its card says what was combined, with the losses on the choosing rows.
+    Returns `trees`: None where no trees were fitted.
     """
     problems = [_problem(model, learning, targets) for learning, _ in parts]
     judged = [rows for _, (_, rows) in parts]

@@ -47,23 +47,12 @@ def assign_folds(
 ) -> tuple[NDArray[np.int64] | None, str]:
     """The fold of each row, or why there are no folds.
 
-    Parameters
-    ----------
-    rows : LabelledRows
-        Groups stay together.
-    n_folds : int
-        Fewer where there are not so many rows or groups.
-    stratify : bool
-        Whether the targets are classes, to be spread over the folds.
-    random_state : int
-
-    Returns
-    -------
-    folds : ndarray of shape (n_rows,), int64, or None
-        From 0; -1 for rows that every network trains on, without which a class would have no
-        training row.
-    reason : str
-        Empty where there are folds.
+    `rows`: groups stay together.
+    `n_folds`: fewer where there are not so many rows or groups.
+    `stratify`: whether the targets are classes, to be spread over the folds.
+    Returns `folds`: (n_rows,), int64; from 0; -1 for rows that every network trains on, without
+        which a class would have no training row.
+    Returns `reason`: empty where there are folds.
     """
     if rows.time is not None:
         return None, "rows in order of time have no folds: the latest rows validate"
@@ -96,14 +85,10 @@ def assign_folds(
 class TrainedFold:
     """The networks that hold out one fold.
 
-    Parameters
-    ----------
-    held : ndarray of shape (n,), int64
-        Numbers of the rows held out.
-    trained : Trained
-    interval_values : ndarray of shape (n,) or (n, n_levels), float64, or None
-        In regression: standardised predictions or quantiles of these rows, each from epochs that
-        others of them chose; None where there are no others.
+    `held`: (n,), int64; numbers of the rows held out.
+    `interval_values`: (n,) or (n, n_levels), float64; in regression: standardised predictions or
+        quantiles of these rows, each from epochs that others of them chose; None where there are no
+        others.
     """
 
     held: NDArray[np.int64]
@@ -127,21 +112,11 @@ def train_folds(
 
     An interrupt keeps the folds that are done, and of the fold under way its best epoch so far.
 
-    Parameters
-    ----------
-    settings : FitSettings
-        Resolved; `n_members` networks are trained per fold.
-    encoder : TableEncoder
-        Fitted.
-    training : tuple of Compact and LabelledRows
-        All rows.
-    targets : Targets
-    folds : ndarray of shape (n_rows,), int64
-        From `assign_folds`.
-    on_epoch, on_message : callable
-    checkpoint : Checkpoint, optional
-    limit : TimeLimit, optional
-        A fold is begun where it will end in time, as the folds before it tell.
+    `settings`: resolved; `n_members` networks are trained per fold.
+    `encoder`: fitted.
+    `training`: all rows.
+    `folds`: (n_rows,), int64; from `assign_folds`.
+    `limit`: a fold is begun where it will end in time, as the folds before it tell.
     """
     compact, rows = training
     n_folds = int(folds.max()) + 1
@@ -207,18 +182,9 @@ def joined_folds(done: Sequence[TrainedFold]) -> Trained:
 def out_of_fold(model: FittedModel, compact: Compact, done: Sequence[TrainedFold]) -> FloatArray:
     """What networks that did not train on them say of the rows of each fold, fold after fold.
 
-    Parameters
-    ----------
-    model : FittedModel
-        With the networks of `joined_folds`.
-    compact : Compact
-        All training rows.
-    done : sequence of TrainedFold
-
-    Returns
-    -------
-    ndarray of shape (n, n_classes) or (n,), float64
-        Probabilities, or standardised values.
+    `model`: with the networks of `joined_folds`.
+    `compact`: all training rows.
+    Returns: (n, n_classes) or (n,), float64; probabilities, or standardised values.
     """
     outputs, start = [], 0
     for fold in done:

@@ -46,12 +46,8 @@ FloatArray = NDArray[np.float64]
 class HeldOutScale:
     """A fitted scale of residuals.
 
-    Parameters
-    ----------
-    scale : ResidualScale
-    cross : ndarray of shape (n,), float64, or None
-        What it says of the rows that chose its epoch, each fold of them by the epoch that the
-        others choose, in the target's unit; None where no folds were given.
+    `cross`: (n,), float64; what it says of the rows that chose its epoch, each fold of them by the
+        epoch that the others choose, in the target's unit; None where no folds were given.
     """
 
     scale: ResidualScale
@@ -67,23 +63,13 @@ def fit_residual_scale(
 ) -> HeldOutScale | None:
     """Learn how far a model's predictions are off.
 
-    Parameters
-    ----------
-    model : FittedModel
-    training : tuple of Compact and LabelledRows
-        The rows that the model was trained on. Their residuals are too small, but the larger
-        where rows are harder; how small does not matter.
-    choosing : tuple of Compact and LabelledRows
-        The rows that choose the epoch.
-    choosing_values : ndarray of shape (n,), float64
-        Predictions of the choosing rows.
-    folds : ndarray of shape (n,), int64, or None
-        Folds of the choosing rows, each to be predicted by epochs that the others choose.
-
-    Returns
-    -------
-    HeldOutScale or None
-        None where no residual is above 0, or training came to nothing.
+    `training`: the rows that the model was trained on. Their residuals are too small, but the
+        larger where rows are harder; how small does not matter.
+    `choosing`: the rows that choose the epoch.
+    `choosing_values`: (n,), float64; predictions of the choosing rows.
+    `folds`: (n,), int64; folds of the choosing rows, each to be predicted by epochs that the others
+        choose.
+    Returns: None where no residual is above 0, or training came to nothing.
     """
     compact, rows = training
     residuals = np.abs(rows.target - Predictor(model).network(compact))
@@ -133,17 +119,10 @@ def with_intervals(
     The same rows move the levels of quantiles; intervals are around the quantiles before that,
     so that their coverage holds as it does without.
 
-    Parameters
-    ----------
-    model : FittedModel
-        Its card says where the residuals come from.
-    rows : tuple of Compact and LabelledRows
-        The rows that give the residuals.
-    outputs : ndarray of shape (n,) or (n, n_levels), float64
-        Held-out predictions of them, or quantiles.
-    kind : {"split", "cross"}
-    fit_scale : callable or None
-        Fits what the residuals are divided by; None: it cannot be fitted.
+    `model`: its card says where the residuals come from.
+    `rows`: the rows that give the residuals.
+    `outputs`: (n,) or (n, n_levels), float64; held-out predictions of them, or quantiles.
+    `fit_scale`: fits what the residuals are divided by; None: it cannot be fitted.
     """
     settings, predictor = model.settings, Predictor(model)
     compact, labelled = rows

@@ -49,13 +49,8 @@ _MIXED_ROWS, _FEWEST_BACKGROUND = 100_000, 10
 class Scored:
     """Scores of one model, and where it can be told how sure they are.
 
-    Parameters
-    ----------
-    title : str
-    scores : mapping of str to float
-        As `metrics` names them.
-    intervals : mapping of str to (low, high)
-        95 % bootstrap intervals; empty for the trivial model.
+    `scores`: as `metrics` names them.
+    `intervals`: 95 % bootstrap intervals; empty for the trivial model.
     """
 
     title: str
@@ -67,12 +62,8 @@ class Scored:
 class Gain:
     """How much lower the model's loss is than the linear model's, on the same rows.
 
-    Parameters
-    ----------
-    value : float
-        In the score of what the model was fitted for; above 0 is better.
-    low, high : float
-        95 % interval of a paired bootstrap over the rows.
+    `value`: in the score of what the model was fitted for; above 0 is better.
+    `low`, `high`: 95 % interval of a paired bootstrap over the rows.
     """
 
     value: float
@@ -84,33 +75,20 @@ class Gain:
 class Assessment:
     """A model on labelled rows.
 
-    Parameters
-    ----------
-    target : ndarray of shape (n_rows,)
-        Class codes, int64, or values, float64.
-    weight : ndarray of shape (n_rows,), float64, or None
-    output : ndarray of shape (n_rows, n_classes) or (n_rows,), float64
-        Probabilities, or predicted values.
-    predicted : ndarray of shape (n_rows,)
-        Class codes under `rule`, or the values.
-    rule : DecisionRule
-        The model's own, else the most probable class.
-    losses : ndarray of shape (n_rows,), float64
-        Log-loss of each row in nats, or its absolute error in the target's unit.
-    scored : tuple of Scored
-        The model, then the linear model if given, then the trivial one.
-    gain : Gain or None
-        Against the linear model.
-    n_resamples : int
-        Of the bootstrap.
-    importance : Importance
-    hardest : ndarray of shape (k,), int64
-        Row numbers from the highest loss on; rows of weight 0 are left out.
-    effects : tuple of EffectCurve
-        Of the most important columns.
-    attributions : Explanation or None
-        Of the first of the hardest rows, as many as a bounded number of predictions allows; None
-        where it allows none.
+    `target`: (n_rows,); class codes, int64, or values, float64.
+    `weight`: (n_rows,), float64.
+    `output`: (n_rows, n_classes) or (n_rows,), float64; probabilities, or predicted values.
+    `predicted`: (n_rows,); class codes under `rule`, or the values.
+    `rule`: the model's own, else the most probable class.
+    `losses`: (n_rows,), float64; log-loss of each row in nats, or its absolute error in the
+        target's unit.
+    `scored`: the model, then the linear model if given, then the trivial one.
+    `gain`: against the linear model.
+    `n_resamples`: of the bootstrap.
+    `hardest`: (k,), int64; row numbers from the highest loss on; rows of weight 0 are left out.
+    `effects`: of the most important columns.
+    `attributions`: of the first of the hardest rows, as many as a bounded number of predictions
+        allows; None where it allows none.
     """
 
     target: np.ndarray
@@ -144,26 +122,13 @@ def assess(
 ) -> Assessment:
     """Put a model to labelled rows.
 
-    Parameters
-    ----------
-    model : FittedModel
-    frame : polars.DataFrame
-        The columns of training, in any order.
-    target : ndarray of shape (n_rows,)
-        Class codes, int64, or values, float64.
-    sample_weight : ndarray of shape (n_rows,), float64, optional
-    linear : FittedModel, optional
-        A `linear_glm_baseline` fitted on the same training rows.
-    n_hardest : int
-        Rows of the highest loss to name.
-    max_seconds : float
-        For the permutation importance.
-    random_state : int
-        Of the bootstrap and of the shuffles.
-
-    Returns
-    -------
-    Assessment
+    `frame`: the columns of training, in any order.
+    `target`: (n_rows,); class codes, int64, or values, float64.
+    `sample_weight`: (n_rows,), float64.
+    `linear`: a `linear_glm_baseline` fitted on the same training rows.
+    `n_hardest`: rows of the highest loss to name.
+    `max_seconds`: for the permutation importance.
+    `random_state`: of the bootstrap and of the shuffles.
     """
     predictor = Predictor(model)
     rule = model.decision or DecisionRule()
@@ -267,14 +232,10 @@ def _attributions(
 class _Output(NamedTuple):
     """What a model says of the rows, and its losses.
 
-    Parameters
-    ----------
-    judged : ndarray
-        What scores judge: probabilities, values or quantiles.
-    values : ndarray of shape (n_rows, n_classes) or (n_rows,)
-        Probabilities, or the values to predict.
-    losses, own : ndarray of shape (n_rows,)
-        Log-loss or absolute error; and the loss that the model was fitted for.
+    `judged`: what scores judge: probabilities, values or quantiles.
+    `values`: (n_rows, n_classes) or (n_rows,); probabilities, or the values to predict.
+    `losses`, `own`: (n_rows,); log-loss or absolute error; and the loss that the model was fitted
+        for.
     """
 
     judged: FloatArray

@@ -57,19 +57,9 @@ def plot_waterfall(
 ) -> Figure:
     """From the mean output to a row's own, column by column.
 
-    Parameters
-    ----------
-    explanation : Explanation
-    row : int, default=0
-        Counted from 0 among the explained rows.
-    output : int, default=0
-        Which of `outputs`.
-    limit : int, default=12
-        Of more columns the smallest attributions are one bar.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    `row`: counted from 0 among the explained rows.
+    `output`: which of `outputs`.
+    `limit`: of more columns the smallest attributions are one bar.
     """
     table = explanation.row(row, output)
     n_own = len(table) if len(table) <= limit else limit - 1
@@ -120,19 +110,10 @@ def plot_beeswarm(
 ) -> Figure:
     """The attributions of many rows: one dot a row and column, coloured by the cell.
 
-    Parameters
-    ----------
-    explanation : Explanation
-    output : int, default=0
-        Which of `outputs`.
-    limit : int, default=12
-        At most so many columns, those of the largest mean attributions.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Numbers and dates go from orange (low) to blue (high) by rank; words and missing cells are
-        grey.
+    `output`: which of `outputs`.
+    `limit`: at most so many columns, those of the largest mean attributions.
+    Returns: numbers and dates go from orange (low) to blue (high) by rank; words and missing cells
+        are grey.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap
@@ -194,17 +175,8 @@ def _offsets(values: FloatArray, width: float) -> FloatArray:
 def plot_effect(curve: EffectCurve, outputs: tuple[int, ...] = (0,), *, y: str = "") -> Figure:
     """The mean output by the cell of one column, with the share of the rows below it.
 
-    Parameters
-    ----------
-    curve : EffectCurve
-    outputs : tuple of int, default=(0,)
-        Which of the curve's outputs, at most three.
-    y : str, optional
-        What moves, for the axis.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    `outputs`: which of the curve's outputs, at most three.
+    `y`: what moves, for the axis.
     """
     curve = _fewer_levels(curve)
     figure = new_figure(4.1, 3.2)

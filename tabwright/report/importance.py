@@ -32,19 +32,12 @@ _SCREEN_ROWS = 256
 class Importance:
     """How much each column matters to a model, on a set of rows.
 
-    Parameters
-    ----------
-    names : tuple of str
-        Columns that were shuffled, the most important first.
-    mean, deviation : ndarray of shape (k,), float64
-        Rise of the loss over the shuffles: log-loss in nats, or what the objective of a
-        regression is judged by (`regression.MEASURES`).
-    n_rows : int
-        Rows it was measured on.
-    n_repeats : int
-        Shuffles of each column; fewer than asked for where time ended.
-    n_used : int
-        Columns that the model uses; more than `names` where the limits ended the work.
+    `names`: columns that were shuffled, the most important first.
+    `mean`, `deviation`: (k,), float64; rise of the loss over the shuffles: log-loss in nats, or
+        what the objective of a regression is judged by (`regression.MEASURES`).
+    `n_rows`: rows it was measured on.
+    `n_repeats`: shuffles of each column; fewer than asked for where time ended.
+    `n_used`: columns that the model uses; more than `names` where the limits ended the work.
     """
 
     names: tuple[str, ...]
@@ -70,37 +63,17 @@ def permutation_importance(
 ) -> Importance:
     """Shuffle the columns one by one and see how the loss rises.
 
-    Parameters
-    ----------
-    predictor : Predictor
-    frame : polars.DataFrame
-        Rows that did not train the model.
-    target : ndarray of shape (n_rows,)
-        Class codes, int64, or values, float64.
-    sample_weight : ndarray of shape (n_rows,), float64, optional
-        Weights of the rows in the loss.
-    n_repeats : int
-        Shuffles of each column.
-    max_rows : int
-        At most so many rows; of more, so many are drawn.
-    max_columns : int
-        At most so many columns. Of more, those are taken whose shuffle changes the output most to
-        first order.
-    max_seconds : float
-        No further shuffle is begun after it; the first always is. Every column is shuffled once
-        before any is a second time.
-    skip : sequence of int
-        Places of columns not to measure.
-    random_state : int
-
-    Returns
-    -------
-    Importance
-
-    Raises
-    ------
-    ValueError
-        If there are no rows of positive weight.
+    `frame`: rows that did not train the model.
+    `target`: (n_rows,); class codes, int64, or values, float64.
+    `sample_weight`: (n_rows,), float64; weights of the rows in the loss.
+    `n_repeats`: shuffles of each column.
+    `max_rows`: at most so many rows; of more, so many are drawn.
+    `max_columns`: at most so many columns. Of more, those are taken whose shuffle changes the
+        output most to first order.
+    `max_seconds`: no further shuffle is begun after it; the first always is. Every column is
+        shuffled once before any is a second time.
+    `skip`: places of columns not to measure.
+    Raises `ValueError` if there are no rows of positive weight.
     """
     rng = np.random.default_rng(random_state)
     weight = np.ones(len(target)) if sample_weight is None else sample_weight

@@ -34,17 +34,10 @@ _BLOCK_ORDER, _HIDDEN, _ROW_ORDER = 0, 1, 2
 class Goal:
     """What records are trained on: their objective, whatever piece of the table they are.
 
-    Parameters
-    ----------
-    encoder : TableEncoder
-    scale : TargetScale or None
-        Of a regression target.
-    class_weights : ndarray of shape (n_classes,), float64, or None
-    mean_weight : float
-        Mean of the training rows' weights, class weights included.
-    device : torch.device
-    regression : RegressionLoss or None
-        The loss of a regression; None: squared error.
+    `scale`: of a regression target.
+    `class_weights`: (n_classes,), float64.
+    `mean_weight`: mean of the training rows' weights, class weights included.
+    `regression`: the loss of a regression; None: squared error.
     """
 
     encoder: TableEncoder
@@ -92,16 +85,8 @@ class StreamedRows:
     table of fewer rows is shuffled as a whole. The batches do not depend on the number of
     workers; those who train the same members share every batch.
 
-    Parameters
-    ----------
-    blocks : RowBlocks
-    goal : Goal
-    batch_size : int
-        Rows of a whole batch.
-    seed : int
-    assignment : MemberAssignment
-    hide_rate : float, default=0.0
-        Share of known category levels shown as "unknown".
+    `batch_size`: rows of a whole batch.
+    `hide_rate`: share of known category levels shown as "unknown".
     """
 
     def __init__(
@@ -206,14 +191,7 @@ class StreamedRows:
 
 
 class StreamedHeldOut:
-    """Validation rows from disk that choose the epoch, by their mean loss over all workers.
-
-    Parameters
-    ----------
-    blocks : RowBlocks
-    goal : Goal
-    assignment : MemberAssignment
-    """
+    """Validation rows from disk that choose the epoch, by their mean loss over all workers."""
 
     def __init__(self, blocks: RowBlocks, goal: Goal, assignment: MemberAssignment) -> None:
         self._blocks, self._goal, self._assignment = blocks, goal, assignment

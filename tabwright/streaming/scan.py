@@ -51,10 +51,7 @@ def rows_to_use(
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64] | None]:
     """Which rows of a chunk count, and the weights of all its rows.
 
-    Raises
-    ------
-    TableError
-        If a target is missing and may not be, or a weight is no weight.
+    Raises `TableError` if a target is missing and may not be, or a weight is no weight.
     """
     missing = is_missing(chunk.frame[uses.target])
     if missing.any() and not uses.drop_null_target:
@@ -180,33 +177,19 @@ class _Sample:
 class Scan:
     """What the first pass found.
 
-    Parameters
-    ----------
-    task : {"classification", "regression"}
-    reason : str
-        Why it is that task, as a sentence; empty where it was given.
-    n_rows : dict of str to int
-        Rows that "train", that are for "validation" and for "test".
-    n_left_out : int
-        Rows without a target, or of weight 0.
-    classes : ndarray of shape (n_classes,) or None
-    scale : TargetScale or None
-        Of a regression target, over all training rows.
-    class_mass : ndarray of shape (n_classes,), float64, or None
-        Weight of the training rows of each class.
-    class_rows : ndarray of shape (n_classes,), float64, or None
-        Their number.
-    mean_weight : float
-        Of the training rows.
-    only_training : frozenset of int
-        Classes all of whose rows train: else none of them would.
-    samples : dict of str to polars.DataFrame
-        Rows of "train", "validation" and "test" with all the columns read; parts without rows
-        are absent.
-    identifiers : tuple of str
-        Integer columns that number the rows.
-    n_repeated : int
-        About how many test rows are equal to a training row.
+    `reason`: why it is that task, as a sentence; empty where it was given.
+    `n_rows`: rows that "train", that are for "validation" and for "test".
+    `n_left_out`: rows without a target, or of weight 0.
+    `classes`: (n_classes,).
+    `scale`: of a regression target, over all training rows.
+    `class_mass`: (n_classes,), float64; weight of the training rows of each class.
+    `class_rows`: (n_classes,), float64; their number.
+    `mean_weight`: of the training rows.
+    `only_training`: classes all of whose rows train: else none of them would.
+    `samples`: rows of "train", "validation" and "test" with all the columns read; parts without
+        rows are absent.
+    `identifiers`: integer columns that number the rows.
+    `n_repeated`: about how many test rows are equal to a training row.
     """
 
     task: Task
@@ -271,32 +254,14 @@ def scan_table(
 ) -> Scan:
     """Read the table once.
 
-    Parameters
-    ----------
-    table : FilesTable
-    columns : ColumnUses
-    places : RowPlaces
-    task : {"classification", "regression"} or None
-        None: told by the target.
-    wanted : callable, optional
-        Which chunks this worker reads; all by default.
-    gather : callable, optional
-        Gives what every worker has found, for what this one has.
-    limits : dict of str to int, optional
-        At most so many rows of each sample; `SAMPLE_LIMITS` by default.
-    objective : RegressionObjective
-        Whose rule the target must keep, where the task is regression.
-
-    Returns
-    -------
-    Scan
-
-    Raises
-    ------
-    TableError
-        If a column or the target is not what it should be, or there are no rows to train on.
-    ValueError
-        If the objective cannot have a target, such as a negative count.
+    `task`: None: told by the target.
+    `wanted`: which chunks this worker reads; all by default.
+    `gather`: gives what every worker has found, for what this one has.
+    `limits`: at most so many rows of each sample; `SAMPLE_LIMITS` by default.
+    `objective`: whose rule the target must keep, where the task is regression.
+    Raises `TableError` if a column or the target is not what it should be, or there are no rows to
+        train on.
+    Raises `ValueError` if the objective cannot have a target, such as a negative count.
     """
     share = scan_share(
         table, columns, places, task=task, wanted=wanted, limits=limits, objective=objective
@@ -310,11 +275,7 @@ def scan_table(
 class ScanShare:
     """What a pass over some chunks of a table has found.
 
-    Parameters
-    ----------
-    tally : counts
-    samples : dict of str to polars.DataFrame or None
-        Of each part of the rows, in any order; None where there are none.
+    `samples`: of each part of the rows, in any order; None where there are none.
     """
 
     tally: _Tally
@@ -341,10 +302,7 @@ def scan_share(
 ) -> ScanShare:
     """Read the chunks that are wanted; the arguments are those of `scan_table`.
 
-    Raises
-    ------
-    TableError
-        As `scan_table`.
+    Raises `TableError`: as `scan_table`.
     """
     columns.check(table.dtypes)
     limits = limits or SAMPLE_LIMITS
@@ -463,10 +421,7 @@ def merged_scan(
 ) -> Scan:
     """What one pass would have found, of shares that hold every chunk once.
 
-    Raises
-    ------
-    TableError
-        As `scan_table`.
+    Raises `TableError`: as `scan_table`.
     """
     tally = _Tally()
     whole = {place: _Sample(limit) for place, limit in (limits or SAMPLE_LIMITS).items()}

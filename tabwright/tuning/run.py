@@ -166,17 +166,9 @@ def _now() -> float:
 class TuneRequest:
     """What `tabwright tune` is asked for.
 
-    Parameters
-    ----------
-    table : TableRequest
-    options : TuneOptions
-    output : Path or None
-        Where to save the model; None: in the working folder, named after the table.
-    picture : Path or None
-        Where to write the picture, PNG, SVG or PDF; None: beside the model.
-    n_threads : int or None
-    overwrite : bool
-        Whether a model of another table or target may be replaced.
+    `output`: where to save the model; None: in the working folder, named after the table.
+    `picture`: where to write the picture, PNG, SVG or PDF; None: beside the model.
+    `overwrite`: whether a model of another table or target may be replaced.
     """
 
     table: TableRequest
@@ -202,24 +194,10 @@ def run_tuning(
 ) -> TuningResult:
     """Read, search, fit, save the model and the picture.
 
-    Parameters
-    ----------
-    request : TuneRequest
-    on_message : callable, optional
-        Called with each decision, and with a sentence on each trial.
-
-    Returns
-    -------
-    TuningResult
-
-    Raises
-    ------
-    TableError
-        If the table or a column is not what it should be.
-    ValueError
-        If the request contradicts itself or the table.
-    OSError
-        If a result cannot be written; checked before anything is read.
+    `on_message`: called with each decision, and with a sentence on each trial.
+    Raises `TableError` if the table or a column is not what it should be.
+    Raises `ValueError` if the request contradicts itself or the table.
+    Raises `OSError` if a result cannot be written; checked before anything is read.
     """
     started = _now()
     say = on_message or (lambda message: None)

@@ -202,30 +202,14 @@ def tune_table(
 ) -> TuningResult:
     """Search settings for a table, and fit a model with the best.
 
-    Parameters
-    ----------
-    table : TrainingTable
-    options : TuneOptions
-    named : bool, default=True
-        As in `fit_table`.
-    target_name : str, optional
-    started : float, optional
-        When the time began, by `time.perf_counter`; None: now.
-    on_message : callable, optional
-        Called with a sentence on each trial, and on the verdict.
-
-    Returns
-    -------
-    TuningResult
-
-    Raises
-    ------
-    ValueError
-        If the options contradict themselves or the table, or the study is another table's.
-    KeyboardInterrupt
-        If the interrupt came before anything was scored; the study keeps what there is.
-    ImportError
-        If the extra `tune` is not installed.
+    `named`: as in `fit_table`.
+    `started`: when the time began, by `time.perf_counter`; None: now.
+    `on_message`: called with a sentence on each trial, and on the verdict.
+    Raises `ValueError` if the options contradict themselves or the table, or the study is another
+        table's.
+    Raises `KeyboardInterrupt` if the interrupt came before anything was scored; the study keeps
+        what there is.
+    Raises `ImportError` if the extra `tune` is not installed.
     """
     started = time.perf_counter() if started is None else started
     say = on_message or (lambda message: None)

@@ -87,17 +87,9 @@ _FIRST: Final[tuple[dict[str, Any], ...]] = (
 def space_of(settings: FitSettings, fixed: Mapping[str, Any]) -> Space:
     """The ranges to search: all but those of settings that the user fixed.
 
-    Parameters
-    ----------
-    settings : FitSettings
-        The default, unresolved.
-    fixed : mapping of str to object
-        What the user asked for.
-
-    Raises
-    ------
-    ValueError
-        If nothing is left, or the mode cannot be tuned.
+    `settings`: the default, unresolved.
+    `fixed`: what the user asked for.
+    Raises `ValueError` if nothing is left, or the mode cannot be tuned.
     """
     if settings.training_mode == "tree_teacher_distillation":
         raise ValueError(
@@ -121,11 +113,7 @@ def space_of(settings: FitSettings, fixed: Mapping[str, Any]) -> Space:
 def with_default(space: Space, settings: FitSettings) -> Space:
     """A space, widened to hold the default of a table.
 
-    Parameters
-    ----------
-    space : Space
-    settings : FitSettings
-        The default, resolved.
+    `settings`: the default, resolved.
     """
     return {name: own.including(getattr(settings, name)) for name, own in space.items()}
 
@@ -133,11 +121,7 @@ def with_default(space: Space, settings: FitSettings) -> Space:
 def first_trials(space: Space, settings: FitSettings) -> list[dict[str, Any]]:
     """What is tried before anything is drawn: the default, then changes that did well elsewhere.
 
-    Parameters
-    ----------
-    space : Space
-    settings : FitSettings
-        The default, resolved.
+    `settings`: the default, resolved.
     """
     default = {name: getattr(settings, name) for name in space}
     trials = [default]

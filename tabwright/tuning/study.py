@@ -35,10 +35,7 @@ _COMPARED_FROM, _COMPARED_AFTER = 4, 2
 def check_optuna() -> None:
     """Refuse to go on without the extra.
 
-    Raises
-    ------
-    ImportError
-        If Optuna is not installed.
+    Raises `ImportError` if Optuna is not installed.
     """
     try:
         import optuna  # noqa: F401
@@ -53,14 +50,8 @@ def identity_of(
 ) -> dict[str, str]:
     """What must be the same for a study to go on: digests by name.
 
-    Parameters
-    ----------
-    table : TrainingTable
-    folds : list of (train, test)
-    settings : FitSettings
-        Those that are not searched, and the defaults of those that are.
-    metric : str
-        What judges.
+    `settings`: those that are not searched, and the defaults of those that are.
+    `metric`: what judges.
     """
     rows = table.rows
     cells = io.BytesIO()
@@ -90,22 +81,11 @@ def opened_study(
 ) -> Iterator[Study]:
     """A study, in a file or in memory alone; Optuna says nothing meanwhile.
 
-    Parameters
-    ----------
-    path : Path or None
-        A file of before is gone on with.
-    identity : mapping of str to str
-        Of `identity_of`.
-    seed : int
-    is_random : bool, default=False
-        Whether trials are drawn uniformly, whatever was found so far.
-
-    Raises
-    ------
-    ValueError
-        If the file is no study, or one of another table.
-    OSError
-        If it cannot be written.
+    `path`: a file of before is gone on with.
+    `identity`: of `identity_of`.
+    `is_random`: whether trials are drawn uniformly, whatever was found so far.
+    Raises `ValueError` if the file is no study, or one of another table.
+    Raises `OSError` if it cannot be written.
     """
     check_optuna()
     import optuna
@@ -173,11 +153,7 @@ def _compare(study: Study, identity: Mapping[str, str], path: Path | None) -> No
 def take_up(study: Study, first: Sequence[Mapping[str, Any]]) -> int:
     """Enqueue what comes first and what was cut short before; gives how many were cut.
 
-    Parameters
-    ----------
-    study : Study
-    first : sequence of mapping of str to object
-        Values of trials; the first are those of the default.
+    `first`: values of trials; the first are those of the default.
     """
     from optuna.trial import TrialState
 

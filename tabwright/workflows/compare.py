@@ -65,32 +65,18 @@ _INNER_FOLDS = 3
 class CompareRequest:
     """What to compare, and how.
 
-    Parameters
-    ----------
-    table : TableRequest
-    modes : tuple of str
-        Training modes; empty: all that fit the task.
-    references : bool
-        Whether tree ensembles stand beside them: scikit-learn's, and LightGBM and CatBoost where
-        they are installed.
-    metric : str or None
-        The metric that judges; None: log-loss, or what the objective of a regression is judged
-        by, RMSE for squared error.
-    n_folds : int
-        At least 2.
-    n_repeats : int
-        How often rows are assigned to folds anew; 1 with `time`.
-    settings : mapping of str to object
-        Fields of `FitSettings` for all modes.
-    n_threads : int or None
-    random_state : int
-    validation : splitter, list of (train, test), or None
-        The folds, as in `splits_of`, in place of `n_folds`; inside a fold, what is left of the
-        other splits holds out the rows that choose the epoch.
-    save : Path or None
-        Where to save the mode to use, fitted on all rows; None: nothing is saved.
-    overwrite : bool
-        Whether that may replace a file of another table or target.
+    `modes`: training modes; empty: all that fit the task.
+    `references`: whether tree ensembles stand beside them: scikit-learn's, and LightGBM and
+        CatBoost where they are installed.
+    `metric`: the metric that judges; None: log-loss, or what the objective of a regression is
+        judged by, RMSE for squared error.
+    `n_folds`: at least 2.
+    `n_repeats`: how often rows are assigned to folds anew; 1 with `time`.
+    `settings`: fields of `FitSettings` for all modes.
+    `validation`: the folds, as in `splits_of`, in place of `n_folds`; inside a fold, what is left
+        of the other splits holds out the rows that choose the epoch.
+    `save`: where to save the mode to use, fitted on all rows; None: nothing is saved.
+    `overwrite`: whether that may replace a file of another table or target.
     """
 
     table: TableRequest
@@ -181,21 +167,13 @@ class CompareRequest:
 class CandidateScores:
     """How one candidate did.
 
-    Parameters
-    ----------
-    name : str
-    is_reference : bool
-        Whether it is a tree ensemble and no mode of ours.
-    scores : dict of str to tuple of float
-        By metric, one value a fold.
-    fit_seconds : float
-        Mean over the folds, from raw columns to a model that predicts.
-    rows_per_second : float
-        Median over the folds of predicting the test rows from raw columns.
-    size_bytes : int or None
-        Mean size of a saved model; of an ensemble, as its library pickles it.
-    behind : PairedDifference or None
-        How much worse than the best it is by the metric that judges; None for the best itself.
+    `is_reference`: whether it is a tree ensemble and no mode of ours.
+    `scores`: by metric, one value a fold.
+    `fit_seconds`: mean over the folds, from raw columns to a model that predicts.
+    `rows_per_second`: median over the folds of predicting the test rows from raw columns.
+    `size_bytes`: mean size of a saved model; of an ensemble, as its library pickles it.
+    `behind`: how much worse than the best it is by the metric that judges; None for the best
+        itself.
     """
 
     name: str
@@ -215,26 +193,14 @@ class CandidateScores:
 class Comparison:
     """What came of a comparison.
 
-    Parameters
-    ----------
-    task : {"classification", "regression"}
-    metric : str
-        The one that judged.
-    n_rows, n_folds, n_repeats : int
-    candidates : tuple of CandidateScores
-        The best first.
-    use : str
-        The mode of ours to use.
-    probability_best : float
-        Probability that `use` is better than the next candidate after it, or, where a reference
-        comes before it, better than that reference.
-    advice : tuple of str
-        Which to use and how sure that is, in sentences.
-    messages : tuple of str
-        What was decided on the way.
-    seconds : float
-    saved : Path or None
-        Where the mode to use was saved, fitted on all rows.
+    `metric`: the one that judged.
+    `candidates`: the best first.
+    `use`: the mode of ours to use.
+    `probability_best`: probability that `use` is better than the next candidate after it, or, where
+        a reference comes before it, better than that reference.
+    `advice`: which to use and how sure that is, in sentences.
+    `messages`: what was decided on the way.
+    `saved`: where the mode to use was saved, fitted on all rows.
     """
 
     task: Task
@@ -278,24 +244,10 @@ def run_comparison(
 ) -> Comparison:
     """Cross-validate the candidates and say which to use.
 
-    Parameters
-    ----------
-    request : CompareRequest
-    on_message : callable, optional
-        Called with each decision as it is made.
-    on_start : callable, optional
-        Called with the number of fits to come; gives what is told of each.
-
-    Returns
-    -------
-    Comparison
-
-    Raises
-    ------
-    TableError
-        If the table or a column is not what it should be.
-    ValueError
-        If the request contradicts itself or the table; before any fit.
+    `on_message`: called with each decision as it is made.
+    `on_start`: called with the number of fits to come; gives what is told of each.
+    Raises `TableError` if the table or a column is not what it should be.
+    Raises `ValueError` if the request contradicts itself or the table; before any fit.
     """
     started = time.perf_counter()
     messages: list[str] = []

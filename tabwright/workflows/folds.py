@@ -24,29 +24,14 @@ def folds_of(
 ) -> tuple[TrainingTable, Splits]:
     """The folds of a table, and the table with what they say of the order of its rows.
 
-    Parameters
-    ----------
-    table : TrainingTable
-    n_folds : int
-        Stratified by class, by group where there are groups, or forward where there are times.
-    n_repeats : int
-        How often rows are assigned to folds anew; not with times.
-    validation : splitter, list of (train, test), or None
-        Gives the folds, in place of all this.
-    random_state : int
-
-    Returns
-    -------
-    table : TrainingTable
-    folds : list of (train, test)
-        At least 2.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 2 folds, or the splitter's are no splits of these rows.
-    TableError
-        If a fold tests a class that its training rows lack.
+    `n_folds`: stratified by class, by group where there are groups, or forward where there are
+        times.
+    `n_repeats`: how often rows are assigned to folds anew; not with times.
+    `validation`: gives the folds, in place of all this.
+    Returns `folds`: at least 2.
+    Raises `ValueError` if there are fewer than 2 folds, or the splitter's are no splits of these
+        rows.
+    Raises `TableError` if a fold tests a class that its training rows lack.
     """
     folds: Splits = []
     if validation is not None:

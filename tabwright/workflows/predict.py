@@ -43,21 +43,14 @@ _BATCH_ROWS = 65_536
 class TableScores:
     """How good a model is on a labelled table.
 
-    Parameters
-    ----------
-    n_rows : int
-        Rows that were scored.
-    n_without_target : int
-        Rows that were left out.
-    n_seen : int
-        About how many of the rows are rows that the model was trained on; 0 where they are few.
-    metrics : dict of str to float
-        As `score_classification` or `score_regression` has them; those that judge labels, by the
-        model's decision rule where it has one.
-    class_weighted : dict of str to float
-        The same with the class weights of training; empty where there were none.
-    intervals : dict of str to (low, high)
-        95 % bootstrap intervals of the metrics; empty where they were not asked for.
+    `n_rows`: rows that were scored.
+    `n_without_target`: rows that were left out.
+    `n_seen`: about how many of the rows are rows that the model was trained on; 0 where they are
+        few.
+    `metrics`: as `score_classification` or `score_regression` has them; those that judge labels, by
+        the model's decision rule where it has one.
+    `class_weighted`: the same with the class weights of training; empty where there were none.
+    `intervals`: 95 % bootstrap intervals of the metrics; empty where they were not asked for.
     """
 
     n_rows: int
@@ -84,45 +77,22 @@ def iter_predictions(
 
     Checks that need no rows are made at the call, the rest as the pieces come.
 
-    Parameters
-    ----------
-    model : FittedModel
-    table : str
-        A file, folder or pattern with the columns of training, in any order.
-    keep : sequence of str, default=()
-        Columns of the table to put before the predictions. From CSV files they come as they are
+    `table`: a file, folder or pattern with the columns of training, in any order.
+    `keep`: columns of the table to put before the predictions. From CSV files they come as they are
         written.
-    coverage : float, optional
-        In regression: add the ends of intervals that hold this share of new values.
-    batch_rows : int, default=65_536
-        Rows of a piece.
-    csv : CsvFormat, optional
-        How a CSV file is written, where it cannot tell by itself.
-    labels_only : bool, default=False
-        Leave the probabilities out.
-    digits : int, optional
-        Significant digits of predicted numbers; all by default.
-    on_unfamiliar : callable, optional
-        Called at the end with a sentence for each column with cells unlike those of training.
-
-    Yields
-    ------
-    polars.DataFrame
-        As `prediction_frame`, all of the same columns and types.
-
-    Raises
-    ------
-    TableError
-        If columns are missing, or a cell does not fit its column.
-    ValueError
-        If a kept column comes twice or is named as a prediction is, or the model has no
-        intervals of this coverage.
-
-    Warns
-    -----
-    UserWarning
-        If there are columns that training knew nothing of; at the end, one for each column with
-        cells unlike those of training, which `on_unfamiliar` takes instead.
+    `coverage`: in regression: add the ends of intervals that hold this share of new values.
+    `batch_rows`: rows of a piece.
+    `csv`: how a CSV file is written, where it cannot tell by itself.
+    `labels_only`: leave the probabilities out.
+    `digits`: significant digits of predicted numbers; all by default.
+    `on_unfamiliar`: called at the end with a sentence for each column with cells unlike those of
+        training.
+    Yields: as `prediction_frame`, all of the same columns and types.
+    Raises `TableError` if columns are missing, or a cell does not fit its column.
+    Raises `ValueError` if a kept column comes twice or is named as a prediction is, or the model
+        has no intervals of this coverage.
+    Warns `UserWarning` if there are columns that training knew nothing of; at the end, one for each
+        column with cells unlike those of training, which `on_unfamiliar` takes instead.
     """
     predictions = TablePredictions.of(
         model, table, keep=keep, coverage=coverage, csv=csv, labels_only=labels_only, digits=digits
@@ -143,13 +113,8 @@ def _told_of_unfamiliar(
 class Part:
     """Some rows of a table in files.
 
-    Parameters
-    ----------
-    file : Path or StoredObject
-    number : int
-        Which run of `n_rows` rows of the file, from 0.
-    n_rows : int or None
-        None: all rows of the file.
+    `number`: which run of `n_rows` rows of the file, from 0.
+    `n_rows`: None: all rows of the file.
     """
 
     file: TableFile
@@ -161,14 +126,7 @@ class Part:
 class TablePredictions:
     """What is predicted of a table, and how the table is read: found out once, for all its parts.
 
-    Parameters
-    ----------
-    model : FittedModel
-    keep : tuple of str
-    coverage : float or None
-    labels_only : bool
-    digits : int or None
-        As in `iter_predictions`.
+    `digits`: as in `iter_predictions`.
     """
 
     model: FittedModel
@@ -192,10 +150,7 @@ class TablePredictions:
     ) -> TablePredictions:
         """Check what can be checked without rows.
 
-        Raises
-        ------
-        TableError, ValueError
-            As `iter_predictions`.
+        Raises `TableError`, `ValueError`: as `iter_predictions`.
         """
         outputs = _output_names(model)
         if coverage is not None:
@@ -224,12 +179,7 @@ class TablePredictions:
     ) -> Iterator[pl.DataFrame]:
         """Predictions as the rows come, of the whole table or of one part.
 
-        Parameters
-        ----------
-        batch_rows : int
-        unfamiliar : UnfamiliarCells
-            Is shown every row.
-        part : Part, optional
+        `unfamiliar`: is shown every row.
         """
         predictor = Predictor(self.model, warns=False)
         for batch in self._reading.batches(batch_rows, part):
@@ -277,27 +227,12 @@ def column_importance(
 ) -> Importance:
     """Permutation importance of the columns on the first rows of a labelled table.
 
-    Parameters
-    ----------
-    model : FittedModel
-    table : str
-        A file, folder or pattern.
-    target : str
-        Its column of labels or values; rows without one are left out.
-    csv : CsvFormat, optional
-        How a CSV file is written, where it cannot tell by itself.
-    n_repeats : int, default=5
-        Shuffles of each column.
-    random_state : int, default=0
-
-    Returns
-    -------
-    Importance
-
-    Raises
-    ------
-    TableError
-        If a column is missing, a label was unknown in training, or no row has a target.
+    `table`: a file, folder or pattern.
+    `target`: its column of labels or values; rows without one are left out.
+    `csv`: how a CSV file is written, where it cannot tell by itself.
+    `n_repeats`: shuffles of each column.
+    Raises `TableError` if a column is missing, a label was unknown in training, or no row has a
+        target.
     """
     reading = _Reading.of(model, table, others=[target], csv=csv, typed=True)
     batch = next(iter(reading.batches(_BATCH_ROWS)))
@@ -325,10 +260,7 @@ def with_threshold(model: FittedModel, threshold: float) -> FittedModel:
 
     The positive label is that of the stored rule, else the last in sorted order.
 
-    Raises
-    ------
-    ValueError
-        If the model has not two labels, or the threshold is not in [0, 1].
+    Raises `ValueError` if the model has not two labels, or the threshold is not in [0, 1].
     """
     if model.classes is None or len(model.classes) != 2:
         n_labels = "no labels" if model.classes is None else f"{len(model.classes)} labels"
@@ -351,18 +283,9 @@ def _without_empty_text(series: pl.Series) -> pl.Series:
 def read_features(model: FittedModel, table: str, *, csv: CsvFormat | None = None) -> pl.DataFrame:
     """The columns that a model reads, of a whole table, as `iter_predictions` reads them.
 
-    Parameters
-    ----------
-    model : FittedModel
-    table : str
-        A file, folder or pattern with the columns of training, in any order.
-    csv : CsvFormat, optional
-        How a CSV file is written, where it cannot tell by itself.
-
-    Raises
-    ------
-    TableError
-        If columns are missing.
+    `table`: a file, folder or pattern with the columns of training, in any order.
+    `csv`: how a CSV file is written, where it cannot tell by itself.
+    Raises `TableError` if columns are missing.
     """
     reading = _Reading.of(model, table, others=(), csv=csv)
     return pl.concat(
@@ -387,33 +310,16 @@ def score_table(
 
     The table is read in batches; predictions and targets of all rows are held.
 
-    Parameters
-    ----------
-    model : FittedModel
-    table : str
-        A file, folder or pattern.
-    target : str
-        Its column of labels or values.
-    weight : str, optional
-        Its column of sample weights.
-    drop_null_target : bool, default=False
-        Leave out rows without a target.
-    intervals : bool, default=False
-        Whether to bootstrap intervals.
-    batch_rows : int, default=65_536
-    csv : CsvFormat, optional
-        As in `iter_predictions`.
-    on_progress : callable, optional
-        Called with what is counted, how many are done, and of how many; None: nobody knows.
-
-    Returns
-    -------
-    TableScores
-
-    Raises
-    ------
-    TableError
-        If a column is missing, a label was unknown in training, or a target or weight is missing.
+    `table`: a file, folder or pattern.
+    `target`: its column of labels or values.
+    `weight`: its column of sample weights.
+    `drop_null_target`: leave out rows without a target.
+    `intervals`: whether to bootstrap intervals.
+    `csv`: as in `iter_predictions`.
+    `on_progress`: called with what is counted, how many are done, and of how many; None: nobody
+        knows.
+    Raises `TableError` if a column is missing, a label was unknown in training, or a target or
+        weight is missing.
     """
     others = [target] if weight is None else [target, weight]
     reading = _Reading.of(model, table, others=others, csv=csv, typed=True)

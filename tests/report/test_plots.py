@@ -15,6 +15,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from tabwright.report import plots
+from tabwright.report import probability_plots as probability
 from tabwright.report.svg import PALETTE, new_figure, plain, styled, to_svg
 from tests.packages import PACKAGE, ROOT
 
@@ -30,10 +31,12 @@ VALUE = TRUE * _rng.normal(1.0, 0.2, N_ROWS)
 Weighted = Callable[[np.ndarray, np.ndarray | None], Figure]
 # From row numbers and weights to a chart.
 CHARTS: dict[str, Weighted] = {
-    "reliability": lambda r, w: plots.plot_reliability(EVENT[r], P[r], w, n_bins=8),
-    "precision-recall": lambda r, w: plots.plot_precision_recall(EVENT[r], P[r], w, threshold=0.3),
-    "confidence": lambda r, w: plots.plot_accuracy_by_confidence(EVENT[r], P[r], w),
-    "confusion": lambda r, w: plots.plot_confusion(CODES[r], SAID[r], list("abcde"), w),
+    "reliability": lambda r, w: probability.plot_reliability(EVENT[r], P[r], w, n_bins=8),
+    "precision-recall": lambda r, w: probability.plot_precision_recall(
+        EVENT[r], P[r], w, threshold=0.3
+    ),
+    "confidence": lambda r, w: probability.plot_accuracy_by_confidence(EVENT[r], P[r], w),
+    "confusion": lambda r, w: probability.plot_confusion(CODES[r], SAID[r], list("abcde"), w),
     "values": lambda r, w: plots.plot_predicted_true(TRUE[r], VALUE[r], w, name="price in $"),
 }
 
@@ -73,7 +76,7 @@ def test_every_axis_is_labelled(name: str) -> None:
 
 def test_the_marked_point_is_what_the_threshold_gives() -> None:
     for threshold in (0.05, 0.3, float(P[3]), 0.9):
-        figure = plots.plot_precision_recall(EVENT, P, threshold=threshold)
+        figure = probability.plot_precision_recall(EVENT, P, threshold=threshold)
         (mark,) = [line for line in figure.axes[0].lines if line.get_marker() == "D"]
         said = threshold <= P
         assert mark.get_xdata() == pytest.approx([recall_score(EVENT, said)])
@@ -81,37 +84,37 @@ def test_the_marked_point_is_what_the_threshold_gives() -> None:
 
 
 def test_a_threshold_that_no_row_reaches_has_no_point() -> None:
-    figure = plots.plot_precision_recall(EVENT, P, threshold=1.0)
+    figure = probability.plot_precision_recall(EVENT, P, threshold=1.0)
     assert not [line for line in figure.axes[0].lines if line.get_marker() == "D"]
 
 
 def test_curves_without_a_positive_row_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one positive row is needed"):
-        plots.plot_precision_recall(np.zeros(3, dtype=bool), np.ones(3) / 2)
+        probability.plot_precision_recall(np.zeros(3, dtype=bool), np.ones(3) / 2)
 
 
 def test_a_rare_event_gets_a_scale_of_its_own() -> None:
-    rare = plots.plot_reliability(_rng.random(N_ROWS) < P / 50, P / 50)
+    rare = probability.plot_reliability(_rng.random(N_ROWS) < P / 50, P / 50)
     assert rare.axes[0].get_xlim()[1] < 0.9
-    assert plots.plot_reliability(EVENT, P).axes[0].get_xlim() == (0, 1)
+    assert probability.plot_reliability(EVENT, P).axes[0].get_xlim() == (0, 1)
 
 
 def test_confusion_counts_are_those_of_scikit_learn() -> None:
     weight = _rng.random(N_ROWS)
-    ours = plots.confusion_counts(CODES, SAID, 6, weight)
+    ours = probability.confusion_counts(CODES, SAID, 6, weight)
     theirs = confusion_matrix(CODES, SAID, labels=range(6), sample_weight=weight)
     np.testing.assert_allclose(ours, theirs)
 
 
 def test_wilson_intervals_are_those_of_scipy() -> None:
     for hits, n in ((0, 7), (3, 12), (40, 40)):
-        low, high = plots.wilson_interval(np.array([hits / n]), np.array([float(n)]))
+        low, high = probability.wilson_interval(np.array([hits / n]), np.array([float(n)]))
         theirs = binomtest(hits, n).proportion_ci(method="wilson")
         np.testing.assert_allclose([low[0], high[0]], [theirs.low, theirs.high], atol=1e-6)
 
 
 def test_accuracy_by_confidence_counts_the_rows_acted_on() -> None:
-    figure = plots.plot_accuracy_by_confidence(EVENT, P)
+    figure = probability.plot_accuracy_by_confidence(EVENT, P)
     accuracy, kept = figure.axes[0].lines
     lines = (kept.get_xdata(), kept.get_ydata(), accuracy.get_ydata())
     for x, share, right in np.array(lines, dtype=np.float64).T:
@@ -122,7 +125,9 @@ def test_accuracy_by_confidence_counts_the_rows_acted_on() -> None:
 @pytest.mark.parametrize("n_classes", [2, 19, 45, 100])
 def test_confusion_of_many_classes_stays_small(n_classes: int) -> None:
     codes = _rng.integers(0, n_classes, 2_000)
-    figure = plots.plot_confusion(codes, codes[::-1], ["a long name of a class " * 9] * n_classes)
+    figure = probability.plot_confusion(
+        codes, codes[::-1], ["a long name of a class " * 9] * n_classes
+    )
     assert len(_svg(figure)) < 200_000
     width, height = figure.get_size_inches()
     assert width < 11
@@ -133,14 +138,14 @@ def test_long_tables_become_small_charts() -> None:
     n = 100_000
     true, p = _rng.normal(size=n), _rng.random(n)
     assert len(_svg(plots.plot_predicted_true(true, true + p))) < 150_000
-    assert len(_svg(plots.plot_precision_recall(p > 0.9, p))) < 80_000
+    assert len(_svg(probability.plot_precision_recall(p > 0.9, p))) < 80_000
 
 
 def test_extreme_and_constant_values_can_be_drawn() -> None:
     for true in (np.full(5, 3.0), np.array([1e200, -1e200, 0.0]), np.array([1e-30, 2e-30])):
         _svg(plots.plot_predicted_true(true, true[::-1]))
     _svg(plots.plot_predicted_true(np.arange(700.0), np.full(700, 2.0)))
-    _svg(plots.plot_reliability([True], [1.0]))
+    _svg(probability.plot_reliability([True], [1.0]))
     _svg(plots.plot_importance(["a"], [0.0], [0.0]))
 
 

@@ -45,44 +45,22 @@ def fit_files(
 ) -> FittedModel | None:
     """Fit a model to files that need not fit in memory.
 
-    Parameters
-    ----------
-    source : path, pattern, folder, or sequence of paths
-        CSV, JSON lines, Parquet or Arrow.
-    columns : ColumnUses
-        What the columns are for.
-    settings : FitSettings, or callable
-        Fields left to the table are resolved here. A callable gives the settings for the task that
-        the target tells.
-    test_fraction : float, default=0.0
-        Expected share of rows that have no part in the fit, in [0, 1); the scores "test" and
-        "baseline" are of a sample of at most 100,000 of them.
-    roles : mapping of str to Role, optional
-        Overrides the inferred roles of columns.
-    csv : CsvFormat, optional
-        How CSV files are written, where they cannot tell by themselves.
-    aims : Aims, optional
-        What the model shall serve; a metric scores a sample of at most 100,000 validation rows.
-    callbacks : FitCallbacks, optional
-        Called at the first worker.
-    checkpoint : Checkpoint, optional
-        Where the run keeps its state, and goes on from; the caller removes it in the end.
-    trainer : Trainer, optional
-        Who makes the passes and trains; None: this process alone.
-
-    Returns
-    -------
-    FittedModel or None
-        At the first worker; None at the others.
-
-    Raises
-    ------
-    ValueError
-        If the settings do not fit the task, or a checkpoint is of another run.
-    TableError
-        If the table or a column is not what it should be.
-    OSError
-        If the disk has no space for the encoded rows.
+    `source`: CSV, JSON lines, Parquet or Arrow.
+    `columns`: what the columns are for.
+    `settings`: fields left to the table are resolved here. A callable gives the settings for the
+        task that the target tells.
+    `test_fraction`: expected share of rows that have no part in the fit, in [0, 1); the scores
+        "test" and "baseline" are of a sample of at most 100,000 of them.
+    `roles`: overrides the inferred roles of columns.
+    `csv`: how CSV files are written, where they cannot tell by themselves.
+    `aims`: what the model shall serve; a metric scores a sample of at most 100,000 validation rows.
+    `callbacks`: called at the first worker.
+    `checkpoint`: where the run keeps its state, and goes on from; the caller removes it in the end.
+    `trainer`: who makes the passes and trains; None: this process alone.
+    Returns: at the first worker; None at the others.
+    Raises `ValueError` if the settings do not fit the task, or a checkpoint is of another run.
+    Raises `TableError` if the table or a column is not what it should be.
+    Raises `OSError` if the disk has no space for the encoded rows.
     """
     if not 0 <= test_fraction < 1:
         raise ValueError(f"test_fraction must be in [0, 1); got {test_fraction}")

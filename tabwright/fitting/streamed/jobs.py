@@ -87,15 +87,8 @@ def chunks_of_worker(worker: int, n_workers: int) -> Callable[[int, int], bool]:
 class ScanJob:
     """The first pass over a table.
 
-    Parameters
-    ----------
-    table : FilesTable
-    columns : ColumnUses
-    places : RowPlaces
-    task : {"classification", "regression"} or None
-        None: told by the target.
-    objective : RegressionObjective
-        Whose rule the target must keep, where the task is regression.
+    `task`: None: told by the target.
+    `objective`: whose rule the target must keep, where the task is regression.
     """
 
     table: FilesTable
@@ -124,15 +117,9 @@ class ScanJob:
 class EncodingJob:
     """The rows of a table as records, chunk by chunk.
 
-    Parameters
-    ----------
-    scanned : ScannedTable
-        Without the cells of the samples.
-    encoder : TableEncoder
-    sample : Compact or None
-        The encoded sample of training rows, where their target statistics are their own.
-    dtype : numpy.dtype
-        Of the records.
+    `scanned`: without the cells of the samples.
+    `sample`: the encoded sample of training rows, where their target statistics are their own.
+    `dtype`: of the records.
     """
 
     scanned: ScannedTable
@@ -196,19 +183,10 @@ class EncodingJob:
 class TrainingJob:
     """What is trained on encoded rows.
 
-    Parameters
-    ----------
-    table : str
-        What tells the table from others: `ScannedTable.identity`.
-    settings : FitSettings
-        Resolved.
-    goal : Goal
-    targets : Targets
-    choosing : LabelledRows or None
-        A sample of validation rows that chooses the epoch, where its score needs the predictions
-        side by side; None: all of them choose, by their mean loss.
-    checkpoint : Checkpoint or None
-    limit : TimeLimit or None
+    `table`: what tells the table from others: `ScannedTable.identity`.
+    `settings`: resolved.
+    `choosing`: a sample of validation rows that chooses the epoch, where its score needs the
+        predictions side by side; None: all of them choose, by their mean loss.
     """
 
     table: str
@@ -282,16 +260,11 @@ class TrainingJob:
 class LocalTrainer:
     """This process, one of the workers of a run: rows lie on the disk of the machine.
 
-    Parameters
-    ----------
-    workers : Workers
-        The processes that share the work. The model does not depend on how many there are, up to
-        rounding.
-    spool : path, optional
-        Folder for the encoded rows, about 4 bytes a cell; emptied first, and removed in the end.
-        By default one in the folder for temporary files.
-    folder : Path, optional
-        The folder as `in_folder` made it.
+    `workers`: the processes that share the work. The model does not depend on how many there are,
+        up to rounding.
+    `spool`: folder for the encoded rows, about 4 bytes a cell; emptied first, and removed in the
+        end. By default one in the folder for temporary files.
+    `folder`: the folder as `in_folder` made it.
     """
 
     workers: Workers = ALONE

@@ -22,15 +22,7 @@ _ASIDE_FROM: Final = 800
 
 @dataclass(frozen=True)
 class ScannedTable:
-    """A table in files, where each row goes, and what the first pass found.
-
-    Parameters
-    ----------
-    table : FilesTable
-    columns : ColumnUses
-    places : RowPlaces
-    scan : Scan
-    """
+    """A table in files, where each row goes, and what the first pass found."""
 
     table: FilesTable
     columns: ColumnUses

@@ -35,17 +35,7 @@ from tabwright.training.time_limit import TimeLimit
 class StreamFit:
     """A fit after the first pass.
 
-    Parameters
-    ----------
-    scanned : ScannedTable
-    settings : FitSettings
-        Resolved.
-    roles : dict of str to Role
-    aims : Aims
-    decision : DecisionAim or None
-    metric : EvalMetric or None
-    limit : TimeLimit or None
-    callbacks : FitCallbacks
+    `settings`: resolved.
     """
 
     scanned: ScannedTable
