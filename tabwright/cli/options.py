@@ -47,7 +47,7 @@ def _model_file(path: Path) -> Path:
             "to a file first"
         )
     if path.suffix.lower() in _TABLES:
-        raise UsageError(f"the model comes first, then the table; got {path} for the model")
+        raise UsageError(f"the first argument must be a model that `train` saved; got a table, {path}")
     return path
 
 

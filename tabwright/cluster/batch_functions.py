@@ -66,9 +66,10 @@ class BatchPredictor:
     def __call__(self, batch: Any) -> Any:
         """Predictions for the rows of a batch, in the batch's own form.
 
-        `batch`: (n_rows,); what `map_batches` gives, by its `batch_format`.
-        Returns: the kept columns, `prediction`, and `probability_LABEL` for every label; with a
-            coverage also `low` and `high`.
+        `batch`: a pandas DataFrame, an Arrow table, or a dict of arrays of shape (n_rows,), as
+        `map_batches` gives it by its `batch_format`.
+        Returns the same type: the kept columns, `prediction`, and `probability_LABEL` for every
+        label; with a coverage also `low` and `high`.
         Raises `TableError` if a column is missing, or a cell does not fit its column.
         """
         if isinstance(batch, dict):

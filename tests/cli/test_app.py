@@ -164,17 +164,17 @@ def test_modes_lists_the_six() -> None:
         (("train", "{table}", "-t", "label", "-o", "/no/such/folder/m"), "create it first", 4),
         (("train", "{table}", "-t", "label", "-o", "{table}"), "must not replace the table", 2),
         (("train", "missing.csv", "-t", "label"), "missing.csv", 4),
-        (("predict", "{table}", "{table}"), "table.csv", 3),
-        (("predict", "{table}", "{table}", "-o", "out.xlsx"), "not written as Excel", 3),
-        (("predict", "{table}", "{table}", "-o", "{table}"), "must not replace an input", 2),
-        (("predict", "{table}", "{table}", "-o", "/no/where/o.csv"), "create it first", 4),
+        (("predict", "{table}", "{table}"), "must be a model that `train` saved; got a table", 2),
+        (("predict", "no.safetensors", "{table}", "-o", "out.xlsx"), "not written as Excel", 3),
+        (("predict", "no.safetensors", "{table}", "-o", "{table}"), "must not replace an input", 2),
+        (("predict", "no.safetensors", "{table}", "-o", "/no/where/o.csv"), "create it first", 4),
         (
-            ("predict", "{table}", "{table}", "-o", "o.parquet", "--escape-formulas"),
+            ("predict", "no.safetensors", "{table}", "-o", "o.parquet", "--escape-formulas"),
             "--escape-formulas is for CSV and TSV",
             2,
         ),
         (("inspect", "missing.safetensors"), "missing.safetensors", 4),
-        (("export", "{table}", "/no/where/o.onnx"), "create it first", 4),
+        (("export", "no.safetensors", "/no/where/o.onnx"), "create it first", 4),
     ],
 )
 def test_errors_are_one_readable_block_before_any_training(

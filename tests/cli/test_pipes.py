@@ -106,4 +106,4 @@ def test_a_table_in_the_place_of_the_model_is_told(command: str) -> None:
     words = [command, "t.csv"] if command == "inspect" else [command, "t.csv", "m.safetensors"]
     done = runner.invoke(app, words)
     assert done.exit_code == 2
-    assert "the model comes first" in " ".join(done.output.split())
+    assert "must be a model that `train` saved" in " ".join(done.output.split())
