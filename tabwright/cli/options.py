@@ -47,7 +47,9 @@ def _model_file(path: Path) -> Path:
             "to a file first"
         )
     if path.suffix.lower() in _TABLES:
-        raise UsageError(f"the first argument must be a model that `train` saved; got a table, {path}")
+        raise UsageError(
+            f"the first argument must be a model that `train` saved; got a table, {path}"
+        )
     return path
 
 

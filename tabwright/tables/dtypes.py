@@ -5,11 +5,10 @@ What a cell means once its column has a type is decided in `cells.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-import numpy as np
 import polars as pl
 
 from tabwright.errors import TableError
@@ -22,7 +21,6 @@ from tabwright.tables.cell_format import (
 )
 from tabwright.tables.cells import (
     BOUND,
-    CURRENCY,
     DIGITS,
     LEADING_ZERO,
     MISSING_MARKERS,
@@ -33,16 +31,20 @@ from tabwright.tables.cells import (
     to_levels,
     under_plain_name,
 )
+from tabwright.tables.near_misses import (
+    FEW_MARKERS,
+    MANY_NUMBERS,
+    near_miss,
+    occurrences,
+)
+from tabwright.tables.plain_columns import SAMPLE_ROWS, are_words
 from tabwright.tables.spellings.moments import (
-    INSTANT,
     MOMENT_SPELLINGS,
     find_moments,
-    parse_instants,
     parse_moments,
 )
 from tabwright.tables.spellings.quantities import (
     find_quantity,
-    has_magnitudes,
     unit_of,
     without_unit,
 )
@@ -50,33 +52,7 @@ from tabwright.tables.spellings.quantities import (
 Dtypes = Mapping[str, pl.DataType | type[pl.DataType]]
 
 
-_SAMPLE_ROWS: Final = 1_000
-# Where so many of the cells are numbers or dates, the others are worth a word.
-_MOST_CELLS: Final = 0.9
-_ALMOST_DATE: Final = (
-    "^(?:"
-    + "|".join(
-        rf"[0-9]{{1,4}}{s}(?:[0-9]{{1,2}}|[A-Za-z]{{3,9}}){s}[0-9]{{1,4}}"
-        for s in ("-", "/", "[.]", " ")
-    )
-    + r")(?:[ T,]+[0-9]{1,2}:[0-9]{2}.*)?$"
-)
-_MONTH: Final = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
-_NAMED_MONTH: Final = (
-    rf"(?:^|[^A-Za-z]){_MONTH}\.?[ \-,./]+[0-9]|[0-9][ \-./]+{_MONTH}(?:[^A-Za-z]|$)"
-)
-# Weeks, quarters, and months in any language.
 _SEASON: Final = r"^([0-9]{4})[-/]([0-9]{2})$"
-_RANGE: Final = r"^[0-9][0-9.,]* ?(?:-|\x{2013}|to|/) ?[0-9][0-9.,]*$"
-_PERIOD: Final = (
-    r"^(?:[0-9]{4}[-/ ]?(?:[Ww][0-9]{1,2}(?:-?[1-7])?|[Qq][1-4])|[Qq][1-4][-/ ]?[0-9]{4}|"
-    r"[0-9]{1,2}\.? (?:de )?\p{L}{3,10}\.? (?:de )?[0-9]{4})$"
-)
-_WITH_UNIT: Final = (
-    r"^[-+]?[0-9]+(?:[.,][0-9]+)?[ \x{a0}\x{202f}]?[\p{L}\x{b0}\x{b5}][\p{L}/\x{b2}\x{b3}]{0,5}$"
-)
-_CLOCK: Final = r"^[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?: ?[AaPp][Mm])?$"
-_DECIMAL_COMMA: Final = r"^[-+\x{2212}]?[0-9]+(?:[. ][0-9]{3})*,[0-9]+$"
 # A comma that separates no thousands: what is behind it, or before it, says so.
 _SURE_COMMA: Final = (
     r"^[-+]?(?:0?|0[0-9]+|[0-9]{4,}|[0-9.' ]*[.' ][0-9]{3}|[0-9]+),[0-9]*(?:[eE][-+]?[0-9]+)?$"
@@ -94,23 +70,7 @@ _UNKNOWN: Final = (
 _SIGNS: Final = r"^[^\p{L}\p{N}+]+$"
 # The date of an empty cell in some databases.
 _NO_DATE: Final = r"^0000-00-00(?:[T ]00:00:00(?:\.0+)?)?$"
-# Digits and signs, no letter: what a number in a spelling of its own looks like.
-_LIKE_NUMBER: Final = r"^[^\p{L}]*[0-9][^\p{L}]*$"
-_MANY_NUMBERS: Final = 10
-# Cells of several columns that are looked at as one.
-_CELLS_TOGETHER: Final = 500_000
-# Digits of any script that numbers are read in.
-_DIGIT: Final = (
-    r"[0-9\x{660}-\x{669}\x{6f0}-\x{6f9}\x{966}-\x{96f}\x{9e6}-\x{9ef}\x{e50}-\x{e59}"
-    r"\x{ff10}-\x{ff19}]"
-)
-# Digits, but for names such as w17, and what else is a number or a boolean: these are no words.
-_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
-_NO_WORD: Final = rf"(?i)^(?:true|false|[+-]?inf(?:inity)?|[+-]?nan|(?:{CURRENCY}|Q)[0-9].*)$"
 _SPELT_NUMBER: Final = r"^[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\.?$"
-# So many other cells in a column of numbers may be markers of missing cells.
-_FEW_MARKERS: Final = 3
-_FEWEST_CELLS: Final = 10
 
 
 class TextColumn(NamedTuple):
@@ -167,114 +127,6 @@ def text_column(
     return TextColumn(values.alias(name), note, form)
 
 
-def plain_columns(
-    frame: pl.DataFrame, *, decimal: str | None = None, missing: tuple[str, ...] | None = None
-) -> dict[str, set[str]]:
-    """The columns of text that `text_column` would read as they stand, empty cells as missing.
-
-    They are numbers as Python writes them, or words without a marker of missing cells and without
-    spaces around them. A wide table has most of its columns so; here the cells of many columns are
-    looked at as one.
-
-    `decimal`, `missing`: as in `text_column`; numbers are not looked for where they say otherwise
-        than usual.
-    Returns: by name what `text_kinds` says: "whole", with "negative", or "float"; or "text".
-    """
-    columns = [series for series in frame.get_columns() if series.dtype == pl.String]
-    numeric: list[pl.Series] = []
-    words: list[pl.Series] = []
-    # A look at the first rows tells which scan a column needs.
-    heads = [series.head(_SAMPLE_ROWS) for series in columns]
-    for series, is_words in zip(columns, _have_words(heads, frame.height), strict=True):
-        (words if is_words else numeric).append(series)
-    if decimal == "," or missing is not None:
-        numeric = []
-    elif frame.height > _SAMPLE_ROWS:
-        first = _number_kinds([series.head(_SAMPLE_ROWS) for series in numeric])
-        numeric = [series for series, own in zip(numeric, first, strict=True) if own is not None]
-    kinds = dict(zip([series.name for series in numeric], _number_kinds(numeric), strict=True))
-    found: dict[str, set[str]] = {name: own for name, own in kinds.items() if own}
-    are_clean = _are_clean(words, MISSING_MARKERS[1:] if missing is None else missing)
-    for series, is_clean in zip(words, are_clean, strict=True):
-        if is_clean:
-            found[series.name] = {"text"}
-    return found
-
-
-def _together(columns: list[pl.Series]) -> Iterator[tuple[pl.Series, tuple[int, int]]]:
-    """The cells of some of the columns as one, column by column, and their (columns, rows)."""
-    n_rows = columns[0].len() if columns else 0
-    n_together = max(1, _CELLS_TOGETHER // max(n_rows, 1))
-    for start in range(0, len(columns), n_together):
-        group = [series.alias("") for series in columns[start : start + n_together]]
-        yield pl.concat(group), (len(group), n_rows)
-
-
-def _have_words(heads: list[pl.Series], n_rows: int) -> list[bool]:
-    """`_are_words` of columns of `n_rows` rows, by their first ones alone."""
-    result: list[bool] = []
-    for text, shape in _together(heads):
-        n_words, n_present = (
-            cells.to_numpy().reshape(shape).sum(axis=1)
-            for cells in (_words(text), (text != "").fill_null(False))
-        )
-        # Below a short head there are other cells.
-        n_present = np.where(n_rows > _SAMPLE_ROWS, _SAMPLE_ROWS, n_present)
-        result += [4 * n > 3 * wanted for n, wanted in zip(n_words, n_present, strict=True)]
-    return result
-
-
-def _are_words(text: pl.Series, counts: pl.Series | None) -> bool:
-    """Whether three quarters of the first cells are words, so that the column is text."""
-    present = text.is_not_null()
-    words = _words(text.filter(present).head(_SAMPLE_ROWS))
-    if counts is None:
-        return 4 * int(words.sum()) > 3 * words.len()
-    n = counts.filter(present).head(_SAMPLE_ROWS)
-    return bool(4 * n.filter(words).sum() > 3 * n.sum())
-
-
-def _words(cells: pl.Series) -> pl.Series:
-    """Which cells are words: no part of numbers, booleans, dates, nor a marker among numbers."""
-    words = ~cells.str.contains(_DIGIT) | cells.str.contains(_NAME)
-    words &= ~(cells.str.contains(_NO_WORD) | cells.is_in(["", *NUMERIC_MARKERS]))
-    return words.fill_null(False)
-
-
-def _are_clean(columns: list[pl.Series], markers: Sequence[str]) -> list[bool]:
-    """Which columns have neither spaces around a cell nor one of the markers."""
-    result: list[bool] = []
-    for text, shape in _together(columns):
-        odd = text.is_in(list(markers)) | text.str.contains(r"^\s|\s$")
-        result += [not own.any() for own in odd.fill_null(False).to_numpy().reshape(shape)]
-    return result
-
-
-def _number_kinds(columns: list[pl.Series]) -> list[set[str] | None]:
-    """Kinds of columns of one length; empty where there is no cell, None where one is not plain."""
-    if not columns or not columns[0].len():
-        return [None] * len(columns)
-    result: list[set[str] | None] = []
-    for text, shape in _together(columns):
-        absent = (text == "").fill_null(False)
-        whole, number = (text.cast(own, strict=False) for own in (pl.Int64, pl.Float64))
-        odd = number.is_null() != absent
-        odd |= number.is_nan().fill_null(False) | text.str.contains(LEADING_ZERO).fill_null(True)
-        fraction = whole.is_null() & ~absent
-        odd |= fraction & text.str.contains(DIGITS).fill_null(True)
-        tests = (odd, fraction, (whole < 0).fill_null(False), ~absent)
-        said = [own.to_numpy().reshape(shape).any(axis=1).tolist() for own in tests]
-        for is_odd, is_float, is_negative, has_cells in zip(*said, strict=True):
-            if is_odd:
-                result.append(None)
-            elif not has_cells:
-                result.append(set())
-            else:
-                negative = {"negative"} if is_negative else set()
-                result.append({"float"} if is_float else {"whole", *negative})
-    return result
-
-
 def merges_levels(series: pl.Series) -> bool:
     """Whether levels that are different text would be one number, as ``1.1`` and ``1.10``."""
     cells = series.alias("").cast(pl.String).str.strip_chars()
@@ -295,17 +147,17 @@ def _text_column(
     text = series.str.strip_chars()
     clean = text.set(text.is_in(MISSING_MARKERS if missing is None else ["", *missing]), None)
     form = replace(USUAL, missing=missing)
-    are_words = _are_words(clean, counts)
-    typed = clean if are_words else _typed(clean, decimal or ".", missing is None)
-    if typed.dtype == pl.String and decimal != "." and not are_words:
+    is_text = are_words(clean, counts)
+    typed = clean if is_text else _typed(clean, decimal or ".", missing is None)
+    if typed.dtype == pl.String and decimal != "." and not is_text:
         commas = _comma_numbers(clean, certain=decimal == ",")
         if commas is not None:
             form, typed = replace(form, decimal=","), commas
-    if typed.dtype == pl.String and not are_words:
+    if typed.dtype == pl.String and not is_text:
         spelt = _spelt(clean, decimal, missing)
         if spelt is not None:
             typed, form = spelt
-    if typed.dtype == pl.String and missing is None and not are_words:
+    if typed.dtype == pl.String and missing is None and not is_text:
         extra = _unknown_markers(clean, counts)
         if extra:
             rest = clean.set(clean.is_in(extra), None)
@@ -317,7 +169,7 @@ def _text_column(
     notes = []
     lost = series.is_not_null() & typed.is_null() & (series != "")
     if lost.any():
-        markers = _occurrences(series, counts, lost)
+        markers = occurrences(series, counts, lost)
         n_lost = sum(markers.values())
         cells = "1 cell" if n_lost == 1 else f"{n_lost:,} cells"
         first = ", ".join(repr(marker) for marker in list(markers)[:3])
@@ -331,21 +183,21 @@ def _text_column(
             if form.spelling is not None or form.unit is not None:
                 spelled = typed.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
             if spelled.any():
-                example = next(iter(_occurrences(text, counts, spelled)))
+                example = next(iter(occurrences(text, counts, spelled)))
                 value = typed.filter(spelled & (text == example))[0]
                 value = int(value) if value == value // 1 else value
                 seconds = " seconds" if form.spelling in ("clock", "duration") else ""
                 notes.append(f"numbers such as {example!r} read as {value}{seconds}")
         spaced = typed.is_not_null() & (text != series)
         if spaced.any():
-            n_spaced = sum(_occurrences(series, counts, spaced).values())
+            n_spaced = sum(occurrences(series, counts, spaced).values())
             notes.append(f"spaces around {n_spaced:,} numbers ignored")
     elif form.spelling is not None:
-        example = next(iter(_occurrences(text, counts, typed.is_not_null())))
+        example = next(iter(occurrences(text, counts, typed.is_not_null())))
         value = str(typed.filter(typed.is_not_null() & (text == example))[0])
         notes.append(f"dates such as {example!r} read as {value.removesuffix(' 00:00:00')}")
-    elif typed.dtype == pl.String and not are_words:
-        hint = _near_miss(clean, counts)
+    elif typed.dtype == pl.String and not is_text:
+        hint = near_miss(clean, counts)
         if hint is not None:
             notes.append(hint)
     return TextColumn(typed, "; ".join(notes), form)
@@ -359,7 +211,7 @@ def _spelt(
     Text for missing cells may be beside it. None where no spelling is certain.
     """
     cells = text.drop_nulls().unique(maintain_order=True)
-    head = cells.head(_SAMPLE_ROWS)
+    head = cells.head(SAMPLE_ROWS)
     if 2 * int(head.str.contains(r"\p{N}").sum()) < head.len():
         return None
     markers = missing
@@ -422,7 +274,7 @@ def _point_thousands(cells: pl.Series) -> pl.Series | None:
 def _unknown_markers(text: pl.Series, counts: pl.Series | None) -> list[str]:
     """Text among numbers that means a missing cell; empty where that is not certain."""
     present = text.drop_nulls()
-    head = present.head(_SAMPLE_ROWS)
+    head = present.head(SAMPLE_ROWS)
 
     def is_number(cells: pl.Series) -> pl.Series:
         usual = decimal_points(plain_numbers(cells)).cast(pl.Float64, strict=False).is_not_null()
@@ -434,15 +286,15 @@ def _unknown_markers(text: pl.Series, counts: pl.Series | None) -> list[str]:
     if present.len() < 2 or 4 * int(is_number(head).sum()) < head.len():
         return []
     numbers = is_number(text).fill_null(False)
-    others = _occurrences(text, counts, ~numbers & text.is_not_null())
-    n_numbers = sum(_occurrences(text, counts, numbers).values())
+    others = occurrences(text, counts, ~numbers & text.is_not_null())
+    n_numbers = sum(occurrences(text, counts, numbers).values())
     if not others or n_numbers < sum(others.values()):
         return []
     found = pl.Series(list(others), dtype=pl.String)
     words = found.filter(~mean_missing(found))
     if words.len():
-        many = text.filter(numbers).n_unique() >= _MANY_NUMBERS
-        few = words.len() <= _FEW_MARKERS and not words.str.contains("[0-9]").any()
+        many = text.filter(numbers).n_unique() >= MANY_NUMBERS
+        few = words.len() <= FEW_MARKERS and not words.str.contains("[0-9]").any()
         rare = 10 * sum(others[word] for word in words) <= n_numbers
         if not (many and few and rare):
             return []
@@ -456,22 +308,12 @@ def mean_missing(cells: pl.Series) -> pl.Series:
     return known | cells.str.contains(BOUND) | cells.str.contains(_NO_DATE)
 
 
-def _occurrences(cells: pl.Series, counts: pl.Series | None, chosen: pl.Series) -> dict[str, int]:
-    """How often each of the chosen cells occurs, the most frequent first."""
-    n = pl.repeat(1, cells.len(), eager=True) if counts is None else counts
-    table = pl.DataFrame({"cell": cells, "n": n}).filter(chosen)
-    table = (
-        table.group_by("cell").agg(pl.col("n").sum()).sort("n", "cell", descending=[True, False])
-    )
-    return dict(table.iter_rows())
-
-
 def _typed(text: pl.Series, decimal: str, marked: bool) -> pl.Series:
     """The column as the type of all its cells; `marked`: numbers may be beside usual markers."""
     present = text.drop_nulls()
     if not present.len():
         return text
-    head = present.head(_SAMPLE_ROWS)
+    head = present.head(SAMPLE_ROWS)
     # A look at the first rows spares text columns the full scans.
     if _may_be_numbers(head, marked):
         numbers = _as_numbers(text, marked)
@@ -565,96 +407,9 @@ def _are_seasons(present: pl.Series) -> bool:
     return cells.len() > 1 and bool(((first + 1) % 100 == second).fill_null(False).all())
 
 
-def _of_either_order(cells: pl.Series) -> bool:
-    orders = (MOMENT_SPELLINGS[own](cells) for own in ("day_first", "month_first"))
-    return not any(moments.null_count() for moments in orders)
-
-
 def _are_days(moments: pl.Series) -> bool:
     present = moments.drop_nulls()
     return bool((present == present.dt.truncate("1d")).all())
-
-
-def _near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
-    """Why a column that looks like numbers or dates is text after all."""
-    present = text.drop_nulls()
-    counts = None if counts is None else counts.filter(text.is_not_null())
-    if not present.len():
-        return None
-    head = present.head(_SAMPLE_ROWS)
-    weight = pl.repeat(1, head.len(), eager=True) if counts is None else counts.head(_SAMPLE_ROWS)
-
-    def most(chosen: pl.Series) -> bool:
-        n_chosen, n_all = (int(part.sum() or 0) for part in (weight.filter(chosen), weight))
-        return n_chosen >= _MOST_CELLS * n_all
-
-    def example(cells: pl.Series, chosen: pl.Series) -> str | None:
-        found = list(_occurrences(cells, counts, chosen))
-        return repr(found[0]) if found else None
-
-    plain = plain_numbers(head).cast(pl.Float64, strict=False).is_not_null()
-    odd = head.str.contains(_DECIMAL_COMMA)
-    if odd.any() and (odd | plain).all():
-        shown = repr(head.filter(odd).min())
-        return f"{shown} is not read as a number: write 1234.5, or set decimal=','"
-    if plain.all() and (plain_numbers(head) != head).any():
-        commas = head.filter(head.str.contains(",", literal=True))
-        if commas.len():
-            return (
-                f"{commas.min()!r} is not read as a number, since its comma may separate thousands "
-                "or a fraction: write 1282 or 1.282"
-            )
-        return f"{head.min()!r} is not read as a number: write it with digits and a point alone"
-    if (
-        plain.all()
-        and head.str.contains(DIGITS).all()
-        and not head.str.contains(LEADING_ZERO).any()
-    ):
-        longest = present.filter(present.str.len_chars() == present.str.len_chars().max()).min()
-        return (
-            f"integers such as {longest!s} are past 64 bits and read as text: give the column the "
-            "role 'numeric' if they are quantities"
-        )
-    others = _occurrences(head, None if counts is None else weight, ~plain)
-    if most(plain) or (
-        int(weight.sum() or 0) >= _FEWEST_CELLS
-        and len(others) <= _FEW_MARKERS
-        and 2 * sum(others.values()) <= int(weight.sum() or 0)
-    ):
-        bad = example(present, plain_numbers(present).cast(pl.Float64, strict=False).is_null())
-        advice = "leave such cells empty if they are missing"
-        return None if bad is None else f"{bad} is no number, so the column is text; {advice}"
-    if most(head.str.contains(INSTANT)):
-        bad = example(present, parse_instants(present).is_null())
-        return None if bad is None else f"{bad} is no date, so the column is text"
-    if has_magnitudes(head.unique()):
-        return (
-            f"{head.filter(~plain).min()!r} is read as text: if its letter stands for thousands "
-            "or millions, write the number in full"
-        )
-    almost_date = head.str.contains(_ALMOST_DATE) | head.str.contains(_NAMED_MONTH)
-    if (almost_date | head.str.contains(_PERIOD)).all():
-        order = ", since its day and month may be either" if _of_either_order(head) else ""
-        return f"{head.min()!r} is not read as a date{order}: write YYYY-MM-DD"
-    if head.str.contains(_CLOCK).all():
-        return f"{head.min()!r} is read as text: if the time counts, write it as a number of hours"
-    if head.n_unique() >= _MANY_NUMBERS and head.str.contains(_WITH_UNIT).all():
-        return (
-            f"{head.min()!r} is read as text: if its number counts, write all in one unit, "
-            "and leave the unit out"
-        )
-    if head.n_unique() >= _MANY_NUMBERS and head.str.contains(_RANGE).all():
-        return f"{head.min()!r} is read as text: if its two numbers count, give each its own column"
-    odd = head.filter(~plain)
-    has_digits = pl.Series(list(others), dtype=pl.String).str.contains("[0-9]").all()
-    half = 2 * sum(others.values()) <= int(weight.sum() or 0) and has_digits
-    many = odd.n_unique() >= _MANY_NUMBERS and most(plain | head.str.contains(_LIKE_NUMBER))
-    if odd.len() and (half or many):
-        return (
-            f"{odd.min()!r} is read as text: if it is one number, write it with digits and a point "
-            "alone"
-        )
-    return None
 
 
 # ---------------------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from tabwright.tables.dtypes import (
     Dtypes,
     cast_column,
     dtype_of_kinds,
-    plain_columns,
     text_column,
     text_kinds,
 )
@@ -35,6 +34,7 @@ from tabwright.tables.paths import (
     table_format,
     table_paths,
 )
+from tabwright.tables.plain_columns import plain_columns
 
 # Formats whose text has the types that its cells say.
 _OF_TEXT: Final = ("csv", "excel")

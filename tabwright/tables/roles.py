@@ -16,7 +16,8 @@ import polars as pl
 from tabwright.errors import TableError
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 from tabwright.tables.cells import refuse_nested, to_booleans, to_microseconds, to_numbers
-from tabwright.tables.dtypes import merges_levels, plain_columns, text_column
+from tabwright.tables.dtypes import merges_levels, text_column
+from tabwright.tables.plain_columns import plain_columns
 from tabwright.tables.spellings.moments import moments_of_counts
 
 Role = Literal["numeric", "boolean", "category", "datetime", "constant", "identifier", "text"]

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabwright.tables import dtypes, profile_table, read_table, reading, roles, table_dtypes
-from tabwright.tables.dtypes import plain_columns, text_column
+from tabwright.tables.dtypes import text_column
+from tabwright.tables.plain_columns import plain_columns
 
 CELLS = st.sampled_from(
     [
