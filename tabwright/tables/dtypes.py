@@ -186,8 +186,10 @@ def _text_column(
                 example = next(iter(occurrences(text, counts, spelled)))
                 value = typed.filter(spelled & (text == example))[0]
                 value = int(value) if value == value // 1 else value
-                seconds = " seconds" if form.spelling in ("clock", "duration") else ""
-                notes.append(f"numbers such as {example!r} read as {value}{seconds}")
+                if form.spelling in ("clock", "duration"):
+                    notes.append(f"times such as {example!r} read as {value} seconds")
+                else:
+                    notes.append(f"numbers such as {example!r} read as {value}")
         spaced = typed.is_not_null() & (text != series)
         if spaced.any():
             n_spaced = sum(occurrences(series, counts, spaced).values())
