@@ -326,6 +326,7 @@ TESTED_IN = {
     "inference/test_numpy_network.py": ["inference.row_products"],
     "streaming/test_streaming.py": ["fitting.streamed.stream_fit"],
     "tables/test_cells.py": ["tables.cell_format"],
+    "tables/test_dtypes.py": ["tables.spellings.near_misses"],
     "training/engine/test_stacked_members.py": ["training.engine.tensor_layout"],
     "training/test_checkpoints.py": ["fitting.identity"],
     "workflows/test_compare.py": ["cli.commands.compare", "workflows.run_settings"],

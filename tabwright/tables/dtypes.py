@@ -31,18 +31,18 @@ from tabwright.tables.cells import (
     to_levels,
     under_plain_name,
 )
-from tabwright.tables.near_misses import (
-    FEW_MARKERS,
-    MANY_NUMBERS,
-    near_miss,
-    occurrences,
-)
-from tabwright.tables.plain_columns import SAMPLE_ROWS, are_words
 from tabwright.tables.spellings.moments import (
     MOMENT_SPELLINGS,
     find_moments,
     parse_moments,
 )
+from tabwright.tables.spellings.near_misses import (
+    FEW_MARKERS,
+    MANY_NUMBERS,
+    near_miss,
+    occurrences,
+)
+from tabwright.tables.spellings.plain_columns import SAMPLE_ROWS, are_words
 from tabwright.tables.spellings.quantities import (
     find_quantity,
     unit_of,

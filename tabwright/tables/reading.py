@@ -34,7 +34,7 @@ from tabwright.tables.paths import (
     table_format,
     table_paths,
 )
-from tabwright.tables.plain_columns import plain_columns
+from tabwright.tables.spellings.plain_columns import plain_columns
 
 # Formats whose text has the types that its cells say.
 _OF_TEXT: Final = ("csv", "excel")

@@ -17,8 +17,8 @@ from tabwright.errors import TableError
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 from tabwright.tables.cells import refuse_nested, to_booleans, to_microseconds, to_numbers
 from tabwright.tables.dtypes import merges_levels, text_column
-from tabwright.tables.plain_columns import plain_columns
 from tabwright.tables.spellings.moments import moments_of_counts
+from tabwright.tables.spellings.plain_columns import plain_columns
 
 Role = Literal["numeric", "boolean", "category", "datetime", "constant", "identifier", "text"]
 

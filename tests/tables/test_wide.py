@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tabwright.tables import dtypes, profile_table, read_table, reading, roles, table_dtypes
 from tabwright.tables.dtypes import text_column
-from tabwright.tables.plain_columns import plain_columns
+from tabwright.tables.spellings.plain_columns import plain_columns
 
 CELLS = st.sampled_from(
     [

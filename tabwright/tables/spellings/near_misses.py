@@ -7,8 +7,8 @@ from typing import Final
 import polars as pl
 
 from tabwright.tables.cells import DIGITS, LEADING_ZERO, plain_numbers
-from tabwright.tables.plain_columns import SAMPLE_ROWS
 from tabwright.tables.spellings.moments import INSTANT, MOMENT_SPELLINGS, parse_instants
+from tabwright.tables.spellings.plain_columns import SAMPLE_ROWS
 from tabwright.tables.spellings.quantities import has_magnitudes
 
 MANY_NUMBERS: Final = 10
