@@ -113,7 +113,7 @@ Threads = Annotated[
     typer.Option(
         "--threads",
         metavar="N",
-        help="Threads to fit with; fewer leave room for others.",
+        help="Threads to fit with; fewer leave processors to others.",
         rich_help_panel=SETTINGS,
     ),
 ]

@@ -355,7 +355,7 @@ def _tally_of(
     target = chunk.frame[columns.target]
     if masks["test"].any():
         features = columns.features(chunk.frame.columns)
-        rows = row_hashes(chunk.frame.select([*features, columns.target]))
+        rows = row_hashes(chunk.frame[[*features, columns.target]])
         tally.hashes = {place: merged_hashes(rows[masks[place]]) for place in ("train", "test")}
     if task != "regression":
         _count_labels(tally, target, masks, weights, keep)
