@@ -68,23 +68,28 @@ _SHARE, _SHARE_WITH_TREES = 0.95, 0.6
 
 @dataclass(frozen=True)
 class ValidationRows:
-    """Validation rows: those that choose, and those kept for the residuals of intervals."""
+    """Validation rows: those that choose, and those kept for the residuals of intervals.
+
+    `are_given`: whether they were named as such; then nothing that a model keeps is fitted on them.
+    """
 
     rows: LabelledRows
+    are_given: bool
     spare: LabelledRows | None = None
     interval: IntervalRows | None = None
 
     @classmethod
     def of(
-        cls, rows: LabelledRows, classes: np.ndarray | None, random_state: int
+        cls, rows: LabelledRows, classes: np.ndarray | None, random_state: int, *, are_given: bool
     ) -> ValidationRows:
         """All of them choose in classification; in regression some may be spare."""
         if classes is not None:
-            return cls(rows)
+            return cls(rows, are_given)
         interval = interval_rows(
             len(rows), groups=rows.groups, time=rows.time, random_state=random_state
         )
-        return cls(rows.take(interval.choosing), rows.take(interval.aside), interval)
+        choosing, aside = rows.take(interval.choosing), rows.take(interval.aside)
+        return cls(choosing, are_given, aside, interval)
 
     def cross_predictions(self, scale: TargetScale | None) -> CrossPredictions | None:
         """What keeps predictions of the choosing rows, where none are spare."""
@@ -162,7 +167,9 @@ class Recipe:
         # What the rows that choose get is predicted once, and again only with trees.
         networks, trees = Predictor(model).standardised(choosing[0]), None
         if tree_kinds(self.settings):
-            whole = (compact.with_rows(choosing[0]), rows.with_rows(choosing[1]))
+            whole = (compact, rows)
+            if not held_out.are_given:
+                whole = (compact.with_rows(choosing[0]), rows.with_rows(choosing[1]))
             parts = [((compact, rows), choosing)]
             model, trees = self._with_trees(model, parts, networks, targets, whole)
         outputs = networks if trees is None else trees.combined(networks)

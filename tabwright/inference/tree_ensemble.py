@@ -96,6 +96,10 @@ class TreeEnsemble(Trees):
     def __post_init__(self) -> None:
         object.__setattr__(self, "depth", self._checked_depth())
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle keeps: not what speeds up predictions, which is made again."""
+        return {name: value for name, value in vars(self).items() if name != "_masks"}
+
     def raw(self, features: NDArray[np.float32]) -> FloatArray:
         n_outputs = len(self.baseline)
         if self._masks is not None:

@@ -18,6 +18,7 @@ from tabwright.artifact.container import pack, unpack
 from tabwright.cli.app import app
 from tabwright.distillation.tree_arrays import ensemble_of
 from tabwright.distillation.trees import (
+    FittedTrees,
     Learner,
     Problem,
     TeacherKind,
@@ -228,6 +229,30 @@ def test_trees_grow_while_held_out_rows_gain(monkeypatch: pytest.MonkeyPatch, n_
         LabelledRows(frame, (score(frame) > 2.0).astype(np.int64)), settings, classes=np.arange(2)
     )
     assert max(grown) > 20
+
+
+@pytest.mark.parametrize("are_given", [False, True])
+def test_trees_are_kept_of_all_rows_but_given_ones(
+    monkeypatch: pytest.MonkeyPatch, are_given: bool
+) -> None:
+    fitted: list[int] = []
+
+    class Counted:
+        def __init__(self, kind: TeacherKind, *, kept: bool) -> None:
+            self._learner = tree_learner(kind, kept=kept)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._learner, name)
+
+        def fit(self, problem: Problem, n_rounds: int) -> FittedTrees:
+            fitted.append(len(problem.target))
+            return self._learner.fit(problem, n_rounds)
+
+    monkeypatch.setattr(combination, "tree_learner", Counted)
+    frame, more = table(200), table(50, seed=1)
+    given = (more, score(more)) if are_given else None
+    TabularRegressor(random_state=0, **SMALL).fit(frame, score(frame), eval_set=given)
+    assert fitted[-1] == 200
 
 
 @pytest.mark.parametrize("case", ["constant columns", "constant target", "few rows", "two rows"])
