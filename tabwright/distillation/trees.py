@@ -483,15 +483,27 @@ class _CatBoost:
         model = catboost.CatBoost(
             {
                 **self.settings(problem.n_classes),
-                "iterations": n_rounds,
+                # Each tree depends on how many there are to be: fewer are the first of all.
+                "iterations": max(n_rounds, self.rounds_tried[-1]),
                 "random_seed": problem.random_state % 2**31,
                 "thread_count": problem.n_threads,
                 "allow_writing_files": False,
                 "verbose": False,
             }
         )
-        model.fit(pool(problem.values, problem.target, problem.weight))
+        whole = pool(problem.values, problem.target, problem.weight)
+        model.fit(whole, callbacks=[_StopAfter(n_rounds)])
         return _FittedCatBoost(model, pool, bool(problem.n_classes), problem.n_threads)
+
+
+@dataclass(frozen=True)
+class _StopAfter:
+    """A callback of CatBoost that ends a fit."""
+
+    n_rounds: int
+
+    def after_iteration(self, info: Any) -> bool:
+        return bool(info.iteration < self.n_rounds)
 
 
 def _byte_strings(codes: NDArray[np.int64]) -> NDArray[Any]:

@@ -445,6 +445,20 @@ def test_stages_are_those_of_one_fit() -> None:
         np.testing.assert_array_equal(list(stages), whole)
 
 
+@pytest.mark.parametrize("kind", ["hist_gradient_boosting", "lightgbm", "xgboost", "catboost"])
+def test_fewer_rounds_are_the_first_of_more(kind: TeacherKind) -> None:
+    need(kind)
+    frame = mixed_table()
+    columns = fit_tree_columns(frame, profile_table(frame))
+    values, codes = columns.encode(frame), mixed_codes(frame)
+    n_classes = len(np.unique(codes))
+    problem = Problem(values, columns.categorical, codes, None, n_classes, 0, 1)
+    learner = tree_learner(kind, kept=True)
+    (few,) = learner.fit(problem, 20).stages(values, (20,))
+    (first,) = learner.fit(problem, learner.rounds(n_classes)[-1]).stages(values, (20,))
+    np.testing.assert_array_equal(few, first)
+
+
 # ---------------------------------------------------------------------------------------------
 # Columns
 # ---------------------------------------------------------------------------------------------

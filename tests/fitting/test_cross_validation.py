@@ -18,6 +18,7 @@ from tabwright import TabularClassifier, TabularRegressor, load_model
 from tabwright.artifact.container import pack
 from tabwright.calibration.decisions import DecisionAim
 from tabwright.cli.app import app
+from tabwright.estimators.messages import fit_summary
 from tabwright.fitting.arguments import Aims, FitCallbacks
 from tabwright.fitting.cross_validation import assign_folds
 from tabwright.fitting.fit_table import fit_table
@@ -281,7 +282,7 @@ def test_the_file_comes_back(tmp_path: Path) -> None:
     again = load_model(tmp_path / "m.safetensors")
     assert again.n_folds == 3
     np.testing.assert_array_equal(again.predict_proba(table), model.predict_proba(table))
-    assert "240 rows in 3 folds" in model._summary()
+    assert "240 rows in 3 folds" in fit_summary(model.model_, None)
 
 
 def test_the_report_and_inspect_speak_of_folds(tmp_path: Path) -> None:
