@@ -208,7 +208,7 @@ def with_trees(
     `kinds`: those to fit, from `tree_kinds`; scikit-learn's always are, the others where they are
         installed.
     `whole`: rows that the trees to keep are fitted on, with the rounds chosen: those of all parts,
-        or less where validation rows were given. One fit, rather than the mean of one per fold,
+        but for those of an `eval_set`. One fit, rather than the mean of one per fold,
         keeps files small and predictions fast.
     `say`: called with sentences on what is combined, and on libraries that are missing.
     `limit`: trees that would not be in time, as a few rounds tell, are not fitted.

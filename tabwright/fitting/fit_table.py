@@ -93,8 +93,7 @@ def fit_table(
         parts, settings = _in_folds(parts, settings, classes, encoder, callbacks)
     elif parts.folds is None and parts.validation is None and encoder is None:
         parts, settings = _in_default_folds(parts, settings, classes)
-    are_given = parts.validation is not None
-    if not are_given and parts.folds is None:
+    if parts.validation is None and parts.folds is None:
         settings = replace(
             settings, validation_fraction=settings.held_out_share(len(parts.training))
         )
@@ -123,7 +122,10 @@ def fit_table(
         return with_time(recipe.fit_in_folds(rows, parts.folds, checkpoint), limit)
     assert parts.validation is not None
     held_out = ValidationRows.of(
-        parts.validation, classes, settings.random_state, are_given=are_given
+        parts.validation,
+        classes,
+        settings.random_state,
+        are_given=validation is not None and not isinstance(validation, list),
     )
     callbacks.start(recipe.settings, len(rows), len(parts.validation))
     model = recipe.fit(rows, held_out, checkpoint)

@@ -70,7 +70,8 @@ _SHARE, _SHARE_WITH_TREES = 0.95, 0.6
 class ValidationRows:
     """Validation rows: those that choose, and those kept for the residuals of intervals.
 
-    `are_given`: whether they were named as such; then nothing that a model keeps is fitted on them.
+    `are_given`: whether they came beside the rows to fit; then nothing that a model keeps is fitted
+        on them.
     """
 
     rows: LabelledRows
