@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,12 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
+# What the S3 endpoint of this machine lets in.
+S3_ACCOUNT = {
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_REGION": "us-east-1",
+}
 
 # In CI the same examples every time; elsewhere new ones. A busy machine is no failure.
 settings.register_profile("tabwright", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -54,3 +61,16 @@ def _fixed_seeds() -> None:
 def data_dir() -> Path:
     """The folder of real tables, for tests marked `shared_data`."""
     return _data_dir()
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """The address of an S3 endpoint of this machine."""
+    pytest.importorskip("moto", reason="moto, a local S3 endpoint, is absent")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()

@@ -33,6 +33,7 @@ from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.predict import TablePredictions
 from tabwright.workflows.train import TrainRequest
+from tests.conftest import S3_ACCOUNT
 
 pytest.importorskip("ray", reason="ray is absent")
 # The model was fitted on frames: it does not know the target's name.
@@ -110,18 +111,6 @@ FAULTS: dict[str, tuple[dict[str, bytes], str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    pytest.importorskip("moto", reason="moto, a local S3 endpoint, is absent")
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture(autouse=True)
 def _before_ray(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
@@ -130,9 +119,7 @@ def _before_ray(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_job, "joined_ray", refuse)
     monkeypatch.setattr(ray_predict, "joined_ray", refuse)
     for name, value in {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
+        **S3_ACCOUNT,
         "AWS_ENDPOINT_URL": endpoint,
     }.items():
         monkeypatch.setenv(name, value)

@@ -26,6 +26,7 @@ from tabwright.estimators.classifier import TabularClassifier
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables import read_table
 from tabwright.workflows.predict import iter_predictions
+from tests.conftest import S3_ACCOUNT
 
 ray = pytest.importorskip("ray", reason="ray is absent")
 pytestmark = [
@@ -39,28 +40,19 @@ _N_ROWS = 60_000
 
 
 @pytest.fixture(scope="module", autouse=True)
-def endpoint() -> Iterator[str]:
-    """The cluster, whose workers have the account of an S3 endpoint of this machine."""
-    pytest.importorskip("moto", reason="moto, a local S3 endpoint, is absent")
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+def _cluster(endpoint: str) -> Iterator[None]:
+    """Its workers have the account of the S3 endpoint."""
     with pytest.MonkeyPatch.context() as environment:
         for name, value in {
             "RAY_AUTH_MODE": "disabled",
             "TABWRIGHT_RAY_TEST": str(os.getpid()),
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            **S3_ACCOUNT,
+            "AWS_ENDPOINT_URL": endpoint,
         }.items():
             environment.setenv(name, value)
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        yield f"http://{host}:{port}"
+        yield
         ray.shutdown()
-    server.stop()
 
 
 @pytest.fixture(scope="module")
