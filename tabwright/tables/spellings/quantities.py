@@ -31,6 +31,9 @@ _MAGNITUDES: Final = {
 }
 # Letters that also stand for something else: metres, minutes, sizes, bytes, tonnes, kelvin.
 _LETTERS: Final = ("k", "K", "M", "m", "B", "b", "T", "cr")
+_POWERS: Final = {
+    name if name in _LETTERS else name.lower(): power for name, power in _MAGNITUDES.items()
+}
 _MAGNITUDE: Final = rf"^({_NUMBER}){_SPACE}?([\p{{L}}]+\.?)?$"
 # A number first, but for a currency, and a word last.
 _MAGNITUDE_LOOKS: Final = r"^[-+(]?\P{N}{0,4}[0-9][0-9.,'\x{2019}\x{a0}\x{202f}]*\P{N}*$"
@@ -102,10 +105,9 @@ def _magnitude_parts(text: pl.Series) -> tuple[pl.Series, pl.Series]:
     found = bare_numbers(text).str.extract_groups(_MAGNITUDE).struct.unnest()
     word = found.to_series(1)
     name = word.zip_with(word.is_in(list(_LETTERS)), word.str.to_lowercase())
-    spelt = {key if key in _LETTERS else key.lower(): power for key, power in _MAGNITUDES.items()}
     power = name.fill_null("").replace_strict(
-        pl.Series(["", *spelt]),
-        pl.Series([0, *spelt.values()]),
+        pl.Series(["", *_POWERS]),
+        pl.Series([0, *_POWERS.values()]),
         default=None,
         return_dtype=pl.Int64,
     )
