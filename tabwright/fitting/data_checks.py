@@ -5,13 +5,20 @@ Nothing here refuses a table; what is found is said in a sentence, with the colu
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.streaming.repeated_rows import row_hashes
 from tabwright.tables import TableProfile
-from tabwright.tables.labelled import LabelledRows
+from tabwright.tables.labelled import (
+    LabelledRows,
+    TableRequest,
+    TrainingTable,
+    read_training_table,
+)
 
 _MOST_ROWS = 50_000
 _FEWEST_ROWS = 20
@@ -55,6 +62,19 @@ def warnings_of_revealing(
         "target is, or made from it? If in doubt, leave it out with --drop"
         for name in revealing_columns(rows, profile, of_classes=of_classes)
     ]
+
+
+def read_checked_table(request: TableRequest, say: Callable[[str], None]) -> TrainingTable:
+    """`read_training_table`, and what to say of columns that tell the target."""
+    table = read_training_table(request, say)
+    for warning in warnings_of_revealing(
+        table.rows,
+        table.profile,
+        request.columns.target,
+        of_classes=table.classes is not None,
+    ):
+        say(warning)
+    return table
 
 
 def warning_of_repeated(n_repeated: int, n_test: int, *, about: bool = False) -> str | None:
@@ -116,16 +136,7 @@ def repeated_rows(training: LabelledRows, test: LabelledRows) -> int:
     Returns: 0 in tables of few values, where most training rows repeat each other.
     """
     known, asked = (
-        # By number: a column may have any name.
-        row_hashes(
-            pl.DataFrame(
-                [
-                    *(cells.alias(str(k)) for k, cells in enumerate(rows.frame.get_columns())),
-                    pl.Series("target", rows.target),
-                ]
-            )
-        )
-        for rows in (training, test)
+        row_hashes([*rows.frame.get_columns(), pl.Series(rows.target)]) for rows in (training, test)
     )
     if 2 * len(np.unique(known)) < len(known):
         return 0

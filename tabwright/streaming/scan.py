@@ -23,7 +23,7 @@ from tabwright.inference.target_scale import TargetScale
 from tabwright.regression import RegressionObjective, check_target
 from tabwright.settings import Task
 from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
-from tabwright.streaming.repeated_rows import merged_hashes, n_repeated, row_hashes
+from tabwright.streaming.repeated_rows import Hashes, merged_hashes, n_repeated, row_hashes
 from tabwright.tables.cells import is_missing
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.targets import (
@@ -94,7 +94,9 @@ class _Tally:
     # Lowest, highest and number of values of integer columns, missing ones aside.
     ranges: dict[str, list[int]] = field(default_factory=dict)
     # The smallest hashes of the rows that train and of those that test.
-    hashes: dict[str, list[int]] = field(default_factory=lambda: {"train": [], "test": []})
+    hashes: dict[str, Hashes] = field(
+        default_factory=lambda: {part: np.zeros(0, np.uint64) for part in ("train", "test")}
+    )
 
     def add(self, other: _Tally) -> None:
         for place in _PLACES:
@@ -355,7 +357,7 @@ def _tally_of(
     target = chunk.frame[columns.target]
     if masks["test"].any():
         features = columns.features(chunk.frame.columns)
-        rows = row_hashes(chunk.frame[[*features, columns.target]])
+        rows = row_hashes([*chunk.frame[features], target])
         tally.hashes = {place: merged_hashes(rows[masks[place]]) for place in ("train", "test")}
     if task != "regression":
         _count_labels(tally, target, masks, weights, keep)

@@ -14,7 +14,7 @@ import polars as pl
 from tabwright.artifact.atomic_write import check_suffix, check_writable
 from tabwright.estimators.inputs import seed_of
 from tabwright.fitting.class_weights import ClassWeight
-from tabwright.fitting.data_checks import warnings_of_revealing
+from tabwright.fitting.data_checks import read_checked_table
 from tabwright.fitting.eval_metric import eval_metric_of
 from tabwright.report.svg import check_picture, write_picture
 from tabwright.settings import Task
@@ -28,7 +28,6 @@ from tabwright.tables.labelled import (
     LabelledRows,
     TableRequest,
     TrainingTable,
-    read_training_table,
 )
 from tabwright.tables.roles import Role
 from tabwright.tables.targets import learned_target
@@ -212,11 +211,7 @@ def run_tuning(
     )
     if replaced is not None:
         say(replaced)
-    table = read_training_table(asked, say)
-    for warning in warnings_of_revealing(
-        table.rows, table.profile, asked.columns.target, of_classes=table.classes is not None
-    ):
-        say(warning)
+    table = read_checked_table(asked, say)
     with using_threads(request.n_threads):
         result = tune_table(
             table,

@@ -25,7 +25,7 @@ from tabwright.distillation.teachers import soft_labels
 from tabwright.distillation.trees import TeacherKind
 from tabwright.errors import install_command
 from tabwright.fitting.arguments import Columns
-from tabwright.fitting.data_checks import warnings_of_revealing
+from tabwright.fitting.data_checks import read_checked_table
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import score_classification, score_regression
@@ -35,7 +35,6 @@ from tabwright.splits import splits_within
 from tabwright.tables.labelled import (
     TableRequest,
     TrainingTable,
-    read_training_table,
 )
 from tabwright.workflows.folds import folds_of
 from tabwright.workflows.paired_differences import PairedDifference, paired_difference
@@ -262,14 +261,7 @@ def run_comparison(
         replaced = check_model(request.training_of(FitSettings.training_mode))
         if replaced is not None:
             say(replaced)
-    table = read_training_table(request.table, say)
-    for warning in warnings_of_revealing(
-        table.rows,
-        table.profile,
-        request.table.columns.target,
-        of_classes=table.classes is not None,
-    ):
-        say(warning)
+    table = read_checked_table(request.table, say)
     metrics = request.metrics_of(table.task)
     if table.task == "regression":
         check_target(request.objective, table.rows.target)

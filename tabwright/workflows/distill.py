@@ -18,7 +18,7 @@ from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.trees import tree_learner
 from tabwright.fitting.arguments import Columns, FitCallbacks
-from tabwright.fitting.data_checks import warnings_of_revealing
+from tabwright.fitting.data_checks import read_checked_table
 from tabwright.fitting.students.distill_table import (
     Split,
     StudentOptions,
@@ -28,7 +28,7 @@ from tabwright.fitting.students.distill_table import (
 from tabwright.fitting.students.student_size import Budget
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.tables import read_described
-from tabwright.tables.labelled import TableRequest, read_training_table
+from tabwright.tables.labelled import TableRequest
 from tabwright.tables.roles import roles_as_text
 from tabwright.training.loop import Epoch
 from tabwright.workflows.outputs import check_model_output
@@ -131,14 +131,7 @@ def run_distillation(
     else:
         tree_learner(teacher)
         say(f"teacher: {teacher}")
-    table = read_training_table(wanted, say)
-    for warning in warnings_of_revealing(
-        table.rows,
-        table.profile,
-        request.table.columns.target,
-        of_classes=table.classes is not None,
-    ):
-        say(warning)
+    table = read_checked_table(wanted, say)
     settings = fit_settings(
         {**request.settings, "training_mode": "tree_teacher_distillation"},
         task=table.task,

@@ -21,7 +21,7 @@ from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind, tree_learne
 from tabwright.distributed.workers import Workers, joined_workers
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.class_weights import Prior
-from tabwright.fitting.data_checks import repeated_rows, warning_of_repeated, warnings_of_revealing
+from tabwright.fitting.data_checks import read_checked_table, repeated_rows, warning_of_repeated
 from tabwright.fitting.fit_table import fit_table
 from tabwright.fitting.streamed.fit_files import fit_files
 from tabwright.fitting.streamed.jobs import LocalTrainer, Trainer
@@ -36,7 +36,6 @@ from tabwright.tables.labelled import (
     LabelledRows,
     TableRequest,
     TrainingTable,
-    read_training_table,
 )
 from tabwright.training.callbacks import Callback, as_callback, telling_failures
 from tabwright.training.checkpoints import Checkpoint
@@ -283,14 +282,7 @@ def _fit_in_memory(
     callback: Callback,
 ) -> _Fit:
     on_stage(f"reading {request.table.table}")
-    table = read_training_table(request.table, say)
-    for warning in warnings_of_revealing(
-        table.rows,
-        table.profile,
-        request.table.columns.target,
-        of_classes=table.classes is not None,
-    ):
-        say(warning)
+    table = read_checked_table(request.table, say)
     settings = fit_settings(request.settings, task=table.task, random_state=request.random_state)
     aim = None
     if request.decision is not None:

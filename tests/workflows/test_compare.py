@@ -268,7 +268,7 @@ def test_the_mode_to_use_is_saved_fitted_on_all_rows(table: str, tmp_path: Path)
 def test_what_cannot_be_saved_is_refused_before_any_fit(
     table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "read_training_table", None)
+    monkeypatch.setattr(compare, "read_checked_table", None)
     other = tmp_path / "notes.safetensors"
     other.write_text("not a model")
     with pytest.raises(ValueError, match="must not replace a file that is no model"):
