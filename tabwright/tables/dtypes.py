@@ -42,7 +42,7 @@ from tabwright.tables.spellings.near_misses import (
     near_miss,
     occurrences,
 )
-from tabwright.tables.spellings.plain_columns import SAMPLE_ROWS, are_words
+from tabwright.tables.spellings.plain_columns import SAMPLE_ROWS, are_words, cells_fit
 from tabwright.tables.spellings.quantities import (
     find_quantity,
     unit_of,
@@ -70,6 +70,7 @@ _UNKNOWN: Final = (
 _SIGNS: Final = r"^[^\p{L}\p{N}+]+$"
 # The date of an empty cell in some databases.
 _NO_DATE: Final = r"^0000-00-00(?:[T ]00:00:00(?:\.0+)?)?$"
+_OF_TWO_SPELLINGS: Final = r"^(?:\+|[-+]?[0-9]*\.[0-9]*0$|[-+]?[0-9.]+[eE.]$)|[0-9][eE]"
 _SPELT_NUMBER: Final = r"^[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\.?$"
 
 
@@ -127,13 +128,15 @@ def text_column(
     return TextColumn(values.alias(name), note, form)
 
 
+def may_merge_levels(columns: list[pl.Series]) -> list[bool]:
+    """Which columns of text, of one length, have a number that can be spelt in two ways."""
+    texts = [series.cast(pl.String) for series in columns]
+    return cells_fit(texts, lambda text: text.str.strip_chars().str.contains(_OF_TWO_SPELLINGS))
+
+
 def merges_levels(series: pl.Series) -> bool:
     """Whether levels that are different text would be one number, as ``1.1`` and ``1.10``."""
-    cells = series.alias("").cast(pl.String).str.strip_chars()
-    # Only such spellings have a twin.
-    if not cells.str.contains(r"^(?:\+|[-+]?[0-9]*\.[0-9]*0$|[-+]?[0-9.]+[eE.]$)|[0-9][eE]").any():
-        return False
-    cells = cells.unique()
+    cells = series.alias("").cast(pl.String).str.strip_chars().unique()
     cells = cells.filter(cells.str.contains(_SPELT_NUMBER))
     return to_levels(cells).n_unique() < cells.len()
 

@@ -34,7 +34,7 @@ from tabwright.tables.paths import (
     table_format,
     table_paths,
 )
-from tabwright.tables.spellings.plain_columns import plain_columns
+from tabwright.tables.spellings.plain_columns import plain_columns, without_empty
 
 # Formats whose text has the types that its cells say.
 _OF_TEXT: Final = ("csv", "excel")
@@ -171,13 +171,16 @@ def read_described(
     result = []
     untyped = [name for name in frame.columns if name not in given and name not in as_text]
     plain = plain_columns(frame[untyped], decimal=layout.decimal, missing=layout.missing)
+    words = [frame.get_column(name) for name, kinds in plain.items() if kinds == {"text"}]
+    clean = {series.name: series for series in without_empty(words)}
+    usual = layout.cells
     for series in frame.get_columns():
-        name, form = series.name, layout.cells
+        name, form = series.name, usual
         if series.dtype != pl.String:
             result.append(series)
             continue
-        if plain.get(name) == {"text"}:
-            series = series.set(series == "", None)
+        if name in clean:
+            series = clean[name]
         elif name in plain:
             wanted = pl.Float64 if "float" in plain[name] else pl.Int64
             series = series.cast(wanted, strict=False)

@@ -6,19 +6,21 @@ table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
+import numpy as np
 import polars as pl
 
 from tabwright.errors import TableError
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 from tabwright.tables.cells import refuse_nested, to_booleans, to_microseconds, to_numbers
-from tabwright.tables.dtypes import merges_levels, text_column
+from tabwright.tables.dtypes import may_merge_levels, merges_levels, text_column
 from tabwright.tables.spellings.moments import moments_of_counts
-from tabwright.tables.spellings.plain_columns import plain_columns
+from tabwright.tables.spellings.plain_columns import plain_columns, without_empty
 
 Role = Literal["numeric", "boolean", "category", "datetime", "constant", "identifier", "text"]
 
@@ -28,6 +30,11 @@ _FEW_ROWS: Final = 100
 _TEXT_UNIQUE_SHARE: Final = 0.9
 _TEXT_MEAN_LENGTH: Final = 20
 _TEXT_MEAN_SPACES: Final = 2.0
+# How text means what these types mean, in seconds.
+_SPANS: Final = {pl.Time: "clock", pl.Duration: "duration"}
+_TEXT: Final = (pl.String, pl.Categorical, pl.Enum)
+# In more rows than this, columns are counted on all threads.
+_FEW_CELLS: Final = 10_000
 _GROUP_COLUMNS: Final = 64
 # Past this, the distinct values of float columns are estimated: nothing hangs on them.
 _EXACT_ROWS: Final = 200_000
@@ -183,25 +190,11 @@ def profile_table(
         if cells are nested, or if every column of several rows is set aside.
     """
     given = _checked_roles(frame, roles)
-    stats = _statistics(frame)
-    known = formats or {}
-    found = set(known) if typed else set()
-    untyped = frame[[name for name in frame.columns if name not in found]]
-    words = {name for name, own in plain_columns(untyped).items() if own == {"text"}}
+    for series in frame.get_columns():
+        refuse_nested(series)
     columns = tuple(
-        replace(
-            _profiled(
-                series.alias(""),
-                stats[series.name],
-                given.get(series.name),
-                named,
-                known.get(series.name, USUAL),
-                series.name in found
-                or (series.name in words and known.get(series.name, USUAL) == USUAL),
-            ),
-            name=series.name,
-        )
-        for series in frame.get_columns()
+        replace(_profiled(own, given.get(name), named), name=name)
+        for name, own in zip(frame.columns, _looked_at(frame, formats or {}, typed), strict=True)
     )
     for column in columns:
         if column.name in given:
@@ -209,10 +202,11 @@ def profile_table(
     if notes:
         columns = tuple(_with_note(column, notes.get(column.name, "")) for column in columns)
     if frame.height > 1 and not any(column.used for column in columns):
-        reasons = "; ".join(f"{c.name!r} is {c.role}" for c in columns[:5]) or "it has no columns"
+        reasons = "; ".join(f"{c.name!r} is {c.role}, {c.note}" for c in columns[:5])
         raise TableError(
-            f"a table must have at least one column to learn from; got none: {reasons}; "
-            "give a column a role, e.g. roles={'name': 'category'}, or add columns"
+            "a table must have at least one column to learn from; got none: "
+            f"{reasons or 'it has no columns'}; give a column a role, e.g. "
+            "roles={'name': 'category'}, or add columns"
         )
     return TableProfile(frame.height, columns)
 
@@ -248,27 +242,77 @@ def _checked_roles(frame: pl.DataFrame, roles: Mapping[str, Role] | None) -> Map
     return roles or {}
 
 
-def _statistics(frame: pl.DataFrame) -> dict[str, tuple[int, int]]:
-    """Missing cells and distinct values of every column; distinct texts are not counted yet."""
-    for series in frame.get_columns():
-        refuse_nested(series)
-    statistics: dict[str, tuple[int, int]] = {}
+class _Look(NamedTuple):
+    """What a look at all columns together tells of one of them.
+
+    `series`: without empty text, where what is text is text.
+    `counts`: missing cells, and distinct values; of text, these are not counted yet.
+    `form`: how its text is written, where that is known.
+    `is_typed`: whether what is text is text.
+    `may_merge`: whether levels may be several spellings of one number.
+    """
+
+    series: pl.Series
+    counts: tuple[int, int]
+    form: CellFormat
+    is_typed: bool
+    may_merge: bool
+
+
+def _looked_at(frame: pl.DataFrame, formats: Mapping[str, CellFormat], typed: bool) -> list[_Look]:
     names = frame.columns
-    # Columns of a group in one pass, on all threads. The planner's time grows with the square of
-    # the columns, so that a wide table goes group by group.
-    for start in range(0, len(names), _GROUP_COLUMNS):
-        group = frame[names[start : start + _GROUP_COLUMNS]]
-        own = group.columns
+    forms = [formats.get(name, USUAL) for name in names]
+    are_typed = [typed and name in formats for name in names]
+    untyped = frame[[name for name, own in zip(names, are_typed, strict=True) if not own]]
+    words = {name for name, own in plain_columns(untyped).items() if own == {"text"}}
+    are_typed = [
+        own or (name in words and form == USUAL)
+        for name, own, form in zip(names, are_typed, forms, strict=True)
+    ]
+    columns = frame.get_columns()
+    text = [k for k, own in enumerate(columns) if own.dtype == pl.String and are_typed[k]]
+    for k, series in zip(text, without_empty([columns[k] for k in text]), strict=True):
+        columns[k] = series
+    counts = (_counts_of_many if frame.height > _FEW_CELLS else _counts_of_few)(columns)
+    levels = [k for k, own in enumerate(columns) if own.dtype in _TEXT]
+    may_merge = [False] * len(columns)
+    for k, own in zip(levels, may_merge_levels([columns[k] for k in levels]), strict=True):
+        may_merge[k] = own
+    return list(map(_Look, columns, counts, forms, are_typed, may_merge))
+
+
+def _counts_of_few(columns: list[pl.Series]) -> list[tuple[int, int]]:
+    """Missing cells and distinct values of columns of few rows, each by itself."""
+    counts = []
+    for series in columns:
+        n_missing = series.null_count()
+        n_unique = 0 if series.dtype == pl.String else series.n_unique() - (n_missing > 0)
+        # A sum is NaN where a cell is.
+        if series.dtype.is_float() and math.isnan(series.sum()):
+            n_absent = int(np.isnan(series.to_numpy()).sum())
+            n_unique -= n_absent > n_missing
+            n_missing = n_absent
+        counts.append((n_missing, n_unique))
+    return counts
+
+
+def _counts_of_many(columns: list[pl.Series]) -> list[tuple[int, int]]:
+    """Missing cells and distinct values of columns of many rows, on all threads."""
+    counts: list[tuple[int, int]] = []
+    # The planner's time grows with the square of the columns.
+    for start in range(0, len(columns), _GROUP_COLUMNS):
         # An expression reads some names as patterns, so that the columns go by their numbers.
-        group.columns = [str(position) for position in range(group.width)]
-        counts = group.lazy().select(
+        group = pl.DataFrame(
+            [own.alias(f"{k}") for k, own in enumerate(columns[start : start + _GROUP_COLUMNS])]
+        )
+        own = group.lazy().select(
             count
             for name, dtype in group.schema.items()
-            for count in _counts(name, dtype, frame.height > _EXACT_ROWS)
+            for count in _counts(name, dtype, group.height > _EXACT_ROWS)
         )
-        found = counts.collect().row(0)
-        statistics.update(zip(own, zip(found[::2], found[1::2], strict=True), strict=True))
-    return statistics
+        found = own.collect().row(0)
+        counts += zip(found[::2], found[1::2], strict=True)
+    return counts
 
 
 def _counts(name: str, dtype: pl.DataType, estimated: bool) -> tuple[pl.Expr, pl.Expr]:
@@ -290,22 +334,14 @@ def _counts(name: str, dtype: pl.DataType, estimated: bool) -> tuple[pl.Expr, pl
     return n_missing.cast(pl.Int64).alias(f"{name}m"), n_unique.alias(f"{name}u")
 
 
-def _profiled(
-    series: pl.Series,
-    counts: tuple[int, int],
-    given: Role | None,
-    named: bool,
-    form: CellFormat,
-    is_typed: bool,
-) -> Column:
+def _profiled(look: _Look, given: Role | None, named: bool) -> Column:
+    # Without its name, which polars may read as a pattern.
+    series = look.series.alias("")
     n_rows, dtype, note = series.len(), _type_name(series.dtype), ""
-    n_missing, n_unique = counts
+    (n_missing, n_unique), form = look.counts, look.form
     values, missing = series, form.missing
     if series.dtype == pl.String:
-        if is_typed:
-            values = series.set(series == "", None)
-            n_missing = values.null_count()
-        else:
+        if not look.is_typed:
             values, note, n_missing, form = _text_values(series, form)
         n_unique = values.n_unique() - int(n_missing > 0)
     if values.dtype.is_float() and n_unique <= 2:
@@ -322,9 +358,12 @@ def _profiled(
                 role, form = "datetime", replace(form, spelling=spelling)
             reason = said or reason
         used, note = role in _USED, "; ".join(part for part in (reason, note) if part)
+    spelling = _SPANS.get(values.dtype.base_type())
+    if role == "numeric" and spelling is not None:
+        # For text to come, which files bring.
+        form = replace(form, spelling=spelling)
     if role == "category":
-        is_text = series.dtype in (pl.String, pl.Categorical, pl.Enum)
-        form = CellFormat(missing=missing, as_written=is_text and merges_levels(series))
+        form = CellFormat(missing=missing, as_written=look.may_merge and merges_levels(series))
     return Column(
         name=series.name,
         role=role,

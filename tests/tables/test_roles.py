@@ -204,8 +204,9 @@ def test_roles_that_do_not_fit_are_refused(roles: dict[str, Any], rule: str) -> 
 
 def test_a_table_with_nothing_to_learn_from_is_refused() -> None:
     rule = (
-        "at least one column to learn from; got none: 'id' is identifier; 'one' is constant; "
-        r"give a column a role, e.g. roles=\{'name': 'category'\}"
+        "at least one column to learn from; got none: 'id' is identifier, set aside: consecutive "
+        "integers, one per row; 'one' is constant, set aside: every cell is 'a'; give a column a "
+        r"role, e.g. roles=\{'name': 'category'\}"
     )
     with pytest.raises(TableError, match=rule):
         profile_table(pl.DataFrame({"id": range(MANY), "one": ["a"] * MANY}))

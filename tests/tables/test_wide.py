@@ -83,6 +83,36 @@ def test_words_of_a_long_column_are_told_by_its_first_rows() -> None:
     assert plain_columns(frame, missing=("x",)) == {"a": {"text"}, "late": {"text"}}
 
 
+NUMBERS = st.sampled_from(
+    [0.0, -0.0, 1.0, 2.5, 1e300, float("inf"), -float("inf"), float("nan"), None]
+)
+
+
+@given(st.lists(st.tuples(NUMBERS, WORDS, st.integers(0, 3) | st.none()), min_size=2, max_size=8))
+def test_few_rows_are_counted_as_many_are(rows: list[tuple[object, ...]]) -> None:
+    names, dtypes_of = ("^a$", "b", "c"), (pl.Float64, pl.String, pl.Int64)
+    columns = zip(names, zip(*rows, strict=True), dtypes_of, strict=True)
+    frame = pl.DataFrame([pl.Series(*column) for column in columns])
+    # A column that is used in any case.
+    frame = frame.with_columns(d=pl.arange(len(frame)).cast(pl.String) + " d")
+    few = profile_table(frame)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(roles, "_FEW_CELLS", 0)
+        assert profile_table(frame) == few
+    first = frame["^a$"].alias("a").fill_nan(None)
+    assert few.columns[0].n_missing == first.null_count()
+    assert few.columns[0].n_unique == first.drop_nulls().n_unique()
+
+
+def test_levels_of_one_number_are_found_among_many_columns() -> None:
+    cells = {"one": ["1.1", "1.2"], "two": ["1.1", "1.10"], "words": ["red", ""]}
+    frame = pl.DataFrame(
+        {name: pl.Series(own * 9, dtype=pl.Categorical) for name, own in cells.items()}
+    )
+    forms = [column.form.as_written for column in profile_table(frame).columns]
+    assert forms == [False, True, False]
+
+
 def test_columns_of_words_are_typed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pl.DataFrame({f"w{i}": ["red", "", "w17"] for i in range(50)}).write_csv(tmp_path / "t.csv")
     monkeypatch.setattr(reading, "text_column", None)

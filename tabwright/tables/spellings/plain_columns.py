@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -25,9 +25,12 @@ _DIGIT: Final = (
     r"[0-9\x{660}-\x{669}\x{6f0}-\x{6f9}\x{966}-\x{96f}\x{9e6}-\x{9ef}\x{e50}-\x{e59}"
     r"\x{ff10}-\x{ff19}]"
 )
-# Digits, but for names such as w17, and what else is a number or a boolean: these are no words.
+# Digits, but for names such as w17, and what else is a number, a boolean or a duration: no words.
 _NAME: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
-_NO_WORD: Final = rf"(?i)^(?:true|false|[+-]?inf(?:inity)?|[+-]?nan|(?:{CURRENCY}|Q)[0-9].*)$"
+_NO_WORD: Final = (
+    rf"(?i)^(?:true|false|[+-]?inf(?:inity)?|[+-]?nan|(?:{CURRENCY}|Q)[0-9].*|"
+    r"P(?:[0-9]+[YMWD]|T[0-9]).*)$"
+)
 
 
 def plain_columns(
@@ -106,11 +109,26 @@ def _words(cells: pl.Series) -> pl.Series:
 
 def _are_clean(columns: list[pl.Series], markers: Sequence[str]) -> list[bool]:
     """Which columns have neither spaces around a cell nor one of the markers."""
+    odd = cells_fit(columns, lambda text: text.is_in(list(markers)) | text.str.contains(r"^\s|\s$"))
+    return [not own for own in odd]
+
+
+def cells_fit(columns: list[pl.Series], are_such: Callable[[pl.Series], pl.Series]) -> list[bool]:
+    """Which columns of one length have a cell of some kind; `are_such` sees many columns as one."""
     result: list[bool] = []
-    for text, shape in _together(columns):
-        odd = text.is_in(list(markers)) | text.str.contains(r"^\s|\s$")
-        result += [not own.any() for own in odd.fill_null(False).to_numpy().reshape(shape)]
+    for cells, shape in _together(columns):
+        fit = are_such(cells).fill_null(False).to_numpy().reshape(shape)
+        result += [bool(own.any()) for own in fit]
     return result
+
+
+def without_empty(columns: list[pl.Series]) -> list[pl.Series]:
+    """Columns of text, of one length, with null for the empty text."""
+    empty = cells_fit(columns, lambda text: text == "")
+    return [
+        series.set(series == "", None) if has_empty else series
+        for series, has_empty in zip(columns, empty, strict=True)
+    ]
 
 
 def _number_kinds(columns: list[pl.Series]) -> list[set[str] | None]:
