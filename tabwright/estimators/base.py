@@ -40,7 +40,7 @@ from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.memory import bytes_of, reason_to_stream
 from tabwright.tables import CsvFormat, as_frame, read_described
-from tabwright.tables.cell_format import CellFormat
+from tabwright.tables.cell_format import USUAL, CellFormat
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows, splits_of_rows
 from tabwright.tables.paths import Source
@@ -69,6 +69,8 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
     # What `distill` found of the student; other fits leave it away.
     fidelity_: FidelityReport
     n_features_in_: int
+    # How the text of the target of the fit was written.
+    _target_format: CellFormat = USUAL
     # Not of a model from a file.
     fit_seconds_: float
 
@@ -227,7 +229,9 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 settings,
                 classes=classes,
                 validation=validation if splits is None else splits,
-                columns=Columns(named=named, roles=parameters["roles"]),
+                columns=Columns(
+                    named=named, roles=parameters["roles"], target_format=self._target_format
+                ),
                 aims=_aims(parameters),
                 distillation=distillation,
                 callbacks=_told(callback),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ from tabwright.settings import (
     Task,
 )
 from tabwright.tables import Role, encode_labels, labels_to_codes
-from tabwright.tables.targets import Labels
+from tabwright.tables.targets import Labels, note_on_labels
 
 
 class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc]
@@ -240,6 +241,9 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
 
     def _target(self, y: Any) -> tuple[np.ndarray, Labels]:
         labels = encode_labels(y)
+        note = note_on_labels(labels)
+        if note:
+            warnings.warn(note, UserWarning, stacklevel=5)
         return labels.codes, labels
 
     def _known_target(self, y: Any, classes: np.ndarray | None) -> np.ndarray:

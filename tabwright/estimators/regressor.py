@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 from sklearn.base import RegressorMixin
 
 from ai.ml.frameworks.pytorch.models import TrainingMode
@@ -22,6 +24,8 @@ from tabwright.settings import (
     Task,
 )
 from tabwright.tables import Role, regression_target
+from tabwright.tables.spellings.moments import note_on_target
+from tabwright.tables.targets import format_of_target
 
 
 class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
@@ -120,10 +124,15 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         self.verbose = verbose
 
     def _target(self, y: Any) -> tuple[np.ndarray, None]:
-        return regression_target(y), None
+        self._target_format = format_of_target(y)
+        target = regression_target(y, self._target_format)
+        note = note_on_target(pl.Series(target))
+        if note:
+            warnings.warn(f"the target: {note}", UserWarning, stacklevel=5)
+        return target, None
 
     def _known_target(self, y: Any, classes: np.ndarray | None) -> np.ndarray:
-        return regression_target(y)
+        return regression_target(y, self._target_format)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predictions in the target's own units, float64 of shape (n_rows,).

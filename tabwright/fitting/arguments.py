@@ -11,6 +11,7 @@ from tabwright.calibration.decisions import DecisionAim
 from tabwright.fitting.class_weights import ClassWeight, Prior
 from tabwright.settings import FitSettings
 from tabwright.tables import Role, TableProfile, profile_table
+from tabwright.tables.cell_format import USUAL, CellFormat
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.loop import Epoch
 
@@ -23,12 +24,20 @@ class Columns:
     `profile`: of a table that the rows are a part of: in a part, row numbers are not consecutive
         any more. None: of the rows.
     `target_name`: for the model's card; a column of this name is not taken for a forgotten feature.
+    `target_format`: how the text of a target without a name was written.
     """
 
     named: bool = True
     roles: Mapping[str, Role] | None = None
     profile: TableProfile | None = None
     target_name: str | None = None
+    target_format: CellFormat = USUAL
+
+    def format_of_target(self, rows: LabelledRows) -> CellFormat:
+        """How the text of the target was written."""
+        if self.target_name is None:
+            return self.target_format
+        return rows.formats.get(self.target_name, USUAL)
 
     def profile_of(self, rows: LabelledRows) -> TableProfile:
         """What each column of the rows is."""

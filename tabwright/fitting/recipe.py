@@ -55,7 +55,6 @@ from tabwright.inference.target_scale import TargetScale
 from tabwright.inference.training_rows import sketch_of_rows
 from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
-from tabwright.tables.cell_format import USUAL
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Trained
@@ -257,10 +256,7 @@ class Recipe:
             self.profile,
             len(rows),
             n_validation,
-            (
-                self.columns.target_name,
-                rows.formats.get(self.columns.target_name or "", USUAL),
-            ),
+            (self.columns.target_name, self.columns.format_of_target(rows)),
             sketch_of_rows(compact, len(encoder.plan_.had_missing)),
         )
         return fitted_networks(settings, encoder, targets, trained, classes=self.classes, card=card)

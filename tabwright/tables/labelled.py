@@ -29,6 +29,7 @@ from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.csv_reader import CsvFormat
 from tabwright.tables.paths import table_stem
 from tabwright.tables.roles import Role, roles_as_text
+from tabwright.tables.spellings.moments import note_on_target
 from tabwright.tables.targets import learned_target
 
 if TYPE_CHECKING:
@@ -253,9 +254,10 @@ def read_training_table(request: TableRequest, say: Callable[[str], None]) -> Tr
         formats=formats,
         typed=True,
     )
-    frame, kept = _rows_to_use(frame, weight, uses, say)
-    if uses.target in notes:
-        say(f"the target {uses.target!r}: {notes[uses.target]}")
+    for note in (notes.get(uses.target, ""), note_on_target(frame[uses.target])):
+        if note:
+            say(f"the target {uses.target!r}: {note}")
+    frame, kept = _rows_to_use(frame, weight, uses, say, is_read=uses.target in notes)
     task = _task(frame[uses.target], request, say)
     classes, target = learned_target(frame[uses.target], task)
     rows = LabelledRows(
@@ -280,13 +282,17 @@ def _rows_to_use(
     weight: np.ndarray | None,
     uses: ColumnUses,
     say: Callable[[str], None],
+    *,
+    is_read: bool,
 ) -> tuple[pl.DataFrame, np.ndarray]:
+    """The rows that count, and their numbers; `is_read`: whether text was found to be missing."""
     known = ~is_missing(frame[uses.target])
     n_null = len(frame) - int(known.sum())
     if n_null and not uses.drop_null_target:
         raise TableError(
             f"the target {uses.target!r} must have no missing values; got {n_null:,} of "
             f"{len(frame):,}; give --drop-null-target to leave those rows out"
+            + (", or --missing '' if text that was read as missing is a label" if is_read else "")
         )
     if n_null == len(frame):
         raise TableError(

@@ -14,7 +14,9 @@ import polars as pl
 
 from tabwright.errors import TableError
 from tabwright.settings import Task
+from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 from tabwright.tables.cells import refuse_nested, to_levels, to_numbers, under_plain_name
+from tabwright.tables.dtypes import text_column
 from tabwright.tables.frames import as_series
 
 _MOST_CLASSES: Final = 20
@@ -73,9 +75,10 @@ def infer_task(target: pl.Series) -> tuple[Task, str]:
         )
     dtype = present.dtype
     if dtype.is_temporal():
+        spans = dtype in (pl.Duration, pl.Time)
         raise TableError(
-            f"the target must be labels or numbers; column {name!r} holds {dtype}; "
-            "make a number of it first, e.g. the days since a date"
+            f"the target must be labels or numbers; column {name!r} holds {dtype}; make a number "
+            f"of it first, e.g. {'its seconds' if spans else 'the days since a date'}"
         )
     fractions = not dtype.is_integer() and dtype.is_numeric()
     fractions = fractions and bool((present.cast(pl.Float64) % 1 != 0).any())
@@ -104,6 +107,20 @@ def task_of_counts(
     if few:
         return "classification", f"{count}: few, so they are classes"
     return "regression", f"{count}: many, so it is a quantity"
+
+
+def note_on_labels(labels: Labels) -> str:
+    """What to say of labels that are numbers, and so many that they may be a quantity."""
+    n_rows, n_classes = len(labels.codes), len(labels.classes)
+    if n_classes <= _MOST_CLASSES or n_rows >= _ROWS_PER_CLASS * n_classes:
+        return ""
+    classes = as_series(labels.classes)
+    if classes.dtype == pl.String and not text_column(classes).values.dtype.is_numeric():
+        return ""
+    return (
+        f"the target holds {n_classes:,} distinct numbers in {n_rows:,} rows, and each is a class; "
+        "use TabularRegressor if it is a quantity"
+    )
 
 
 def seen_labels(labels: Labels, weight: np.ndarray | None) -> Labels:
@@ -235,13 +252,24 @@ def learned_target(y: object, task: Task) -> tuple[np.ndarray | None, np.ndarray
     return labels.classes, labels.codes
 
 
-def regression_target(y: object) -> np.ndarray:
+def format_of_target(y: object) -> CellFormat:
+    """How the text of a regression target to fit is written; the usual way where it is no text."""
+    series = as_series(_one_column(y, "MultiOutputRegressor"), name="y")
+    if series.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        return USUAL
+    values, _, form = text_column(series.cast(pl.String))
+    return form if values.dtype.is_numeric() else USUAL
+
+
+def regression_target(y: object, form: CellFormat = USUAL) -> np.ndarray:
     """A target as numbers.
 
     Parameters
     ----------
     y : array-like of shape (n_rows,) or (n_rows, 1)
         Numbers, booleans, or text that is numbers.
+    form : CellFormat, optional
+        How the text is written.
 
     Returns
     -------
@@ -256,10 +284,13 @@ def regression_target(y: object) -> np.ndarray:
     series = as_series(_one_column(y, "MultiOutputRegressor"), name="y")
     refuse_nested(series)
     if series.dtype.is_temporal():
+        spans = series.dtype in (pl.Duration, pl.Time)
         raise TableError(
-            f"a regression target must hold numbers; got {series.dtype}; "
-            "make a number of it first, e.g. the days since a date"
+            f"a regression target must hold numbers; got {series.dtype}; make a number of it "
+            f"first, e.g. {'its seconds' if spans else 'the days since a date'}"
         )
+    if form != USUAL:
+        series = typed_cells(series, "numeric", form)
     values = to_numbers(series)
     if values.null_count():
         raise _missing(values.is_null())

@@ -26,6 +26,7 @@ from tabwright.tables import CsvFormat, Role
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.paths import Source
 from tabwright.tables.roles import roles_as_text
+from tabwright.tables.spellings.moments import note_on_target
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.time_limit import TimeLimit
 
@@ -77,7 +78,7 @@ def fit_files(
     table = FilesTable.of(source, csv, roles_as_text(roles), columns.target)
     places = RowPlaces(table, given.random_state, share, test_fraction, columns.group)
     scan = trainer.scan(ScanJob(table, columns, places, task, given.objective))
-    _tell(table, scan, callbacks)
+    _tell(table, columns.target, scan, callbacks)
 
     asked = settings if isinstance(settings, FitSettings) else settings(scan.task)
     metric = eval_metric_of(
@@ -108,7 +109,7 @@ def fit_files(
     return None if model is None else with_time(model, limit)
 
 
-def _tell(table: FilesTable, scan: Scan, callbacks: FitCallbacks) -> None:
+def _tell(table: FilesTable, target: str, scan: Scan, callbacks: FitCallbacks) -> None:
     """What the first pass found, in words."""
     n_rows = scan.n_rows
     callbacks.say(
@@ -117,6 +118,9 @@ def _tell(table: FilesTable, scan: Scan, callbacks: FitCallbacks) -> None:
     )
     if scan.n_left_out:
         callbacks.say(f"left out {scan.n_left_out:,} rows without a target or of weight 0")
+    note = note_on_target(scan.samples["train"][target])
+    if note:
+        callbacks.say(f"the target {target!r}: {note}")
     if scan.reason:
         callbacks.say(f"task: {scan.task}, since {scan.reason}")
 

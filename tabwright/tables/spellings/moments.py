@@ -60,16 +60,22 @@ _PARTS: Final = (
     *("y", "m", "d", "h", "min", "s", "f", "half", "zone", "name"),
     *("year_day", "week", "week_day", "quarter", "year_half"),
 )
+_ANY_YEAR: Final = r"(?P<y>[0-9]{4}|[0-9]{2})"
 _SEPARATED: Final = {
-    "day_first": rf"{_DAY}[-/. ]{_MONTH}[-/. ]{_YEAR}{_TIME}",
-    "month_first": rf"{_MONTH}[-/. ]{_DAY}[-/. ]{_YEAR}{_TIME}",
+    "day_first": rf"{_DAY}[-/. ]{_MONTH}[-/. ]{_ANY_YEAR}{_TIME}",
+    "month_first": rf"{_MONTH}[-/. ]{_DAY}[-/. ]{_ANY_YEAR}{_TIME}",
 }
-_THREE_NUMBERS: Final = r"^[0-9]{1,2}[-/. ][0-9]{1,2}[-/. ][0-9]{4}"
+_THREE_NUMBERS: Final = r"^[0-9]{1,2}[-/. ][0-9]{1,2}[-/. ](?:[0-9]{4}|[0-9]{2}(?:[T ,]|$))"
 _POINTS: Final = r"^[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{4}"
+_SHORT_YEAR: Final = r"^[0-9]{1,2}[-/. ][0-9]{1,2}[-/. ][0-9]{2}(?:[T ,]|$)"
+# Versions have points between, too; of dates with short years every part has two digits then.
+_LIKE_VERSION: Final = r"^(?:[0-9]\.|[0-9]+\.[0-9]\.)"
+_YEAR_FIRST: Final = rf"(?P<y>[0-9]{{2}})[-/. ]{_MONTH}[-/. ]{_DAY}{_TIME}"
 _DIGITS: Final = (
     r"(?P<y>(?:1[89]|20|21)[0-9]{2})(?P<m>[0-9]{2})(?P<d>[0-9]{2})"
     r"(?:(?P<h>[0-9]{2})(?P<min>[0-9]{2})(?P<s>[0-9]{2})?)?"
 )
+_HALF_A_CENTURY: Final = 50
 # So many distinct counts are all dates by chance in fewer than one column of 10**14.
 _FEWEST_DATES: Final = 10
 _YEAR_AND_MONTH: Final = r"^(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])$"
@@ -122,7 +128,7 @@ def _moments(found: pl.DataFrame) -> pl.Series:
     """Parts of moments, as text, put together."""
     empty = pl.Series([None] * found.height, dtype=pl.String)
     part = {name: found[name] if name in found.columns else empty for name in _PARTS}
-    year, month, day = part["y"], part["m"], part["d"].fill_null("01")
+    year, month, day = _whole_years(part["y"]), part["m"], part["d"].fill_null("01")
     if "name" in found.columns:
         month = _month_numbers(part["name"])
     elif "quarter" in found.columns:
@@ -150,6 +156,12 @@ def _moments(found: pl.DataFrame) -> pl.Series:
     sign = part["zone"].str.starts_with("-").fill_null(False).cast(pl.Int64) * -2 + 1
     since = (hour * 3600 + (minute - offset * sign) * 60 + second) * 1_000_000 + micros
     return days.cast(pl.Datetime("us")) + since.cast(pl.Duration("us"))
+
+
+def _whole_years(years: pl.Series) -> pl.Series:
+    """Years of two digits in the century that POSIX gives them: 69 is 1969, 68 is 2068."""
+    years = years.str.replace("^([0-5][0-9]|6[0-8])$", "20${1}")
+    return years.str.replace("^([0-9]{2})$", "19${1}")
 
 
 def _month_numbers(names: pl.Series) -> pl.Series:
@@ -193,6 +205,14 @@ def find_moments(cells: pl.Series) -> str | None:
     if not cells.len() or not cells.str.contains(_THREE_NUMBERS).all():
         return None
     fits = [name for name in _SEPARATED if not MOMENT_SPELLINGS[name](cells).null_count()]
+    if cells.str.contains(_SHORT_YEAR).any() and not (
+        len(fits) == 1
+        and cells.len() >= _FEWEST_DATES
+        and not cells.str.contains(_LIKE_VERSION).any()
+        and not may_begin_with_year(cells)
+        and _in_half_a_century(MOMENT_SPELLINGS[fits[0]](cells))
+    ):
+        return None
     if len(fits) == 1:
         return fits[0]
     # No country puts the month first and points between.
@@ -201,24 +221,26 @@ def find_moments(cells: pl.Series) -> str | None:
     return None
 
 
+def may_begin_with_year(cells: pl.Series) -> bool:
+    """Whether a year of two digits may stand first in all cells, as in 24/01/31."""
+    return not _matched(cells, _YEAR_FIRST).null_count()
+
+
+def _in_half_a_century(moments: pl.Series) -> bool:
+    """Whether the century of years of two digits is certain enough: births are of either."""
+    years = moments.dt.year()
+    return bool((years - years.min() <= _HALF_A_CENTURY).all())
+
+
 def moments_of_counts(values: pl.Series, *, asked: bool = False) -> tuple[str | None, str]:
     """The spelling of numbers that are moments, where it is certain, and what to say of them.
 
     `asked`: whether whoever fits the model says that they are moments.
     """
-    present = values.fill_nan(None).drop_nulls() if values.dtype.is_float() else values.drop_nulls()
-    low, high = (present.min(), present.max()) if present.len() else (None, None)
-    if not isinstance(low, int | float) or not isinstance(high, int | float):
+    cells = _whole_numbers(values)
+    if not cells.len() or (cells.len() < _FEWEST_DATES and not asked):
         return None, ""
-    n_digits = len(f"{low:.0f}")
-    if low < 0 or high >= 1e17 or n_digits not in _LENGTHS or len(f"{high:.0f}") != n_digits:
-        return None, ""
-    if present.dtype.is_float() and bool((present % 1 != 0).any()):
-        return None, ""
-    cells = present.cast(pl.Int64).unique()
-    if cells.len() < _FEWEST_DATES and not asked:
-        return None, ""
-    shown = f"numbers such as {int(low)}"
+    shown, n_digits = f"numbers such as {cells[0]}", len(str(cells[0]))
     if not MOMENT_SPELLINGS["digits"](cells.cast(pl.String)).null_count():
         return "digits", f"{shown} read as dates"
     if cells.cast(pl.String).str.contains(_YEAR_AND_MONTH).all():
@@ -229,3 +251,41 @@ def moments_of_counts(values: pl.Series, *, asked: bool = False) -> tuple[str | 
                 return unit, ""
             return None, f"{shown} may be {unit} since 1970: give the role 'datetime' if they are"
     return None, ""
+
+
+def note_on_target(values: pl.Series) -> str:
+    """What to say of a target of numbers that are dates or months; empty where they are not."""
+    cells = _whole_numbers(values) if values.dtype.is_numeric() else values.clear()
+    if cells.len() < _FEWEST_DATES:
+        return ""
+    text = cells.cast(pl.String)
+    for name, unit, are_such in (
+        ("dates", "days", not MOMENT_SPELLINGS["digits"](text).null_count()),
+        ("months", "months", text.str.contains(_YEAR_AND_MONTH).all()),
+    ):
+        if are_such:
+            return (
+                f"numbers such as {cells[0]} look like {name}, which a target is not read as: make "
+                f"a number of them first, e.g. the {unit} since a date"
+            )
+    return ""
+
+
+def _whole_numbers(values: pl.Series) -> pl.Series:
+    """The distinct numbers, sorted, if all have as many digits as some moments have; else none."""
+    if not may_be_moments(values.min(), values.max()):
+        return pl.Series([], dtype=pl.Int64)
+    present = values.fill_nan(None).drop_nulls() if values.dtype.is_float() else values.drop_nulls()
+    if present.dtype.is_float() and bool((present % 1 != 0).any()):
+        return pl.Series([], dtype=pl.Int64)
+    return present.cast(pl.Int64).unique().sort()
+
+
+def may_be_moments(low: object, high: object) -> bool:
+    """Whether numbers between these two, the lowest and the highest, may be digits of moments."""
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        return False
+    if not 0 <= low <= high < 1e17:  # not a number among them is none of these
+        return False
+    n_digits = len(f"{low:.0f}")
+    return n_digits in _LENGTHS and len(f"{high:.0f}") == n_digits

@@ -7,7 +7,12 @@ from typing import Final
 import polars as pl
 
 from tabwright.tables.cells import DIGITS, LEADING_ZERO, plain_numbers
-from tabwright.tables.spellings.moments import INSTANT, MOMENT_SPELLINGS, parse_instants
+from tabwright.tables.spellings.moments import (
+    INSTANT,
+    MOMENT_SPELLINGS,
+    may_begin_with_year,
+    parse_instants,
+)
 from tabwright.tables.spellings.plain_columns import SAMPLE_ROWS
 from tabwright.tables.spellings.quantities import has_magnitudes
 
@@ -40,6 +45,8 @@ _WITH_UNIT: Final = (
 )
 _CLOCK: Final = r"^[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?: ?[AaPp][Mm])?$"
 _DECIMAL_COMMA: Final = r"^[-+\x{2212}]?[0-9]+(?:[. ][0-9]{3})*,[0-9]+$"
+_SIDE: Final = r"^[^\p{L}]*[0-9][^\p{L}]*[CcDd][Rr]\.?$"
+_SPAN: Final = r"^[-+]?P(?:[0-9.,]+[YMWD]|T[0-9.,]+[HMS])[0-9.,YMWDTHS]*$"
 # Digits and signs, no letter: what a number in a spelling of its own looks like.
 _LIKE_NUMBER: Final = r"^[^\p{L}]*[0-9][^\p{L}]*$"
 
@@ -66,6 +73,11 @@ def near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
     if odd.any() and (odd | plain).all():
         shown = repr(head.filter(odd).min())
         return f"{shown} is not read as a number: write 1234.5, or set decimal=','"
+    if head.str.starts_with("(").all() and plain.all():
+        return (
+            f"{head.min()!r} is not read as a number, since all stand in parentheses: write it "
+            "with a minus if it is below zero, else without them"
+        )
     if plain.all() and (plain_numbers(head) != head).any():
         commas = head.filter(head.str.contains(",", literal=True))
         if commas.len():
@@ -83,6 +95,12 @@ def near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
         return (
             f"integers such as {longest!s} are past 64 bits and read as text: give the column the "
             "role 'numeric' if they are quantities"
+        )
+    sides = head.filter(head.str.contains(_SIDE))
+    if sides.len() and (plain | head.str.contains(_SIDE)).all():
+        return (
+            f"{sides.min()!r} is read as text: if it is a credit or a debit, write the number with "
+            "its sign"
         )
     others = occurrences(head, None if counts is None else weight, ~plain)
     if most(plain) or (
@@ -103,10 +121,19 @@ def near_miss(text: pl.Series, counts: pl.Series | None) -> str | None:
         )
     almost_date = head.str.contains(_ALMOST_DATE) | head.str.contains(_NAMED_MONTH)
     if (almost_date | head.str.contains(_PERIOD)).all():
-        order = ", since its day and month may be either" if _of_either_order(head) else ""
+        order = ""
+        if _of_either_order(head):
+            order = ", since its day and month may be either"
+        elif may_begin_with_year(head):
+            order = ", since its year may stand first or last"
         return f"{head.min()!r} is not read as a date{order}: write YYYY-MM-DD"
     if head.str.contains(_CLOCK).all():
         return f"{head.min()!r} is read as text: if the time counts, write it as a number of hours"
+    if head.n_unique() >= MANY_NUMBERS and head.str.contains(_SPAN).all():
+        return (
+            f"{head.min()!r} is read as text: if it is a span of time, write it as a number, in "
+            "months or in days"
+        )
     if head.n_unique() >= MANY_NUMBERS and head.str.contains(_WITH_UNIT).all():
         return (
             f"{head.min()!r} is read as text: if its number counts, write all in one unit, "

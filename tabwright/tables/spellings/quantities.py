@@ -81,6 +81,14 @@ _SPAN: Final = (
     r"^(?P<sign>-?)(?P<d>[0-9]+) days?,? (?P<h>[0-9]{1,2}):(?P<min>[0-5][0-9]):"
     r"(?P<s>[0-5][0-9](?:\.[0-9]+)?)$"
 )
+# Of years and months nobody knows how long they are.
+_ISO_DURATION: Final = (
+    r"^(?P<sign>[-+]?)P(?:(?P<w>[0-9]+(?:[.,][0-9]+)?)W)?(?:(?P<d>[0-9]+(?:[.,][0-9]+)?)D)?"
+    r"(?:T(?:(?P<h>[0-9]+(?:[.,][0-9]+)?)H)?(?:(?P<min>[0-9]+(?:[.,][0-9]+)?)M)?"
+    r"(?:(?P<s>[0-9]+(?:[.,][0-9]+)?)S)?)?$"
+)
+# Behind an amount: CR for a credit, DR for a debit.
+_CREDIT: Final = rf"^(?P<n>{_NUMBER}){_SPACE}?(?P<side>[CcDd][Rr])\.?$"
 # In fewer distinct cells such text is levels, which nothing is lost by.
 _FEWEST_QUANTITIES: Final = 10
 
@@ -176,7 +184,29 @@ def _durations(text: pl.Series) -> pl.Series:
             days = _number(part["d"]) * 86_400
             seconds = (seconds - 2 * days).zip_with((part["sign"] == "-").fill_null(False), seconds)
         result = result.fill_null(_where(seconds, text, pattern))
+    result = result.fill_null(_iso_durations(text))
     return result.set(~text.str.contains("[0-9]").fill_null(False), None)
+
+
+def _iso_durations(text: pl.Series) -> pl.Series:
+    """Seconds of ISO 8601."""
+    part = {
+        name: own if name == "sign" else _number(own.str.replace(",", ".", literal=True))
+        for name, own in _parts(text, _ISO_DURATION).items()
+    }
+    seconds = part["w"] * 604_800 + part["d"] * 86_400
+    seconds += part["h"] * 3600 + part["min"] * 60 + part["s"]
+    is_negative = (part["sign"] == "-").fill_null(False)
+    return _where((-seconds).zip_with(is_negative, seconds), text, _ISO_DURATION)
+
+
+def _credits(text: pl.Series) -> pl.Series:
+    """Credits are above zero, debits below."""
+    text = bare_numbers(text)
+    part = _parts(text, _CREDIT)
+    value = _number(part["n"].str.replace_all(r"[,'\x{2019}\x{a0}\x{202f}]", ""))
+    is_debit = part["side"].str.to_lowercase() == "dr"
+    return _where((-value).zip_with(is_debit.fill_null(False), value), text, _CREDIT)
 
 
 # By name: from text to float64; null where a cell is not spelt so.
@@ -188,6 +218,7 @@ QUANTITY_SPELLINGS: Final[dict[str, Callable[[pl.Series], pl.Series]]] = {
     "degrees": _degrees,
     "feet": _inches,
     "duration": _durations,
+    "credit": _credits,
 }
 
 
@@ -198,7 +229,8 @@ _LOOKS: Final = {
     "fraction": rf"[/\x{{2044}}{''.join(_VULGAR)}]|^[0-9]+$",
     "degrees": "[NSEW]$",
     "feet": _FEET,
-    "duration": "(?:[a-z]|[0-9]:[0-9]{2}:[0-9.]+)$",
+    "duration": "(?:[a-z]|[0-9]:[0-9]{2}:[0-9.]+)$|^[-+]?P",
+    "credit": r"[CcDd][Rr]\.?$",
 }
 
 
@@ -222,6 +254,8 @@ def find_quantity(cells: pl.Series) -> str | None:
             continue
         if name == "fraction" and not cells.str.contains(r"[0-9] [0-9]+/|[^ -~]").any():
             continue  # 1/2 may be a date, 120/80 two numbers
+        if name == "credit" and (read(cells) > 0).all() | (read(cells) < 0).all():
+            continue  # of one side alone: crores, maybe
         return name
     return None
 
@@ -236,11 +270,13 @@ def has_magnitudes(cells: pl.Series) -> bool:
 
 def _certain_magnitudes(cells: pl.Series) -> bool:
     money = currencies(cells)
+    words = bare_numbers(cells).str.extract(_MAGNITUDE, 2).drop_nulls()
+    if (words.str.to_lowercase() == "cr").all() and not money.is_in(["\u20b9", "INR"]).any():
+        return False  # credits, maybe
     if money.len():
         return money.len() == 1
     number, power = _magnitude_parts(cells)
     scaled = power.filter(power > 0)
-    words = bare_numbers(cells).str.extract(_MAGNITUDE, 2).drop_nulls()
     if (~words.is_in(list(_LETTERS))).all():
         return True
     if "m" in words or "b" in words or "T" in words:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from typing import Any
 
@@ -14,7 +15,7 @@ from tabwright.errors import TableError
 from tabwright.tables.cell_format import CellFormat, typed_cells
 from tabwright.tables.dtypes import text_column
 from tabwright.tables.roles import profile_table
-from tabwright.tables.spellings.moments import find_moments, parse_moments
+from tabwright.tables.spellings.moments import find_moments, note_on_target, parse_moments
 
 _UTC = dt.UTC
 CERTAIN: dict[str, tuple[str, dt.datetime | None]] = {
@@ -67,6 +68,26 @@ COLUMNS: dict[str, tuple[list[str], str | None, list[Any] | None, str]] = {
     "markers": (["13/02/2020", "unknown", "01/02/2020", "2/2/2020", "3/2/2020"], "day_first",
                 [(2020, 2, 13), None, (2020, 2, 1), (2020, 2, 2), (2020, 2, 3)], "1 cell read as"),
     "seasons": (["2009-10", "2010-11", "2011-12"], None, None, ""),
+    "short years, month first": ([f"{k}/{k + 12}/1{k - 1}" for k in range(1, 11)], "month_first",
+                                 [(2009 + k, k, k + 12) for k in range(1, 11)],
+                                 "dates such as '1/13/10' read as 2010-01-13"),
+    "short years about 2000": ([f"{k + 12}-{k}-{(90 + 2 * k) % 100:02}" for k in range(1, 11)],
+                               "day_first", [(1990 + 2 * k, k, k + 12) for k in range(1, 11)],
+                               "read as 1992-01-13"),
+    "short years, maybe first": ([f"{k + 12}/{k:02}/2{k % 3}" for k in range(1, 11)], None, None,
+                                 "since its year may stand first or last: write YYYY-MM-DD"),
+    "short years up to 68": ([f"{k + 12}/{k:02}/{k + 40}" for k in range(1, 11)], "day_first",
+                             [(2040 + k, k, k + 12) for k in range(1, 11)], "read as 2041-01-13"),
+    "short years from 69 on": ([f"{k + 12}.{k + 2:02}.{k + 80}" for k in range(1, 11)],
+                               "day_first", [(1980 + k, k + 2, k + 12) for k in range(1, 11)],
+                               "read as 1981-03-13"),
+    "short years of both centuries": ([f"{k + 12}/{k:02}/{k * 6 + 35}" for k in range(1, 11)],
+                                      None, None, "is not read as a date: write YYYY-MM-DD"),
+    "few short years": (["12/31/19", "1/31/20"], None, None, "is not read as a date"),
+    "versions": ([f"{k}.{k}.{k + 40}" for k in range(1, 12)], None, None, "not read as a date"),
+    "short and whole years": ([*(f"{k}/{k + 12}/1{k - 1}" for k in range(1, 11)), "1/13/2010"],
+                              "month_first", [*((2009 + k, k, k + 12) for k in range(1, 11)),
+                                              (2010, 1, 13)], "read as"),
 }  # fmt: skip
 
 
@@ -103,6 +124,35 @@ def test_no_order_is_told_that_is_not_the_one_written(days: list[dt.date], layou
     found = find_moments(cells)
     assert found in (None, "month_first" if layout.startswith("%m") else "day_first")
     assert (found is None) == all(d.day <= 12 for d in days)
+
+
+@given(st.lists(st.dates(dt.date(1990, 1, 1), dt.date(2039, 12, 31)), min_size=1),
+       st.sampled_from(["%d/%m/%y", "%m/%d/%y", "%y/%m/%d"]))  # fmt: skip
+def test_short_years_are_read_where_one_order_is_possible(days: list[dt.date], layout: str) -> None:
+    cells = pl.Series([f"{day:{layout}}" for day in days]).unique(maintain_order=True)
+    found = find_moments(cells)
+    orders = ("%d/%m/%y", "%m/%d/%y", "%y/%m/%d")
+    possible = []
+    for order in orders:
+        with contextlib.suppress(ValueError):
+            [dt.datetime.strptime(cell, order) for cell in cells]
+            possible.append(order)
+    if found is None:
+        return
+    assert possible == [layout]
+    assert found == ("month_first" if layout == "%m/%d/%y" else "day_first")
+    read = typed_cells(cells, "datetime", CellFormat(spelling=found)).dt.date()
+    assert read.to_list() == list(dict.fromkeys(days))
+
+
+def test_a_target_of_dates_is_told_of() -> None:
+    days = pl.Series([20240100 + d for d in range(1, 21)])
+    assert "such as 20240101 look like dates" in note_on_target(days)
+    assert "the days since a date" in note_on_target(days.cast(pl.Float64))
+    months = pl.Series([202401 + m for m in range(12)])
+    assert "look like months, which a target is not read as" in note_on_target(months)
+    for other in (days + 0.5, days[:5], pl.Series(["20240101"] * 20), pl.Series([1, None])):
+        assert not note_on_target(other)
 
 
 COUNTS: dict[str, tuple[list[Any], str, str | None, str]] = {
