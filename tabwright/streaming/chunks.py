@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -132,13 +133,26 @@ class FilesTable:
             for number, frame in file_chunks(
                 path, CHUNK_ROWS, list(columns), dtypes, here, self.csv
             ):
+                chunk = Chunk(file, number, frame)
                 if self.target in dtypes:
                     own = frame.get_column_index(self.target)
-                    frame = frame.replace_column(own, self._numbers(frame.to_series(own)))
-                yield Chunk(file, number, frame)
+                    with self.locating(chunk):
+                        numbers = typed_cells(frame.to_series(own), "numeric", self.target_format)
+                    frame.replace_column(own, numbers.cast(pl.Float64))
+                yield chunk
 
-    def _numbers(self, target: pl.Series) -> pl.Series:
-        return typed_cells(target, "numeric", self.target_format).cast(pl.Float64)
+    @contextmanager
+    def locating(self, chunk: Chunk) -> Iterator[None]:
+        """What is wrong with a cell of a chunk is told with the rows that it is among."""
+        try:
+            yield
+        except TableError as error:
+            if len(self.paths) == 1 and not chunk.number:
+                raise
+            raise TableError(
+                f"{error}; rows are counted from row {chunk.number * CHUNK_ROWS + 1:,} of "
+                f"{self.name(chunk.file)}"
+            ) from error
 
 
 def _place(path: TableFile) -> str:

@@ -162,7 +162,8 @@ class EncodingJob:
         masks = scan.masks(scanned.places, chunk, codes)
         if scanned.sets_aside:
             masks["validation"] &= ~scanned.places.aside(chunk)
-        compact = self.encoder.transform(chunk.frame[scanned.features])
+        with scanned.table.locating(chunk):
+            compact = self.encoder.transform(chunk.frame[scanned.features])
         if self.sample is not None:
             rows, places = scan.sampled("train", chunk)
             compact.numeric[rows] = self.sample.numeric[places]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from tabwright.streaming.chunks import FilesTable, Place, RowPlaces
 from tabwright.streaming.scan import Scan
+from tabwright.tables.cell_format import USUAL
 from tabwright.tables.column_uses import ColumnUses
+from tabwright.tables.dtypes import text_column
 from tabwright.tables.labelled import LabelledRows
 from tabwright.tables.paths import file_size
 
@@ -42,6 +45,31 @@ class ScannedTable:
     def sample(self, place: Place) -> LabelledRows:
         """The sample of the rows of a place."""
         return self._labelled(self.scan.samples[place])
+
+    def training_rows(self, as_text: Sequence[str]) -> tuple[LabelledRows, dict[str, str]]:
+        """The sample of training rows, with types in place of text, and notes by column.
+
+        What text means is told by the rows of all samples, as it is by all rows in memory.
+
+        `as_text`: columns whose text stays text.
+        """
+        rows, formats, notes = self.sample("train"), self.table.formats, dict[str, str]()
+        columns = []
+        for series in rows.frame.get_columns():
+            name, form = series.name, formats.get(series.name, USUAL)
+            if series.dtype == pl.String and name not in as_text:
+                places = [place for place in self.scan.samples if place != "train"]
+                cells = pl.concat([series, *(self.scan.samples[place][name] for place in places)])
+                decimal = "," if form.decimal == "," else None
+                values, note, formats[name] = text_column(
+                    cells, decimal=decimal, missing=form.missing
+                )
+                series = values.head(len(rows))
+                if note:
+                    notes[name] = note
+            columns.append(series)
+        frame = pl.DataFrame({series.name: series for series in columns})
+        return replace(rows, frame=frame, formats=formats), notes
 
     def choosing(self) -> LabelledRows:
         """The sample of validation rows that choose."""

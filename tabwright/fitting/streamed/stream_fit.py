@@ -26,6 +26,7 @@ from tabwright.settings import FitSettings
 from tabwright.streaming.rows import Goal
 from tabwright.tables import Role, TableProfile, profile_table
 from tabwright.tables.labelled import LabelledRows
+from tabwright.tables.roles import roles_as_text
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Trained
 from tabwright.training.time_limit import TimeLimit
@@ -53,12 +54,16 @@ class StreamFit:
         """Encoder, second pass, networks, and at the first worker the model."""
         self._check()
         scan, settings, say = self.scanned.scan, self.settings, self.callbacks.say
-        sample = self.scanned.sample("train")
+        sample, notes = self.scanned.training_rows(roles_as_text(self.roles))
         if len(sample) < scan.n_rows["train"]:
             say(f"the encoder is fitted on a uniform sample of {len(sample):,} training rows")
         identifiers: dict[str, Role] = dict.fromkeys(scan.identifiers, "identifier")
         profile = profile_table(
-            sample.frame, roles=identifiers | self.roles, formats=self.scanned.table.formats
+            sample.frame,
+            roles=identifiers | self.roles,
+            notes=notes,
+            formats=sample.formats,
+            typed=True,
         )
         target = self.scanned.columns.target
         for warning in warnings_of_revealing(
