@@ -14,7 +14,9 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("encoding='", "--encoding '"),
     ("decimal=','", "--decimal ','"),
     ("quotes=False", "--no-quotes"),
+    ("delimiter='...'", "--delimiter"),
     ("by the argument missing", "by --missing"),
+    ("roles={'name': 'category'}", "--role name=category"),
 )
 
 # Arguments of Python, and the options that say them.

@@ -232,6 +232,11 @@ def _set_aside(rows: LabelledRows, settings: FitSettings) -> _Parts:
         stratify=settings.task == "classification",
         random_state=settings.random_state,
     )
+    if not len(leave):
+        raise ValueError(
+            f"at least 1 row must validate; got n_samples={len(rows)}, and each label needs a row "
+            "to train on; give more rows, or rows that validate"
+        )
     parts = _Parts(rows.take(stay), rows.take(leave))
     _check_enough(parts.training, len(leave))
     return parts

@@ -99,6 +99,7 @@ BOUND: Final = (
     rf"^(?:(?:[<>\x{{2264}}\x{{2265}}]=?|&[lg]t;) ?(?:[0-9]+(?:[.,][0-9]+)?|{_LIMIT})|"
     r"(?i:b[dq]l|bl[dq]|blo[dq]|alq|a?uloq|lo[dq]))$"
 )
+_COMMA_FRACTION: Final = r"^[-+]?[0-9]+,[0-9]+$"
 _NUMBER_START: Final = r"^(?:[+\-.]?[0-9.]|[+-]?(?i:inf)|(?i:true$|false$))"
 
 
@@ -250,9 +251,12 @@ def number_text(series: pl.Series) -> pl.Series:
             if numbers.null_count() == n_null:
                 return numbers
     row = int((numbers.is_null() & text.is_not_null()).arg_max() or 0)
+    way_out = "give the column the role 'category'"
+    if text.slice(row, 1).str.contains(_COMMA_FRACTION).any():
+        way_out = "set decimal=',' if its comma is the decimal mark"
     raise TableError(
         f"column {series.name!r} must hold numbers; got {series[row]!r} in row {row + 1}; "
-        "correct the cell, leave it empty if it is missing, or give the column the role 'category'"
+        f"correct the cell, leave it empty if it is missing, or {way_out}"
     )
 
 

@@ -82,6 +82,8 @@ class ColumnUses:
                 continue
             near = get_close_matches(name, columns, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
+            if len(columns) == 1 and name in columns[0]:
+                hint = "if something else separates the columns, name it by delimiter='...'; "
             raise TableError(
                 f"{table} has no column {name!r}; {hint}its columns are "
                 f"{', '.join(columns[:_MOST_NAMES])}{', ...' if len(columns) > _MOST_NAMES else ''}"

@@ -157,9 +157,10 @@ def text_blocks(path: TableFile, encoding: str | None, *, chunk_bytes: int) -> I
     except UnicodeDecodeError as error:
         line = n_lines + error.object[: error.start].count(b"\n") + 1
         found = error.object[error.start : error.start + 1].hex()
+        likely = "cp1252" if _decodes(error.object, "cp1252") else "shift_jis"
         raise TableError(
             f"{path}, line {line}: the text must be {error.encoding}; got the byte 0x{found}; "
-            "name the encoding it was written in, e.g. encoding='cp1252'"
+            f"name the encoding it was written in, e.g. encoding='{likely}'"
         ) from None
     except DAMAGED as error:
         raise TableError(
@@ -229,8 +230,12 @@ def _is_cp1252(block: bytes, *, final: bool) -> bool:
     n_right = sum(1 for character in text if character > "\x7f") - n_wrong
     if n_wrong == 0 or n_right >= n_wrong:
         return False
+    return _decodes(block, "cp1252")
+
+
+def _decodes(block: bytes, encoding: str) -> bool:
     try:
-        block.decode("cp1252")
+        block.decode(encoding)
     except UnicodeDecodeError:
         return False
     return True

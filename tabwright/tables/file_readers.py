@@ -26,7 +26,7 @@ from tabwright.errors import TableError, install_command
 from tabwright.object_stores import StoredObject
 from tabwright.tables.cells import refuse_nested
 from tabwright.tables.csv_reader import CsvFormat, csv_frames, refuse_units, text_blocks
-from tabwright.tables.frames import stored_row_labels
+from tabwright.tables.frames import stored_row_labels, without_extensions
 from tabwright.tables.paths import FileFormat, TableFile, table_format
 
 _TEXT_CHUNK_BYTES: Final = 8 * 2**20
@@ -157,6 +157,7 @@ def _selected(path: TableFile, frame: pl.DataFrame, columns: Sequence[str] | Non
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {frame.columns[:10]}"
                 raise TableError(f"{path} has no column {name!r}; {hint}")
         frame = frame[list(columns)]
+    frame = without_extensions(frame)
     for series in frame.get_columns():
         try:
             refuse_nested(series)

@@ -7,6 +7,7 @@ objects has loaded them. Buffers are shared where both sides can (polars, pyarro
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,6 +85,8 @@ def as_frame(
             f"while a minimum of {min_rows} is required by {estimator}."
         )
     for series in frame.get_columns():
+        if isinstance(series.dtype, pl.BaseExtension):
+            return as_frame(without_extensions(frame), estimator=estimator)[0], named
         refuse_nested(series)
     return frame, named
 
@@ -107,13 +110,14 @@ def as_series(values: object, *, name: str = "y") -> pl.Series:
         If it is not one-dimensional, or mixes kinds that have no common type.
     """
     module = _module(values)
+    column: Any
     if isinstance(values, pl.Series):
-        return values
+        return without_extension(values)
     if module == "pandas":
-        return _pandas_column(values, _column_name(getattr(values, "name", None), name))
+        column = values if hasattr(values, "index") else sys.modules["pandas"].Series(values)
+        return _pandas_column(column, _column_name(getattr(values, "name", None), name))
     if module == "pyarrow":
-        column: Any = values
-        return _arrow_column(name, column)
+        return _arrow_column(name, values)
     if isinstance(values, np.ndarray) or (
         hasattr(values, "__array__") and not isinstance(values, list | tuple)
     ):
@@ -297,6 +301,18 @@ def _frame_with(columns: Sequence[pl.Series]) -> pl.DataFrame:
     return pl.DataFrame({column.name: column for column in columns})
 
 
+def without_extension(series: pl.Series) -> pl.Series:
+    """A column as the type below the name that another library gave it, such as arrow.json."""
+    return series.ext.storage() if isinstance(series.dtype, pl.BaseExtension) else series
+
+
+def without_extensions(frame: pl.DataFrame) -> pl.DataFrame:
+    """`without_extension` of every column."""
+    if not any(isinstance(dtype, pl.BaseExtension) for dtype in frame.dtypes):
+        return frame
+    return _frame_with([without_extension(series) for series in frame.get_columns()])
+
+
 def _from_stream(X: Any) -> pl.DataFrame:
     try:
         return pl.DataFrame(X)
@@ -377,7 +393,7 @@ def _arrow_column(name: str, column: Any) -> pl.Series:
         ) from error
     if not isinstance(series, pl.Series):
         raise TableError(f"column {name!r} must be one column; got {type(column).__name__}")
-    return series.alias(name)
+    return without_extension(series.alias(name))
 
 
 def _first_line(error: Exception) -> str:

@@ -176,7 +176,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "another format": (b"PK\x03\x04\x14\0\0\0", "compressed data must be whole; .* not a zip file"),
     "bytes of no encoding that is tried": (
         b"a,b\n1,x\n2,\x81t\x81\n",
-        "line 3: the text must be utf-8; got the byte 0x81; name the encoding .*'cp1252'",
+        "line 3: the text must be utf-8; got the byte 0x81; name the encoding .*'shift_jis'",
     ),
     "UTF-8 with a damaged byte": (
         "a,b\n1,größer\n".encode() + b"2,\xe9t\n",
