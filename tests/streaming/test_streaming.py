@@ -39,9 +39,10 @@ from tabwright.streaming import chunks as table_chunks
 from tabwright.streaming import spool
 from tabwright.streaming.chunks import FilesTable, RowPlaces
 from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
-from tabwright.streaming.scan import Scan, ScanShare, scan_table
+from tabwright.streaming.scan import SAMPLE_LIMITS, Scan, ScanShare, scan_table
 from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records_of
-from tabwright.tables import profile_table
+from tabwright.tables import profile_table, read_described
+from tabwright.tables.cell_format import USUAL
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training import steps
@@ -274,6 +275,67 @@ def test_rows_without_a_target_are_left_out_where_that_is_asked_for(files: Path)
 def test_what_needs_memory_is_refused(values: dict[str, Any], message: str, files: Path) -> None:
     with pytest.raises(ValueError, match=message):
         fit_files(str(files), COLUMNS, lambda task: _settings(task, **values))
+
+
+SPELT = {
+    "a unit": ([f"{k % 50} kg" for k in range(N_ROWS)], "7 lb", "got '7 lb' in row 98;"),
+    "dates": (
+        [f"{k % 12 + 1}/{k % 28 + 1}/2020" for k in range(N_ROWS)],
+        "31/12/2020",
+        "got '31/12/2020' in row 98;",
+    ),
+    "a marker": ([f"{k % 50} kg" for k in range(N_ROWS)], "unknown", "got 'unknown' in row 98;"),
+}
+
+
+def _spelt_file(folder: Path, kind: str) -> Path:
+    """A table of one chunk and a fourth, whose third row from the end breaks the spelling."""
+    cells, odd, _ = SPELT[kind]
+    cells = [*cells[: N_ROWS - 3], odd, *cells[-2:]]
+    path = folder / "t.csv"
+    table().select("label", "size").with_columns(spelt=pl.Series(cells)).write_csv(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", SPELT)
+def test_text_means_in_a_stream_what_it_means_in_memory(kind: str, tmp_path: Path) -> None:
+    path = _spelt_file(tmp_path, kind)
+    streamed = _fit(path, ColumnUses("label")).encoder.plan_
+    found = read_described(path)
+    profile = profile_table(
+        found.frame.drop("label"), notes=found.notes, formats=found.formats, typed=True
+    )
+    roles = {column.name: column.role for column in profile.columns}
+    forms = {column.name: column.form for column in profile.columns}
+    assert dict(zip(streamed.names, streamed.kinds, strict=True)) == roles
+    for place, name in enumerate(streamed.names):
+        assert streamed.formats.get(place, USUAL) == forms[name]
+
+
+@pytest.mark.parametrize("kind", SPELT)
+def test_a_cell_that_breaks_a_spelling_is_named(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_chunks, "CHUNK_ROWS", 1400)
+    monkeypatch.setitem(SAMPLE_LIMITS, "train", 100)
+    monkeypatch.setitem(SAMPLE_LIMITS, "validation", 100)
+    monkeypatch.setitem(SAMPLE_LIMITS, "test", 100)
+    path = _spelt_file(tmp_path, kind)
+    rule = f"column 'spelt' must hold .*{SPELT[kind][2]}.*role.*counted from row 1,401 of t.csv"
+    with pytest.raises(TableError, match=rule):
+        _fit(path, ColumnUses("label"))
+    model = _fit(path, ColumnUses("label"), roles={"spelt": "category"})
+    assert model.encoder.plan_.kinds == ("numeric", "category")
+
+
+def test_a_target_that_breaks_its_spelling_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_chunks, "CHUNK_ROWS", 1400)
+    path = _spelt_file(tmp_path, "a unit")
+    rule = "column 'spelt' must hold numbers; got '7 lb' in row 98; .*from row 1,401 of t.csv"
+    with pytest.raises(TableError, match=rule):
+        _fit(path, ColumnUses("spelt"))
 
 
 def test_excel_is_not_streamed(tmp_path: Path) -> None:

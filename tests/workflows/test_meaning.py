@@ -46,6 +46,9 @@ SPELLINGS = {
     "week": ["2024-W05", "2024Q3", "Jan 2024", "2024年1月5日", "05/Jan/2024", ""],
     "reading": ["5.25D+01", "1.2×10^3", "１２", "١٢", "1e2", "1_000", ""],
     "share_of": ["5 %", "７％", "12%", ""],
+    "billed": ["12/31/19", "12/31/2019", "2019-12-31", "1/2/70", ""],
+    "ran": ["PT5M", "P1DT2H", "-PT1.5S", "1h 30m", "90", ""],
+    "balance": ["7.50 CR", "1,234.50 DR", "3 cr", "9", "", "NA"],
     "version": ["1.1", "1.10", "1.2.0", " 1.10 ", "9", "", "NA"],
 }
 
@@ -63,6 +66,9 @@ SPELT = {
     "week": None,
     "reading": None,
     "share_of": None,
+    "billed": "month_first",
+    "ran": "duration",
+    "balance": "credit",
 }
 
 
@@ -104,6 +110,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "week": [f"2024-W{k % 52 + 1:02}" for k in range(N_ROWS)],
             "reading": [f"{k * 7 % 90}.25D-0{k % 9}" for k in range(N_ROWS)],
             "share_of": [f"{k * 7 % 90} %" for k in range(N_ROWS)],
+            "billed": [f"{k % 12 + 1}/{k % 28 + 1}/{k % 8 + 10}" for k in range(N_ROWS)],
+            "ran": [f"PT{k * 7 % 60}M{k % 9}S" for k in range(N_ROWS)],
+            "balance": [f"{k * 7 % 90}.50 {['CR', 'DR'][k % 2]}" for k in range(N_ROWS)],
             "version": rng.choice(["1.1", "1.10", "1.2.0"], N_ROWS),
         }
     ).with_columns(y=pl.Series(np.where(np.arange(N_ROWS) % 2, "yes", "no"))).write_csv(path)
