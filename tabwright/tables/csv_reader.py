@@ -7,8 +7,7 @@ What the text of a cell means is decided in `cells.py`.
 from __future__ import annotations
 
 import codecs
-import csv
-import io
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -506,14 +505,24 @@ def _tells_layout(head: bytes, *, quotes: bool) -> bool:
 
 
 def _fields(record: bytes, delimiter: str, *, quotes: bool) -> list[str]:
-    text = record.decode().rstrip("\r\n")
-    reader = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=delimiter,
-        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
-        skipinitialspace=True,
-    )
-    return next(reader, [""])
+    """The cells of a record, however long they are, without spaces before them."""
+    pieces = record.decode().rstrip("\r\n").split(delimiter)
+    if not quotes or b'"' not in record:
+        return [piece.lstrip(" ") for piece in pieces]
+    fields: list[str] = []
+    parts: list[str] = []
+    n_quotes = 0
+    for piece in pieces:
+        parts.append(piece)
+        n_quotes += piece.count('"')
+        # A delimiter behind an odd number of quotes is a character of the cell.
+        if n_quotes % 2 == 0:
+            cell = delimiter.join(parts).strip(" ")
+            if cell[:1] == cell[-1:] == '"':
+                cell = cell[1:-1].replace('""', '"')
+            fields.append(cell)
+            parts = []
+    return [*fields, delimiter.join(parts)] if parts else fields
 
 
 def _sniffed(path: TableFile, records: list[bytes], *, quotes: bool) -> str:
@@ -568,8 +577,10 @@ def refuse_units(
         return
     words = []
     for first, *cells in zip(*rows, strict=True):
-        present = [cell for cell in map(str.strip, cells) if cell]
-        if len(present) < _FEWEST_ROWS - 1 or not all(map(_is_number, present)):
+        # Columns of words are told by their first cell.
+        present = (cell for cell in map(str.strip, cells) if cell)
+        n_numbers = sum(1 for _ in itertools.takewhile(_is_number, present))
+        if n_numbers < _FEWEST_ROWS - 1 or n_numbers < sum(1 for cell in cells if cell.strip()):
             continue
         if _is_number(first):
             return

@@ -193,7 +193,7 @@ def profile_table(
     for series in frame.get_columns():
         refuse_nested(series)
     columns = tuple(
-        replace(_profiled(own, given.get(name), named), name=name)
+        _profiled(own, given.get(name), named)
         for name, own in zip(frame.columns, _looked_at(frame, formats or {}, typed), strict=True)
     )
     for column in columns:
@@ -365,7 +365,7 @@ def _profiled(look: _Look, given: Role | None, named: bool) -> Column:
     if role == "category":
         form = CellFormat(missing=missing, as_written=look.may_merge and merges_levels(series))
     return Column(
-        name=series.name,
+        name=look.series.name,
         role=role,
         dtype=dtype,
         n_missing=n_missing,

@@ -110,7 +110,8 @@ FRAMES: dict[str, tuple[Any, str]] = {
                                                                     ("x", "f8")]), "must hold"),
     "NumPy structured of arrays": (np.array([((1.0, 2.0), 3.0)] * N, dtype=[("a", "f8", 2),
                                                                             ("x", "f8")]), NOTHING),
-    "NumPy records": (np.rec.fromarrays([X, np.array(IDS)], names="a,b"), "numeric"),
+    "NumPy records": (np.array(list(zip(X, IDS, strict=True)), dtype=[("a", "f8"), ("b", "U4")])
+                      .view(np.recarray), "numeric"),
     "NumPy objects": (np.array([[x, i] for x, i in zip(X, IDS, strict=True)], dtype=object),
                       "numeric"),
     "NumPy text of numbers": (np.array([[str(x), "b"] for x in X]), "numeric"),
@@ -197,6 +198,8 @@ FILES: dict[str, tuple[bytes, list[str] | str]] = {
     "Swiss thousands": (_lines(lambda i: f"{i % 50 * 977:,}".replace(",", "'")
                                + f",p{i % 3},b{i % 2}"), ALL),
     "spaces around": (_lines(lambda i: f"  {i % 50 / 7:.2f} ,p{i % 3},b{i % 2}"), ALL),
+    "a long cell": (b'x,a,y\n1.5,"' + b"long, " * 30_000 + b'",b1\n' + _lines(_row)[6:],
+                    ["numeric", "category", "category"]),
     "one row": (b"x,a,y\n1,p,no\n", ALL),
     "no row": (b"x,a,y\n", "has no rows"),
     "nothing": (b"", "is empty"),

@@ -238,7 +238,7 @@ def moments_of_counts(values: pl.Series, *, asked: bool = False) -> tuple[str | 
     `asked`: whether whoever fits the model says that they are moments.
     """
     cells = _whole_numbers(values)
-    if not cells.len() or (cells.len() < _FEWEST_DATES and not asked):
+    if cells is None or (cells.len() < _FEWEST_DATES and not asked):
         return None, ""
     shown, n_digits = f"numbers such as {cells[0]}", len(str(cells[0]))
     if not MOMENT_SPELLINGS["digits"](cells.cast(pl.String)).null_count():
@@ -255,8 +255,8 @@ def moments_of_counts(values: pl.Series, *, asked: bool = False) -> tuple[str | 
 
 def note_on_target(values: pl.Series) -> str:
     """What to say of a target of numbers that are dates or months; empty where they are not."""
-    cells = _whole_numbers(values) if values.dtype.is_numeric() else values.clear()
-    if cells.len() < _FEWEST_DATES:
+    cells = _whole_numbers(values) if values.dtype.is_numeric() else None
+    if cells is None or cells.len() < _FEWEST_DATES:
         return ""
     text = cells.cast(pl.String)
     for name, unit, are_such in (
@@ -271,17 +271,17 @@ def note_on_target(values: pl.Series) -> str:
     return ""
 
 
-def _whole_numbers(values: pl.Series) -> pl.Series:
-    """The distinct numbers, sorted, if all have as many digits as some moments have; else none."""
-    if not may_be_moments(values.min(), values.max()):
-        return pl.Series([], dtype=pl.Int64)
+def _whole_numbers(values: pl.Series) -> pl.Series | None:
+    """The distinct numbers, sorted, if all have as many digits as some moments have."""
+    if not _may_be_moments(values.min(), values.max()):
+        return None
     present = values.fill_nan(None).drop_nulls() if values.dtype.is_float() else values.drop_nulls()
     if present.dtype.is_float() and bool((present % 1 != 0).any()):
-        return pl.Series([], dtype=pl.Int64)
+        return None
     return present.cast(pl.Int64).unique().sort()
 
 
-def may_be_moments(low: object, high: object) -> bool:
+def _may_be_moments(low: object, high: object) -> bool:
     """Whether numbers between these two, the lowest and the highest, may be digits of moments."""
     if not isinstance(low, int | float) or not isinstance(high, int | float):
         return False

@@ -118,7 +118,7 @@ def cells_fit(columns: list[pl.Series], are_such: Callable[[pl.Series], pl.Serie
     result: list[bool] = []
     for cells, shape in _together(columns):
         fit = are_such(cells).fill_null(False).to_numpy().reshape(shape)
-        result += [bool(own.any()) for own in fit]
+        result += np.logical_or.reduce(fit, axis=1).tolist()
     return result
 
 
