@@ -103,6 +103,15 @@ class SpoolWriter:
         self._file.write(records.tobytes())
         self._chunks.append((file, number, len(records)))
 
+    def __enter__(self) -> SpoolWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *fault: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._file.close()
+
     def close(self) -> None:
         """All is written: leave the index."""
         self._file.close()

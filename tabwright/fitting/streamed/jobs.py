@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -316,12 +316,14 @@ class LocalTrainer:
                 f"the encoded rows take {job.n_bytes / 1e9:.1f} GB in {folder}, where "
                 f"{free / 1e9:.1f} GB are free; save the model on another disk, or set TMPDIR"
             )
-        writers = {name: SpoolWriter(folder, name, workers.local_rank) for name in BLOCK_NAMES}
-        for chunk in job.chunks(chunks_of_worker(workers.local_rank, workers.local_size)):
-            for name, records in job.records(chunk).items():
-                writers[name].append(chunk.file, chunk.number, records)
-        for writer in writers.values():
-            writer.close()
+        with ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(SpoolWriter(folder, name, workers.local_rank))
+                for name in BLOCK_NAMES
+            }
+            for chunk in job.chunks(chunks_of_worker(workers.local_rank, workers.local_size)):
+                for name, records in job.records(chunk).items():
+                    writers[name].append(chunk.file, chunk.number, records)
         workers.wait()
         train, validation = (
             Blocks.open(folder, name, workers.local_size, job.dtype) for name in BLOCK_NAMES
