@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import gzip
+import os
+import subprocess
+import sys
 import uuid
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +17,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import xlsxwriter
 from pyarrow.parquet import write_table
 
 from tabwright import TabularClassifier
@@ -295,3 +299,52 @@ def test_two_rows_of_two_labels_are_refused() -> None:
     model = TabularClassifier(quality="fast", max_epochs=1, random_state=0)
     with pytest.raises(ValueError, match="at least 1 row must validate; got n_samples=2"):
         model.fit(pl.DataFrame({"x": [1.0, 2.0]}), ["a", "b"])
+
+
+def test_labels_of_one_row_each_are_refused() -> None:
+    model = TabularClassifier(quality="fast", max_epochs=1, random_state=0)
+    with pytest.raises(TableError, match="got 120 labels in 120 rows, each in one; is the target"):
+        model.fit(pl.DataFrame({"x": X}), [f"c{i}" for i in range(N)])
+
+
+@pytest.mark.parametrize(("row", "column", "sheet"), [(0, 0, None), (2, 1, None), (0, 0, "two")])
+def test_merged_cells_of_a_sheet_are_told_of(
+    row: int, column: int, sheet: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.xlsx"
+    book = xlsxwriter.Workbook(str(path))
+    for name in ("one", "two"):
+        page = book.add_worksheet(name)
+        page.write_row(row, column, ["region", "x"])
+        for i in range(20):
+            if i % 10 == 0:
+                below = row + 1 + i
+                page.merge_range(below, column, below + 9, column, f"R{i}")
+            page.write(row + 1 + i, column + 1, i * 0.5)
+    book.close()
+    found = read_described(path, sheet=sheet)
+    assert found.frame.shape == (20, 2)
+    assert found.notes["region"].startswith("18 of 20 cells are missing: of merged cells the first")
+
+
+def test_what_was_found_in_a_column_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(_lines(lambda i: f"0{i % 9 + 1}/03/2023,p{i % 3},b{i % 2}"))
+    found = read_described(path)
+    for typed in (False, True):
+        profile = profile_table(found.frame, notes=found.notes, formats=found.formats, typed=typed)
+        assert profile.columns[0].note.count("is not read as a date") == 1
+
+
+def test_a_screen_that_cannot_show_a_name_is_no_error(tmp_path: Path) -> None:
+    model = TabularClassifier(quality="fast", max_epochs=1, random_state=0)
+    model.fit(pl.DataFrame({"\u6e29\u5ea6": X}), np.arange(N) % 2)
+    model.save(tmp_path / "m.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-m", "tabwright", "inspect", str(tmp_path / "m.safetensors")],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"calibration_error" in done.stdout
