@@ -29,6 +29,7 @@ from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.targets import (
     encode_labels,
     labels_to_codes,
+    refuse_moments,
     regression_target,
     task_of_counts,
 )
@@ -309,11 +310,7 @@ def scan_share(
     columns.check(table.dtypes)
     limits = limits or SAMPLE_LIMITS
     dtype = table.dtypes[columns.target]
-    if dtype.is_temporal():
-        raise TableError(
-            f"the target must be labels or numbers; column {columns.target!r} holds {dtype}; "
-            "make a number of it first, e.g. the days since a date"
-        )
+    refuse_moments(columns.target, dtype)
     tally = _Tally()
     samples = {place: _Sample(limits[place]) for place in _PLACES}
     for chunk in table.chunks(columns.to_read(table.dtypes), wanted):
@@ -355,6 +352,8 @@ def _tally_of(
                 n_values = chunk.frame.height - chunk.frame[name].null_count()
                 tally.ranges[name] = [low, high, n_values]
     target = chunk.frame[columns.target]
+    if target.dtype.is_decimal():
+        target = target.cast(pl.Float64)
     if masks["test"].any():
         features = columns.features(chunk.frame.columns)
         rows = row_hashes([*chunk.frame[features], target])

@@ -161,6 +161,11 @@ def text_blocks(path: TableFile, encoding: str | None, *, chunk_bytes: int) -> I
             f"{path}, line {line}: the text must be {error.encoding}; got the byte 0x{found}; "
             f"name the encoding it was written in, e.g. encoding='{likely}'"
         ) from None
+    except UnicodeError as error:
+        raise TableError(
+            f"{path}: the text must be {encoding}; it is not ({error}); name the encoding it was "
+            "written in"
+        ) from None
     except DAMAGED as error:
         raise TableError(
             f"{path}: compressed data must be whole; it is damaged or cut short ({error}); "

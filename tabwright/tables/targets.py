@@ -74,17 +74,25 @@ def infer_task(target: pl.Series) -> tuple[Task, str]:
             "name another target column"
         )
     dtype = present.dtype
-    if dtype.is_temporal():
-        spans = dtype in (pl.Duration, pl.Time)
-        raise TableError(
-            f"the target must be labels or numbers; column {name!r} holds {dtype}; make a number "
-            f"of it first, e.g. {'its seconds' if spans else 'the days since a date'}"
-        )
+    refuse_moments(name, dtype)
     fractions = not dtype.is_integer() and dtype.is_numeric()
     fractions = fractions and bool((present.cast(pl.Float64) % 1 != 0).any())
     return task_of_counts(
         name, dtype, n_unique=present.n_unique(), n_rows=present.len(), has_fraction=fractions
     )
+
+
+def refuse_moments(name: str, dtype: pl.DataType) -> None:
+    """Refuse a target of dates, times or spans.
+
+    Raises `TableError`.
+    """
+    if dtype.is_temporal():
+        number = "its seconds" if dtype in (pl.Duration, pl.Time) else "the days since a date"
+        raise TableError(
+            f"the target must be labels or numbers; column {name!r} holds {dtype}; make a number "
+            f"of it first, e.g. {number}"
+        )
 
 
 def task_of_counts(

@@ -328,6 +328,18 @@ def test_a_cell_that_breaks_a_spelling_is_named(
     assert model.encoder.plan_.kinds == ("numeric", "category")
 
 
+@pytest.mark.parametrize(
+    ("dtype", "task"),
+    [(pl.Decimal(20, 2), "regression"), (pl.Float32, "regression"), (pl.UInt8, "classification")],
+)
+def test_a_target_of_any_type_of_numbers_is_learned(dtype: Any, task: str, tmp_path: Path) -> None:
+    numbers = pl.Series([k % (2 if dtype == pl.UInt8 else 90) / 1 for k in range(N_ROWS)])
+    numbers = numbers if dtype == pl.UInt8 else numbers / 4
+    path = tmp_path / "t.parquet"
+    table().select("size").with_columns(y=numbers.cast(dtype)).write_parquet(path)
+    assert _fit(path, ColumnUses("y")).settings.task == task
+
+
 def test_a_target_that_breaks_its_spelling_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,11 @@ def test_years_may_name_columns(tmp_path: Path) -> None:
     assert _read(tmp_path, "1.5,?\n1,2\n", has_header=True).columns == ["1.5", "?"]
 
 
+def test_an_encoding_that_is_not_the_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"t.csv: the text must be utf-16; it is not \(UTF-16"):
+        _read(tmp_path, "a,b\n1,2\n", encoding="utf-16")
+
+
 def test_without_quotes_a_quote_is_a_character(tmp_path: Path) -> None:
     frame = _read(tmp_path, 'size,b\n5" pipe,"x\n', quotes=False)
     assert frame.rows() == [('5" pipe', '"x')]
