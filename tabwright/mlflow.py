@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from tabwright._version import __version__
 from tabwright.errors import install_command
-from tabwright.inference.fitted_model import FittedModel, load_fitted
+from tabwright.inference.fitted_model import FittedModel, as_fitted, load_fitted
 from tabwright.inference.predictor import Predictor
-from tabwright.inference.scoring import prediction_frame
+from tabwright.inference.scoring import prediction_frame, prediction_names
 from tabwright.tables.frames import as_frame
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def save_model(
         If the folder holds something.
     """
     mlflow = _import_mlflow()
-    fitted = _fitted(model)
+    fitted = as_fitted(model)
     if input_example is not None:
         _predictions(Predictor(fitted), input_example)
     if signature is None:
@@ -133,7 +133,7 @@ def log_model(
         name=name,
         flavor=flavour,
         registered_model_name=registered_model_name,
-        model=_fitted(model),
+        model=as_fitted(model),
         **options,
     )
 
@@ -180,17 +180,11 @@ def _signature(fitted: FittedModel) -> Any:
         for name, kind in zip(plan.names, plan.kinds, strict=True)
         if kind != "unused"
     ]
-    names = ["prediction"]
+    names = prediction_names(fitted, with_intervals=fitted.intervals is not None)
     label: Any = DataType.double
     if fitted.classes is not None:
-        names += [f"probability_{value}" for value in fitted.classes.tolist()]
         kinds = {"b": DataType.boolean, "i": DataType.long, "f": DataType.double}
         label = kinds.get(fitted.classes.dtype.kind, DataType.string)
-    else:
-        settings = fitted.settings
-        names += ["low", "high"] if fitted.intervals is not None else []
-        if settings.objective == "quantile":
-            names += [f"quantile_{level:g}" for level in settings.quantiles]
     outputs = [ColSpec(DataType.double if n else label, name) for n, name in enumerate(names)]
     params = None
     if fitted.intervals is not None:
@@ -203,16 +197,6 @@ def _requirements() -> list[str]:
         f"tabwright=={__version__}",
         *(f"{name}=={distributions.version(name)}" for name in _NEEDED),
     ]
-
-
-def _fitted(model: Any) -> FittedModel:
-    fitted = getattr(model, "model_", model)
-    if not isinstance(fitted, FittedModel):
-        raise TypeError(
-            "the model must be a fitted TabularClassifier or TabularRegressor, or a FittedModel; "
-            f"got {type(model).__name__}; fit it, or load it with load_model(path)"
-        )
-    return fitted
 
 
 def _import_mlflow() -> Any:

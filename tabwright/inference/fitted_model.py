@@ -285,6 +285,20 @@ class FittedModel:
         return model
 
 
+def as_fitted(model: object) -> FittedModel:
+    """A fitted model as it is, or that of a fitted estimator.
+
+    Raises `TypeError` if it is neither.
+    """
+    fitted = getattr(model, "model_", model)
+    if not isinstance(fitted, FittedModel):
+        raise TypeError(
+            "the model must be a fitted TabularClassifier or TabularRegressor, or a FittedModel; "
+            f"got {type(model).__name__}; fit it, or load it with load_model(path)"
+        )
+    return fitted
+
+
 def load_fitted(path: str | os.PathLike[str]) -> FittedModel:
     """Read a model file.
 

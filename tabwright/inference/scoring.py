@@ -21,6 +21,16 @@ def measure_of(model: FittedModel) -> str:
     return "log_loss" if model.classes is not None else MEASURES[model.settings.objective]
 
 
+def prediction_names(model: FittedModel, *, with_intervals: bool) -> list[str]:
+    """The columns of `prediction_frame`, in order."""
+    if model.classes is not None:
+        return ["prediction", *(f"probability_{label}" for label in model.classes.tolist())]
+    names = ["prediction", *(("low", "high") if with_intervals else ())]
+    if model.settings.objective == "quantile":
+        names += [f"quantile_{level:g}" for level in model.settings.quantiles]
+    return names
+
+
 def prediction_frame(
     predictor: Predictor, frame: pl.DataFrame, coverage: float | None = None
 ) -> pl.DataFrame:
@@ -32,26 +42,22 @@ def prediction_frame(
         of quantiles also `quantile_LEVEL` for every level.
     Raises `ValueError` if a coverage is asked for and the model has no intervals.
     """
-    classes = predictor.model.classes
-    if classes is None:
-        columns = {"prediction": predictor.predict_values(frame)}
+    model = predictor.model
+    names = prediction_names(model, with_intervals=coverage is not None)
+    if model.classes is None:
+        columns = [predictor.predict_values(frame)]
         if coverage is not None:
-            columns["low"], columns["high"] = predictor.predict_interval(frame, coverage).T
-        settings = predictor.model.settings
-        if settings.objective == "quantile":
-            quantiles = predictor.predict_quantiles(frame).T
-            columns |= {
-                f"quantile_{level:g}": values
-                for level, values in zip(settings.quantiles, quantiles, strict=True)
-            }
-        return pl.DataFrame(columns)
+            columns += list(predictor.predict_interval(frame, coverage).T)
+        if model.settings.objective == "quantile":
+            columns += list(predictor.predict_quantiles(frame).T)
+        return pl.DataFrame(dict(zip(names, columns, strict=True)))
     if coverage is not None:
         predictor.half_width(coverage)
     proba = predictor.predict_proba(frame)
     # Gathered, so that a table without rows has the type of the labels too.
-    labels = pl.Series("prediction", classes.tolist()).gather(predictor.decide(proba))
-    columns = {f"probability_{label}": proba[:, i] for i, label in enumerate(classes.tolist())}
-    return pl.DataFrame([labels]).hstack(pl.DataFrame(columns).get_columns())
+    labels = pl.Series(names[0], model.classes.tolist()).gather(predictor.decide(proba))
+    probabilities = pl.DataFrame(dict(zip(names[1:], proba.T, strict=True)))
+    return pl.DataFrame([labels]).hstack(probabilities.get_columns())
 
 
 def score_output(
