@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.explanation import EffectCurve, Explanation, effect_curves, explain
 from tabwright.explanation.attributions import predictions_a_row
+from tabwright.explanation.importance import Importance, permutation_importance
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import trivial_scores
@@ -29,7 +30,6 @@ from tabwright.metrics import (
     score_regression,
 )
 from tabwright.regression import row_losses
-from tabwright.report.importance import Importance, permutation_importance
 from tabwright.settings import FitSettings
 from tabwright.weighted_metrics import row_log_loss
 

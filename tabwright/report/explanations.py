@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _COLUMNS_SHOWN = 12
 _CLASSES_SHOWN = 3
+_ATTRIBUTIONS_SHOWN = 3
 _LEVELS_SHOWN, _LEVEL_LENGTH = 8, 12
 _BINS, _HALF_HEIGHT = 60, 0.38
 
@@ -357,9 +358,9 @@ def effects_section(model: FittedModel, curves: tuple[EffectCurve, ...]) -> Sect
     )
 
 
-def largest_attributions(explanation: Explanation, row: int, output: int, n: int = 3) -> Node:
+def largest_attributions(explanation: Explanation, row: int, output: int) -> Node:
     """The columns that move a row's output most, the largest first."""
-    parts = explanation.row(row, output)[:n]
+    parts = explanation.row(row, output)[:_ATTRIBUTIONS_SHOWN]
     return [
         element("small", short(name, 28), " ", f"{'+' if size >= 0 else ''}{number(size, 3)}")
         for name, _, size in parts.iter_rows()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tabwright.regression import weighted_quantiles
 from tabwright.report.svg import (
     BLUE,
     INK,
@@ -101,14 +102,12 @@ def plot_predicted_true(
     sample_weight: ArrayLike | None = None,
     *,
     name: str = "target",
-    stacked: bool = False,
 ) -> Figure:
     """True against predicted values, and errors (predicted less true) against predictions.
 
     `y`, `prediction`: (n,), float64. True and predicted values.
     `sample_weight`: (n,); weights of the rows.
     `name`: what is predicted, with its unit where it has one.
-    `stacked`: one panel above the other, for narrow pages.
     Returns: Up to 600 rows as dots, more as shades of their weight. In the second panel the median
         of the errors and the range of the middle 80 % of them, in ten bins of equal weight.
     """
@@ -118,24 +117,24 @@ def plot_predicted_true(
     used = weight > 0
     true, said, weight = true[used], said[used], weight[used]
     title = plain(name, 36)
-    figure = new_figure(*((5.2, 8.0) if stacked else (8.6, 4.1)))
-    left, right = figure.subplots(*((2, 1) if stacked else (1, 2)))
+    figure = new_figure(5.2, 8.0)
+    above, below = figure.subplots(2, 1)
     low, high = float(min(true.min(), said.min())), float(max(true.max(), said.max()))
     margin = 0.03 * (high - low) or 1.0
-    styled(left, x=f"Predicted {title}", y=f"True {title}")
-    add_cloud(left, said, true, weight)
-    left.plot([low, high], [low, high], color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
-    left.set_xlim(low - margin, high + margin)
-    left.set_ylim(low - margin, high + margin)
+    styled(above, x=f"Predicted {title}", y=f"True {title}")
+    add_cloud(above, said, true, weight)
+    above.plot([low, high], [low, high], color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
+    above.set_xlim(low - margin, high + margin)
+    above.set_ylim(low - margin, high + margin)
     error = said - true
-    styled(right, x=f"Predicted {title}", y="Error (predicted less true)")
-    add_cloud(right, said, error, weight)
-    right.axhline(0.0, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
+    styled(below, x=f"Predicted {title}", y="Error (predicted less true)")
+    add_cloud(below, said, error, weight)
+    below.axhline(0.0, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
     centre, lower, median, upper = _bands(said, error, weight)
     if len(centre) > 1:
-        right.plot(centre, median, color=ORANGE, linewidth=1.8, label="median")
+        below.plot(centre, median, color=ORANGE, linewidth=1.8, label="median")
         for k, edge in enumerate((lower, upper)):
-            right.plot(
+            below.plot(
                 centre,
                 edge,
                 color=ORANGE,
@@ -143,8 +142,8 @@ def plot_predicted_true(
                 linewidth=1.3,
                 label="" if k else "middle 80 %",
             )
-        add_legend(right, columns=2)
-    for axes in (left, right):
+        add_legend(below, columns=2)
+    for axes in (above, below):
         group_thousands(axes, "x")
         group_thousands(axes, "y")
     return figure
@@ -198,14 +197,10 @@ def _bands(
     for k in np.unique(bin_of):
         rows = np.flatnonzero(bin_of == k)
         lines.append(
-            (np.average(x[rows], weights=weight[rows]), *_quantiles(y[rows], weight[rows]))
+            (
+                np.average(x[rows], weights=weight[rows]),
+                *weighted_quantiles(y[rows], (0.1, 0.5, 0.9), weight[rows]),
+            )
         )
     table = np.array(lines).T
     return table[0], table[1], table[2], table[3]
-
-
-def _quantiles(values: FloatArray, weight: FloatArray) -> list[float]:
-    order = np.argsort(values, kind="stable")
-    share = np.cumsum(weight[order]) / weight.sum()
-    at = np.searchsorted(share, [0.1 - 1e-12, 0.5 - 1e-12, 0.9 - 1e-12]).clip(0, len(values) - 1)
-    return [float(value) for value in values[order][at]]

@@ -1,12 +1,12 @@
 """Charts of probabilities and decisions, from plain arrays; sample weights count throughout.
 
-Reliability, precision and recall, confidence, confusion. The other charts, and what all of them
-have in common, are in `report/plots.py`, which is the door to these too.
+Reliability, precision and recall, confidence, confusion. The other charts are in
+`report/plots.py`, what all of them have in common in `report/svg.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -47,6 +47,11 @@ _NAMED_CLASSES = 40
 _NUMBERED_CLASSES = 20
 _ROWS_PER_BIN = 25
 _MOST_BINS = 15
+_LINES: tuple[tuple[str, Any], ...] = (
+    (BLUE, "-"),
+    (ORANGE, (0, (6, 2))),
+    (GREEN, (0, (1.5, 1.5))),
+)
 _SHARE_EDGES = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -133,7 +138,6 @@ def plot_precision_recall(
     *,
     threshold: float | None = None,
     name: str = "the event",
-    stacked: bool = False,
 ) -> Figure:
     """Precision against recall, and both against the threshold, with the chosen one.
 
@@ -142,7 +146,6 @@ def plot_precision_recall(
     `sample_weight`: (n,); weights of the rows.
     `threshold`: the one in use, marked in both panels.
     `name`: what the positive class is called.
-    `stacked`: one panel above the other, for narrow pages.
     Raises `ValueError` if no row is positive.
     """
     hit = np.asarray(event, dtype=bool)
@@ -151,13 +154,13 @@ def plot_precision_recall(
     order = thinned(curve.thresholds, curve.precision, curve.recall)
     recall = np.append(curve.recall[order], 0.0)
     precision = np.append(curve.precision[order], curve.precision[-1])
-    figure = new_figure(*((5.2, 7.4) if stacked else (8.6, 3.9)))
-    left, right = figure.subplots(*((2, 1) if stacked else (1, 2)))
-    styled(left, x="Recall (share of positives found)", y="Precision (share of alarms that hold)")
-    left.step(recall, precision, where="pre", color=BLUE, linewidth=1.8)
+    figure = new_figure(5.2, 7.4)
+    above, below = figure.subplots(2, 1)
+    styled(above, x="Recall (share of positives found)", y="Precision (share of alarms that hold)")
+    above.step(recall, precision, where="pre", color=BLUE, linewidth=1.8)
     share = float(weight[hit].sum() / weight.sum())
-    left.axhline(share, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
-    left.annotate(
+    above.axhline(share, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
+    above.annotate(
         f"no skill: {share:.3g}",
         (0.01, share),
         xytext=(0, 3 if share < 0.9 else -11),
@@ -165,33 +168,19 @@ def plot_precision_recall(
         color=MUTED,
         fontsize=SMALL,
     )
-    left.set_xlim(0, 1.01)
-    left.set_ylim(0, 1.03)
-    styled(right, x=f"Threshold on the probability of {plain(name, 24)}", y="Score")
-    lines: tuple[tuple[str, FloatArray, str, Any], ...] = (
-        ("precision", curve.precision, BLUE, "-"),
-        ("recall", curve.recall, ORANGE, (0, (6, 2))),
-        ("F1", curve.f1, GREEN, (0, (1.5, 1.5))),
-    )
-    for label, values, colour, dashes in lines:
-        right.plot(
-            curve.thresholds[order],
-            values[order],
-            color=colour,
-            linestyle=dashes,
-            linewidth=1.8,
-            label=label,
-        )
-    right.set_xlim(0, 1)
-    right.set_ylim(0, 1.03)
+    above.set_xlim(0, 1.01)
+    above.set_ylim(0, 1.03)
+    styled(below, x=f"Threshold on the probability of {plain(name, 24)}", y="Score")
+    scores = {"precision": curve.precision, "recall": curve.recall, "F1": curve.f1}
+    _add_scores(below, curve.thresholds, scores, order)
     if threshold is not None:
         # Place of the threshold among the probabilities that occur: a row counts from it on.
         values = np.unique(np.asarray(probability, dtype=np.float64)[weight > 0])
         at = int(np.searchsorted(values, threshold, "left"))
         if at < len(values):
-            _mark(left, threshold, float(curve.recall[at]), float(curve.precision[at]))
-        right.axvline(threshold, color=INK, linewidth=1.2, label=f"threshold {threshold:.3g}")
-    add_legend(right, columns=4)
+            _mark(above, threshold, float(curve.recall[at]), float(curve.precision[at]))
+        below.axvline(threshold, color=INK, linewidth=1.2, label=f"threshold {threshold:.3g}")
+    add_legend(below, columns=4)
     return figure
 
 
@@ -228,12 +217,19 @@ def plot_accuracy_by_confidence(
     axes = styled(
         figure.subplots(), x="Least probability of the predicted class to act on", y="Share"
     )
-    for label, values, colour, dashes in (
-        ("accuracy of the rows acted on", curve.precision, BLUE, "-"),
-        ("share of rows acted on", kept, ORANGE, (0, (6, 2))),
-    ):
+    scores = {"accuracy of the rows acted on": curve.precision, "share of rows acted on": kept}
+    _add_scores(axes, curve.thresholds, scores, order)
+    add_legend(axes, columns=2)
+    return figure
+
+
+def _add_scores(
+    axes: Axes, thresholds: FloatArray, scores: Mapping[str, FloatArray], order: NDArray[np.int64]
+) -> None:
+    """Scores by threshold as lines, at the points of `order`; both axes go from 0 to 1."""
+    for (label, values), (colour, dashes) in zip(scores.items(), _LINES, strict=False):
         axes.plot(
-            curve.thresholds[order],
+            thresholds[order],
             values[order],
             color=colour,
             linestyle=dashes,
@@ -242,8 +238,6 @@ def plot_accuracy_by_confidence(
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.03)
-    add_legend(axes, columns=2)
-    return figure
 
 
 def _kept_share(thresholds: FloatArray, p: FloatArray, weight: FloatArray) -> FloatArray:
@@ -305,7 +299,7 @@ def plot_confusion(
                 fontsize=size,
                 color=ON_SHADE if dark else INK,
             )
-    _shade_key(figure, axes)
+    _shade_key(figure)
     return figure
 
 
@@ -337,7 +331,7 @@ def _shaded(axes: Axes, share: FloatArray) -> None:
         axes.vlines(lines, 0, n, color=GRID, linewidth=0.8)
 
 
-def _shade_key(figure: Figure, axes: Axes) -> None:
+def _shade_key(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
     handles = [

@@ -49,9 +49,7 @@ def probability_section(model: FittedModel, found: Assessment) -> Section:
         name = f"{target_title(model)} = {class_name(model, positive)}"
         body += _reliability(event, p, found, name)
         if _mass(event, found) > 0:
-            figure = plot_precision_recall(
-                event, p, found.weight, threshold=threshold, name=name, stacked=True
-            )
+            figure = plot_precision_recall(event, p, found.weight, threshold=threshold, name=name)
             at = "" if threshold is None else f"; marked: threshold {threshold:.3g}"
             body += [
                 element("h3", "Precision, recall and the threshold"),

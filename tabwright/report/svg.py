@@ -105,15 +105,11 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", facecolor=SURFACE)
 
 
-def styled(axes: Axes, *, x: str, y: str, title: str = "", grid: str = "both") -> Axes:
+def styled(axes: Axes, *, x: str, y: str, grid: str = "both") -> Axes:
     """Label an axis and give it the common look: `grid` is "x", "y", "both" or ""."""
     axes.set_facecolor("none")
     axes.set_xlabel(plain(x), color=INK, fontsize=_LABEL_SIZE, parse_math=False)
     axes.set_ylabel(plain(y), color=INK, fontsize=_LABEL_SIZE, parse_math=False)
-    if title:
-        axes.set_title(
-            plain(title), color=INK, fontsize=10.5, loc="left", fontweight="bold", parse_math=False
-        )
     axes.tick_params(colors=MUTED, labelsize=_TICK_SIZE, length=3)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))

@@ -1,7 +1,7 @@
 """`write_report`: a fitted model on labelled rows as one self-contained HTML file.
 
 The page needs no network, runs no script and opens from disk. The parts are in
-`report/sections.py`, their numbers in `report/assessment.py`.
+`report/sections.py` and `report/fit_sections.py`, their numbers in `report/assessment.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 import polars as pl
 
 from tabwright.artifact.atomic_write import check_writable, write_atomically
-from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.fitted_model import FittedModel, as_fitted
 from tabwright.inference.scoring import measure_of
 from tabwright.report.assessment import Assessment, assess
 from tabwright.report.explanations import effects_section
+from tabwright.report.fit_sections import model_section, table_section, training_section
 from tabwright.report.markup import Node, element, number, percent
 from tabwright.report.page import Section, page, tiles
 from tabwright.report.probability_sections import (
@@ -30,10 +31,7 @@ from tabwright.report.sections import (
     METRICS,
     hardest_section,
     importance_section,
-    model_section,
     scores_section,
-    table_section,
-    training_section,
     values_section,
 )
 from tabwright.report.subgroups import subgroup_section
@@ -108,7 +106,7 @@ def write_report(
         If the file cannot be written; a file that was there stays whole.
     """
     check_writable(path)
-    fitted = _fitted(model)
+    fitted = as_fitted(model)
     rows, codes = _labelled(fitted, frame, target)
     weight = _weight(sample_weight, len(codes))
     numbers = np.arange(1, len(codes) + 1) if row_numbers is None else np.asarray(row_numbers)
@@ -121,7 +119,7 @@ def write_report(
         rows,
         codes,
         weight,
-        linear=None if linear is None else _fitted(linear),
+        linear=None if linear is None else as_fitted(linear),
         n_hardest=n_hardest,
         max_seconds=max_seconds,
         random_state=random_state,
@@ -145,16 +143,6 @@ def _without_folder(note: str, table_name: str | None) -> str:
 def _left_out(model: FittedModel) -> dict[str, str]:
     names = model.card.get("columns_not_used")
     return dict.fromkeys(map(str, names), "left out") if isinstance(names, list) else {}
-
-
-def _fitted(model: Any) -> FittedModel:
-    fitted = getattr(model, "model_", model)
-    if not isinstance(fitted, FittedModel):
-        raise TypeError(
-            "a report needs a FittedModel or a fitted TabularClassifier or TabularRegressor; got "
-            f"{type(model).__name__}"
-        )
-    return fitted
 
 
 def _labelled(model: FittedModel, frame: Any, target: Any) -> tuple[pl.DataFrame, np.ndarray]:

@@ -21,7 +21,7 @@ from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import prediction_frame, score_output
 from tabwright.inference.training_rows import SeenRows, UnfamiliarCells
 from tabwright.metrics import classification_intervals, regression_intervals
-from tabwright.report.importance import Importance, permutation_importance
+from tabwright.explanation.importance import Importance, permutation_importance
 from tabwright.tables import (
     MISSING_MARKERS,
     CsvFormat,

@@ -18,13 +18,13 @@ from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.encoding.oblique import ObliqueColumn, fill_obliques
 from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.errors import ArtifactError
+from tabwright.explanation.importance import permutation_importance
 from tabwright.fitting import member_training, recipe
 from tabwright.fitting import oblique_selection as oblique_selection
 from tabwright.fitting.arguments import Columns, FitCallbacks
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.predictor import Predictor
 from tabwright.report.column_treatment import column_treatments
-from tabwright.report.importance import permutation_importance
 from tabwright.settings import FitSettings, NumericEncoding, Task
 from tabwright.tables import Role, profile_table
 from tabwright.tables.labelled import LabelledRows

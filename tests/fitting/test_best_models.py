@@ -15,11 +15,11 @@ from tabwright import TabularClassifier, distill
 from tabwright.calibration.decisions import DecisionAim
 from tabwright.calibration.fit import fit_calibrator
 from tabwright.explanation import effect_curves, explain
+from tabwright.explanation.importance import permutation_importance
 from tabwright.fitting.arguments import Aims
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.report.importance import permutation_importance
 from tabwright.report.write import write_report
 from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows

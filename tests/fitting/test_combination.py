@@ -39,7 +39,7 @@ from tabwright.inference.tree_mix import (
     combination_table,
     tree_features,
 )
-from tabwright.report.sections import model_section
+from tabwright.report.fit_sections import model_section
 from tabwright.settings import FitSettings
 from tabwright.tables import Role
 from tabwright.tables.labelled import LabelledRows

@@ -23,7 +23,7 @@ from tabwright.fitting.arguments import Aims, FitCallbacks
 from tabwright.fitting.cross_validation import assign_folds
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
-from tabwright.report.sections import table_section
+from tabwright.report.fit_sections import table_section
 from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.checkpoints import Checkpoint

@@ -399,7 +399,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         write_report(model, frame, "label", path, sample_weight=[1.0])
     with pytest.raises(ValueError, match="row_numbers must have one number per row, 160"):
         write_report(model, frame, "label", path, row_numbers=np.arange(3))
-    with pytest.raises(TypeError, match="needs a FittedModel or a fitted"):
+    with pytest.raises(TypeError, match="must be a fitted TabularClassifier"):
         write_report(TabularClassifier(), frame, "label", path)
     with pytest.raises(FileNotFoundError, match="create it first"):
         write_report(model, frame, "label", tmp_path / "no" / "report.html")

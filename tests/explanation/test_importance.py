@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tabwright.explanation.importance import permutation_importance
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import log_loss
-from tabwright.report.importance import permutation_importance
 from tabwright.settings import FitSettings, Task
 from tabwright.tables.labelled import LabelledRows
 
