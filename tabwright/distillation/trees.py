@@ -92,6 +92,26 @@ class Learner(Protocol):
 
     def fit(self, problem: Problem, n_rounds: int) -> FittedTrees: ...
 
+    def fit_in_stages(
+        self, problem: Problem, values: FloatArray, rounds: Sequence[int]
+    ) -> Iterator[FloatArray]:
+        """What the trees say of `values` after each number of `rounds`, for as long as one asks.
+
+        `values`: (n, n_columns), float64; rows to predict.
+        `rounds`: rising.
+        Yields: (n, n_classes) or (n,), float64.
+        """
+
+
+class FitsAtOnce:
+    """A learner that fits all rounds before it predicts the first stage."""
+
+    def fit_in_stages(
+        self: Learner, problem: Problem, values: FloatArray, rounds: Sequence[int]
+    ) -> Iterator[FloatArray]:
+        """As of `Learner`."""
+        yield from self.fit(problem, rounds[-1]).stages(values, rounds)
+
 
 def tree_learner(kind: TeacherKind, *, kept: bool = False) -> Learner:
     """The ensemble of a kind.
@@ -116,23 +136,6 @@ def tree_learner(kind: TeacherKind, *, kept: bool = False) -> Learner:
         learner = _CatBoost(rounds_tried=_SLOW_ROUNDS, rate=_SLOW_RATE) if kept else _CatBoost()
     learner.versions()
     return learner
-
-
-def fit_in_stages(
-    learner: Learner, problem: Problem, values: FloatArray, rounds: Sequence[int]
-) -> Iterator[FloatArray]:
-    """Predictions of trees that are fitted round by round, for as long as the caller asks.
-
-    `values`: (n, n_columns), float64; rows to predict.
-    `rounds`: rising.
-    Yields: (n, n_classes) or (n,), float64; what the trees say of `values` after each number of
-        rounds. scikit-learn fits the rounds that follow only when they are asked for; the others
-        fit all before the first.
-    """
-    if isinstance(learner, _HistGradientBoosting):
-        yield from learner.fit_in_stages(problem, values, rounds)
-        return
-    yield from learner.fit(problem, rounds[-1]).stages(values, rounds)
 
 
 def _library(name: str, kind: str) -> Any:
@@ -199,7 +202,7 @@ class _HistGradientBoosting:
     def fit_in_stages(
         self, problem: Problem, values: FloatArray, rounds: Sequence[int]
     ) -> Iterator[FloatArray]:
-        """As the function of this name; the trees are those that `fit` gives, to the last bit."""
+        """Fits the rounds that follow when they are asked for; the trees are those of `fit`."""
         fitted = self._unfitted(problem, warm_start=True)
         for n_rounds in rounds:
             fitted.go_on(problem, n_rounds)
@@ -256,7 +259,7 @@ class _FittedHistGradientBoosting:
 
 
 @dataclass(frozen=True)
-class _Forest:
+class _Forest(FitsAtOnce):
     name: Literal["random_forest", "extra_trees"]
     max_levels: int | None = MOST_LEVELS
 
@@ -318,7 +321,7 @@ class _FittedForest:
 
 
 @dataclass(frozen=True)
-class _LightGBM:
+class _LightGBM(FitsAtOnce):
     name: str = "lightgbm"
     max_levels: int | None = MOST_LEVELS
 
@@ -375,7 +378,7 @@ class _FittedLightGBM:
 
 
 @dataclass(frozen=True)
-class _XGBoost:
+class _XGBoost(FitsAtOnce):
     name: str = "xgboost"
     max_levels: int | None = MOST_LEVELS
 
@@ -437,7 +440,7 @@ class _FittedXGBoost:
 
 
 @dataclass(frozen=True)
-class _CatBoost:
+class _CatBoost(FitsAtOnce):
     name: str = "catboost"
     rounds_tried: tuple[int, ...] = _ROUNDS
     rate: float = _RATE

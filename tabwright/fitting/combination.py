@@ -21,7 +21,6 @@ from tabwright.distillation.trees import (
     Learner,
     Problem,
     TeacherKind,
-    fit_in_stages,
     tree_learner,
 )
 from tabwright.encoding.encoder import Compact
@@ -236,7 +235,7 @@ def with_trees(
             late.append(kind)
             continue
         runs = [
-            fit_in_stages(learner, problem, values, rounds)
+            learner.fit_in_stages(problem, values, rounds)
             for problem, values in zip(problems, features, strict=True)
         ]
         stages = _until_worse(runs, target, row_weight)

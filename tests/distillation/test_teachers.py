@@ -22,7 +22,6 @@ from tabwright.distillation.trees import (
     TEACHER_KINDS,
     Problem,
     TeacherKind,
-    fit_in_stages,
     tree_learner,
 )
 from tabwright.errors import install_command
@@ -441,7 +440,7 @@ def test_stages_are_those_of_one_fit() -> None:
         need(kind)
         learner = tree_learner(kind)
         whole = list(learner.fit(problem, 20).stages(values, (5, 10, 20)))
-        stages = fit_in_stages(learner, problem, values, (5, 10, 20))
+        stages = learner.fit_in_stages(problem, values, (5, 10, 20))
         np.testing.assert_array_equal(list(stages), whole)
 
 

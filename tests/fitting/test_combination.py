@@ -22,7 +22,6 @@ from tabwright.distillation.trees import (
     Learner,
     Problem,
     TeacherKind,
-    fit_in_stages,
     tree_learner,
 )
 from tabwright.errors import ArtifactError
@@ -205,19 +204,30 @@ def test_without_a_library_the_model_says_so(monkeypatch: pytest.MonkeyPatch) ->
     assert "pip install" in said[-1]
 
 
+class WatchedLearner:
+    """A learner of which single methods are replaced."""
+
+    def __init__(self, kind: TeacherKind, *, kept: bool) -> None:
+        self.learner = tree_learner(kind, kept=kept)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.learner, name)
+
+
 @pytest.mark.parametrize("n_folds", [1, 3])
 def test_trees_grow_while_held_out_rows_gain(monkeypatch: pytest.MonkeyPatch, n_folds: int) -> None:
     grown: list[int] = []
 
-    def counted(
-        learner: Learner, problem: Problem, values: np.ndarray, rounds: Sequence[int]
-    ) -> Iterator[np.ndarray]:
-        stages = fit_in_stages(learner, problem, values, rounds)
-        for n_rounds, stage in zip(rounds, stages, strict=False):
-            grown.append(n_rounds)
-            yield stage
+    class Counted(WatchedLearner):
+        def fit_in_stages(
+            self, problem: Problem, values: np.ndarray, rounds: Sequence[int]
+        ) -> Iterator[np.ndarray]:
+            stages = self.learner.fit_in_stages(problem, values, rounds)
+            for n_rounds, stage in zip(rounds, stages, strict=False):
+                grown.append(n_rounds)
+                yield stage
 
-    monkeypatch.setattr(combination, "fit_in_stages", counted)
+    monkeypatch.setattr(combination, "tree_learner", Counted)
     frame = table(300)
     noise = np.random.default_rng(1).integers(0, 2, 300)
     settings = FitSettings(task="classification", **(SMALL | {"n_folds": n_folds}))
@@ -237,16 +247,10 @@ def test_trees_are_kept_of_all_rows_but_given_ones(
 ) -> None:
     fitted: list[int] = []
 
-    class Counted:
-        def __init__(self, kind: TeacherKind, *, kept: bool) -> None:
-            self._learner = tree_learner(kind, kept=kept)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._learner, name)
-
+    class Counted(WatchedLearner):
         def fit(self, problem: Problem, n_rounds: int) -> FittedTrees:
             fitted.append(len(problem.target))
-            return self._learner.fit(problem, n_rounds)
+            return self.learner.fit(problem, n_rounds)
 
     monkeypatch.setattr(combination, "tree_learner", Counted)
     frame, more = table(200), table(50, seed=1)
