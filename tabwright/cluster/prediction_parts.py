@@ -32,7 +32,8 @@ from tabwright.tables.paths import (
     table_format,
     table_paths,
 )
-from tabwright.workflows.predict import Part, TablePredictions
+from tabwright.workflows.predict import TablePredictions
+from tabwright.workflows.reading import Part
 
 _BATCH_ROWS: Final = 65_536
 
@@ -168,12 +169,11 @@ class OutputFolder:
             ) from error
         for key, value in document.items():
             if earlier.get(key) != value:
+                several = key in ("files", "parts", "options")
+                other = f"another (its {key} differ)" if several else f"another {key}"
                 raise ValueError(
                     f"a folder is for the predictions of one run; {self.place} holds those of "
-                    f"another (its {key} differ); name another folder, or remove this one"
-                    if key in ("files", "parts", "options")
-                    else f"a folder is for the predictions of one run; {self.place} holds those "
-                    f"of another {key}; name another folder, or remove this one"
+                    f"{other}; name another folder, or remove this one"
                 )
 
     def end(self, n_parts: int) -> int:

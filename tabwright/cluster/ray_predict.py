@@ -28,7 +28,8 @@ from tabwright.inference.fitted_model import load_fitted
 from tabwright.inference.training_rows import UnfamiliarCells
 from tabwright.object_stores import is_object_uri
 from tabwright.tables import CsvFormat
-from tabwright.workflows.predict import Part, TablePredictions, with_threshold
+from tabwright.workflows.predict import TablePredictions, with_threshold
+from tabwright.workflows.reading import Part
 
 
 @dataclass(frozen=True)

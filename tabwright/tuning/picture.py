@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tabwright.report.svg import BLUE, INK, MUTED, ORANGE, add_legend, new_figure, styled
-from tabwright.tuning.search import TuningResult
+from tabwright.tuning.result import TuningResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

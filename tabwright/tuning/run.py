@@ -33,10 +33,11 @@ from tabwright.tables.roles import Role
 from tabwright.tables.targets import learned_target
 from tabwright.training.time_limit import seconds_of
 from tabwright.tuning.picture import plot_tuning
-from tabwright.tuning.search import TuneOptions, TuningResult, tune_table
+from tabwright.tuning.result import TuningResult
+from tabwright.tuning.search import TuneOptions, tune_table
 from tabwright.tuning.space import space_of
 from tabwright.tuning.study import check_optuna
-from tabwright.workflows.outputs import check_model_output
+from tabwright.workflows.outputs import check_model_output, of_table
 from tabwright.workflows.run_settings import fit_settings, using_threads
 
 
@@ -203,12 +204,7 @@ def run_tuning(
     check_optuna()
     options, asked = request.options, request.table
     _check(request)
-    replaced = check_model_output(
-        request.path,
-        table=asked.stem,
-        target=asked.columns.target,
-        overwrite=request.overwrite,
-    )
+    replaced = check_model_output(request.path, asked, overwrite=request.overwrite)
     if replaced is not None:
         say(replaced)
     table = read_checked_table(asked, say)
@@ -220,9 +216,7 @@ def run_tuning(
             started=started,
             on_message=say,
         )
-    columns = list(asked.columns.left_out)
-    card = {**result.model.card, "table": asked.stem, "columns_not_used": columns}
-    result = replace(result, model=replace(result.model, card=card))
+    result = replace(result, model=of_table(result.model, asked))
     result.model.save(request.path)
     write_picture(plot_tuning(result), request.picture_path)
     return result

@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -29,15 +28,20 @@ from tabwright.splits import splits_within
 from tabwright.tables.labelled import LabelledRows, TrainingTable
 from tabwright.training.callbacks import Callback
 from tabwright.training.loop import Epoch
+from tabwright.tuning.result import (
+    TrialRecord,
+    TuningResult,
+    best_of,
+    changes_in_words,
+    chosen_difference,
+)
 from tabwright.tuning.space import Space, first_trials, space_of, with_default, with_values
 from tabwright.tuning.study import identity_of, opened_study, take_up
-from tabwright.workflows.folds import folds_of
-from tabwright.workflows.paired_differences import PairedDifference, paired_difference
+from tabwright.workflows.folds import check_n_folds, folds_of
+from tabwright.workflows.paired_differences import PairedDifference
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
     from optuna import Study, Trial
-    from optuna.trial import FrozenTrial
 
     from tabwright.splits import Splits
 
@@ -97,98 +101,7 @@ class TuneOptions:
             raise ValueError(f"time_limit must be seconds above 0; got {self.time_limit!r}")
         if self.n_trials is not None and self.n_trials < 1:
             raise ValueError(f"n_trials must be at least 1, or None; got {self.n_trials!r}")
-        if not isinstance(self.n_folds, int) or self.n_folds < 2:
-            raise ValueError(f"the number of folds must be at least 2; got {self.n_folds!r}")
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """One trial.
-
-    Parameters
-    ----------
-    number : int
-        From 0.
-    state : {"complete", "pruned", "cut"}
-        "cut": the time ended it, the run was killed, or its loss was not finite.
-    values : dict of str to object
-        Of the settings that are searched.
-    scores : tuple of float
-        By fold, as far as it came; in the unit of the metric.
-    is_default : bool
-    """
-
-    number: int
-    state: Literal["complete", "pruned", "cut"]
-    values: dict[str, Any]
-    scores: tuple[float, ...]
-    is_default: bool
-
-    @property
-    def mean(self) -> float:
-        """Mean score over the folds."""
-        return float(np.mean(self.scores)) if self.scores else float("nan")
-
-
-@dataclass(frozen=True)
-class TuningResult:
-    """What a search found.
-
-    Parameters
-    ----------
-    model : FittedModel
-        Fitted to all rows: with the best settings where they are better than the default by more
-        than their error, else with the default.
-    metric : str
-    greater_is_better : bool
-    trials : tuple of TrialRecord
-    difference : PairedDifference or None
-        How much better the best trial is than the default, fold by fold, with an interval that
-        allows for the choice of the best; None where one of them is not finished, or they are the
-        same.
-    is_better : bool
-        Whether the interval of the difference lies above 0.
-    verdict : str
-    ended_by : {"time", "trials", "interrupt"}
-    importance : dict of str to float
-        Share of the variance between trials that each setting explains; empty for few trials.
-    seconds : float
-    """
-
-    model: FittedModel
-    metric: str
-    greater_is_better: bool
-    trials: tuple[TrialRecord, ...]
-    difference: PairedDifference | None
-    is_better: bool
-    verdict: str
-    ended_by: Literal["time", "trials", "interrupt"]
-    importance: dict[str, float]
-    seconds: float
-
-    @property
-    def default(self) -> TrialRecord | None:
-        """The finished trial of the default settings."""
-        return next((t for t in self.trials if t.is_default and t.state == "complete"), None)
-
-    @property
-    def best(self) -> TrialRecord | None:
-        """The finished trial of the best mean score."""
-        return best_of(self.trials, greater_is_better=self.greater_is_better)
-
-    @cached_property
-    def estimator(self) -> Any:
-        """The model as a `TabularClassifier` or `TabularRegressor`, ready to predict."""
-        from tabwright.estimators.loading import estimator_of
-
-        return estimator_of(self.model)
-
-
-def best_of(trials: tuple[TrialRecord, ...], *, greater_is_better: bool) -> TrialRecord | None:
-    """The finished trial of the best mean; the first of equal ones."""
-    done = [trial for trial in trials if trial.state == "complete"]
-    sign = -1.0 if greater_is_better else 1.0
-    return min(done, key=lambda trial: sign * trial.mean, default=None)
+        check_n_folds(self.n_folds)
 
 
 def tune_table(
@@ -300,7 +213,8 @@ class _Search:
         of_fits = [seconds_a_fit]
         for trial in self.study.trials:
             seconds = trial.user_attrs.get("seconds", [])
-            if seconds and (trial.user_attrs.get("is_default") or _is(trial, best)):
+            is_best = best is not None and trial.number == best.number
+            if seconds and (trial.user_attrs.get("is_default") or is_best):
                 of_fits.append(float(np.mean(seconds)))
         if not max(of_fits):
             return _UNKNOWN_SHARE * limit
@@ -372,12 +286,7 @@ class _Search:
     def _words(self, values: Mapping[str, Any]) -> str:
         """What differs from the default."""
         default = {name: getattr(self.default, name) for name in values}
-        parts = [
-            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-            for name, value in values.items()
-            if value != default[name]
-        ]
-        return ", ".join(parts) or "as the default"
+        return changes_in_words(values, default) or "as the default"
 
     def _scores(self, trial: Trial, settings: FitSettings, *, may_prune: bool) -> list[float]:
         """Scores of the folds; those that an earlier run finished are taken from the study."""
@@ -551,25 +460,6 @@ class _Search:
         evaluator = FanovaImportanceEvaluator(seed=self.options.random_state)
         found = get_param_importances(self.study, evaluator=evaluator)
         return {name: float(share) for name, share in found.items()}
-
-
-def chosen_difference(gains: ArrayLike, *, test_share: float, n_others: int) -> PairedDifference:
-    """How much better the best of several trials is than the default.
-
-    The best was chosen by the scores that judge it. At a level divided by the number of trials
-    that could have been chosen (Bonferroni), the chance that any of them looks better where none
-    is stays below that of one comparison.
-
-    `gains`: (n_folds,); the best trial's scores less the default's, signed so that above 0 is
-        better.
-    `test_share`: as in `paired_difference`.
-    `n_others`: trials beside the default, pruned ones included.
-    """
-    return paired_difference(gains, test_share=test_share, coverage=1 - 0.05 / n_others)
-
-
-def _is(trial: FrozenTrial, record: TrialRecord | None) -> bool:
-    return record is not None and trial.number == record.number
 
 
 class _Watcher(Callback):

@@ -36,9 +36,9 @@ from tabwright.tables.labelled import (
     TableRequest,
     TrainingTable,
 )
-from tabwright.workflows.folds import folds_of
-from tabwright.workflows.paired_differences import PairedDifference, paired_difference
-from tabwright.workflows.run_settings import fit_settings, using_threads
+from tabwright.workflows.folds import check_n_folds, folds_of
+from tabwright.workflows.ranking import CandidateScores, Ranking
+from tabwright.workflows.run_settings import check_threads, fit_settings, using_threads
 from tabwright.workflows.train import TrainRequest, check_model, run_training
 
 if TYPE_CHECKING:
@@ -54,9 +54,6 @@ _METRICS: Final[dict[Task, tuple[str, ...]]] = {
 _HIGHER_IS_BETTER: Final = frozenset(
     ("accuracy", "balanced_accuracy", "auc", "average_precision", "r2", "d2")
 )
-_LIKELY = 0.9
-# A model must be so many times smaller to be worth a word.
-_SMALLER = 4.0
 _INNER_FOLDS = 3
 
 
@@ -97,8 +94,7 @@ class CompareRequest:
                 "validation decides which rows are held out, and so would repeats or a time; got "
                 f"n_repeats={self.n_repeats} and time={self.table.columns.time!r}; leave them out"
             )
-        if not isinstance(self.n_folds, int) or self.n_folds < 2:
-            raise ValueError(f"the number of folds must be at least 2; got {self.n_folds!r}")
+        check_n_folds(self.n_folds)
         if self.n_repeats < 1:
             raise ValueError(f"the number of repeats must be at least 1; got {self.n_repeats}")
         if self.n_repeats > 1 and self.table.columns.time is not None:
@@ -106,8 +102,7 @@ class CompareRequest:
                 f"folds in time are one and the same at every repeat; got {self.n_repeats} "
                 "repeats; leave them out"
             )
-        if self.n_threads is not None and self.n_threads < 1:
-            raise ValueError(f"the number of threads must be at least 1; got {self.n_threads}")
+        check_threads(self.n_threads)
         tasks: tuple[Task, ...] = ("classification", "regression")
         known = {metric for task in tasks for metric in _METRICS[task]} | {
             *MEASURES.values(),
@@ -160,32 +155,6 @@ class CompareRequest:
         """`FitSettings` of a mode."""
         values = {**self.settings, "training_mode": mode}
         return fit_settings(values, task=task, random_state=self.random_state)
-
-
-@dataclass(frozen=True)
-class CandidateScores:
-    """How one candidate did.
-
-    `is_reference`: whether it is a tree ensemble and no mode of ours.
-    `scores`: by metric, one value a fold.
-    `fit_seconds`: mean over the folds, from raw columns to a model that predicts.
-    `rows_per_second`: median over the folds of predicting the test rows from raw columns.
-    `size_bytes`: mean size of a saved model; of an ensemble, as its library pickles it.
-    `behind`: how much worse than the best it is by the metric that judges; None for the best
-        itself.
-    """
-
-    name: str
-    is_reference: bool
-    scores: dict[str, tuple[float, ...]]
-    fit_seconds: float
-    rows_per_second: float
-    size_bytes: int | None
-    behind: PairedDifference | None = None
-
-    def mean(self, metric: str) -> float:
-        """Mean of a metric over the folds."""
-        return float(np.mean(self.scores[metric]))
 
 
 @dataclass(frozen=True)
@@ -317,10 +286,13 @@ def run_comparison(
         _candidate(name, name in references, of_folds, metrics)
         for name, of_folds in results.items()
     )
-    sign = -1.0 if metric in _HIGHER_IS_BETTER else 1.0
-    share = float(np.mean([len(test) / len(train) for train, test in folds]))
-    ranked = _ranked(scored, metric, sign, share)
-    use, probability, advice = _advice(ranked, metric, sign, share)
+    ranking = Ranking(
+        metric,
+        sign=-1.0 if metric in _HIGHER_IS_BETTER else 1.0,
+        test_share=float(np.mean([len(test) / len(train) for train, test in folds])),
+    )
+    ranked = ranking.ranked(scored)
+    use, probability, advice = ranking.advice(ranked)
     if request.save is not None:
         told(0, f"{use} on all rows")
         run_training(request.training_of(use))
@@ -452,89 +424,3 @@ def _candidate(
         rows_per_second=float(np.median([fold.rows_per_second for fold in folds])),
         size_bytes=round(float(np.mean(sizes))) if sizes else None,
     )
-
-
-def _ranked(
-    candidates: Sequence[CandidateScores], metric: str, sign: float, test_share: float
-) -> tuple[CandidateScores, ...]:
-    """The best first, each with how far it is behind."""
-    if any(metric not in candidate.scores for candidate in candidates):
-        raise ValueError(
-            f"the metric {metric} is not defined on every fold (a fold may hold one class, or one "
-            "value); give fewer folds, or another metric"
-        )
-    ordered = sorted(candidates, key=lambda candidate: sign * candidate.mean(metric))
-    best = ordered[0]
-    return (
-        best,
-        *(
-            CandidateScores(
-                **{**vars(other), "behind": _behind(other, best, metric, sign, test_share)}
-            )
-            for other in ordered[1:]
-        ),
-    )
-
-
-def _behind(
-    one: CandidateScores, other: CandidateScores, metric: str, sign: float, test_share: float
-) -> PairedDifference:
-    """How much worse the first is than the second; above 0 is worse, whatever the metric."""
-    differences = sign * (np.array(one.scores[metric]) - np.array(other.scores[metric]))
-    return paired_difference(differences, test_share=test_share)
-
-
-def _advice(
-    ranked: Sequence[CandidateScores], metric: str, sign: float, test_share: float
-) -> tuple[str, float, tuple[str, ...]]:
-    ours = [candidate for candidate in ranked if not candidate.is_reference]
-    chosen = ours[0]
-    if chosen is ranked[0]:
-        rival = ranked[1]
-        gap = _behind(rival, chosen, metric, sign, test_share)
-        probability = gap.probability_above
-        sentences = [
-            f"use {chosen.name}: {_sureness(probability)} better in {metric} than {rival.name}, "
-            f"the next, by {gap.mean:.3g} (probability {_percent(probability)})"
-        ]
-    else:
-        rival = ranked[0]
-        gap = _behind(chosen, rival, metric, sign, test_share)
-        probability = 1.0 - gap.probability_above
-        sentences = [
-            f"{rival.name} is {_sureness(gap.probability_above)} better in {metric} than "
-            f"{chosen.name}, the best mode of tabwright here, by {gap.mean:.3g} (probability "
-            f"{_percent(gap.probability_above)})",
-            f"to stay with tabwright, use {chosen.name}",
-        ]
-    even = [
-        candidate
-        for candidate in ours[1:]
-        if not _behind(candidate, chosen, metric, sign, test_share).is_clear
-    ]
-    if even:
-        names = ", ".join(candidate.name for candidate in even)
-        sentences.append(f"these folds cannot tell {chosen.name} from {names}")
-    small = [
-        candidate
-        for candidate in even
-        if candidate.size_bytes
-        and chosen.size_bytes
-        and candidate.size_bytes * _SMALLER <= chosen.size_bytes
-    ]
-    if small:
-        least = min(small, key=lambda candidate: candidate.size_bytes or 0)
-        times = (chosen.size_bytes or 0) / (least.size_bytes or 1)
-        sentences.append(f"of those, {least.name} is {times:.0f} times smaller")
-    return chosen.name, probability, tuple(sentences)
-
-
-def _sureness(probability: float) -> str:
-    if probability >= 0.5 + 0.95 / 2.0:
-        return "surely"
-    return "likely" if probability >= _LIKELY else "perhaps"
-
-
-def _percent(probability: float) -> str:
-    """Five folds never make anything certain."""
-    return f"{100.0 * min(max(probability, 0.01), 0.99):.0f} %"

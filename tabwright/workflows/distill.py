@@ -31,7 +31,7 @@ from tabwright.tables import read_described
 from tabwright.tables.labelled import TableRequest
 from tabwright.tables.roles import roles_as_text
 from tabwright.training.loop import Epoch
-from tabwright.workflows.outputs import check_model_output
+from tabwright.workflows.outputs import check_model_output, of_table
 from tabwright.workflows.run_settings import EpochCounter, fit_settings, using_threads
 
 
@@ -112,12 +112,7 @@ def run_distillation(
             )
     check_suffix(request.path, ".safetensors")
     check_writable(request.path)
-    replaced = check_model_output(
-        request.path,
-        table=request.table.stem,
-        target=request.table.columns.target,
-        overwrite=request.overwrite,
-    )
+    replaced = check_model_output(request.path, request.table, overwrite=request.overwrite)
     if replaced is not None:
         say(replaced)
     teacher = named_teacher(request.teacher)
@@ -137,13 +132,10 @@ def run_distillation(
         task=table.task,
         random_state=request.random_state,
     )
-    unlabelled = (
-        None
-        if request.unlabelled is None
-        else read_described(
-            request.unlabelled, csv=wanted.csv, as_text=roles_as_text(wanted.roles)
-        ).frame
-    )
+    unlabelled = None
+    if request.unlabelled is not None:
+        as_text = roles_as_text(wanted.roles)
+        unlabelled = read_described(request.unlabelled, csv=wanted.csv, as_text=as_text).frame
     epochs = EpochCounter(on_epoch)
     with using_threads(request.n_threads):
         model, report = distill_table(
@@ -153,16 +145,9 @@ def run_distillation(
             classes=table.classes,
             split=split,
             columns=Columns(roles=wanted.roles, target_name=request.table.columns.target),
-            options=StudentOptions(request.budget or Budget(), sweep=request.sweep),
+            options=StudentOptions(request.budget, sweep=request.sweep),
             callbacks=FitCallbacks(epochs.on_start, epochs.on_epoch, on_message=say),
         )
-    model = replace(
-        model,
-        card={
-            **model.card,
-            "table": request.table.stem,
-            "columns_not_used": list(request.table.columns.left_out),
-        },
-    )
+    model = of_table(model, request.table)
     model.save(request.path)
     return DistillResult(model, report, request.path, tuple(messages))

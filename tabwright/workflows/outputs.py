@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from pathlib import Path
 
 from tabwright.artifact.container import read_document
 from tabwright.errors import ArtifactError
+from tabwright.inference.fitted_model import FittedModel
+from tabwright.tables.labelled import TableRequest
 
 _WAY_OUT = "give --overwrite, or another name"
 
 
-def check_model_output(path: Path, *, table: str, target: str, overwrite: bool) -> str | None:
+def of_table(model: FittedModel, request: TableRequest) -> FittedModel:
+    """A model whose card names the table that it was fitted on, and the columns left out."""
+    told = {"table": request.stem, "columns_not_used": list(request.columns.left_out)}
+    return replace(model, card={**model.card, **told})
+
+
+def check_model_output(path: Path, request: TableRequest, *, overwrite: bool) -> str | None:
     """Refuse to replace a file that is no model of the same table and target.
 
     `path`: where the model goes.
-    `table`: what files made from the table are named after (`TableRequest.stem`).
     `overwrite`: whether anything may be replaced.
     Returns: what will be replaced, in a sentence; None where there is no file.
     Raises `ValueError` if the file is of something else, and `overwrite` is False.
@@ -32,7 +40,7 @@ def check_model_output(path: Path, *, table: str, target: str, overwrite: bool) 
         raise ValueError(
             f"the model must not replace a file that is no model; got {path}; {_WAY_OUT}"
         ) from error
-    for what, mine in (("target", target), ("table", table)):
+    for what, mine in (("target", request.columns.target), ("table", request.stem)):
         theirs = card.get(what)
         if theirs is not None and theirs != mine:
             raise ValueError(
@@ -42,7 +50,7 @@ def check_model_output(path: Path, *, table: str, target: str, overwrite: bool) 
     return f"replacing {path}, an earlier model of the same table and target"
 
 
-def check_report_output(path: Path, *, table: str, target: str, overwrite: bool) -> None:
+def check_report_output(path: Path, request: TableRequest, *, overwrite: bool) -> None:
     """Refuse to replace a file that is no report on the same table and target.
 
     Raises `ValueError` if it is something else, and `overwrite` is False.
@@ -50,6 +58,7 @@ def check_report_output(path: Path, *, table: str, target: str, overwrite: bool)
     if overwrite or not path.is_file():
         return
     text = path.read_text(encoding="utf-8", errors="replace")
+    table, target = request.table, request.columns.target
     own = ("tabwright", html.escape(f"Predicting {target}"), html.escape(Path(table).name))
     if not all(part in text for part in own):
         raise ValueError(

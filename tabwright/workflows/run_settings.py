@@ -32,14 +32,19 @@ def fit_settings(settings: Mapping[str, Any], *, task: Task, random_state: int) 
     return found
 
 
+def check_threads(n_threads: int | None) -> None:
+    """Refuse a number of threads that cannot be."""
+    if n_threads is not None and n_threads < 1:
+        raise ValueError(f"the number of threads must be at least 1; got {n_threads}")
+
+
 @contextmanager
 def using_threads(n_threads: int | None) -> Iterator[None]:
     """Train with so many threads, and leave PyTorch's number as it was."""
+    check_threads(n_threads)
     if n_threads is None:
         yield
         return
-    if n_threads < 1:
-        raise ValueError(f"the number of threads must be at least 1; got {n_threads}")
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:

@@ -41,8 +41,13 @@ from tabwright.training.callbacks import Callback, as_callback, telling_failures
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch
 from tabwright.workflows.decision_request import DecisionRequest
-from tabwright.workflows.outputs import check_model_output, check_report_output
-from tabwright.workflows.run_settings import EpochCounter, fit_settings, using_threads
+from tabwright.workflows.outputs import check_model_output, check_report_output, of_table
+from tabwright.workflows.run_settings import (
+    EpochCounter,
+    check_threads,
+    fit_settings,
+    using_threads,
+)
 
 
 @dataclass(frozen=True)
@@ -186,14 +191,7 @@ def run_training(
                 say(f"{part}: {model.card[part]}")
         if "fidelity" in model.card:
             say(model.card["fidelity"]["verdict"])
-        model = replace(
-            model,
-            card={
-                **model.card,
-                "table": request.table.stem,
-                "columns_not_used": list(request.table.columns.left_out),
-            },
-        )
+        model = of_table(model, request.table)
         model.save(request.path)
         callback.on_end(model)
     if request.report is not None and fit.training is not None and fit.test is not None:
@@ -226,6 +224,12 @@ def _checkpoint(request: TrainRequest, *, shared: bool) -> Checkpoint | None:
     if path is None and shared:
         path = request.path.with_name(f"{request.path.name}.run")
     return None if path is None else Checkpoint(path, request.checkpoint_interval)
+
+
+def _aims(request: TrainRequest) -> Aims:
+    return Aims(
+        prior=request.prior, decision=None if request.decision is None else request.decision.aim
+    )
 
 
 def _fit_from_disk(
@@ -263,10 +267,7 @@ def _fit_from_disk(
             roles=asked.roles,
             csv=asked.csv,
             test_fraction=request.test_fraction,
-            aims=Aims(
-                prior=request.prior,
-                decision=None if request.decision is None else request.decision.aim,
-            ),
+            aims=_aims(request),
             callbacks=FitCallbacks(callback.on_start, callback.on_epoch, say, on_profile),
             checkpoint=_checkpoint(request, shared=workers.size > 1 or trainer is not None),
             trainer=trainer or LocalTrainer(workers, spool),
@@ -284,11 +285,6 @@ def _fit_in_memory(
     on_stage(f"reading {request.table.table}")
     table = read_checked_table(request.table, say)
     settings = fit_settings(request.settings, task=table.task, random_state=request.random_state)
-    aim = None
-    if request.decision is not None:
-        if table.classes is None:
-            raise ValueError("a decision rule is for classification; this is a regression task")
-        aim = request.decision.aim(table.classes)
     test: TrainingTable | None = None
     if request.test_fraction > 0:
         stay, leave = table.rows.split(
@@ -312,7 +308,7 @@ def _fit_in_memory(
             settings,
             classes=table.classes,
             columns=Columns(profile=table.profile, target_name=request.table.columns.target),
-            aims=Aims(prior=request.prior, decision=aim),
+            aims=_aims(request),
             distillation=_distillation(request, test),
             callbacks=FitCallbacks(
                 on_start=callback.on_start, on_epoch=callback.on_epoch, on_message=say
@@ -336,8 +332,7 @@ def check_training(request: TrainRequest) -> str | None:
         )
     task: Task = "regression" if request.table.task == "regression" else "classification"
     fit_settings(request.settings, task=task, random_state=request.random_state)
-    if request.n_threads is not None and request.n_threads < 1:
-        raise ValueError(f"the number of threads must be at least 1; got {request.n_threads}")
+    check_threads(request.n_threads)
     mode = request.settings.get("training_mode", FitSettings.training_mode)
     is_of_training = isinstance(request.prior, str) and request.prior == "training"
     if not is_of_training and mode != "imbalance_aware":
@@ -353,8 +348,7 @@ def check_training(request: TrainRequest) -> str | None:
         tree_learner(_kind(kind))
     if request.decision is not None and request.table.task == "regression":
         raise ValueError("a decision rule is for classification; this is a regression task")
-    if request.report is not None:
-        _check_report(request)
+    _check_report(request)
     return check_model(request)
 
 
@@ -365,12 +359,7 @@ def check_model(request: TrainRequest) -> str | None:
         raise ValueError(f"the model must not replace the table; got {request.path} as both")
     check_suffix(request.path, ".safetensors")
     check_writable(request.path)
-    return check_model_output(
-        request.path,
-        table=request.table.stem,
-        target=request.table.columns.target,
-        overwrite=request.overwrite,
-    )
+    return check_model_output(request.path, request.table, overwrite=request.overwrite)
 
 
 def _check_report(request: TrainRequest) -> None:
@@ -387,12 +376,7 @@ def _check_report(request: TrainRequest) -> None:
             raise ValueError(f"the report must not replace {name}; got {path} as both")
     check_suffix(request.report, ".html")
     check_writable(request.report)
-    check_report_output(
-        request.report,
-        table=request.table.table,
-        target=request.table.columns.target,
-        overwrite=request.overwrite,
-    )
+    check_report_output(request.report, request.table, overwrite=request.overwrite)
 
 
 def _kind(name: str) -> TeacherKind:

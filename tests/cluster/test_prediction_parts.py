@@ -24,7 +24,8 @@ from tabwright.errors import TableError, install_command
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables import read_table
-from tabwright.workflows.predict import Part, TablePredictions, iter_predictions
+from tabwright.workflows.predict import TablePredictions, iter_predictions
+from tabwright.workflows.reading import Part
 
 
 def _rows(n_rows: int, seed: int = 0) -> pl.DataFrame:

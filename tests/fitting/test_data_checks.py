@@ -14,7 +14,7 @@ from tabwright.fitting.data_checks import repeated_rows, revealing_columns
 from tabwright.streaming.repeated_rows import merged_hashes, n_repeated
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest, read_training_table
-from tabwright.workflows.predict import score_table
+from tabwright.workflows.evaluate import score_table
 from tabwright.workflows.train import TrainRequest, run_training
 
 N_ROWS = 400

@@ -20,7 +20,8 @@ from tabwright.settings import FitSettings
 from tabwright.tables import labels_to_codes, read_described
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows
-from tabwright.workflows.predict import iter_predictions, score_table
+from tabwright.workflows.evaluate import score_table
+from tabwright.workflows.predict import iter_predictions
 
 N_ROWS = 300
 SPELLINGS = {

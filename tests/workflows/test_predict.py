@@ -19,7 +19,8 @@ from tabwright.settings import FitSettings, Task
 from tabwright.tables import read_table
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows, TableRequest
-from tabwright.workflows.predict import iter_predictions, score_table
+from tabwright.workflows.evaluate import score_table
+from tabwright.workflows.predict import iter_predictions
 from tabwright.workflows.train import TrainRequest, run_training
 
 N_ROWS = 130
@@ -134,6 +135,21 @@ def test_unknown_labels_and_missing_columns_are_refused(
     table.rename({"count": "prediction"}).with_columns(count=1).write_csv(path)
     with pytest.raises(ValueError, match="must not be named as a prediction is; got 'prediction'"):
         iter_predictions(classifier, str(path), keep=["prediction"])
+
+
+def test_a_kept_column_is_not_named_as_a_predicted_quantile(tmp_path: Path) -> None:
+    table, path = _table(), tmp_path / "t.csv"
+    settings = FitSettings(
+        task="regression", objective="quantile", hidden_dim=8, n_members=1, max_epochs=1
+    )
+    features = table.drop("id", "number", "label", "price")
+    model = fit_table(LabelledRows(features, table["price"].to_numpy()), settings)
+    features.write_csv(path)
+    names = next(iter_predictions(model, str(path), on_unfamiliar=lambda sentence: None)).columns
+    assert names == ["prediction", "quantile_0.1", "quantile_0.5", "quantile_0.9"]
+    features.with_columns(table["id"].alias("quantile_0.1")).write_csv(path)
+    with pytest.raises(ValueError, match=r"named as a prediction is; got 'quantile_0.1"):
+        iter_predictions(model, str(path), keep=["quantile_0.1"])
 
 
 @pytest.mark.slow

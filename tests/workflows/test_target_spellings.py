@@ -12,7 +12,7 @@ from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.settings import FitSettings
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
-from tabwright.workflows.predict import score_table
+from tabwright.workflows.evaluate import score_table
 from tabwright.workflows.train import TrainRequest, run_training
 
 N_ROWS = 240

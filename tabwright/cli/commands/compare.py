@@ -44,7 +44,8 @@ from tabwright.cli.options import (
 from tabwright.cli.settings_file import options_for
 
 if TYPE_CHECKING:
-    from tabwright.workflows.compare import CandidateScores, Comparison
+    from tabwright.workflows.compare import Comparison
+    from tabwright.workflows.ranking import CandidateScores
 
 _WIDE = 110
 

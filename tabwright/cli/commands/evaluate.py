@@ -48,7 +48,7 @@ def evaluate(
     silent = quiet or as_json
     with readable_errors(as_json=as_json), progress_line(silent, f"reading {table}") as line:
         from tabwright.inference.fitted_model import load_fitted
-        from tabwright.workflows.predict import score_table
+        from tabwright.workflows.evaluate import score_table
 
         fitted = load_fitted(model)
         column = target_of(fitted, target)

@@ -55,7 +55,7 @@ def explain(
     with readable_errors(as_json=as_json):
         from tabwright.explanation import explain as attributions_of
         from tabwright.inference.fitted_model import load_fitted
-        from tabwright.workflows.predict import read_features
+        from tabwright.workflows.reading import read_features
 
         if picture is not None:
             from tabwright.report.svg import check_picture

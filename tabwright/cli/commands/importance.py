@@ -45,7 +45,7 @@ def importance(
     with readable_errors(as_json=as_json):
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.inference.scoring import measure_of
-        from tabwright.workflows.predict import column_importance
+        from tabwright.workflows.evaluate import column_importance
 
         fitted = load_fitted(model)
         column = target_of(fitted, target)

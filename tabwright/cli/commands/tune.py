@@ -36,7 +36,7 @@ from tabwright.cli.options import (
 
 if TYPE_CHECKING:
     from tabwright.tuning.run import TuneRequest
-    from tabwright.tuning.search import TuningResult
+    from tabwright.tuning.result import TuningResult
 
 _SHOWN = 5
 
