@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 import typer
 from typer._click.exceptions import UsageError
 
-from tabwright.cli.brief_command import SETTINGS
+from tabwright.cli.brief_command import SETTINGS, HelpAll
 from tabwright.cli.completion import complete_objective, complete_task
 from tabwright.cli.settings_file import apply_settings
 
@@ -59,6 +59,9 @@ ModelFile = Annotated[
 ]
 LabelledTable = Annotated[
     str, typer.Argument(metavar="TABLE", help="Labelled rows that had no part in training.")
+]
+TableToFit = Annotated[
+    str, typer.Argument(metavar="TABLE", help="A labelled table, as for `train`.")
 ]
 Target = Annotated[str, typer.Option("--target", "-t", metavar="COLUMN", help="Column to predict.")]
 TargetOfModel = Annotated[
@@ -108,43 +111,6 @@ EvalMetric = Annotated[
         rich_help_panel=SETTINGS,
     ),
 ]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        "--threads",
-        metavar="N",
-        help="Threads to fit with; fewer leave processors to others.",
-        rich_help_panel=SETTINGS,
-    ),
-]
-Seed = Annotated[
-    int,
-    typer.Option(
-        "--seed",
-        metavar="N",
-        help="Of every random choice; another gives another fit.",
-        rich_help_panel=SETTINGS,
-    ),
-]
-Overwrite = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite",
-        help="Replace files of another table or target too.",
-        rich_help_panel=SETTINGS,
-    ),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        is_eager=True,
-        callback=apply_settings,
-        help="TOML file of options; those on the command line win.",
-        rich_help_panel=SETTINGS,
-    ),
-]
 SaveConfig = Annotated[
     Path | None,
     typer.Option(
@@ -169,6 +135,60 @@ def target_of(fitted: FittedModel, given: str | None) -> str:
     if not isinstance(column, str):
         raise ValueError("the model does not record its target's name; give --target")
     return column
+
+
+@dataclass(frozen=True)
+class DisplayOptions:
+    """What a command prints."""
+
+    as_json: JsonFlag = False
+    quiet: QuietFlag = False
+    help_all: HelpAll = False
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing but the result and errors is printed."""
+        return self.quiet or self.as_json
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a command that fits models runs."""
+
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Threads to fit with; fewer leave processors to others.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Of every random choice; another gives another fit.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = 0
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace files of another table or target too.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = False
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            is_eager=True,
+            callback=apply_settings,
+            help="TOML file of options; those on the command line win.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tabwright.cli.brief_command import SETTINGS, HelpAll
+from tabwright.cli.brief_command import SETTINGS
 from tabwright.cli.completion import complete_metric, complete_mode
 from tabwright.cli.console import (
     Advance,
@@ -26,18 +26,15 @@ from tabwright.cli.console import (
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     ColumnOptions,
-    Config,
+    DisplayOptions,
     Epochs,
     EvalMetric,
-    JsonFlag,
     Members,
     ObjectiveOptions,
-    Overwrite,
-    QuietFlag,
     RoleOptions,
-    Seed,
+    RunOptions,
+    TableToFit,
     Target,
-    Threads,
     given,
     takes_groups,
 )
@@ -53,9 +50,7 @@ _WIDE = 110
 @takes_groups
 def compare(
     *,
-    table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="A labelled table, as for `train`.")
-    ],
+    table: TableToFit,
     target: Target,
     mode: Annotated[
         list[str] | None,
@@ -100,20 +95,14 @@ def compare(
     members: Members = None,
     epochs: Epochs = None,
     eval_metric: EvalMetric = None,
-    threads: Threads = None,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    config: Config = None,
-    as_json: JsonFlag = False,
-    quiet: QuietFlag = False,
-    help_all: HelpAll = False,
+    run: RunOptions,
+    display: DisplayOptions,
     reading: RoleOptions,
     context: typer.Context,
 ) -> None:
     """Cross-validate the modes beside tree ensembles and say which to use."""
-    silent = quiet or as_json
-    with readable_errors(as_json=as_json), ExitStack() as stack:
-        line = stack.enter_context(progress_line(silent))
+    with readable_errors(as_json=display.as_json), ExitStack() as stack:
+        line = stack.enter_context(progress_line(display.silent))
         labelled = aim.columns(columns).request(table, target, reading)
 
         from tabwright.workflows.compare import CompareRequest, run_comparison
@@ -129,10 +118,10 @@ def compare(
                 **given(n_members=members, max_epochs=epochs, eval_metric=eval_metric),
                 **aim.settings(),
             },
-            n_threads=threads,
-            random_state=seed,
+            n_threads=run.threads,
+            random_state=run.seed,
             save=save,
-            overwrite=overwrite,
+            overwrite=run.overwrite,
         )
 
         def same(command: str) -> list[str]:
@@ -140,16 +129,16 @@ def compare(
 
         def start(n_fits: int) -> Advance:
             line.hide()
-            return stack.enter_context(counting_bar(silent, "fits", n_fits))
+            return stack.enter_context(counting_bar(display.silent, "fits", n_fits))
 
         line.doing(f"reading {table}")
         comparison = run_comparison(
             request,
-            on_message=None if silent else line.tell(show_message),
+            on_message=None if display.silent else line.tell(show_message),
             on_start=start,
         )
         stack.close()
-        if as_json:
+        if display.as_json:
             print_json({**_document(comparison), "seconds": seconds_taken()})
             return
         _show(comparison)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tabwright.cli.brief_command import SETTINGS, HelpAll
+from tabwright.cli.brief_command import SETTINGS
 from tabwright.cli.console import (
     print_json,
     progress_line,
@@ -19,17 +19,14 @@ from tabwright.cli.console import (
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     ColumnOptions,
-    Config,
     Depth,
+    DisplayOptions,
     Epochs,
-    JsonFlag,
-    Overwrite,
-    QuietFlag,
     RoleOptions,
-    Seed,
+    RunOptions,
+    TableToFit,
     Target,
     TestFraction,
-    Threads,
     Width,
     given,
     takes_groups,
@@ -46,9 +43,7 @@ def distill(
         str,
         typer.Argument(metavar="TEACHER", help="A model file, or a tree kind such as catboost."),
     ],
-    table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="A labelled table, as for `train`.")
-    ],
+    table: TableToFit,
     target: Target,
     output: Annotated[
         Path | None,
@@ -78,18 +73,12 @@ def distill(
     width: Width = None,
     depth: Depth = None,
     epochs: Epochs = None,
-    threads: Threads = None,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    config: Config = None,
-    as_json: JsonFlag = False,
-    quiet: QuietFlag = False,
-    help_all: HelpAll = False,
+    run: RunOptions,
+    display: DisplayOptions,
     reading: RoleOptions,
 ) -> None:
     """Teach a small network what a model or tree ensemble knows; say if it helped."""
-    silent = quiet or as_json
-    with readable_errors(as_json=as_json), progress_line(silent) as line:
+    with readable_errors(as_json=display.as_json), progress_line(display.silent) as line:
         labelled = columns.request(table, target, reading)
 
         from tabwright.fitting.students.student_size import Budget
@@ -104,18 +93,18 @@ def distill(
             settings=given(hidden_dim=width, num_hidden_layers=depth, max_epochs=epochs),
             budget=Budget(max_parameters, max_latency_us),
             sweep=_widths(sweep),
-            n_threads=threads,
-            random_state=seed,
-            overwrite=overwrite,
+            n_threads=run.threads,
+            random_state=run.seed,
+            overwrite=run.overwrite,
         )
         line.doing("working")
         result = run_distillation(
             request,
-            on_message=None if silent else line.tell(show_message),
+            on_message=None if display.silent else line.tell(show_message),
             on_epoch=line.epoch,
         )
         line.hide()
-        if as_json:
+        if display.as_json:
             print_json(
                 {
                     "model": str(result.path),
@@ -126,7 +115,7 @@ def distill(
             )
         else:
             _show(result.report)
-            if not quiet:
+            if not display.quiet:
                 say(f"saved {result.path} after {seconds_taken():.1f} s")
 
 

@@ -6,14 +6,12 @@ from typing import Annotated
 
 import typer
 
-from tabwright.cli.brief_command import HelpAll
 from tabwright.cli.console import print_json, progress_line, show_note, show_scores
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
-    JsonFlag,
+    DisplayOptions,
     LabelledTable,
     ModelFile,
-    QuietFlag,
     ReadingOptions,
     TargetOfModel,
     takes_groups,
@@ -35,18 +33,18 @@ def evaluate(
     intervals: Annotated[
         bool, typer.Option("--intervals", help="Add 95 % bootstrap intervals.")
     ] = False,
-    as_json: JsonFlag = False,
-    quiet: QuietFlag = False,
-    help_all: HelpAll = False,
     *,
+    display: DisplayOptions,
     reading: ReadingOptions,
 ) -> None:
     """Score a saved model on labelled rows.
 
     Scores of labels (accuracy, balanced accuracy) follow the decision rule stored with the model.
     """
-    silent = quiet or as_json
-    with readable_errors(as_json=as_json), progress_line(silent, f"reading {table}") as line:
+    with (
+        readable_errors(as_json=display.as_json),
+        progress_line(display.silent, f"reading {table}") as line,
+    ):
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.workflows.evaluate import score_table
 
@@ -63,7 +61,7 @@ def evaluate(
             on_progress=line.counted,
         )
         line.hide()
-        if as_json:
+        if display.as_json:
             print_json(
                 {
                     "rows": scores.n_rows,

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from tabwright.cli.brief_command import HelpAll
 from tabwright.cli.console import print_json, say, show_grid
 from tabwright.cli.errors import readable_errors
-from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag, ReadingOptions, takes_groups
+from tabwright.cli.options import DisplayOptions, ModelFile, ReadingOptions, takes_groups
 
 if TYPE_CHECKING:
     from tabwright.explanation import Explanation
@@ -40,10 +39,8 @@ def explain(
             help="Draw a waterfall of --row, else all rows (png, svg, pdf).",
         ),
     ] = None,
-    as_json: JsonFlag = False,
-    quiet: QuietFlag = False,
-    help_all: HelpAll = False,
     *,
+    display: DisplayOptions,
     reading: ReadingOptions,
 ) -> None:
     """Say which columns move predictions, and by how much.
@@ -52,7 +49,7 @@ def explain(
     on. Without, the mean size of that over rows, with 95 % intervals. Labels are not needed;
     `importance` needs them, and says how much worse predictions get.
     """
-    with readable_errors(as_json=as_json):
+    with readable_errors(as_json=display.as_json):
         from tabwright.explanation import explain as attributions_of
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.workflows.reading import read_features
@@ -78,7 +75,7 @@ def explain(
             explained,
             frame,
             scale="log_odds" if log_odds else "probability",
-            on_message=None if quiet else say,
+            on_message=None if display.quiet else say,
         )
         tables = {
             name: found.importance(k) if row is None else found.row(0, k)
@@ -86,9 +83,9 @@ def explain(
         }
         if picture is not None:
             _draw(found, picture, is_one=row is not None)
-            if not (quiet or as_json):
+            if not display.silent:
                 say(f"wrote {picture}")
-        if as_json:
+        if display.as_json:
             own: dict[str, object] = {"rows": len(explained), "exact": found.exact}
             own |= {"scale": found.scale, "base": dict(zip(found.outputs, found.base, strict=True))}
             if row is not None:

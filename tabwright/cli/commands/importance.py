@@ -6,14 +6,12 @@ from typing import Annotated
 
 import typer
 
-from tabwright.cli.brief_command import HelpAll
 from tabwright.cli.console import print_json, show_grid, waiting
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
-    JsonFlag,
+    DisplayOptions,
     LabelledTable,
     ModelFile,
-    QuietFlag,
     ReadingOptions,
     TargetOfModel,
     takes_groups,
@@ -30,10 +28,8 @@ def importance(
         int, typer.Option(metavar="N", min=1, help="Shuffles of each column; more are steadier.")
     ] = 5,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the shuffles.")] = 0,
-    as_json: JsonFlag = False,
-    quiet: QuietFlag = False,
-    help_all: HelpAll = False,
     *,
+    display: DisplayOptions,
     reading: ReadingOptions,
 ) -> None:
     """Say how much worse the model gets when a column is shuffled (permutation importance).
@@ -42,14 +38,14 @@ def importance(
     65,536 rows.
     Needs labels: it is about how good predictions are. `explain` is about what they are.
     """
-    with readable_errors(as_json=as_json):
+    with readable_errors(as_json=display.as_json):
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.inference.scoring import measure_of
         from tabwright.workflows.evaluate import column_importance
 
         fitted = load_fitted(model)
         column = target_of(fitted, target)
-        with waiting(quiet or as_json, "shuffling columns"):
+        with waiting(display.silent, "shuffling columns"):
             found = column_importance(
                 fitted,
                 table,
@@ -60,7 +56,7 @@ def importance(
             )
         rows = list(zip(found.names, found.mean.tolist(), found.deviation.tolist(), strict=True))
         loss = measure_of(fitted)
-        if as_json:
+        if display.as_json:
             print_json(
                 {
                     "loss": loss,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tabwright.cli.brief_command import SETTINGS, HelpAll
+from tabwright.cli.brief_command import SETTINGS
 from tabwright.cli.console import (
     counting_bar,
     print_json,
@@ -18,7 +18,7 @@ from tabwright.cli.console import (
     write_out,
 )
 from tabwright.cli.errors import readable_errors
-from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag, ReadingOptions, takes_groups
+from tabwright.cli.options import DisplayOptions, ModelFile, ReadingOptions, takes_groups
 
 if TYPE_CHECKING:
     from tabwright.cluster.ray_predict import PredictRequest
@@ -100,10 +100,8 @@ def predict(
             rich_help_panel=SETTINGS,
         ),
     ] = False,
-    as_json: JsonFlag = False,
-    quiet: QuietFlag = False,
-    help_all: HelpAll = False,
     *,
+    display: DisplayOptions,
     reading: ReadingOptions,
 ) -> None:
     """Predict new rows: the label, and the probability of every class.
@@ -111,7 +109,7 @@ def predict(
     Tables may be larger than memory. Labels follow the decision rule stored with the model
     (`tabwright inspect` shows it). --json prints JSON lines, or a summary where there is --output.
     """
-    with readable_errors(as_json=as_json):
+    with readable_errors(as_json=display.as_json):
         from tabwright.cluster.ray_predict import PredictRequest
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.object_stores import is_object_uri
@@ -142,7 +140,7 @@ def predict(
                 digits=digits,
                 csv=reading.csv_format(),
             )
-            _predict_on_ray(request, n_workers, as_json=as_json, quiet=quiet)
+            _predict_on_ray(request, n_workers, display)
             return
         if n_workers is not None:
             raise ValueError(f"--workers is for --ray; got {n_workers}; leave the option out")
@@ -171,22 +169,22 @@ def predict(
             csv=reading.csv_format(),
             on_unfamiliar=remarks.append,
         )
-        with counting_bar(quiet or output is None, "rows predicted") as advance:
+        with counting_bar(display.quiet or output is None, "rows predicted") as advance:
             pieces = told(pieces, advance)
             if output is not None:
                 n_rows = write_batches(pieces, output, protect_formulas=escape_formulas)
-            elif as_json:
+            elif display.as_json:
                 for piece in pieces:
                     write_out(piece.write_ndjson().encode())
             else:
                 write_csv_batches(pieces, write_out, protect_formulas=escape_formulas)
-        if not (as_json and output is not None):
+        if not (display.as_json and output is not None):
             for remark in remarks:
                 show_note(remark)
         if output is None:
             return
         seconds = seconds_taken()
-        if as_json:
+        if display.as_json:
             print_json(
                 {
                     "output": str(output),
@@ -195,20 +193,20 @@ def predict(
                     "warnings": remarks,
                 }
             )
-        elif not quiet:
+        elif not display.quiet:
             say(f"wrote {n_rows:,} predictions to {output} after {seconds:.1f} s")
 
 
 def _predict_on_ray(
-    request: PredictRequest, n_workers: int | None, *, as_json: bool, quiet: bool
+    request: PredictRequest, n_workers: int | None, display: DisplayOptions
 ) -> None:
     """Predict a table on Ray, and say what came of it."""
     from tabwright.cluster.ray_predict import predict_on_ray
 
-    with counting_bar(quiet, "rows predicted") as advance:
+    with counting_bar(display.quiet, "rows predicted") as advance:
         result = predict_on_ray(request, n_workers=n_workers, on_rows=advance)
     seconds = seconds_taken()
-    if as_json:
+    if display.as_json:
         print_json(
             {
                 "output": request.output,
@@ -222,7 +220,7 @@ def _predict_on_ray(
         return
     for remark in result.remarks:
         show_note(remark)
-    if not quiet:
+    if not display.quiet:
         earlier = f", {result.n_earlier:,} of them by an earlier run" if result.n_earlier else ""
         say(
             f"wrote {result.n_rows:,} predictions to {request.output} in {result.n_parts:,} parts"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tabwright.cli.brief_command import SETTINGS, HelpAll
+from tabwright.cli.brief_command import SETTINGS
 from tabwright.cli.completion import (
     complete_calibration,
     complete_decision,
@@ -29,21 +29,17 @@ from tabwright.cli.console import (
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     ColumnOptions,
-    Config,
     Depth,
+    DisplayOptions,
     Epochs,
     EvalMetric,
-    JsonFlag,
     Members,
     ObjectiveOptions,
-    Overwrite,
-    QuietFlag,
     RoleOptions,
+    RunOptions,
     SaveConfig,
-    Seed,
     Target,
     TestFraction,
-    Threads,
     Width,
     given,
     takes_groups,
@@ -260,7 +256,6 @@ def train(
     ] = None,
     aim: ObjectiveOptions,
     options: SettingOptions,
-    threads: Threads = None,
     tensorboard: Annotated[
         Path | None,
         typer.Option(
@@ -273,7 +268,6 @@ def train(
             metavar="URI", help="Log to this server, as sqlite:///x.db.", rich_help_panel=SETTINGS
         ),
     ] = None,
-    seed: Seed = 0,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -296,18 +290,14 @@ def train(
             metavar="X", help="Seconds between writes of the state.", rich_help_panel=SETTINGS
         ),
     ] = 60.0,
-    overwrite: Overwrite = False,
-    config: Config = None,
+    run: RunOptions,
     save_config: SaveConfig = None,
-    as_json: JsonFlag = False,
-    quiet: QuietFlag = False,
-    help_all: HelpAll = False,
+    display: DisplayOptions,
     reading: RoleOptions,
     context: typer.Context,
 ) -> None:
     """Train a model on a table, score it on held-out rows, save it as one file."""
-    silent = quiet or as_json
-    with readable_errors(as_json=as_json), progress_line(silent) as line:
+    with readable_errors(as_json=display.as_json), progress_line(display.silent) as line:
         labelled = aim.columns(columns).request(table, target, reading)
 
         from tabwright.artifact.atomic_write import check_writable, write_atomically
@@ -325,20 +315,20 @@ def train(
             prior=_prior_of(prior),
             teachers=tuple(teacher or ()),
             decision=None if decision is None else DecisionRequest.parse(decision, positive),
-            n_threads=threads,
-            random_state=seed,
+            n_threads=run.threads,
+            random_state=run.seed,
             report=report,
             memory=None if memory is None else bytes_of(memory),
             checkpoint=checkpoint,
             checkpoint_interval=checkpoint_seconds,
-            overwrite=overwrite,
+            overwrite=run.overwrite,
         )
         if save_config is not None:
             check_writable(save_config)
         result = run_training(
             request,
-            on_message=None if silent else line.tell(show_message),
-            on_profile=None if silent else line.tell(show_profile),
+            on_message=None if display.silent else line.tell(show_message),
+            on_profile=None if display.silent else line.tell(show_profile),
             on_stage=line.doing,
             on_epoch=line.epoch,
             callbacks=_loggers(tensorboard, mlflow),
@@ -350,7 +340,7 @@ def train(
         model = result.model
         if save_config is not None:
             write_atomically(save_config, settings_text(context).encode())
-        if as_json:
+        if display.as_json:
             print_json(
                 {
                     "model": str(result.path),
@@ -365,7 +355,7 @@ def train(
             )
         else:
             show_model_scores(model)
-            if quiet:
+            if display.quiet:
                 return
             say(f"saved {result.path} after {seconds_taken():.1f} s; use it with")
             say(f"  tabwright predict {result.path} NEW_TABLE")

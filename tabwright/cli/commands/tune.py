@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tabwright.cli.brief_command import SETTINGS, HelpAll
+from tabwright.cli.brief_command import SETTINGS
 from tabwright.cli.completion import complete_encoding, complete_mode
 from tabwright.cli.console import (
     print_json,
@@ -20,23 +20,20 @@ from tabwright.cli.console import (
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     ColumnOptions,
-    Config,
+    DisplayOptions,
     Epochs,
-    JsonFlag,
     Members,
-    Overwrite,
-    QuietFlag,
     RoleOptions,
-    Seed,
+    RunOptions,
+    TableToFit,
     Target,
-    Threads,
     given,
     takes_groups,
 )
 
 if TYPE_CHECKING:
-    from tabwright.tuning.run import TuneRequest
     from tabwright.tuning.result import TuningResult
+    from tabwright.tuning.run import TuneRequest
 
 _SHOWN = 5
 
@@ -44,9 +41,7 @@ _SHOWN = 5
 @takes_groups
 def tune(
     *,
-    table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="A labelled table, as for `train`.")
-    ],
+    table: TableToFit,
     target: Target,
     time_limit: Annotated[
         str, typer.Option(metavar="TIME", help="As 90s, 10m, 1h; the last fit included.")
@@ -105,18 +100,12 @@ def tune(
             rich_help_panel=SETTINGS,
         ),
     ] = None,
-    threads: Threads = None,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    config: Config = None,
-    as_json: JsonFlag = False,
-    quiet: QuietFlag = False,
-    help_all: HelpAll = False,
+    run: RunOptions,
+    display: DisplayOptions,
     reading: RoleOptions,
 ) -> None:
     """Search settings by cross-validation, and save a model with the best."""
-    silent = quiet or as_json
-    with readable_errors(as_json=as_json), progress_line(silent) as line:
+    with readable_errors(as_json=display.as_json), progress_line(display.silent) as line:
         labelled = columns.request(table, target, reading)
 
         from tabwright.training.time_limit import seconds_of
@@ -137,21 +126,21 @@ def tune(
                 n_folds=folds,
                 eval_metric=eval_metric,
                 study=study,
-                random_state=seed,
+                random_state=run.seed,
             ),
             output=output,
             picture=picture,
-            n_threads=threads,
-            overwrite=overwrite,
+            n_threads=run.threads,
+            overwrite=run.overwrite,
         )
         line.doing("searching")
-        result = run_tuning(request, on_message=None if silent else line.tell(show_message))
+        result = run_tuning(request, on_message=None if display.silent else line.tell(show_message))
         line.hide()
-        if as_json:
+        if display.as_json:
             print_json(_document(request, result))
             return
         _show(result)
-        if quiet:
+        if display.quiet:
             say(result.verdict)
         say(f"saved {request.path} and {request.picture_path} after {seconds_taken():.0f} s")
 
@@ -164,24 +153,18 @@ def _show(result: TuningResult) -> None:
     )
     if not done:
         return
+    from tabwright.tuning.result import changes_in_words
+
     default = result.default.values if result.default is not None else {}
     rows = [
         [
             str(trial.number),
             f"{trial.mean:.5g}",
-            "the default" if trial.is_default else _changes(trial.values, default),
+            "the default" if trial.is_default else changes_in_words(trial.values, default),
         ]
         for trial in done[:_SHOWN]
     ]
     show_grid(["trial", result.metric, "differs from the default in"], rows, right=[0, 1])
-
-
-def _changes(values: dict[str, Any], default: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in values.items()
-        if value != default.get(name)
-    )
 
 
 def _document(request: TuneRequest, result: TuningResult) -> dict[str, Any]:
