@@ -270,7 +270,7 @@ def test_reader_leaves_own_private_names_alone(source: str) -> None:
 # Where modules are tested that have no test file of their name and that no test imports.
 TESTED_IN = {
     "cluster/test_ray_job.py": ["cluster.ray_cluster"],
-    "estimators/test_adaptive_intervals.py": ["fitting.residual_scale"],
+    "estimators/test_adaptive_intervals.py": ["fitting.intervals"],
     "artifact/test_container.py": ["artifact.strict_json"],
     "cli/test_app.py": [
         "cli.brief_command",

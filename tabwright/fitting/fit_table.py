@@ -23,8 +23,9 @@ from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.cross_validation import assign_folds
 from tabwright.fitting.eval_metric import EvalMetric, eval_metric_of
 from tabwright.fitting.finishing import with_time
+from tabwright.fitting.intervals import ValidationRows
 from tabwright.fitting.networks import training_device
-from tabwright.fitting.recipe import Recipe, ValidationRows
+from tabwright.fitting.recipe import Recipe
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.regression import check_target
 from tabwright.settings import FitSettings

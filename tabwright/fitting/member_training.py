@@ -89,7 +89,7 @@ def train_members(
         modules, seeds = modules * len(candidates.weights), seeds * len(candidates.weights)
         more = soft_targets.extra_rows(augmented=candidates.augmented)
         if soft_targets.extra is not None and more.start < more.stop:
-            compact = _joined(compact, encoder.transform(soft_targets.extra[more]))
+            compact = compact.with_rows(encoder.transform(soft_targets.extra[more]))
             settings = _same_steps(settings, len(compact) / len(rows))
     members = members_of(
         [module.to(device) for module in modules],
@@ -164,13 +164,6 @@ def _taught_objective(
         teacher_weight=_per_member(candidates.weights, n_members, device),
         temperature=_per_member(candidates.temperatures, n_members, device),
         labelled=labelled,
-    )
-
-
-def _joined(first: Compact, second: Compact) -> Compact:
-    return Compact(
-        np.concatenate([first.numeric, second.numeric]),
-        np.concatenate([first.codes, second.codes]),
     )
 
 

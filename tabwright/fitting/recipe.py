@@ -16,8 +16,6 @@ import numpy as np
 from tabwright.calibration.decisions import DecisionAim
 from tabwright.calibration.intervals import (
     CrossPredictions,
-    IntervalRows,
-    interval_rows,
 )
 from tabwright.distillation.fidelity import fidelity_report
 from tabwright.distillation.soft_targets import (
@@ -33,7 +31,6 @@ from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.combination import EncodedRows, HeldOutTrees, tree_kinds, with_trees
 from tabwright.fitting.cross_validation import (
-    TrainedFold,
     joined_folds,
     out_of_fold,
     train_folds,
@@ -45,13 +42,16 @@ from tabwright.fitting.finishing import (
     with_decision,
     with_scores,
 )
+from tabwright.fitting.intervals import (
+    ValidationRows,
+    with_fold_intervals,
+    with_held_out_intervals,
+)
 from tabwright.fitting.member_training import RunControl, train_members
 from tabwright.fitting.oblique_selection import select_obliques, without_obliques
-from tabwright.fitting.residual_scale import fit_residual_scale, with_intervals
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.inference.target_scale import TargetScale
 from tabwright.inference.training_rows import sketch_of_rows
 from tabwright.settings import FitSettings
 from tabwright.tables import TableProfile
@@ -63,39 +63,6 @@ from tabwright.training.time_limit import TimeLimit, TimeLimitError
 
 # Of the time that is left, what networks may take: alone, and before trees.
 _SHARE, _SHARE_WITH_TREES = 0.95, 0.6
-
-
-@dataclass(frozen=True)
-class ValidationRows:
-    """Validation rows: those that choose, and those kept for the residuals of intervals.
-
-    `are_given`: whether they came beside the rows to fit; then nothing that a model keeps is fitted
-        on them.
-    """
-
-    rows: LabelledRows
-    are_given: bool
-    spare: LabelledRows | None = None
-    interval: IntervalRows | None = None
-
-    @classmethod
-    def of(
-        cls, rows: LabelledRows, classes: np.ndarray | None, random_state: int, *, are_given: bool
-    ) -> ValidationRows:
-        """All of them choose in classification; in regression some may be spare."""
-        if classes is not None:
-            return cls(rows, are_given)
-        interval = interval_rows(
-            len(rows), groups=rows.groups, time=rows.time, random_state=random_state
-        )
-        choosing, aside = rows.take(interval.choosing), rows.take(interval.aside)
-        return cls(choosing, are_given, aside, interval)
-
-    def cross_predictions(self, scale: TargetScale | None) -> CrossPredictions | None:
-        """What keeps predictions of the choosing rows, where none are spare."""
-        if scale is None or self.interval is None or self.interval.folds is None:
-            return None
-        return CrossPredictions(self.interval.folds, self.rows.weight)
 
 
 @dataclass(frozen=True)
@@ -175,7 +142,7 @@ class Recipe:
         outputs = networks if trees is None else trees.combined(networks)
         if model.target is not None:
             outputs = model.target.restore(outputs)
-        model = _with_intervals(
+        model = with_held_out_intervals(
             model, held_out, cross, trees, (compact, rows), (*choosing, outputs)
         )
         model = with_scores(model, outputs, choosing[1])
@@ -219,7 +186,7 @@ class Recipe:
         output = networks if trees is None else trees.combined(networks)
         if model.target is not None:
             output = model.target.restore(output)
-            model = _with_fold_intervals(model, done, networks, compact.take(held), judged, trees)
+            model = with_fold_intervals(model, done, networks, compact.take(held), judged, trees)
         model = with_scores(model, output, judged)
         told = {
             "n_folds": self.settings.n_folds,
@@ -451,67 +418,3 @@ def _taken(compact: Compact, rows: LabelledRows, chosen: np.ndarray) -> EncodedR
     """Some encoded rows, by a mask."""
     index = np.flatnonzero(chosen)
     return compact.take(index), rows.take(index)
-
-
-def _with_intervals(
-    model: FittedModel,
-    held_out: ValidationRows,
-    cross: CrossPredictions | None,
-    trees: HeldOutTrees | None,
-    training: EncodedRows,
-    chosen_by: tuple[Compact, LabelledRows, np.ndarray],
-) -> FittedModel:
-    """Half-widths of prediction intervals, from residuals of rows held out for them.
-
-    `chosen_by`: the rows that choose, encoded, and what the model puts out for them.
-    """
-    interval, spare = held_out.interval, held_out.spare
-    if interval is None or spare is None:
-        return model
-    model = replace(model, card={**model.card, "intervals": interval.message})
-    if interval.kind is None:
-        return model
-    predictor, choosing = Predictor(model), chosen_by[:2]
-    if cross is None:
-        rows, compact = spare, model.encoder.transform(spare.frame)
-        outputs, chosen = predictor.outputs(compact), predictor.point(chosen_by[2])
-    else:
-        assert model.target is not None
-        (compact, rows), standard = choosing, cross.predictions()
-        if trees is not None and interval.folds is not None:
-            standard = trees.cross_predictions(standard, interval.folds)
-        outputs = model.target.restore(standard)
-        chosen = predictor.point(outputs)
-    return with_intervals(
-        model,
-        (compact, rows),
-        outputs,
-        interval.kind,
-        lambda: fit_residual_scale(model, training, choosing, chosen, interval.folds),
-    )
-
-
-def _with_fold_intervals(
-    model: FittedModel,
-    done: Sequence[TrainedFold],
-    networks: np.ndarray,
-    compact: Compact,
-    rows: LabelledRows,
-    trees: HeldOutTrees | None,
-) -> FittedModel:
-    """Half-widths of prediction intervals, from residuals out of fold."""
-    assert model.target is not None
-    sizes = [len(fold.held) for fold in done]
-    own = np.split(networks, np.cumsum(sizes)[:-1])
-    values = np.concatenate(
-        [
-            value if fold.interval_values is None else fold.interval_values
-            for fold, value in zip(done, own, strict=True)
-        ]
-    )
-    if trees is not None:
-        values = trees.cross_predictions(values, np.repeat(np.arange(len(done)), sizes))
-    outputs = model.target.restore(values)
-    message = f"cross-conformal: {len(rows):,} rows out of {len(done)} folds"
-    model = replace(model, card={**model.card, "intervals": message})
-    return with_intervals(model, (compact, rows), outputs, "cross", None)

@@ -14,7 +14,7 @@ from tabwright.fitting.eval_metric import EvalMetric
 from tabwright.fitting.finishing import fitted_networks, model_card, with_decision, with_scores
 from tabwright.fitting.networks import training_device
 from tabwright.fitting.oblique_selection import select_obliques
-from tabwright.fitting.residual_scale import HeldOutScale, fit_residual_scale, with_intervals
+from tabwright.fitting.intervals import HeldOutScale, fit_residual_scale, with_intervals
 from tabwright.fitting.streamed.jobs import EncodingJob, Trainer, TrainingJob
 from tabwright.fitting.streamed.scanned_table import ScannedTable
 from tabwright.fitting.targets import Targets

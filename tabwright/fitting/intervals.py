@@ -1,5 +1,6 @@
-"""Prediction intervals as wide as a row is hard: a small network learns the absolute residuals.
+"""Prediction intervals of a fit: the rows that give the residuals, and the scale of these.
 
+Intervals are as wide as a row is hard: a small network learns the absolute residuals.
 Residuals divided by an estimate of their own size give intervals whose width follows the row, with
 the coverage of all conformal intervals (Lei, G'Sell, Rinaldo, Tibshirani and Wasserman,
 "Distribution-Free Predictive Inference for Regression", 2018, section 5.2). The estimate is the
@@ -8,7 +9,7 @@ mean of a gamma distribution, of which the network puts out the logarithm.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,11 +18,15 @@ from numpy.typing import NDArray
 from tabwright.calibration.intervals import (
     CrossPredictions,
     IntervalKind,
+    IntervalRows,
     IntervalScale,
     fit_intervals,
+    interval_rows,
 )
 from tabwright.calibration.quantile_shifts import fit_quantile_shifts
 from tabwright.encoding.encoder import Compact
+from tabwright.fitting.combination import EncodedRows, HeldOutTrees
+from tabwright.fitting.cross_validation import TrainedFold
 from tabwright.fitting.member_training import RunControl, train_members
 from tabwright.fitting.networks import member_arrays
 from tabwright.fitting.targets import Targets
@@ -43,6 +48,39 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class ValidationRows:
+    """Validation rows: those that choose, and those kept for the residuals of intervals.
+
+    `are_given`: whether they came beside the rows to fit; then nothing that a model keeps is fitted
+        on them.
+    """
+
+    rows: LabelledRows
+    are_given: bool
+    spare: LabelledRows | None = None
+    interval: IntervalRows | None = None
+
+    @classmethod
+    def of(
+        cls, rows: LabelledRows, classes: np.ndarray | None, random_state: int, *, are_given: bool
+    ) -> ValidationRows:
+        """All of them choose in classification; in regression some may be spare."""
+        if classes is not None:
+            return cls(rows, are_given)
+        interval = interval_rows(
+            len(rows), groups=rows.groups, time=rows.time, random_state=random_state
+        )
+        choosing, aside = rows.take(interval.choosing), rows.take(interval.aside)
+        return cls(choosing, are_given, aside, interval)
+
+    def cross_predictions(self, scale: TargetScale | None) -> CrossPredictions | None:
+        """What keeps predictions of the choosing rows, where none are spare."""
+        if scale is None or self.interval is None or self.interval.folds is None:
+            return None
+        return CrossPredictions(self.interval.folds, self.rows.weight)
+
+
+@dataclass(frozen=True)
 class HeldOutScale:
     """A fitted scale of residuals.
 
@@ -56,8 +94,8 @@ class HeldOutScale:
 
 def fit_residual_scale(
     model: FittedModel,
-    training: tuple[Compact, LabelledRows],
-    choosing: tuple[Compact, LabelledRows],
+    training: EncodedRows,
+    choosing: EncodedRows,
     choosing_values: FloatArray,
     folds: NDArray[np.int64] | None,
 ) -> HeldOutScale | None:
@@ -109,7 +147,7 @@ def fit_residual_scale(
 
 def with_intervals(
     model: FittedModel,
-    rows: tuple[Compact, LabelledRows],
+    rows: EncodedRows,
     outputs: FloatArray,
     kind: IntervalKind,
     fit_scale: Callable[[], HeldOutScale | None] | None,
@@ -133,21 +171,16 @@ def with_intervals(
         assert model.target is not None
         scale = "quantiles"
         centre, row_scale = quantile_centre_and_scale(outputs, model.target.scale)
-    elif (
-        settings.has_adaptive_intervals
-        and settings.intervals is None
-        and n_residuals < _FEWEST_RESIDUALS
-    ):
-        reason = f"of one width: fewer than {_FEWEST_RESIDUALS} residuals"
-        message = f"{model.card.get('intervals')}; {reason}"
-        model = replace(model, card={**model.card, "intervals": message})
     elif settings.has_adaptive_intervals:
-        fitted = None if fit_scale is None else fit_scale()
+        fitted = None
+        if settings.intervals is None and n_residuals < _FEWEST_RESIDUALS:
+            reason = f"fewer than {_FEWEST_RESIDUALS} residuals"
+        elif fit_scale is None:
+            reason = "networks of folds give no scale of residuals"
+        else:
+            fitted, reason = fit_scale(), "the scale of residuals could not be fitted"
         if fitted is None:
-            reason = "of one width: networks of folds give no scale of residuals"
-            if fit_scale is not None:
-                reason = "of one width: the scale of residuals could not be fitted"
-            message = f"{model.card.get('intervals')}; {reason}"
+            message = f"{model.card.get('intervals')}; of one width: {reason}"
             model = replace(model, card={**model.card, "intervals": message})
         else:
             scale, own = "network", fitted.scale
@@ -166,6 +199,70 @@ def with_intervals(
         row_scale=row_scale,
     )
     return replace(model, intervals=intervals)
+
+
+def with_held_out_intervals(
+    model: FittedModel,
+    held_out: ValidationRows,
+    cross: CrossPredictions | None,
+    trees: HeldOutTrees | None,
+    training: EncodedRows,
+    chosen_by: tuple[Compact, LabelledRows, np.ndarray],
+) -> FittedModel:
+    """Half-widths of prediction intervals, from residuals of rows held out for them.
+
+    `chosen_by`: the rows that choose, encoded, and what the model puts out for them.
+    """
+    interval, spare = held_out.interval, held_out.spare
+    if interval is None or spare is None:
+        return model
+    model = replace(model, card={**model.card, "intervals": interval.message})
+    if interval.kind is None:
+        return model
+    predictor, choosing = Predictor(model), chosen_by[:2]
+    if cross is None:
+        rows, compact = spare, model.encoder.transform(spare.frame)
+        outputs, chosen = predictor.outputs(compact), predictor.point(chosen_by[2])
+    else:
+        assert model.target is not None
+        (compact, rows), standard = choosing, cross.predictions()
+        if trees is not None and interval.folds is not None:
+            standard = trees.cross_predictions(standard, interval.folds)
+        outputs = model.target.restore(standard)
+        chosen = predictor.point(outputs)
+    return with_intervals(
+        model,
+        (compact, rows),
+        outputs,
+        interval.kind,
+        lambda: fit_residual_scale(model, training, choosing, chosen, interval.folds),
+    )
+
+
+def with_fold_intervals(
+    model: FittedModel,
+    done: Sequence[TrainedFold],
+    networks: np.ndarray,
+    compact: Compact,
+    rows: LabelledRows,
+    trees: HeldOutTrees | None,
+) -> FittedModel:
+    """Half-widths of prediction intervals, from residuals out of fold."""
+    assert model.target is not None
+    sizes = [len(fold.held) for fold in done]
+    own = np.split(networks, np.cumsum(sizes)[:-1])
+    values = np.concatenate(
+        [
+            value if fold.interval_values is None else fold.interval_values
+            for fold, value in zip(done, own, strict=True)
+        ]
+    )
+    if trees is not None:
+        values = trees.cross_predictions(values, np.repeat(np.arange(len(done)), sizes))
+    outputs = model.target.restore(values)
+    message = f"cross-conformal: {len(rows):,} rows out of {len(done)} folds"
+    model = replace(model, card={**model.card, "intervals": message})
+    return with_intervals(model, (compact, rows), outputs, "cross", None)
 
 
 def _with_quantile_shifts(
