@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,10 @@ from tabwright.distributed.workers import joined_workers
 from tabwright.fitting.streamed.jobs import (
     BLOCK_NAMES,
     EncodingJob,
-    ScanJob,
     TrainingJob,
     chunks_of_worker,
 )
-from tabwright.streaming.scan import Scan, ScanShare
+from tabwright.streaming.scan import Scan, ScanJob, ScanShare
 from tabwright.streaming.spool import RowBlocks
 from tabwright.training.loop import Epoch, Trained
 
@@ -92,6 +91,13 @@ class RayCluster:
     max_failures: int = 3
     timeout: float = 600.0
     storage: str | None = None
+    # The caller is no worker: it gets the model.
+    is_first: ClassVar[bool] = True
+    is_alone: ClassVar[bool] = False
+
+    def in_folder(self) -> nullcontext[RayCluster]:
+        """Encoded rows need no folder: they stay in the object store."""
+        return nullcontext(self)
 
     def scan(self, job: ScanJob) -> Scan:
         """What a pass over all chunks finds, each worker reading its share of them."""

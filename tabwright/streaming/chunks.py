@@ -186,8 +186,7 @@ class RowPlaces:
     def hashes(self, chunk: Chunk, purpose: str) -> NDArray[np.uint64]:
         """One hash per row, of the group where there is one; purposes have nothing in common."""
         if self.group is None:
-            name = f"{purpose}\0{self.table.name(chunk.file)}"
-            return stable_row_hash(self.seed, name, chunk.row_numbers)
+            return self.row_hashes(chunk, purpose)
         cells = chunk.frame[self.group].alias("").cast(pl.String).fill_null("")
         names = cells.unique(maintain_order=True)
         values = [

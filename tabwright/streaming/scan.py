@@ -1,6 +1,6 @@
 """The first pass over a table larger than memory: exact counts, and uniform samples of rows.
 
-`scan_table` reads every row once and keeps what a fit must know beforehand: the labels and how
+A `ScanJob` reads every row once and keeps what a fit must know beforehand: the labels and how
 often each occurs, the mean and the spread of a regression target, the range of integer columns,
 and a bounded sample of the training, validation and test rows each. Several workers read a share
 each; what they found is put together to the same result, whatever their number.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -23,7 +23,8 @@ from tabwright.inference.target_scale import TargetScale
 from tabwright.regression import RegressionObjective, check_target
 from tabwright.settings import Task
 from tabwright.streaming.chunks import Chunk, FilesTable, Place, RowPlaces
-from tabwright.streaming.repeated_rows import Hashes, merged_hashes, n_repeated, row_hashes
+from tabwright.streaming.repeated_rows import n_repeated
+from tabwright.streaming.tally import MOST_LABELS, PLACES, Tally
 from tabwright.tables.cells import is_missing
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.targets import (
@@ -41,8 +42,6 @@ SAMPLE_LIMITS: Final[dict[Place, int]] = {
     "validation": 100_000,
     "test": 100_000,
 }
-_PLACES: Final[tuple[Place, ...]] = ("train", "validation", "test")
-_MOST_LABELS: Final = 10_000
 # Columns of a sample beside those of the table; no file has such names.
 _HASH, _FILE, _ROW, _ASIDE = "\0hash", "\0file", "\0row", "\0aside"
 
@@ -75,65 +74,6 @@ def rows_to_use(
             f"the weight column {uses.weight!r} must hold finite numbers, none below 0"
         )
     return keep & (weight > 0), weight
-
-
-@dataclass
-class _Tally:
-    """What a pass has counted so far; two of them can be added."""
-
-    n_rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_PLACES, 0))
-    weight: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_PLACES, 0.0))
-    n_left_out: int = 0
-    # Per label: rows that train, validate and test; the weight of the first, and of all. None: too
-    # many labels.
-    labels: dict[str, list[float]] | None = field(default_factory=dict)
-    fraction: bool = False
-    # Weight, mean and sum of squared distances of the training targets; their range.
-    moments: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    low: float = math.inf
-    high: float = -math.inf
-    # Lowest, highest and number of values of integer columns, missing ones aside.
-    ranges: dict[str, list[int]] = field(default_factory=dict)
-    # The smallest hashes of the rows that train and of those that test.
-    hashes: dict[str, Hashes] = field(
-        default_factory=lambda: {part: np.zeros(0, np.uint64) for part in ("train", "test")}
-    )
-
-    def add(self, other: _Tally) -> None:
-        for place in _PLACES:
-            self.n_rows[place] += other.n_rows[place]
-            self.weight[place] += other.weight[place]
-        self.n_left_out += other.n_left_out
-        if self.labels is None or other.labels is None:
-            self.labels = None
-        else:
-            for label, counts in other.labels.items():
-                mine = self.labels.get(label, [0.0] * 5)
-                self.labels[label] = [a + b for a, b in zip(mine, counts, strict=True)]
-            if len(self.labels) > _MOST_LABELS:
-                self.labels = None
-        self.fraction |= other.fraction
-        self._add_moments(other.moments)
-        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
-        for name, (low, high, count) in other.ranges.items():
-            mine_low, mine_high, mine_count = self.ranges.get(name, [low, high, 0])
-            self.ranges[name] = [min(low, mine_low), max(high, mine_high), count + mine_count]
-        for part, hashes in other.hashes.items():
-            self.hashes[part] = merged_hashes(self.hashes[part], hashes)
-
-    def _add_moments(self, other: list[float]) -> None:
-        # T. Chan, G. Golub and R. LeVeque, "Updating formulae and a pairwise algorithm for
-        # computing sample variances", 1979, equation 2.1.
-        weight, mean, square = other
-        total = self.moments[0] + weight
-        if weight == 0.0:
-            return
-        shift = mean - self.moments[1]
-        self.moments = [
-            total,
-            self.moments[1] + shift * (weight / total),
-            self.moments[2] + square + shift * shift * (self.moments[0] * weight / total),
-        ]
 
 
 class _Sample:
@@ -199,15 +139,15 @@ class Scan:
     reason: str
     n_rows: dict[str, int]
     n_left_out: int
-    classes: NDArray[Any] | None
-    scale: TargetScale | None
-    class_mass: NDArray[np.float64] | None
-    class_rows: NDArray[np.float64] | None
     mean_weight: float
-    only_training: frozenset[int]
     samples: dict[str, pl.DataFrame]
     identifiers: tuple[str, ...]
-    n_repeated: int = 0
+    n_repeated: int
+    classes: NDArray[Any] | None = None
+    scale: TargetScale | None = None
+    class_mass: NDArray[np.float64] | None = None
+    class_rows: NDArray[np.float64] | None = None
+    only_training: frozenset[int] = frozenset()
 
     def encoded(self, target: pl.Series) -> NDArray[Any]:
         """Targets as class codes, int64, or as numbers, float64."""
@@ -226,9 +166,9 @@ class Scan:
             masks["train"] |= kept
         return masks
 
-    def sampled(self, place: Place, chunk: Chunk) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows of a chunk that a sample has: their places in the chunk, and in the sample."""
-        sample = self.samples[place]
+    def sampled(self, chunk: Chunk) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Training rows of a chunk that the sample has: their places in the chunk and in there."""
+        sample = self.samples["train"]
         start, stop = chunk.row_numbers[0], chunk.row_numbers[-1]
         inside = (sample[_FILE] == chunk.file) & sample[_ROW].is_between(int(start), int(stop))
         at = np.flatnonzero(inside.to_numpy())
@@ -244,36 +184,6 @@ class Scan:
         return self.samples[place][_ASIDE].to_numpy()
 
 
-def scan_table(
-    table: FilesTable,
-    columns: ColumnUses,
-    places: RowPlaces,
-    *,
-    task: Task | None,
-    wanted: Callable[[int, int], bool] | None = None,
-    gather: Callable[[ScanShare], list[ScanShare]] | None = None,
-    limits: dict[Place, int] | None = None,
-    objective: RegressionObjective = "squared_error",
-) -> Scan:
-    """Read the table once.
-
-    `task`: None: told by the target.
-    `wanted`: which chunks this worker reads; all by default.
-    `gather`: gives what every worker has found, for what this one has.
-    `limits`: at most so many rows of each sample; `SAMPLE_LIMITS` by default.
-    `objective`: whose rule the target must keep, where the task is regression.
-    Raises `TableError` if a column or the target is not what it should be, or there are no rows to
-        train on.
-    Raises `ValueError` if the objective cannot have a target, such as a negative count.
-    """
-    share = scan_share(
-        table, columns, places, task=task, wanted=wanted, limits=limits, objective=objective
-    )
-    if gather is None:
-        return _whole_scan(table, columns, share, task)
-    return merged_scan(table, columns, gather(share), task=task, limits=limits)
-
-
 @dataclass(frozen=True)
 class ScanShare:
     """What a pass over some chunks of a table has found.
@@ -281,7 +191,7 @@ class ScanShare:
     `samples`: of each part of the rows, in any order; None where there are none.
     """
 
-    tally: _Tally
+    tally: Tally
     samples: dict[Place, pl.DataFrame | None]
 
     def pieces(self, n_rows: int) -> Iterator[ScanShare]:
@@ -290,225 +200,138 @@ class ScanShare:
         for place, sample in self.samples.items():
             if sample is not None:
                 for piece in sample.iter_slices(n_rows):
-                    yield ScanShare(_Tally(), {place: piece})
+                    yield ScanShare(Tally(), {place: piece})
 
 
-def scan_share(
-    table: FilesTable,
-    columns: ColumnUses,
-    places: RowPlaces,
-    *,
-    task: Task | None,
-    wanted: Callable[[int, int], bool] | None = None,
-    limits: dict[Place, int] | None = None,
-    objective: RegressionObjective = "squared_error",
-) -> ScanShare:
-    """Read the chunks that are wanted; the arguments are those of `scan_table`.
+@dataclass(frozen=True)
+class ScanJob:
+    """The first pass over a table: what is read, and what is found in it.
 
-    Raises `TableError`: as `scan_table`.
+    `task`: None: told by the target.
+    `objective`: whose rule the target must keep, where the task is regression.
+    `limits`: at most so many rows of each sample.
     """
-    columns.check(table.dtypes)
-    limits = limits or SAMPLE_LIMITS
-    dtype = table.dtypes[columns.target]
-    refuse_moments(columns.target, dtype)
-    tally = _Tally()
-    samples = {place: _Sample(limits[place]) for place in _PLACES}
-    for chunk in table.chunks(columns.to_read(table.dtypes), wanted):
-        keep, weight = rows_to_use(chunk, columns)
-        masks = {place: mask & keep for place, mask in places.masks(chunk).items()}
-        tally.n_left_out += int((~keep).sum())
+
+    table: FilesTable
+    columns: ColumnUses
+    places: RowPlaces
+    task: Task | None
+    objective: RegressionObjective = "squared_error"
+    limits: Mapping[Place, int] = field(default_factory=SAMPLE_LIMITS.copy)
+
+    def share(self, wanted: Callable[[int, int], bool] | None = None) -> ScanShare:
+        """Read the chunks that are wanted, or all.
+
+        Raises `TableError` if a column or the target is not what it should be.
+        Raises `ValueError` if the objective cannot have a target, such as a negative count.
+        """
+        table, columns, places, task = self.table, self.columns, self.places, self.task
+        columns.check(table.dtypes)
+        refuse_moments(columns.target, table.dtypes[columns.target])
+        tally = Tally()
+        samples = {place: _Sample(self.limits[place]) for place in PLACES}
+        for chunk in table.chunks(columns.to_read(table.dtypes), wanted):
+            keep, weight = rows_to_use(chunk, columns)
+            masks = {place: mask & keep for place, mask in places.masks(chunk).items()}
+            tally.n_left_out += int((~keep).sum())
+            if task == "regression":
+                known = regression_target(chunk.frame[columns.target].filter(pl.Series(keep)))
+                check_target(self.objective, known, where=" in one part of the table")
+            tally.add(Tally.of(chunk, columns, masks, weight, keep, task))
+            keyed = chunk.frame.with_columns(
+                pl.Series(_HASH, places.row_hashes(chunk, "sample")),
+                pl.lit(chunk.file, dtype=pl.Int64).alias(_FILE),
+                pl.Series(_ROW, chunk.row_numbers),
+                pl.Series(_ASIDE, places.aside(chunk)),
+            )
+            for place, mask in masks.items():
+                samples[place].add(keyed.filter(pl.Series(mask)))
+        return ScanShare(tally, {place: sample.rows() for place, sample in samples.items()})
+
+    def merged(self, shares: Iterable[ScanShare]) -> Scan:
+        """What one pass would have found, of shares that hold every chunk once.
+
+        Raises `TableError`: as `found`.
+        """
+        tally = Tally()
+        whole = {place: _Sample(limit) for place, limit in self.limits.items()}
+        for share in shares:
+            tally.add(share.tally)
+            for place, frame in share.samples.items():
+                if frame is not None:
+                    whole[place].add(frame)
+        samples = {place: sample.rows() for place, sample in whole.items()}
+        return self.found(ScanShare(tally, samples))
+
+    def found(self, share: ScanShare) -> Scan:
+        """What the pass has found, of a share that holds every chunk.
+
+        Raises `TableError` if there are no rows to train on, or the target is not as it should be.
+        """
+        tally, columns = share.tally, self.columns
+        if not tally.n_rows["train"]:
+            raise TableError(
+                f"a table must have rows to train on; got none of {sum(tally.n_rows.values())} "
+                "rows; hold fewer rows out, or give more"
+            )
+        dtype = self.table.dtypes[columns.target]
+        task, reason = self.task, ""
+        if task is None:
+            task, reason = _task(columns.target, dtype, tally)
+        found = {
+            place: frame.sort(_FILE, _ROW)
+            for place, frame in share.samples.items()
+            if frame is not None
+        }
+        identifiers = tuple(
+            name
+            for name, (low, high, count) in sorted(tally.ranges.items())
+            if high - low + 1 == count > 100 and _all_differ(found.get("train"), name)
+        )
+        scan = Scan(
+            task=task,
+            reason=reason,
+            n_rows=dict(tally.n_rows),
+            n_left_out=tally.n_left_out,
+            mean_weight=tally.weight["train"] / tally.n_rows["train"],
+            samples={str(place): frame for place, frame in found.items()},
+            identifiers=identifiers,
+            n_repeated=n_repeated(
+                tally.hashes["train"],
+                tally.hashes["test"],
+                tally.n_rows["train"],
+                tally.n_rows["test"],
+            ),
+        )
         if task == "regression":
-            known = regression_target(chunk.frame[columns.target].filter(pl.Series(keep)))
-            check_target(objective, known, where=" in one part of the table")
-        tally.add(_tally_of(chunk, columns, masks, weight, keep, task))
-        keyed = chunk.frame.with_columns(
-            pl.Series(_HASH, places.row_hashes(chunk, "sample")),
-            pl.lit(chunk.file, dtype=pl.Int64).alias(_FILE),
-            pl.Series(_ROW, chunk.row_numbers),
-            pl.Series(_ASIDE, places.aside(chunk)),
-        )
-        for place, mask in masks.items():
-            samples[place].add(keyed.filter(pl.Series(mask)))
-    return ScanShare(tally, {place: sample.rows() for place, sample in samples.items()})
-
-
-def _tally_of(
-    chunk: Chunk,
-    columns: ColumnUses,
-    masks: dict[Place, NDArray[np.bool_]],
-    weight: NDArray[np.float64] | None,
-    keep: NDArray[np.bool_],
-    task: Task | None,
-) -> _Tally:
-    weights = np.ones(chunk.frame.height) if weight is None else weight
-    tally = _Tally()
-    for place in _PLACES:
-        tally.n_rows[place] = int(masks[place].sum())
-        tally.weight[place] = float(weights[masks[place]].sum())
-    for name, dtype in chunk.frame.schema.items():
-        if dtype.is_integer():
-            low, high = chunk.frame[name].min(), chunk.frame[name].max()
-            if isinstance(low, int) and isinstance(high, int):
-                n_values = chunk.frame.height - chunk.frame[name].null_count()
-                tally.ranges[name] = [low, high, n_values]
-    target = chunk.frame[columns.target]
-    if target.dtype.is_decimal():
-        target = target.cast(pl.Float64)
-    if masks["test"].any():
-        features = columns.features(chunk.frame.columns)
-        rows = row_hashes([*chunk.frame[features], target])
-        tally.hashes = {place: merged_hashes(rows[masks[place]]) for place in ("train", "test")}
-    if task != "regression":
-        _count_labels(tally, target, masks, weights, keep)
-    if task != "classification" and target.dtype.is_numeric():
-        values = regression_target(target.filter(pl.Series(masks["train"])))
-        _measure(tally, values, weights[masks["train"]])
-    return tally
-
-
-def _count_labels(
-    tally: _Tally,
-    target: pl.Series,
-    masks: dict[Place, NDArray[np.bool_]],
-    weights: NDArray[np.float64],
-    keep: NDArray[np.bool_],
-) -> None:
-    if target.dtype.is_float():
-        present = target.filter(pl.Series(keep))
-        tally.fraction = bool((present % 1 != 0).any())
-    if tally.fraction:
-        tally.labels = None
-        return
-    counts = (
-        pl.DataFrame(
-            {
-                "label": target.cast(pl.String) if not target.dtype.is_numeric() else target,
-                "weight": weights,
-            }
-        )
-        .with_columns(pl.Series(place, mask) for place, mask in masks.items())
-        .filter(pl.Series(keep))
-        .group_by("label")
-        .agg(
-            *(pl.col(place).sum() for place in _PLACES),
-            (pl.col("weight") * pl.col("train")).sum().alias("mass"),
-            pl.col("weight").sum(),
-        )
-    )
-    if counts.height > _MOST_LABELS:
-        tally.labels = None
-        return
-    tally.labels = {
-        json.dumps(label): [float(value) for value in values] for label, *values in counts.rows()
-    }
-
-
-def _measure(tally: _Tally, values: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
-    if not len(values):
-        return
-    total = float(weights.sum())
-    mean = float(np.average(values, weights=weights))
-    tally.moments = [total, mean, float((weights * (values - mean) ** 2).sum())]
-    tally.low, tally.high = float(values.min()), float(values.max())
-
-
-def merged_scan(
-    table: FilesTable,
-    columns: ColumnUses,
-    shares: Iterable[ScanShare],
-    *,
-    task: Task | None,
-    limits: dict[Place, int] | None = None,
-) -> Scan:
-    """What one pass would have found, of shares that hold every chunk once.
-
-    Raises `TableError`: as `scan_table`.
-    """
-    tally = _Tally()
-    whole = {place: _Sample(limit) for place, limit in (limits or SAMPLE_LIMITS).items()}
-    for share in shares:
-        tally.add(share.tally)
-        for place, frame in share.samples.items():
-            if frame is not None:
-                whole[place].add(frame)
-    samples = {place: sample.rows() for place, sample in whole.items()}
-    return _whole_scan(table, columns, ScanShare(tally, samples), task)
-
-
-def _whole_scan(
-    table: FilesTable, columns: ColumnUses, share: ScanShare, given: Task | None
-) -> Scan:
-    """What the pass has found, of a share that holds every chunk."""
-    tally = share.tally
-    if not tally.n_rows["train"]:
-        raise TableError(
-            f"a table must have rows to train on; got none of {sum(tally.n_rows.values())} rows; "
-            "hold fewer rows out, or give more"
-        )
-    dtype = table.dtypes[columns.target]
-    task, reason = given, ""
-    if task is None:
-        task, reason = _task(columns.target, dtype, tally)
-    found = {
-        place: frame.sort(_FILE, _ROW)
-        for place, frame in share.samples.items()
-        if frame is not None
-    }
-    identifiers = tuple(
-        name
-        for name, (low, high, count) in sorted(tally.ranges.items())
-        if high - low + 1 == count > 100 and _all_differ(found.get("train"), name)
-    )
-    scan = Scan(
-        task=task,
-        reason=reason,
-        n_rows=dict(tally.n_rows),
-        n_left_out=tally.n_left_out,
-        classes=None,
-        scale=None,
-        class_mass=None,
-        class_rows=None,
-        mean_weight=tally.weight["train"] / tally.n_rows["train"],
-        only_training=frozenset(),
-        samples={str(place): frame for place, frame in found.items()},
-        identifiers=identifiers,
-        n_repeated=n_repeated(
-            tally.hashes["train"],
-            tally.hashes["test"],
-            tally.n_rows["train"],
-            tally.n_rows["test"],
-        ),
-    )
-    if task == "regression":
-        return _with_scale(scan, columns, dtype, tally)
-    return _with_classes(scan, columns, dtype, tally)
+            return _with_scale(scan, columns, dtype, tally)
+        return _with_classes(scan, columns, dtype, tally)
 
 
 def _all_differ(sample: pl.DataFrame | None, name: str) -> bool:
     return sample is None or sample[name].n_unique() == sample.height
 
 
-def _task(name: str, dtype: pl.DataType, tally: _Tally) -> tuple[Task, str]:
-    n_rows = sum(tally.n_rows.values())
-    if tally.labels is None:
-        if not dtype.is_numeric():
-            raise _too_many_labels(name)
-        return task_of_counts(
-            name, dtype, n_unique=_MOST_LABELS + 1, n_rows=n_rows, has_fraction=tally.fraction
-        )
+def _task(name: str, dtype: pl.DataType, tally: Tally) -> tuple[Task, str]:
+    if tally.labels is None and not dtype.is_numeric():
+        raise _too_many_labels(name)
     return task_of_counts(
-        name, dtype, n_unique=len(tally.labels), n_rows=n_rows, has_fraction=False
+        name,
+        dtype,
+        n_unique=MOST_LABELS + 1 if tally.labels is None else len(tally.labels),
+        n_rows=sum(tally.n_rows.values()),
+        has_fraction=tally.fraction,
     )
 
 
 def _too_many_labels(name: str) -> TableError:
     return TableError(
-        f"a target of classes must have at most {_MOST_LABELS:,} of them; column {name!r} has "
+        f"a target of classes must have at most {MOST_LABELS:,} of them; column {name!r} has "
         "more; name another target column"
     )
 
 
-def _with_scale(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: _Tally) -> Scan:
+def _with_scale(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: Tally) -> Scan:
     if not dtype.is_numeric():
         raise TableError(
             f"a regression target must hold numbers; column {columns.target!r} holds {dtype}"
@@ -526,7 +349,7 @@ def _with_scale(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: _Tal
     )
 
 
-def _with_classes(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: _Tally) -> Scan:
+def _with_classes(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: Tally) -> Scan:
     if tally.fraction:
         raise TableError(
             f"labels must be strings, integers, booleans or integral floats; column "

@@ -39,7 +39,7 @@ from tabwright.streaming import chunks as table_chunks
 from tabwright.streaming import spool
 from tabwright.streaming.chunks import FilesTable, RowPlaces
 from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
-from tabwright.streaming.scan import SAMPLE_LIMITS, Scan, ScanShare, scan_table
+from tabwright.streaming.scan import SAMPLE_LIMITS, Scan, ScanJob
 from tabwright.streaming.spool import Blocks, SpoolWriter, record_dtype, records_of
 from tabwright.tables import profile_table, read_described
 from tabwright.tables.cell_format import USUAL
@@ -136,11 +136,18 @@ def test_groups_stay_on_one_side(files: Path) -> None:
 # -- the first pass -----------------------------------------------------------------------------
 
 
+def _job(
+    source: Path, columns: ColumnUses = COLUMNS, task: Task | None = None, **rest: Any
+) -> ScanJob:
+    files = FilesTable.of(source)
+    return ScanJob(files, columns, _places(files, columns.group), task, **rest)
+
+
 def _scan(
     source: Path, columns: ColumnUses = COLUMNS, task: Task | None = None, **rest: Any
 ) -> Scan:
-    files = FilesTable.of(source)
-    return scan_table(files, columns, _places(files, columns.group), task=task, **rest)
+    job = _job(source, columns, task, **rest)
+    return job.found(job.share())
 
 
 def test_counts_and_scales_are_exact(files: Path) -> None:
@@ -187,16 +194,13 @@ def test_workers_find_together_what_one_finds(files: Path, columns: ColumnUses) 
     barrier, given = threading.Barrier(3, timeout=30), [b""] * 3  # pickled: nothing is shared
 
     def scan(rank: int) -> Scan:
-        def gather(share: ScanShare) -> list[ScanShare]:
-            given[rank] = pickle.dumps(share)
-            barrier.wait()
-            every = [piece for data in given for piece in pickle.loads(data).pieces(7)]
-            barrier.wait()
-            return every
-
+        job = _job(files, columns, limits=limits)
         # Five chunks: the third worker has one.
-        wanted = jobs.chunks_of_worker(rank, 3)
-        return _scan(files, columns, limits=limits, wanted=wanted, gather=gather)
+        given[rank] = pickle.dumps(job.share(jobs.chunks_of_worker(rank, 3)))
+        barrier.wait()
+        found = job.merged(piece for data in given for piece in pickle.loads(data).pieces(7))
+        barrier.wait()
+        return found
 
     with ThreadPoolExecutor(3) as pool:
         scans = list(pool.map(scan, range(3)))

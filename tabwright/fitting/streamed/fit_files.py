@@ -15,13 +15,13 @@ from tabwright.fitting.arguments import Aims, FitCallbacks
 from tabwright.fitting.eval_metric import eval_metric_of
 from tabwright.fitting.finishing import with_time
 from tabwright.fitting.networks import training_device
-from tabwright.fitting.streamed.jobs import LocalTrainer, ScanJob, Trainer
+from tabwright.fitting.streamed.jobs import LocalTrainer, Trainer
 from tabwright.fitting.streamed.scanned_table import ScannedTable
 from tabwright.fitting.streamed.stream_fit import StreamFit
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.chunks import FilesTable, RowPlaces
-from tabwright.streaming.scan import Scan
+from tabwright.streaming.scan import Scan, ScanJob
 from tabwright.tables import CsvFormat, Role
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.paths import Source
@@ -66,8 +66,7 @@ def fit_files(
     if not 0 <= test_fraction < 1:
         raise ValueError(f"test_fraction must be in [0, 1); got {test_fraction}")
     aims, trainer = aims or Aims(), trainer or LocalTrainer()
-    is_first = not isinstance(trainer, LocalTrainer) or trainer.workers.is_first
-    callbacks = callbacks if is_first and callbacks is not None else FitCallbacks()
+    callbacks = callbacks if trainer.is_first and callbacks is not None else FitCallbacks()
     task = settings.task if isinstance(settings, FitSettings) else None
     given = settings if isinstance(settings, FitSettings) else settings("classification")
     _check_mode(given)
@@ -101,11 +100,8 @@ def fit_files(
         callbacks=callbacks,
     )
     callbacks.start(resolved, scan.n_rows["train"], scan.n_rows["validation"])
-    if isinstance(trainer, LocalTrainer):
-        with trainer.in_folder() as local:
-            model = fit.run(local, checkpoint, is_first=is_first)
-    else:
-        model = fit.run(trainer, checkpoint, is_first=is_first)
+    with trainer.in_folder() as local:
+        model = fit.run(local, checkpoint)
     return None if model is None else with_time(model, limit)
 
 
@@ -129,7 +125,7 @@ def _time_limit(settings: FitSettings, trainer: Trainer) -> TimeLimit | None:
     """The time limit of one process."""
     if settings.time_limit is None:
         return None
-    if not isinstance(trainer, LocalTrainer) or trainer.workers.size > 1:
+    if not trainer.is_alone:
         raise ValueError(
             f"time_limit is for one process; got {settings.time_limit:g} s and several workers, "
             "whose clocks differ; leave it out"

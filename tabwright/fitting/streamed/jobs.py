@@ -1,7 +1,7 @@
-"""The passes over a table larger than memory and the training, as jobs, and who does them.
+"""The second pass over a table larger than memory and the training, as jobs, and who does them.
 
-`ScanJob`, `EncodingJob` and `TrainingJob` say what is to be done, for any share of the chunks and
-any worker.
+`EncodingJob` and `TrainingJob`, as the `ScanJob` of the first pass, say what is to be done, for any
+share of the chunks and any worker.
 A `Trainer` does it: `LocalTrainer` with the rows on the disk of the machine, a cluster elsewhere.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -28,20 +28,11 @@ from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.fitting.networks import member_seeds, new_network, run_identity
 from tabwright.fitting.streamed.scanned_table import ScannedTable
 from tabwright.fitting.targets import Targets, epoch_score
-from tabwright.regression import RegressionObjective
-from tabwright.settings import FitSettings, Task
-from tabwright.streaming.chunks import Chunk, FilesTable, RowPlaces
+from tabwright.settings import FitSettings
+from tabwright.streaming.chunks import Chunk
 from tabwright.streaming.rows import Goal, StreamedHeldOut, StreamedRows
-from tabwright.streaming.scan import (
-    Scan,
-    ScanShare,
-    merged_scan,
-    rows_to_use,
-    scan_share,
-    scan_table,
-)
+from tabwright.streaming.scan import Scan, ScanJob, rows_to_use
 from tabwright.streaming.spool import Blocks, RowBlocks, SpoolWriter, record_dtype, records_of
-from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.batches import HeldOut, HeldOutRows, Inputs
 from tabwright.training.checkpoints import Checkpoint
@@ -57,6 +48,17 @@ BLOCK_NAMES: Final[tuple[BlockName, ...]] = ("train", "validation")
 
 class Trainer(Protocol):
     """Who makes the passes over a table and trains."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process gets the model."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether one process does all the work."""
+
+    def in_folder(self) -> AbstractContextManager[Trainer]:
+        """The trainer with a place for the encoded rows, for as long as they are needed."""
 
     def scan(self, job: ScanJob) -> Scan:
         """What a pass over all chunks finds."""
@@ -81,36 +83,6 @@ def chunks_of_worker(worker: int, n_workers: int) -> Callable[[int, int], bool]:
         return (file + number) % n_workers == worker
 
     return wanted
-
-
-@dataclass(frozen=True)
-class ScanJob:
-    """The first pass over a table.
-
-    `task`: None: told by the target.
-    `objective`: whose rule the target must keep, where the task is regression.
-    """
-
-    table: FilesTable
-    columns: ColumnUses
-    places: RowPlaces
-    task: Task | None
-    objective: RegressionObjective
-
-    def share(self, wanted: Callable[[int, int], bool]) -> ScanShare:
-        """What a pass over some chunks finds."""
-        return scan_share(
-            self.table,
-            self.columns,
-            self.places,
-            task=self.task,
-            wanted=wanted,
-            objective=self.objective,
-        )
-
-    def merged(self, shares: Iterable[ScanShare]) -> Scan:
-        """What one pass would have found, of shares that hold every chunk once."""
-        return merged_scan(self.table, self.columns, shares, task=self.task)
 
 
 @dataclass(frozen=True)
@@ -165,7 +137,7 @@ class EncodingJob:
         with scanned.table.locating(chunk):
             compact = self.encoder.transform(chunk.frame[scanned.features])
         if self.sample is not None:
-            rows, places = scan.sampled("train", chunk)
+            rows, places = scan.sampled(chunk)
             compact.numeric[rows] = self.sample.numeric[places]
             compact.codes[rows] = self.sample.codes[places]
         records: dict[BlockName, NDArray[Any]] = {}
@@ -272,6 +244,16 @@ class LocalTrainer:
     spool: str | os.PathLike[str] | None = None
     folder: Path | None = None
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this process gets the model."""
+        return self.workers.is_first
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether one process does all the work."""
+        return self.workers.size == 1
+
     @contextmanager
     def in_folder(self) -> Iterator[LocalTrainer]:
         """Make the machine's folder for encoded rows, as the first of its workers."""
@@ -295,15 +277,8 @@ class LocalTrainer:
     def scan(self, job: ScanJob) -> Scan:
         """What a pass over all chunks finds, each worker reading its share of them."""
         workers = self.workers
-        return scan_table(
-            job.table,
-            job.columns,
-            job.places,
-            task=job.task,
-            wanted=chunks_of_worker(workers.rank, workers.size),
-            gather=workers.gather if workers.size > 1 else None,
-            objective=job.objective,
-        )
+        share = job.share(chunks_of_worker(workers.rank, workers.size))
+        return job.merged(workers.gather(share)) if workers.size > 1 else job.found(share)
 
     def encode(self, job: EncodingJob) -> tuple[RowBlocks, RowBlocks]:
         """Every row encoded, once: its share by each worker of the machine."""

@@ -12,9 +12,9 @@ from tabwright.fitting.arguments import Aims, FitCallbacks
 from tabwright.fitting.data_checks import warning_of_repeated, warnings_of_revealing
 from tabwright.fitting.eval_metric import EvalMetric
 from tabwright.fitting.finishing import fitted_networks, model_card, with_decision, with_scores
+from tabwright.fitting.intervals import HeldOutScale, fit_residual_scale, with_intervals
 from tabwright.fitting.networks import training_device
 from tabwright.fitting.oblique_selection import select_obliques
-from tabwright.fitting.intervals import HeldOutScale, fit_residual_scale, with_intervals
 from tabwright.fitting.streamed.jobs import EncodingJob, Trainer, TrainingJob
 from tabwright.fitting.streamed.scanned_table import ScannedTable
 from tabwright.fitting.targets import Targets
@@ -48,9 +48,7 @@ class StreamFit:
     limit: TimeLimit | None
     callbacks: FitCallbacks
 
-    def run(
-        self, trainer: Trainer, checkpoint: Checkpoint | None, *, is_first: bool
-    ) -> FittedModel | None:
+    def run(self, trainer: Trainer, checkpoint: Checkpoint | None) -> FittedModel | None:
         """Encoder, second pass, networks, and at the first worker the model."""
         self._check()
         scan, settings, say = self.scanned.scan, self.settings, self.callbacks.say
@@ -116,7 +114,7 @@ class StreamFit:
         finally:
             blocks.close()
             validation.close()
-        if not is_first:
+        if not trainer.is_first:
             return None
         return self._model(encoder, profile, targets, trained, sketch)
 
