@@ -35,7 +35,9 @@ LIGHT = {
     "tabwright.training.loggers",
     "tabwright.workflows.decision_request",
     "tabwright.workflows.paired_differences",
+    "tabwright.workflows.evaluate",
     "tabwright.workflows.predict",
+    "tabwright.workflows.reading",
 }
 
 
@@ -99,6 +101,13 @@ def test_the_older_command_still_runs() -> None:
     words = [sys.executable, "-m", CONTRACT, "--version"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == f"tabwright {import_module(PACKAGE).__version__}\n"
+
+
+def test_the_estimators_load_only_what_a_fit_needs() -> None:
+    later = {"cli", "cluster", "distributed", "explanation", "export", "mlflow", "report"}
+    later |= {"serving", "streaming", "tuning", "workflows", "fitting.streamed", "fitting.students"}
+    loaded = loaded_by(f"from {PACKAGE} import TabularClassifier, TabularRegressor, load_model")
+    assert {name for name in loaded if part_of(name) in later and name.startswith(PACKAGE)} == set()
 
 
 @pytest.mark.parametrize("name", light_modules())

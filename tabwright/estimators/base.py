@@ -23,6 +23,7 @@ from tabwright.estimators.argument_hints import with_hints
 from tabwright.estimators.inputs import (
     EvalSet,
     cell_format,
+    frame_as_fitted,
     labelled_rows,
     plain,
     rows_and_target,
@@ -38,7 +39,6 @@ from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.pandas_row import row_cells
 from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings, Task
-from tabwright.streaming.memory import bytes_of, reason_to_stream
 from tabwright.tables import CsvFormat, as_frame, read_described
 from tabwright.tables.cell_format import USUAL, CellFormat
 from tabwright.tables.column_uses import ColumnUses
@@ -298,33 +298,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _checked_frame(self, X: object) -> pl.DataFrame:
         check_is_fitted(self, "model_")
-        frame, named = self._frame(X)
-        if not named and frame.width != self.n_features_in_:
-            raise ValueError(
-                f"X has {frame.width} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input"
-            )
-        if named and not self.model_.encoder.named:
-            frame = self._in_fitted_order(frame)
-        if not named and self.model_.encoder.named:
-            # An array has no names of its own: its columns are taken in the order of the fit.
-            frame = frame.rename(
-                dict(zip(frame.columns, self.model_.encoder.feature_names_in_, strict=True))
-            )
-        return frame
-
-    def _in_fitted_order(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The columns of a frame whose names are the numbers that columns had in the fit."""
-        numbers = [str(i) for i in range(self.n_features_in_)]
-        if set(numbers) == set(frame.columns):
-            return frame[numbers]
-        strange = [name for name in frame.columns if name.lstrip("-").isdecimal()]
-        if strange:
-            raise ValueError(
-                f"the columns of X must be those of the fit, numbered from 0 to "
-                f"{self.n_features_in_ - 1}; got {frame.columns[:10]}; select them by number"
-            )
-        return frame
+        return frame_as_fitted(X, self.model_.encoder, type(self).__name__)
 
     def _row(self, X: object) -> dict[str, Any] | None:
         """The cells of a pandas frame of one row, which needs no frame of ours; else None."""
@@ -343,7 +317,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         csv: CsvFormat | None = None,
         memory: int | str | None = None,
         spool: str | os.PathLike[str] | None = None,
-        callbacks: Sequence[Callback | Callable[[Epoch], object]] | None = None,
+        callbacks: Callbacks = None,
         checkpoint: Checkpoint | None = None,
     ) -> Self:
         """Fit to a table on disk, which need not fit in memory.
@@ -393,6 +367,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
         # What reads from disk is loaded here: most fits never need it.
         from tabwright.fitting.streamed.fit_files import fit_files
         from tabwright.fitting.streamed.jobs import LocalTrainer
+        from tabwright.streaming.memory import bytes_of, reason_to_stream
 
         columns = ColumnUses(
             target=target,
