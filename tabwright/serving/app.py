@@ -36,6 +36,8 @@ _JSON = "application/json"
 _HEADER_LENGTH = "inference-header-content-length"
 # A body so short is parsed and predicted in about the time that a thread takes to start on it.
 _SHORT_BODY = 4096
+# How often the files of models are looked at for a replacement.
+_RELOAD_SECONDS = 1.0
 _PAGE = Path(__file__).with_name("page.html")
 
 _Handler = Callable[[Request], Awaitable[Response]]
@@ -53,18 +55,13 @@ class Limits:
     max_body: int = 16 * 2**20
 
 
-def make_app(
-    registry: ModelRegistry, limits: Limits | None = None, *, reload_seconds: float = 1.0
-) -> Starlette:
-    """The application that serves the models of a registry.
-
-    `reload_seconds`: how often the files are looked at for a replacement.
-    """
+def make_app(registry: ModelRegistry, limits: Limits | None = None) -> Starlette:
+    """The application that serves the models of a registry."""
     server = _Server(registry, limits or Limits())
 
     @contextlib.asynccontextmanager
     async def watching(_: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(registry.watch(reload_seconds))
+        task = asyncio.create_task(registry.watch(_RELOAD_SECONDS))
         try:
             yield
         finally:
