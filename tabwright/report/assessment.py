@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import polars as pl
@@ -133,26 +134,14 @@ def assess(
     predictor = Predictor(model)
     rule = model.decision or DecisionRule()
     n_classes = 1 if model.classes is None else len(model.classes)
-    lowest, highest = _RESAMPLES
-    n_resamples = int(np.clip(_RESAMPLED_CELLS // (len(target) * n_classes), lowest, highest))
+    n_resamples = int(np.clip(_RESAMPLED_CELLS // (len(target) * n_classes), *_RESAMPLES))
+    bootstrap = _Bootstrap(n_resamples=n_resamples, random_state=random_state)
     own_output = _Output.of(predictor, frame, target)
     output, losses = own_output.values, own_output.losses
     predicted = output if model.classes is None else rule.apply(output)
     own = "Model" if model.settings.training_mode != "linear_glm_baseline" else "Model (linear)"
-    positive = rule.positive
-    scored = [
-        _scored(
-            own,
-            target,
-            own_output,
-            predicted,
-            sample_weight,
-            n_resamples,
-            random_state,
-            positive,
-            model.settings,
-        )
-    ]
+    judged = partial(_scored, target, sample_weight, rule.positive, bootstrap)
+    scored = [judged(own, own_output, predicted, model.settings)]
     gain = None
     if linear is not None:
         asked, theirs = model.settings, linear.settings
@@ -164,21 +153,9 @@ def assess(
         other = _Output.of(Predictor(linear), frame, target)
         # By the model's rule: labels by another threshold could not be compared.
         said = other.values if linear.classes is None else rule.apply(other.values)
-        scored.append(
-            _scored(
-                "Linear baseline",
-                target,
-                other,
-                said,
-                sample_weight,
-                n_resamples,
-                random_state,
-                positive,
-                theirs,
-            )
-        )
+        scored.append(judged("Linear baseline", other, said, theirs))
         squared = model.classes is None and asked.objective == "squared_error"
-        gain = _gain(other.own, own_output.own, sample_weight, n_resamples, squared, random_state)
+        gain = _gain(other.own, own_output.own, sample_weight, squared, **bootstrap)
     scored.append(_trivial(model, target, sample_weight))
     order = np.argsort(-losses, kind="stable")
     if sample_weight is not None:
@@ -229,6 +206,13 @@ def _attributions(
     )
 
 
+class _Bootstrap(TypedDict):
+    """How intervals are drawn."""
+
+    n_resamples: int
+    random_state: int
+
+
 class _Output(NamedTuple):
     """What a model says of the rows, and its losses.
 
@@ -255,52 +239,29 @@ class _Output(NamedTuple):
 
 
 def _scored(
-    title: str,
     target: np.ndarray,
+    weight: FloatArray | None,
+    positive: int,
+    bootstrap: _Bootstrap,
+    title: str,
     said: _Output,
     predicted: np.ndarray,
-    weight: FloatArray | None,
-    n_resamples: int,
-    random_state: int,
-    positive: int,
     settings: FitSettings,
 ) -> Scored:
     """Scores and intervals; those that people ask for first come first."""
     output = said.judged
     if settings.task == "regression":
         objective, quantiles = settings.objective, settings.quantiles
-        return Scored(
-            title,
-            score_regression(target, output, weight, objective=objective, quantiles=quantiles),
-            regression_intervals(
-                target,
-                output,
-                weight,
-                objective=objective,
-                quantiles=quantiles,
-                n_resamples=n_resamples,
-                random_state=random_state,
-            ),
+        scores = score_regression(target, output, weight, objective=objective, quantiles=quantiles)
+        intervals = regression_intervals(
+            target, output, weight, objective=objective, quantiles=quantiles, **bootstrap
         )
+        return Scored(title, scores, intervals)
     scores = score_classification(target, output, weight, predicted=predicted)
-    intervals = classification_intervals(
-        target,
-        output,
-        weight,
-        predicted=predicted,
-        n_resamples=n_resamples,
-        random_state=random_state,
-    )
+    intervals = classification_intervals(target, output, weight, predicted=predicted, **bootstrap)
     if output.shape[1] == 2:
         scores |= score_decisions(target, predicted, weight, positive=positive)
-        intervals |= decision_intervals(
-            target,
-            predicted,
-            weight,
-            positive=positive,
-            n_resamples=n_resamples,
-            random_state=random_state,
-        )
+        intervals |= decision_intervals(target, predicted, weight, positive=positive, **bootstrap)
         scores = {name: scores[name] for name in sorted(scores, key=_place)}
     return Scored(title, scores, intervals)
 
@@ -325,8 +286,9 @@ def _gain(
     theirs: FloatArray,
     ours: FloatArray,
     weight: FloatArray | None,
-    n_resamples: int,
     squared: bool,
+    *,
+    n_resamples: int,
     random_state: int,
 ) -> Gain:
     pair = np.column_stack([theirs, ours])
