@@ -15,7 +15,6 @@ import numpy as np
 
 from tabwright.regression import RegressionObjective, check_target
 from tabwright.weighted_metrics import (
-    calibration_metric,
     classification_metrics,
     decision_metrics,
     equal_mass_bins,
@@ -66,7 +65,7 @@ def score_classification(
     Returns: `log_loss` (nats); `accuracy`; `balanced_accuracy`, the mean recall of the classes in
         the rows; `brier`, halved for two classes as scikit-learn does; `ece` and
         `rms_calibration_error`, of class 1 for two classes, else of the most probable class, and
-        for more than two classes `classwise_ece`, see `calibration_error`; `auc` and
+        for more than two classes `classwise_ece` (see `calibration_metric`); `auc` and
         `average_precision`, one class against the rest, averaged over the classes for more than
         two; for two classes `recall_at_precision`, the highest recall of any threshold with the
         wanted precision, 0 if there is none. A score that the rows leave undefined (`auc` with a
@@ -232,43 +231,6 @@ def reliability_bins(
         weight[None]
     )
     return ReliabilityBins(total[0] / mass[0], hits[0] / mass[0], mass[0])
-
-
-def calibration_error(
-    codes: ArrayLike,
-    proba: ArrayLike,
-    sample_weight: ArrayLike | None = None,
-    *,
-    classwise: bool = False,
-    squared: bool = False,
-    debias: bool = True,
-    n_bins: int | None = None,
-) -> float:
-    """Calibration error over bins of equal mass.
-
-    Equal-mass bins are less biased than bins of equal width (Roelofs, Cain, Shlens and Mozer,
-    "Mitigating Bias in Calibration Error Estimation", 2022). Even a perfect model has differences
-    between frequency and probability in every bin; `debias` subtracts what is expected of them
-    (Kumar, Liang and Ma, "Verified Uncertainty Calibration", 2019): the variance of each bin's
-    frequency from the squared error (section 4), and from the absolute error, as their published
-    code does by simulation, the mean excess of a normal with that variance, here in closed form.
-    A negative remainder counts as 0.
-
-    `codes`: (n,); true classes, 0 to C - 1.
-    `proba`: (n, C); probabilities.
-    `sample_weight`: (n,); weights of the rows; a weight of 2 equals a row twice. For the number of
-        rows behind a bin's frequency, weights with a mean below 1 are scaled to a mean of 1.
-    `classwise`: average over all classes (Kull et al., "Beyond temperature scaling", 2019) instead
-        of judging class 1 of two, or the most probable class of more.
-    `squared`: root of the mean squared difference instead of the mean absolute one.
-    `debias`: subtract the expected error of a perfect model.
-    `n_bins`: number of bins at most; by default one for each 10 rows, at most 15.
-    """
-    y, p, weight = _checked_classification(codes, proba, sample_weight)
-    metric = calibration_metric(
-        y, p, weight, classwise=classwise, squared=squared, debias=debias, n_bins=n_bins
-    )
-    return float(metric(weight[None])[0])
 
 
 def _decision_metrics(

@@ -288,7 +288,22 @@ def calibration_metric(
     debias: bool = True,
     n_bins: int | None = None,
 ) -> Metric:
-    """The error of `metrics.calibration_error`, over bins of equal mass under `weight`."""
+    """Calibration error over bins of equal mass under `weight`.
+
+    Equal-mass bins are less biased than bins of equal width (Roelofs, Cain, Shlens and Mozer,
+    "Mitigating Bias in Calibration Error Estimation", 2022). Even a perfect model has differences
+    between frequency and probability in every bin; `debias` subtracts what is expected of them
+    (Kumar, Liang and Ma, "Verified Uncertainty Calibration", 2019): the variance of each bin's
+    frequency from the squared error (section 4), and from the absolute error, as their published
+    code does by simulation, the mean excess of a normal with that variance, here in closed form.
+    A negative remainder counts as 0. For the number of rows behind a bin's frequency, weights with
+    a mean below 1 are scaled to a mean of 1.
+
+    `classwise`: average over all classes (Kull et al., "Beyond temperature scaling", 2019) instead
+        of judging class 1 of two, or the most probable class of more.
+    `squared`: root of the mean squared difference instead of the mean absolute one.
+    `n_bins`: number of bins at most; by default one for each 10 rows, at most 15.
+    """
     if classwise:
         events = [(codes == c, proba[:, c]) for c in range(proba.shape[1])]
     elif proba.shape[1] == 2:

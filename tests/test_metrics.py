@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,6 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from tabwright.metrics import (
-    calibration_error,
     classification_intervals,
     log_loss,
     regression_intervals,
@@ -17,7 +18,12 @@ from tabwright.metrics import (
     score_classification,
     score_regression,
 )
-from tabwright.weighted_metrics import row_log_loss
+from tabwright.weighted_metrics import calibration_metric, row_log_loss
+
+
+def calibration_error(codes: np.ndarray, proba: np.ndarray, **options: Any) -> float:
+    weight = np.ones(len(codes))
+    return float(calibration_metric(codes, proba, weight, **options)(weight[None])[0])
 
 
 def draw(
@@ -312,7 +318,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"predicted must have shape \(1,\); got \(2,\)"):
         score_classification([0], p, predicted=[0, 0])
     with pytest.raises(ValueError, match="n_bins must be at least 1; got 0"):
-        calibration_error([0], p, n_bins=0)
+        reliability_bins([True], [0.5], n_bins=0)
 
 
 def test_decisions_are_scored_as_scikit_learn_does() -> None:

@@ -387,11 +387,6 @@ class ObjectiveOptions:
             return columns
         return replace(columns, task="regression")
 
-    def words(self) -> list[str]:
-        """The options as they were given."""
-        said = {"--objective": self.objective, "--quantiles": self.quantiles}
-        return [word for pair in given(**said).items() for word in pair]
-
 
 def _levels_of(text: str) -> tuple[float, ...]:
     """Quantile levels of "0.1,0.5,0.9"."""

@@ -126,7 +126,6 @@ class Scan:
     `classes`: (n_classes,).
     `scale`: of a regression target, over all training rows.
     `class_mass`: (n_classes,), float64; weight of the training rows of each class.
-    `class_rows`: (n_classes,), float64; their number.
     `mean_weight`: of the training rows.
     `only_training`: classes all of whose rows train: else none of them would.
     `samples`: rows of "train", "validation" and "test" with all the columns read; parts without
@@ -146,7 +145,6 @@ class Scan:
     classes: NDArray[Any] | None = None
     scale: TargetScale | None = None
     class_mass: NDArray[np.float64] | None = None
-    class_rows: NDArray[np.float64] | None = None
     only_training: frozenset[int] = frozenset()
 
     def encoded(self, target: pl.Series) -> NDArray[Any]:
@@ -385,7 +383,6 @@ def _with_classes(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: Ta
     return replace(
         scan,
         classes=labels.classes,
-        class_rows=rows[:, 0],
         class_mass=rows[:, 3],
         mean_weight=float(rows[:, 3].sum() / rows[:, 0].sum()),
         only_training=only_training,

@@ -156,9 +156,9 @@ def test_counts_and_scales_are_exact(files: Path) -> None:
     scan = _scan(files)
     assert scan.task == "classification"
     assert scan.classes is not None
-    assert scan.class_rows is not None
+    assert scan.class_mass is not None
     assert scan.classes.tolist() == ["no", "yes"]
-    assert scan.class_rows.tolist() == [(train["label"] == v).sum() for v in ("no", "yes")]
+    assert scan.class_mass.tolist() == [(train["label"] == v).sum() for v in ("no", "yes")]
     assert scan.identifiers == ("number",)
     values = _scan(files, ColumnUses("value", weight="mass"))
     assert values.task == "regression"
@@ -213,7 +213,7 @@ def test_workers_find_together_what_one_finds(files: Path, columns: ColumnUses) 
             assert found.scale is not None
             assert found.scale.mean == pytest.approx(alone.scale.mean, rel=1e-14)
             assert found.scale.scale == pytest.approx(alone.scale.scale, rel=1e-9)
-        np.testing.assert_array_equal(found.class_rows, alone.class_rows)
+        np.testing.assert_array_equal(found.class_mass, alone.class_mass)
 
 
 def test_a_class_that_would_not_train_trains(files: Path) -> None:
@@ -225,12 +225,12 @@ def test_a_class_that_would_not_train_trains(files: Path) -> None:
         table()[rows].with_columns(label.alias("label")).write_parquet(files / f"{name}.parquet")
     scan = _scan(files)
     assert scan.classes is not None
-    assert scan.class_rows is not None
+    assert scan.class_mass is not None
     assert scan.classes.tolist() == ["no", "rare", "yes"]
-    assert scan.class_rows[1] == 3
+    assert scan.class_mass[1] == 3
     assert scan.only_training == {1}
     assert sum(scan.n_rows.values()) == N_ROWS
-    assert scan.n_rows["train"] == scan.class_rows.sum()
+    assert scan.n_rows["train"] == scan.class_mass.sum()
     for place in ("validation", "test"):
         assert "rare" not in scan.samples[place]["label"]
         assert scan.samples[place].height == scan.n_rows[place]

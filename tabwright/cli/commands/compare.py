@@ -1,4 +1,4 @@
-"""The command `tabwright compare`: its words, and how its result is shown."""
+"""The command `tabwright compare`: its options, and how its result is shown."""
 
 from __future__ import annotations
 

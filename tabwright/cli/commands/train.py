@@ -1,4 +1,4 @@
-"""The command `tabwright train`: its words, and how its result is shown."""
+"""The command `tabwright train`: its options, and how its result is shown."""
 
 from __future__ import annotations
 

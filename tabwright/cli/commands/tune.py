@@ -1,4 +1,4 @@
-"""The command `tabwright tune`: its words, and how its result is shown."""
+"""The command `tabwright tune`: its options, and how its result is shown."""
 
 from __future__ import annotations
 
