@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +20,13 @@ from typer.testing import CliRunner
 
 from tabwright import TabularClassifier
 from tabwright.cli.app import app
+from tabwright.cli.options import ColumnOptions, DisplayOptions, RoleOptions, RunOptions
 from tabwright.settings import TRAINING_MODES, modes_for
 from tests.golden.rows import FOLDER
+from tests.packages import FOLDER as PACKAGE_FOLDER
 
 runner = CliRunner()
+FITTING_COMMANDS = ("train", "compare", "distill", "tune")
 FAST = ("--epochs", "2", "--members", "1", "--width", "8", "--quiet")
 
 
@@ -504,6 +510,30 @@ def test_help_fits_a_screen_and_has_an_example(monkeypatch: pytest.MonkeyPatch) 
     everything = _run("train", "--help-all")
     assert "--learning-rate" in everything
     assert "--learning-rate" not in _run("train", "--help")
+
+
+def test_options_of_the_commands_that_fit_are_declared_once() -> None:
+    cli = PACKAGE_FOLDER / "cli"
+    places = [cli / "options.py", *(cli / f"commands/{own}.py" for own in FITTING_COMMANDS)]
+    helps = Counter(
+        ast.unparse(keyword.value)
+        for place in places
+        for node in ast.walk(ast.parse(place.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "typer.Option"
+        for keyword in node.keywords
+        if keyword.arg == "help"
+    )
+    assert len(helps) > 50
+    assert [text for text, count in helps.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("command", FITTING_COMMANDS)
+def test_commands_that_fit_have_the_options_of_all_groups(command: str) -> None:
+    shown = _run(command, "--help-all")
+    for group in (ColumnOptions, DisplayOptions, RoleOptions, RunOptions):
+        names = {field.name for field in fields(group)} - {"as_json"}
+        lacking = [own for own in names if f"--{own.replace('_', '-')}" not in shown]
+        assert lacking == []
 
 
 def test_a_reader_that_leaves_early_is_no_fault(tmp_path: Path) -> None:
