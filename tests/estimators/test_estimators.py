@@ -58,6 +58,19 @@ def test_columns_go_by_name() -> None:
         model.predict(frame.select("kind"))
 
 
+def test_columns_of_an_array_go_by_their_numbers() -> None:
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = TabularRegressor(**SMALL | {"max_epochs": 2}, quality="fast").fit(X, X[:, 0])
+    named = pl.DataFrame(X, schema=["0", "1"])
+    np.testing.assert_array_equal(model.predict(named.select("1", "0")), model.predict(X))
+    with pytest.raises(
+        ValueError, match=r"those of the fit, numbered from 0 to 1; got \['0', '2'\]"
+    ):
+        model.predict(named.rename({"1": "2"}))
+    with pytest.raises(ValueError, match="X has 1 features, but TabularRegressor is expecting 2"):
+        model.predict(X[:, :1])
+
+
 def test_products_in_bfloat16_learn_as_well(tmp_path: Path) -> None:
     frame, y = _mixed(600)
     train, test = slice(0, 400), slice(400, 600)
