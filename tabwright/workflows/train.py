@@ -285,6 +285,9 @@ def _fit_in_memory(
     on_stage(f"reading {request.table.table}")
     table = read_checked_table(request.table, say)
     settings = fit_settings(request.settings, task=table.task, random_state=request.random_state)
+    aims = _aims(request)
+    # What does not fit the labels is refused before the fit begins.
+    aims = replace(aims, decision=aims.decision_for(table.classes))
     test: TrainingTable | None = None
     if request.test_fraction > 0:
         stay, leave = table.rows.split(
@@ -308,7 +311,7 @@ def _fit_in_memory(
             settings,
             classes=table.classes,
             columns=Columns(profile=table.profile, target_name=request.table.columns.target),
-            aims=_aims(request),
+            aims=aims,
             distillation=_distillation(request, test),
             callbacks=FitCallbacks(
                 on_start=callback.on_start, on_epoch=callback.on_epoch, on_message=say
