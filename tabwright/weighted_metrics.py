@@ -7,7 +7,7 @@ A value and its bootstrap interval come from the same function. Arguments are no
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -34,6 +34,14 @@ def row_log_loss(codes: NDArray[np.integer], proba: FloatArray) -> FloatArray:
     """Negative log of the true class's probability for each row, shape (n,); unchecked."""
     chosen = proba[np.arange(len(codes)), codes]
     return cast("FloatArray", -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0)))
+
+
+def prediction_losses(predicted: FloatArray, target: NDArray[Any]) -> FloatArray:
+    """Log-loss of probabilities, (n, n_classes), or squared error of values, (n,): (n,)."""
+    if predicted.ndim == 2:
+        return row_log_loss(target, predicted)
+    errors: FloatArray = (target - predicted) ** 2
+    return errors
 
 
 def classification_metrics(

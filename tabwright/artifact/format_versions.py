@@ -40,6 +40,7 @@ ADDED: dict[str, int] = {
     "settings.time_limit": 3,
     "trees": 3,
     "trees.ensembles.form": 3,
+    "trees.interactions": 3,
 }
 
 

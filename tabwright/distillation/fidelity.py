@@ -22,7 +22,6 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.predictor import Predictor
-from tabwright.inference.tree_mix import tree_features
 
 if TYPE_CHECKING:
     import polars as pl
@@ -292,7 +291,7 @@ def _network_call(model: FittedModel, frame: pl.DataFrame) -> Callable[[], objec
     outputs = network.values if model.classes is None else network.probabilities
     if trees is None:
         return lambda: outputs(x)
-    features = tree_features(model.encoder, compact)
+    features = trees.features(model.encoder, compact)
     return lambda: trees.mix(outputs(x), features)
 
 

@@ -50,6 +50,16 @@ def ensemble_of(
     return _in_preorder(kind, trees, baseline, n_features)
 
 
+def split_gains(fitted: FittedTrees, n_features: int) -> FloatArray:
+    """What the splits of scikit-learn's boosted trees gained, summed by feature: (n_features,)."""
+    model: Any = getattr(fitted, "model")  # noqa: B009 - no part of the protocol
+    gains = np.zeros(n_features)
+    for tree in (own.nodes for iteration in model._predictors for own in iteration):
+        splits = tree[tree["is_leaf"] == 0]
+        np.add.at(gains, splits["feature_idx"], splits["gain"])
+    return gains
+
+
 @dataclass(frozen=True)
 class _Nodes:
     """One tree, root first; every array of shape (n_nodes,)."""

@@ -8,7 +8,7 @@ used. Threads are the libraries' own; nothing forks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import islice
 from typing import Any, Final, Literal, Protocol, get_args
@@ -33,6 +33,8 @@ _RATE: Final = 0.1
 # scikit-learn's trees have half as many leaves and see half of the columns at each split.
 _SHALLOW_ROUNDS: Final = (*_ROUNDS, 400, 500)
 _SHALLOW_RATE: Final = 0.07
+# Of trees that only compare features, in few rounds.
+_TRIAL_RATE: Final = 0.15
 # What a model keeps is fitted once, and slower: on seven tables (two splits each) CatBoost's loss
 # is 0.975 of that of 300 rounds at 0.1.
 _SLOW_ROUNDS: Final = (20, 40, 70, 120, 200, 300, 450, 600, 800)
@@ -62,6 +64,11 @@ class Problem:
     n_classes: int
     random_state: int
     n_threads: int
+
+    def take(self, index: NDArray[Any]) -> Problem:
+        """Some of the rows, by places or by a mask."""
+        weight = None if self.weight is None else self.weight[index]
+        return replace(self, values=self.values[index], target=self.target[index], weight=weight)
 
 
 class FittedTrees(Protocol):
@@ -138,6 +145,11 @@ def tree_learner(kind: TeacherKind, *, kept: bool = False) -> Learner:
     return learner
 
 
+def trial_trees() -> Learner:
+    """scikit-learn's boosted trees for few rounds, which compare features with one another."""
+    return _HistGradientBoosting(rate=_TRIAL_RATE)
+
+
 def _library(name: str, kind: str) -> Any:
     try:
         return import_module(name)
@@ -172,6 +184,7 @@ class _HistGradientBoosting:
     name: str = "hist_gradient_boosting"
     max_levels: int | None = MOST_LEVELS
     kept: bool = False
+    rate: float = _SHALLOW_RATE
 
     def versions(self) -> dict[str, str]:
         return {"library": "scikit-learn", "version": _library("sklearn", self.name).__version__}
@@ -182,7 +195,7 @@ class _HistGradientBoosting:
 
     def settings(self, n_classes: int) -> dict[str, Any]:
         return {
-            "learning_rate": _SHALLOW_RATE,
+            "learning_rate": self.rate,
             "max_leaf_nodes": 15,
             "min_samples_leaf": 5,
             # Added to sums of p(1 - p), which are small in leaves of one class: with 1.0 they

@@ -26,6 +26,7 @@ from tabwright.encoding.categorical import (
     categories_from_state,
     categories_to_state,
 )
+from tabwright.encoding.interactions import Interaction
 from tabwright.encoding.layout import CycleBlock, Layout
 from tabwright.encoding.numeric import NumericColumns
 from tabwright.encoding.oblique import (
@@ -276,6 +277,13 @@ class EncodingPlan:
         start = one if first == 1 else f"{first:g} {one}"
         rest = two if abs(second) == 1 else f"{abs(second):g} {two}"
         return f"{start} {'-' if second < 0 else '+'} {rest}"
+
+    def interaction_name(self, interaction: Interaction) -> str:
+        """An interaction in words: 'torque × speed'."""
+        places = [*self.positions("numeric"), *self.positions("datetime")]
+        one, two = (self.names[places[own]] for own in (interaction.first, interaction.second))
+        sign = {"difference": "−", "product": "×", "ratio": "/"}[interaction.kind]
+        return f"{one} {sign} {two}"
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """The document and the arrays of the artifact: plain data only."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 
 from tabwright.encoding.calendar_cycles import CYCLES, Cycle
 from tabwright.encoding.categorical import FIRST_LEVEL, MISSING, UNKNOWN, CategoryColumn
+from tabwright.encoding.interactions import LARGEST, Interaction
 from tabwright.encoding.layout import THIRD
+from tabwright.encoding.numeric import NumericColumns
 from tabwright.encoding.oblique import ObliqueColumn
 from tabwright.encoding.plan import EncodingPlan
 from tabwright.encoding.value_statistics import LeafColumn
@@ -251,7 +254,9 @@ def add_expanded(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> str:
     return graph.concat(blocks)
 
 
-def add_tree_features(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> str:
+def add_tree_features(
+    graph: Graph, plan: EncodingPlan, rows: CompactNodes, interactions: Sequence[Interaction]
+) -> str:
     """What trees see, as `tree_mix.tree_features` gives it.
 
     Returns: float32 of shape (rows, n_features); NaN where a number is missing.
@@ -264,7 +269,43 @@ def add_tree_features(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> s
     if rows.dates is not None and plan.cycle_columns:
         codes += [own for _, own in _cycle_codes(graph, plan, *rows.dates)]
     blocks += [*rows.statistics, *(graph.cast(own, "float32") for own in codes)]
+    if interactions:
+        blocks.append(_add_interactions(graph, plan.numbers, rows, interactions))
     return graph.concat(blocks)
+
+
+def _add_interactions(
+    graph: Graph, numbers: NumericColumns, rows: CompactNodes, interactions: Sequence[Interaction]
+) -> str:
+    """`interaction_values`: float32 of shape (rows, n_interactions)."""
+    values, missing = graph.concat(rows.own), graph.concat(rows.missing)
+    blocks = []
+    for kind, group in groupby(interactions, key=lambda own: own.kind):
+        firsts, seconds = zip(*((own.first, own.second) for own in group), strict=True)
+        one, two = (_add_numbers(graph, numbers, values, own) for own in (firsts, seconds))
+        unknown = graph.add("Or", graph.columns(missing, firsts), graph.columns(missing, seconds))
+        if kind == "difference":
+            result = graph.add("Sub", one, two)
+        elif kind == "product":
+            result = graph.add("Mul", one, two)
+        else:
+            is_zero = graph.add("Equal", two, graph.float64(0.0))
+            unknown = graph.add("Or", unknown, is_zero)
+            divisor = graph.add("Where", is_zero, graph.float64(1.0), two)
+            result = graph.add("Div", one, divisor)
+        clipped = graph.add("Max", result, graph.float64(-LARGEST))
+        clipped = graph.cast(graph.add("Min", clipped, graph.float64(LARGEST)), "float32")
+        blocks.append(graph.add("Where", unknown, graph.float32(np.nan), clipped))
+    return graph.concat(blocks)
+
+
+def _add_numbers(graph: Graph, numbers: NumericColumns, values: str, places: Sequence[int]) -> str:
+    """Numbers before they were scaled: float64 of shape (rows, n_places)."""
+    columns = graph.cast(graph.columns(values, places), "float64")
+    scale, centre = (own[list(places)][None] for own in (numbers.scale, numbers.centre))
+    return graph.add(
+        "Add", graph.add("Div", columns, graph.constant(scale)), graph.constant(centre)
+    )
 
 
 def _add_values(

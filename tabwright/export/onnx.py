@@ -182,7 +182,7 @@ def build_onnx(model: FittedModel) -> bytes:
     if model.classes is None:
         value = _add_responses(graph, model, scores, network.n_members)
         if model.trees is not None:
-            features = add_tree_features(graph, plan, encoded)
+            features = add_tree_features(graph, plan, encoded, model.trees.interactions)
             value = add_trees(graph, value, model.trees, features, classifies=False)
         if model.target is not None:
             value = add_target_scale(graph, value, model.target)
@@ -206,7 +206,7 @@ def build_onnx(model: FittedModel) -> bytes:
     else:
         proba = add_probabilities(graph, scores, network.n_members)
         if model.trees is not None:
-            features = add_tree_features(graph, plan, encoded)
+            features = add_tree_features(graph, plan, encoded, model.trees.interactions)
             proba = add_trees(graph, proba, model.trees, features, classifies=True)
         shift = Predictor(model).prior_shift
         if shift is not None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tabwright.distillation.interaction_search import find_interactions
 from tabwright.distillation.tree_arrays import ensemble_of
 from tabwright.distillation.trees import (
     Learner,
@@ -24,6 +25,7 @@ from tabwright.distillation.trees import (
     tree_learner,
 )
 from tabwright.encoding.encoder import Compact
+from tabwright.encoding.interactions import Interaction
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.tree_mix import TreeMix, combination_notes, tree_features
@@ -31,7 +33,7 @@ from tabwright.settings import FitSettings, Quality
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.objectives import row_weights
 from tabwright.training.time_limit import TimeLimit
-from tabwright.weighted_metrics import row_log_loss
+from tabwright.weighted_metrics import prediction_losses
 
 # scikit-learn's are always there: the default does not depend on what is installed. The others
 # need the extra `trees`.
@@ -81,12 +83,12 @@ def combination_weights(
     """
     greedy = greedy_weights(predictions, target, weight)
     equal = np.full(len(greedy), 1.0 / len(greedy))
-    least = _row_losses(_mean(predictions, greedy), target)
+    least = prediction_losses(_mean(predictions, greedy), target)
     counts = np.ones(len(target)) if weight is None else weight
     most = min(_MOST_EQUAL, _ROWS_OF_EQUAL_WEIGHTS / (_ROWS_OF_EQUAL_WEIGHTS + len(target)))
     for share in (most, most / 2, most / 4):
         drawn = share * equal + (1.0 - share) * greedy
-        rise = counts * (_row_losses(_mean(predictions, drawn), target) - least)
+        rise = counts * (prediction_losses(_mean(predictions, drawn), target) - least)
         if rise.mean() <= _STANDARD_ERRORS * rise.std() / np.sqrt(len(rise)):
             return drawn
     return greedy
@@ -220,7 +222,14 @@ def with_trees(
     if reason is not None:
         return _told(model, {"kept": ["networks"], "reason": reason}, say), None
     n_classes = problems[0].n_classes
-    features = [tree_features(model.encoder, held).astype(np.float64) for _, (held, _) in parts]
+    plan = model.encoder.plan_
+    interactions = find_interactions(problems[0], plan, parts[0][0][1].groups, limit)
+    if interactions:
+        problems = [_problem(model, learning, targets, interactions) for learning, _ in parts]
+    features = [
+        tree_features(model.encoder, held, interactions).astype(np.float64)
+        for _, (held, _) in parts
+    ]
     target = np.concatenate([_target(rows, targets) for rows in judged])
     row_weight = _weight(judged, targets)
     candidates, missing, late = [], [], []
@@ -250,8 +259,10 @@ def with_trees(
         told["not_installed"] = missing
     if late:
         told["not_in_time"] = late
+    if interactions:
+        told["interactions"] = [plan.interaction_name(own) for own in interactions]
     model = _told(model, told, say)
-    everything = _problem(model, whole, targets)
+    everything = _problem(model, whole, targets, interactions)
     n_features = everything.values.shape[1]
     ensembles = []
     for own, k, weight in zip(candidates, best, weights[1:], strict=True):
@@ -265,7 +276,8 @@ def with_trees(
             )
     if ensembles:
         shares = tuple(float(weight) for weight in weights[1:] if weight)
-        model = replace(model, trees=TreeMix(float(weights[0]), shares, tuple(ensembles)))
+        mix = TreeMix(float(weights[0]), shares, tuple(ensembles), interactions)
+        model = replace(model, trees=mix)
     return model, trees
 
 
@@ -335,10 +347,15 @@ def _description(
     }
 
 
-def _problem(model: FittedModel, learning: EncodedRows, targets: Targets) -> Problem:
+def _problem(
+    model: FittedModel,
+    learning: EncodedRows,
+    targets: Targets,
+    interactions: Sequence[Interaction] = (),
+) -> Problem:
     """What trees are to learn from some rows."""
     compact, rows = learning
-    values = tree_features(model.encoder, compact)
+    values = tree_features(model.encoder, compact, interactions)
     return Problem(
         values=values.astype(np.float64),
         # Codes are ordinal: the same to every library, to NumPy and to an ONNX graph.
@@ -383,13 +400,5 @@ def _weight(parts: Sequence[LabelledRows], targets: Targets) -> FloatArray | Non
     return np.asarray(weight / weight.mean(), dtype=np.float64)
 
 
-def _row_losses(predicted: FloatArray, target: NDArray[Any]) -> FloatArray:
-    """Log-loss of probabilities, squared error of values: (n,)."""
-    if predicted.ndim == 2:
-        return row_log_loss(target, predicted)
-    errors: FloatArray = (target - predicted) ** 2
-    return errors
-
-
 def _loss(predicted: FloatArray, target: NDArray[Any], weight: FloatArray | None) -> float:
-    return float(np.average(_row_losses(predicted, target), weights=weight))
+    return float(np.average(prediction_losses(predicted, target), weights=weight))

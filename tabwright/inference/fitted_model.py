@@ -24,7 +24,7 @@ from tabwright.encoding.encoder import TableEncoder
 from tabwright.errors import ArtifactError
 from tabwright.inference.network_spec import MemberState, NetworkSpec, take_member
 from tabwright.inference.target_scale import ResidualScale, TargetScale
-from tabwright.inference.tree_mix import TreeMix, n_tree_features
+from tabwright.inference.tree_mix import TreeMix
 from tabwright.settings import FitSettings
 from tabwright.tables.cell_format import USUAL, CellFormat
 
@@ -249,7 +249,7 @@ class FittedModel:
             trees = TreeMix.from_state(
                 reader.child("trees"),
                 bag.scoped("trees."),
-                n_features=n_tree_features(encoder),
+                encoder,
                 n_outputs=1 if n_classes <= 2 else n_classes,
             )
         vectors = _read_class_vectors(bag, settings, n_classes)

@@ -16,7 +16,6 @@ from tabwright.calibration.calibrator import change_prior, prior_log_ratio
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.calibration.quantile_shifts import shifted_quantiles
 from tabwright.inference.numpy_network import FoldedNetwork
-from tabwright.inference.tree_mix import tree_features
 from tabwright.regression import (
     central_level,
     has_log_link,
@@ -115,7 +114,7 @@ class Predictor:
             values = member_responses(network.logits(compact), objective).mean(axis=0)
         if trees is None:
             return values
-        return trees.mix(values, tree_features(self.model.encoder, compact))
+        return trees.mix(values, trees.features(self.model.encoder, compact))
 
     def calibrated(self, proba: FloatArray) -> FloatArray:
         """Probabilities, values or quantiles as users get them, from those of `outputs`.

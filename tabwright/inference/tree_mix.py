@@ -1,7 +1,8 @@
 """Tree ensembles beside the networks of a model: what they see, and the weighted average.
 
 The trees see encoded rows as the encoder gives them, before the networks' expansion: numbers with
-NaN where missing, and codes of categories and calendar places.
+NaN where missing, and codes of categories and calendar places; and the interactions of numeric
+columns that help them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ from numpy.typing import NDArray
 from tabwright.artifact.format_versions import left_out, may_be_missing
 from tabwright.artifact.schema import Reader, TensorBag, prefixed
 from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.encoding.interactions import (
+    Interaction,
+    interaction_values,
+    interactions_from_state,
+    interactions_to_state,
+)
 from tabwright.errors import install_command
 from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble, Trees
 
@@ -24,28 +31,27 @@ _MOST_ENSEMBLES = 64
 # How the trees of an ensemble lie in the arrays; a file that does not say it has nodes.
 _FORMS = ("nodes", "oblivious")
 _FORM_PLACE = "trees.ensembles.form"
+_INTERACTIONS_PLACE = "trees.interactions"
 
 FloatArray = NDArray[np.float64]
 
 
-def n_tree_features(encoder: TableEncoder) -> int:
-    """Features that trees see of the rows of an encoder."""
-    plan = encoder.plan_
-    return plan.layout.n_numeric - len(plan.obliques) + plan.n_codes
-
-
-def tree_features(encoder: TableEncoder, compact: Compact) -> NDArray[np.float32]:
+def tree_features(
+    encoder: TableEncoder, compact: Compact, interactions: Sequence[Interaction] = ()
+) -> NDArray[np.float32]:
     """Encoded rows as trees see them.
 
     `compact`: rows that it encoded.
     Returns: (n, n_features), float32; numbers, NaN where missing, then statistics of levels, then
-        codes. Pairwise linear features are for the networks alone.
+        codes, then interactions. Pairwise linear features are for the networks alone.
     """
     plan = encoder.plan_
     n_numeric = plan.layout.n_numeric - len(plan.obliques)
-    features = np.empty((len(compact.numeric), n_numeric + plan.n_codes), dtype=np.float32)
+    n_own = n_numeric + plan.n_codes
+    features = np.empty((len(compact.numeric), n_own + len(interactions)), dtype=np.float32)
     features[:, :n_numeric] = compact.numeric[:, :n_numeric]
-    features[:, n_numeric:] = compact.codes
+    features[:, n_numeric:n_own] = compact.codes
+    features[:, n_own:] = interaction_values(interactions, plan.numbers, compact.numeric)
     return features
 
 
@@ -55,11 +61,17 @@ class TreeMix:
 
     `network_weight`: of the networks' mean prediction, from 0 to 1.
     `weights`: of the ensembles; all weights sum to 1.
+    `interactions`: further features of all ensembles.
     """
 
     network_weight: float
     weights: tuple[float, ...]
     ensembles: tuple[Trees, ...]
+    interactions: tuple[Interaction, ...] = ()
+
+    def features(self, encoder: TableEncoder, compact: Compact) -> NDArray[np.float32]:
+        """Encoded rows as its trees see them: `tree_features`."""
+        return tree_features(encoder, compact, self.interactions)
 
     def mix(self, networks: FloatArray, features: NDArray[np.float32]) -> FloatArray:
         """The weighted mean of networks and trees.
@@ -84,21 +96,29 @@ class TreeMix:
                 told["form"] = form
             described.append(told)
             tensors |= prefixed(f"{k}.", ensemble.to_arrays())
-        return {
+        document: dict[str, Any] = {
             "network_weight": self.network_weight,
             "weights": list(self.weights),
             "ensembles": described,
-        }, tensors
+        }
+        if not left_out(_INTERACTIONS_PLACE, self.interactions, ()):
+            document["interactions"] = interactions_to_state(self.interactions)
+        return document, tensors
 
     @classmethod
     def from_state(
-        cls, document: Reader, tensors: TensorBag, *, n_features: int, n_outputs: int
+        cls, document: Reader, tensors: TensorBag, encoder: TableEncoder, *, n_outputs: int
     ) -> TreeMix:
         """Read trees and weights back, every value checked.
 
         Raises `ArtifactError` if anything is missing, left over or out of range, or nodes are not
             trees.
         """
+        plan = encoder.plan_
+        interactions: tuple[Interaction, ...] = ()
+        if "interactions" in document or not may_be_missing(_INTERACTIONS_PLACE):
+            interactions = interactions_from_state(document, "interactions", plan.numbers)
+        n_features = plan.layout.n_numeric - len(plan.obliques) + plan.n_codes + len(interactions)
         ensembles: list[Trees] = []
         for k, own in enumerate(document.children("ensembles", max_length=_MOST_ENSEMBLES)):
             kind = own.text("kind", max_length=100)
@@ -116,6 +136,7 @@ class TreeMix:
             network_weight=document.number("network_weight", low=0.0, high=1.0),
             weights=document.numbers("weights", low=0.0, high=1.0, length=len(ensembles)),
             ensembles=tuple(ensembles),
+            interactions=interactions,
         )
         if abs(mix.network_weight + sum(mix.weights) - 1.0) > 1e-9:
             raise document.fail("weights", "such that all weights sum to 1")

@@ -25,7 +25,7 @@ from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.tree_ensemble import ObliviousTrees
-from tabwright.inference.tree_mix import TreeMix, n_tree_features
+from tabwright.inference.tree_mix import TreeMix, tree_features
 from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
 from tests.golden.rows import FOLDER, write_golden
@@ -238,7 +238,9 @@ def _fit_trees(**settings: Any) -> FittedModel:
 def _fit_oblivious(**settings: Any) -> FittedModel:
     """Oblivious trees, the form of CatBoost's, made by hand."""
     model = _fit(mixed_table, numeric_encoding="tree_ple", **settings)
-    rng, shape, n_features = np.random.default_rng(5), (6, 3), n_tree_features(model.encoder)
+    rng, shape = np.random.default_rng(5), (6, 3)
+    rows = model.encoder.transform(mixed_table(1, seed=0))
+    n_features = tree_features(model.encoder, rows).shape[1]
     threshold = rng.normal(size=shape).astype(np.float32)
     threshold[1, 2] = np.inf
     trees = ObliviousTrees(

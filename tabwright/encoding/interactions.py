@@ -1,0 +1,103 @@
+"""Differences, products and ratios of two numeric columns: what trees need many splits for.
+
+`Interaction` says of which two columns; `interaction_values` computes them from encoded rows. Which
+ones a table needs is `distillation/interaction_search.py`'s affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tabwright.artifact.schema import Reader
+from tabwright.encoding.numeric import NumericColumns
+
+InteractionKind = Literal["difference", "product", "ratio"]
+INTERACTION_KINDS: tuple[InteractionKind, ...] = get_args(InteractionKind)
+# Of a model, in this format of the artifact.
+MOST_INTERACTIONS: Final = 64
+LARGEST: Final = float(np.finfo(np.float32).max)
+
+Values = NDArray[np.float64]
+
+
+class Interaction(NamedTuple):
+    """Two numeric columns, by their places in the compact form, and what is made of them.
+
+    `kind`: the first less the second, times it, or divided by it.
+    """
+
+    kind: InteractionKind
+    first: int
+    second: int
+
+    def of(self, one: Values, two: Values) -> Values:
+        """Values of rows; a ratio to 0 is missing."""
+        if self.kind == "difference":
+            return one - two
+        if self.kind == "product":
+            return one * two
+        divisor = np.where(two == 0.0, 1.0, two)
+        return np.where(two == 0.0, np.nan, one / divisor)
+
+
+def may_interact(numbers: NumericColumns) -> NDArray[np.bool_]:
+    """Columns whose values can be had back from the compact form: (n_columns,)."""
+    is_linear: NDArray[np.bool_] = np.diff(numbers.knot_offsets) == 0
+    return is_linear & (numbers.scale > 0)
+
+
+def interaction_values(
+    interactions: Sequence[Interaction], numbers: NumericColumns, numeric: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Interactions of encoded rows.
+
+    `numeric`: (n, n_numeric), float32; of the compact form; NaN is missing.
+    Returns: (n, n_interactions), float32; NaN where a column is missing, and for ratios to 0.
+    """
+    values = np.empty((len(numeric), len(interactions)), dtype=np.float32)
+    used = sorted({place for own in interactions for place in (own.first, own.second)})
+    columns = {
+        place: numeric[:, place].astype(np.float64) / numbers.scale[place] + numbers.centre[place]
+        for place in used
+    }
+    # Products of large numbers may be infinite before they are clipped.
+    with np.errstate(over="ignore"):
+        for k, own in enumerate(interactions):
+            result = own.of(columns[own.first], columns[own.second])
+            values[:, k] = np.clip(result, -LARGEST, LARGEST)
+    return values
+
+
+def interactions_to_state(interactions: Sequence[Interaction]) -> list[dict[str, Any]]:
+    """What the document of the artifact says of them."""
+    return [own._asdict() for own in interactions]
+
+
+def interactions_from_state(
+    document: Reader, key: str, numbers: NumericColumns
+) -> tuple[Interaction, ...]:
+    """Read interactions back and check them.
+
+    Raises `ArtifactError` if a column is none of the table's numbers, or cannot be had back from
+        its encoding, or is combined with itself.
+    """
+    able = may_interact(numbers)
+    found = []
+    for own in document.children(key, max_length=MOST_INTERACTIONS):
+        interaction = Interaction(
+            own.choice("kind", INTERACTION_KINDS),
+            own.integer("first", low=0, high=len(numbers) - 1),
+            own.integer("second", low=0, high=len(numbers) - 1),
+        )
+        for place in ("first", "second"):
+            if not able[getattr(interaction, place)]:
+                raise own.fail(place, "a column of linear encoding that varies")
+        if interaction.first == interaction.second:
+            raise own.fail("second", "another column than the first")
+        own.done()
+        found.append(interaction)
+    return tuple(found)
