@@ -26,7 +26,6 @@ from tabwright.encoding.interactions import (
 )
 from tabwright.encoding.plan import EncodingPlan
 from tabwright.splits import fold_rows
-from tabwright.training.time_limit import TimeLimit
 from tabwright.weighted_metrics import prediction_losses
 
 _MOST_ROWS: Final = 10_000
@@ -52,7 +51,7 @@ def find_interactions(
     problem: Problem,
     plan: EncodingPlan,
     groups: NDArray[np.int64] | None = None,
-    limit: TimeLimit | None = None,
+    seconds_left: float | None = None,
 ) -> tuple[Interaction, ...]:
     """Interactions that trees predict better with; none where they do not.
 
@@ -60,16 +59,16 @@ def find_interactions(
     hand. The six numeric columns whose splits gain most give the candidates: differences, products
     and ratios of each two; of moments, and of numbers that are kept as distances from an origin,
     differences alone. Trees that see all candidates tell the eight whose splits gain most, and
-    trees that see those eight must predict the held-out rows better by more than two standard errors.
-    There is no trial below 300 rows, or with ten classes or more.
+    trees that see those eight must predict the held-out rows better by more than two standard
+    errors. There is no trial below 300 rows, or with ten classes or more.
 
     `problem`: training rows; features as `tree_features` gives them.
     `plan`: of the encoder that gave them.
     `groups`: (n,); rows of one group are in one fold.
-    `limit`: no trial without ten seconds left, nor one that would take a tenth of what is left.
+    `seconds_left`: of a time limit: no trial in the last ten, nor one that would take a tenth.
     """
     begun = time.monotonic()
-    if limit is not None and limit.remaining < _LEAST_SECONDS:
+    if seconds_left is not None and seconds_left < _LEAST_SECONDS:
         return ()
     trial = _Trial.of(problem, groups)
     able = [] if trial is None else _able_columns(plan, trial.problem.values)
@@ -77,7 +76,7 @@ def find_interactions(
         return ()
     losses, gains = trial.judge()
     seconds = time.monotonic() - begun
-    if limit is not None and 3 * seconds > _SHARE_OF_TIME * limit.remaining:
+    if seconds_left is not None and 3 * seconds > _SHARE_OF_TIME * seconds_left:
         return ()
     columns = sorted(sorted(able, key=lambda own: -gains[own])[:_MOST_COLUMNS])
     candidates = _candidates(plan, columns)

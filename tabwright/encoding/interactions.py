@@ -19,6 +19,8 @@ InteractionKind = Literal["difference", "product", "ratio"]
 INTERACTION_KINDS: tuple[InteractionKind, ...] = get_args(InteractionKind)
 # Of a model, in this format of the artifact.
 MOST_INTERACTIONS: Final = 64
+# Of the distance between 0 and the centre: eight times what float32 loses.
+_ROUNDING: Final = 2.0**-21
 LARGEST: Final = float(np.finfo(np.float32).max)
 
 Values = NDArray[np.float64]
@@ -34,20 +36,25 @@ class Interaction(NamedTuple):
     first: int
     second: int
 
-    def of(self, one: Values, two: Values) -> Values:
-        """Values of rows; a ratio to 0 is missing."""
+    def of(self, one: Values, two: Values, least: float) -> Values:
+        """Values of rows; a ratio to what is at most `least` from 0 is missing."""
         if self.kind == "difference":
             return one - two
         if self.kind == "product":
             return one * two
-        divisor = np.where(two == 0.0, 1.0, two)
-        return np.where(two == 0.0, np.nan, one / divisor)
+        is_zero = np.abs(two) <= least
+        return np.where(is_zero, np.nan, one / np.where(is_zero, 1.0, two))
 
 
 def may_interact(numbers: NumericColumns) -> NDArray[np.bool_]:
     """Columns whose values can be had back from the compact form: (n_columns,)."""
     is_linear: NDArray[np.bool_] = np.diff(numbers.knot_offsets) == 0
     return is_linear & (numbers.scale > 0)
+
+
+def least_divisors(numbers: NumericColumns) -> Values:
+    """What 0 may have become in each column, since the compact form is float32: (n_columns,)."""
+    return np.abs(numbers.centre) * _ROUNDING
 
 
 def interaction_values(
@@ -64,10 +71,11 @@ def interaction_values(
         place: numeric[:, place].astype(np.float64) / numbers.scale[place] + numbers.centre[place]
         for place in used
     }
+    least = least_divisors(numbers)
     # Products of large numbers may be infinite before they are clipped.
     with np.errstate(over="ignore"):
         for k, own in enumerate(interactions):
-            result = own.of(columns[own.first], columns[own.second])
+            result = own.of(columns[own.first], columns[own.second], float(least[own.second]))
             values[:, k] = np.clip(result, -LARGEST, LARGEST)
     return values
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tabwright.encoding.calendar_cycles import CYCLES, Cycle
 from tabwright.encoding.categorical import FIRST_LEVEL, MISSING, UNKNOWN, CategoryColumn
-from tabwright.encoding.interactions import LARGEST, Interaction
+from tabwright.encoding.interactions import LARGEST, Interaction, least_divisors
 from tabwright.encoding.layout import THIRD
 from tabwright.encoding.numeric import NumericColumns
 from tabwright.encoding.oblique import ObliqueColumn
@@ -289,7 +289,8 @@ def _add_interactions(
         elif kind == "product":
             result = graph.add("Mul", one, two)
         else:
-            is_zero = graph.add("Equal", two, graph.float64(0.0))
+            least = graph.constant(least_divisors(numbers)[list(seconds)][None])
+            is_zero = graph.add("LessOrEqual", graph.add("Abs", two), least)
             unknown = graph.add("Or", unknown, is_zero)
             divisor = graph.add("Where", is_zero, graph.float64(1.0), two)
             result = graph.add("Div", one, divisor)

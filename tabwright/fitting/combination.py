@@ -223,7 +223,8 @@ def with_trees(
         return _told(model, {"kept": ["networks"], "reason": reason}, say), None
     n_classes = problems[0].n_classes
     plan = model.encoder.plan_
-    interactions = find_interactions(problems[0], plan, parts[0][0][1].groups, limit)
+    seconds_left = None if limit is None else limit.remaining
+    interactions = find_interactions(problems[0], plan, parts[0][0][1].groups, seconds_left)
     if interactions:
         problems = [_problem(model, learning, targets, interactions) for learning, _ in parts]
     features = [

@@ -203,6 +203,12 @@ def combination_notes(card: Mapping[str, Any]) -> list[str]:
         f"combined on {counted} held-out rows, which chose the weights: {shares}; "
         f"together {whole[2]:.4g} ({told.get('measure')})"
     ]
+    interactions = told.get("interactions")
+    if isinstance(interactions, list) and interactions:
+        notes.append(
+            "the trees also see "
+            f"{', '.join(map(str, interactions))}: with these they predict held-out rows better"
+        )
     missing = told.get("not_installed")
     if isinstance(missing, list) and missing:
         notes.append(

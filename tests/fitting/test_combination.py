@@ -24,6 +24,7 @@ from tabwright.distillation.trees import (
     TeacherKind,
     tree_learner,
 )
+from tabwright.encoding.interactions import INTERACTION_KINDS, Interaction
 from tabwright.errors import ArtifactError
 from tabwright.fitting import combination
 from tabwright.fitting.arguments import Columns, FitCallbacks
@@ -98,13 +99,14 @@ def fitted(task: str) -> FittedModel:
 
 
 TASKS = ("binary", "three", "regression")
+INTERACTIONS = tuple(Interaction(kind, 0, 1) for kind in INTERACTION_KINDS)
 
 
 @cache
 def both_forms(task: str) -> FittedModel:
-    """A model with trees of nodes, from scikit-learn, and oblivious ones."""
+    """A model with trees of nodes, from scikit-learn, and oblivious ones, and with interactions."""
     model, frame = fitted(task), table()
-    values = tree_features(model.encoder, model.encoder.transform(frame))
+    values = tree_features(model.encoder, model.encoder.transform(frame), INTERACTIONS)
     n_features, n_classes = values.shape[1], {"binary": 2, "three": 3, "regression": 0}[task]
     target = np.digitize(score(frame), [1.5, 3.0][: n_classes - 1]) if n_classes else score(frame)
     none = np.zeros(n_features, dtype=bool)
@@ -128,7 +130,7 @@ def both_forms(task: str) -> FittedModel:
         threshold=threshold,
         value=rng.normal(size=(7, 8, len(nodes.baseline))),
     )
-    return replace(model, trees=TreeMix(0.25, (0.25, 0.5), (nodes, oblivious)))
+    return replace(model, trees=TreeMix(0.25, (0.25, 0.5), (nodes, oblivious), INTERACTIONS))
 
 
 def predictions(model: FittedModel, frame: pl.DataFrame) -> np.ndarray:
@@ -171,6 +173,21 @@ def test_the_file_comes_back_and_predicts_the_same(task: str, tmp_path: Path) ->
     expected = Predictor(model)
     whole = expected.predict_values(rows) if task == "regression" else expected.predict_proba(rows)
     np.testing.assert_allclose(Predictor(again).predict_row(one), whole[0], rtol=0, atol=1e-6)
+
+
+def test_the_card_and_the_file_tell_of_interactions() -> None:
+    draw = np.random.default_rng(4)
+    frame = pl.DataFrame({name: draw.uniform(1, 9, 1_500) for name in ("torque", "speed", "wear")})
+    power = frame["torque"].to_numpy() * frame["speed"].to_numpy()
+    settings = FitSettings(task="classification", **SMALL)
+    codes = (power > 25).astype(np.int64)
+    model = fit_table(LabelledRows(frame, codes), settings, classes=np.arange(2))
+    assert model.trees is not None
+    assert "torque × speed" in model.card["combination"]["interactions"]
+    assert any("torque × speed" in note for note in combination_notes(model.card))
+    document, _ = model.to_artifact()
+    kinds = [own["kind"] for own in document["trees"]["interactions"]]
+    assert kinds == [own.kind for own in model.trees.interactions]
 
 
 def test_versions_before_refuse_the_file_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
