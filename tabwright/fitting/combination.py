@@ -224,8 +224,10 @@ def with_trees(
     n_classes = problems[0].n_classes
     plan = model.encoder.plan_
     seconds_left = None if limit is None else limit.remaining
-    interactions = find_interactions(problems[0], plan, parts[0][0][1].groups, seconds_left)
+    everything = _problem(model, whole, targets)
+    interactions = find_interactions(everything, plan, whole[1].groups, seconds_left)
     if interactions:
+        everything = _problem(model, whole, targets, interactions)
         problems = [_problem(model, learning, targets, interactions) for learning, _ in parts]
     features = [
         tree_features(model.encoder, held, interactions).astype(np.float64)
@@ -263,7 +265,6 @@ def with_trees(
     if interactions:
         told["interactions"] = [plan.interaction_name(own) for own in interactions]
     model = _told(model, told, say)
-    everything = _problem(model, whole, targets, interactions)
     n_features = everything.values.shape[1]
     ensembles = []
     for own, k, weight in zip(candidates, best, weights[1:], strict=True):
