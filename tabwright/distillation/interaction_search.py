@@ -1,4 +1,4 @@
-"""Which differences, products and ratios of numeric columns trees predict better with.
+"""Which sums, differences, products and ratios of numeric columns trees predict better with.
 
 Trees cut one column at a time: a rule on the product of two, such as a power from torque and
 speed, takes them many cuts. `find_interactions` lets small trees choose among those of the most
@@ -56,10 +56,10 @@ def find_interactions(
     """Interactions that trees predict better with; none where they do not.
 
     On at most 10,000 rows, in three folds, boosted trees of 40 rounds are fitted to the features at
-    hand. The six numeric columns whose splits gain most give the candidates: differences, products
-    and ratios of each two; of moments, and of numbers that are kept as distances from an origin,
-    differences alone. Trees that see all candidates tell the eight whose splits gain most, and
-    trees that see those eight must predict the held-out rows better by more than two standard
+    hand. The six numeric columns whose splits gain most give the candidates: sums, differences,
+    products and ratios of each two; of moments, and of numbers that are kept as distances from an
+    origin, differences alone. Trees that see all candidates tell the eight whose splits gain most,
+    and trees that see those eight must predict the held-out rows better by more than two standard
     errors. There is no trial below 300 rows, or with ten classes or more.
 
     `problem`: training rows; features as `tree_features` gives them.

@@ -33,6 +33,11 @@ _RATE: Final = 0.1
 # scikit-learn's trees have half as many leaves and see half of the columns at each split.
 _SHALLOW_ROUNDS: Final = (*_ROUNDS, 400, 500)
 _SHALLOW_RATE: Final = 0.07
+# With more classes than these, a tree of each in every round takes long: fewer and larger steps
+# have the same loss on two tables of 19 and 26 classes (0.97 to 1.03) in 0.7 of the time.
+_FEW_CLASSES: Final = 8
+_LARGE_ROUNDS: Final = (7, 14, 25, 42, 70)
+_LARGE_RATE: Final = 0.1
 # Of trees that only compare features, in few rounds.
 _TRIAL_RATE: Final = 0.15
 # What a model keeps is fitted once, and slower: on seven tables (two splits each) CatBoost's loss
@@ -190,12 +195,15 @@ class _HistGradientBoosting:
         return {"library": "scikit-learn", "version": _library("sklearn", self.name).__version__}
 
     def rounds(self, n_classes: int) -> tuple[int, ...]:
+        if self.kept and n_classes > _FEW_CLASSES:
+            return _LARGE_ROUNDS
         most = _MOST_KEPT_TREES if self.kept else _MOST_TREES
         return _boosting_rounds(n_classes, most, _SHALLOW_ROUNDS)
 
     def settings(self, n_classes: int) -> dict[str, Any]:
+        large_steps = self.kept and n_classes > _FEW_CLASSES
         return {
-            "learning_rate": self.rate,
+            "learning_rate": _LARGE_RATE if large_steps else self.rate,
             "max_leaf_nodes": 15,
             "min_samples_leaf": 5,
             # Added to sums of p(1 - p), which are small in leaves of one class: with 1.0 they

@@ -1,4 +1,4 @@
-"""Differences, products and ratios of two numeric columns: what trees need many splits for.
+"""Sums, differences, products and ratios of two numeric columns: what takes trees many splits.
 
 `Interaction` says of which two columns; `interaction_values` computes them from encoded rows. Which
 ones a table needs is `distillation/interaction_search.py`'s affair.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tabwright.artifact.schema import Reader
 from tabwright.encoding.numeric import NumericColumns
 
-InteractionKind = Literal["difference", "product", "ratio"]
+InteractionKind = Literal["sum", "difference", "product", "ratio"]
 INTERACTION_KINDS: tuple[InteractionKind, ...] = get_args(InteractionKind)
 # Of a model, in this format of the artifact.
 MOST_INTERACTIONS: Final = 64
@@ -29,7 +29,7 @@ Values = NDArray[np.float64]
 class Interaction(NamedTuple):
     """Two numeric columns, by their places in the compact form, and what is made of them.
 
-    `kind`: the first less the second, times it, or divided by it.
+    `kind`: what is made of the first and the second, in this order.
     """
 
     kind: InteractionKind
@@ -38,6 +38,8 @@ class Interaction(NamedTuple):
 
     def of(self, one: Values, two: Values, least: float) -> Values:
         """Values of rows; a ratio to what is at most `least` from 0 is missing."""
+        if self.kind == "sum":
+            return one + two
         if self.kind == "difference":
             return one - two
         if self.kind == "product":

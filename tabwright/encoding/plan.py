@@ -282,7 +282,7 @@ class EncodingPlan:
         """An interaction in words: 'torque × speed'."""
         places = [*self.positions("numeric"), *self.positions("datetime")]
         one, two = (self.names[places[own]] for own in (interaction.first, interaction.second))
-        sign = {"difference": "−", "product": "×", "ratio": "/"}[interaction.kind]
+        sign = {"sum": "+", "difference": "−", "product": "×", "ratio": "/"}[interaction.kind]
         return f"{one} {sign} {two}"
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -284,7 +284,9 @@ def _add_interactions(
         firsts, seconds = zip(*((own.first, own.second) for own in group), strict=True)
         one, two = (_add_numbers(graph, numbers, values, own) for own in (firsts, seconds))
         unknown = graph.add("Or", graph.columns(missing, firsts), graph.columns(missing, seconds))
-        if kind == "difference":
+        if kind == "sum":
+            result = graph.add("Add", one, two)
+        elif kind == "difference":
             result = graph.add("Sub", one, two)
         elif kind == "product":
             result = graph.add("Mul", one, two)

@@ -9,6 +9,7 @@ import pytest
 from tabwright.artifact.schema import Reader
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.encoding.interactions import (
+    INTERACTION_KINDS,
     LARGEST,
     Interaction,
     interaction_values,
@@ -21,7 +22,7 @@ from tabwright.errors import ArtifactError
 from tabwright.tables import profile_table
 
 PRODUCT = Interaction("product", 0, 1)
-ALL = (Interaction("difference", 0, 1), PRODUCT, Interaction("ratio", 0, 1))
+ALL = tuple(Interaction(kind, 0, 1) for kind in INTERACTION_KINDS)
 
 
 def encoded(frame: pl.DataFrame, encoding: str = "robust") -> tuple[TableEncoder, np.ndarray]:
@@ -46,9 +47,9 @@ def test_values_are_those_of_the_columns() -> None:
     one, two = (frame[name].to_numpy() for name in ("torque", "speed"))
     with np.errstate(divide="ignore"):
         ratio = np.where(two == 0, np.nan, one / two)
-    expected = np.stack([one - two, one * two, ratio], axis=1)
+    expected = np.stack([one + two, one - two, one * two, ratio], axis=1)
     assert np.isnan(values[3:5]).all()
-    assert np.isnan(values[5, 2])
+    assert np.isnan(values[5, 3])
     known = np.isfinite(expected)
     assert np.array_equal(np.isfinite(values), known)
     np.testing.assert_allclose(values[known], expected[known], rtol=1e-5, atol=0.01)
@@ -79,7 +80,7 @@ def test_the_state_comes_back() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "sum"}, "one of 'difference', 'product', 'ratio'"),
+        ({"kind": "power"}, "one of 'sum', 'difference', 'product', 'ratio'"),
         ({"first": 9}, "an integer from 0 to 1"),
         ({"second": 0}, "another column than the first"),
         ({"more": 1}, "more"),
