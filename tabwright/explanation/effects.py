@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tabwright.explanation.columns import MixedRows, Scale
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
+from tabwright.tables.cell_format import USUAL, typed_cells
 from tabwright.tables.cells import is_missing
 
 FloatArray = NDArray[np.float64]
@@ -35,7 +36,8 @@ class EffectCurve:
     ordered : bool
         Whether the points are values on a line, rather than levels.
     points : tuple
-        Values or levels, as they are in the table; None is a missing cell, and comes last.
+        Values or levels; text that the model reads as numbers or dates is what it means. None is a
+        missing cell, and comes last.
     effect : ndarray of shape (n_points, n_outputs), float64
         Mean output less its mean over the rows.
     density : ndarray of shape (n_points,), float64
@@ -104,8 +106,19 @@ def effect_curves(
         rows = np.sort(rng.choice(rows, max_rows, replace=False))
     places = np.tile(rows[:, None], len(game.names))
     return tuple(
-        _curve(game, frame[name], game.names.index(name), places, n_points) for name in wanted
+        _curve(game, _values(model, frame, name), game.names.index(name), places, n_points)
+        for name in wanted
     )
+
+
+def _values(model: FittedModel, frame: pl.DataFrame, name: str) -> pl.Series:
+    """A column as the model reads it: text of numbers and dates as what it means."""
+    encoder = model.encoder
+    place = list(encoder.feature_names_in_).index(name)
+    kind = encoder.plan_.kinds[place]
+    if kind not in ("numeric", "datetime"):
+        return frame[name]
+    return typed_cells(frame[name], kind, encoder.plan_.formats.get(place, USUAL))
 
 
 def _curve(

@@ -5,8 +5,9 @@ The numbers come from `tabwright.explanation`.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from tabwright.report.svg import (
     plain,
     styled,
 )
+from tabwright.tables.cell_format import USUAL, CellFormat
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +44,14 @@ _CLASSES_SHOWN = 3
 _ATTRIBUTIONS_SHOWN = 3
 _LEVELS_SHOWN, _LEVEL_LENGTH = 8, 12
 _BINS, _HALF_HEIGHT = 60, 0.38
+
+_PointKind = Literal["number", "date", "clock", "duration"]
+
+# Seconds of a unit of durations, the largest first, and the least span that is told in it.
+_UNITS: Final = (("days", 86_400, 2), ("hours", 3600, 2), ("minutes", 60, 2), ("seconds", 1, 0))
+# Minutes between marks of an axis of times of day.
+_CLOCK_STEPS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360)
+_MOST_MARKS: Final = 5
 
 
 def output_title(explanation: Explanation, output: int) -> str:
@@ -173,21 +183,30 @@ def _offsets(values: FloatArray, width: float) -> FloatArray:
     return offsets * min(0.06, 2 * _HALF_HEIGHT / max(counts))
 
 
-def plot_effect(curve: EffectCurve, outputs: tuple[int, ...] = (0,), *, y: str = "") -> Figure:
+def plot_effect(
+    curve: EffectCurve,
+    outputs: tuple[int, ...] = (0,),
+    *,
+    y: str = "",
+    form: CellFormat = USUAL,
+) -> Figure:
     """The mean output by the cell of one column, with the share of the rows below it.
 
     `outputs`: which of the curve's outputs, at most three.
     `y`: what moves, for the axis.
+    `form`: how the text of the column is written: whether its numbers are seconds, or of a unit.
     """
     curve = _fewer_levels(curve)
+    line = _effect_axis(curve.points, form) if curve.ordered else None
     figure = new_figure(4.1, 3.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     styled(above, x="", y=y)
-    styled(below, x=plain(curve.column, 30), y="Rows", grid="")
+    unit = f" ({line.unit})" if line is not None and line.unit else ""
+    styled(below, x=f"{plain(curve.column, 30)}{unit}", y="Rows", grid="")
     n = len(curve.points)
     is_missing = np.array([point is None for point in curve.points])
-    x = _line(curve) if curve.ordered else np.arange(n, dtype=np.float64)
-    if curve.ordered:
+    x = np.arange(n, dtype=np.float64) if line is None else line.places.copy()
+    if line is not None:
         # A missing cell stands to the right of the line.
         gap = float(np.ptp(x[~is_missing])) if (~is_missing).any() else 0.0
         x[is_missing] = (x[~is_missing].max() if gap else 0.0) + (0.12 * gap or 1.0)
@@ -196,9 +215,9 @@ def plot_effect(curve: EffectCurve, outputs: tuple[int, ...] = (0,), *, y: str =
         effect = curve.effect[:, output]
         label = plain(curve.outputs[output], 14)
         marker = "osD"[k]
-        if curve.ordered:
-            line = ~is_missing
-            above.plot(x[line], effect[line], color=colour, linewidth=1.8, label=label)
+        if line is not None:
+            there = ~is_missing
+            above.plot(x[there], effect[there], color=colour, linewidth=1.8, label=label)
             above.plot(x[is_missing], effect[is_missing], marker, color=colour, markersize=5)
         else:
             at = x + 0.16 * (k - (len(outputs) - 1) / 2)
@@ -207,8 +226,9 @@ def plot_effect(curve: EffectCurve, outputs: tuple[int, ...] = (0,), *, y: str =
     if len(outputs) > 1:
         n_letters = sum(len(plain(curve.outputs[output], 14)) for output in outputs)
         add_legend(above, columns=len(outputs) if n_letters <= 24 else 2)
-    if curve.ordered:
+    if line is not None:
         _add_density(below, curve, x, is_missing)
+        line.add_ticks(below)
     else:
         below.bar(x, curve.density, width=0.7, color=GRID, edgecolor=MUTED, linewidth=0.6)
         labels = _level_labels(curve.points)
@@ -264,16 +284,6 @@ def _add_density(
         axes.set_ylim(0, 1.1 * min(float(height.max()), 4 * float(np.median(height))))
     elif len(line):
         axes.plot(line, [1.0], "|", color=MUTED)
-    if curve.column and any(_is_date(point) for point in curve.points):
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-        # With more ticks at the least, spans of two to four units have no step that fits.
-        locator = AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
-        axes.xaxis.set_major_locator(locator)
-        formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
-        axes.xaxis.set_major_formatter(formatter)
-    else:
-        group_thousands(axes, "x")
     if is_missing.any():
         at = float(x[is_missing][0])
         axes.text(
@@ -289,27 +299,99 @@ def _add_density(
         )
 
 
-def _is_date(point: Any) -> bool:
-    return hasattr(point, "year")
+@dataclass(frozen=True)
+class _EffectAxis:
+    """Where ordered points stand.
+
+    `kind`: what the points are.
+    `places`: (n_points,), float64; numbers as they are, days since 1970 of dates, minutes of times
+        of day, multiples of `unit` of durations; NaN for a missing cell.
+    `unit`: of the places, for people; empty where there is none.
+    """
+
+    kind: _PointKind
+    places: NDArray[np.float64]
+    unit: str
+
+    def add_ticks(self, axes: Axes) -> None:
+        """Marks that suit the points."""
+        if self.kind == "date":
+            from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+            # With more ticks at the least, spans of two to four units have no step that fits.
+            locator = AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
+            axes.xaxis.set_major_locator(locator)
+            formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+            axes.xaxis.set_major_formatter(formatter)
+        elif self.kind == "clock":
+            from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+            there = self.places[np.isfinite(self.places)]
+            span = float(np.ptp(there)) if len(there) else 0.0
+            step = next((own for own in _CLOCK_STEPS if span < _MOST_MARKS * own), _CLOCK_STEPS[-1])
+            axes.xaxis.set_major_locator(MultipleLocator(step))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value)))
+        else:
+            group_thousands(axes, "x")
 
 
-def _line(curve: EffectCurve) -> FloatArray:
-    """Places of ordered points on an axis: numbers, days, or hours of times and durations."""
-    from matplotlib.dates import date2num
+def _effect_axis(points: Sequence[Any], form: CellFormat = USUAL) -> _EffectAxis:
+    """Places for points on a line.
 
-    def place(point: Any) -> float:
-        if point is None:
-            return float("nan")
-        if _is_date(point):
-            plainly = point.replace(tzinfo=None) if hasattr(point, "hour") else point
-            return float(date2num(plainly))  # type: ignore[no-untyped-call]
-        if hasattr(point, "total_seconds"):
-            return float(point.total_seconds()) / 3600
-        if hasattr(point, "hour"):
-            return float(point.hour + point.minute / 60 + point.second / 3600)
-        return float(point)
+    `points`: numbers, dates, times of day or durations; None is a missing cell.
+    `form`: how the text of the column is written; it tells that numbers are seconds, and of what.
+    """
+    kind: _PointKind = "number"
+    if form.spelling in ("clock", "duration"):
+        kind = "clock" if form.spelling == "clock" else "duration"
+    for point in points:
+        kind = _kind_of(point) or kind
+    values = np.array([_value(point) for point in points])
+    if kind == "clock":
+        return _EffectAxis(kind, values / 60, "time of day")
+    if kind == "duration":
+        largest = np.nanmax(np.abs(values), initial=0.0)
+        unit, seconds, _ = next(own for own in _UNITS if largest >= own[1] * own[2])
+        return _EffectAxis(kind, values / seconds, unit)
+    return _EffectAxis(kind, values, (form.unit or "") if kind == "number" else "")
 
-    return np.array([place(point) for point in curve.points])
+
+def _kind_of(point: Any) -> _PointKind | None:
+    """What a point that is no number is."""
+    if hasattr(point, "year"):
+        return "date"
+    if hasattr(point, "total_seconds"):
+        return "duration"
+    return "clock" if hasattr(point, "hour") else None
+
+
+def _value(point: Any) -> float:
+    """A number as it is, days of a date, seconds of anything else."""
+    if point is None:
+        return float("nan")
+    kind = _kind_of(point)
+    if kind == "date":
+        from matplotlib.dates import date2num
+
+        plainly = point.replace(tzinfo=None) if hasattr(point, "hour") else point
+        return float(date2num(plainly))  # type: ignore[no-untyped-call]
+    if kind == "duration":
+        return float(point.total_seconds())
+    if kind == "clock":
+        return float(3600 * point.hour + 60 * point.minute + point.second)
+    return float(point)
+
+
+def _clock(minutes: float) -> str:
+    return f"{int(minutes) // 60:02d}:{int(minutes) % 60:02d}"
+
+
+def _format_of(model: FittedModel, column: str) -> CellFormat:
+    """How the text of a column is written."""
+    plan = model.encoder.plan_
+    return next(
+        (form for place, form in plan.formats.items() if plan.names[place] == column), USUAL
+    )
 
 
 def effects_section(model: FittedModel, curves: tuple[EffectCurve, ...]) -> Section:
@@ -328,7 +410,7 @@ def effects_section(model: FittedModel, curves: tuple[EffectCurve, ...]) -> Sect
         y = "Effect on probability"
     charts = [
         chart(
-            plot_effect(curve, outputs, y=y),
+            plot_effect(curve, outputs, y=y, form=_format_of(model, curve.column)),
             key=f"effect-{place}",
             label=f"Effect of {plain(curve.column)} on the mean prediction, and the rows' density",
             caption=f"{plain(curve.column)}: from {number(float(curve.effect.min()), 3)} to "

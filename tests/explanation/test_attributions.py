@@ -198,3 +198,21 @@ def test_the_time_is_told_before_long_work(monkeypatch: pytest.MonkeyPatch) -> N
     explain(model, frame[:3], frame[:5], on_message=heard.append)
     assert len(heard) == 1
     assert heard[0].startswith("explaining 3 rows takes about ")
+
+
+def test_effect_curves_of_text_that_is_numbers_or_times_are_lines() -> None:
+    rng = np.random.default_rng(0)
+    minutes, price = rng.integers(0, 1440, 200), rng.integers(1000, 9000, 200)
+    frame = pl.DataFrame(
+        {
+            "at": [f"{m // 60:02d}:{m % 60:02d}" for m in minutes],
+            "price": [f"£{p:,}" for p in price],
+        }
+    )
+    model = TabularRegressor(n_members=1, max_epochs=1, quality="fast", random_state=0)
+    model.fit(frame, minutes + price / 10)
+    at, paid = effect_curves(model.model_, frame)
+    assert at.ordered
+    assert (at.points[0], at.points[-1]) == (60.0 * minutes.min(), 60.0 * minutes.max())
+    assert paid.ordered
+    assert (paid.points[0], paid.points[-1]) == (price.min(), price.max())

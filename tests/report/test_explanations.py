@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import date
+from datetime import date, time, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from tabwright.explanation import EffectCurve, Explanation
 from tabwright.report.explanations import plot_beeswarm, plot_effect, plot_waterfall
 from tabwright.report.write import write_report
+from tabwright.tables.cell_format import CellFormat
 from tests.report.test_write import fit, table
 
 
@@ -105,6 +106,51 @@ def test_an_effect_shows_every_kind_of_column(
         bars = [bar for bar in below.patches if isinstance(bar, Rectangle)]
         edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
         assert all(left[1] < right[0] for left, right in itertools.pairwise(edges))
+
+
+@pytest.mark.parametrize(
+    ("points", "form", "title", "ticks"),
+    [
+        ((time(6), time(12, 30), time(22), None), {}, "c (time of day)", {"08:00", "12:00"}),
+        ((0.0, 86_399.0), {"spelling": "clock"}, "c (time of day)", {"00:00", "18:00"}),
+        ((time(8), time(8, 20)), {}, "c (time of day)", {"08:05"}),
+        ((timedelta(0), timedelta(days=9)), {}, "c (days)", {"4", "8"}),
+        ((timedelta(minutes=3), timedelta(minutes=50)), {}, "c (minutes)", {"20", "40"}),
+        ((600.0, 36_000.0, None), {"spelling": "duration"}, "c (hours)", {"5", "10"}),
+        ((0.5, 20.0), {"spelling": "duration"}, "c (seconds)", {"10", "15"}),
+        ((1.0, 3.0), {"unit": "cm"}, "c (cm)", {"2"}),
+        ((1.0, 3.0), {}, "c", {"2"}),
+        ((date(2020, 1, 1), date(2023, 1, 1)), {}, "c", {"2021", "2022"}),
+    ],
+)
+def test_the_axis_names_the_unit_of_times_and_durations(
+    points: tuple[object, ...],
+    form: dict[str, str],
+    title: str,
+    ticks: set[str],
+) -> None:
+    n = len(points)
+    curve = EffectCurve("c", ("y",), True, points, np.zeros((n, 1)), np.full(n, 1 / n))
+    figure = plot_effect(curve, form=CellFormat(**form))  # type: ignore[arg-type]
+    figure.canvas.draw()
+    below = figure.axes[1]
+    assert below.get_xlabel() == title
+    low, high = below.get_xlim()
+    shown = {
+        text.get_text() for text in below.get_xticklabels() if low <= text.get_position()[0] <= high
+    }
+    assert ticks <= shown
+    assert len(shown) <= 8
+
+
+def test_a_report_reads_the_unit_off_the_model(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    minutes = rng.integers(0, 24 * 60, 200)
+    frame = pl.DataFrame(
+        {"at": [f"{m // 60:02d}:{m % 60:02d}" for m in minutes], "price": minutes / 60.0}
+    )
+    write_report(fit(frame, "price"), frame, "price", tmp_path / "r.html")
+    assert "at (time of day)" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 def test_levels_that_are_cut_stay_apart() -> None:
