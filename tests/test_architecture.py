@@ -286,7 +286,6 @@ TESTED_IN = {
     "cli/test_one_answer.py": [
         "cli.commands.importance",
         "cli.errors",
-        "cli.option_names",
         "workflows.outputs",
     ],
     "distillation/test_teachers.py": ["distillation.estimator_teachers"],

@@ -81,9 +81,8 @@ def show_note(text: str) -> None:
 
 def show_message(text: str) -> None:
     """What was decided on the way, or a warning."""
-    head, colon, rest = text.partition("warning: ")
-    if colon and not head:
-        err.print(Text(f"warning: {rest}", style="yellow"), soft_wrap=not err.is_terminal)
+    if text.startswith("warning: "):
+        err.print(Text(in_options(text), style="yellow"), soft_wrap=not err.is_terminal)
     else:
         say(text, style="dim")
 

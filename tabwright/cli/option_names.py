@@ -20,7 +20,24 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("delimiter='...'", "--delimiter"),
     ("by the argument missing", "by --missing"),
     ("roles={'name': 'category'}", "--role name=category"),
+    ("drop_null_target=True", "--drop-null-target"),
+    ("overwrite=True", "--overwrite"),
+    ("missing=''", "--missing ''"),
+    ("test_fraction=0.2", "--test-fraction 0.2"),
+    ("leave it out of drop", "leave it out of --drop"),
+    ("leave out time", "leave out --time"),
+    ("leave out report", "leave out --report"),
+    ("raise memory,", "raise --memory,"),
+    ("use TabularClassifier if", "give --task classification if"),
+    ("another host or port", "another --host or --port"),
+    ("If in doubt, leave it out", "If in doubt, leave it out with --drop"),
+    ("belong together on one side", "belong together on one side with --group"),
 )
+
+# A decision that an option can turn over, and that option.
+_OVERRIDDEN = re.compile(r"^task: \w+, since .+", re.DOTALL)
+_OVERRIDES = " (--task overrides)"
+
 
 # Arguments of Python, and the options that say them.
 _ARGUMENTS = {
@@ -33,6 +50,8 @@ _ARGUMENTS = {
     "hidden_dim": "--width",
     "num_hidden_layers": "--depth",
     "dropout must": "--dropout must",
+    "threshold is": "--threshold is",
+    "threshold must": "--threshold must",
     "learning_rate": "--learning-rate",
     "weight_decay": "--weight-decay",
     "batch_size": "--batch-size",
@@ -68,6 +87,8 @@ def in_options(message: str, *, arguments: bool = False) -> str:
     """
     for phrase, option in _PHRASES:
         message = message.replace(phrase, option)
+    if _OVERRIDDEN.match(message):
+        message += _OVERRIDES
     if not arguments:
         return message
     message = re.sub(r", or None(?: for no early stopping)?(?=[;.,]|$)", "", message)

@@ -59,7 +59,7 @@ def warnings_of_revealing(
     """What to say of such columns, a sentence each."""
     return [
         f"warning: column {name!r} alone tells the target {target!r}: is it known before the "
-        "target is, or made from it? If in doubt, leave it out with --drop"
+        "target is, or made from it? If in doubt, leave it out"
         for name in revealing_columns(rows, profile, of_classes=of_classes)
     ]
 
@@ -84,7 +84,7 @@ def warning_of_repeated(n_repeated: int, n_test: int, *, about: bool = False) ->
     return (
         f"warning: {'about ' if about else ''}{n_repeated:,} of the {n_test:,} rows held out are "
         "equal to a training row, in every column: the scores may be too good; remove repeated "
-        "rows, or keep those that belong together on one side with --group"
+        "rows, or keep those that belong together on one side"
     )
 
 

@@ -81,5 +81,5 @@ def _bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise OSError(
             f"the address {host}:{port} cannot be served ({error.strerror or error}); give "
-            "another --host or --port"
+            "another host or port"
         ) from error

@@ -58,7 +58,7 @@ def rows_to_use(
         row = int(chunk.row_numbers[int(missing.arg_max() or 0)]) + 1
         raise TableError(
             f"the target {uses.target!r} must have no missing values; got one in row {row}; "
-            "give --drop-null-target (drop_null_target=True) to leave such rows out"
+            "give drop_null_target=True to leave such rows out"
         )
     keep = ~missing.to_numpy()
     if uses.weight is None:

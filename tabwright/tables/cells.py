@@ -100,6 +100,9 @@ BOUND: Final = (
     r"(?i:b[dq]l|bl[dq]|blo[dq]|alq|a?uloq|lo[dq]))$"
 )
 _COMMA_FRACTION: Final = r"^[-+]?[0-9]+,[0-9]+$"
+_NO_NUMBER: Final = (
+    "correct the cell, leave it empty if it is missing, or give the column the role 'category'"
+)
 _NUMBER_START: Final = r"^(?:[+\-.]?[0-9.]|[+-]?(?i:inf)|(?i:true$|false$))"
 
 
@@ -135,7 +138,9 @@ def is_missing(series: pl.Series) -> pl.Series:
 
 
 @under_plain_name
-def to_numbers(series: pl.Series, *, origin: int | Decimal | None = None) -> pl.Series:
+def to_numbers(
+    series: pl.Series, *, origin: int | Decimal | None = None, way_out: str = _NO_NUMBER
+) -> pl.Series:
     """A column as Float64, missing cells as null.
 
     Parameters
@@ -145,6 +150,8 @@ def to_numbers(series: pl.Series, *, origin: int | Decimal | None = None) -> pl.
     origin : int or Decimal, optional
         Subtracted before the cast, exactly: integers past 2**53 and Decimals that differ stay
         different near it. See `exact_origin`.
+    way_out : str, optional
+        What an error about text that is no number says last.
 
     Returns
     -------
@@ -159,7 +166,7 @@ def to_numbers(series: pl.Series, *, origin: int | Decimal | None = None) -> pl.
     refuse_nested(series)
     name, dtype = series.name, series.dtype
     if dtype in (pl.String, pl.Categorical, pl.Enum):
-        series = number_text(series.cast(pl.String))
+        series = number_text(series.cast(pl.String), way_out=way_out)
         dtype = series.dtype
     if dtype == pl.Null:
         return series.cast(pl.Float64)
@@ -236,9 +243,10 @@ def currencies(text: pl.Series) -> pl.Series:
     return found.fill_null(bare.str.extract(rf"({CURRENCY})$", 1)).drop_nulls().unique()
 
 
-def number_text(series: pl.Series) -> pl.Series:
+def number_text(series: pl.Series, *, way_out: str = _NO_NUMBER) -> pl.Series:
     """Text of numbers as Int64, UInt64, Int128 or Float64; missing cells as null.
 
+    `way_out`: what an error says last.
     Raises `TableError`: naming column, row (from 1) and value, if a cell is no number.
     """
     text = series.str.strip_chars()
@@ -251,12 +259,13 @@ def number_text(series: pl.Series) -> pl.Series:
             if numbers.null_count() == n_null:
                 return numbers
     row = int((numbers.is_null() & text.is_not_null()).arg_max() or 0)
-    way_out = "give the column the role 'category'"
     if text.slice(row, 1).str.contains(_COMMA_FRACTION).any():
-        way_out = "set decimal=',' if its comma is the decimal mark"
+        way_out = (
+            "correct the cell, leave it empty if it is missing, or set decimal=',' if its comma is "
+            "the decimal mark"
+        )
     raise TableError(
-        f"column {series.name!r} must hold numbers; got {series[row]!r} in row {row + 1}; "
-        f"correct the cell, leave it empty if it is missing, or {way_out}"
+        f"column {series.name!r} must hold numbers; got {series[row]!r} in row {row + 1}; {way_out}"
     )
 
 

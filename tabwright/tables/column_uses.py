@@ -34,7 +34,8 @@ class ColumnUses:
     def __post_init__(self) -> None:
         if self.target in self.drop:
             raise ValueError(
-                f"the target is not a feature anyway; got {self.target!r} to drop; leave out --drop"
+                f"the target is not a feature anyway; got {self.target!r} to drop; leave it out of "
+                "drop"
             )
         if self.time is not None and self.group is not None:
             raise ValueError(

@@ -291,8 +291,8 @@ def _rows_to_use(
     if n_null and not uses.drop_null_target:
         raise TableError(
             f"the target {uses.target!r} must have no missing values; got {n_null:,} of "
-            f"{len(frame):,}; give --drop-null-target to leave those rows out"
-            + (", or --missing '' if text that was read as missing is a label" if is_read else "")
+            f"{len(frame):,}; give drop_null_target=True to leave those rows out"
+            + (", or missing='' if text that was read as missing is a label" if is_read else "")
         )
     if n_null == len(frame):
         raise TableError(
@@ -320,7 +320,7 @@ def _task(target: pl.Series, request: TableRequest, say: Callable[[str], None]) 
             say(f"task: {task}, as asked")
             return next(known for known in ("classification", "regression") if known == task)
     task, reason = infer_task(target)
-    say(f"task: {task}, since {reason} (--task overrides)")
+    say(f"task: {task}, since {reason}")
     return task
 
 
@@ -346,10 +346,10 @@ def _order(column: pl.Series) -> np.ndarray:
             column = to_microseconds(column.cast(pl.String))
         except TableError as error:
             raise TableError(
-                f"{rule}; got text ({error}); write dates as 2024-12-31, or leave out --time"
+                f"{rule}; got text ({error}); write dates as 2024-12-31, or leave out time"
             ) from error
     elif not (dtype.is_numeric() or dtype.is_temporal()):
-        raise TableError(f"{rule}; got {dtype}; leave out --time")
+        raise TableError(f"{rule}; got {dtype}; leave out time")
     missing = is_missing(column)
     if missing.any():
         raise TableError(

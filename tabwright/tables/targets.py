@@ -21,6 +21,7 @@ from tabwright.tables.frames import as_series
 
 _MOST_CLASSES: Final = 20
 _ROWS_PER_CLASS: Final = 5
+_NO_NUMBER: Final = "use TabularClassifier if these are labels, or correct the cell"
 _LABEL_RULE: Final = "labels must be strings, integers, booleans or integral floats"
 
 
@@ -299,7 +300,7 @@ def regression_target(y: object, form: CellFormat = USUAL) -> np.ndarray:
         )
     if form != USUAL:
         series = typed_cells(series, "numeric", form)
-    values = to_numbers(series)
+    values = to_numbers(series, way_out=_NO_NUMBER)
     if values.null_count():
         raise _missing(values.is_null())
     numbers = values.to_numpy().astype(np.float64)
@@ -416,7 +417,7 @@ def _missing(missing: pl.Series) -> TableError:
     row = int(missing.arg_max() or 0)
     return TableError(
         f"Input y contains NaN. The target must not be missing; got {int(missing.sum())} missing, "
-        f"the first in row {row + 1}; drop these rows (--drop-null-target on the command line)"
+        f"the first in row {row + 1}; drop these rows"
     )
 
 

@@ -135,7 +135,7 @@ def score_table(
     if n_absent and not drop_null_target:
         raise TableError(
             f"rows to score need a target; {n_absent:,} have no {target!r}; give "
-            "--drop-null-target to leave them out"
+            "drop_null_target=True to leave them out"
         )
     if not targets:
         raise TableError(f"no row of {table} has a {target!r}; name the column of the labels")

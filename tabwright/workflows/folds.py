@@ -45,8 +45,8 @@ def folds_of(
         table = replace(table, rows=rows)
         if len(folds) < 2:
             raise ValueError(
-                f"a comparison needs at least 2 splits; got {len(folds)} from validation; give a "
-                "splitter with more"
+                f"cross-validation needs at least 2 splits; got {len(folds)} from validation; give "
+                "a splitter with more"
             )
     elif table.rows.time is not None:
         folds += forward_folds(table.rows.time, n_folds)

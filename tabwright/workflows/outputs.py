@@ -11,7 +11,7 @@ from tabwright.errors import ArtifactError
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.tables.labelled import TableRequest
 
-_WAY_OUT = "give --overwrite, or another name"
+_WAY_OUT = "give overwrite=True, or another name"
 
 
 def of_table(model: FittedModel, request: TableRequest) -> FittedModel:

@@ -171,9 +171,9 @@ def with_threshold(model: FittedModel, threshold: float) -> FittedModel:
     """
     if model.classes is None or len(model.classes) != 2:
         n_labels = "no labels" if model.classes is None else f"{len(model.classes)} labels"
-        raise ValueError(f"--threshold is for models of two labels; this one has {n_labels}")
+        raise ValueError(f"threshold is for models of two labels; this one has {n_labels}")
     if not 0 <= threshold <= 1:
-        raise ValueError(f"--threshold must be in [0, 1]; got {threshold}")
+        raise ValueError(f"threshold must be in [0, 1]; got {threshold}")
     positive = 1 if model.decision is None else model.decision.positive
     return replace(model, decision=DecisionRule("threshold", threshold, positive))
 

@@ -244,12 +244,12 @@ def _fit_from_disk(
     if asked.columns.time is not None:
         raise ValueError(
             f"rows from disk cannot be put in order; got time={asked.columns.time!r}; raise "
-            "--memory, or train on files up to a date and evaluate on later ones"
+            "memory, or train on files up to a date and evaluate on later ones"
         )
     if request.report is not None:
         raise ValueError(
             f"a report is on rows in memory; got {request.report} for rows from disk; raise "
-            "--memory, or leave out --report"
+            "memory, or leave out report"
         )
 
     def settings(task: Task) -> FitSettings:
@@ -371,7 +371,7 @@ def _check_report(request: TrainRequest) -> None:
     if request.test_fraction == 0:
         raise ValueError(
             "a report needs rows that had no part in training; got a test fraction of 0; "
-            "give --test-fraction 0.2, or leave out --report"
+            "give test_fraction=0.2, or leave out report"
         )
     others = {"the model": request.path, "the table": Path(request.table.table)}
     for name, path in others.items():

@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "missing text": (
         ["a", None],
         r"Input y contains NaN. The target must not be missing; got 1 missing, the first in row 2; "
-        r"drop these rows \(--drop-null-target on the command line\)",
+        "drop these rows$",
     ),
     "missing in polars": (pl.Series([1, None, None]), "got 2 missing, the first in row 2"),
     "missing in pandas": (pd.Series([pd.NA, 1], dtype="Int64"), "1 missing, the first in row 1"),

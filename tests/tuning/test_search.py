@@ -504,7 +504,10 @@ def test_an_interrupt_ends_with_what_is_known(
         ({"n_folds": 1}, "the number of folds must be at least 2"),
         ({"n_folds": None}, "the number of folds must be at least 2; got None"),
         ({"validation": KFold(500)}, "KFold cannot split these 160 rows"),
-        ({"validation": [(range(80), range(80, 160))]}, "at least 2 splits; got 1"),
+        (
+            {"validation": [(range(80), range(80, 160))]},
+            "cross-validation needs at least 2 splits; got 1",
+        ),
         ({"eval_metric": "roc_acu"}, "did you mean 'roc_auc'"),
         ({"settings": {"depth": 3}}, "a setting must be one of"),
         ({"settings": {"training_mode": "tree_teacher_distillation"}}, "distill the model"),

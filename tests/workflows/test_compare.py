@@ -241,7 +241,10 @@ def test_a_splitter_gives_the_folds_and_the_rows_held_out_inside(
     [
         ({"validation": KFold(2), "n_repeats": 2}, "validation decides which rows are held out"),
         ({"validation": KFold(2), "time": "day"}, "validation decides which rows are held out"),
-        ({"validation": [(range(50), range(50, 200))]}, "at least 2 splits; got 1"),
+        (
+            {"validation": [(range(50), range(50, 200))]},
+            "cross-validation needs at least 2 splits; got 1",
+        ),
         ({"validation": KFold(300)}, "KFold cannot split these 200 rows"),
         ({"validation": 3}, "must be a splitter"),
         ({"settings": {"eval_metric": "roc_acu"}}, "did you mean 'roc_auc'"),

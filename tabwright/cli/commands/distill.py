@@ -17,6 +17,7 @@ from tabwright.cli.console import (
     show_message,
 )
 from tabwright.cli.errors import readable_errors
+from tabwright.cli.option_names import in_options
 from tabwright.cli.options import (
     ColumnOptions,
     Depth,
@@ -109,7 +110,7 @@ def distill(
                 {
                     "model": str(result.path),
                     "report": result.report.to_document(),
-                    "messages": list(result.messages),
+                    "messages": [in_options(message) for message in result.messages],
                     "seconds": seconds_taken(),
                 }
             )

@@ -27,6 +27,7 @@ from tabwright.cli.console import (
     show_profile,
 )
 from tabwright.cli.errors import readable_errors
+from tabwright.cli.option_names import in_options
 from tabwright.cli.options import (
     ColumnOptions,
     Depth,
@@ -349,7 +350,7 @@ def train(
                     "task": model.settings.task,
                     "decision": describe_rule(model),
                     "metrics": {rows: dict(scores) for rows, scores in model.metrics.items()},
-                    "messages": list(result.messages),
+                    "messages": [in_options(message) for message in result.messages],
                     "seconds": seconds_taken(),
                 }
             )

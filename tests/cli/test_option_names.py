@@ -1,0 +1,153 @@
+"""Who reads a message: users of the library read arguments, those of the command line options."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from tabwright.cli.app import app
+from tabwright.cli.option_names import in_options
+from tabwright.tables import read_table
+from tabwright.tables.column_uses import ColumnUses
+from tabwright.tables.labelled import TableRequest, read_training_table
+from tabwright.tables.targets import learned_target
+from tests.packages import FOLDER
+
+# The server is started by the command line alone, and its clients hear of its limits over HTTP.
+OF_THE_SERVER = {"--max-rows", "--max-body"}
+runner = CliRunner()
+
+
+def options() -> set[str]:
+    """Every long option of every command."""
+    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    return {word for own in commands for param in own.params for word in param.opts} - {"-h"}
+
+
+def texts(source: str) -> Iterator[str]:
+    """Every text of a module that is no docstring; those with braces in parts."""
+    tree = ast.parse(source)
+    docstrings = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if id(node) not in docstrings:
+                yield text
+
+
+def named_options(source: str, known: set[str]) -> set[str]:
+    words = {word for text in texts(source) for word in re.findall(r"(?<![\w-])--[\w-]+", text)}
+    return words & known
+
+
+def test_no_text_of_the_library_names_an_option() -> None:
+    known = options()
+    assert {"--task", "--drop-null-target", "--max-rows"} <= known
+    found = {
+        path.relative_to(FOLDER).as_posix(): named
+        for path in sorted(FOLDER.rglob("*.py"))
+        if path.relative_to(FOLDER).parts[0] != "cli"
+        and (named := named_options(path.read_text(encoding="utf-8"), known) - OF_THE_SERVER)
+    }
+    assert found == {}
+
+
+def test_the_reader_sees_options_in_every_kind_of_text() -> None:
+    source = '"""--task"""\nx = f"a {1} --drop"\ny = "--time " "and (--group)"\nz = "x--weight"\n'
+    assert named_options(source, options()) == {"--drop", "--time", "--group"}
+
+
+def test_a_phrase_that_is_translated_is_said_somewhere() -> None:
+    from tabwright.cli.option_names import _PHRASES
+
+    said = " ".join(
+        re.sub(r"\s+", " ", text)
+        for path in FOLDER.rglob("*.py")
+        if "cli" not in path.parts
+        for text in texts(path.read_text(encoding="utf-8"))
+    )
+    assert [phrase for phrase, _ in _PHRASES if phrase not in said] == []
+
+
+def told(table: Path, target: str, **uses: object) -> list[str]:
+    messages: list[str] = []
+    columns = ColumnUses(target, **uses)  # type: ignore[arg-type]
+    read_training_table(TableRequest(str(table), columns), messages.append)
+    return messages
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"x": rng.normal(size=60), "word": ["b", "a"] * 30})
+    frame = frame.with_columns(y=pl.Series([None, *frame["x"][1:].exp()]), copy=pl.col("word"))
+    frame.write_csv(tmp_path / "t.csv")
+    return tmp_path / "t.csv"
+
+
+def test_the_task_is_told_to_both_in_their_words(table: Path) -> None:
+    message = next(text for text in told(table, "word") if text.startswith("task: "))
+    assert message.endswith("so they are classes")
+    few = ["--epochs", "1", "--members", "1", "--width", "4", "--quality", "fast"]
+    words = ["train", str(table), "-t", "word", "-o", str(table.with_name("m.safetensors")), *few]
+    words += ["--drop", "y"]
+    printed = " ".join(runner.invoke(app, words).output.split())
+    assert f"{message} (--task overrides)" in printed
+    assert "warning: column 'copy' alone tells the target 'word'" in printed
+    assert "If in doubt, leave it out with --drop" in printed
+    document = json.loads(runner.invoke(app, [*words, "--json"]).stdout)
+    assert f"{message} (--task overrides)" in document["messages"]
+
+
+def test_missing_targets_are_refused_in_the_words_of_the_reader(table: Path) -> None:
+    with pytest.raises(ValueError, match="give drop_null_target=True to leave those rows out"):
+        told(table, "y")
+    printed = runner.invoke(app, ["train", str(table), "-t", "y"]).output
+    assert "give --drop-null-target to leave those rows out" in " ".join(printed.split())
+
+
+def test_text_given_as_quantities_is_to_be_labels(table: Path) -> None:
+    column = read_table(str(table))["word"]
+    with pytest.raises(
+        ValueError, match="got 'b' in row 1; use TabularClassifier if these are labels, or correct"
+    ):
+        learned_target(column, "regression")
+    printed = runner.invoke(app, ["train", str(table), "-t", "word", "--task", "regression"]).output
+    assert "give --task classification if these are labels" in " ".join(printed.split())
+    assert "category" not in printed
+
+
+@pytest.mark.parametrize(
+    ("message", "option"),
+    [
+        ("the model must not replace a file; give overwrite=True, or another name", "--overwrite"),
+        ("rows from disk cannot be put in order; raise memory, or train", "raise --memory, or"),
+        ("got a test fraction of 0; give test_fraction=0.2, or leave out report", "fraction 0.2"),
+        ("got a test fraction of 0; give test_fraction=0.2, or leave out report", "out --report"),
+        ("the time column must hold dates; got Binary; leave out time", "leave out --time"),
+        ("the target is not a feature anyway; leave it out of drop", "leave it out of --drop"),
+        ("threshold must be in [0, 1]; got 2", "--threshold must be in"),
+        ("threshold is for models of two labels; this one has 3 labels", "--threshold is for"),
+        (
+            "the address x:1 cannot be served (in use); give another host or port",
+            "--host or --port",
+        ),
+        ("keep those that belong together on one side", "on one side with --group"),
+        ("task: regression, since 'y' holds numbers", "(--task overrides)"),
+        ("task: regression, as asked", "task: regression, as asked"),
+    ],
+)
+def test_messages_name_options_on_the_command_line(message: str, option: str) -> None:
+    assert option in in_options(message, arguments=True)
