@@ -319,7 +319,7 @@ class ProgressLine:
         columns = (SpinnerColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
         self._update(f"doing {text}", columns, None, text=text)
 
-    def counted(self, what: str, n_done: int, total: int | None = None) -> None:
+    def counted(self, what: str, n_done: float, total: float | None = None) -> None:
         """Show how many are done, such as rows; with a total, the time left too."""
         columns: list[ProgressColumn] = [SpinnerColumn()]
         if total is None:
@@ -330,7 +330,7 @@ class ProgressLine:
                 BarColumn(bar_width=None),
                 TimeRemainingColumn(),
             ]
-        self._update(f"count {what}", columns, total, completed=n_done, what=what)
+        self._update(f"count of {total}", columns, total, completed=n_done, what=what)
 
     def epoch(self, epoch: Epoch, n_epochs: int) -> None:
         """Show an epoch, of at most so many."""
@@ -365,7 +365,7 @@ class ProgressLine:
         self._bar, self._kind = None, ""
 
     def _update(
-        self, kind: str, columns: Sequence[ProgressColumn], total: int | None, **fields: Any
+        self, kind: str, columns: Sequence[ProgressColumn], total: float | None, **fields: Any
     ) -> None:
         if not self._shown:
             return

@@ -190,11 +190,15 @@ class TuneRequest:
 
 
 def run_tuning(
-    request: TuneRequest, *, on_message: Callable[[str], None] | None = None
+    request: TuneRequest,
+    *,
+    on_message: Callable[[str], None] | None = None,
+    on_progress: Callable[[str, float, float | None], None] | None = None,
 ) -> TuningResult:
     """Read, search, fit, save the model and the picture.
 
     `on_message`: called with each decision, and with a sentence on each trial.
+    `on_progress`: as in `tune_table`.
     Raises `TableError` if the table or a column is not what it should be.
     Raises `ValueError` if the request contradicts itself or the table.
     Raises `OSError` if a result cannot be written; checked before anything is read.
@@ -215,6 +219,7 @@ def run_tuning(
             target_name=asked.columns.target,
             started=started,
             on_message=say,
+            on_progress=on_progress,
         )
     result = replace(result, model=of_table(result.model, asked))
     result.model.save(request.path)

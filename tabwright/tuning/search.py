@@ -36,7 +36,7 @@ from tabwright.tuning.result import (
     chosen_difference,
 )
 from tabwright.tuning.space import Space, first_trials, space_of, with_default, with_values
-from tabwright.tuning.study import identity_of, opened_study, take_up
+from tabwright.tuning.study import cut_trials, enqueue_next, identity_of, opened_study
 from tabwright.workflows.folds import check_n_folds, folds_of
 from tabwright.workflows.paired_differences import PairedDifference
 
@@ -112,12 +112,14 @@ def tune_table(
     target_name: str | None = None,
     started: float | None = None,
     on_message: Callable[[str], None] | None = None,
+    on_progress: Callable[[str, float, float | None], None] | None = None,
 ) -> TuningResult:
     """Search settings for a table, and fit a model with the best.
 
     `named`: as in `fit_table`.
     `started`: when the time began, by `time.perf_counter`; None: now.
     `on_message`: called with a sentence on each trial, and on the verdict.
+    `on_progress`: called with what goes on, the seconds so far, and the limit, of each epoch.
     Raises `ValueError` if the options contradict themselves or the table, or the study is another
         table's.
     Raises `KeyboardInterrupt` if the interrupt came before anything was scored; the study keeps
@@ -156,6 +158,7 @@ def tune_table(
             metric=name,
             started=started,
             say=say,
+            show=on_progress or (lambda what, seconds, limit: None),
         )
         return search.run(target_name)
 
@@ -182,6 +185,7 @@ class _Search:
     metric: str
     started: float
     say: Callable[[str], None]
+    show: Callable[[str, float, float | None], None]
     encoders: dict[tuple[int, str], TableEncoder] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -221,6 +225,10 @@ class _Search:
         spare = min(_SPARE_OF_ALL * limit, _MOST_SPARE)
         return max(of_fits) * self.growth * (1 + _SPARE) + spare
 
+    def doing(self, what: str) -> None:
+        """Tell what goes on."""
+        self.show(what, time.perf_counter() - self.started, self.options.time_limit)
+
     # -- trials -------------------------------------------------------------------------------
 
     def run(self, target_name: str | None) -> TuningResult:
@@ -228,17 +236,20 @@ class _Search:
         first = first_trials(self.space, self.default)
         if self.options.search == "random":
             first = first[:1]
-        n_cut = take_up(self.study, first)
+        cut = cut_trials(self.study)
         if n_before := len([t for t in self.records() if t.state != "cut"]):
-            self.say(f"going on with {n_before} trials of {self.options.study}")
-        if n_cut:
-            self.say(f"{n_cut} trial(s) of before were cut short, and are taken up again")
+            trials = "the one trial" if n_before == 1 else f"the {n_before} trials"
+            self.say(f"going on with {trials} of {self.options.study}")
+        if cut:
+            which = f"{len(cut)} trials that were" if len(cut) > 1 else "a trial that was"
+            self.say(f"taking up {which} cut short before")
         ended_by: Literal["time", "trials", "interrupt"] = "trials"
         try:
             while not self._is_full():
                 if self.left <= self.kept_back():
                     ended_by = "time"
                     break
+                enqueue_next(self.study, cut, first)
                 self._trial()
         except _OutOfTime:
             ended_by = "time"
@@ -478,6 +489,9 @@ class _Watcher(Callback):
     def on_epoch(self, epoch: Epoch) -> None:
         import optuna
 
+        search, fold = self._search, len(self._before) + 1
+        search.doing(f"s: trial {self._trial.number}, fold {fold} of {len(search.folds)}")
+
         self.lowest = -epoch.best_score if np.isnan(epoch.best_loss) else epoch.best_loss
         # The first epochs are slow, and say little of the others.
         a_fit = 0.0
@@ -510,5 +524,6 @@ class _LastFit(Callback):
 
     def on_epoch(self, epoch: Epoch) -> None:
         self.n_epochs = epoch.epoch
+        self._search.doing("s: the last fit, on all rows")
         if self._search.left <= 0:
             raise KeyboardInterrupt

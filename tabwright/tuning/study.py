@@ -22,6 +22,7 @@ from tabwright.tables.labelled import TrainingTable
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.trial import FrozenTrial
 
     from tabwright.splits import Splits
 
@@ -150,29 +151,42 @@ def _compare(study: Study, identity: Mapping[str, str], path: Path | None) -> No
         )
 
 
-def take_up(study: Study, first: Sequence[Mapping[str, Any]]) -> int:
-    """Enqueue what comes first and what was cut short before; gives how many were cut.
+def cut_trials(study: Study) -> list[FrozenTrial]:
+    """Trials that earlier runs began and did not finish, and none took up again."""
+    from optuna.trial import TrialState
+
+    resumed = study.user_attrs.get("resumed", [])
+    return [
+        trial
+        for trial in study.trials
+        if (trial.state is TrialState.RUNNING or trial.user_attrs.get("cut"))
+        and trial.number not in resumed
+    ]
+
+
+def enqueue_next(study: Study, cut: list[FrozenTrial], first: Sequence[Mapping[str, Any]]) -> None:
+    """Enqueue one trial: what was cut short, of which `cut` loses it, else what comes first.
+
+    One at a time, since a study hands them out in the order of their numbers: a default that was
+    cut short would come after all that was enqueued with it.
 
     `first`: values of trials; the first are those of the default.
     """
     from optuna.trial import TrialState
 
-    resumed = list(study.user_attrs.get("resumed", []))
-    n_cut = 0
-    for trial in study.trials:
-        was_killed = trial.state is TrialState.RUNNING
-        if not (was_killed or trial.user_attrs.get("cut")) or trial.number in resumed:
-            continue
+    if cut:
+        trial = cut.pop(0)
         values = trial.params or trial.system_attrs.get("fixed_params", {})
         kept = {name: value for name, value in trial.user_attrs.items() if name != "cut"}
         study.enqueue_trial(values, user_attrs=kept)
-        resumed.append(trial.number)
-        study.set_user_attr("resumed", resumed)
-        if was_killed:
+        study.set_user_attr("resumed", [*study.user_attrs.get("resumed", []), trial.number])
+        if trial.state is TrialState.RUNNING:
             study.tell(trial.number, state=TrialState.FAIL)
-        n_cut += 1
+        return
+    n_before = len(study.trials)
     for place, values in enumerate(first):
         study.enqueue_trial(
             dict(values), user_attrs={"is_default": place == 0}, skip_if_exists=True
         )
-    return n_cut
+        if len(study.trials) > n_before:
+            return

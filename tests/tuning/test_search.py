@@ -373,6 +373,8 @@ def test_a_study_goes_on_after_sigkill(
     whole = tune(X, y, **options)
     assert again.scores == whole.trials[1].scores
     assert result.trials[0].scores == whole.trials[0].scores
+    # The killed trial was taken up before any other, and no other was lost.
+    assert again.number == 2
     # A third call has nothing left to take up.
     third = tune(X, y, study=tmp_path / "study.db", **options)
     assert len(third.trials) == len(result.trials)

@@ -12,7 +12,7 @@ import pytest
 from tabwright.settings import FitSettings
 from tabwright.tables import profile_table
 from tabwright.tables.labelled import LabelledRows, TrainingTable
-from tabwright.tuning.study import identity_of, opened_study, take_up
+from tabwright.tuning.study import cut_trials, enqueue_next, identity_of, opened_study
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed")
 
@@ -49,8 +49,32 @@ def test_optuna_says_what_it_said_before(tmp_path: Path) -> None:
     optuna.logging.set_verbosity(optuna.logging.INFO)
     with opened_study(tmp_path / "s.db", {"a": "1"}, 0) as study:
         assert optuna.logging.get_verbosity() == optuna.logging.ERROR
-        assert take_up(study, [{"x": 1}, {"x": 2}]) == 0
-        assert take_up(study, [{"x": 1}, {"x": 2}]) == 0
+        assert cut_trials(study) == []
+        for _ in range(3):
+            enqueue_next(study, [], [{"x": 1}, {"x": 2}])
     assert optuna.logging.get_verbosity() == optuna.logging.INFO
     with opened_study(tmp_path / "s.db", {"a": "1"}, 0) as study:
         assert [trial.user_attrs["is_default"] for trial in study.trials] == [True, False]
+
+
+def test_what_was_cut_short_comes_before_what_was_never_begun(tmp_path: Path) -> None:
+    first = [{"x": 1.0}, {"x": 2.0}]
+
+    def begun(study: Any, cut: Any) -> Any:
+        enqueue_next(study, cut, first)
+        trial = study.ask()
+        trial.suggest_float("x", 0.0, 9.0)
+        return trial
+
+    with opened_study(tmp_path / "s.db", {"a": "1"}, 0) as study:
+        begun(study, cut_trials(study)).set_user_attr("scores", [0.5])
+    # Killed there: the default is left running.
+    with opened_study(tmp_path / "s.db", {"a": "1"}, 0) as study:
+        cut = cut_trials(study)
+        assert [trial.number for trial in cut] == [0]
+        again = begun(study, cut)
+        assert again.params == first[0]
+        assert again.user_attrs == {"is_default": True, "scores": [0.5]}
+        study.tell(again, 0.5)
+        assert cut == cut_trials(study) == []
+        assert begun(study, cut).params == first[1]

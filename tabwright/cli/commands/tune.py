@@ -134,7 +134,11 @@ def tune(
             overwrite=run.overwrite,
         )
         line.doing("searching")
-        result = run_tuning(request, on_message=None if display.silent else line.tell(show_message))
+        result = run_tuning(
+            request,
+            on_message=None if display.silent else line.tell(show_message),
+            on_progress=line.counted,
+        )
         line.hide()
         if display.as_json:
             print_json(_document(request, result))
