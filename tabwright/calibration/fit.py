@@ -333,7 +333,7 @@ def _choose(
         gain, error, refused_name = refused
         return _kept(
             f"{refused_name} calibration changes log-loss on held-out validation rows by "
-            f"{-gain:+.4g}, from {before_loss:.4g}, with a standard error of {error:.2g}",
+            f"{-gain:+.2g}, from {before_loss:.4g}, with a standard error of {error:.2g}",
             gain,
             error,
         )

@@ -119,7 +119,8 @@ def _texts(plan: EncodingPlan) -> dict[int, str]:
         texts[place] = "−1 for no, 1 for yes"
     for category, place in zip(plan.categories, places["category"], strict=True):
         n_rest = len(category.levels) - category.n_inputs
-        text = f"one input for each of {category.n_inputs:,} levels, one for rare and unknown ones"
+        levels = "one level" if category.n_inputs == 1 else f"each of {category.n_inputs:,} levels"
+        text = f"one input for {levels}, one for rare and unknown ones"
         if category.statistics is not None:
             what = " and ".join(plan.statistic_names) or "counts"
             text += f"; per level {what}, for {n_rest:,} further levels too"

@@ -413,8 +413,9 @@ def effects_section(model: FittedModel, curves: tuple[EffectCurve, ...]) -> Sect
             plot_effect(curve, outputs, y=y, form=_format_of(model, curve.column)),
             key=f"effect-{place}",
             label=f"Effect of {plain(curve.column)} on the mean prediction, and the rows' density",
-            caption=f"{plain(curve.column)}: from {number(float(curve.effect.min()), 3)} to "
-            f"{number(float(curve.effect.max()), 3)}",
+            caption=f"{plain(curve.column)}: from "
+            f"{number(float(curve.effect[:, outputs].min()), 3)} to "
+            f"{number(float(curve.effect[:, outputs].max()), 3)}",
         )
         for place, curve in enumerate(curves)
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 _VOID = frozenset({"meta", "br", "hr", "col"})
@@ -82,7 +83,7 @@ def table(
     right = set(numeric)
     style = ["num" if i in right else None for i in range(len(head))]
     heading = [
-        element("th", text, scope="col", class_=style[i]) if text else element("td")
+        element("th", breakable(text), scope="col", class_=style[i]) if text else element("td")
         for i, text in enumerate(head)
     ]
     body = [
@@ -108,6 +109,11 @@ def table(
     return element("div", grid, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
+def breakable(text: str) -> Markup:
+    """Text that may be broken behind points and underscores, as names of columns have them."""
+    return Markup(re.sub(r"(?<=\w)([._])(?=\w)", r"\1<wbr>", escape(text)))
+
+
 def short(text: object, limit: int = 48) -> Markup:
     """Text, cut in the middle where it is long, with up to 400 characters on hover."""
     whole = str(text)
@@ -124,8 +130,9 @@ def number(value: float | None, digits: int = 4) -> str:
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}".replace("-", "−")
+    # Sums of weights that should be 1 are off by rounding.
+    if abs(value - round(value)) <= 1e-12 * abs(value) and abs(value) < 1e15:
+        return f"{round(value):,}".replace("-", "−")
     size = abs(value)
     if size >= 1e15 or size < 1e-4:
         text = f"{value:.{max(digits - 2, 1)}e}"

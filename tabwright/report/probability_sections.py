@@ -112,8 +112,8 @@ def calibration_answer(model: FittedModel, found: Assessment) -> str:
             start = f"The probabilities {what} are not right, though their mean is"
     return (
         f"{start}: in {n_bins - n_outside:,} of {n_bins:,} bins the observed frequency agrees with "
-        f"the predicted probability (95\u00a0% intervals), and the mean probability is {mean:.3f} "
-        f"where {share:.3f} of the rows came true."
+        f"the predicted probability (95\u00a0% intervals), and the mean probability is {mean:.3f}, "
+        f"the observed share {share:.3f}."
     )
 
 

@@ -55,6 +55,22 @@ METRICS: dict[str, tuple[str, str, bool]] = {
 }
 
 
+# In the unit of the target, or of its logarithm: of any size.
+_OF_ANY_SIZE = frozenset({"rmse", "mae", "pinball", "poisson_deviance", "gamma_deviance"})
+# What scores of one class against the others are where there are more than two.
+_OF_MANY_CLASSES = {
+    "auc": "chance that a row of a class ranks above another, mean over the classes",
+    "average_precision": "area under precision against recall, mean over the classes",
+}
+
+
+def _score(name: str, value: float | None) -> str:
+    """A score for people; shares and the like to four places."""
+    if value is None or name in _OF_ANY_SIZE:
+        return number(value)
+    return number(round(value, 4))
+
+
 def loss_unit(model: FittedModel) -> str:
     """What the losses of rows and of shuffled columns are measured in."""
     title = METRICS[measure_of(model)][0]
@@ -69,12 +85,16 @@ def scores_section(model: FittedModel, found: Assessment) -> Section:
     rows = []
     for name in found.scored[0].scores:
         title, meaning, rising = METRICS.get(name, (name, "", True))
+        if model.classes is not None and len(model.classes) > 2:
+            meaning = _OF_MANY_CLASSES.get(name, meaning)
         cells: list[Node] = [[title, element("small", meaning, "; ", _direction(rising))]]
         for scored in found.scored:
             interval = scored.intervals.get(name)
-            span = None if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+            span = None
+            if interval is not None:
+                span = f"{_score(name, interval[0])} to {_score(name, interval[1])}"
             cells.append(
-                [number(scored.scores.get(name)), element("small", span) if span else None]
+                [_score(name, scored.scores.get(name)), element("small", span) if span else None]
             )
         rows.append(cells)
     weighted = "" if found.weight is None else " Sample weights count in every score."
@@ -233,7 +253,7 @@ def hardest_section(
             facts_ = [
                 short(class_name(model, true), 30),
                 short(class_name(model, said), 30),
-                number(float(found.output[row, true]), 3),
+                _probability(float(found.output[row, true])),
             ]
         cells = [_cell(frame[name][row]) for name in shown]
         if reasons is not None:
@@ -292,5 +312,11 @@ def _cell(value: object) -> Node:
     if value is None:
         return element("small", "missing")
     if isinstance(value, float):
-        return f"{value:,.6g}".replace("-", "−")
+        # As it stands in the table.
+        whole = value.is_integer() and abs(value) < 1e15
+        return (f"{value:.0f}" if whole else f"{value:.6g}").replace("-", "−")
     return short(value, 40)
+
+
+def _probability(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"

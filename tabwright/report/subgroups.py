@@ -12,6 +12,7 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.report.assessment import Assessment
 from tabwright.report.markup import Node, element, number, short, table
 from tabwright.report.page import Section
+from tabwright.report.probability_plots import wilson_interval
 from tabwright.tables.cells import is_missing
 
 _COLUMNS_SHOWN = 5
@@ -29,6 +30,7 @@ def subgroup_section(model: FittedModel, found: Assessment, frame: pl.DataFrame)
     weight = np.ones(len(found)) if found.weight is None else found.weight
     whole = float(np.average(found.losses, weights=weight))
     rows: list[list[Node]] = []
+    n_marked = 0
     for name in names[:_COLUMNS_SHOWN]:
         groups = [
             (title, mask)
@@ -37,10 +39,12 @@ def subgroup_section(model: FittedModel, found: Assessment, frame: pl.DataFrame)
         ]
         if len(groups) > 1:
             rows += [_row(model, found, weight, whole, name, *group) for group in groups]
+            n_marked += sum(_is_worse(found, weight, whole, mask) for _, mask in groups)
     if not rows:
         return None
     regression = model.classes is None
-    head = ["Column and group", "Rows", "Mean absolute error" if regression else "Log-loss"]
+    loss = "mean absolute error" if regression else "log-loss"
+    head = ["Column and group", "Rows", loss.capitalize()]
     head.append("Mean error (predicted less true)" if regression else "Accuracy")
     return Section(
         "subgroups",
@@ -48,19 +52,32 @@ def subgroup_section(model: FittedModel, found: Assessment, frame: pl.DataFrame)
         [
             table(
                 f"The most important columns, each cut into groups of at least {_FEWEST_ROWS} "
-                f"rows, with 95\u00a0% intervals; all rows together have {number(whole)}",
+                f"rows, with 95\u00a0% intervals; all rows together have a {loss} of "
+                f"{number(whole)}",
                 head,
                 rows,
                 numeric=(1, 2, 3),
             ),
-            element(
-                "p",
-                "Marked are groups whose whole interval lies above the value of all rows. With "
-                "many groups one in forty is marked by chance.",
-                class_="small",
-            ),
+            element("p", _of_marked(n_marked), class_="small"),
         ],
     )
+
+
+def _of_marked(n_marked: int) -> str:
+    if not n_marked:
+        return "In no group the whole interval of the loss lies above the value of all rows."
+    return (
+        "Marked are groups whose whole interval lies above the value of all rows. With many "
+        "groups one in forty is marked by chance."
+    )
+
+
+def _is_worse(
+    found: Assessment, weight: NDArray[np.float64], whole: float, mask: NDArray[np.bool_]
+) -> bool:
+    """Whether the interval of a group's loss lies above the value of all rows."""
+    mean, half = _mean(found.losses[mask], weight[mask])
+    return mean - half > whole
 
 
 def _row(
@@ -75,15 +92,17 @@ def _row(
     mean, half = _mean(found.losses[mask], weight[mask])
     if model.classes is None:
         second, spread = _mean((found.output - found.target)[mask], weight[mask])
+        low, high = second - spread, second + spread
     else:
-        right = (found.predicted == found.target)[mask].astype(np.float64)
-        second, spread = _mean(right, weight[mask])
+        right = (found.predicted == found.target)[mask]
+        share = weight[mask] / weight[mask].sum()
+        second = float(share @ right)
+        # As many rows of weight 1 say as much.
+        ends = wilson_interval(np.array([second]), np.array([1.0 / (share @ share)]))
+        low, high = (float(end[0]) for end in ends)
     loss: Node = number(mean)
-    if mean - half > whole:
+    if _is_worse(found, weight, whole, mask):
         loss = element("span", number(mean), class_="bad")
-    low, high = second - spread, second + spread
-    if model.classes is not None:
-        low, high = max(low, 0.0), min(high, 1.0)
     return [
         [short(name), element("small", short(title, 60))],
         f"{np.count_nonzero(weight[mask] > 0):,}",
@@ -115,10 +134,13 @@ def subgroups(column: pl.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         for k in np.unique(place[~missing]):
             mask = (place == k) & ~missing
             own = column.filter(pl.Series(mask))
-            yield f"{_shown(own.min())} to {_shown(own.max())}", mask
+            low, high = _shown(own.min()), _shown(own.max())
+            yield low if low == high else f"{low} to {high}", mask
     else:
-        counts = kept.cast(pl.String).value_counts(sort=True)
-        levels = sorted(counts[kept.name][:_LEVELS_SHOWN].to_list())
+        # Numbers in their own order: 9 before 10.
+        known = kept if ordered else kept.cast(pl.String)
+        frequent = known.value_counts(sort=True)[kept.name][:_LEVELS_SHOWN]
+        levels = frequent.sort().cast(pl.String).to_list()
         text = column.cast(pl.String)
         for level in levels:
             yield level, (text == level).fill_null(value=False).to_numpy() & ~missing
@@ -130,4 +152,9 @@ def subgroups(column: pl.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
 
 
 def _shown(value: object) -> str:
-    return number(float(value)) if isinstance(value, int | float) else str(value)
+    if not isinstance(value, int | float):
+        return str(value)
+    if float(value).is_integer() and abs(value) < 10_000:
+        return f"{int(value)}".replace("-", "−")
+    text = number(float(value))
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text

@@ -162,7 +162,13 @@ def group_thousands(axes: Axes, side: str) -> None:
 
     axis = axes.xaxis if side == "x" else axes.yaxis
     axis.set_major_locator(MaxNLocator(nbins=5 if side == "x" else 6, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
+
+    def shown(value: float, _: int | None) -> str:
+        # Below 10,000 no separator is needed, and years would look odd with one.
+        grouped = max(map(abs, axis.get_view_interval())) >= 10_000
+        return (f"{value:,.10g}" if grouped else f"{value:.10g}").replace("-", "−")
+
+    axis.set_major_formatter(FuncFormatter(shown))
 
 
 def add_squares(

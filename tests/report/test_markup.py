@@ -94,3 +94,16 @@ def test_long_texts_are_cut_and_stay_readable_on_hover() -> None:
 )
 def test_numbers_are_for_people(value: float | None, shown: str) -> None:
     assert number(value) == shown
+
+
+def test_sums_that_are_off_by_rounding_are_whole() -> None:
+    assert number(1.0 - 1e-16) == number(1.0) == "1"
+    assert number(0.99995) == "1.000"
+    assert number(0.9999) == "0.9999"
+
+
+def test_names_in_headings_may_be_broken_behind_points_and_underscores() -> None:
+    html = table("t", ["a_b.c", "1 < 2 _ x"], [["x", "y"]])
+    assert '<th scope="col">a_<wbr>b.<wbr>c</th>' in html
+    assert '<th scope="col">1 &lt; 2 _ x</th>' in html
+    assert 'data-label="a_b.c"' in html

@@ -48,3 +48,26 @@ def test_the_group_whose_labels_are_noise_is_marked(tmp_path: Path) -> None:
     marked = [row for row in re.findall(r"<tr>.*?</tr>", part) if 'class="bad"' in row]
     assert any("red" in row for row in marked)
     assert not any("green" in row or "blue" in row for row in marked)
+
+
+def test_titles_are_in_the_order_and_the_words_of_the_column() -> None:
+    def titles(values: list[float] | list[int]) -> list[str]:
+        return [title for title, _ in subgroups(pl.Series("x", values))]
+
+    assert titles([10, 9, 11, 6] * 10) == ["6", "9", "10", "11"]
+    # A quarter of one value is that value, years have no separators, fractions no more digits.
+    assert titles([5] * 30 + list(range(6, 16)) * 3)[0] == "5"
+    assert titles(list(range(1880, 1980)))[0] == "1880 to 1904"
+    assert titles([10.5 + i / 10 for i in range(40)])[0] == "10.5 to 11.4"
+    assert titles(list(range(10_000, 10_040)))[0] == "10,000 to 10,009"
+
+
+def test_a_group_without_an_error_is_not_certain_of_it(tmp_path: Path) -> None:
+    frame = table(400)
+    html = report(fit(frame, "label"), frame.drop("price"), "label", tmp_path)
+    part = html.split('id="subgroups"')[1].split("</section>")[0]
+    assert "all rows together have a log-loss of" in part
+    is_marked = 'class="bad"' in part
+    assert ("Marked are groups" in part) == is_marked
+    assert ("In no group" in part) != is_marked
+    assert ">1 to 1<" not in part
