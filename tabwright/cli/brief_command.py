@@ -71,6 +71,20 @@ _ELSEWHERE = {
 }
 
 
+# Commands that there are not, and what does the same.
+_COMMANDS_ELSEWHERE = {
+    "report": "train --report FILE",
+    "fit": "train",
+    "score": "evaluate",
+    "test": "evaluate",
+    "convert": "export",
+    "search": "tune",
+    "optimize": "tune",
+    "info": "inspect",
+    "show": "inspect",
+}
+
+
 class BriefGroup(typer.core.TyperGroup):
     """The list of commands, whose help fits a screen too."""
 
@@ -80,6 +94,13 @@ class BriefGroup(typer.core.TyperGroup):
             if isinstance(param, typer.core.TyperOption) and param.name == "show_completion":
                 param.help = "Show completion for the current shell."
         return params
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; another's name for it is answered with the one that is meant."""
+        meant = _COMMANDS_ELSEWHERE.get(args[0])
+        if meant is not None and args[0] not in self.commands:
+            raise UsageError(f"No such command {args[0]!r}; give `tabwright {meant}`.", ctx)
+        return super().resolve_command(ctx, args)
 
 
 class BriefCommand(typer.core.TyperCommand):

@@ -136,12 +136,22 @@ def show_scores(
     for metric in next(iter(columns.values())):
         # As many digits as mean something, and as many in every cell of a line.
         places = _places(max(abs(s[metric]) for s in columns.values() if metric in s))
-        cells = [f"{s[metric]:,.{places}f}" if metric in s else "" for s in columns.values()]
+        # The sum takes the sign from a zero.
+        values = [round(s[metric], places) + 0.0 if metric in s else None for s in columns.values()]
+        cells = ["" if value is None else f"{value:,.{places}f}" for value in values]
         if intervals:
             low, high = intervals.get(metric, (float("nan"),) * 2)
             cells.append(f"{low:,.{places}f} to {high:,.{places}f}" if low == low else "")
         rows.append([metric, *cells])
     show_grid(headings, rows, title=title, right=range(1, len(headings)))
+
+
+def alike(values: Sequence[float]) -> list[str]:
+    """Numbers with as many decimal places as leave the largest three digits."""
+    largest = max(map(abs, values), default=0.0)
+    places = 3 if largest == 0.0 else min(max(0, 2 - math.floor(math.log10(largest))), 12)
+    # The sum takes the sign from a zero.
+    return [f"{round(value, places) + 0.0:,.{places}f}" for value in values]
 
 
 def _places(size: float) -> int:
@@ -403,8 +413,11 @@ def counting_bar(silent: bool, what: str, total: int | None = None) -> Iterator[
     )
     columns = [SpinnerColumn(), TextColumn(seen)]
     columns += [] if total is None else [BarColumn(bar_width=None)]
-    columns += [TextColumn("{task.fields[text]}"), TimeElapsedColumn()]
-    columns += [] if total is None else [TextColumn("left:"), TimeRemainingColumn()]
+    columns += [TextColumn("{task.fields[text]}")]
+    # Of the two times one has room beside long names.
+    columns += (
+        [TimeElapsedColumn()] if total is None else [TextColumn("left:"), TimeRemainingColumn()]
+    )
     with Progress(*columns, console=err, transient=True, expand=total is not None) as bar:
         line = bar.add_task(what, total=total, text="")
 

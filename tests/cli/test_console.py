@@ -75,3 +75,21 @@ def test_scores_have_as_many_digits_as_mean_something(
 ) -> None:
     console.show_scores({"test rows": {"rmse": size}}, "scores", {"rmse": (size, size)})
     assert capsys.readouterr().out.split()[-4:] == [shown, shown, "to", shown]
+
+
+def test_numbers_of_a_column_have_as_many_places() -> None:
+    assert console.alike([0.1256, 0.08588, -0.01135, -0.00001]) == [
+        "0.126",
+        "0.086",
+        "-0.011",
+        "0.000",
+    ]
+    assert console.alike([12_345.6, 7.0]) == ["12,346", "7"]
+    assert console.alike([0.0048, 0.00021]) == ["0.00480", "0.00021"]
+    assert console.alike([0.0]) == ["0.000"]
+    assert console.alike([]) == []
+
+
+def test_a_score_of_zero_has_no_sign(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_scores({"test rows": {"r2": 0.9464}, "baseline": {"r2": -0.00001}}, "scores")
+    assert "0.9464    0.0000" in capsys.readouterr().out

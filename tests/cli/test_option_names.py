@@ -151,3 +151,13 @@ def test_text_given_as_quantities_is_to_be_labels(table: Path) -> None:
 )
 def test_messages_name_options_on_the_command_line(message: str, option: str) -> None:
     assert option in in_options(message, arguments=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("report", "tabwright train --report FILE"), ("score", "tabwright evaluate")],
+)
+def test_a_command_by_another_name_is_answered_with_ours(word: str, meant: str) -> None:
+    done = runner.invoke(app, [word, "t.csv"])
+    assert done.exit_code == 2
+    assert f"No such command '{word}'; give `{meant}`." in done.output

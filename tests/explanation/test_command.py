@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,12 @@ def test_a_row_and_all_rows(tmp_path: Path) -> None:
     total = said["base"]["yes"] + sum(values.values())
     assert total == pytest.approx(said["output"]["yes"])
     assert total == pytest.approx(model.predict_proba(frame[2:3])[0, 1])
+    shown = CliRunner().invoke(app, [*words, "--row", "3"])
+    title, *lines = shown.stdout.splitlines()
+    numbers = re.findall(r"[0-9.]+", title)
+    assert title == f"row 3: the probability of yes is {numbers[1]}, on average {numbers[2]}"
+    # As many places in every line.
+    assert len({len(line.rpartition(".")[2]) for line in lines[1:]}) == 1
     done = CliRunner().invoke(app, [*words, "--rows", "20"])
     assert done.exit_code == 0, done.output
     assert done.output.index("size") < done.output.rindex("kind")

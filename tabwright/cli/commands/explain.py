@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from tabwright.cli.console import print_json, say, show_grid
+from tabwright.cli.console import alike, print_json, progress_line, say, show_grid
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import DisplayOptions, ModelFile, ReadingOptions, takes_groups
 
@@ -49,9 +49,13 @@ def explain(
     on. Without, the mean size of that over rows, with 95 % intervals. Labels are not needed;
     `importance` needs them, and says how much worse predictions get.
     """
-    with readable_errors(as_json=display.as_json):
+    with (
+        readable_errors(as_json=display.as_json),
+        progress_line(display.silent, "explaining") as line,
+    ):
         from tabwright.explanation import explain as attributions_of
         from tabwright.inference.fitted_model import load_fitted
+        from tabwright.report.explanations import output_title
         from tabwright.workflows.reading import read_features
 
         if picture is not None:
@@ -75,8 +79,9 @@ def explain(
             explained,
             frame,
             scale="log_odds" if log_odds else "probability",
-            on_message=None if display.quiet else say,
+            on_message=None if display.quiet else line.tell(say),
         )
+        line.hide()
         tables = {
             name: found.importance(k) if row is None else found.row(0, k)
             for k, name in enumerate(found.outputs)
@@ -96,20 +101,26 @@ def explain(
             key = "importance" if row is None else "attributions"
             print_json({**own, key: {name: part.to_dicts() for name, part in tables.items()}})
             return
-        for k, (name, part) in enumerate(tables.items()):
-            title = f"mean size of what each column adds to {name}, over {len(explained):,} rows"
+        for k, part in enumerate(tables.values()):
+            what = _uncapitalised(output_title(found, k))
+            title = (
+                f"mean size of what each column adds to the {what}, over {len(explained):,} rows"
+            )
             if row is not None:
-                title = (
-                    f"row {row}: {name} is {found.output[0, k]:.4g}; on average {found.base[k]:.4g}"
-                )
+                here, usual = alike([found.output[0, k], found.base[k]])
+                title = f"row {row}: the {what} is {here}, on average {usual}"
             cells = [
-                [
-                    "missing" if v is None else f"{v:.4g}" if isinstance(v, float) else v
-                    for v in line
-                ]
-                for line in part.iter_rows()
+                alike(column.to_list())
+                if column.dtype.is_float()
+                else ["missing" if cell is None else str(cell) for cell in column]
+                for column in part.iter_columns()
             ]
-            show_grid(part.columns, cells, title=title, right=range(1, len(part.columns)))
+            grid = list(zip(*cells, strict=True))
+            show_grid(part.columns, grid, title=title, right=range(1, len(part.columns)))
+
+
+def _uncapitalised(title: str) -> str:
+    return title[:1].lower() + title[1:]
 
 
 def _draw(found: Explanation, picture: Path, *, is_one: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tabwright.cli.console import print_json, show_grid, waiting
+from tabwright.cli.console import alike, print_json, show_grid, waiting
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     DisplayOptions,
@@ -71,7 +71,14 @@ def importance(
             return
         show_grid(
             ("column", f"rise of {loss}", "+/-"),
-            [(name, f"{mean:.4g}", f"{deviation:.2g}") for name, mean, deviation in rows],
+            list(
+                zip(
+                    found.names,
+                    alike(found.mean.tolist()),
+                    alike(found.deviation.tolist()),
+                    strict=True,
+                )
+            ),
             title=f"{model.name} on {found.n_rows:,} rows, {found.n_repeats} shuffles a column",
             right=(1, 2),
         )
