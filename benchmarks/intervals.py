@@ -3,6 +3,8 @@
     python -m benchmarks.intervals [--tables choose] [--seeds 0,1] [--cap 10000] [--coverage 0.9]
         [--quality balanced]
     python -m benchmarks.intervals --residuals 13,25,50,100,200 --seeds 0,1,2,3,4 --quality fast
+    python -m benchmarks.intervals --spread --tables deliveries,epa_mpg --seeds 0,1,2,3,4,5,6,7
+        --cap 3000
     python -m benchmarks.intervals --levels 0.05,0.25,0.5,0.75,0.95 --seeds 0,1,2 --quality fast
 
 Contenders: a default fit with intervals of one width and with adaptive ones, a fit of three
@@ -16,6 +18,10 @@ interval. Regression tables only; of `choose` and `confirm`, those that are one.
 With `--residuals`, adaptive and constant width are compared on fits of so few rows that these
 numbers of residuals set the width: means over the tables and seeds, and the mean distance of the
 coverage from what was asked.
+
+With `--spread`, coverage over the seeds: its mean with a standard error, its lowest value, and how
+large the held-out residuals are beside the errors on test rows, in the mean: below 1 they are too
+good.
 
 With `--levels`, a model of these quantiles is judged with the levels as fitted and with the levels
 moved by held-out rows: the mean distance of the share of test rows below a level from the level,
@@ -188,6 +194,38 @@ def by_residuals(options: argparse.Namespace) -> None:
             print(f"| {n} | {kind} | {words} |", flush=True)
 
 
+def by_seeds(options: argparse.Namespace) -> None:
+    """How coverage moves from seed to seed, and whether held-out residuals are too small."""
+    print("| table | width | seeds | coverage | lowest | held-out / test errors |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    for table in regressions(options.tables):
+        found: dict[str, list[float]] = {"adaptive": [], "constant": []}
+        sizes = []
+        for kind, seed in product(found, options.seeds):
+            split = make_split(table, seed).capped(options.cap)
+            model = TabularRegressor(random_state=seed, intervals=kind, quality=options.quality)
+            time_of = None if table.time is None else table.time[split.train]
+            model.fit(table.features[split.train], table.target[split.train], time=time_of)
+            rows, true = table.features[split.test], table.target[split.test]
+            low, high = model.predict_interval(rows, options.coverage).T
+            found[kind].append(float(((low <= true) & (true <= high)).mean()))
+            if kind == "constant" and model.model_.intervals is not None:
+                errors = np.abs(true - model.predict(rows))
+                sizes.append(float(model.model_.intervals.residuals.mean() / errors.mean()))
+        for kind, shares in found.items():
+            told = _with_error(sizes) if kind == "constant" else ""
+            print(
+                f"| {table.name} | {kind} | {len(shares)} | {_with_error(shares)} "
+                f"| {min(shares):.3f} | {told} |",
+                flush=True,
+            )
+
+
+def _with_error(values: list[float]) -> str:
+    """A mean, with its standard error."""
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.3f}"
+
+
 def by_levels(options: argparse.Namespace) -> None:
     """Levels of quantiles as fitted, and moved by held-out rows."""
     levels = tuple(options.levels)
@@ -232,11 +270,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--cap", type=int, default=10_000)
     parser.add_argument("--coverage", type=float, default=0.9)
     parser.add_argument("--quality", choices=get_args(Quality), default="balanced")
+    parser.add_argument("--spread", action="store_true")
     parser.add_argument("--residuals", type=_numbers_of)
     parser.add_argument("--levels", type=lambda text: [float(part) for part in text.split(",")])
     options = parser.parse_args(words)
     print(f"{machine()}; seeds {options.seeds}; at most {options.cap:,} rows; {options.quality}\n")
-    (by_levels if options.levels else by_residuals if options.residuals else compare)(options)
+    studies = {"levels": by_levels, "residuals": by_residuals, "spread": by_seeds}
+    asked = [study for name, study in studies.items() if getattr(options, name)]
+    (asked or [compare])[0](options)
     return 0
 
 

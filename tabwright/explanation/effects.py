@@ -106,12 +106,12 @@ def effect_curves(
         rows = np.sort(rng.choice(rows, max_rows, replace=False))
     places = np.tile(rows[:, None], len(game.names))
     return tuple(
-        _curve(game, _values(model, frame, name), game.names.index(name), places, n_points)
+        _curve(game, column_as_read(model, frame, name), game.names.index(name), places, n_points)
         for name in wanted
     )
 
 
-def _values(model: FittedModel, frame: pl.DataFrame, name: str) -> pl.Series:
+def column_as_read(model: FittedModel, frame: pl.DataFrame, name: str) -> pl.Series:
     """A column as the model reads it: text of numbers and dates as what it means."""
     encoder = model.encoder
     place = list(encoder.feature_names_in_).index(name)

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tabwright.explanation.effects import column_as_read
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.report.assessment import Assessment
 from tabwright.report.markup import Node, element, number, short, table
@@ -34,7 +35,7 @@ def subgroup_section(model: FittedModel, found: Assessment, frame: pl.DataFrame)
     for name in names[:_COLUMNS_SHOWN]:
         groups = [
             (title, mask)
-            for title, mask in subgroups(frame[name])
+            for title, mask in subgroups(column_as_read(model, frame, name))
             if np.count_nonzero(weight[mask] > 0) >= _FEWEST_ROWS
         ]
         if len(groups) > 1:

@@ -98,7 +98,7 @@ def test_numbers_are_for_people(value: float | None, shown: str) -> None:
 
 def test_sums_that_are_off_by_rounding_are_whole() -> None:
     assert number(1.0 - 1e-16) == number(1.0) == "1"
-    assert number(0.99995) == "1.000"
+    assert number(0.99997) == "1.0000"
     assert number(0.9999) == "0.9999"
 
 

@@ -71,3 +71,15 @@ def test_a_group_without_an_error_is_not_certain_of_it(tmp_path: Path) -> None:
     assert ("Marked are groups" in part) == is_marked
     assert ("In no group" in part) != is_marked
     assert ">1 to 1<" not in part
+
+
+def test_text_that_the_model_reads_as_times_is_cut_into_quarters(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    minutes = rng.integers(0, 24 * 60, 200)
+    frame = pl.DataFrame(
+        {"at": [f"{m // 60:02d}:{m % 60:02d}" for m in minutes], "price": minutes / 60.0}
+    )
+    html = report(fit(frame, "price"), frame, "price", tmp_path)
+    part = html.split('id="subgroups"')[1].split("</section>")[0]
+    assert part.count("<tr>") == 5
+    assert "all other levels" not in part
