@@ -47,7 +47,7 @@ from benchmarks.tables import BenchmarkTable, load_table, table_names
 from tabwright import TabularRegressor
 from tabwright.inference.predictor import Predictor
 from tabwright.regression import row_losses
-from tabwright.settings import Quality
+from tabwright.settings import IntervalWidth, Quality
 
 FloatArray = NDArray[np.float64]
 
@@ -199,7 +199,7 @@ def by_seeds(options: argparse.Namespace) -> None:
     print("| table | width | seeds | coverage | lowest | held-out / test errors |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     for table in regressions(options.tables):
-        found: dict[str, list[float]] = {"adaptive": [], "constant": []}
+        found: dict[IntervalWidth, list[float]] = {"adaptive": [], "constant": []}
         sizes = []
         for kind, seed in product(found, options.seeds):
             split = make_split(table, seed).capped(options.cap)
