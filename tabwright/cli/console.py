@@ -414,7 +414,7 @@ def counting_bar(silent: bool, what: str, total: int | None = None) -> Iterator[
     columns = [SpinnerColumn(), TextColumn(seen)]
     columns += [] if total is None else [BarColumn(bar_width=None)]
     columns += [TextColumn("{task.fields[text]}")]
-    # Of the two times one has room beside long names.
+    # Both times would not fit beside long names.
     columns += (
         [TimeElapsedColumn()] if total is None else [TextColumn("left:"), TimeRemainingColumn()]
     )
