@@ -14,7 +14,7 @@ OLDEST := .venv-oldest
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 JOBS ?= 2
 # What an installation is made from; Python sources are used where they lie.
-BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard tabwright/training/engine/*.c)
+BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard tabwright/*.h tabwright/*/*.c tabwright/*/*/*.c)
 
 .PHONY: demo test test-oldest lint types tests docs browser coverage dist clean
 

@@ -82,12 +82,17 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     compiled = {name for name in held if name.endswith((".so", ".pyd"))}
     assert held - compiled == {path.relative_to(ROOT).as_posix() for path in files}
     assert {prefix + "py.typed" for prefix in PREFIXES} <= held
-    assert len(compiled) == 1
+    assert len(compiled) == 2
 
 
 def test_wheel_has_compiled_kernels_that_work(installed: Path, tmp_path: Path) -> None:
     use = "from tabwright.training.engine.compiled_kernels import engine_name as e; print(e())"
     assert run(installed / "python", "-c", use, cwd=tmp_path).startswith("compiled, ")
+    use = (
+        "from tabwright.inference.compiled.functions import instruction_sets\n"
+        "print(*instruction_sets())"
+    )
+    assert run(installed / "python", "-c", use, cwd=tmp_path).startswith("baseline")
 
 
 def test_a_wheel_built_without_a_compiler_trains_all_the_same(tmp_path: Path) -> None:
@@ -107,8 +112,11 @@ def test_a_wheel_built_without_a_compiler_trains_all_the_same(tmp_path: Path) ->
         "with warnings.catch_warnings(record=True) as seen:\n"
         "    warnings.simplefilter('always')\n"
         "    for _ in range(2):\n"
-        "        tabwright.TabularClassifier(max_epochs=1, n_members=1).fit(X, X[:, 0] > 0)\n"
-        "print([str(w.message) for w in seen])"
+        "        model = tabwright.TabularClassifier(max_epochs=1, n_members=1)\n"
+        "        model.fit(X, X[:, 0] > 0)\n"
+        "        model.predict_proba(X)\n"
+        "print([str(w.message) for w in seen])\n"
+        "print('trees', model.model_.trees is not None)"
     )
     told = run(sys.executable, "-c", use, tmp_path / "unpacked", cwd=tmp_path)
     assert told.count("has no compiled kernels") == 1

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from tabwright.artifact.schema import TensorBag
 from tabwright.errors import ArtifactError
+from tabwright.inference.compiled.functions import instruction_sets
+from tabwright.inference.compiled.trees import CompiledTrees
 
 MAX_DEPTH = 64
 MAX_OBLIVIOUS_DEPTH = 16
@@ -46,13 +48,32 @@ class Trees(ABC):
     n_features: int
     baseline: FloatArray
 
-    @abstractmethod
     def raw(self, features: NDArray[np.float32]) -> FloatArray:
-        """Sums of leaves, before the link function.
+        """Sums of leaves, before the link function: those of `raw_in_numpy`, to the last bit.
 
         `features`: (n, n_features), float32; from `tree_features`.
         Returns: (n, n_outputs), float64.
         """
+        if self._compiled is None:
+            return self.raw_in_numpy(features)
+        return self._compiled(features)
+
+    @abstractmethod
+    def raw_in_numpy(self, features: NDArray[np.float32]) -> FloatArray:
+        """`raw` where the extension module was not built; leaves are added tree after tree."""
+
+    @cached_property
+    def _compiled(self) -> CompiledTrees | None:
+        """The trees as C functions take them; None where the extension module was not built."""
+        return self._in_c() if instruction_sets() else None
+
+    @abstractmethod
+    def _in_c(self) -> CompiledTrees: ...
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle keeps: not what speeds up predictions, which is made again."""
+        made = ("_masks", "_compiled")
+        return {name: value for name, value in vars(self).items() if name not in made}
 
     def predict(self, features: NDArray[np.float32], *, classifies: bool) -> FloatArray:
         """Probabilities of shape (n, n_classes), or standardised values of shape (n,)."""
@@ -96,11 +117,7 @@ class TreeEnsemble(Trees):
     def __post_init__(self) -> None:
         object.__setattr__(self, "depth", self._checked_depth())
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What a pickle keeps: not what speeds up predictions, which is made again."""
-        return {name: value for name, value in vars(self).items() if name != "_masks"}
-
-    def raw(self, features: NDArray[np.float32]) -> FloatArray:
+    def raw_in_numpy(self, features: NDArray[np.float32]) -> FloatArray:
         n_outputs = len(self.baseline)
         if self._masks is not None:
             return self.baseline + self._masks.sums(features, n_outputs)
@@ -109,8 +126,17 @@ class TreeEnsemble(Trees):
         for start in range(0, len(features), step):
             rows = features[start : start + step]
             leaves = self.value[self._leaves(rows)].reshape(len(rows), -1, n_outputs)
-            result[start : start + step] = self.baseline + leaves.sum(axis=1)
+            result[start : start + step] = self.baseline + _added_in_turn(leaves)
         return result
+
+    def _in_c(self) -> CompiledTrees:
+        n_features, n_trees = self.n_features, len(self.roots)
+        asked, masks = _asked(self.feature, n_features), self._masks
+        if masks is not None:
+            name = f"sum_masked_{8 * masks.masks.itemsize}"
+            return CompiledTrees(name, self.baseline, n_features, n_trees, masks.in_c())
+        fields = (self.roots, asked, self.threshold, self.right, self.missing_left, self.value)
+        return CompiledTrees("sum_nodes", self.baseline, n_features, n_trees, fields)
 
     @cached_property
     def _masks(self) -> _LeafMasks | None:
@@ -221,7 +247,7 @@ class ObliviousTrees(Trees):
     threshold: NDArray[np.float32]
     value: FloatArray
 
-    def raw(self, features: NDArray[np.float32]) -> FloatArray:
+    def raw_in_numpy(self, features: NDArray[np.float32]) -> FloatArray:
         n_trees, depth = self.feature.shape
         if len(features) > _FEW_ROWS:
             return self.baseline + self._sums(features)
@@ -235,6 +261,12 @@ class ObliviousTrees(Trees):
             leaf = (answers @ bit).astype(np.int64).reshape(len(rows), n_trees)
             result[start : start + step] = _added_in_turn(self.value[tree, leaf])
         return self.baseline + result
+
+    def _in_c(self) -> CompiledTrees:
+        n_trees, depth = self.feature.shape
+        asked = _asked(self.feature, self.n_features)
+        fields = (depth, asked, self.threshold, self.value)
+        return CompiledTrees("sum_oblivious", self.baseline, self.n_features, n_trees, fields)
 
     def _sums(self, features: NDArray[np.float32]) -> FloatArray:
         """The sums of many rows: tree by tree, on columns."""
@@ -350,9 +382,24 @@ class _LeafMasks:
             masks=masks,
             pair_masks=pair_masks,
             pair_feature=pair_feature,
-            first_pair=np.searchsorted(pair_tree, np.arange(n_trees)),
+            first_pair=np.searchsorted(pair_tree, np.arange(n_trees)).astype(np.int64),
             leaf_start=leaf_start,
             leaf_value=trees.value[~split],
+        )
+
+    def in_c(self) -> tuple[int | NDArray[Any], ...]:
+        """The fields as `mask_trees` of kernels.c has them: lists of beginnings have an end."""
+        return (
+            len(self.features),
+            self.features,
+            self.thresholds,
+            np.append(self.starts, len(self.thresholds)),
+            self.masks,
+            self.pair_masks,
+            self.pair_feature,
+            np.append(self.first_pair, len(self.pair_masks)),
+            self.leaf_start,
+            self.leaf_value,
         )
 
     def sums(self, rows: NDArray[np.float32], n_outputs: int) -> FloatArray:
@@ -426,6 +473,16 @@ def _lowest_bit(bits: NDArray[Any]) -> NDArray[np.int64]:
 def _added_in_turn(leaves: FloatArray) -> FloatArray:
     """Sums over trees in their order, so that few rows and many give the same last digit."""
     return np.cumsum(leaves, axis=1)[:, -1]
+
+
+def _asked(feature: NDArray[np.int32], n_features: int) -> NDArray[np.int32]:
+    """Features that splits ask for; refuses one that rows do not have."""
+    if feature.min() < 0 or feature.max() >= n_features:
+        raise ArtifactError(
+            f"tree ensemble: features of splits must be from 0 to {n_features - 1}; got "
+            f"{feature.min()} to {feature.max()}"
+        )
+    return feature
 
 
 def _leaf_values(tensors: TensorBag, name: str, shape: tuple[int | None, ...]) -> FloatArray:

@@ -1,0 +1,1 @@
+"""What predictions compute in C, where the extension module was built."""
