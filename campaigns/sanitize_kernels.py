@@ -1,9 +1,10 @@
 """Do the compiled kernels read or write past their memory, or do what C leaves undefined?
 
-The extension is compiled once more, with AddressSanitizer and UndefinedBehaviorSanitizer, and
+The extensions are compiled once more, with AddressSanitizer and UndefinedBehaviorSanitizer. One
 trains networks of random shapes by every instruction set of this processor: both architectures
 and no hidden layer, on dense and encoded rows, by one thread and several, with and without dropout,
-weights and a teacher. Any
+weights and a teacher. The other predicts: random trees of all forms, and random networks on inputs
+and on encoded rows, codes past their tables included; its sums of trees must be NumPy's. Any
 report of a sanitizer ends the run, and so does a value that is not finite. Before that, a child
 that oversteps by one number on purpose must be caught.
 
@@ -25,12 +26,19 @@ import sysconfig
 import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tabwright.encoding.encoder import Compact
+from tabwright.encoding.layout import CycleBlock, Layout
+from tabwright.inference.compiled import functions
+from tabwright.inference.numpy_network import FoldedNetwork
+from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble, Trees
+
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "tabwright" / "training" / "engine" / "_steps.c"
-NAME = "tabwright.training.engine._steps"
+NAMES = ("tabwright.training.engine._steps", "tabwright.inference.compiled._prediction")
 FLAGS = (
     *("-std=c11", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
@@ -49,23 +57,25 @@ def find_runtime(compiler: str) -> str | None:
     return None
 
 
-def build(compiler: str, folder: Path) -> Path:
-    """The extension with sanitizers."""
-    target = folder / "_steps.abi3.so"
+def build(compiler: str, folder: Path) -> None:
+    """The extensions with sanitizers."""
     include = f"-I{sysconfig.get_paths()['include']}"
-    subprocess.run([compiler, *FLAGS, include, str(SOURCE), "-o", str(target), "-lm"], check=True)
-    return target
+    for name in NAMES:
+        source = ROOT.joinpath(*name.split(".")).with_suffix(".c")
+        target = folder / f"{source.stem}.abi3.so"
+        command = [compiler, *FLAGS, include, str(source), "-o", str(target), "-lm"]
+        subprocess.run(command, check=True)
 
 
-def load(path: Path) -> ModuleType:
-    """Put an extension in the place of the installed one."""
-    spec = importlib.util.spec_from_file_location(NAME, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[NAME] = module
-    spec.loader.exec_module(module)
-    return module
+def load(folder: Path) -> None:
+    """Put the extensions in the places of the installed ones."""
+    for name in NAMES:
+        path = folder / f"{name.rpartition('.')[2]}.abi3.so"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
 
 
 def overstep() -> None:
@@ -162,14 +172,126 @@ def train_one(draw: random.Random) -> str:
     return said
 
 
+def random_rows(draw: np.random.Generator, n_rows: int, n_columns: int) -> NDArray[np.float32]:
+    """Numbers of which some are missing, and some infinite."""
+    x = draw.normal(size=(n_rows, n_columns)).astype(np.float32)
+    x[draw.random(x.shape) < 0.1] = np.nan
+    x[draw.random(x.shape) < 0.02] = np.inf
+    return x
+
+
+def ask_trees(draw: np.random.Generator) -> str:
+    """Rows through random trees; what they were."""
+    n_features, n_outputs = int(draw.integers(1, 9)), int(draw.integers(1, 4))
+    n_trees, most = n_outputs * int(draw.integers(1, 9)), int(draw.choice([1, 3, 30, 60, 200]))
+    rows = random_rows(draw, int(draw.choice([0, 1, 63, 64, 65, 2_100])), n_features)
+    baseline, depth = draw.normal(size=n_outputs), int(draw.integers(1, 7))
+    trees: Trees
+    if draw.random() < 0.3:
+        shape = (n_trees, depth)
+        trees = ObliviousTrees(
+            kind="t",
+            n_features=n_features,
+            baseline=baseline,
+            feature=draw.integers(0, n_features, shape).astype(np.int32),
+            threshold=draw.normal(size=shape).astype(np.float32),
+            value=draw.normal(size=(n_trees, 2**depth, n_outputs)),
+        )
+    else:
+        roots, right = [], []
+
+        def grow(n_leaves: int) -> None:
+            node = len(right)
+            right.append(0)
+            if n_leaves > 1:
+                on_left = int(draw.integers(max(1, n_leaves // 3), n_leaves // 2 + 1))
+                grow(on_left)
+                right[node] = len(right)
+                grow(n_leaves - on_left)
+
+        for _ in range(n_trees):
+            roots.append(len(right))
+            grow(int(draw.integers(1, most + 1)))
+        trees = TreeEnsemble(
+            kind="t",
+            n_features=n_features,
+            baseline=baseline,
+            roots=np.array(roots, dtype=np.int64),
+            feature=draw.integers(0, n_features, len(right)).astype(np.int32),
+            threshold=draw.normal(size=len(right)).round(1).astype(np.float32),
+            right=np.array(right, dtype=np.int32),
+            missing_left=draw.integers(0, 2, len(right)).astype(np.uint8),
+            value=draw.normal(size=len(right)),
+        )
+    said = f"{len(rows)} rows, {n_trees} {type(trees).__name__} of at most {most} leaves"
+    if not np.array_equal(trees.raw(rows), trees.raw_in_numpy(rows)):
+        raise SystemExit(f"not what NumPy says: {said}")
+    return said
+
+
+def ask_networks(draw: np.random.Generator) -> str:
+    """Rows through random networks; what they were."""
+    from ai.ml.frameworks.pytorch.models import build_model
+
+    n_numeric, n_categories = int(draw.integers(0, 9)), int(draw.integers(0, 4))
+    n_encoded = int(draw.integers(0, n_numeric + 1))
+    n_bins = int(draw.integers(0, 30)) if n_encoded else 0
+    missing = np.flatnonzero(draw.random(n_numeric) < 0.3)
+    levels = draw.integers(2, 9, n_categories)
+    cycles = ()
+    if draw.random() < 0.5:
+        table = draw.normal(size=(5, 3)).astype(np.float32)
+        cycles = (CycleBlock(n_categories, n_categories + 2, table),)
+    keep_value = n_bins == 0 or draw.random() < 0.5
+    values = n_numeric - (0 if keep_value else n_encoded)
+    n_dense = values + n_bins + len(missing) + sum(block.n_inputs for block in cycles)
+    layout = Layout(
+        n_numeric=n_numeric,
+        n_encoded=n_encoded,
+        keep_value=keep_value,
+        smooth=bool(draw.random() < 0.5),
+        bin_source=draw.integers(0, max(1, n_encoded), n_bins),
+        bin_left=draw.normal(size=n_bins).astype(np.float32),
+        bin_inverse=np.exp(draw.normal(size=n_bins)).astype(np.float32),
+        missing=missing,
+        cycles=cycles,
+        n_categories=n_categories,
+        level_start=n_dense + np.cumsum([0, *levels])[:-1],
+        level_floor=np.zeros(n_categories, dtype=np.int32),
+        input_dim=n_dense + int(levels.sum()),
+    )
+    mode: Any = draw.choice(MODES)
+    width, depth = int(draw.choice([1, 3, 8, 31, 64, 257])), int(draw.integers(1, 4))
+    n_members, n_outputs = int(draw.integers(1, 4)), int(draw.integers(1, 6))
+    n_rows = int(draw.choice([1, 3, 4, 31, 33, 255, 257, 1_100]))
+    said = f"{n_rows} rows, {n_members} {mode} of {layout.input_dim} x {width}, {n_outputs} outputs"
+    if layout.input_dim == 0:
+        return "no inputs"
+    models = [
+        build_model(layout.input_dim, n_outputs, mode, width, depth, 0.0) for _ in range(n_members)
+    ]
+    states = [{k: v.numpy() for k, v in model.state_dict().items()} for model in models]
+    network = FoldedNetwork(states, layout)
+    n_codes = max([n_categories, *(block.stop for block in cycles)])
+    numeric = random_rows(draw, n_rows, n_numeric)
+    numeric[np.isinf(numeric)] = 0.0
+    codes = draw.integers(-2, 12, (n_rows, n_codes)).astype(np.int32)
+    encoded = network.logits(Compact(numeric, codes))
+    dense = network.logits(draw.normal(size=(n_rows, layout.input_dim)).astype(np.float32))
+    if not (np.isfinite(encoded).all() and np.isfinite(dense).all()):
+        raise SystemExit(f"not finite: {said}")
+    return said
+
+
 def work(seconds: float, seed: int) -> None:
-    """Networks for so long, by every instruction set in turns."""
+    """Networks and trees for so long, by every instruction set in turns."""
     import torch
 
     from tabwright.training.engine import compiled_kernels as kernels
     from tabwright.training.engine import compiled_steps
 
     draw, sets = random.Random(seed), kernels._instruction_sets()
+    rng, predicting = np.random.default_rng(seed), functions.instruction_sets()
     torch.manual_seed(seed)
     compiled_steps._WORTH_A_THREAD = compiled_steps._WORTH_SHARING = 0
     n_networks, started = 0, time.monotonic()
@@ -179,6 +301,12 @@ def work(seconds: float, seed: int) -> None:
             kernels._instruction_sets = lambda own=own: own  # type: ignore[assignment]
             kernels.compiled_kernels.cache_clear()
             print(f"{name}: {train_one(draw)}")
+            own_set = {name: predicting[name]}
+            functions.instruction_sets = lambda own=own_set: own  # type: ignore[assignment]
+            for _ in range(5):
+                print(f"{name}: {ask_trees(rng)}")
+                if "network_scores" in predicting[name]:
+                    print(f"{name}: {ask_networks(rng)}")
             n_networks += 1
     print(f"{n_networks} networks by {', '.join(sets)}: no report")
 
@@ -188,10 +316,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child", choices=("work", "overstep"), help=argparse.SUPPRESS)
-    parser.add_argument("--module", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--modules", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
-        load(arguments.module)
+        load(arguments.modules)
         if arguments.child == "overstep":
             overstep()
         else:
@@ -202,7 +330,7 @@ def main() -> None:
     if compiler is None or runtime is None:
         raise SystemExit("sanitizers need gcc or clang with its libraries; found none")
     with tempfile.TemporaryDirectory() as folder:
-        module = build(compiler, Path(folder))
+        build(compiler, Path(folder))
         environment = {
             **os.environ,
             "LD_PRELOAD": runtime,
@@ -212,7 +340,7 @@ def main() -> None:
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
         }
-        command = [sys.executable, "-m", "campaigns.sanitize_kernels", "--module", str(module)]
+        command = [sys.executable, "-m", "campaigns.sanitize_kernels", "--modules", folder]
         command += ["--seconds", str(arguments.seconds), "--seed", str(arguments.seed), "--child"]
         caught = subprocess.run(
             [*command, "overstep"], env=environment, capture_output=True, text=True, check=False

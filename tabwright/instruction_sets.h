@@ -10,9 +10,12 @@
 #define JOIN(name, set) JOIN_NAMES(name, set)
 #define IN_SET(name) JOIN(name, SET)
 
+/* Floats of a vector that can be multiplied and added in one instruction; 0: none. */
+#define SET_LANES 0
 #define SET baseline
 #include KERNELS
 #undef SET
+#undef SET_LANES
 
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #define HAS_WIDER_SETS 1
@@ -23,9 +26,11 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #endif
+#define SET_LANES 8
 #define SET avx2
 #include KERNELS
 #undef SET
+#undef SET_LANES
 #if defined(__clang__)
 #pragma clang attribute pop
 #pragma clang attribute push( \
@@ -35,9 +40,11 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,fma,prefer-vector-width=512")
 #endif
+#define SET_LANES 16
 #define SET avx512
 #include KERNELS
 #undef SET
+#undef SET_LANES
 #if defined(__clang__)
 #pragma clang attribute pop
 #else

@@ -30,7 +30,7 @@ _PAD = 16
 Float32 = NDArray[np.float32]
 
 
-class _Codes(NamedTuple):
+class Codes(NamedTuple):
     """Code columns that are looked up together: row `sum(code * stride)` of the table."""
 
     columns: tuple[int, ...]
@@ -72,7 +72,8 @@ class FirstLayer:
         self.n_codes = max([layout.n_categories, *(block.stop for block in layout.cycles)])
 
     @cached_property
-    def _codes(self) -> tuple[_Codes, ...]:
+    def codes(self) -> tuple[Codes, ...]:
+        """The tables, those of few codes put together."""
         return _joined(self._tables)
 
     def block_workspace(self, n_places: int, start: int = 0) -> BlockWorkspace:
@@ -100,14 +101,14 @@ class FirstLayer:
             start, stop = stop, stop + block.n_inputs
             work.inputs[start:stop] = found.reshape(len(found), -1).T
         self.numbers(work.inputs, out)
-        for start in range(rows.start, rows.stop if self._codes else rows.start, _STRIP):
+        for start in range(rows.start, rows.stop if self.codes else rows.start, _STRIP):
             self._add_tables(slice(start, min(start + _STRIP, rows.stop)), out, work)
 
     def _add_tables(self, rows: slice, out: Float32, work: BlockWorkspace) -> None:
         """Add what the codes of some rows look up."""
         n_rows = rows.stop - rows.start
         added, found = work.added[:n_rows], work.found[:n_rows]
-        for i, group in enumerate(self._codes):
+        for i, group in enumerate(self.codes):
             index = work.codes[rows, group.columns[0]] * np.intp(group.strides[0])
             for column, stride in zip(group.columns[1:], group.strides[1:], strict=True):
                 index += work.codes[rows, column] * np.intp(stride)
@@ -133,9 +134,9 @@ def _code_tables(layout: Layout, weight: Float32) -> list[Float32]:
     return tables
 
 
-def _joined(tables: Sequence[Float32]) -> tuple[_Codes, ...]:
+def _joined(tables: Sequence[Float32]) -> tuple[Codes, ...]:
     """The tables of the code columns, those of few codes put together."""
-    groups: list[_Codes] = []
+    groups: list[Codes] = []
     left = _ALL_JOINT_FLOATS
     for column in sorted(range(len(tables)), key=lambda j: len(tables[j])):
         table = tables[column]
@@ -146,13 +147,13 @@ def _joined(tables: Sequence[Float32]) -> tuple[_Codes, ...]:
         if groups and joint <= min(_JOINT_FLOATS, left):
             left -= joint
             sums = last.table.astype(np.float64)[None] + table[:, None]
-            groups[-1] = _Codes(
+            groups[-1] = Codes(
                 (*last.columns, column),
                 (*last.strides, len(last.table)),
                 _as_float32(sums.reshape(-1, table.shape[1])),
             )
         else:
-            groups.append(_Codes((column,), (1,), table))
+            groups.append(Codes((column,), (1,), table))
     return tuple(groups)
 
 

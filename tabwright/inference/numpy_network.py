@@ -1,9 +1,10 @@
-"""The members' networks in NumPy: folded, stacked, preallocated.
+"""The members' networks without torch: folded, stacked, preallocated.
 
-`FoldedNetwork` runs what `models.py` trains, without torch, in blocks of rows over buffers that
-are kept from call to call; many blocks are shared out to threads. It takes rows as network inputs,
-or encoded and not widened: then the first layer is `inference/first_layer.py`'s. What its outputs
-mean is `predictor.py`'s affair.
+`FoldedNetwork` runs what `models.py` trains, in blocks of rows; many blocks are shared out to
+threads. It takes rows as network inputs, or encoded and not widened: then the first layer is
+`inference/first_layer.py`'s. Blocks are computed in C (`inference/compiled/network.py`), or in
+NumPy, over buffers that are kept from call to call, where the extension or the processor does not
+allow that. What the outputs mean is `predictor.py`'s affair.
 
 A row's outputs do not depend on its place in a batch: `inference/row_products.py` says how.
 """
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 from tabwright.encoding.encoder import Compact
 from tabwright.encoding.layout import Layout
 from tabwright.inference.blas_threads import for_each_block
+from tabwright.inference.compiled.network import CompiledNetwork, can_run_networks
 from tabwright.inference.first_layer import BlockWorkspace, FirstLayer
-from tabwright.inference.folding import State, fold
+from tabwright.inference.folding import Affine, State, fold
 from tabwright.inference.row_products import (
     MARGIN,
     MOST_ROWS,
@@ -36,6 +38,8 @@ from tabwright.inference.row_products import (
 # nearer to what the processor can do.
 _BLOCK_FLOATS = 2**18
 _LEAST_PLACES = 64
+# Rows that a thread hands to C at once.
+_COMPILED_ROWS = 1_024
 # Up to so many rows an operation takes longer to begin a row of memory than to run along it.
 _SHORT = 32
 
@@ -115,6 +119,11 @@ class _Inputs:
     def inputs(self, index: NDArray[np.intp]) -> NDArray[np.float32]:
         return self.x[index]
 
+    def compact(self, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Rows as the network in C takes them: here as numbers, without codes."""
+        part = self.x[rows]
+        return part, np.empty((len(part), 0), dtype=np.int32)
+
 
 @dataclass(frozen=True)
 class _Encoded:
@@ -135,6 +144,10 @@ class _Encoded:
     def inputs(self, index: NDArray[np.intp]) -> NDArray[np.float32]:
         part = self.rows.take(index)
         return self.layer.layout.expand(part.numeric, part.codes)
+
+    def compact(self, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        part = self.rows.take(rows)
+        return part.numeric, part.codes
 
 
 class FoldedNetwork:
@@ -180,7 +193,7 @@ class FoldedNetwork:
 
     def __getstate__(self) -> dict[str, Any]:
         # What these hold follows from the rest, or from the machine.
-        left = ("_free", "_first_layer", "_smallest", "dense")
+        left = ("_free", "_first_layer", "_smallest", "dense", "_on_inputs", "_on_encoded")
         return {name: value for name, value in self.__dict__.items() if name not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -192,6 +205,17 @@ class FoldedNetwork:
         if self._layout is None:
             raise ValueError("encoded rows need the layout of the inputs; make the network with it")
         return FirstLayer(self._layout, self.dense.first.weight, self.dense.first.bias)
+
+    @cached_property
+    def _on_inputs(self) -> CompiledNetwork:
+        return CompiledNetwork(self.layers, self.n_members, self.residual)
+
+    @cached_property
+    def _on_encoded(self) -> CompiledNetwork:
+        first = self._first_layer
+        weight = self.layers.first.weight[: first.layout.stops[3]]
+        layers = self.layers._replace(first=Affine(weight, self.layers.first.bias))
+        return CompiledNetwork(layers, self.n_members, self.residual, first.layout, first.codes)
 
     @cached_property
     def dense(self) -> DenseLayers:
@@ -271,6 +295,9 @@ class FoldedNetwork:
     def _run(self, rows: NDArray[np.float32] | Compact, take: _Take) -> None:
         """Hand the scores of every block to `take`; threads may each take another block."""
         source = self._source(rows)
+        if can_run_networks():
+            self._run_compiled(source, take)
+            return
         n_rows = len(source)
         size, margin = block_sizes(n_rows, self._smallest, self.block_rows)
 
@@ -285,25 +312,46 @@ class FoldedNetwork:
 
         for_each_block(run, range(0, n_rows, size))
 
+    def _run_compiled(self, source: _Inputs | _Encoded, take: _Take) -> None:
+        network = self._on_inputs if isinstance(source, _Inputs) else self._on_encoded
+
+        def run(starts: Iterator[int]) -> None:
+            for start in starts:
+                part = slice(start, min(start + _COMPILED_ROWS, len(source)))
+                n = part.stop - start
+                scores = np.empty((self.output_dim, self.n_members, n))
+                network.fill(*source.compact(part), scores)
+                self._compute_again(source, part, scores)
+                take(part, scores, np.empty((self.n_members, n)))
+
+        for_each_block(run, range(0, len(source), _COMPILED_ROWS))
+
     def _score(self, source: _Inputs | _Encoded, rows: slice, work: _Workspace) -> None:
         """Fill `work.scores` with the outputs for one block."""
         with np.errstate(over="ignore", invalid="ignore"):
             source.fill(rows, work)
             self._forward(self.dense, work)
             np.copyto(work.scores, work.by_class)
-            n_rows = rows.stop - rows.start
-            finite = np.isfinite(np.add.reduce(work.scores[:, :, :n_rows], axis=(0, 1)))
-        if not finite.all():
-            # Rows of huge inputs overflowed: these, and no others, are computed again.
-            index = np.flatnonzero(~finite)
-            wide = _Workspace(
-                self, *block_sizes(len(index), self._smallest, self.block_rows), np.float64
-            )
-            layers = DenseLayers.of(self.layers.cast(np.float64), self.n_members)
+        self._compute_again(source, rows, work.scores[:, :, : rows.stop - rows.start])
+
+    def _compute_again(self, source: _Inputs | _Encoded, rows: slice, scores: FloatArray) -> None:
+        """Compute rows of huge inputs, which overflowed, and no others, in float64."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            overflowed = ~np.isfinite(np.add.reduce(scores, axis=(0, 1)))
+        if not overflowed.any():
+            return
+        every = np.flatnonzero(overflowed)
+        layers = DenseLayers.of(self.layers.cast(np.float64), self.n_members)
+        # At most a block of them at once.
+        for start in range(0, len(every), self.block_rows):
+            index = every[start : start + self.block_rows]
+            sizes = block_sizes(len(index), self._smallest, self.block_rows)
+            wide = _Workspace(self, *sizes, np.float64)
             x = source.inputs(index + rows.start).astype(np.float64)
-            _Inputs(layers.first, x).fill(slice(0, len(x)), wide)
-            self._forward(layers, wide)
-            work.scores[:, :, index] = wide.by_class[:, :, : len(index)]
+            with np.errstate(over="ignore", invalid="ignore"):
+                _Inputs(layers.first, x).fill(slice(0, len(x)), wide)
+                self._forward(layers, wide)
+            scores[:, :, index] = wide.by_class[:, :, : len(index)]
 
     def _workspace(self, n_rows: int, margin: int) -> _Workspace:
         """A workspace for blocks of `n_rows` rows that nobody uses: a free one, or a new one."""

@@ -65,6 +65,7 @@ CASES = [
     (["kind", "many", "sure"], "auto"),
     (["open"], "auto"),
     (["when"], "auto"),
+    (["sure"], "auto"),
 ]
 
 
@@ -101,7 +102,7 @@ def test_small_tables_are_joined_and_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
     def sizes() -> list[int]:
         layer = FirstLayer(encoder.layout, weight, weight[0])
-        return sorted(len(group.table) for group in layer._codes)
+        return sorted(len(group.table) for group in layer.codes)
 
     # Codes: missing, unknown, and a level each.
     assert sizes() == [(2 + 3) * (2 + 5) * (2 + 2)]

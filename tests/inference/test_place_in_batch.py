@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from ai.ml.frameworks.pytorch.models import build_model
+from tabwright.inference import numpy_network
+from tabwright.inference.compiled import functions
 from tabwright.inference.numpy_network import FoldedNetwork
 from tests.packages import ROOT
 
@@ -24,6 +26,20 @@ NETWORKS = [
     (1, "tabresnet", 40, 128, 5),
     (1, "mlp_dense", 1_000, 520, 33),
 ]
+
+
+WITH_NETWORKS = [
+    name for name, own in functions.instruction_sets().items() if "network_scores" in own
+]
+
+
+def run_by(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let networks run in C by an instruction set, or in NumPy."""
+    if way == "numpy":
+        monkeypatch.setattr(numpy_network, "can_run_networks", lambda: False)
+    else:
+        own = {way: functions.instruction_sets()[way]}
+        monkeypatch.setattr(functions, "instruction_sets", lambda: own)
 
 
 def network(index: int) -> FoldedNetwork:
@@ -56,8 +72,12 @@ def check(own: FoldedNetwork) -> None:
                 np.testing.assert_array_equal(own.logits(x[part]), whole[:, part])
 
 
+@pytest.mark.parametrize("way", [*WITH_NETWORKS, "numpy"])
 @pytest.mark.parametrize("index", range(len(NETWORKS)))
-def test_place_and_neighbours_do_not_show(index: int) -> None:
+def test_place_and_neighbours_do_not_show(
+    index: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_by(way, monkeypatch)
     check(network(index))
 
 
@@ -70,6 +90,7 @@ def test_place_and_neighbours_do_not_show(index: int) -> None:
 def test_on_every_instruction_set_with_any_threads(kernel: str, n_threads: int) -> None:
     code = (
         "from tests.inference.test_place_in_batch import *\n"
+        "numpy_network.can_run_networks = lambda: False\n"
         "for index in range(len(NETWORKS)):\n"
         "    check(network(index))\n"
     )

@@ -23,6 +23,8 @@ _SIGNATURES = {
     "sum_masked_32": _SUM,
     "sum_masked_64": _SUM,
 }
+# For processors that multiply and add in one instruction.
+_MORE = {"network_scores": (_POINTER, _INTEGER, *[_POINTER] * 4, _INTEGER)}
 
 
 @functools.cache
@@ -34,7 +36,7 @@ def instruction_sets() -> dict[str, dict[str, int]]:
         return {}
     sets = instruction_sets()
     for functions in sets.values():
-        if functions.keys() != _SIGNATURES.keys():
+        if functions.keys() - _MORE.keys() != _SIGNATURES.keys():
             raise ImportError(
                 f"the extension module must have {sorted(_SIGNATURES)}; got {sorted(functions)}, "
                 "of another version; install the package again"
@@ -46,7 +48,7 @@ def compiled_function(name: str) -> Callable[..., None]:
     """A function of `kernels.c`, for the widest instruction set that this processor has."""
     functions = list(instruction_sets().values())[-1]
     # Calls through such a prototype let go of the interpreter's lock.
-    return ctypes.CFUNCTYPE(None, *_SIGNATURES[name])(functions[name])
+    return ctypes.CFUNCTYPE(None, *{**_SIGNATURES, **_MORE}[name])(functions[name])
 
 
 def address(array: NDArray[Any]) -> int:

@@ -11,8 +11,13 @@
 #ifndef TABWRIGHT_PREDICTION_KERNELS
 #define TABWRIGHT_PREDICTION_KERNELS
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#include <immintrin.h>
+#endif
 
 /* Rows that go through all trees together: what is kept of them stays in the first-level cache. */
 enum { ROWS = 64 };
@@ -58,6 +63,39 @@ typedef struct {
     const double *leaf_value;
 } mask_trees;
 
+/* Networks of one architecture, and how rows become their inputs (encoding/layout.py). A layer is
+   its weights, in panels of PANEL units (panels x inputs x PANEL), then its biases; `offsets` says
+   where it begins, member by member. `residual`: hidden layers are pairs that a sum goes around. */
+typedef struct {
+    int64_t n_members, n_layers, residual, width;
+    const int64_t *n_inputs, *n_units;
+    const int64_t *offsets;
+    const float *parameters;
+    int64_t n_numeric, n_codes, n_encoded, first_value, smooth, fill, n_bins, n_missing, n_cycles;
+    const int64_t *bin_source;
+    const float *bin_left, *bin_inverse;
+    const int64_t *missing;
+    /* Code column, table, codes and width of each cycle. */
+    const int64_t *cycle_column;
+    const float *const *cycle_table;
+    const int64_t *cycle_codes, *cycle_width;
+    /* Tables of what codes add to the first layer; columns and strides of each begin at `group`,
+       which has one entry more, its end. A row has `table_units` for each member. */
+    int64_t n_groups, table_units;
+    const int64_t *group, *column, *stride;
+    const float *const *table;
+    const int64_t *table_codes;
+} network;
+
+/* Units whose weights lie together. */
+enum { PANEL = 8 };
+
+/* Rows that go through one member's layers before the next member's: its weights stay near. */
+enum { CHUNK = 256 };
+
+/* Up to so many rows go one by one, with units in the lanes of a vector; the others lie in them. */
+enum { FEW = 3 };
+
 typedef struct {
     const char *name;
     void *address;
@@ -74,6 +112,11 @@ typedef struct {
 #define sum_masked_64 IN_SET(sum_masked_64)
 #define sum_nodes IN_SET(sum_nodes)
 #define sum_oblivious IN_SET(sum_oblivious)
+#define encode_strip IN_SET(encode_strip)
+#define fill_strip IN_SET(fill_strip)
+#define network_scores IN_SET(network_scores)
+#define row_layer IN_SET(row_layer)
+#define strip_layer IN_SET(strip_layer)
 
 #endif
 
@@ -224,7 +267,221 @@ DEFINE_ADD_MASKED(add_masked_64, uint64_t)
 DEFINE_SUM_MASKED(sum_masked_32, add_masked_32)
 DEFINE_SUM_MASKED(sum_masked_64, add_masked_64)
 
+#if SET_LANES
+
+/* Rows of a strip: two vectors. Units that are summed at once: their sums stay in registers. */
+#define STRIP (2 * SET_LANES)
+#if SET_LANES == 16
+#define VECTOR __m512
+#define LOAD _mm512_load_ps
+#define STORE _mm512_store_ps
+#define ALL _mm512_set1_ps
+#define ADD _mm512_add_ps
+#define LARGER _mm512_max_ps
+#define MULTIPLY_ADD _mm512_fmadd_ps
+#define GROUP 8
+#else
+#define VECTOR __m256
+#define LOAD _mm256_load_ps
+#define STORE _mm256_store_ps
+#define ALL _mm256_set1_ps
+#define ADD _mm256_add_ps
+#define LARGER _mm256_max_ps
+#define MULTIPLY_ADD _mm256_fmadd_ps
+#define GROUP 4
+#endif
+
+/* A row's output of a unit is one sum, input after input, each product fused into it; then the
+   bias, then `beside`. `strip_layer` and `row_layer` do the same for every row and unit, in another
+   lane: no result depends on the rows beside it. Of NaN the larger is the second operand. */
+
+/* The outputs of a strip, units x STRIP, of inputs x STRIP. `beside`: added, or NULL. */
+static void strip_layer(const float *weights, int64_t n_inputs, int64_t n_units, const float *x,
+                        const float *beside, int rectified, float *out)
+{
+    const float *bias = weights + (n_units + PANEL - 1) / PANEL * PANEL * n_inputs;
+    for (int64_t first = 0; first < n_units; first += GROUP) {
+        const float *w = weights + first / PANEL * PANEL * n_inputs + first % PANEL;
+        VECTOR sums[GROUP][2];
+        for (int g = 0; g < GROUP; g++) sums[g][0] = sums[g][1] = ALL(0.0f);
+        for (int64_t k = 0; k < n_inputs; k++) {
+            const VECTOR x0 = LOAD(x + k * STRIP), x1 = LOAD(x + k * STRIP + SET_LANES);
+#pragma GCC unroll 8
+            for (int g = 0; g < GROUP; g++) {
+                const VECTOR weight = ALL(w[k * PANEL + g]);
+                sums[g][0] = MULTIPLY_ADD(weight, x0, sums[g][0]);
+                sums[g][1] = MULTIPLY_ADD(weight, x1, sums[g][1]);
+            }
+        }
+        for (int g = 0; g < GROUP && first + g < n_units; g++)
+            for (int half = 0; half < 2; half++) {
+                const int64_t place = (first + g) * STRIP + half * SET_LANES;
+                VECTOR sum = ADD(sums[g][half], ALL(bias[first + g]));
+                if (beside) sum = ADD(sum, LOAD(beside + place));
+                STORE(out + place, rectified ? LARGER(ALL(0.0f), sum) : sum);
+            }
+    }
+}
+
+/* The same for one row: `out` has room for whole panels. */
+static void row_layer(const float *weights, int64_t n_inputs, int64_t n_units, const float *x,
+                      const float *beside, int rectified, float *out)
+{
+    enum { AT_ONCE = 8 };
+    const int64_t n_panels = (n_units + PANEL - 1) / PANEL, size = n_inputs * PANEL;
+    const float *bias = weights + n_panels * size;
+    for (int64_t first = 0; first < n_panels; first += AT_ONCE) {
+        const int64_t n = n_panels - first < AT_ONCE ? n_panels - first : AT_ONCE;
+        const float *w = weights + first * size;
+        __m256 sums[AT_ONCE];
+        for (int p = 0; p < AT_ONCE; p++) sums[p] = _mm256_setzero_ps();
+        if (n == AT_ONCE)
+            for (int64_t k = 0; k < n_inputs; k++) {
+                const __m256 input = _mm256_set1_ps(x[k]);
+#pragma GCC unroll 8
+                for (int p = 0; p < AT_ONCE; p++)
+                    sums[p] = _mm256_fmadd_ps(_mm256_loadu_ps(w + p * size + k * PANEL), input,
+                                              sums[p]);
+            }
+        else
+            for (int64_t p = 0; p < n; p++)
+                for (int64_t k = 0; k < n_inputs; k++)
+                    sums[p] = _mm256_fmadd_ps(_mm256_loadu_ps(w + p * size + k * PANEL),
+                                              _mm256_set1_ps(x[k]), sums[p]);
+        for (int64_t p = 0; p < n; p++) {
+            const int64_t place = (first + p) * PANEL;
+            __m256 sum = _mm256_add_ps(sums[p], _mm256_loadu_ps(bias + place));
+            if (beside) sum = _mm256_add_ps(sum, _mm256_loadu_ps(beside + place));
+            if (rectified) sum = _mm256_max_ps(_mm256_setzero_ps(), sum);
+            _mm256_storeu_ps(out + place, sum);
+        }
+    }
+}
+
+/* Inputs x `lanes` of at most so many rows; places without a row become zeros of their own. `raw`:
+   room for the numbers. */
+static void encode_strip(const network *n, int64_t n_rows, int64_t lanes, const float *numeric,
+                         const int32_t *codes, float *raw, float *x)
+{
+    for (int64_t j = 0; j < n->n_numeric; j++)
+        for (int64_t r = 0; r < lanes; r++)
+            raw[j * lanes + r] = r < n_rows ? numeric[r * n->n_numeric + j] : 0.0f;
+    float *missing = x + (n->n_numeric - n->first_value + n->n_bins) * lanes;
+    for (int64_t i = 0; i < n->n_missing; i++)
+        for (int64_t r = 0; r < lanes; r++) {
+            const float cell = raw[n->missing[i] * lanes + r];
+            missing[i * lanes + r] = cell != cell ? 1.0f : 0.0f;
+        }
+    if (n->fill)
+        for (int64_t i = 0; i < n->n_numeric * lanes; i++) raw[i] = raw[i] == raw[i] ? raw[i] : 0.0f;
+    for (int64_t j = n->first_value; j < n->n_numeric; j++, x += lanes)
+        for (int64_t r = 0; r < lanes; r++) {
+            const float cell = raw[j * lanes + r];
+            const float third = cell * (1.0f / 3.0f);
+            x[r] = n->smooth && j < n->n_encoded ? cell / sqrtf(third * third + 1.0f) : cell;
+        }
+    for (int64_t i = 0; i < n->n_bins; i++, x += lanes)
+        for (int64_t r = 0; r < lanes; r++) {
+            const float cell = raw[n->bin_source[i] * lanes + r];
+            const float share = (cell - n->bin_left[i]) * n->bin_inverse[i];
+            x[r] = share < 0.0f ? 0.0f : share > 1.0f ? 1.0f : share;
+        }
+    x += n->n_missing * lanes;
+    for (int64_t i = 0; i < n->n_cycles; i++)
+        for (int64_t j = 0; j < n->cycle_width[i]; j++, x += lanes)
+            for (int64_t r = 0; r < lanes; r++) {
+                int64_t code = r < n_rows ? codes[r * n->n_codes + n->cycle_column[i]] : 0;
+                code = code < 0 ? 0 : code < n->cycle_codes[i] ? code : n->cycle_codes[i] - 1;
+                x[r] = n->cycle_table[i][code * n->cycle_width[i] + j];
+            }
+}
+
+/* What the codes of rows add to the first layer of a member, units x `lanes`; `sum`: room for the
+   units of a row. */
+static void fill_strip(const network *n, int64_t member, int64_t n_rows, int64_t lanes,
+                       const int32_t *codes, float *sum, float *out)
+{
+    const int64_t n_units = n->n_units[0];
+    for (int64_t r = 0; r < lanes; r++) {
+        for (int64_t g = 0; g < n->n_groups; g++) {
+            int64_t row = 0;
+            if (r < n_rows)
+                for (int64_t i = n->group[g]; i < n->group[g + 1]; i++)
+                    row += codes[r * n->n_codes + n->column[i]] * n->stride[i];
+            row = row < 0 ? 0 : row < n->table_codes[g] ? row : n->table_codes[g] - 1;
+            const float *own = n->table[g] + (row * n->n_members + member) * n->table_units;
+            if (g == 0)
+                memcpy(sum, own, (size_t)n_units * sizeof *sum);
+            else
+                for (int64_t u = 0; u < n_units; u++) sum[u] += own[u];
+        }
+        for (int64_t u = 0; u < n_units; u++) out[u * lanes + r] = sum[u];
+    }
+}
+
+/* Every member's outputs, outputs x members x `stride`, of rows of numbers and of codes. `work` has
+   room for CHUNK x inputs, and for (numbers + 4 widths) x STRIP and a width, and 64 bytes. */
+static void network_scores(const network *n, int64_t n_rows, const float *numeric,
+                           const int32_t *codes, float *work, double *scores, int64_t stride)
+{
+    const int64_t lanes = n_rows <= FEW ? 1 : STRIP, chunk = n_rows <= FEW ? 1 : CHUNK;
+    const int64_t size = n->n_inputs[0] * lanes, buffer = n->width * lanes;
+    void (*layer)(const float *, int64_t, int64_t, const float *, const float *, int, float *) =
+        n_rows <= FEW ? row_layer : strip_layer;
+    float *inputs = (float *)(((uintptr_t)work + 63) / 64 * 64);
+    float *raw = inputs + n->n_inputs[0] * CHUNK, *sum = raw + n->n_numeric * STRIP;
+    float *hidden = sum + (n->width + 15) / 16 * 16;
+    for (int64_t start = 0; start < n_rows; start += chunk) {
+        const int64_t end = n_rows - start < chunk ? n_rows : start + chunk;
+        for (int64_t row = start; row < end; row += lanes)
+            encode_strip(n, end - row < lanes ? end - row : lanes, lanes,
+                         numeric + row * n->n_numeric, codes + row * n->n_codes, raw,
+                         inputs + (row - start) / lanes * size);
+        for (int64_t m = 0; m < n->n_members; m++)
+            for (int64_t row = start; row < end; row += lanes) {
+                const int64_t own = end - row < lanes ? end - row : lanes;
+                const int64_t *offset = n->offsets + m * n->n_layers;
+                const int64_t last = n->n_layers - 1;
+                float *now = hidden, *spare = now + buffer, *after = spare + buffer;
+                float *beside = n->n_groups ? after + buffer : NULL;
+                if (beside) fill_strip(n, m, own, lanes, codes + row * n->n_codes, sum, beside);
+                layer(n->parameters + offset[0], n->n_inputs[0], n->n_units[0],
+                      inputs + (row - start) / lanes * size, beside, last > 0, now);
+                for (int64_t l = 1; l <= last; l++) {
+                    const int closes = n->residual && l < last && l % 2 == 0;
+                    float *to = closes ? after : spare;
+                    layer(n->parameters + offset[l], n->n_inputs[l], n->n_units[l],
+                          closes ? spare : now, closes ? now : NULL, l < last, to);
+                    if (closes) {
+                        after = now;
+                        now = to;
+                    } else if (!n->residual || l == last) {
+                        spare = now;
+                        now = to;
+                    }
+                }
+                for (int64_t c = 0; c < n->n_units[last]; c++)
+                    for (int64_t r = 0; r < own; r++)
+                        scores[(c * n->n_members + m) * stride + row + r] = now[c * lanes + r];
+            }
+    }
+}
+
+#undef STRIP
+#undef VECTOR
+#undef LOAD
+#undef STORE
+#undef ALL
+#undef ADD
+#undef LARGER
+#undef MULTIPLY_ADD
+#undef GROUP
+#endif
+
 static const entry functions[] = {
+#if SET_LANES
+    {"network_scores", (void *)network_scores},
+#endif
     {"sum_nodes", (void *)sum_nodes},
     {"sum_oblivious", (void *)sum_oblivious},
     {"sum_masked_32", (void *)sum_masked_32},
