@@ -198,7 +198,8 @@ def ask_trees(draw: np.random.Generator) -> str:
             value=draw.normal(size=(n_trees, 2**depth, n_outputs)),
         )
     else:
-        roots, right = [], []
+        roots: list[int] = []
+        right: list[int] = []
 
         def grow(n_leaves: int) -> None:
             node = len(right)
@@ -238,7 +239,7 @@ def ask_networks(draw: np.random.Generator) -> str:
     n_bins = int(draw.integers(0, 30)) if n_encoded else 0
     missing = np.flatnonzero(draw.random(n_numeric) < 0.3)
     levels = draw.integers(2, 9, n_categories)
-    cycles = ()
+    cycles: tuple[CycleBlock, ...] = ()
     if draw.random() < 0.5:
         table = draw.normal(size=(5, 3)).astype(np.float32)
         cycles = (CycleBlock(n_categories, n_categories + 2, table),)

@@ -38,8 +38,8 @@ from tabwright.inference.row_products import (
 # nearer to what the processor can do.
 _BLOCK_FLOATS = 2**18
 _LEAST_PLACES = 64
-# Rows that a thread hands to C at once.
-_COMPILED_ROWS = 1_024
+# Rows that a thread hands to C at once: those that go through one member's layers together there.
+_COMPILED_ROWS = 256
 # Up to so many rows an operation takes longer to begin a row of memory than to run along it.
 _SHORT = 32
 

@@ -1,12 +1,14 @@
-/* Predictions of rows: sums of the leaves of tree ensembles.
+/* Predictions of rows: sums of the leaves of tree ensembles, and outputs of networks.
 
    instruction_sets.h includes this file once for every instruction set, with `SET` as its name.
    Python modules beside it have the same structs.
 
    Reads are in bounds because Python checks what it hands over once, when an ensemble is read or
    made: features of splits are below `n_features`, children lie behind their parent in the same
-   tree, and masks hold a place for every answer. Of the rows, trees.py checks the shape at
-   every call; their values decide between checked places alone, NaN included. */
+   tree, and masks hold a place for every answer. Layers and tables of networks are laid out by
+   network.py, from arrays whose shapes folding and layout have checked. Of the rows, trees.py and
+   network.py check the shape at every call; their values decide between checked places alone, NaN
+   included, and codes past a table count as its last. */
 
 #ifndef TABWRIGHT_PREDICTION_KERNELS
 #define TABWRIGHT_PREDICTION_KERNELS
