@@ -84,7 +84,7 @@ def interaction_values(
 
 def interactions_to_state(interactions: Sequence[Interaction]) -> list[dict[str, Any]]:
     """What the document of the artifact says of them."""
-    return [own._asdict() for own in interactions]
+    return [{"kind": own.kind, "first": own.first, "second": own.second} for own in interactions]
 
 
 def interactions_from_state(

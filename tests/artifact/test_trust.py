@@ -76,7 +76,9 @@ def test_loading_a_model_opens_one_file_and_runs_nothing(tmp_path: Path) -> None
         str(NEWEST["mixed-calibrated"]),
         str(hostile),
     )
-    lines = [line for line in output.splitlines() if not line.startswith("object.__")]
+    # What is compiled is handed the address of a struct of our own.
+    harmless = ("object.__", "ctypes.addressof")
+    lines = [line for line in output.splitlines() if not line.startswith(harmless)]
     # os.open of the path, then open() of its descriptor; no exec, compile, import or socket.
     assert [line.split()[0] for line in lines] == ["open", "open"], lines
     assert str(hostile) in lines[0]

@@ -88,7 +88,7 @@ def test_the_state_comes_back() -> None:
 )
 def test_what_is_no_interaction_is_refused(change: dict[str, object], message: str) -> None:
     encoder, _ = encoded(table().select("torque", "speed"))
-    document = Reader({"found": [PRODUCT._asdict() | change]}, "trees")
+    document = Reader({"found": [interactions_to_state([PRODUCT])[0] | change]}, "trees")
     with pytest.raises(ArtifactError, match=message):
         interactions_from_state(document, "found", encoder.plan_.numbers)
 

@@ -20,6 +20,7 @@ import polars as pl
 
 from tabwright._version import __version__
 from tabwright.calibration.calibrator import Calibrator, CalibratorKind
+from tabwright.encoding.interactions import INTERACTION_KINDS, Interaction
 from tabwright.fitting.arguments import Aims, Columns
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
@@ -228,6 +229,9 @@ def _fit_formats(**settings: Any) -> FittedModel:
     return model
 
 
+INTERACTIONS = tuple(Interaction(kind, 0, 1) for kind in INTERACTION_KINDS)
+
+
 def _fit_trees(**settings: Any) -> FittedModel:
     model = _fit(mixed_table, quality="best", numeric_encoding="tree_ple", **settings)
     if model.trees is None:
@@ -235,12 +239,12 @@ def _fit_trees(**settings: Any) -> FittedModel:
     return model
 
 
-def _fit_oblivious(**settings: Any) -> FittedModel:
+def _fit_oblivious(interactions: tuple[Interaction, ...] = (), **settings: Any) -> FittedModel:
     """Oblivious trees, the form of CatBoost's, made by hand."""
     model = _fit(mixed_table, numeric_encoding="tree_ple", **settings)
     rng, shape = np.random.default_rng(5), (6, 3)
     rows = model.encoder.transform(mixed_table(1, seed=0))
-    n_features = tree_features(model.encoder, rows).shape[1]
+    n_features = tree_features(model.encoder, rows, interactions).shape[1]
     threshold = rng.normal(size=shape).astype(np.float32)
     threshold[1, 2] = np.inf
     trees = ObliviousTrees(
@@ -251,7 +255,7 @@ def _fit_oblivious(**settings: Any) -> FittedModel:
         threshold=threshold,
         value=rng.normal(size=(shape[0], 2 ** shape[1], 1)),
     )
-    return replace(model, trees=TreeMix(0.25, (0.75,), (trees,)))
+    return replace(model, trees=TreeMix(0.25, (0.75,), (trees,), interactions))
 
 
 def cases() -> dict[str, tuple[Callable[[], FittedModel], Callable[[], pl.DataFrame]]]:
@@ -325,6 +329,10 @@ def cases() -> dict[str, tuple[Callable[[], FittedModel], Callable[[], pl.DataFr
         "binary-trees": (lambda: _fit_trees(classes=two), asked_mixed),
         "regression-oblivious": (_fit_oblivious, asked_mixed),
         "binary-oblivious": (lambda: _fit_oblivious(classes=two), asked_mixed),
+        "binary-interactions": (
+            lambda: _fit_oblivious(INTERACTIONS, classes=two),
+            asked_mixed,
+        ),
         "regression-decimals": (lambda: _fit(_decimals), asked_decimals),
     }
 
