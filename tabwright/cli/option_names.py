@@ -14,7 +14,6 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("encoding='", "--encoding '"),
     ("decimal=','", "--decimal ','"),
     ("quotes=False", "--no-quotes"),
-    (" (drop_null_target=True)", ""),
     ("use TabularRegressor for quantities", "give --task regression for a quantity"),
     ("roles must name columns", "--role must name columns"),
     ("delimiter='...'", "--delimiter"),
