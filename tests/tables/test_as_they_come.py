@@ -348,3 +348,22 @@ def test_a_screen_that_cannot_show_a_name_is_no_error(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert b"calibration_error" in done.stdout
+
+
+LABELLED = pd.DataFrame({"a": [1.5, 2.0, 3.0], "y": [0, 1, 0]})
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        LABELLED.set_index(pd.Index([10, 20, 30], name="customer")),
+        LABELLED[LABELLED["a"] > 1.6],
+        LABELLED.set_index(pd.MultiIndex.from_tuples([(1, "x"), (2, "y"), (3, "z")])),
+    ],
+    ids=["named", "what a filter leaves", "of two levels"],
+)
+def test_row_labels_of_pandas_in_parquet_are_no_columns(
+    frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").columns == ["a", "y"]
