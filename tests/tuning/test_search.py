@@ -395,7 +395,8 @@ def test_the_time_is_kept(rows: tuple[pl.DataFrame, np.ndarray]) -> None:
     result = tune(X, y, time_limit=15, **words)
     seconds = time.perf_counter() - began
     assert result.ended_by == "time"
-    assert 8 < seconds < 16.5
+    # A tenth more on a machine of its own; other tests run beside this one.
+    assert 8 < seconds < 18
     assert result.default is not None
 
 
