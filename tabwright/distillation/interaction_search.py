@@ -32,9 +32,11 @@ _MOST_ROWS: Final = 10_000
 _FEWEST_ROWS: Final = 300
 _MOST_CLASSES: Final = 9
 _FOLDS: Final = 3
-_ROUNDS: Final = 40
+# Of trees, which softmax boosting grows for each class: rounds are fewer where there are many.
+_MOST_ROUNDS: Final = 40
+_MOST_TREES: Final = 80
 # Columns that are combined, and combinations that are kept.
-_MOST_COLUMNS: Final = 6
+_MOST_COLUMNS: Final = 5
 _MOST_KEPT: Final = 8
 # Values that a column must have: fewer are levels.
 _FEWEST_VALUES: Final = 9
@@ -55,12 +57,13 @@ def find_interactions(
 ) -> tuple[Interaction, ...]:
     """Interactions that trees predict better with; none where they do not.
 
-    On at most 10,000 rows, in three folds, boosted trees of 40 rounds are fitted to the features at
-    hand. The six numeric columns whose splits gain most give the candidates: sums, differences,
-    products and ratios of each two; of moments, and of numbers that are kept as distances from an
-    origin, differences alone. Trees that see all candidates tell the eight whose splits gain most,
-    and trees that see those eight must predict the held-out rows better by more than two standard
-    errors. There is no trial below 300 rows, or with ten classes or more.
+    On at most 10,000 rows, in three folds, boosted trees of at most 40 rounds are fitted to the
+    features at hand. The five numeric columns whose splits gain most give the candidates: sums,
+    differences, products and ratios of each two; of moments, and of numbers that are kept as
+    distances from an origin, differences alone. Trees that see all candidates must predict the
+    held-out rows better, and tell the eight whose splits gain most; trees that see those eight must
+    predict better by more than two standard errors. There is no trial below 300 rows, or with ten
+    classes or more.
 
     `problem`: training rows; features as `tree_features` gives them.
     `plan`: of the encoder that gave them.
@@ -80,7 +83,9 @@ def find_interactions(
         return ()
     columns = sorted(sorted(able, key=lambda own: -gains[own])[:_MOST_COLUMNS])
     candidates = _candidates(plan, columns)
-    _, gains = trial.judge(candidates, plan)
+    judged, gains = trial.judge(candidates, plan)
+    if not judged.mean() < losses.mean():
+        return ()
     order = np.argsort(-gains[len(gains) - len(candidates) :], kind="stable")
     kept = tuple(candidates[k] for k in sorted(order[:_MOST_KEPT].tolist()))
     gain = losses - trial.judge(kept, plan)[0]
@@ -149,12 +154,13 @@ class _Trial:
             numeric = problem.values[:, : len(plan.numbers)].astype(np.float32)
             further = interaction_values(interactions, plan.numbers, numeric)
             problem = replace(problem, values=np.hstack([problem.values, further]))
+        n_rounds = min(_MOST_ROUNDS, _MOST_TREES // max(problem.n_classes, 1))
         losses = np.empty(len(problem.target))
         gains = np.zeros(problem.values.shape[1])
         for k in range(_FOLDS):
             learning, judging = (problem.take(self._fold != k), problem.take(self._fold == k))
-            trees = trial_trees().fit(learning, _ROUNDS)
-            (predicted,) = trees.stages(judging.values, (_ROUNDS,))
+            trees = trial_trees().fit(learning, n_rounds)
+            (predicted,) = trees.stages(judging.values, (n_rounds,))
             losses[self._fold == k] = prediction_losses(predicted, judging.target)
             gains += split_gains(trees, len(gains))
         if problem.weight is not None:
