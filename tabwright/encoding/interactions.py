@@ -69,13 +69,14 @@ def interaction_values(
     """
     values = np.empty((len(numeric), len(interactions)), dtype=np.float32)
     used = sorted({place for own in interactions for place in (own.first, own.second)})
-    columns = {
-        place: numeric[:, place].astype(np.float64) / numbers.scale[place] + numbers.centre[place]
-        for place in used
-    }
     least = least_divisors(numbers)
-    # Products of large numbers may be infinite before they are clipped.
-    with np.errstate(over="ignore"):
+    # Very large numbers and their products may be infinite before they are clipped.
+    with np.errstate(over="ignore", invalid="ignore"):
+        columns = {
+            place: numeric[:, place].astype(np.float64) / numbers.scale[place]
+            + numbers.centre[place]
+            for place in used
+        }
         for k, own in enumerate(interactions):
             result = own.of(columns[own.first], columns[own.second], float(least[own.second]))
             values[:, k] = np.clip(result, -LARGEST, LARGEST)

@@ -63,6 +63,13 @@ def test_large_products_are_clipped() -> None:
     assert values[:2].tolist() == [LARGEST, -LARGEST]
 
 
+def test_numbers_at_the_end_of_float64_warn_of_nothing() -> None:
+    frame = pl.DataFrame({"a": [1.7e308, -1.7e308, 0.0, 1.0], "b": [1e-300, 1e300, -1e-9, 5e199]})
+    encoder, numeric = encoded(frame)
+    values = interaction_values(ALL, encoder.plan_.numbers, numeric)
+    assert not np.isinf(values).any()
+
+
 def test_constant_and_ranked_columns_cannot_be_had_back() -> None:
     frame = table()
     encoder, _ = encoded(frame.with_columns(other=pl.int_range(len(frame)) ** 2))
