@@ -38,6 +38,9 @@ _SHALLOW_RATE: Final = 0.07
 _FEW_CLASSES: Final = 8
 _LARGE_ROUNDS: Final = (7, 14, 25, 42, 70)
 _LARGE_RATE: Final = 0.1
+# Cells below which a second thread saves nothing, and costs much where other work has its core:
+# threads wait for one another at every node.
+_FEW_CELLS: Final = 500_000
 # Of trees that only compare features, in few rounds.
 _TRIAL_RATE: Final = 0.15
 # What a model keeps is fitted once, and slower: on seven tables (two splits each) CatBoost's loss
@@ -243,7 +246,8 @@ class _HistGradientBoosting:
             warm_start=warm_start,
             **self.settings(problem.n_classes),
         )
-        return _FittedHistGradientBoosting(model, bool(problem.n_classes), problem.n_threads)
+        n_threads = problem.n_threads if problem.values.size > _FEW_CELLS else 1
+        return _FittedHistGradientBoosting(model, bool(problem.n_classes), n_threads)
 
 
 @dataclass(frozen=True)
