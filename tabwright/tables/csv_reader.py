@@ -326,6 +326,8 @@ class _Parser:
         self.delimiter = delimiter
         self.quotes = quotes
         self.next_line = next_line
+        # The first blank line where there is one column.
+        self.blank_line: int | None = None
 
     @classmethod
     def of_first(
@@ -382,7 +384,7 @@ class _Parser:
 
     def frame(self, data: bytes) -> pl.DataFrame:
         """Records as a frame of text; blank lines are left out."""
-        data = self._checked(data)
+        data = self._checked(data) if data else data
         schema = dict.fromkeys(self.names, pl.String)
         if not data:
             return pl.DataFrame(schema=schema)
@@ -432,11 +434,28 @@ class _Parser:
                 f"{self.path}, line {line}: every line must have as many fields as there are "
                 f"columns ({width}); got {fields}; {advice}"
             )
+        if width == 1:
+            self._refuse_blank_cell(data, starts, blank, first_line)
         if blank.any():
             keep = np.ones(len(data), dtype=bool) if keep is None else keep
             for offset in (0, 1):
                 keep[np.minimum(starts[blank] + offset, ends[blank])] = False
         return data if keep is None else symbols[keep].tobytes()
+
+    def _refuse_blank_cell(
+        self, data: bytes, starts: np.ndarray, blank: np.ndarray, first_line: int
+    ) -> None:
+        """Refuse a blank line above a record of one column: it may be an empty cell."""
+        if self.blank_line is None and blank.any():
+            record = int(blank.argmax())
+            self.blank_line = first_line + data.count(b"\n", 0, int(starts[record]))
+            blank = blank[record:]
+        if self.blank_line is not None and not blank.all():
+            raise TableError(
+                f"{self.path}, line {self.blank_line}: a table of one column must have no blank "
+                "lines between its rows; got one, which may be an empty cell; write the cell as "
+                'two quotes ("") if it is missing, or delete the line'
+            )
 
     def _refuse_second_file(self, data: bytes, starts: np.ndarray, first_line: int) -> None:
         """Refuse a record that is how a file begins: files were put together."""

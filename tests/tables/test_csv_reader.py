@@ -142,6 +142,12 @@ BROKEN: dict[str, tuple[bytes, str]] = {
         r"line 4: every line must have as many fields as there are columns \(3\); got 2; quote "
         r"cells that hold ','",
     ),
+    "a blank line in one column": (
+        b"a\n1\n\n2\n",
+        "line 3: a table of one column must have no blank lines between its rows; got one, which "
+        r"may be an empty cell; write the cell as two quotes \(\"\"\)",
+    ),
+    "a blank line in one column, with returns": (b"a\r\n\r\n1\r\n2\r\n", "line 2: .* blank lines"),
     "a field too many": (b"a,b\n1,2\n3,4,5\n", r"line 3: .* columns \(2\); got 3"),
     "a field too many behind a cell of two lines": (
         b'a,b\n1,"x\ny"\n3,4,5\n',
