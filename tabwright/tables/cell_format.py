@@ -17,6 +17,7 @@ from tabwright.artifact.schema import Reader
 from tabwright.errors import TableError
 from tabwright.tables.cells import (
     BOUND,
+    GROUP_MARKS,
     MISSING_MARKERS,
     NUMERIC_MARKERS,
     bare_numbers,
@@ -37,7 +38,7 @@ _ORDERS: Final = {
 _TEXT: Final = (pl.String, pl.Categorical, pl.Enum)
 # A number with a comma for the decimal mark; groups of three digits by points, spaces or quotes.
 _WITH_COMMA: Final = (
-    r"^[-+]?(?:[0-9]+|[1-9][0-9]{0,2}(?:[.'\u2019\u00a0\u202f ][0-9]{3})+)?(?:,[0-9]+)?"
+    rf"^[-+]?(?:[0-9]+|[1-9][0-9]{{0,2}}(?:[.{GROUP_MARKS}][0-9]{{3}})+)?(?:,[0-9]+)?"
     r"(?:[eE][-+]?[0-9]+)?$"
 )
 
@@ -101,7 +102,7 @@ def decimal_points(text: pl.Series) -> pl.Series:
     """
     bare = bare_numbers(text)
     fits = bare.str.contains(_WITH_COMMA) & bare.str.contains("[0-9]")
-    plain = bare.str.replace_all(r"[.'\u2019\u00a0\u202f ]", "").str.replace(",", ".", literal=True)
+    plain = bare.str.replace_all(f"[.{GROUP_MARKS}]", "").str.replace(",", ".", literal=True)
     return plain.zip_with(fits, text)
 
 

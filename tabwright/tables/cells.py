@@ -80,6 +80,8 @@ _RAISED: Final = (
     "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b",
     "0123456789+-",
 )
+# What stands between groups of digits beside commas and points: quotes and spaces of any width.
+GROUP_MARKS: Final = r"'\u2019\u00a0\u2007\u2009\u202f "
 # Groups of exactly three digits behind a first one that has no leading zero; of two in India.
 _THOUSANDS: Final = (
     r"^[-+]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?:['\u2019][0-9]{3})+|(?:_[0-9]{3})+|"
@@ -209,7 +211,7 @@ def plain_numbers(text: pl.Series) -> pl.Series:
     bare = bare_numbers(text)
     grouped = bare.str.contains(_THOUSANDS)
     if grouped.any():
-        digits = bare.str.replace_all(r"[,'_\u2019\u00a0\u2007\u2009\u202f ]", "")
+        digits = bare.str.replace_all(f"[,_{GROUP_MARKS}]", "")
         bare = digits.zip_with(grouped, bare)
     for pattern in (_FORTRAN, _TIMES_TEN):
         if bare.str.contains(pattern).any():

@@ -22,6 +22,7 @@ from tabwright.tables.cell_format import (
 from tabwright.tables.cells import (
     BOUND,
     DIGITS,
+    GROUP_MARKS,
     LEADING_ZERO,
     MISSING_MARKERS,
     NUMERIC_MARKERS,
@@ -55,7 +56,8 @@ Dtypes = Mapping[str, pl.DataType | type[pl.DataType]]
 _SEASON: Final = r"^([0-9]{4})[-/]([0-9]{2})$"
 # A comma that separates no thousands: what is behind it, or before it, says so.
 _SURE_COMMA: Final = (
-    r"^[-+]?(?:0?|0[0-9]+|[0-9]{4,}|[0-9.' ]*[.' ][0-9]{3}|[0-9]+),[0-9]*(?:[eE][-+]?[0-9]+)?$"
+    rf"^[-+]?(?:0?|0[0-9]+|[0-9]{{4,}}|[0-9.{GROUP_MARKS}]*[.{GROUP_MARKS}][0-9]{{3}}|[0-9]+),"
+    r"[0-9]*(?:[eE][-+]?[0-9]+)?$"
 )
 _THREE_BEHIND: Final = r"^[-+]?[1-9][0-9]{0,2},[0-9]{3}$"
 _GROUPED: Final = r"^[-+]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+(?:,[0-9]+)?$"

@@ -216,6 +216,18 @@ READ: dict[str, tuple[Any, pl.DataType | type[pl.DataType], list[Any] | None, st
     "a dash for a minus": (["\u20135", "3"], pl.Int64, [-5, 3], "read as -5"),
     "marks without a width": (["\ufeff5", "\u200b3"], pl.Int64, [5, 3], "read as"),
     "decimal commas and exponents": (["1,5e3", "2,25E-1"], pl.Float64, [1500.0, 0.225], "read as"),
+    "decimal commas, thousands by spaces of any width": (
+        ["1\u00a0234,50", "12\u202f345,5 €", "1\u2009234\u2009567,25", "2\u2007000,75"],
+        pl.Float64,
+        [1234.5, 12345.5, 1234567.25, 2000.75],
+        "numbers such as '12\\u202f345,5 €' read as 12345.5",
+    ),
+    "decimal commas, thousands by quotes": (
+        ["1\u2019234,50", "1'234'567,25", "12,5"],
+        pl.Float64,
+        [1234.5, 1234567.25, 12.5],
+        "read as",
+    ),
     "a fraction, no date": (["0 1/2", "3 1/4"], pl.String, ["0 1/2", "3 1/4"], ""),
     "names with digits": (["w17", "w18"], pl.String, ["w17", "w18"], ""),
     "yes and no": (["yes", "no"], pl.String, ["yes", "no"], ""),
