@@ -162,6 +162,16 @@ def test_a_model_is_not_written_under_the_name_of_another_format(name: str, tmp_
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["m.safetensors", "t.csv"]
 
 
+@pytest.mark.parametrize(
+    ("words", "got"),
+    [((), "none"), (("a.onnx", "-o", "b.onnx"), "a.onnx and b.onnx")],
+)
+def test_the_graph_to_write_is_named_once(words: tuple[str, ...], got: str, tmp_path: Path) -> None:
+    refusal = _flat(_run("export", str(tmp_path / "m.safetensors"), *words, code=2))
+    assert "as the second argument or with -o" in refusal
+    assert f"got {got};" in refusal
+
+
 def test_an_option_of_one_value_is_given_once(tmp_path: Path) -> None:
     table = str(_labelled(tmp_path / "t.csv"))
     refusal = _flat(_run("train", table, "-t", "label", "--target", "price", code=2))
@@ -283,6 +293,8 @@ def test_importance_names_the_column_that_matters_first(tmp_path: Path) -> None:
     shown = _run("importance", model, str(table), "--repeats", "2").splitlines()
     assert shown[0] == "m.safetensors on 300 rows, 2 shuffles a column"
     assert shown[2].startswith("size")
+    numbers = [cell for line in shown[2:] for cell in line.split()[1:]]
+    assert len({len(cell.partition(".")[2]) for cell in numbers}) == 1
 
 
 def test_names_are_whole_in_a_pipe(tmp_path: Path) -> None:

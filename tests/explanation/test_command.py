@@ -42,6 +42,8 @@ def test_a_row_and_all_rows(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*words, "--rows", "20"])
     assert done.exit_code == 0, done.output
     assert done.output.index("size") < done.output.rindex("kind")
+    numbers = [cell for line in done.stdout.splitlines()[2:] for cell in line.split()[1:]]
+    assert len({len(cell.partition(".")[2]) for cell in numbers}) == 1
     done = CliRunner().invoke(app, [*words, "--row", "81"])
     assert done.exit_code == 2
     assert "--row must be at most 80" in " ".join(done.output.split())

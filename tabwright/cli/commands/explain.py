@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,9 +110,12 @@ def explain(
             if row is not None:
                 here, usual = alike([found.output[0, k], found.base[k]])
                 title = f"row {row}: the {what} is {here}, on average {usual}"
+            numbers = [column.name for column in part.iter_columns() if column.dtype.is_float()]
+            # An interval has as many digits as what it is of.
+            shown = iter(alike([x for name in numbers for x in part[name]]))
             cells = [
-                alike(column.to_list())
-                if column.dtype.is_float()
+                list(itertools.islice(shown, len(part)))
+                if column.name in numbers
                 else ["missing" if cell is None else str(cell) for cell in column]
                 for column in part.iter_columns()
             ]

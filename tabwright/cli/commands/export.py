@@ -15,7 +15,13 @@ from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag
 
 def export(
     model: ModelFile,
-    output: Annotated[Path, typer.Argument(metavar="ONNX", help="The file to write.")],
+    onnx: Annotated[
+        Path | None, typer.Argument(metavar="ONNX", help="The file to write.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="ONNX", help="The same, as an option."),
+    ] = None,
     check_rows: Annotated[
         int,
         typer.Option(min=1, metavar="ROWS", help="Least rows on which graph and model must agree."),
@@ -28,20 +34,22 @@ def export(
     Nothing is written unless graph and model agree. Needs the extra `onnx`.
     """
     with readable_errors(as_json=as_json):
+        path = _path(model, onnx, output)
+
         from tabwright.artifact.atomic_write import check_writable
         from tabwright.export.encoder import graph_inputs
         from tabwright.export.onnx import export_onnx
         from tabwright.inference.fitted_model import load_fitted
 
-        check_writable(output)
+        check_writable(path)
         fitted = load_fitted(model)
         with waiting(quiet, f"comparing model and graph on {check_rows:,} rows or more"):
-            report = export_onnx(fitted, output, check_rows=check_rows)
+            report = export_onnx(fitted, path, check_rows=check_rows)
         inputs = graph_inputs(fitted.encoder.plan_)
         if as_json:
             print_json(
                 {
-                    "onnx": str(output),
+                    "onnx": str(path),
                     "inputs": [asdict(column) for column in inputs],
                     "parity": asdict(report),
                 }
@@ -51,4 +59,16 @@ def export(
                 ("input", "type", "cells"),
                 [(column.name, column.dtype, column.describe()) for column in inputs],
             )
-            say(f"wrote {output}; it agrees with the model on {report.describe()}")
+            say(f"wrote {path}; it agrees with the model on {report.describe()}")
+
+
+def _path(model: Path, onnx: Path | None, output: Path | None) -> Path:
+    """The file to write, which is named once."""
+    path = onnx if output is None else output
+    if path is None or (onnx is not None and output is not None):
+        got = "none" if path is None else f"{onnx} and {output}"
+        raise ValueError(
+            f"the file to write must be given once, as the second argument or with -o; got {got}; "
+            f"give `tabwright export {model} {model.with_suffix('.onnx').name}`"
+        )
+    return path

@@ -69,16 +69,11 @@ def importance(
                 }
             )
             return
+        n = len(found.names)
+        shown = alike([*found.mean.tolist(), *found.deviation.tolist()])
         show_grid(
             ("column", f"rise of {loss}", "+/-"),
-            list(
-                zip(
-                    found.names,
-                    alike(found.mean.tolist()),
-                    alike(found.deviation.tolist()),
-                    strict=True,
-                )
-            ),
+            list(zip(found.names, shown[:n], shown[n:], strict=True)),
             title=f"{model.name} on {found.n_rows:,} rows, {found.n_repeats} shuffles a column",
             right=(1, 2),
         )
