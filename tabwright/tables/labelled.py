@@ -179,6 +179,7 @@ class TableRequest:
     `task`: "classification" or "regression"; None: told by the target.
     `roles`: roles of columns, in place of those that are inferred.
     `csv`: how a CSV file is written, where it cannot tell by itself.
+    `task_is`: where `task` comes from, for the sentence that says it.
     """
 
     table: str
@@ -186,6 +187,7 @@ class TableRequest:
     task: str | None = None
     roles: Mapping[str, Role] = field(default_factory=dict)
     csv: CsvFormat | None = None
+    task_is: str = "as asked"
 
     @property
     def stem(self) -> str:
@@ -317,7 +319,7 @@ def _rows_to_use(
 def _task(target: pl.Series, request: TableRequest, say: Callable[[str], None]) -> Task:
     for task in get_args(Task):
         if request.task == task:
-            say(f"task: {task}, as asked")
+            say(f"task: {task}, {request.task_is}")
             return next(known for known in ("classification", "regression") if known == task)
     task, reason = infer_task(target)
     say(f"task: {task}, since {reason}")

@@ -121,7 +121,8 @@ def run_distillation(
         task = teacher.settings.task
         if wanted.task not in (None, task):
             raise ValueError(f"the teacher is a model for {task}; got the task {wanted.task!r}")
-        wanted = replace(wanted, task=task)
+        if wanted.task is None:
+            wanted = replace(wanted, task=task, task_is="that of the teacher")
         say(f"teacher: {request.teacher}, a {task} model")
     else:
         tree_learner(teacher)

@@ -57,6 +57,8 @@ def test_command_teaches_compares_and_saves(folder: Path, tmp_path: Path) -> Non
     assert done.exit_code == 0, done.output
     for said in ("without teacher", "Distillation", "(kept)", f"saved {out}"):
         assert said in done.output
+    assert "task: classification, that of the teacher" in done.output
+    assert "us, encoded row  us, raw row" in done.output
     student = load_fitted(out)
     assert student.settings.training_mode == "tree_teacher_distillation"
     assert student.card["distillation"]["n_unlabelled_rows"] == 30

@@ -135,15 +135,10 @@ def _widths(text: str | None) -> tuple[int, ...]:
 
 
 def _show(report: FidelityReport) -> None:
+    loss = "RMSE" if report.metric == "rmse" else "log-loss"
+    figures = (loss, "parameters", "kB", "us, encoded row", "us, raw row")
     show_grid(
-        [
-            "",
-            "RMSE" if report.metric == "rmse" else "log-loss",
-            "parameters",
-            "kB",
-            "row us",
-            "raw",
-        ],
+        ["", *figures],
         [
             _row("teacher", report.teacher),
             _row("student", report.student),
@@ -153,7 +148,7 @@ def _show(report: FidelityReport) -> None:
     )
     if report.sweep:
         show_grid(
-            ["size", "loss", "parameters", "kB", "row us", "raw"],
+            ["size", *figures],
             [
                 _row(
                     f"{point.num_hidden_layers} x {point.hidden_dim}" + " (kept)" * point.chosen,
@@ -163,6 +158,7 @@ def _show(report: FidelityReport) -> None:
             ],
             right=[1, 2, 3, 4, 5],
         )
+    say("us: median microseconds for one row, encoded already or as it is in the table")
     say(report.verdict)
 
 
