@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tabwright.explanation.columns import MixedRows, Scale
+from tabwright.explanation.columns import MixedRows, Scale, column_as_read
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 
@@ -51,6 +51,8 @@ class Explanation:
     scale : {"probability", "log_odds"}
     cells : polars.DataFrame
         The cells of the rows, `columns` only.
+    cells_as_read : polars.DataFrame
+        The same as the model reads them: text of numbers and dates is what it means.
     exact : bool
         Whether all coalitions were summed.
     """
@@ -62,6 +64,7 @@ class Explanation:
     output: FloatArray
     scale: Scale
     cells: pl.DataFrame
+    cells_as_read: pl.DataFrame
     exact: bool
 
     def importance(self, output: int = 0, *, random_state: int = 0) -> pl.DataFrame:
@@ -224,6 +227,7 @@ def explain(
         output=output,
         scale=scale,
         cells=frame[list(game.names)],
+        cells_as_read=pl.DataFrame([column_as_read(model, frame, name) for name in game.names]),
         exact=exact,
     )
 

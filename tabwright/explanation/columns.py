@@ -14,13 +14,25 @@ from numpy.typing import NDArray
 
 from tabwright.encoding.encoder import Compact
 from tabwright.encoding.oblique import fill_obliques
+from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
+from tabwright.tables.cell_format import USUAL, typed_cells
 
 FloatArray = NDArray[np.float64]
 Scale = Literal["probability", "log_odds"]
 
 _BLOCK_ROWS = 16_384
 _SMALLEST = 1e-12
+
+
+def column_as_read(model: FittedModel, frame: pl.DataFrame, name: str) -> pl.Series:
+    """A column as the model reads it: text of numbers and dates as what it means."""
+    encoder = model.encoder
+    place = list(encoder.feature_names_in_).index(name)
+    kind = encoder.plan_.kinds[place]
+    if kind not in ("numeric", "datetime"):
+        return frame[name]
+    return typed_cells(frame[name], kind, encoder.plan_.formats.get(place, USUAL))
 
 
 class MixedRows:

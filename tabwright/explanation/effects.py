@@ -15,10 +15,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tabwright.explanation.columns import MixedRows, Scale
+from tabwright.explanation.columns import MixedRows, Scale, column_as_read
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.tables.cell_format import USUAL, typed_cells
 from tabwright.tables.cells import is_missing
 
 FloatArray = NDArray[np.float64]
@@ -109,16 +108,6 @@ def effect_curves(
         _curve(game, column_as_read(model, frame, name), game.names.index(name), places, n_points)
         for name in wanted
     )
-
-
-def column_as_read(model: FittedModel, frame: pl.DataFrame, name: str) -> pl.Series:
-    """A column as the model reads it: text of numbers and dates as what it means."""
-    encoder = model.encoder
-    place = list(encoder.feature_names_in_).index(name)
-    kind = encoder.plan_.kinds[place]
-    if kind not in ("numeric", "datetime"):
-        return frame[name]
-    return typed_cells(frame[name], kind, encoder.plan_.formats.get(place, USUAL))
 
 
 def _curve(

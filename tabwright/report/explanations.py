@@ -123,8 +123,8 @@ def plot_beeswarm(
 
     `output`: which of `outputs`.
     `limit`: at most so many columns, those of the largest mean attributions.
-    Returns: numbers and dates go from orange (low) to blue (high) by rank; words and missing cells
-        are grey.
+    Returns: numbers and dates, as the model reads them, go from orange (low) to blue (high) by
+        rank; words and missing cells are grey.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap
@@ -139,7 +139,7 @@ def plot_beeswarm(
     width = float(np.ptp(every)) or 1.0
     for place, name in enumerate(order):
         values = every[:, explanation.columns.index(name)]
-        ranks = _ranks(explanation.cells[name])
+        ranks = _ranks(explanation.cells_as_read[name])
         coloured = np.isfinite(ranks)
         at = place + _offsets(values, width)
         for mask, marks in ((~coloured, MUTED), (coloured, ramp(ranks[coloured]))):

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tabwright.explanation.effects import column_as_read
+from tabwright.explanation.columns import column_as_read
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.report.assessment import Assessment
 from tabwright.report.markup import Node, element, number, short, table

@@ -161,7 +161,10 @@ def group_thousands(axes: Axes, side: str) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis = axes.xaxis if side == "x" else axes.yaxis
-    axis.set_major_locator(MaxNLocator(nbins=5 if side == "x" else 6, steps=[1, 2, 2.5, 5, 10]))
+    # Long numbers below an axis are told apart where there are fewer of them.
+    n_letters = len(f"{max(map(abs, axis.get_view_interval())):,.0f}")
+    n_bins = min(5, max(2, 36 // n_letters)) if side == "x" else 6
+    axis.set_major_locator(MaxNLocator(nbins=n_bins, steps=[1, 2, 2.5, 5, 10]))
 
     def shown(value: float, _: int | None) -> str:
         # Below 10,000 no separator is needed, and years would look odd with one.

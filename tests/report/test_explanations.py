@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from matplotlib.patches import Rectangle
 
-from tabwright.explanation import EffectCurve, Explanation
+from tabwright.explanation import EffectCurve, Explanation, explain
 from tabwright.report.explanations import plot_beeswarm, plot_effect, plot_waterfall
 from tabwright.report.write import write_report
 from tabwright.tables.cell_format import CellFormat
@@ -26,7 +26,7 @@ def explanation(n_rows: int = 40, n_columns: int = 3) -> Explanation:
     frame = pl.DataFrame(cells).with_columns(x0=pl.Series(["a", None] * (n_rows // 2)))
     base = np.array([0.5])
     return Explanation(
-        names, ("yes",), sizes, base, base + sizes.sum(axis=1), "probability", frame, True
+        names, ("yes",), sizes, base, base + sizes.sum(axis=1), "probability", frame, frame, True
     )
 
 
@@ -66,6 +66,30 @@ def test_a_beeswarm_has_a_dot_a_row_and_column() -> None:
     # Words have no order: all dots of x0 are grey.
     assert len(dots[0]) == 40
     assert len(dots[1]) == 0
+
+
+def test_a_beeswarm_colours_text_that_is_read_as_numbers_or_times() -> None:
+    rng = np.random.default_rng(0)
+    minutes, thousands = rng.integers(0, 24 * 60, 80), rng.integers(10, 900, 80)
+    frame = pl.DataFrame(
+        {
+            "at": [f"{m // 60:02d}:{m % 60:02d}" for m in minutes],
+            "cost": [f"£{k}k" for k in thousands],
+            "kind": rng.choice(["red", "blue"], 80),
+            "price": minutes / 60.0,
+        }
+    )
+    found = explain(fit(frame, "price"), frame[:30], frame)
+    assert found.cells["cost"].to_list() == frame["cost"][:30].to_list()
+    for name, numbers in (("at", minutes), ("cost", thousands)):
+        read = found.cells_as_read[name].to_physical().cast(float).to_numpy()
+        assert np.corrcoef(read, numbers[:30])[0, 1] == pytest.approx(1.0)
+    axes = plot_beeswarm(found).axes[0]
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    grey, coloured = axes.collections[::2], axes.collections[1::2]
+    for name, own in zip(names, grey, strict=True):
+        assert len(np.asarray(own.get_offsets())) == (30 if name == "kind" else 0)
+    assert sum(len(np.asarray(own.get_offsets())) for own in coloured) == 60
 
 
 def test_dots_of_one_place_do_not_cover_each_other() -> None:
@@ -141,6 +165,23 @@ def test_the_axis_names_the_unit_of_times_and_durations(
     }
     assert ticks <= shown
     assert len(shown) <= 8
+
+
+@pytest.mark.parametrize("largest", [9_000, 250_000, 9e6, 924_100_070, 9e9])
+def test_long_numbers_below_an_axis_do_not_touch(largest: float) -> None:
+    points = tuple(np.linspace(0.57 * largest, largest, 20).tolist())
+    curve = EffectCurve("c", ("y",), True, points, np.zeros((20, 1)), np.full(20, 0.05))
+    figure = plot_effect(curve)
+    figure.canvas.draw()
+    axis = figure.axes[1].xaxis
+    low, high = axis.get_view_interval()
+    boxes = [
+        label.get_window_extent()
+        for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+        if low <= place <= high
+    ]
+    assert len(boxes) >= 2
+    assert all(left.x1 + 4 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_a_report_reads_the_unit_off_the_model(tmp_path: Path) -> None:
