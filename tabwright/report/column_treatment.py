@@ -100,6 +100,8 @@ def _texts(plan: EncodingPlan) -> dict[int, str]:
         text = _SCALING[plan.numbers.encoding]
         if bins[column]:
             text = f"{bins[column]} {text}"
+            if bins[column] == 1:
+                text = text.replace("bins", "bin")
             if plan.numbers.keep_value:
                 text += ", and the value itself"
         texts[place] = text
@@ -110,7 +112,8 @@ def _texts(plan: EncodingPlan) -> dict[int, str]:
         # Both columns say so; the first is the one whose inputs count those of the sum.
         for own in (oblique.first, oblique.second):
             n_bins = len(oblique.edges) - 1
-            texts[encoded[own]] += f"; {plan.oblique_name(oblique)} in {n_bins} bins"
+            bins_of_sum = "1 bin" if n_bins == 1 else f"{n_bins} bins"
+            texts[encoded[own]] += f"; {plan.oblique_name(oblique)} in {bins_of_sum}"
     for date, place in enumerate(places["datetime"]):
         cycles = [cycle.name for cycle, own, _ in plan.cycle_columns if own == date]
         turns = f"; {', '.join(cycles)} as sines and cosines" if cycles else ""
@@ -120,10 +123,12 @@ def _texts(plan: EncodingPlan) -> dict[int, str]:
     for category, place in zip(plan.categories, places["category"], strict=True):
         n_rest = len(category.levels) - category.n_inputs
         levels = "one level" if category.n_inputs == 1 else f"each of {category.n_inputs:,} levels"
-        text = f"one input for {levels}, one for rare and unknown ones"
+        text = "one input for rare and unknown levels"
+        if category.n_inputs:
+            text = f"one input for {levels}, one for rare and unknown ones"
         if category.statistics is not None:
             what = " and ".join(plan.statistic_names) or "counts"
-            text += f"; per level {what}, for {n_rest:,} further levels too"
+            text += f"; per level {what}, for {n_rest:,} further level{'s' * (n_rest != 1)} too"
         if category.has_missing:
             text += "; one input for missing"
         texts[place] = text

@@ -112,7 +112,7 @@ def scores_section(model: FittedModel, found: Assessment) -> Section:
     body.append(
         element(
             "p",
-            f"The last column answers every row with the training rows' "
+            f"“{found.scored[-1].title}” answers every row with the training rows' "
             f"{constant_title(model) if model.classes is None else 'class shares'}: what a model "
             "must beat. ",
             None
@@ -120,7 +120,7 @@ def scores_section(model: FittedModel, found: Assessment) -> Section:
             else "The linear baseline was fitted on the same training rows. ",
             None
             if model.classes is None
-            else ["In every column, labels are decided by one rule: ", rule_text(model), "."],
+            else ["All labels are decided by one rule: ", rule_text(model), "."],
             class_="small",
         )
     )

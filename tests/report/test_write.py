@@ -19,6 +19,7 @@ from tabwright.fitting.arguments import Columns
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
+from tabwright.report.column_treatment import column_treatments
 from tabwright.report.probability_sections import implied_threshold
 from tabwright.report.write import write_report
 from tabwright.settings import TRAINING_MODES, FitSettings, modes_for
@@ -236,7 +237,21 @@ def test_the_baseline_is_decided_by_the_threshold_of_the_model(tmp_path: Path) -
     # By the most probable class it would be another number.
     plain = Predictor(linear).predict_proba(held_out)[:, 1] >= 0.5
     assert shown[1] != pytest.approx((plain & truth).sum() / truth.sum(), abs=1e-4)
-    assert "In every column, labels are decided by one rule" in text
+    assert "All labels are decided by one rule" in text
+
+
+def test_a_column_of_one_bin_or_of_rare_levels_is_told_in_good_english() -> None:
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {
+            "pool": [float(i) if i in (7, 8) else 0.0 for i in range(300)],
+            "rare": pl.Series([f"r{i}" if i < 5 else None for i in range(300)]),
+            "price": rng.normal(size=300),
+        }
+    )
+    pool, rare = column_treatments(fit(frame, "price", numeric_encoding="tree_ple").encoder.plan_)
+    assert pool.text.startswith("1 piecewise-linear bin between")
+    assert rare.text == "one input for rare and unknown levels; one input for missing"
 
 
 def test_errors_have_one_sign_everywhere(tmp_path: Path) -> None:
