@@ -146,10 +146,10 @@ def show_scores(
     show_grid(headings, rows, title=title, right=range(1, len(headings)))
 
 
-def alike(values: Sequence[float]) -> list[str]:
-    """Numbers with as many decimal places as leave the largest three digits."""
+def alike(values: Sequence[float], *, most: int = 12) -> list[str]:
+    """Numbers with as many decimal places as leave the largest three digits, at most `most`."""
     largest = max(map(abs, values), default=0.0)
-    places = 3 if largest == 0.0 else min(max(0, 2 - math.floor(math.log10(largest))), 12)
+    places = 3 if largest == 0.0 else min(max(0, 2 - math.floor(math.log10(largest))), most)
     # The sum takes the sign from a zero.
     return [f"{round(value, places) + 0.0:,.{places}f}" for value in values]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,10 @@ def test_the_command_shows_a_table_and_words(table: str) -> None:
     assert "2 folds x 2 candidates: 4 fits" in flat
     for part in ("log_loss", "behind", "fit s", "KiB", "best", "use "):
         assert part in flat
+    # A lead has as many digits as the ends of its interval.
+    found = re.search(r"(\S+)  (\S+) to (\S+)  ", shown.output)
+    assert found
+    assert len({len(cell.partition(".")[2]) for cell in found.groups()}) == 1
     document = json.loads(runner.invoke(app, [*words, "--json"]).output)
     names = {candidate["name"] for candidate in document["candidates"]}
     assert names == {"mlp_dense", "linear_glm_baseline"}

@@ -14,6 +14,7 @@ from tabwright.cli.brief_command import SETTINGS
 from tabwright.cli.completion import complete_metric, complete_mode
 from tabwright.cli.console import (
     Advance,
+    alike,
     counting_bar,
     out,
     print_json,
@@ -42,7 +43,6 @@ from tabwright.cli.settings_file import options_for
 
 if TYPE_CHECKING:
     from tabwright.workflows.compare import Comparison
-    from tabwright.workflows.ranking import CandidateScores
 
 _WIDE = 110
 
@@ -172,11 +172,19 @@ def _show(comparison: Comparison) -> None:
         style="bold",
     )
     headings = ["", metric, "behind", "", *others, "fit s", "rows/s", "KiB"]
+    gaps = [candidate.behind for candidate in comparison.candidates]
+    ends = [end for gap in gaps if gap is not None for end in (gap.mean, gap.low, gap.high)]
+    # With more places the grid is wider than 80 columns.
+    shown = iter(alike(ends, most=4))
     rows = [
         [
             candidate.name,
             _number(candidate.mean(metric)),
-            *_behind(candidate),
+            *(
+                ("best", "")
+                if candidate.behind is None
+                else (next(shown), f"{next(shown)} to {next(shown)}")
+            ),
             *(
                 f"{candidate.mean(name):,.4g}" if name in candidate.scores else ""
                 for name in others
@@ -194,13 +202,6 @@ def _show(comparison: Comparison) -> None:
 
 def _number(value: float) -> str:
     return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.1f}"
-
-
-def _behind(candidate: CandidateScores) -> tuple[str, str]:
-    if candidate.behind is None:
-        return "best", ""
-    gap = candidate.behind
-    return f"{gap.mean:.3g}", f"{gap.low:.2g} to {gap.high:.2g}"
 
 
 def _document(comparison: Comparison) -> dict[str, Any]:
