@@ -101,15 +101,23 @@ def _row(
         # As many rows of weight 1 say as much.
         ends = wilson_interval(np.array([second]), np.array([1.0 / (share @ share)]))
         low, high = (float(end[0]) for end in ends)
-    loss: Node = number(mean)
+    mean_shown, *mean_ends = _alike(mean, max(mean - half, 0.0), mean + half)
+    second_shown, *second_ends = _alike(second, low, high)
+    loss: Node = mean_shown
     if _is_worse(found, weight, whole, mask):
-        loss = element("span", number(mean), class_="bad")
+        loss = element("span", mean_shown, class_="bad")
     return [
         [short(name), element("small", short(title, 60))],
         f"{np.count_nonzero(weight[mask] > 0):,}",
-        [loss, element("small", f"{number(max(mean - half, 0.0))} to {number(mean + half)}")],
-        [number(second), element("small", f"{number(low)} to {number(high)}")],
+        [loss, element("small", " to ".join(mean_ends))],
+        [second_shown, element("small", " to ".join(second_ends))],
     ]
+
+
+def _alike(*values: float) -> list[str]:
+    """Numbers of one cell; beside one of thousands none has decimals."""
+    whole = max(map(abs, values)) >= 1000
+    return [number(float(np.round(value)) if whole else value) for value in values]
 
 
 def _mean(values: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[float, float]:

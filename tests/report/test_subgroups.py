@@ -48,6 +48,11 @@ def test_the_group_whose_labels_are_noise_is_marked(tmp_path: Path) -> None:
     marked = [row for row in re.findall(r"<tr>.*?</tr>", part) if 'class="bad"' in row]
     assert any("red" in row for row in marked)
     assert not any("green" in row or "blue" in row for row in marked)
+    # Beside an end of an interval in the thousands nothing has decimals.
+    spans = re.findall(r"([−\d.,]+)</?[^>]*><small>([−\d.,]+) to ([−\d.,]+)<", part)
+    wide = [span for span in spans if any("," in cell for cell in span)]
+    assert wide
+    assert not any("." in cell for span in wide for cell in span)
 
 
 def test_titles_are_in_the_order_and_the_words_of_the_column() -> None:
