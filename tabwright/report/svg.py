@@ -161,7 +161,7 @@ def group_thousands(axes: Axes, side: str) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis = axes.xaxis if side == "x" else axes.yaxis
-    # Long numbers below an axis are told apart where there are fewer of them.
+    # Long numbers below an axis would touch: there are fewer of them.
     n_letters = len(f"{max(map(abs, axis.get_view_interval())):,.0f}")
     n_bins = min(5, max(2, 36 // n_letters)) if side == "x" else 6
     axis.set_major_locator(MaxNLocator(nbins=n_bins, steps=[1, 2, 2.5, 5, 10]))
