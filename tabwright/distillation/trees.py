@@ -38,8 +38,8 @@ _SHALLOW_RATE: Final = 0.07
 _FEW_CLASSES: Final = 8
 _LARGE_ROUNDS: Final = (7, 14, 25, 42, 70)
 _LARGE_RATE: Final = 0.1
-# Cells below which a second thread saves nothing, and costs much where other work has its core:
-# threads wait for one another at every node.
+# Cells up to which a second thread saves a fifth at most, and often nothing. Where other work has
+# its core it costs several times as much: threads wait for one another at every node.
 _FEW_CELLS: Final = 500_000
 # Of trees that only compare features, in few rounds.
 _TRIAL_RATE: Final = 0.15
