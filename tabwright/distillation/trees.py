@@ -198,15 +198,14 @@ class _HistGradientBoosting:
         return {"library": "scikit-learn", "version": _library("sklearn", self.name).__version__}
 
     def rounds(self, n_classes: int) -> tuple[int, ...]:
-        if self.kept and n_classes > _FEW_CLASSES:
+        if self._takes_large_steps(n_classes):
             return _LARGE_ROUNDS
         most = _MOST_KEPT_TREES if self.kept else _MOST_TREES
         return _boosting_rounds(n_classes, most, _SHALLOW_ROUNDS)
 
     def settings(self, n_classes: int) -> dict[str, Any]:
-        large_steps = self.kept and n_classes > _FEW_CLASSES
         return {
-            "learning_rate": _LARGE_RATE if large_steps else self.rate,
+            "learning_rate": _LARGE_RATE if self._takes_large_steps(n_classes) else self.rate,
             "max_leaf_nodes": 15,
             "min_samples_leaf": 5,
             # Added to sums of p(1 - p), which are small in leaves of one class: with 1.0 they
@@ -217,6 +216,9 @@ class _HistGradientBoosting:
             # a class may have a single row.
             "early_stopping": False,
         }
+
+    def _takes_large_steps(self, n_classes: int) -> bool:
+        return self.kept and n_classes > _FEW_CLASSES
 
     def fit(self, problem: Problem, n_rounds: int) -> FittedTrees:
         fitted = self._unfitted(problem)

@@ -14,9 +14,7 @@ from functools import partial
 import numpy as np
 
 from tabwright.calibration.decisions import DecisionAim
-from tabwright.calibration.intervals import (
-    CrossPredictions,
-)
+from tabwright.calibration.intervals import CrossPredictions
 from tabwright.distillation.fidelity import fidelity_report
 from tabwright.distillation.soft_targets import (
     Candidates,

@@ -24,6 +24,7 @@ from tabwright.encoding.interactions import (
     interactions_from_state,
     interactions_to_state,
 )
+from tabwright.encoding.plan import EncodingPlan
 from tabwright.errors import install_command
 from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble, Trees
 
@@ -36,6 +37,11 @@ _INTERACTIONS_PLACE = "trees.interactions"
 FloatArray = NDArray[np.float64]
 
 
+def _n_numeric(plan: EncodingPlan) -> int:
+    """Numbers of the compact form that trees see."""
+    return plan.layout.n_numeric - len(plan.obliques)
+
+
 def tree_features(
     encoder: TableEncoder, compact: Compact, interactions: Sequence[Interaction] = ()
 ) -> NDArray[np.float32]:
@@ -46,8 +52,7 @@ def tree_features(
         codes, then interactions. Pairwise linear features are for the networks alone.
     """
     plan = encoder.plan_
-    n_numeric = plan.layout.n_numeric - len(plan.obliques)
-    n_own = n_numeric + plan.n_codes
+    n_numeric, n_own = _n_numeric(plan), _n_numeric(plan) + plan.n_codes
     features = np.empty((len(compact.numeric), n_own + len(interactions)), dtype=np.float32)
     features[:, :n_numeric] = compact.numeric[:, :n_numeric]
     features[:, n_numeric:n_own] = compact.codes
@@ -118,7 +123,7 @@ class TreeMix:
         interactions: tuple[Interaction, ...] = ()
         if "interactions" in document or not may_be_missing(_INTERACTIONS_PLACE):
             interactions = interactions_from_state(document, "interactions", plan.numbers)
-        n_features = plan.layout.n_numeric - len(plan.obliques) + plan.n_codes + len(interactions)
+        n_features = _n_numeric(plan) + plan.n_codes + len(interactions)
         ensembles: list[Trees] = []
         for k, own in enumerate(document.children("ensembles", max_length=_MOST_ENSEMBLES)):
             kind = own.text("kind", max_length=100)
