@@ -94,6 +94,23 @@ def find_interactions(
     return ()
 
 
+def with_interactions(
+    problem: Problem, interactions: Sequence[Interaction], plan: EncodingPlan
+) -> Problem:
+    """The problem with interactions as its last features, numbers as `tree_features` has them.
+
+    `problem`: without interactions; features as `tree_features` gives them.
+    `plan`: of the encoder that gave them.
+    """
+    numeric = problem.values[:, : len(plan.numbers)].astype(np.float32)
+    further = interaction_values(interactions, plan.numbers, numeric)
+    return replace(
+        problem,
+        values=np.hstack([problem.values, further]),
+        categorical=np.append(problem.categorical, np.zeros(len(interactions), dtype=bool)),
+    )
+
+
 def _able_columns(plan: EncodingPlan, values: FloatArray) -> list[int]:
     """Numeric columns that may be combined."""
     places = np.flatnonzero(may_interact(plan.numbers)).tolist()
@@ -151,9 +168,7 @@ class _Trial:
         """Losses of rows that trees did not see, (n,), and what splits of each feature gained."""
         problem = self.problem
         if plan is not None:
-            numeric = problem.values[:, : len(plan.numbers)].astype(np.float32)
-            further = interaction_values(interactions, plan.numbers, numeric)
-            problem = replace(problem, values=np.hstack([problem.values, further]))
+            problem = with_interactions(problem, interactions, plan)
         n_rounds = min(_MOST_ROUNDS, _MOST_TREES // max(problem.n_classes, 1))
         losses = np.empty(len(problem.target))
         gains = np.zeros(problem.values.shape[1])

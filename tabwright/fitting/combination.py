@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tabwright.distillation.interaction_search import find_interactions
+from tabwright.distillation.interaction_search import find_interactions, with_interactions
 from tabwright.distillation.tree_arrays import ensemble_of
 from tabwright.distillation.trees import (
     Learner,
@@ -25,7 +25,6 @@ from tabwright.distillation.trees import (
     tree_learner,
 )
 from tabwright.encoding.encoder import Compact
-from tabwright.encoding.interactions import Interaction
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.tree_mix import TreeMix, combination_notes, tree_features
@@ -227,8 +226,8 @@ def with_trees(
     everything = _problem(model, whole, targets)
     interactions = find_interactions(everything, plan, whole[1].groups, seconds_left)
     if interactions:
-        everything = _problem(model, whole, targets, interactions)
-        problems = [_problem(model, learning, targets, interactions) for learning, _ in parts]
+        everything = with_interactions(everything, interactions, plan)
+        problems = [with_interactions(own, interactions, plan) for own in problems]
     features = [
         tree_features(model.encoder, held, interactions).astype(np.float64)
         for _, (held, _) in parts
@@ -349,15 +348,10 @@ def _description(
     }
 
 
-def _problem(
-    model: FittedModel,
-    learning: EncodedRows,
-    targets: Targets,
-    interactions: Sequence[Interaction] = (),
-) -> Problem:
+def _problem(model: FittedModel, learning: EncodedRows, targets: Targets) -> Problem:
     """What trees are to learn from some rows."""
     compact, rows = learning
-    values = tree_features(model.encoder, compact, interactions)
+    values = tree_features(model.encoder, compact)
     return Problem(
         values=values.astype(np.float64),
         # Codes are ordinal: the same to every library, to NumPy and to an ONNX graph.
