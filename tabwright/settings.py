@@ -54,7 +54,7 @@ MODE_SUMMARIES: dict[TrainingMode, str] = {
 _BEST_FOLDS, _MOST_MEMBERS = 8, 1024
 # Up to so many rows folds of one network each are better than networks that share validation
 # rows (docs/performance.md, "Folds of small tables").
-_MOST_ROWS_IN_FOLDS, _FEW_ROWS_FOLDS = 2_500, 4
+_MOST_ROWS_IN_FOLDS, _FEW_ROWS_FOLDS = 10_000, 4
 # Rows that choose the epoch and calibrate: fewer than these are worth more there than in training.
 _HELD_OUT_ROWS, _MOST_HELD_OUT = 100, 0.2
 # A baseline that trees would no longer be one of, and a student that is meant to be small.
@@ -214,7 +214,7 @@ class FitSettings:
         Folds of the rows, each held out by `n_members` networks that train on the others: the
         predictions of rows by networks that did not train on them take the place of the
         validation rows. 1: one set of validation rows for all networks. None: 8 where quality is
-        "best", 4 for two classes and few rows where it is "balanced" (`with_folds_for`), else 1.
+        "best", 4 for classes and few rows where it is "balanced" (`with_folds_for`), else 1.
     objective : {"squared_error", "absolute_error", "quantile", "poisson", "gamma"}
         What a regression is fitted for: means (squared error), medians, quantiles, or the means
         of counts ("poisson", at least 0) and of amounts ("gamma", above 0), whose logarithms the
@@ -340,15 +340,14 @@ class FitSettings:
 
         `n_rows`: training and validation rows together.
         `n_classes`: classes of the target; None in regression.
-        Returns: with `n_folds` set for two classes, where the default's networks and trees are
-        asked for, and nothing that says how many networks there are or which rows validate. With
-        more classes trees in folds take too long; in regression folds gain a percent, and have no
-        intervals that follow the row.
+        Returns: with `n_folds` set for classes, where the default's networks and trees are asked
+        for, and nothing that says how many networks there are or which rows validate. In regression
+        folds gain a percent, and have no intervals that follow the row.
         """
         asked = (self.n_folds, self.n_members, self.validation_fraction)
         few = (
             n_rows <= _MOST_ROWS_IN_FOLDS
-            and n_classes == 2
+            and n_classes is not None
             and self.quality == "balanced"
             and asked == (None, None, None)
             and not (self.networks_alone or self.refit)

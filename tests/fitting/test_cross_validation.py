@@ -253,10 +253,26 @@ def test_a_classifier_of_few_rows_has_folds_by_default() -> None:
 )
 def test_what_turns_the_folds_of_the_default_off(asked: dict[str, Any]) -> None:
     default = FitSettings(task="classification")
-    assert default.with_folds_for(2_500, 2).n_folds == 4
-    assert default.with_folds_for(2_501, 2) == default.with_folds_for(200, 3) == default
+    assert default.with_folds_for(10_000, 2).n_folds == 4
+    assert default.with_folds_for(10_000, 26).n_folds == 4
+    assert default.with_folds_for(10_001, 2) == default.with_folds_for(200, None) == default
     own = FitSettings(**({"task": "classification"} | asked))
     assert own.with_folds_for(200, None if own.task == "regression" else 2) == own
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "quality", "n_judging"),
+    [(2, "balanced", 4), (3, "balanced", 2), (3, "fast", 4)],
+)
+def test_two_folds_decide_where_trees_of_many_classes_are_slow(
+    n_classes: int, quality: Any, n_judging: int
+) -> None:
+    rows = 240
+    codes = np.arange(rows) % n_classes
+    own = FitSettings(task="classification", n_folds=4, quality=quality, **SMALL)
+    model = fit_table(LabelledRows(frame(rows), codes), own, classes=np.arange(n_classes))
+    assert len(model.members) >= 4
+    assert model.card["folds"]["n_rows"] == model.card["n_validation_rows"] == n_judging * rows // 4
 
 
 def test_the_same_bits_again_and_in_any_number_of_threads(tmp_path: Path) -> None:

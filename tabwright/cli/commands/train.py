@@ -152,7 +152,7 @@ class SettingOptions:
         typer.Option(
             "--folds",
             metavar="N",
-            help="Networks hold out a fold each [8 for best; else 4 for two classes in few rows].",
+            help="Networks hold out a fold each [8 for best; else 4 for classes in few rows].",
             rich_help_panel=SETTINGS,
         ),
     ] = None
