@@ -228,7 +228,7 @@ class TabwrightWithoutSums(Tabwright):
     """The same, whose encoder looks for no sums of two columns."""
 
     def fit(self, X: pl.DataFrame, y: np.ndarray) -> None:
-        from tabwright.encoding import oblique_search
+        from tabwright.encoding.supervised import oblique_search
 
         with mock.patch.object(oblique_search, "_MOST_SUMS", 0):
             super().fit(X, y)

@@ -290,7 +290,7 @@ TESTED_IN = {
     ],
     "distillation/test_teachers.py": ["distillation.estimator_teachers"],
     "encoding/test_encoder.py": ["encoding.layout", "encoding.plan", "encoding.plan_fit"],
-    "encoding/test_oblique.py": ["encoding.held_out_test"],
+    "encoding/test_oblique.py": ["encoding.supervised.held_out_rows"],
     "estimators/test_estimators.py": [
         "estimators.base",
         "estimators.distill",

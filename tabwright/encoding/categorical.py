@@ -39,7 +39,7 @@ def rare_below(n_rows: int) -> int:
 
 @dataclass(frozen=True)
 class StatisticsTarget:
-    """What target statistics are about, the same for every column.
+    """What target statistics are computed from, the same for every column.
 
     `columns`: (n_rows, n_targets), float64; the standardised target, or standardised indicators of
         the most frequent classes: one for two classes, at most 8.
@@ -155,7 +155,11 @@ class CategoryColumn:
 
 
 def fit_category(
-    levels: pl.Series, about: Callable[[], StatisticsTarget], *, max_levels: int, min_count: int
+    levels: pl.Series,
+    statistics_target: Callable[[], StatisticsTarget],
+    *,
+    max_levels: int,
+    min_count: int,
 ) -> tuple[CategoryColumn, NDArray[np.int32], NDArray[np.float32] | None]:
     """Fit one column.
 
@@ -167,7 +171,7 @@ def fit_category(
     statistics come from the other four of five folds, as those of a new row do.
 
     `levels`: training rows, canonical; null is missing.
-    `about`: gives the `StatisticsTarget`; called where statistics are needed.
+    `statistics_target`: gives the `StatisticsTarget`; called where statistics are needed.
     Returns codes: (n_rows,), int32; of the training rows.
     Returns statistics: (n_rows, n_statistics), float32; cross-fitted, of the training rows.
     """
@@ -186,12 +190,12 @@ def fit_category(
     codes = column.codes(levels)
     if not many:
         return column, codes, None
-    table, own = cross_fitted(codes, FIRST_LEVEL + len(column.levels), about())
+    table, own = cross_fitted(codes, FIRST_LEVEL + len(column.levels), statistics_target())
     return CategoryColumn(column.levels, frequent, has_missing, table), codes, own
 
 
 def cross_fitted(
-    codes: NDArray[np.int32], n_codes: int, about: StatisticsTarget
+    codes: NDArray[np.int32], n_codes: int, goal: StatisticsTarget
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Target statistics of codes: smoothed means, then the log of the count, standardised.
 
@@ -200,8 +204,8 @@ def cross_fitted(
     Returns own: (n_rows, n_targets + 1), float32; of each training row, from the rows of the other
         folds.
     """
-    n_folds = about.n_folds
-    cell = codes.astype(np.int64) * n_folds + about.fold
+    n_folds = goal.n_folds
+    cell = codes.astype(np.int64) * n_folds + goal.fold
     size = n_codes * n_folds
 
     def tally(weight: NDArray[np.float64] | None) -> tuple[Any, Any]:
@@ -212,12 +216,12 @@ def cross_fitted(
         return total, total[:, None] - sums
 
     rows, other_rows = tally(None)
-    mass, other_mass = tally(about.weight)
-    n_targets = about.columns.shape[1]
+    mass, other_mass = tally(goal.weight)
+    n_targets = goal.columns.shape[1]
     table = np.empty((n_codes, n_targets + 1))
     others = np.empty((n_codes, n_folds, n_targets + 1))
     for k in range(n_targets):
-        total, other = tally(about.weight * about.columns[:, k])
+        total, other = tally(goal.weight * goal.columns[:, k])
         table[:, k] = total / (mass + _PRIOR_ROWS)
         others[:, :, k] = other / (other_mass + _PRIOR_ROWS)
     # A level never seen has no rows, and neither has one that all the other folds lack.

@@ -108,7 +108,7 @@ class TableEncoder:
         its value and gets no bins. With "tree_ple" columns whose single values tell more than bins
         can show, as rows held out prove, get target statistics too
         (`encoding/value_statistics.py`), and sums and differences of two columns are added where
-        they prove to tell what bins do not (`encoding/oblique_search.py`).
+        they predict held-out rows better than bins do (`encoding/supervised/oblique_search.py`).
     `n_bins`: at most so many bins per numeric column; fewer for columns with few distinct values,
         and for tables with more than a thousand numeric columns.
     `keep_value`: whether a column with bins is also an input by itself, robustly scaled. Always so
@@ -394,7 +394,7 @@ class TableEncoder:
                 width = category.statistics.shape[1]
                 numeric[:, at : at + width] = category.statistics[full]
                 at += width
-        for leaf in plan.leaves:
+        for leaf in plan.value_statistics:
             numeric[:, at : at + leaf.width] = leaf.encode(numeric[:, leaf.source])
             at += leaf.width
         fill_obliques(plan.obliques, numeric)

@@ -7,7 +7,6 @@ those fall into. Reading the values out of a table is the affair of `tables`.
 
 from __future__ import annotations
 
-import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,8 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabwright.artifact.schema import Reader, TensorBag
+from tabwright.encoding.supervised.tree_thresholds import (
+    TreeTarget,
+    fewest_rows,
+    spread_rows,
+    tree_thresholds,
+)
 from tabwright.errors import ArtifactError
-from tabwright.settings import NumericEncoding, Task
+from tabwright.settings import NumericEncoding
 
 ResolvedEncoding = Literal["standard", "robust", "quantile_normal", "quantile_ple", "tree_ple"]
 _ENCODINGS: tuple[ResolvedEncoding, ...] = (
@@ -31,8 +36,6 @@ _ENCODINGS: tuple[ResolvedEncoding, ...] = (
 )
 _DEFAULT: ResolvedEncoding = "tree_ple"
 SAMPLE_ROWS = 100_000
-# A tree of a few leaves finds the same thresholds in half of them, in less than half the time.
-_TREE_ROWS = 50_000
 # All bins of a table together; past it columns get fewer bins each, and none below 2 each.
 _BIN_BUDGET = 16_384
 # Scaled values stay within it: its square still is a float32.
@@ -65,20 +68,6 @@ def resolve_encoding(
 def bins_per_column(n_bins: int, n_columns: int) -> int:
     """Bins that a column may have in a table of `n_columns` numeric columns."""
     return min(n_bins, max(2, _BIN_BUDGET // max(n_columns, 1)))
-
-
-@dataclass(frozen=True)
-class TreeTarget:
-    """What target-aware bins are fitted to.
-
-    `target`: (n_rows,); class codes, or numbers.
-    `sample_weight`: (n_rows,), float64.
-    """
-
-    target: NDArray[Any]
-    task: Task
-    sample_weight: Values | None
-    random_state: int
 
 
 @dataclass(frozen=True)
@@ -161,7 +150,7 @@ def fit_numeric(
         if encoding == "tree_ple" and tree is not None and known is not None:
             plain = ((np.clip(chosen, lower, upper) - centre) * scale).astype(np.float32)
             index = np.flatnonzero(known) if sample is None else sample[known]
-            some = _tree_rows(len(plain))
+            some = spread_rows(len(plain))
             plain, index = plain[some], index[some]
             inner = tree_thresholds(
                 plain, index, tree, n_leaves=n_bins, min_rows=fewest_rows(len(plain), n_bins)
@@ -236,65 +225,6 @@ def _quantile_edges(ordered: NDArray[np.float32], n_bins: int) -> NDArray[np.flo
     n_edges = max(n_bins + 1 - heavy.size, 2)
     at = np.round(np.linspace(0, len(rest) - 1, n_edges)).astype(np.int64)
     return np.unique(np.concatenate([heavy, rest[at]])) if rest.size else heavy
-
-
-def _tree_rows(n_rows: int) -> slice:
-    """Which of so many rows a tree on one column sees: at most 50,000, evenly spread."""
-    return slice(None, None, max(1, -(-n_rows // _TREE_ROWS)))
-
-
-def tree_index(values: NDArray[np.float32], sample: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """The rows of a column that a tree on it sees: of a sample, those with a value.
-
-    `values`: (n_rows,), float32. NaN is missing.
-    `sample`: None: all rows.
-    """
-    index = np.arange(len(values)) if sample is None else sample
-    index = index[~np.isnan(values[index])]
-    return index[_tree_rows(len(index))]
-
-
-def fewest_rows(n_rows: int, n_bins: int) -> int:
-    """Rows that a bin of a tree on so many rows must hold at the least."""
-    return max(1, min(64, n_rows // (2 * n_bins)))
-
-
-def tree_thresholds(
-    plain: NDArray[np.float32],
-    index: NDArray[np.int64],
-    tree: TreeTarget,
-    *,
-    n_leaves: int,
-    min_rows: int,
-) -> NDArray[np.float32]:
-    """Thresholds of a decision tree on one column.
-
-    `plain`: (n,), float32; finite.
-    `index`: (n,), int64; the rows of `tree.target` that they belong to.
-    `n_leaves`: at most so many; at least 2.
-    `min_rows`: rows in each leaf at the least.
-    Returns: (n_thresholds,), float32; strictly increasing.
-    """
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-
-    make = DecisionTreeClassifier if tree.task == "classification" else DecisionTreeRegressor
-    model = make(
-        max_leaf_nodes=max(n_leaves, 2),
-        min_samples_leaf=min_rows,
-        random_state=tree.random_state % 2**32,
-    )
-    target = tree.target[index]
-    if tree.task == "regression":
-        span = float(np.abs(target).max())
-        # The tree squares its targets: 1e300 would overflow, and 1e-300 vanish.
-        target = target / span if span > 0 else target
-    weight = None if tree.sample_weight is None else tree.sample_weight[index]
-    with warnings.catch_warnings():
-        # scikit-learn wonders about targets of many classes; these are known to be classes.
-        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
-        model.fit(plain[:, None], target, sample_weight=weight)
-    inner = model.tree_
-    return np.unique(inner.threshold[inner.feature >= 0].astype(np.float32))
 
 
 def strict_edges(inner: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:

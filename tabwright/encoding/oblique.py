@@ -1,7 +1,8 @@
 """Weighted sums of two numeric columns as further columns: what a slanted cut through them sees.
 
 `ObliqueColumn` says of which two columns and how; `fill_obliques` writes such columns behind the
-others of the compact form. Which ones a table needs is `encoding/oblique_search.py`'s affair.
+others of the compact form. `supervised/oblique_search.py` decides which
+ones a table needs.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabwright.artifact.schema import TensorBag
-from tabwright.encoding.numeric import (
+from tabwright.encoding.numeric import fit_numeric, strict_edges
+from tabwright.encoding.supervised.tree_thresholds import (
     TreeTarget,
     fewest_rows,
-    fit_numeric,
-    strict_edges,
     tree_index,
     tree_thresholds,
 )

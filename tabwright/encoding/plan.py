@@ -35,7 +35,11 @@ from tabwright.encoding.oblique import (
     obliques_from_state,
     obliques_to_state,
 )
-from tabwright.encoding.value_statistics import LeafColumn, leaves_from_state, leaves_to_state
+from tabwright.encoding.value_statistics import (
+    ValueStatistics,
+    value_statistics_from_state,
+    value_statistics_to_state,
+)
 from tabwright.encoding.values import KINDS, Kind, Origin
 from tabwright.errors import ArtifactError, TableError
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
@@ -63,7 +67,7 @@ class EncodingPlan:
     `numbers`: of the numeric columns, then of the elapsed times of the date columns.
     `statistic_names`: Target statistics of a level: of the target, then its count. Numeric columns
         have those of the target.
-    `leaves`: target statistics of numeric columns, in the order of their columns.
+    `value_statistics`: target statistics of numeric columns, in the order of their columns.
     `obliques`: weighted sums of numeric columns.
     `formats`: how the text of columns is written, by place in `names`, where not in the usual way.
     """
@@ -79,7 +83,7 @@ class EncodingPlan:
     numbers: NumericColumns
     categories: tuple[CategoryColumn, ...]
     statistic_names: tuple[str, ...]
-    leaves: tuple[LeafColumn, ...]
+    value_statistics: tuple[ValueStatistics, ...]
     obliques: tuple[ObliqueColumn, ...]
     formats: Mapping[int, CellFormat] = field(default_factory=dict)
 
@@ -105,7 +109,7 @@ class EncodingPlan:
             owned[place] = (list(range(at, at + width)), [column])
             at += width
         numbers = self.positions("numeric")
-        for leaf in self.leaves:
+        for leaf in self.value_statistics:
             owned[numbers[leaf.source]][0].extend(range(at, at + leaf.width))
             at += leaf.width
         for _, date, column in self.cycle_columns:
@@ -187,7 +191,7 @@ class EncodingPlan:
         source, left, inverse = self.numbers.bins()
         missing = np.flatnonzero(self.had_missing).astype(np.int64)
         wide = [c.statistics.shape[1] for c in self.categories if c.statistics is not None]
-        wide += [leaf.width for leaf in self.leaves]
+        wide += [leaf.width for leaf in self.value_statistics]
         first_sum = self.n_own + sum(wide)
         n_numeric = first_sum + len(self.obliques)
         for place, oblique in enumerate(self.obliques, start=first_sum):
@@ -241,7 +245,7 @@ class EncodingPlan:
         for category, owner in zip(self.categories, categorical, strict=True):
             if category.statistics is not None:
                 inputs += [(f"{columns[owner]}: {name}", owner) for name in self.statistic_names]
-        for leaf in self.leaves:
+        for leaf in self.value_statistics:
             owner = owners[leaf.source]
             inputs += [
                 (f"{columns[owner]}: {name} by value", owner) for name in self.leaf_statistics
@@ -319,7 +323,10 @@ class EncodingPlan:
             "date_cycles": self.date_cycles.astype(np.uint8),
             **prefixed("numbers.", number_arrays),
             **prefixed("categories.", category_arrays),
-            **prefixed("leaves.", leaves_to_state(self.leaves, len(self.leaf_statistics))),
+            **prefixed(
+                "leaves.",
+                value_statistics_to_state(self.value_statistics, len(self.leaf_statistics)),
+            ),
             **prefixed("obliques.", obliques_to_state(self.obliques)),
         }
         return document, arrays
@@ -374,7 +381,7 @@ class EncodingPlan:
             ),
             formats=formats,
             statistic_names=statistic_names,
-            leaves=leaves_from_state(
+            value_statistics=value_statistics_from_state(
                 tensors.scoped("leaves."), count["numeric"], len(statistic_names[:-1])
             ),
             obliques=obliques_from_state(tensors.scoped("obliques."), n_sums, count["numeric"]),
@@ -385,7 +392,7 @@ class EncodingPlan:
             table = category.statistics
             if table is not None and table.shape[1] != len(plan.statistic_names):
                 raise ArtifactError("encoder.statistic_names must name every statistic")
-        for name, found in (("leaves", plan.leaves), ("obliques", plan.obliques)):
+        for name, found in (("leaves", plan.value_statistics), ("obliques", plan.obliques)):
             if found and plan.numbers.encoding != "tree_ple":
                 raise ArtifactError(
                     f"encoder.{name} must be empty for an encoding other than 'tree_ple'; "

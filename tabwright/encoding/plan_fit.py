@@ -2,8 +2,8 @@
 
 `fit_plan` goes through the columns once and asks the module of each kind of column what it makes of
 them: `encoding/numeric.py`, `encoding/value_statistics.py`, `encoding/categorical.py`,
-`encoding/oblique_search.py`, `encoding/oblique.py`. What a plan then does with rows is
-`encoding/encoder.py`'s affair.
+`encoding/supervised/oblique_search.py`, `encoding/oblique.py`. `encoding/encoder.py` applies
+a plan to rows.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from tabwright.encoding.categorical import (
     fit_category,
     rare_below,
 )
-from tabwright.encoding.held_out_test import ProofRows
 from tabwright.encoding.numeric import (
     SAMPLE_ROWS,
     NumericColumns,
     NumericFit,
     ResolvedEncoding,
-    TreeTarget,
     bins_per_column,
     fit_numeric,
     resolve_encoding,
 )
 from tabwright.encoding.oblique import ObliqueColumn, fit_oblique
-from tabwright.encoding.oblique_search import ObliqueSearch
 from tabwright.encoding.plan import EncodingPlan, listed
-from tabwright.encoding.value_statistics import LeafFit
+from tabwright.encoding.supervised.held_out_rows import HeldOutRows
+from tabwright.encoding.supervised.oblique_search import ObliqueSearch
+from tabwright.encoding.supervised.tree_thresholds import TreeTarget
+from tabwright.encoding.value_statistics import ValueStatisticsFit
 from tabwright.encoding.values import (
     KINDS,
     Kind,
@@ -145,7 +145,7 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
     n_bins = bins_per_column(settings.n_bins, n_encoded)
 
     @cache
-    def about() -> StatisticsTarget:
+    def statistics_target() -> StatisticsTarget:
         found = StatisticsTarget.of(
             n_rows, target, rows.task, rows.sample_weight, rows.random_state
         )
@@ -156,12 +156,14 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
     leaves = search = None
     if encoding == "tree_ple" and tree is not None:
         used = [name for name, kind in zip(names, kinds, strict=True) if kind != "unused"]
-        proof = ProofRows(tree, sample, lambda index: frame[used][index].hash_rows(0).to_numpy())
-        leaves = LeafFit(tree, sample, n_bins, about, proof)
-        search = ObliqueSearch(tree, proof, n_numeric=len(origins), n_columns=len(used))
+        held_out = HeldOutRows(
+            tree, sample, lambda index: frame[used][index].hash_rows(0).to_numpy()
+        )
+        leaves = ValueStatisticsFit(tree, sample, n_bins, statistics_target, held_out)
+        search = ObliqueSearch(tree, held_out, n_numeric=len(origins), n_columns=len(used))
     missing: list[bool] = []
     fits: list[NumericFit] = []
-    # Bins of elapsed time let a network learn the level of every month by heart: later rows are
+    # Bins of elapsed time let a network memorise the level of every month: later rows are
     # then predicted from the last one. Nor is a trend carried on past the training rows.
     unbinned = "robust" if encoding in ("quantile_ple", "tree_ple") else encoding
     columns: Iterator[tuple[NDArray[np.float64], ResolvedEncoding]] = chain(
@@ -184,7 +186,7 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
     codes = np.empty((n_rows, n_codes), dtype=np.int32)
     markers = [forms.get(column.name, USUAL).level_markers for column in series["category"]]
     categories, statistics = _fit_categories(
-        series["category"], markers, about, codes, settings, search
+        series["category"], markers, statistics_target, codes, settings, search
     )
     if leaves is not None:
         statistics += leaves.statistics
@@ -206,8 +208,8 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
         had_missing=np.array(missing, dtype=bool),
         numbers=NumericColumns.of(fits, encoding, settings.keep_value or bool(moments)),
         categories=categories,
-        statistic_names=(*about().names, "log count") if statistics else (),
-        leaves=() if leaves is None else tuple(leaves.columns),
+        statistic_names=(*statistics_target().names, "log count") if statistics else (),
+        value_statistics=() if leaves is None else tuple(leaves.columns),
         obliques=tuple(obliques),
         formats=formats,
     )
@@ -217,7 +219,7 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
 def _fit_categories(
     series: Sequence[pl.Series],
     markers: Sequence[tuple[str, ...] | None],
-    about: Callable[[], StatisticsTarget],
+    statistics_target: Callable[[], StatisticsTarget],
     codes: NDArray[np.int32],
     settings: EncoderSettings,
     search: ObliqueSearch | None,
@@ -229,7 +231,10 @@ def _fit_categories(
     statistics: list[NDArray[np.float32]] = []
     for j, (column, missing) in enumerate(zip(series, markers, strict=True)):
         category, full, own = fit_category(
-            to_levels(column, markers=missing), about, max_levels=max_levels, min_count=min_count
+            to_levels(column, markers=missing),
+            statistics_target,
+            max_levels=max_levels,
+            min_count=min_count,
         )
         category = replace(category, markers=missing)
         categories.append(category)

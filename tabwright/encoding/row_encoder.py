@@ -68,7 +68,7 @@ class RowEncoder:
             steps.append((position, _category(j, at, plan.names[position], category)))
             at += 0 if category.statistics is None else category.statistics.shape[1]
         self._leaves = []
-        for leaf in plan.leaves:
+        for leaf in plan.value_statistics:
             part = slice(at, at + leaf.width)
             self._leaves.append((leaf.source, part, leaf.cuts.tolist(), leaf.table.tolist()))
             at += leaf.width

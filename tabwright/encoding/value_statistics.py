@@ -2,8 +2,8 @@
 
 A code, an amount that the law names, a price of 7,688 says what it says by itself, and to few rows
 each. Bins are too wide for such values, and narrow ones are learnt too slowly. Here live the
-check that finds such columns on rows held out, `LeafColumn`, what such a column is given, and its
-way into a file and back.
+check that finds such columns on held-out rows, `ValueStatistics`, which such a column is given, and
+its way into a file and back.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from numpy.typing import NDArray
 
 from tabwright.artifact.schema import TensorBag
 from tabwright.encoding.categorical import StatisticsTarget, cross_fitted
-from tabwright.encoding.held_out_test import (
+from tabwright.encoding.numeric import NumericFit, strict_edges
+from tabwright.encoding.supervised.held_out_rows import (
     FOLDS,
-    ProofRows,
+    HeldOutRows,
     in_standard_errors,
     means,
 )
-from tabwright.encoding.numeric import (
-    NumericFit,
+from tabwright.encoding.supervised.tree_thresholds import (
     TreeTarget,
     fewest_rows,
-    strict_edges,
     tree_index,
     tree_thresholds,
 )
@@ -39,14 +38,14 @@ _LEAF_ROWS = 10
 _FEWEST_BINS = 16
 _TRIAL_ROWS = 5_000
 # Standard errors by which rows held out must be predicted better.
-_PROOF = 4.0
+_LEAST_STANDARD_ERRORS = 4.0
 _LARGEST_STATISTIC = 3.0
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class LeafColumn:
+class ValueStatistics:
     """Target statistics of a numeric column.
 
     `source`: the column, among those of the compact form.
@@ -74,7 +73,7 @@ def _rows(cuts: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.
     return np.where(np.isnan(values), 0, places)
 
 
-class LeafFit:
+class ValueStatisticsFit:
     """Gives target statistics to the numeric columns that need them, one after the other.
 
     A column needs them where its leaves in a tree of 64 predict rows held out better than its
@@ -89,7 +88,8 @@ class LeafFit:
 
     `sample`: rows that bins are fitted on; None: all of them.
     `n_bins`: bins that a column may have.
-    `about`: gives the `StatisticsTarget` of all rows; called where statistics are needed.
+    `statistics_target`: gives the `StatisticsTarget` of all rows; called where statistics are
+        needed.
     `statistics`: (n_rows, n_targets), float32; of the training rows, cross-fitted.
     """
 
@@ -98,20 +98,23 @@ class LeafFit:
         tree: TreeTarget,
         sample: NDArray[np.int64] | None,
         n_bins: int,
-        about: Callable[[], StatisticsTarget],
-        proof: ProofRows,
+        statistics_target: Callable[[], StatisticsTarget],
+        held_out: HeldOutRows,
     ) -> None:
         self._tree = tree
         self._sample = np.arange(len(tree.target)) if sample is None else sample
         self._n_bins = max(n_bins, _FEWEST_BINS)
-        self._about = about
-        self.columns: list[LeafColumn] = []
+        self._statistics_target = statistics_target
+        self.columns: list[ValueStatistics] = []
         self.statistics: list[NDArray[np.float32]] = []
         self._folds: list[_Rows] = []
-        if self._can_be_fine(len(proof.index)):
-            about_proof, values = proof.about(), np.empty(len(proof.index), dtype=np.float32)
-            every = _Rows(values, proof.index, about_proof.columns, about_proof.weight)
-            self._folds = [every.take(proof.fold == k) for k in range(FOLDS)]
+        if self._can_be_fine(len(held_out.index)):
+            goal, values = (
+                held_out.statistics_target(),
+                np.empty(len(held_out.index), dtype=np.float32),
+            )
+            every = _Rows(values, held_out.index, goal.columns, goal.weight)
+            self._folds = [every.take(held_out.fold == k) for k in range(FOLDS)]
 
     def _can_be_fine(self, n_rows: int) -> bool:
         """Whether half of so many rows can make more leaves than there are bins."""
@@ -133,9 +136,9 @@ class LeafFit:
         if not len(cuts):
             return
         codes = _rows(cuts, scaled).astype(np.int32)
-        table, own = cross_fitted(codes, len(cuts) + 2, self._about())
+        table, own = cross_fitted(codes, len(cuts) + 2, self._statistics_target())
         # The last statistic is the count, which bins tell as well.
-        self.columns.append(LeafColumn(source, cuts, np.ascontiguousarray(table[:, :-1])))
+        self.columns.append(ValueStatistics(source, cuts, np.ascontiguousarray(table[:, :-1])))
         self.statistics.append(own[:, :-1])
 
     def _is_needed(self, values: Values, fit: NumericFit) -> bool:
@@ -152,7 +155,9 @@ class LeafFit:
             return False
         pairs = zip(rest, folds, strict=True)
         gains = np.concatenate([self._gain(*pair) for pair in pairs], axis=1)
-        return bool((in_standard_errors(gains, _joined(folds).weight) > _PROOF).all())
+        return bool(
+            (in_standard_errors(gains, _joined(folds).weight) > _LEAST_STANDARD_ERRORS).all()
+        )
 
     def _gain(self, learn: _Rows, test: _Rows) -> Values:
         """Squared errors of two predictions by bins less those by fine leaves: of shape (2, n)."""
@@ -228,7 +233,9 @@ def _linear_in_bins(
     return predicted
 
 
-def leaves_to_state(columns: Sequence[LeafColumn], width: int) -> dict[str, NDArray[Any]]:
+def value_statistics_to_state(
+    columns: Sequence[ValueStatistics], width: int
+) -> dict[str, NDArray[Any]]:
     """The arrays of all columns together, with tables of `width` statistics."""
     cuts = [column.cuts for column in columns]
     tables = [column.table for column in columns]
@@ -240,7 +247,9 @@ def leaves_to_state(columns: Sequence[LeafColumn], width: int) -> dict[str, NDAr
     }
 
 
-def leaves_from_state(tensors: TensorBag, n_columns: int, width: int) -> tuple[LeafColumn, ...]:
+def value_statistics_from_state(
+    tensors: TensorBag, n_columns: int, width: int
+) -> tuple[ValueStatistics, ...]:
     """Read the columns back and check them.
 
     `n_columns`: numeric columns of the table.
@@ -266,6 +275,6 @@ def leaves_from_state(tensors: TensorBag, n_columns: int, width: int) -> tuple[L
         own = cuts[at : at + n]
         if (np.diff(own) <= 0).any():
             raise ArtifactError("encoder.leaves.cuts must increase within each column")
-        columns.append(LeafColumn(column, own, table[row : row + n + 2]))
+        columns.append(ValueStatistics(column, own, table[row : row + n + 2]))
         at, row = at + n, row + n + 2
     return tuple(columns)

@@ -24,7 +24,7 @@ from tabwright.encoding.layout import THIRD
 from tabwright.encoding.numeric import NumericColumns
 from tabwright.encoding.oblique import ObliqueColumn
 from tabwright.encoding.plan import EncodingPlan
-from tabwright.encoding.value_statistics import LeafColumn
+from tabwright.encoding.value_statistics import ValueStatistics
 from tabwright.encoding.values import Kind, Origin, booleans, numbers
 from tabwright.export.graph import ML_DOMAIN, Graph, floor_divide, piecewise_linear
 from tabwright.tables.cells import MISSING_MARKERS, to_levels, to_microseconds
@@ -211,7 +211,9 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
     if values:
         mask = graph.concat(absent)
         encoded = _add_encoded(graph, plan, graph.concat(values), mask)
-        by_value = [_add_leaf(graph, leaf, encoded, mask) for leaf in plan.leaves]
+        by_value = [
+            _add_value_statistics(graph, leaf, encoded, mask) for leaf in plan.value_statistics
+        ]
         sums = [_add_oblique(graph, oblique, encoded, mask) for oblique in plan.obliques]
         own.append(encoded)
         missing.append(mask)
@@ -367,7 +369,7 @@ def _add_encoded(graph: Graph, plan: EncodingPlan, values: str, missing: str) ->
     return graph.cast(scaled, "float32")
 
 
-def _add_leaf(graph: Graph, leaf: LeafColumn, encoded: str, missing: str) -> str:
+def _add_value_statistics(graph: Graph, leaf: ValueStatistics, encoded: str, missing: str) -> str:
     """Target statistics of a numeric column: float32 of shape (rows, n_targets)."""
     value = graph.columns(encoded, [leaf.source])
     reached = graph.add("GreaterOrEqual", value, graph.constant(leaf.cuts[None]))

@@ -313,6 +313,6 @@ def _largest_input(plan: EncodingPlan) -> float:
     for category in plan.categories:
         if category.statistics is not None:
             largest = max(largest, float(np.abs(category.statistics).max(initial=0.0)))
-    for leaf in plan.leaves:
+    for leaf in plan.value_statistics:
         largest = max(largest, float(np.abs(leaf.table).max(initial=0.0)))
     return largest

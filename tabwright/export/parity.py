@@ -200,7 +200,7 @@ def _edges(plan: EncodingPlan, column: int) -> FloatArray:
     centre, scale = float(fitted.centre[column]), float(fitted.scale[column])
     edges = fitted.edges[fitted.edge_offsets[column] : fitted.edge_offsets[column + 1]]
     knots = fitted.knots[fitted.knot_offsets[column] : fitted.knot_offsets[column + 1]]
-    cuts = [leaf.cuts for leaf in plan.leaves if leaf.source == column]
+    cuts = [leaf.cuts for leaf in plan.value_statistics if leaf.source == column]
     edges = np.concatenate([edges, *cuts])
     beside = [
         edges,

@@ -105,7 +105,7 @@ def _texts(plan: EncodingPlan) -> dict[int, str]:
             if plan.numbers.keep_value:
                 text += ", and the value itself"
         texts[place] = text
-    for leaf in plan.leaves:
+    for leaf in plan.value_statistics:
         what = " and ".join(plan.leaf_statistics)
         texts[encoded[leaf.source]] += f"; {what} in each of {len(leaf.cuts) + 1} ranges of values"
     for oblique in plan.obliques:

@@ -13,11 +13,11 @@ from tabwright.encoding.numeric import (
     NumericColumns,
     NumericFit,
     ResolvedEncoding,
-    TreeTarget,
     bins_per_column,
     fit_numeric,
     resolve_encoding,
 )
+from tabwright.encoding.supervised.tree_thresholds import TreeTarget
 
 ENCODINGS: tuple[ResolvedEncoding, ...] = get_args(ResolvedEncoding)
 FLOATS = st.floats(allow_nan=True, allow_infinity=True, width=64)

@@ -13,10 +13,10 @@ import torch
 from tabwright import TabularRegressor
 from tabwright.artifact.container import pack
 from tabwright.artifact.schema import Reader, TensorBag
-from tabwright.encoding import oblique_search
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.encoding.oblique import ObliqueColumn, fill_obliques
 from tabwright.encoding.plan_fit import RowsToFit
+from tabwright.encoding.supervised import oblique_search
 from tabwright.errors import ArtifactError
 from tabwright.explanation.importance import permutation_importance
 from tabwright.fitting import member_training, recipe
@@ -481,7 +481,7 @@ def test_copies_of_rows_prove_nothing(seed: int) -> None:
     columns = {f"x{k}": np.repeat(draw.normal(size=1_600), 4) for k in range(6)}
     encoder, _ = _fit(columns, np.repeat(draw.normal(size=1_600), 4))
     assert _found(encoder) == []
-    assert encoder.plan_.leaves == ()
+    assert encoder.plan_.value_statistics == ()
 
 
 def test_copies_are_not_rows() -> None:

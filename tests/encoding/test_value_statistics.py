@@ -45,7 +45,7 @@ def _amounts(draw: np.random.Generator, n_rows: int) -> tuple[np.ndarray, np.nda
 
 def _chosen(encoder: TableEncoder) -> list[str]:
     numbers = encoder.plan_.positions("numeric")
-    return [encoder.plan_.names[numbers[leaf.source]] for leaf in encoder.plan_.leaves]
+    return [encoder.plan_.names[numbers[leaf.source]] for leaf in encoder.plan_.value_statistics]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_dates_booleans_and_a_constant_target_have_none() -> None:
     when = pl.Series(values.astype(np.int64) * 10**9).cast(pl.Datetime("us"))
     columns = {"when": when, "on": target == 1}
     encoder, _ = fit_encoder(columns, target, roles={"when": "datetime", "on": "boolean"})
-    assert encoder.plan_.leaves == ()
+    assert encoder.plan_.value_statistics == ()
     assert _chosen(fit_encoder({"amount": values}, np.zeros(N_ROWS), task="regression")[0]) == []
 
 
@@ -139,7 +139,7 @@ def test_without_a_target_there_are_none() -> None:
     encoder = TableEncoder().fit(
         RowsToFit(frame, profile_table(frame), target=None, task="classification")
     )
-    assert encoder.plan_.leaves == ()
+    assert encoder.plan_.value_statistics == ()
 
 
 def test_a_large_table_is_checked_on_some_of_its_rows() -> None:
@@ -162,7 +162,7 @@ def test_statistics_of_a_training_row_come_from_other_rows() -> None:
     plain = encoder.transform(pl.DataFrame({"amount": values}))
     np.testing.assert_array_equal(own.numeric[:, :at], plain.numeric[:, :at])
     # Within a leaf the statistic of a row is lower where its own target is 1.
-    table = encoder.plan_.leaves[0].table
+    table = encoder.plan_.value_statistics[0].table
     difference = own.numeric[:, at] - plain.numeric[:, at]
     assert (difference != 0).mean() > 0.9
     assert np.corrcoef(difference, target)[0, 1] < -0.1
@@ -188,7 +188,9 @@ def test_rows_of_weight_zero_decide_nothing() -> None:
     frame = pl.DataFrame({"amount": values})
     right, other = (fit_encoder({"amount": values}, y, weight=weight)[0] for y in (target, wrong))
     assert _chosen(other) == ["amount"]
-    np.testing.assert_array_equal(right.plan_.leaves[0].cuts, other.plan_.leaves[0].cuts)
+    np.testing.assert_array_equal(
+        right.plan_.value_statistics[0].cuts, other.plan_.value_statistics[0].cuts
+    )
     np.testing.assert_array_equal(right.transform(frame).numeric, other.transform(frame).numeric)
     assert _chosen(fit_encoder({"amount": values}, wrong)[0]) == []
 
@@ -242,7 +244,7 @@ ODD = _odd()
 
 def test_a_missing_value_has_a_statistic_of_its_own() -> None:
     frame = pl.DataFrame({"noise": [0.0], "amount": [None], "account": [2**60]})
-    leaf = ODD.plan_.leaves[0]
+    leaf = ODD.plan_.value_statistics[0]
     at = ODD.plan_.n_own
     assert ODD.transform(frame).numeric[0, at] == leaf.table[0, 0]
     # All rows without an amount were of class 1.
@@ -262,7 +264,10 @@ def test_rows_one_by_one_say_what_all_at_once_say() -> None:
     one = ODD.transform(frame[7:8])
     np.testing.assert_array_equal(one.numeric, compact.numeric[7:8])
     # The probes do stand on either side of the cuts; those of integers lie between them.
-    cuts, values = ODD.plan_.leaves[0].cuts, compact.numeric[:, ODD.plan_.leaves[0].source]
+    cuts, values = (
+        ODD.plan_.value_statistics[0].cuts,
+        compact.numeric[:, ODD.plan_.value_statistics[0].source],
+    )
     assert np.isin(cuts, values).all()
     assert np.isin(np.nextafter(cuts, np.float32(-np.inf)), values).all()
 
@@ -289,7 +294,7 @@ def test_each_part_of_the_compact_form_has_one_owner() -> None:
 
 def test_the_treatment_says_so() -> None:
     noise, amount, _ = column_treatments(ODD.plan_)
-    n_ranges = len(ODD.plan_.leaves[0].cuts) + 1
+    n_ranges = len(ODD.plan_.value_statistics[0].cuts) + 1
     assert f"; share of class 1 in each of {n_ranges} ranges of values" in amount.text
     assert "share" not in noise.text
 

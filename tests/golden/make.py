@@ -196,7 +196,7 @@ def _fit(
 
 def _fit_by_value(**settings: Any) -> FittedModel:
     model = _fit(amount_table, numeric_encoding="tree_ple", **settings)
-    if not model.encoder.plan_.leaves:
+    if not model.encoder.plan_.value_statistics:
         raise AssertionError("the amount must have target statistics")
     return model
 

@@ -588,8 +588,8 @@ def test_statistics_by_value_of_a_training_row_come_from_other_rows(
     monkeypatch.setattr(jobs, "records_of", noted)
     model = _fit(files, ColumnUses("label"))
     plan = model.encoder.plan_
-    assert len(plan.leaves) == 1
-    of_new_rows = set(plan.leaves[0].table.ravel().tolist())
+    assert len(plan.value_statistics) == 1
+    of_new_rows = set(plan.value_statistics[0].table.ravel().tolist())
     for name, parts in encoded.items():
         own = np.concatenate([part.numeric[:, plan.n_own] for part in parts])
         assert (set(own.tolist()) <= of_new_rows) == (name == "validation")

@@ -1,9 +1,8 @@
-"""What it takes to prove on held-out rows that a column tells something: rows, folds, errors.
+"""Rows, folds and errors of a test on held-out rows of whether a column helps to predict.
 
-`encoding/value_statistics.py` and `encoding/oblique_search.py` compare ways to predict the target,
-fitted on four fifths of
-some training rows, on the other fifth. Here live the choice of the rows, the fifths, the target
-that is predicted, and the difference in units of its standard error.
+`encoding/value_statistics.py` and `encoding/supervised/oblique_search.py` compare ways to predict
+the target, fitted on four fifths of some training rows, on the other fifth. Here live the choice of
+the rows, the fifths, the target that is predicted, and the difference in standard errors.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabwright.encoding.categorical import StatisticsTarget
-from tabwright.encoding.numeric import TreeTarget
+from tabwright.encoding.supervised.tree_thresholds import TreeTarget
 
 FOLDS = 5
 # Rows of the mean target that the mean of a range or level begins with.
@@ -26,12 +25,12 @@ _MOST_ROWS = 20_000
 Values = NDArray[np.float64]
 
 
-class ProofRows:
+class HeldOutRows:
     """At most 20,000 training rows of positive weight, in fifths.
 
     Rows that are equal but for the target are in the same fifth: a copy on the other side would be
-    foretold by heart. Where fewer than 1,500 are distinct, all rows are divided alike: in a table
-    of few values equal rows are no copies.
+    predicted from memory. Where fewer than 1,500 are distinct, all rows are divided alike: in a
+    table of few values equal rows are no copies.
 
     `sample`: rows that bins are fitted on; None: all of them.
     `keys`: maps places of rows to numbers, equal for equal rows.
@@ -58,8 +57,8 @@ class ProofRows:
         self.fold: NDArray[np.int64] = draw.permutation(number.max(initial=-1) + 1)[number] % FOLDS
         self._tree = tree
 
-    def about(self) -> StatisticsTarget:
-        """Their standardised targets and weights."""
+    def statistics_target(self) -> StatisticsTarget:
+        """Their standardised targets and their weights."""
         weight = self._tree.sample_weight
         return StatisticsTarget.of(
             len(self.index),

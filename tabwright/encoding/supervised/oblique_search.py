@@ -2,7 +2,7 @@
 
 A step along a slanted line, such as a coast across latitude and longitude, is a staircase to bins
 of the two columns, and a network learns it slowly. `ObliqueSearch` looks for such sums and keeps
-those that rows held out prove; what becomes of them is `encoding/oblique.py`'s affair.
+those that predict held-out rows better; `encoding/oblique.py` encodes them.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabwright.encoding.categorical import StatisticsTarget
-from tabwright.encoding.held_out_test import (
+from tabwright.encoding.numeric import NumericFit
+from tabwright.encoding.oblique import smooth
+from tabwright.encoding.supervised.held_out_rows import (
     FEWEST_DISTINCT,
     FOLDS,
-    ProofRows,
+    HeldOutRows,
     in_standard_errors,
     means,
     sums,
 )
-from tabwright.encoding.numeric import NumericFit, TreeTarget
-from tabwright.encoding.oblique import smooth
+from tabwright.encoding.supervised.tree_thresholds import TreeTarget
 
 _SCREEN_ROWS = 10_000
 _MOST_COLUMNS = 256
@@ -40,7 +41,7 @@ _CELLS = 512
 _UNITS = 256
 _RIDGE = 0.01
 # Standard errors by which rows held out must be predicted better.
-_PROOF = 2.0
+_LEAST_STANDARD_ERRORS = 2.0
 
 Values = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -62,7 +63,7 @@ class _Candidate(NamedTuple):
 class ObliqueSearch:
     """Looks at the columns of a table, then says which sums of them may be needed.
 
-    On the rows of a `ProofRows`, each fifth predicted from the others: what all columns say by
+    On the rows of a `HeldOutRows`, each fifth predicted from the others: what all columns say by
     themselves (means of the target in their bins or levels, fitted by turns) is taken away, then
     what a ridge regression says on the numeric columns and 256 random rectified units of them,
     which stands for what a network easily learns. What is left is compared between 32 ranges of
@@ -87,16 +88,16 @@ class ObliqueSearch:
     """
 
     def __init__(
-        self, tree: TreeTarget, proof: ProofRows, *, n_numeric: int, n_columns: int
+        self, tree: TreeTarget, held_out: HeldOutRows, *, n_numeric: int, n_columns: int
     ) -> None:
         many_classes = tree.task == "classification" and tree.target.max() >= _MOST_CLASSES
         self.is_on = (
-            proof.n_distinct >= FEWEST_DISTINCT
+            held_out.n_distinct >= FEWEST_DISTINCT
             and n_numeric >= 2
             and n_columns <= _MOST_COLUMNS
             and not many_classes
         )
-        self._proof = proof
+        self._held_out = held_out
         self._draw = np.random.default_rng((tree.random_state, _UNITS))
         self._codes: list[Codes] = []
         self._scaled: dict[int, NDArray[np.float32]] = {}
@@ -108,7 +109,7 @@ class ObliqueSearch:
         """
         if not self.is_on:
             return
-        scaled = fit.scaled(values[self._proof.index])
+        scaled = fit.scaled(values[self._held_out.index])
         inner = fit.edges[1:-1] if len(fit.edges) else np.unique(_quantiles(scaled))
         if len(fit.edges) >= _FEWEST_EDGES:
             self._scaled[len(self._codes)] = scaled
@@ -121,14 +122,14 @@ class ObliqueSearch:
         `codes`: (n_rows,); whole numbers, of training rows.
         """
         if self.is_on:
-            self._codes.append(codes[self._proof.index].astype(np.intp))
+            self._codes.append(codes[self._held_out.index].astype(np.intp))
 
     def found(self) -> list[FoundSum]:
         """The sums that the table needs, the most needed first."""
         if len(self._scaled) < 2:
             return []
-        about, folds = self._proof.about(), self._proof.fold
-        rest, sizes = _beside_single_columns(self._codes, about, folds)
+        goal, folds = self._held_out.statistics_target(), self._held_out.fold
+        rest, sizes = _additive_residuals(self._codes, goal, folds)
         candidates = [
             _Candidate(place, smooth(np.nan_to_num(scaled.astype(np.float64))), sizes[place])
             for place, scaled in self._scaled.items()
@@ -136,10 +137,10 @@ class ObliqueSearch:
         candidates.sort(key=lambda own: -own.fit_size)
         candidates = sorted(candidates[:_PAIRED_COLUMNS], key=lambda own: own.place)
         units = _random_units(np.stack([own.values for own in candidates], axis=1), self._draw)
-        rest -= _held_out_ridge(units, rest, about.weight, folds)
-        return self._proven(candidates, rest, about.weight, folds)
+        rest -= _held_out_ridge(units, rest, goal.weight, folds)
+        return self._confirmed(candidates, rest, goal.weight, folds)
 
-    def _proven(
+    def _confirmed(
         self, candidates: Sequence[_Candidate], rest: Values, weight: Values, folds: Codes
     ) -> list[FoundSum]:
         screen = slice(_SCREEN_ROWS)
@@ -152,32 +153,32 @@ class ObliqueSearch:
         while left and len(found) < _MOST_SUMS:
             seen, mass = rest[screen], weight[screen]
             # One byte a code while they wait, since there may be 720 sums.
-            promise = [
-                _promise(codes[screen].astype(np.intp), seen, mass) for codes in left.values()
+            explained = [
+                _explained(codes[screen].astype(np.intp), seen, mass) for codes in left.values()
             ]
-            best = list(left)[int(np.argmax(promise))]
+            best = list(left)[int(np.argmax(explained))]
             codes = left.pop(best).astype(np.intp)
-            said = _held_out_means(codes, _RANGES, rest, weight, folds)
-            gain = (rest**2 - (rest - said) ** 2).mean(axis=1)
-            if not in_standard_errors(gain, weight) > _PROOF:
+            predicted = _held_out_means(codes, _RANGES, rest, weight, folds)
+            gain = (rest**2 - (rest - predicted) ** 2).mean(axis=1)
+            if not in_standard_errors(gain, weight) > _LEAST_STANDARD_ERRORS:
                 break
-            rest = rest - said
+            rest = rest - predicted
             found.append(best)
         return found
 
 
-def _beside_single_columns(
-    columns: Sequence[Codes], about: StatisticsTarget, folds: Codes
+def _additive_residuals(
+    columns: Sequence[Codes], goal: StatisticsTarget, folds: Codes
 ) -> tuple[Values, list[float]]:
     """Targets less what all columns say by themselves, held out; how much each says."""
-    rest = np.empty_like(about.columns)
+    rest = np.empty_like(goal.columns)
     sizes = np.zeros(len(columns))
     widths = [int(codes.max()) + 1 for codes in columns]
     for fold in range(FOLDS):
         learn = np.flatnonzero(folds != fold)
-        weight = about.weight[learn]
-        centre = np.average(about.columns[learn], axis=0, weights=weight)
-        inner, outer = about.columns[learn] - centre, about.columns[folds == fold] - centre
+        weight = goal.weight[learn]
+        centre = np.average(goal.columns[learn], axis=0, weights=weight)
+        inner, outer = goal.columns[learn] - centre, goal.columns[folds == fold] - centre
         own = [codes[learn] for codes in columns]
         tables = [np.zeros((width, rest.shape[1])) for width in widths]
         for _ in range(_SWEEPS):
@@ -196,11 +197,11 @@ def _held_out_means(
     codes: Codes, width: int, values: Values, weight: Values, folds: Codes
 ) -> Values:
     """Means per code of the rows of the other folds, for each row."""
-    said = np.empty_like(values)
+    predicted = np.empty_like(values)
     for fold in range(FOLDS):
         learn, test = folds != fold, folds == fold
-        said[test] = means(codes[learn], width, values[learn], weight[learn])[codes[test]]
-    return said
+        predicted[test] = means(codes[learn], width, values[learn], weight[learn])[codes[test]]
+    return predicted
 
 
 def _random_units(values: Values, draw: np.random.Generator) -> Values:
@@ -221,13 +222,13 @@ def _held_out_ridge(inputs: Values, values: Values, weight: Values, folds: Codes
     grams = [own.T @ inputs[part] for own, part in zip(weighted, parts, strict=True)]
     sides = [own.T @ values[part] for own, part in zip(weighted, parts, strict=True)]
     gram, side = np.sum(grams, axis=0), np.sum(sides, axis=0)
-    said = np.empty_like(values)
+    predicted = np.empty_like(values)
     for k, part in enumerate(parts):
         matrix = gram - grams[k]
         ridge = _RIDGE * float(np.trace(matrix)) / len(matrix)
         matrix[np.diag_indices_from(matrix)] += ridge if ridge > 0 else 1.0
-        said[part] = inputs[part] @ np.linalg.solve(matrix, side - sides[k])
-    return said
+        predicted[part] = inputs[part] @ np.linalg.solve(matrix, side - sides[k])
+    return predicted
 
 
 def _quantiles(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -249,7 +250,7 @@ def _ranges(values: Values) -> NDArray[np.uint8]:
     return range_of[cells]
 
 
-def _promise(codes: Codes, rest: Values, weight: Values) -> float:
+def _explained(codes: Codes, rest: Values, weight: Values) -> float:
     """What the means of ranges explain of the rows that they are taken from."""
     total, mass = sums(codes, _RANGES, rest, weight)
     return float((np.square(total) / mass).sum())

@@ -1,0 +1,1 @@
+"""Encodings that the target decides: thresholds of trees, and what held-out rows confirm."""
