@@ -16,8 +16,9 @@ from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.errors import ArtifactError
-from tabwright.export.encoder import add_encoder, add_expanded, graph_inputs
+from tabwright.export.encoder import add_encoder, add_expanded
 from tabwright.export.graph import Graph
+from tabwright.export.inputs import graph_inputs
 from tabwright.export.parity import probe_rows
 from tabwright.settings import NumericEncoding, Task
 from tabwright.tables import Role, profile_table

@@ -2,8 +2,8 @@
 
 Each step has its twin in `encoding/encoder.py`, `encoding/numeric.py`,
 `encoding/calendar_cycles.py` or `encoding/layout.py`, in the same dtype and the same order, so that
-values on the edge of a bin fall on the same side. What a graph is given for a cell, missing ones
-included, is decided here.
+values on the edge of a bin fall on the same side. What a graph is given for a cell is decided in
+`export/inputs.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.encoding.calendar_cycles import CYCLES, Cycle
@@ -25,135 +23,19 @@ from tabwright.encoding.numeric import NumericColumns
 from tabwright.encoding.oblique import ObliqueColumn
 from tabwright.encoding.plan import EncodingPlan
 from tabwright.encoding.value_statistics import ValueStatistics
-from tabwright.encoding.values import Kind, Origin, booleans, numbers
+from tabwright.encoding.values import Kind
 from tabwright.export.graph import ML_DOMAIN, Graph, floor_divide, piecewise_linear
-from tabwright.tables.cells import MISSING_MARKERS, to_levels, to_microseconds
+from tabwright.export.inputs import (
+    EXACT,
+    MISSING_INTEGER,
+    GraphInput,
+    level_spellings,
+    missing_spellings,
+    with_spaces,
+)
 
-InputDtype = Literal["float64", "int64", "string"]
-# What numpy's NaT is as an integer.
-MISSING_INTEGER = -(2**63)
 _MINUTE = 60_000_000
 _DAY = 1_440 * _MINUTE
-_EXACT = 2.0**62
-
-
-@dataclass(frozen=True)
-class GraphInput:
-    """One raw column as a graph takes it, a tensor of shape (rows, 1).
-
-    `name`: in the graph: the column's name, or `column_K` for a column without one.
-    `column`: in the table.
-    `position`: among the columns of the training table.
-    """
-
-    name: str
-    column: str
-    kind: Kind
-    dtype: InputDtype
-    position: int
-
-    def describe(self) -> str:
-        """What to pass, in a sentence."""
-        if self.kind == "datetime":
-            return "microseconds since 1970-01-01 00:00 UTC; -2**63 (NumPy's NaT) is missing"
-        if self.kind == "boolean":
-            return "0 for false, 1 for true; NaN is missing"
-        if self.kind == "category":
-            return (
-                "text with at most one space on either side; empty, and what training took for "
-                "a missing cell (as a rule NA, NaN, null and the like), is missing"
-            )
-        if self.dtype == "int64":
-            return "an integer; -2**63 is missing"
-        return "a number; NaN is missing"
-
-
-def graph_inputs(plan: EncodingPlan) -> tuple[GraphInput, ...]:
-    """The inputs of the graph: one per used column, in the order of the training table."""
-    origins = dict(zip(plan.positions("numeric"), plan.origins, strict=True))
-    taken = set(plan.names)
-    inputs = []
-    for position, (column, kind) in enumerate(zip(plan.names, plan.kinds, strict=True)):
-        if kind == "unused":
-            continue
-        name = column
-        while not name or (name != column and name in taken):
-            name = f"{name or 'column'}_{position}"
-        dtype: InputDtype = "float64"
-        if kind == "category":
-            dtype = "string"
-        elif kind == "datetime" or _fits_int64(origins.get(position)):
-            dtype = "int64"
-        inputs.append(GraphInput(name, column, kind, dtype, position))
-    return tuple(inputs)
-
-
-def _fits_int64(origin: Origin) -> bool:
-    return isinstance(origin, int) and -(2**63) < origin < 2**63
-
-
-def graph_array(plan: EncodingPlan, column: GraphInput, series: pl.Series) -> NDArray[np.generic]:
-    """A column of a table as its input takes it, of shape (n, 1).
-
-    Raises `TableError` if a cell does not fit its column.
-    """
-    array: NDArray[np.generic]
-    series = plan.typed(column.position, series)
-    if column.kind == "category":
-        category = plan.categories[plan.positions("category").index(column.position)]
-        levels = to_levels(series, markers=category.markers)
-        array = levels.fill_null("").to_numpy().astype(object)
-    elif column.kind == "datetime":
-        array = to_microseconds(series).fill_null(MISSING_INTEGER).to_numpy()
-    elif column.kind == "boolean":
-        array = (booleans(series) + 1.0) / 2.0
-    elif column.dtype == "float64":
-        array = numbers(series, None)
-    else:
-        origin = plan.origins[plan.positions("numeric").index(column.position)]
-        assert isinstance(origin, int)
-        array = _integers(numbers(series, origin), origin)
-    return array[:, None]
-
-
-def _integers(distance: NDArray[np.float64], origin: int) -> NDArray[np.int64]:
-    """Integers from how far they are from the origin; NaN is missing."""
-    lowest, highest = MISSING_INTEGER + 1, 2**63 - 1
-    exact = np.nan_to_num(np.clip(distance, -_EXACT, _EXACT)).astype(np.int64)
-    # Python's integers: the sum may leave 64 bits.
-    total = [min(max(origin + step, lowest), highest) for step in exact.tolist()]
-    return np.where(np.isnan(distance), MISSING_INTEGER, np.array(total, dtype=np.int64))
-
-
-# ---------------------------------------------------------------------------------------------
-# Spellings of levels
-# ---------------------------------------------------------------------------------------------
-
-
-def _spaced(text: str) -> Iterator[str]:
-    yield text
-    yield f" {text}"
-    yield f"{text} "
-    yield f" {text} "
-
-
-def missing_spellings(markers: Sequence[str] | None = None) -> list[str]:
-    """Text that the graph takes for a missing category; by default the usual markers."""
-    own = MISSING_MARKERS if markers is None else markers
-    found = dict.fromkeys(spelling for marker in own for spelling in _spaced(marker))
-    return list(found)
-
-
-def level_spellings(levels: Sequence[str]) -> dict[str, str]:
-    """Text that the graph takes for levels, and the level that each means to the encoder too."""
-    means: dict[str, str] = {}
-    for level in levels:
-        own = (level, f"{level}.0", level.capitalize(), level.upper())
-        for text in own if level in ("true", "false") else own[:2]:
-            means |= dict.fromkeys(_spaced(text), level)
-    names = to_levels(pl.Series(means.keys(), dtype=pl.String))
-    agreed = zip(means.items(), names.to_list(), strict=True)
-    return {spelling: level for (spelling, level), name in agreed if name == level}
 
 
 def _add_codes(graph: Graph, column: str, category: CategoryColumn) -> str:
@@ -162,7 +44,7 @@ def _add_codes(graph: Graph, column: str, category: CategoryColumn) -> str:
     if category.markers is None:
         means = level_spellings(category.levels)
     else:
-        means = {text: level for level in category.levels for text in _spaced(level)}
+        means = {text: level for level in category.levels for text in with_spaces(level)}
     keys = {text: code_of[level] for text, level in means.items()}
     keys.update(dict.fromkeys(missing_spellings(category.markers), MISSING))
     return graph.add(
@@ -336,7 +218,7 @@ def _add_distance(graph: Graph, value: str, origin: int) -> str:
     """`value - origin` of int64 as float64: exact, and approximate where 64 bits overflow."""
     rough = graph.add("Sub", graph.cast(value, "float64"), graph.float64(float(origin)))
     exact = graph.cast(graph.add("Sub", value, graph.int64(origin)), "float64")
-    fits = graph.add("Less", graph.add("Abs", rough), graph.float64(_EXACT))
+    fits = graph.add("Less", graph.add("Abs", rough), graph.float64(EXACT))
     return graph.add("Where", fits, exact, rough)
 
 

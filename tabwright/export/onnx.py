@@ -19,15 +19,9 @@ from tabwright.artifact.atomic_write import check_suffix, write_atomically
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.encoding.plan import EncodingPlan
 from tabwright.errors import ParityError
-from tabwright.export.encoder import (
-    GraphInput,
-    add_encoder,
-    add_expanded,
-    add_tree_features,
-    graph_array,
-    graph_inputs,
-)
+from tabwright.export.encoder import add_encoder, add_expanded, add_tree_features
 from tabwright.export.graph import Graph, require
+from tabwright.export.inputs import GraphInput, graph_array, graph_inputs
 from tabwright.export.networks import (
     add_calibration,
     add_decision,

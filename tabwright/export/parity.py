@@ -17,13 +17,8 @@ from tabwright.calibration.calibrator import log_proba, softmax
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.encoding.categorical import CategoryColumn
 from tabwright.encoding.plan import EncodingPlan
-from tabwright.export.encoder import (
-    MISSING_INTEGER,
-    GraphInput,
-    level_spellings,
-    missing_spellings,
-)
 from tabwright.export.graph import require
+from tabwright.export.inputs import MISSING_INTEGER, GraphInput, level_spellings, missing_spellings
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.predictor import Predictor
 from tabwright.regression import member_responses

@@ -32,9 +32,10 @@ from tabwright.tables.labelled import (
 from tabwright.tables.roles import Role
 from tabwright.tables.targets import learned_target
 from tabwright.training.time_limit import seconds_of
+from tabwright.tuning.options import TuneOptions
 from tabwright.tuning.picture import plot_tuning
 from tabwright.tuning.result import TuningResult
-from tabwright.tuning.search import TuneOptions, tune_table
+from tabwright.tuning.search import tune_table
 from tabwright.tuning.space import space_of
 from tabwright.tuning.study import check_optuna
 from tabwright.workflows.outputs import check_model_output, of_table

@@ -9,14 +9,12 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
-from tabwright.fitting.class_weights import ClassWeight
 from tabwright.fitting.eval_metric import eval_metric_of
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
@@ -28,24 +26,23 @@ from tabwright.splits import splits_within
 from tabwright.tables.labelled import LabelledRows, TrainingTable
 from tabwright.training.callbacks import Callback
 from tabwright.training.loop import Epoch
+from tabwright.tuning.options import TuneOptions
 from tabwright.tuning.result import (
     TrialRecord,
     TuningResult,
     best_of,
     changes_in_words,
     chosen_difference,
+    verdict_of,
 )
 from tabwright.tuning.space import Space, first_trials, space_of, with_default, with_values
 from tabwright.tuning.study import cut_trials, enqueue_next, identity_of, opened_study
-from tabwright.workflows.folds import check_n_folds, folds_of
-from tabwright.workflows.paired_differences import PairedDifference
+from tabwright.workflows.folds import folds_of
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
     from tabwright.splits import Splits
-
-SearchName = Literal["tpe", "random"]
 
 # How often in a fit it is compared with other trials.
 _PARTS: Final = 4
@@ -55,53 +52,6 @@ _SPARE, _SPARE_OF_ALL, _MOST_SPARE = 0.15, 0.03, 5.0
 _UNKNOWN_SHARE = 0.4
 # The pace of a fit is known from such a part of its epochs on.
 _PACE_FROM: Final = 8
-
-
-@dataclass(frozen=True)
-class TuneOptions:
-    """How to search.
-
-    Parameters
-    ----------
-    fixed : mapping of str to object
-        Fields of `FitSettings` that are not searched.
-    time_limit : float or None
-        Seconds, the last fit included; None: no limit.
-    n_trials : int or None
-        Trials of the study in all that are finished or pruned; None: as many as the time allows.
-    n_folds : int
-    validation : splitter, list of (train, test), or None
-        The folds, in place of `n_folds`.
-    eval_metric : object
-        Judges, and chooses the epochs; as in `eval_metric_of`. None: log-loss, or what the
-        objective of a regression is judged by, RMSE for squared error.
-    class_weight : "balanced", mapping of label to weight, or None
-    study : Path or None
-        Where the study is kept, and gone on from.
-    search : {"tpe", "random"}
-        "random": uniform draws after the default, and nothing is pruned; to compare with.
-    random_state : int
-    """
-
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    time_limit: float | None = 600.0
-    n_trials: int | None = None
-    n_folds: int = 5
-    validation: object = None
-    eval_metric: object = None
-    class_weight: ClassWeight = None
-    study: Path | None = None
-    search: SearchName = "tpe"
-    random_state: int = 0
-
-    def __post_init__(self) -> None:
-        if self.time_limit is None and self.n_trials is None:
-            raise ValueError("tune needs an end; got neither time_limit nor n_trials; give one")
-        if self.time_limit is not None and not 0 < self.time_limit < float("inf"):
-            raise ValueError(f"time_limit must be seconds above 0; got {self.time_limit!r}")
-        if self.n_trials is not None and self.n_trials < 1:
-            raise ValueError(f"n_trials must be at least 1, or None; got {self.n_trials!r}")
-        check_n_folds(self.n_folds)
 
 
 def tune_table(
@@ -127,7 +77,6 @@ def tune_table(
     Raises `ImportError` if the extra `tune` is not installed.
     """
     started = time.perf_counter() if started is None else started
-    say = on_message or (lambda message: None)
     metric = eval_metric_of(options.eval_metric, table.task)
     settings = FitSettings(
         task=table.task,
@@ -157,8 +106,8 @@ def tune_table(
             named=named,
             metric=name,
             started=started,
-            say=say,
-            show=on_progress or (lambda what, seconds, limit: None),
+            on_message=on_message or (lambda message: None),
+            on_progress=on_progress or (lambda what, seconds, limit: None),
         )
         return search.run(target_name)
 
@@ -184,8 +133,8 @@ class _Search:
     named: bool
     metric: str
     started: float
-    say: Callable[[str], None]
-    show: Callable[[str, float, float | None], None]
+    on_message: Callable[[str], None]
+    on_progress: Callable[[str, float, float | None], None]
     encoders: dict[tuple[int, str], TableEncoder] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -225,9 +174,9 @@ class _Search:
         spare = min(_SPARE_OF_ALL * limit, _MOST_SPARE)
         return max(of_fits) * self.growth * (1 + _SPARE) + spare
 
-    def doing(self, what: str) -> None:
-        """Tell what goes on."""
-        self.show(what, time.perf_counter() - self.started, self.options.time_limit)
+    def report_progress(self, what: str) -> None:
+        """Report what goes on."""
+        self.on_progress(what, time.perf_counter() - self.started, self.options.time_limit)
 
     # -- trials -------------------------------------------------------------------------------
 
@@ -239,10 +188,10 @@ class _Search:
         cut = cut_trials(self.study)
         if n_before := len([t for t in self.records() if t.state != "cut"]):
             trials = "the one trial" if n_before == 1 else f"the {n_before} trials"
-            self.say(f"going on with {trials} of {self.options.study}")
+            self.on_message(f"going on with {trials} of {self.options.study}")
         if cut:
             which = f"{len(cut)} trials that were" if len(cut) > 1 else "a trial that was"
-            self.say(f"taking up {which} cut short before")
+            self.on_message(f"taking up {which} cut short before")
         ended_by: Literal["time", "trials", "interrupt"] = "trials"
         try:
             while not self._is_full():
@@ -257,7 +206,7 @@ class _Search:
             ended_by = "interrupt"
             if best_of(self.records(), greater_is_better=self.judge is not None) is None:
                 raise KeyboardInterrupt from None
-            self.say("interrupted: the last fit is made with what is known so far")
+            self.on_message("interrupted: the last fit is made with what is known so far")
         return self._result(ended_by, target_name)
 
     def _is_full(self) -> bool:
@@ -266,7 +215,7 @@ class _Search:
         return wanted is not None and len(done) >= wanted
 
     def _trial(self) -> None:
-        """One trial, told to the study whatever becomes of it."""
+        """One trial, reported to the study whatever becomes of it."""
         import optuna
         from optuna.trial import TrialState
 
@@ -279,7 +228,7 @@ class _Search:
             scores = self._scores(trial, settings, may_prune=may_prune)
         except optuna.TrialPruned:
             self.study.tell(trial, state=TrialState.PRUNED)
-            self.say(f"trial {trial.number}: pruned; {self._words(values)}")
+            self.on_message(f"trial {trial.number}: pruned; {self._changes(values)}")
         except (_OutOfTime, _Interrupted, KeyboardInterrupt) as error:
             trial.set_user_attr("cut", True)
             self.study.tell(trial, state=TrialState.FAIL)
@@ -287,14 +236,16 @@ class _Search:
                 raise
         except FloatingPointError:
             self.study.tell(trial, state=TrialState.FAIL)
-            self.say(f"trial {trial.number}: its loss was not finite; {self._words(values)}")
+            self.on_message(
+                f"trial {trial.number}: its loss was not finite; {self._changes(values)}"
+            )
         else:
             sign = 1.0 if self.judge is None else -1.0
             self.study.tell(trial, sign * float(np.mean(scores)))
-            what = "the default" if is_default else self._words(values)
-            self.say(f"trial {trial.number}: {self.metric} {np.mean(scores):.5g}; {what}")
+            what = "the default" if is_default else self._changes(values)
+            self.on_message(f"trial {trial.number}: {self.metric} {np.mean(scores):.5g}; {what}")
 
-    def _words(self, values: Mapping[str, Any]) -> str:
+    def _changes(self, values: Mapping[str, Any]) -> str:
         """What differs from the default."""
         default = {name: getattr(self.default, name) for name in values}
         return changes_in_words(values, default) or "as the default"
@@ -349,7 +300,7 @@ class _Search:
         target_name: str | None = None,
     ) -> FittedModel:
         with warnings.catch_warnings():
-            # What ends a fit here is told by whoever ended it.
+            # Who ends a fit here reports it.
             warnings.filterwarnings("ignore", "training was interrupted")
             return fit_table(
                 rows,
@@ -396,6 +347,7 @@ class _Search:
         greater = self.judge is not None
         best = best_of(trials, greater_is_better=greater)
         default = next((t for t in trials if t.is_default and t.state == "complete"), None)
+        n_trials = len([t for t in trials if t.state != "cut"])
         difference = None
         if best is not None and default is not None and best is not default:
             sign = 1.0 if greater else -1.0
@@ -404,8 +356,15 @@ class _Search:
             n_others = len([t for t in trials if t.state != "cut" and not t.is_default])
             difference = chosen_difference(gains, test_share=share, n_others=n_others)
         is_better = difference is not None and difference.low > 0
-        verdict = self._verdict(best, default, difference)
-        self.say(verdict)
+        verdict = verdict_of(
+            n_trials,
+            self.metric,
+            default,
+            best,
+            difference,
+            "" if best is None else self._changes(best.values),
+        )
+        self.on_message(verdict)
         settings = self.settings
         if is_better and best is not None:
             settings = with_values(self.settings, best.values)
@@ -413,16 +372,16 @@ class _Search:
         last = _LastFit(self)
         model = self._fit(self.table.rows, settings, splits, last, target_name=target_name)
         if model.stopped == "interrupted":
-            self.say(f"the last fit was ended after epoch {last.n_epochs} of {last.most}")
-        told = {
+            self.on_message(f"the last fit was ended after epoch {last.n_epochs} of {last.most}")
+        summary = {
             "metric": self.metric,
             "verdict": verdict,
             "default": None if default is None else list(default.scores),
             "best": None if best is None else list(best.scores),
             "is_better": is_better,
-            "n_trials": len([t for t in trials if t.state != "cut"]),
+            "n_trials": n_trials,
         }
-        model = replace(model, card={**model.card, "tuning": told})
+        model = replace(model, card={**model.card, "tuning": summary})
         return TuningResult(
             model=model,
             metric=self.metric,
@@ -435,32 +394,6 @@ class _Search:
             importance=self._importance(trials),
             seconds=time.perf_counter() - self.started,
         )
-
-    def _verdict(
-        self,
-        best: TrialRecord | None,
-        default: TrialRecord | None,
-        difference: PairedDifference | None,
-    ) -> str:
-        n = len([trial for trial in self.records() if trial.state != "cut"])
-        if default is None:
-            return (
-                "the time was too short to score the default on every fold, so that nothing is "
-                "known; the model is the default's: give more time, or fewer folds"
-            )
-        if best is None or difference is None:
-            return (
-                f"none of {n} trials is better than the default, with a {self.metric} of "
-                f"{default.mean:.5g}; the model is the default's"
-            )
-        found = (
-            f"the best of {n} trials, {self.metric} {best.mean:.5g} ({self._words(best.values)}), "
-            f"beats the default, {default.mean:.5g}, by {difference.mean:.3g} (interval "
-            f"{difference.low:.3g} to {difference.high:.3g}, at 95 % for the best of so many)"
-        )
-        if difference.low > 0:
-            return f"{found}: more than its error; the model is fitted with it"
-        return f"{found}: not more than its error; the model is the default's"
 
     def _importance(self, trials: tuple[TrialRecord, ...]) -> dict[str, float]:
         done = [trial for trial in trials if trial.state == "complete"]
@@ -490,7 +423,7 @@ class _Watcher(Callback):
         import optuna
 
         search, fold = self._search, len(self._before) + 1
-        search.doing(f"s: trial {self._trial.number}, fold {fold} of {len(search.folds)}")
+        search.report_progress(f"s: trial {self._trial.number}, fold {fold} of {len(search.folds)}")
 
         self.lowest = -epoch.best_score if np.isnan(epoch.best_loss) else epoch.best_loss
         # The first epochs are slow, and say little of the others.
@@ -524,6 +457,6 @@ class _LastFit(Callback):
 
     def on_epoch(self, epoch: Epoch) -> None:
         self.n_epochs = epoch.epoch
-        self._search.doing("s: the last fit, on all rows")
+        self._search.report_progress("s: the last fit, on all rows")
         if self._search.left <= 0:
             raise KeyboardInterrupt

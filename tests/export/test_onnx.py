@@ -25,8 +25,9 @@ from tabwright.errors import ParityError, install_command
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.regressor import TabularRegressor
 from tabwright.export import parity as onnx_parity
-from tabwright.export.encoder import MISSING_INTEGER, add_encoder, add_expanded, graph_inputs
+from tabwright.export.encoder import add_encoder, add_expanded
 from tabwright.export.graph import Graph
+from tabwright.export.inputs import MISSING_INTEGER, graph_inputs
 from tabwright.export.onnx import build_onnx, export_onnx, onnx_feed
 from tabwright.export.parity import ParityReport, check_parity, probe_rows
 from tabwright.fitting.fit_table import fit_table

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabwright import TableError
-from tabwright.export.encoder import graph_array, graph_inputs
+from tabwright.export.inputs import graph_array, graph_inputs
 from tabwright.export.onnx import export_onnx
 from tabwright.fitting.fit_table import fit_table
 from tabwright.fitting.streamed.fit_files import fit_files

@@ -37,7 +37,7 @@ def export(
         path = _path(model, onnx, output)
 
         from tabwright.artifact.atomic_write import check_writable
-        from tabwright.export.encoder import graph_inputs
+        from tabwright.export.inputs import graph_inputs
         from tabwright.export.onnx import export_onnx
         from tabwright.inference.fitted_model import load_fitted
 
