@@ -294,6 +294,7 @@ TESTED_IN = {
     "estimators/test_estimators.py": [
         "estimators.base",
         "estimators.distill",
+        "estimators.fitted",
         "estimators.inputs",
         "estimators.loading",
         "estimators.messages",

@@ -1,8 +1,7 @@
-"""What both estimators share: checks of what `fit` is given, `fit_file`, `save` and export."""
+"""How both estimators are fitted: `fit` to a table in memory, `fit_file` to one on disk."""
 
 from __future__ import annotations
 
-import html
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,18 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import polars as pl
-from sklearn.base import BaseEstimator
-from sklearn.utils import estimator_html_repr
-from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
-from tabwright.distillation.fidelity import FidelityReport
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.estimators.argument_hints import with_hints
+from tabwright.estimators.fitted import FittedEstimator
 from tabwright.estimators.inputs import (
     EvalSet,
     cell_format,
-    frame_as_fitted,
     labelled_rows,
     plain,
     rows_and_target,
@@ -31,13 +25,11 @@ from tabwright.estimators.inputs import (
     seed_of,
     single_column,
 )
-from tabwright.estimators.messages import EpochPrinter, fit_summary, splits_in_words
+from tabwright.estimators.messages import EpochPrinter, splits_in_words
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.eval_metric import eval_metric_of, metric_name
 from tabwright.fitting.fit_table import fit_table
-from tabwright.inference.fitted_model import FittedModel, member_modules
-from tabwright.inference.pandas_row import row_cells
-from tabwright.inference.predictor import Predictor
+from tabwright.inference.fitted_model import FittedModel
 from tabwright.settings import FitSettings, Task
 from tabwright.tables import CsvFormat, as_frame, read_described
 from tabwright.tables.cell_format import USUAL, CellFormat
@@ -51,28 +43,18 @@ from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch
 
 if TYPE_CHECKING:
-    from tabwright.explanation import Explanation
-    from tabwright.explanation.columns import Scale
-    from tabwright.export.parity import ParityReport
     from tabwright.splits import Splits
 
 Callbacks = Sequence[Callback | Callable[[Epoch], object]] | None
 
 
-class TabularEstimator(BaseEstimator):  # type: ignore[misc]
-    """What the classifier and the regressor share."""
+class TabularEstimator(FittedEstimator):
+    """How the classifier and the regressor are fitted."""
 
     _task: Task
     verbose: int
-    model_: FittedModel
-    settings_: FitSettings
-    # What `distill` found of the student; other fits leave it away.
-    fidelity_: FidelityReport
-    n_features_in_: int
     # How the text of the target of the fit was written.
     _target_format: CellFormat = USUAL
-    # Not of a model from a file.
-    fit_seconds_: float
 
     def _settings(self) -> FitSettings:
         parameters = self.get_params(deep=False)
@@ -234,7 +216,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 ),
                 aims=_aims(parameters),
                 distillation=distillation,
-                callbacks=_told(callback),
+                callbacks=_fit_callbacks(callback),
                 checkpoint=checkpoint,
             )
             if splits is not None:
@@ -263,47 +245,6 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                     "the two" + ("; put the rows in order of time first" if name == "time" else "")
                 )
         return splits_of_rows(parameters["validation"], rows, classes, X)
-
-    @classmethod
-    def from_model(cls, model: FittedModel) -> Self:
-        """A fitted estimator around a model of its task."""
-        # A document also names settings of before, which are no parameters to set any more.
-        known = cls().get_params(deep=False).keys() & {field.name for field in fields(FitSettings)}
-        values = model.settings.to_document()
-        estimator = cls(**{name: value for name, value in values.items() if name in known})
-        if "prior" in estimator.get_params(deep=False) and model.prior is not None:
-            estimator.set_params(prior=model.prior)
-        estimator._remember(model)
-        return estimator
-
-    def _remember(self, model: FittedModel) -> None:
-        self.model_ = model
-        self.settings_ = model.settings
-        self._predictor = Predictor(model)
-        self.n_features_in_ = model.encoder.n_features_in_
-        if model.encoder.named:
-            self.feature_names_in_ = np.asarray(model.encoder.feature_names_in_, dtype=object)
-
-    @property
-    def members_(self) -> list[nn.Module]:
-        """The members as `models.py` modules, in eval mode."""
-        check_is_fitted(self, "model_")
-        return member_modules(self.model_)
-
-    @property
-    def history_(self) -> list[dict[str, float]]:
-        """One dict of numbers per epoch."""
-        check_is_fitted(self, "model_")
-        return [dict(epoch) for epoch in self.model_.history]
-
-    def _checked_frame(self, X: object) -> pl.DataFrame:
-        check_is_fitted(self, "model_")
-        return frame_as_fitted(X, self.model_.encoder, type(self).__name__)
-
-    def _row(self, X: object) -> dict[str, Any] | None:
-        """The cells of a pandas frame of one row, which needs no frame of ours; else None."""
-        check_is_fitted(self, "model_")
-        return row_cells(X) if self.model_.encoder.named else None
 
     def fit_file(
         self,
@@ -403,7 +344,7 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
                 roles=parameters["roles"],
                 csv=csv,
                 aims=_aims(parameters),
-                callbacks=_told(callback),
+                callbacks=_fit_callbacks(callback),
                 checkpoint=checkpoint,
                 trainer=LocalTrainer(spool=spool),
             )
@@ -413,102 +354,6 @@ class TabularEstimator(BaseEstimator):  # type: ignore[misc]
             callback.on_end(model)
         _remove_finished(checkpoint, model)
         return self
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model as one `.safetensors` file, which `load_model` reads.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written; an old file of that name stays whole.
-        """
-        check_is_fitted(self, "model_")
-        self.model_.save(path)
-
-    def explain(
-        self,
-        X: Any,
-        background: Any = None,
-        *,
-        scale: Scale = "probability",
-        max_background: int = 100,
-        n_permutations: int = 10,
-        random_state: int = 0,
-        on_message: Callable[[str], None] | None = None,
-    ) -> Explanation:
-        """Attribute the predictions of rows to the raw columns.
-
-        Parameters
-        ----------
-        X : table of shape (n_rows, n_features)
-            Rows to explain.
-        background : table, optional
-            Rows that say what is usual, for example those of training; by default `X` itself.
-        scale, max_background, n_permutations, random_state, on_message
-            As in `tabwright.explanation.explain`.
-
-        Returns
-        -------
-        Explanation
-        """
-        from tabwright.explanation import explain
-
-        frame = self._checked_frame(X)
-        return explain(
-            self.model_,
-            frame,
-            None if background is None else self._checked_frame(background),
-            scale=scale,
-            max_background=max_background,
-            n_permutations=n_permutations,
-            random_state=random_state,
-            on_message=on_message,
-        )
-
-    def export_onnx(
-        self, path: str | os.PathLike[str], *, check_rows: int = 100_000
-    ) -> ParityReport:
-        """Write the model as one ONNX graph, from raw columns to predictions.
-
-        Parameters
-        ----------
-        path : str or path-like
-        check_rows : int, default=100_000
-            Rows on which the graph is compared with the model before it is written.
-
-        Returns
-        -------
-        ParityReport
-            How well they agree. What the graph's inputs are: see `tabwright.export_onnx`.
-
-        Raises
-        ------
-        ParityError
-            If they do not; no file is left.
-        ImportError
-            If the extra `onnx` is not installed.
-        OSError
-            If it cannot be written.
-        """
-        check_is_fitted(self, "model_")
-        from tabwright.export.onnx import export_onnx
-
-        return export_onnx(self.model_, path, check_rows=check_rows)
-
-    def _html_repr(self) -> str:
-        """What a notebook shows: of a fit task, rows, scores and time, then the parameters."""
-        shown: str = estimator_html_repr(self)
-        if not hasattr(self, "model_"):
-            return shown
-        summary = fit_summary(self.model_, getattr(self, "fit_seconds_", None))
-        return f"<p>{html.escape(summary)}</p>{shown}"
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = True
-        tags.input_tags.categorical = True
-        return tags
 
 
 def _remove_finished(checkpoint: Checkpoint | None, model: FittedModel) -> None:
@@ -525,6 +370,6 @@ def _aims(parameters: Mapping[str, Any]) -> Aims:
     )
 
 
-def _told(callback: Callback) -> FitCallbacks:
+def _fit_callbacks(callback: Callback) -> FitCallbacks:
     """The calls of a fit to a callback."""
     return FitCallbacks(callback.on_start, callback.on_epoch, callback.on_message)
