@@ -236,12 +236,13 @@ def reliability_bins(
 def _decision_metrics(
     codes: ArrayLike, predicted: ArrayLike, sample_weight: ArrayLike | None, positive: int
 ) -> tuple[dict[str, Metric], FloatArray]:
-    true, said = np.asarray(codes) == positive, np.asarray(predicted) == positive
-    if true.ndim != 1 or said.shape != true.shape:
+    true, is_predicted = np.asarray(codes) == positive, np.asarray(predicted) == positive
+    if true.ndim != 1 or is_predicted.shape != true.shape:
         raise ValueError(
-            f"codes and predicted must have the same shape (n,); got {true.shape} and {said.shape}"
+            f"codes and predicted must have the same shape (n,); got {true.shape} and "
+            f"{is_predicted.shape}"
         )
-    return decision_metrics(true, said), _checked_weight(sample_weight, len(true))
+    return decision_metrics(true, is_predicted), _checked_weight(sample_weight, len(true))
 
 
 def _values(metrics: dict[str, Metric], weight: FloatArray) -> dict[str, float]:

@@ -85,7 +85,7 @@ class StoredObject:
         """
         if mode != "rb":
             raise ValueError(f"an object can be read only, in mode 'rb'; got {mode!r}")
-        with _telling(self.uri):
+        with _naming_source(self.uri):
             stream: IO[bytes] = _file_system(self.uri).open_input_file(self.key)
         return stream
 
@@ -114,7 +114,7 @@ def find_objects(source: str) -> tuple[list[StoredObject], bool]:
         )
     if "**" in key:
         raise TableError(f"a pattern in a store must be of * ? and [...], without **; got {source}")
-    with _telling(source):
+    with _naming_source(source):
         store = _file_system(source)
         if _MAGIC.search(inner):
             return _matching(store, source, scheme, key), False
@@ -175,7 +175,10 @@ def put_object(uri: str, data: bytes) -> None:
     Raises `TableError` if the store does not take it.
     Raises `ImportError`: naming the install line, if pyarrow is absent.
     """
-    with _telling(uri), _file_system(uri).open_output_stream(uri.partition("://")[2]) as stream:
+    with (
+        _naming_source(uri),
+        _file_system(uri).open_output_stream(uri.partition("://")[2]) as stream,
+    ):
         stream.write(data)
 
 
@@ -225,7 +228,7 @@ def _google() -> Any:
 
 
 @contextmanager
-def _telling(source: str) -> Iterator[None]:
+def _naming_source(source: str) -> Iterator[None]:
     """What pyarrow says of a store, as one sentence that names the source."""
     try:
         yield

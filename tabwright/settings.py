@@ -72,7 +72,7 @@ def modes_for(task: Task) -> tuple[TrainingMode, ...]:
 class _Rule(NamedTuple):
     """What a field must be, by itself: in words that follow "must be", and as a test."""
 
-    words: str
+    text: str
     holds: Callable[[Any], bool]
     may_be_none: bool = False
 
@@ -263,7 +263,7 @@ class FitSettings:
         for name, rule in _RULES.items():
             value = getattr(self, name)
             if not (rule.holds(value) or (rule.may_be_none and value is None)):
-                raise ValueError(f"{name} must be {rule.words}; got {value!r}")
+                raise ValueError(f"{name} must be {rule.text}; got {value!r}")
         if self.training_mode not in TRAINING_MODES:
             near = get_close_matches(str(self.training_mode), TRAINING_MODES, n=1, cutoff=0.3)
             raise ValueError(

@@ -82,9 +82,9 @@ def classification_metrics(
     return metrics
 
 
-def decision_metrics(true: NDArray[np.bool_], said: NDArray[np.bool_]) -> dict[str, Metric]:
+def decision_metrics(true: NDArray[np.bool_], is_predicted: NDArray[np.bool_]) -> dict[str, Metric]:
     """Precision, recall and F1 of rows that are, and are said to be, of the class looked for."""
-    hits = (true & said).astype(np.float64)
+    hits = (true & is_predicted).astype(np.float64)
 
     def ratio(below: FloatArray) -> Metric:
         def metric(weights: FloatArray) -> FloatArray:
@@ -93,9 +93,9 @@ def decision_metrics(true: NDArray[np.bool_], said: NDArray[np.bool_]) -> dict[s
 
         return metric
 
-    halves = (true.astype(np.float64) + said) / 2.0
+    halves = (true.astype(np.float64) + is_predicted) / 2.0
     return {
-        "precision": ratio(said.astype(np.float64)),
+        "precision": ratio(is_predicted.astype(np.float64)),
         "recall": ratio(true.astype(np.float64)),
         "f1": ratio(halves),
     }

@@ -154,7 +154,7 @@ def prepare_soft_targets(
     if unlabelled is not None:
         # Before the long work: other columns are refused here.
         with_unlabelled_rows(frame.clear(), unlabelled, profile)
-    taught = soft_labels(
+    teacher_labels = soft_labels(
         rows,
         profile,
         task=settings.task,
@@ -165,25 +165,27 @@ def prepare_soft_targets(
         n_threads=distillation.n_threads,
     )
     soft_targets = SoftTargets(
-        _tilted(taught.labels, class_weights), taught.teacher, taught.description
+        _tilted(teacher_labels.labels, class_weights),
+        teacher_labels.teacher,
+        teacher_labels.description,
     )
     method = _METHOD if settings.augmentation == "auto" else settings.augmentation
     if method is None and unlabelled is None:
         return soft_targets
     made, starts = _made_rows(frame, profile, method, settings.random_state)
     extra = with_unlabelled_rows(made, unlabelled, profile)
-    said = taught.predict(extra)
+    extra_labels = teacher_labels.predict(extra)
     weight = None
     if rows.weight is not None or class_weights is not None:
         own = np.ones(len(rows)) if rows.weight is None else rows.weight
         # A row of the user's own counts as a training row does on average.
         weight = np.concatenate([own[starts], np.full(len(extra) - len(starts), own.mean())])
         if class_weights is not None:
-            weight *= said @ class_weights
+            weight *= extra_labels @ class_weights
     return replace(
         soft_targets,
         extra=extra,
-        extra_labels=_tilted(said, class_weights),
+        extra_labels=_tilted(extra_labels, class_weights),
         extra_weight=weight,
         n_made=len(starts),
         method=method if len(starts) else None,

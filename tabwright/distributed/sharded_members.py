@@ -39,7 +39,7 @@ class ShardedMembers:
         precision: Precision = "float32",
     ) -> None:
         self._every, self._seeds, self._assignment = list(modules), list(seeds), assignment
-        self._own = StackedMembers(
+        self._trained = StackedMembers(
             self._every[assignment.own],
             seeds=self._seeds[assignment.own],
             n_threads=n_threads,
@@ -55,7 +55,7 @@ class ShardedMembers:
     @property
     def compiled(self) -> StackedMembers | None:
         """The own members where they take compiled steps."""
-        return self._own.compiled
+        return self._trained.compiled
 
     def forward_backward(
         self,
@@ -66,47 +66,51 @@ class ShardedMembers:
         part: Part | None = None,
     ) -> Tensor:
         """As of `StackedMembers`, for the own members: logits of shape (n_own, batch, ...)."""
-        return self._own.forward_backward(x, loss_grad, step=step, part=part)
+        return self._trained.forward_backward(x, loss_grad, step=step, part=part)
 
     def optimizer_step(self, learning_rate: float, weight_decay: float) -> None:
         """One step for every own member that is active."""
-        self._own.optimizer_step(learning_rate, weight_decay)
+        self._trained.optimizer_step(learning_rate, weight_decay)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of the own members in eval mode, of shape (n_own, batch, output_dim)."""
-        return self._own.logits(x)
+        return self._trained.logits(x)
 
     def set_active(self, active: Sequence[bool]) -> None:
         """Say which members of the ensemble still train."""
         if len(active) != self.n_members:
             raise ValueError(f"active must be one per member ({self.n_members}); got {len(active)}")
-        self._own.set_active(active[self._assignment.own])
+        self._trained.set_active(active[self._assignment.own])
 
     def snapshot(self, member: int) -> None:
         """Keep a member's present state as its best, where it is trained here."""
         place = member - self._assignment.first
         if 0 <= place < self._assignment.n_own:
-            self._own.snapshot(place)
+            self._trained.snapshot(place)
 
     def restore(self) -> None:
         """Bring every member back to its best state."""
-        self._own.restore()
+        self._trained.restore()
 
     def modules(self) -> list[nn.Module]:
         """All members as ordinary modules, copies, in eval mode; all workers must ask."""
         if self._assignment.n_own == self.n_members:
-            return self._own.modules()
+            return self._trained.modules()
         whole = StackedMembers(self._every, seeds=self._seeds)
         whole.load_state(self.state())
         return whole.modules()
 
     def state(self) -> dict[str, Tensor]:
         """The state of all members, as one worker alone would have it; all workers must ask."""
-        return {name: self._assignment.every(value) for name, value in self._own.state().items()}
+        return {
+            name: self._assignment.every(value) for name, value in self._trained.state().items()
+        }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` returned, with any number of workers."""
-        self._own.load_state({name: value[self._assignment.own] for name, value in state.items()})
+        self._trained.load_state(
+            {name: value[self._assignment.own] for name, value in state.items()}
+        )
 
 
 class ShardedHeldOut:

@@ -75,7 +75,7 @@ class Workers:
         if size == 1:
             return ALONE
         timeout = timedelta(seconds=_timeout())
-        with _told_of_losses():
+        with _naming_lost_workers():
             # Every process must take part in the making of every group.
             groups = [
                 dist.new_group(list(range(start, start + size)), timeout=timeout)
@@ -88,7 +88,7 @@ class Workers:
         if self.size == 1:
             return
         whole = values.contiguous()
-        with _told_of_losses():
+        with _naming_lost_workers():
             dist.all_reduce(whole, group=self.group)
         if whole is not values:
             values.copy_(whole)
@@ -98,7 +98,7 @@ class Workers:
         if self.size == 1:
             return [value]
         every: list[Any] = [None] * self.size
-        with _told_of_losses():
+        with _naming_lost_workers():
             dist.all_gather_object(every, value, group=self.group)
         return every
 
@@ -107,7 +107,7 @@ class Workers:
         if self.size == 1:
             return value
         found: list[Any] = [value if self.is_first else None]
-        with _told_of_losses():
+        with _naming_lost_workers():
             dist.broadcast_object_list(found, group=self.group, group_src=0)
         shared: _T = found[0]
         return shared
@@ -144,7 +144,7 @@ def joined_workers() -> Iterator[Workers]:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     timeout = timedelta(seconds=_timeout())
-    with _told_of_losses():
+    with _naming_lost_workers():
         store, rank, size = _meeting_place(timeout)
         dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
     try:
@@ -165,7 +165,7 @@ def _meeting_place(timeout: timedelta) -> tuple[PrefixStore, int, int]:
 
 
 @contextmanager
-def _told_of_losses() -> Iterator[None]:
+def _naming_lost_workers() -> Iterator[None]:
     """What torch says of a peer that died is a plain RuntimeError, and no fault of ours."""
     try:
         yield

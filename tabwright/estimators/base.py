@@ -38,7 +38,7 @@ from tabwright.tables.labelled import LabelledRows, splits_of_rows
 from tabwright.tables.paths import Source
 from tabwright.tables.roles import roles_as_text
 from tabwright.tables.targets import Labels, seen_labels
-from tabwright.training.callbacks import Callback, as_callback, telling_failures
+from tabwright.training.callbacks import Callback, as_callback, reporting_failures
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch
 
@@ -205,7 +205,7 @@ class TabularEstimator(FittedEstimator):
         splits = None
         if parameters["validation"] is not None:
             splits, rows = self._splits(X, rows, classes, eval_set)
-        with telling_failures(callback):
+        with reporting_failures(callback):
             model = fit_table(
                 rows,
                 settings,
@@ -336,7 +336,7 @@ class TabularEstimator(FittedEstimator):
                 "a splitter needs the rows in memory, and this table is streamed from disk; raise "
                 "memory, or leave validation out and give group or validation_fraction"
             )
-        with telling_failures(callback):
+        with reporting_failures(callback):
             model = fit_files(
                 source,
                 columns,

@@ -137,8 +137,8 @@ roles, device, random_state : as in `TabularClassifier`
     ImportError
         If a teacher's library is not installed.
     """
-    taught = _teachers(teacher)
-    task = _task(taught, task)
+    teacher_list = _teachers(teacher)
+    task = _task(teacher_list, task)
     frame, named = as_frame(X, estimator="distill")
     classes, target = learned_target(y, task)
     settings = FitSettings(
@@ -167,7 +167,9 @@ roles, device, random_state : as in `TabularClassifier`
     model, report = distill_table(
         labelled_rows(frame, target, sample_weight, groups=groups, time=time),
         settings,
-        DistillationOptions(taught[0] if len(taught) == 1 else taught, unlabelled=unlabelled),
+        DistillationOptions(
+            teacher_list[0] if len(teacher_list) == 1 else teacher_list, unlabelled=unlabelled
+        ),
         classes=classes,
         split=Split(
             test=_labelled(test_set, classes, "test_set"),

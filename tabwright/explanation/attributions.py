@@ -29,7 +29,7 @@ _EXACT_COLUMNS = 10
 _CELLS_AT_ONCE = 2**22
 _N_BOOTSTRAP = 1000
 # Shorter work needs no warning.
-_TOLD_FROM_SECONDS = 3.0
+_REPORTED_FROM_SECONDS = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +212,7 @@ def explain(
     places = np.tile(np.arange(len(pool), dtype=np.int64)[:, None], n_columns)
     if on_message is not None:
         n_outputs = n_rows * len(others) * predictions_a_row(n_columns, n_permutations)
-        _tell(game, places, n_outputs, n_rows, on_message)
+        _report_duration(game, places, n_outputs, n_rows, on_message)
     base, output = game(places[n_rows:]).mean(axis=0), game(places[:n_rows])
     orders = None if exact else [rng.permutation(n_columns) for _ in range(n_permutations)]
     attributions = np.empty((n_rows, n_columns, len(game.outputs)))
@@ -287,7 +287,7 @@ def _along(orders: list[NDArray[np.int64]], value: _Coalitions) -> FloatArray:
     return found / (2 * len(orders))
 
 
-def _tell(
+def _report_duration(
     game: MixedRows,
     places: NDArray[np.int64],
     n_outputs: int,
@@ -300,9 +300,9 @@ def _tell(
     started = time.perf_counter()
     game(trial)
     seconds = (time.perf_counter() - started) / len(trial) * n_outputs
-    if seconds >= _TOLD_FROM_SECONDS:
-        about = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    if seconds >= _REPORTED_FROM_SECONDS:
+        duration = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
         on_message(
-            f"explaining {n_rows:,} rows takes about {about}: "
+            f"explaining {n_rows:,} rows takes about {duration}: "
             f"{n_outputs:,} mixed rows are predicted"
         )

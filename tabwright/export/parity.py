@@ -317,13 +317,15 @@ def _value_differences(
     compact = model.encoder.transform(frame)
     outputs = predictor.outputs(compact)
     judged = predictor.calibrated(outputs)
-    said = [predictor.point(judged), *([judged] if judged.ndim == 2 else [])]
+    expected_parts = [predictor.point(judged), *([judged] if judged.ndim == 2 else [])]
     centre, interval_scale = predictor.centre_and_scale(compact, outputs)
     if model.quantile_shifts:
-        said.append(centre)
+        expected_parts.append(centre)
     if model.intervals is not None and model.intervals.scale != "constant":
-        said.append(interval_scale)
-    expected, values = (np.column_stack([*parts]).astype(np.float64) for parts in (said, found))
+        expected_parts.append(interval_scale)
+    expected, values = (
+        np.column_stack([*parts]).astype(np.float64) for parts in (expected_parts, found)
+    )
     mean, scale = (0.0, 1.0) if model.target is None else (model.target.mean, model.target.scale)
     distances = np.maximum(np.abs(expected - mean) / scale, 1.0)
     differences: FloatArray = np.abs(values - expected) / scale / distances
@@ -338,7 +340,7 @@ def _value_differences(
         # What cancels in the sums shows when the inputs are shaken in their last bits.
         network, draw = FoldedNetwork(model.members), np.random.default_rng(0)
 
-        def said_of(inputs: NDArray[np.float32]) -> FloatArray:
+        def mean_response(inputs: NDArray[np.float32]) -> FloatArray:
             responses = member_responses(network.logits(inputs), model.settings.objective)
             mean: FloatArray = responses.mean(axis=0)
             return mean
@@ -347,7 +349,7 @@ def _value_differences(
         reach = np.zeros(len(over))
         for _ in range(_SHAKES):
             shaken = x * (1.0 + _NOISE * draw.choice([-1.0, 1.0], x.shape)).astype(np.float32)
-            moved = np.abs(said_of(shaken) - said_of(x))
+            moved = np.abs(mean_response(shaken) - mean_response(x))
             reach = np.maximum(reach, moved.reshape(len(over), -1).max(axis=1))
         is_rounding[over] = difference[over] <= TOLERANCE + reach / distance[over]
     return difference, is_rounding

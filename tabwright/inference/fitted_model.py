@@ -101,10 +101,10 @@ class FittedModel:
     @property
     def target_format(self) -> CellFormat:
         """How the text of the target was written in the training rows."""
-        said = self.card.get("target_format")
-        if not isinstance(said, dict):
+        document = self.card.get("target_format")
+        if not isinstance(document, dict):
             return USUAL
-        return CellFormat.from_document(Reader(said, "card.target_format"))
+        return CellFormat.from_document(Reader(document, "card.target_format"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the one-file artifact; a crash leaves the old file or the new one.

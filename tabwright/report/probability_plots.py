@@ -307,9 +307,9 @@ def confusion_counts(
     codes: ArrayLike, predicted: ArrayLike, n_classes: int, sample_weight: ArrayLike | None = None
 ) -> FloatArray:
     """Rows, or their weight, by true class and predicted class: shape (C, C), float64."""
-    true, said = np.asarray(codes, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
+    true, predicted_codes = np.asarray(codes, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
     weight = row_weights(sample_weight, len(true))
-    cells = np.bincount(true * n_classes + said, weights=weight, minlength=n_classes**2)
+    cells = np.bincount(true * n_classes + predicted_codes, weights=weight, minlength=n_classes**2)
     return cells.astype(np.float64).reshape(n_classes, n_classes)
 
 

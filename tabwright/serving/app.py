@@ -75,7 +75,7 @@ def make_app(registry: ModelRegistry, limits: Limits | None = None) -> Starlette
         "/openapi.json": server.openapi,
         "/metrics": server.metrics,
         "/v1/models": server.list_models,
-        "/v2": server.about,
+        "/v2": server.server_document,
         "/v2/health/live": server.healthy,
         "/v2/health/ready": server.healthy,
         "/v2/models/{name}": server.metadata,
@@ -147,7 +147,7 @@ class _Server:
     async def list_models(self, request: Request) -> Response:
         return _json({"models": [_described(model) for model in self._registry.models]})
 
-    async def about(self, request: Request) -> Response:
+    async def server_document(self, request: Request) -> Response:
         return _json(server_metadata(__version__))
 
     async def healthy(self, request: Request) -> Response:

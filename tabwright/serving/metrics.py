@@ -19,24 +19,24 @@ class ServerMetrics:
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self, registry: ModelRegistry) -> None:
-        self._own = CollectorRegistry()
+        self._registry = CollectorRegistry()
         self._requests = Counter(
             "tabwright_requests",
             "Requests answered.",
             ("route", "model", "status"),
-            registry=self._own,
+            registry=self._registry,
         )
         self._seconds = Histogram(
             "tabwright_request_seconds",
             "Seconds from the first byte of a request for predictions to its answer.",
             ("route", "model"),
             buckets=_SECONDS,
-            registry=self._own,
+            registry=self._registry,
         )
         failures = Gauge(
             "tabwright_failed_reloads",
             "Replaced model files that did not load since the start.",
-            registry=self._own,
+            registry=self._registry,
         )
         failures.set_function(lambda: registry.n_failures)
 
@@ -48,4 +48,4 @@ class ServerMetrics:
 
     def text(self) -> bytes:
         """All of them as they are now."""
-        return generate_latest(self._own)
+        return generate_latest(self._registry)

@@ -1,7 +1,7 @@
 """What may watch a fit: one small interface, for the estimators and the command line alike.
 
 Here live `Callback`, how several are one (`as_callback`) and what tells them of a failure
-(`telling_failures`). The loggers that write elsewhere are in `loggers`.
+(`reporting_failures`). The loggers that write elsewhere are in `loggers`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _checked(callback: Callback | Callable[[Epoch], object]) -> Callback:
 
 
 @contextlib.contextmanager
-def telling_failures(callback: Callback) -> Iterator[None]:
+def reporting_failures(callback: Callback) -> Iterator[None]:
     """Tell a callback of the exception that ends this block, and let it go on."""
     try:
         yield

@@ -223,7 +223,7 @@ class Checkpointer:
                 # The signal does what it does without us.
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def end_if_told(self) -> None:
+    def stop_if_signalled(self) -> None:
         """After a write: leave the run if SIGTERM came."""
         if self._stop:
             raise SystemExit(128 + signal.SIGTERM)

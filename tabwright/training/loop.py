@@ -131,7 +131,7 @@ def members_of(
         is_known = False
     if is_known:
         if not has_compiled_kernels():
-            _say_what_is_slower()
+            _warn_without_compiled_kernels()
         return StackedMembers(modules, seeds=seeds, n_threads=n_threads, precision=precision)
     if precision != "float32":
         names = ", ".join(sorted({type(module).__name__ for module in modules}))
@@ -143,7 +143,7 @@ def members_of(
 
 
 @functools.cache
-def _say_what_is_slower() -> None:
+def _warn_without_compiled_kernels() -> None:
     warnings.warn(
         "this installation has no compiled kernels, so training takes longer; install a C "
         "compiler and the package again to have them",
@@ -231,7 +231,7 @@ def train(
                         if checkpointer.is_due(len(block)):
                             run.seconds = time.perf_counter() - started
                             checkpointer.write(run, owners)
-                            checkpointer.end_if_told()
+                            checkpointer.stop_if_signalled()
                         steps.at_most(checkpointer.n_batches_left)
                     if limit is not None and not run.history:
                         timed, done = time.perf_counter() - begun, run.batches - skipped

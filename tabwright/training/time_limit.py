@@ -72,8 +72,8 @@ class TimeLimit:
         """
         if self.is_over:
             raise self._too_short()
-        is_told = done >= _TIMED_BATCHES or seconds > _SHARE_TIMED * self._asked
-        if is_told and seconds / done * (n_batches - done) > self.remaining:
+        is_known = done >= _TIMED_BATCHES or seconds > _SHARE_TIMED * self._asked
+        if is_known and seconds / done * (n_batches - done) > self.remaining:
             raise self._too_short(seconds / done * n_batches)
 
     def n_epochs(self, seconds_per_epoch: float) -> int:

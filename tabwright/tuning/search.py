@@ -146,7 +146,7 @@ class _Search:
         )
         self.space = with_default(self.space, self.default)
         self.growth = len(self.table) / float(np.mean([len(train) for train, _ in self.folds]))
-        self.judge = eval_metric_of(self.options.eval_metric, self.table.task)
+        self.eval_metric = eval_metric_of(self.options.eval_metric, self.table.task)
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class _Search:
         if limit is None:
             return 0.0
         trials = self.records()
-        best = best_of(trials, greater_is_better=self.judge is not None)
+        best = best_of(trials, greater_is_better=self.eval_metric is not None)
         of_fits = [seconds_a_fit]
         for trial in self.study.trials:
             seconds = trial.user_attrs.get("seconds", [])
@@ -204,7 +204,7 @@ class _Search:
             ended_by = "time"
         except (_Interrupted, KeyboardInterrupt):
             ended_by = "interrupt"
-            if best_of(self.records(), greater_is_better=self.judge is not None) is None:
+            if best_of(self.records(), greater_is_better=self.eval_metric is not None) is None:
                 raise KeyboardInterrupt from None
             self.on_message("interrupted: the last fit is made with what is known so far")
         return self._result(ended_by, target_name)
@@ -240,7 +240,7 @@ class _Search:
                 f"trial {trial.number}: its loss was not finite; {self._changes(values)}"
             )
         else:
-            sign = 1.0 if self.judge is None else -1.0
+            sign = 1.0 if self.eval_metric is None else -1.0
             self.study.tell(trial, sign * float(np.mean(scores)))
             what = "the default" if is_default else self._changes(values)
             self.on_message(f"trial {trial.number}: {self.metric} {np.mean(scores):.5g}; {what}")
@@ -280,14 +280,14 @@ class _Search:
         if model.stopped == "interrupted":
             raise _Interrupted
         predictor = Predictor(model)
-        if self.judge is None:
+        if self.eval_metric is None:
             scores = score_rows(predictor, test.frame, test.target, test.weight)
             return scores["test"][self.metric]
         if model.classes is None:
             values = predictor.predict_values(test.frame)
-            return self.judge(test.target, values, test.weight)
+            return self.eval_metric(test.target, values, test.weight)
         proba, labels = predictor.predict_proba(test.frame), model.classes[test.target]
-        return self.judge(labels, proba, test.weight, classes=model.classes)
+        return self.eval_metric(labels, proba, test.weight, classes=model.classes)
 
     def _fit(
         self,
@@ -344,7 +344,7 @@ class _Search:
         self, ended_by: Literal["time", "trials", "interrupt"], target_name: str | None
     ) -> TuningResult:
         trials = self.records()
-        greater = self.judge is not None
+        greater = self.eval_metric is not None
         best = best_of(trials, greater_is_better=greater)
         default = next((t for t in trials if t.is_default and t.state == "complete"), None)
         n_trials = len([t for t in trials if t.state != "cut"])

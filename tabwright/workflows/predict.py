@@ -57,10 +57,10 @@ def iter_predictions(
     predictions = TablePredictions.of(
         model, table, keep=keep, coverage=coverage, csv=csv, labels_only=labels_only, digits=digits
     )
-    return _told_of_unfamiliar(predictions, batch_rows, on_unfamiliar or _warn)
+    return _with_unfamiliar_reported(predictions, batch_rows, on_unfamiliar or _warn)
 
 
-def _told_of_unfamiliar(
+def _with_unfamiliar_reported(
     predictions: TablePredictions, batch_rows: int, on_unfamiliar: Callable[[str], None]
 ) -> Iterator[pl.DataFrame]:
     unfamiliar = UnfamiliarCells(predictions.model.encoder)

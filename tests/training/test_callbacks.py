@@ -10,7 +10,7 @@ import pytest
 from tabwright import Callback, TabularClassifier, TabularRegressor
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.settings import FitSettings
-from tabwright.training.callbacks import as_callback, telling_failures
+from tabwright.training.callbacks import as_callback, reporting_failures
 from tabwright.training.loop import Epoch
 
 SMALL: dict[str, Any] = {
@@ -113,7 +113,7 @@ def test_a_callback_that_fails_in_turn_hides_no_other() -> None:
 
     diary = Diary()
     several = as_callback([Broken(), diary])
-    with pytest.raises(OSError, match="no connection"), telling_failures(several):
+    with pytest.raises(OSError, match="no connection"), reporting_failures(several):
         raise ValueError("bad")
     assert diary.lines == ["failure ValueError"]
 

@@ -543,7 +543,7 @@ def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_extension_the_first_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels_module, "_instruction_sets", dict)
-    loop._say_what_is_slower.cache_clear()
+    loop._warn_without_compiled_kernels.cache_clear()
     X, y = _problem()
     with pytest.warns(RuntimeWarning, match="has no compiled kernels, so training takes longer"):
         _model().fit(X[:100], y[:100])
