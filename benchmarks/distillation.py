@@ -343,7 +343,9 @@ def parser() -> argparse.ArgumentParser:
         help="kinds with commas; a+b is the mean of two",
     )
     runner.add_argument("--widths", help="hidden widths with commas (default: the mode's own)")
-    runner.add_argument("--cap", type=int, help="rows of a table at the most, both sides together")
+    runner.add_argument(
+        "--cap", type=int, help="at most so many rows of a table, test rows included"
+    )
     runner.add_argument("--out", type=Path, required=True, help="file of results to go on with")
     runner.set_defaults(command=run)
     shower = commands.add_parser("table", help="print the table as Markdown")

@@ -7,7 +7,7 @@ epochs: weights do not change the time), and predicts all rows of the table. Cat
 get frames whose categories are made ready for them beforehand, which costs them nothing here;
 scikit-learn's MLP stands behind a one-hot encoder and a scaler, which count, as our encoder does.
 All take turns, so that a slower machine is slower for all. The last lines are our matrix products
-alone: one thread's, and what so many threads of them could do at the most.
+alone: one thread's, and what so many threads of them could do at most.
 """
 
 from __future__ import annotations

@@ -253,7 +253,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME:KEY=VALUE,...",
         help="Tabwright with these settings, as one more contender",
     )
-    runner.add_argument("--cap", type=int, help="rows of a table at the most, both sides together")
+    runner.add_argument(
+        "--cap", type=int, help="at most so many rows of a table, test rows included"
+    )
     runner.add_argument("--threads", type=int, default=1)
     runner.add_argument("--out", type=Path, required=True, help="file of results to go on with")
     runner.add_argument(

@@ -2,8 +2,8 @@
 
 `Reader` walks a JSON object and `TensorBag` a set of named arrays. Both want each thing asked for
 by name, type and range, and at the end refuse whatever nobody asked for. Every refusal is an
-`ArtifactError` that names the place, the rule and the value. How the file lies on disk is
-`artifact/container.py`'s affair.
+`ArtifactError` that names the place, the rule and the value. The layout of the
+file is in `artifact/container.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Honest probabilities: how a calibrator is fitted, and whether it is accepted.
+"""Calibrated probabilities: how a calibrator is fitted, and whether it is accepted.
 
 A calibrator is fitted on rows that did not train the networks, and accepted only where rows held
 out from it say that it helps. What a calibrator is lives in `calibration/calibrator.py`, decisions

@@ -72,7 +72,7 @@ class Intervals:
         """Half the width of the interval, in the target's unit or multiples of `scale`.
 
         `coverage`: wanted coverage, in (0, 1).
-        Returns: infinite above `highest_coverage`: 9 rows can promise 90 %, not 95 %.
+        Returns: infinite above `highest_coverage`: 9 rows can guarantee 90 %, not 95 %.
         """
         if not (isinstance(coverage, float | int) and 0.0 < coverage < 1.0):
             raise ValueError(f"coverage must be above 0 and below 1; got {coverage!r}")
@@ -86,7 +86,7 @@ class Intervals:
 
         `prediction`: (n,), float64; predicted values.
         `coverage`: wanted coverage, in (0, 1); on average over rows, not for each row.
-        Returns: (n,), float64; infinite where so few rows cannot promise the coverage.
+        Returns: (n,), float64; infinite where so few rows cannot guarantee the coverage.
         """
         value = np.asarray(prediction, dtype=np.float64)
         width = self.half_width(coverage)

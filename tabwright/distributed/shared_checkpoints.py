@@ -41,7 +41,7 @@ class SharedCheckpointer(Checkpointer):
         """Whether the state should be written now: where one says so, all must.
 
         The workers vote about twice a second, since a vote costs as much as a small step, and
-        after equally many batches: how many of them one call takes is each worker's own affair.
+        after equally many batches: each worker may take another number of them in one call.
         """
         self._left -= n_batches
         if self._left > 0:

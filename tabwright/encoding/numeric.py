@@ -2,7 +2,7 @@
 
 Here live `NumericColumns`, the fitted encoding of all numeric columns of a table, and how it is
 fitted. It turns float64 values into the float32 values of the compact form and says which bins
-those fall into. Reading the values out of a table is the affair of `tables`.
+those fall into. `tables` reads the values out of a table.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class ValueStatisticsFit:
     mean of the target in the leaves of the fine tree and once by those of as many leaves as there
     are bins, and once linearly by the bins of those. The fine tree must beat both by more than 4
     standard errors of the difference in squared error a row. Elsewhere statistics do harm: the
-    cuts have seen the targets of the training rows, so that they promise more than they keep.
+    cuts have seen the targets of the training rows, so that they fit new rows less well than these.
 
     The statistics of a training row are cross-fitted, as those of category levels are (see
     `categorical.fit_category`); the cuts are those of all rows.

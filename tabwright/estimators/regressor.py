@@ -185,7 +185,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         -------
         ndarray of shape (n_rows, 2), float64
             Lower and upper ends, in the target's own units; infinite where the residuals are too
-            few to promise the coverage (9 can promise 90 %, not 95 %).
+            few to guarantee the coverage (9 can guarantee 90 %, not 95 %).
 
         Raises
         ------

@@ -59,7 +59,7 @@ def export_onnx(
     path : str or path-like
         Written whole or not at all.
     check_rows : int, default=100_000
-        Rows, at the least, on which the graph is compared with the model before it is written:
+        Rows, at least, on which the graph is compared with the model before it is written:
         edges of bins and their neighbours, every level, unseen ones, missing cells, extremes.
 
     Returns

@@ -116,7 +116,7 @@ def probe_rows(
 ) -> ProbeRows:
     """Rows that try the encoder where it is most easily got wrong.
 
-    `n_rows`: at the least; more where a column has more values to try.
+    `n_rows`: at least; more where a column has more values to try.
     """
     draw = np.random.default_rng(random_state)
     order: dict[str, list[int]] = {

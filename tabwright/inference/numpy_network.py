@@ -4,7 +4,7 @@
 threads. It takes rows as network inputs, or encoded and not widened: then the first layer is
 `inference/first_layer.py`'s. Blocks are computed in C (`inference/compiled/network.py`), or in
 NumPy, over buffers that are kept from call to call, where the extension or the processor does not
-allow that. What the outputs mean is `predictor.py`'s affair.
+allow that. `predictor.py` interprets the outputs.
 
 A row's outputs do not depend on its place in a batch: `inference/row_products.py` says how.
 """

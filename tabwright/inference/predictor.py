@@ -255,7 +255,7 @@ class Predictor:
         -------
         ndarray of shape (n_rows, 2), float64
             Lower and upper ends, in the target's own units; infinite where the held-out rows are
-            too few to promise the coverage.
+            too few to guarantee the coverage.
 
         Raises
         ------

@@ -152,8 +152,8 @@ def assess(
             )
         other = _Output.of(Predictor(linear), frame, target)
         # By the model's rule: labels by another threshold could not be compared.
-        said = other.values if linear.classes is None else rule.apply(other.values)
-        scored.append(judged("Linear baseline", other, said, theirs))
+        labels = other.values if linear.classes is None else rule.apply(other.values)
+        scored.append(judged("Linear baseline", other, labels, theirs))
         squared = model.classes is None and asked.objective == "squared_error"
         gain = _gain(other.own, own_output.own, sample_weight, squared, **bootstrap)
     scored.append(_trivial(model, target, sample_weight))
@@ -244,12 +244,12 @@ def _scored(
     positive: int,
     bootstrap: _Bootstrap,
     title: str,
-    said: _Output,
+    outputs: _Output,
     predicted: np.ndarray,
     settings: FitSettings,
 ) -> Scored:
     """Scores and intervals; those that people ask for first come first."""
-    output = said.judged
+    output = outputs.judged
     if settings.task == "regression":
         objective, quantiles = settings.objective, settings.quantiles
         scores = score_regression(target, output, weight, objective=objective, quantiles=quantiles)

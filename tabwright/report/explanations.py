@@ -318,7 +318,7 @@ class _EffectAxis:
         if self.kind == "date":
             from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-            # With more ticks at the least, spans of two to four units have no step that fits.
+            # With a higher minimum of ticks, spans of two to four units have no step that fits.
             locator = AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
             axes.xaxis.set_major_locator(locator)
             formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]

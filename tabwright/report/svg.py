@@ -1,7 +1,7 @@
 """Figures that follow the colours of the page they stand in.
 
 Here live the palette in a light and a dark form, the look of an axis, and the way from a
-matplotlib figure to SVG for HTML. What is drawn is `report/plots.py`'s affair.
+matplotlib figure to SVG for HTML. `report/plots.py` decides what is drawn.
 
 Figures are `matplotlib.figure.Figure` objects drawn in the light palette; pyplot and its global
 state are never touched. In SVG each palette colour becomes a CSS variable, with the light colour

@@ -124,19 +124,19 @@ def write_report(
         max_seconds=max_seconds,
         random_state=random_state,
     )
-    about = table_section(
+    table = table_section(
         fitted,
         len(codes),
         table_name=None if table_name is None else Path(table_name).name,
         notes=[_without_folder(note, table_name) for note in notes],
         left_out=_left_out(fitted) if left_out is None else left_out,
     )
-    text = _page(fitted, found, rows, numbers, about, table_name)
+    text = _page(fitted, found, rows, numbers, table, table_name)
     write_atomically(path, text.encode("utf-8"))
 
 
 def _without_folder(note: str, table_name: str | None) -> str:
-    """A note that names the table by its name alone: where it lies is nobody else's affair."""
+    """A note that names the table by its name alone: a report does not show where it lies."""
     return note if not table_name else note.replace(table_name, Path(table_name).name)
 
 
@@ -188,7 +188,7 @@ def _page(
     found: Assessment,
     frame: pl.DataFrame,
     numbers: np.ndarray,
-    about: Section,
+    table: Section,
     table_name: str | None,
 ) -> str:
     sections = [
@@ -207,7 +207,7 @@ def _page(
         sections.append(groups)
     if len(found.hardest):
         sections.append(hardest_section(model, found, frame, numbers))
-    sections += [about, training_section(model), model_section(model)]
+    sections += [table, training_section(model), model_section(model)]
     name = model.card.get("target")
     title = f"Predicting {_cut(name)}" if isinstance(name, str) else "Model report"
     lead = [model.settings.training_mode, model.settings.task, f"{len(found):,} held-out rows"]

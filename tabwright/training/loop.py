@@ -1,9 +1,9 @@
 """The training loop.
 
-Here live the loop itself (`train`), its schedule and its record (`Trained`). Which rows it sees
-is `batches`' affair, what is optimised an `objectives.Objective`'s, how a step is computed the
-members' (`members_of` says which: `StackedMembers` or `ReferenceMembers`), and how many at once
-that of `steps`.
+Here live the loop itself (`train`), its schedule and its record (`Trained`). `batches`
+decides which rows it sees, `objectives.Objective` what is optimised, the members how a step is
+computed (`members_of` chooses `StackedMembers` or `ReferenceMembers`), and `steps` how many steps
+are taken at once.
 """
 
 from __future__ import annotations

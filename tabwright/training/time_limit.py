@@ -7,7 +7,7 @@ import time
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
-# Batches that are timed before the first epoch is foretold.
+# Batches that are timed before the length of the first epoch is estimated.
 _TIMED_BATCHES = 16
 _SHARE_TIMED = 0.05
 

@@ -1,6 +1,6 @@
 """The search: trials over the same folds, pruned by epochs, within a time, then one fit.
 
-`tune_table` is the one way; the function `tune` and the command line are two faces of it.
+The function `tune` and the command line both call `tune_table`.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def tree_index(values: NDArray[np.float32], sample: NDArray[np.int64] | None) ->
 
 
 def fewest_rows(n_rows: int, n_bins: int) -> int:
-    """Rows that a bin of a tree on so many rows must hold at the least."""
+    """The fewest rows that a bin of a tree on so many rows may hold."""
     return max(1, min(64, n_rows // (2 * n_bins)))
 
 
@@ -64,7 +64,7 @@ def tree_thresholds(
     `plain`: (n,), float32; finite.
     `index`: (n,), int64; the rows of `tree.target` that they belong to.
     `n_leaves`: at most so many; at least 2.
-    `min_rows`: rows in each leaf at the least.
+    `min_rows`: fewest rows in a leaf.
     Returns: (n_thresholds,), float32; strictly increasing.
     """
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
