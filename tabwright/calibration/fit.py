@@ -142,25 +142,6 @@ def fit_calibrator(
     return _choose(rows, candidates, _folds(rows, kinds, 10 if rows.n_rows < 1_000 else 5))
 
 
-def fit_inverse_temperature(
-    proba: FloatArray,
-    codes: IntArray,
-    sample_weight: FloatArray | None = None,
-    class_weights: FloatArray | None = None,
-) -> float:
-    """The inverse temperature that suits the rows best, smoothed and between 1 / 5 and 5.
-
-    Minimises mean log-loss under smoothed labels plus a penalty 3 / n (b - 1)^2, convex in the
-    inverse temperature b, by Newton's method kept inside a shrinking bracket.
-
-    `proba`: (n, C), float64; probabilities.
-    `codes`: (n,), int. True classes.
-    `sample_weight`, `class_weights`: (n,) and of shape (C,); as in `fit_calibrator`.
-    """
-    rows = _some_rows(proba, codes, sample_weight, class_weights)
-    return _inverse_temperature(log_proba(rows.proba), rows)
-
-
 def refined_log_loss(
     proba: FloatArray,
     codes: IntArray,

@@ -63,16 +63,11 @@ class Intervals:
     levels: FloatArray
     scale: IntervalScale = "constant"
 
-    @property
-    def highest_coverage(self) -> float:
-        """The highest coverage that a finite interval can reach: n / (n + 1) without weights."""
-        return float(self.levels[-1])
-
     def half_width(self, coverage: float) -> float:
         """Half the width of the interval, in the target's unit or multiples of `scale`.
 
         `coverage`: wanted coverage, in (0, 1).
-        Returns: infinite above `highest_coverage`: 9 rows can guarantee 90 %, not 95 %.
+        Returns: infinite above the last of `levels`: 9 rows can guarantee 90 %, not 95 %.
         """
         if not (isinstance(coverage, float | int) and 0.0 < coverage < 1.0):
             raise ValueError(f"coverage must be above 0 and below 1; got {coverage!r}")

@@ -32,6 +32,11 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _CHUNK_CELLS: Final = 4_000_000
+_MOST_ROWS: Final = 20_000
+_SWAP_PROBABILITY: Final = 0.5
+_N_NEIGHBOURS: Final = 5
+# A larger one stays nearer to the neighbours' values.
+_LOCAL_VARIANCE: Final = 2.0
 # Coordinates in which neighbours are sought: more are projected down at random.
 _MOST_COORDINATES: Final = 64
 _LEVEL_COORDINATES: Final = 8
@@ -44,41 +49,33 @@ def augment_rows(
     *,
     rng: np.random.Generator,
     method: Augmentation = "munge",
-    swap_probability: float = 0.5,
-    n_neighbours: int = 5,
-    local_variance: float = 2.0,
-    max_rows: int = 20_000,
-    n_threads: int = 1,
 ) -> pl.DataFrame:
     """Make rows near those of a table.
 
     Both methods start from a training row and one or several of its nearest other rows, and take
-    each cell from there with `swap_probability`; at least one cell and, in tables of two columns
+    each cell from there with probability 0.5; at least one cell and, in tables of two columns
     or more, at most all but one.
 
     - "munge": all cells from one neighbour. A number or date is not the neighbour's own but the
       training value nearest to a normal draw around it whose standard deviation is the
-      difference of the two rows over `local_variance` (Bucilă, Caruana, Niculescu-Mizil, "Model
+      difference of the two rows over 2 (Bucilă, Caruana, Niculescu-Mizil, "Model
       Compression", 2006, section 4.3). There both rows of a pair change in place and the
       neighbour is the first nearest; here each row is made by itself and the neighbour is drawn
-      from `n_neighbours`, so that many rows differ even in tables of few columns.
+      from 5, so that many rows differ even in tables of few columns.
     - "neighbourhood": each cell from a neighbour of its own, as it is: a draw from a
       nearest-neighbour estimate of the columns' conditional distributions, in the place of the
       learned one of Fakoor et al., "Fast, Accurate, and Simple Models for Tabular Data via
       Augmented Distillation", 2020.
 
-    Nearness is Euclidean distance of ranks (numbers and dates), with different categories, or a
+    Of tables longer than 20,000 rows so many, drawn at random, are started from and swapped with.
+    Rows that are equal in every used column count once among the neighbours. Nearness is
+    Euclidean distance of ranks (numbers and dates), with different categories, or a
     missing and a present cell, as far apart as two numbers on average.
 
     `frame`: training rows.
     `profile`: Of these rows. Columns set aside are copied from the starting row.
     `n_rows`: how many to make.
     `rng`: every draw comes from it.
-    `swap_probability`: in (0, 1].
-    `n_neighbours`: At least 1. Rows that are equal in every used column count once.
-    `local_variance`: Above 0; larger is nearer to the neighbours' values. Only for "munge".
-    `max_rows`: of longer tables so many rows, drawn at random, are started from and swapped with.
-    `n_threads`: threads of the neighbour search.
     Returns: same columns and dtypes.
     Raises `ValueError` if an argument is out of range; `TableError` if the table has no rows or
         lacks a used column.
@@ -87,15 +84,6 @@ def augment_rows(
         raise ValueError(f"method must be one of {', '.join(AUGMENTATIONS)}; got {method!r}")
     if n_rows < 0:
         raise ValueError(f"n_rows must not be negative; got {n_rows}")
-    if not 0.0 < swap_probability <= 1.0:
-        raise ValueError(f"swap_probability must be in (0, 1]; got {swap_probability}")
-    if not 0.0 < local_variance < np.inf:
-        raise ValueError(f"local_variance must be above 0 and finite; got {local_variance}")
-    if n_neighbours < 1 or max_rows < 1 or n_threads < 1:
-        raise ValueError(
-            "n_neighbours, max_rows and n_threads must be at least 1; got "
-            f"{n_neighbours}, {max_rows} and {n_threads}"
-        )
     if not len(frame):
         raise TableError("rows can only be made near other rows; the table has none")
     lacking = [column.name for column in profile.used if column.name not in frame.columns]
@@ -104,12 +92,12 @@ def augment_rows(
             f"the table must have the columns of its profile; {lacking[0]!r} is missing "
             f"({len(lacking)} in all)"
         )
-    if len(frame) > max_rows:
-        frame = frame[np.sort(rng.choice(len(frame), size=max_rows, replace=False))]
+    if len(frame) > _MOST_ROWS:
+        frame = frame[np.sort(rng.choice(len(frame), size=_MOST_ROWS, replace=False))]
     if not n_rows or not profile.used:
         return frame[_starts(len(frame), n_rows, rng)]
     columns = [_column(frame[own.name], own.role) for own in profile.used]
-    neighbours = _neighbours(columns, n_neighbours, rng, n_threads)
+    neighbours = _neighbours(columns, rng)
     starts = _starts(len(frame), n_rows, rng)
     if not neighbours.shape[1]:
         return frame[starts]
@@ -117,8 +105,8 @@ def augment_rows(
     step = max(1, _CHUNK_CELLS // len(columns))
     for at in range(0, n_rows, step):
         own = starts[at : at + step]
-        swaps = _swaps(len(own), len(columns), swap_probability, rng)
-        donors = _donors(own, neighbours, swaps, columns, method, local_variance, rng)
+        swaps = _swaps(len(own), len(columns), rng)
+        donors = _donors(own, neighbours, swaps, columns, method, rng)
         piece = frame[own]
         swapped = [
             frame[column.name].alias("").gather(donor).alias(column.name)
@@ -281,21 +269,19 @@ def _distinct(columns: list[_Column], rng: np.random.Generator) -> tuple[IntArra
     return first.astype(np.int64), group.astype(np.int64)
 
 
-def _neighbours(
-    columns: list[_Column], n_neighbours: int, rng: np.random.Generator, n_threads: int
-) -> IntArray:
-    """The nearest different rows of each row, int64 of shape (n, at most n_neighbours)."""
+def _neighbours(columns: list[_Column], rng: np.random.Generator) -> IntArray:
+    """The nearest different rows of each row, int64 of shape (n, at most 5)."""
     from sklearn.neighbors import NearestNeighbors
     from threadpoolctl import threadpool_limits
 
     first, group = _distinct(columns, rng)
-    wanted = min(n_neighbours, len(first) - 1)
+    wanted = min(_N_NEIGHBOURS, len(first) - 1)
     if wanted == 0:
         return np.empty((len(group), 0), dtype=np.int64)
     points = _coordinates(columns, rng)[first]
-    with threadpool_limits(limits=n_threads):
+    with threadpool_limits(limits=1):
         # Brute force works on bounded blocks, and in tens of dimensions trees are no faster.
-        search = NearestNeighbors(n_neighbors=wanted + 1, algorithm="brute", n_jobs=n_threads)
+        search = NearestNeighbors(n_neighbors=wanted + 1, algorithm="brute", n_jobs=1)
         found = search.fit(points).kneighbors(points, return_distance=False)
     # Each point is its own nearest, up to rounding; where it is not among them, the last goes.
     itself = found == np.arange(len(first))[:, None]
@@ -315,11 +301,9 @@ def _starts(n_frame: int, n_rows: int, rng: np.random.Generator) -> IntArray:
     return np.concatenate([np.empty(0, dtype=np.int64), *turns])[:n_rows].astype(np.int64)
 
 
-def _swaps(
-    n_rows: int, n_columns: int, probability: float, rng: np.random.Generator
-) -> NDArray[np.bool_]:
+def _swaps(n_rows: int, n_columns: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Which cells change, of shape (n_rows, n_columns)."""
-    swaps = rng.random((n_rows, n_columns), dtype=np.float32) < probability
+    swaps = rng.random((n_rows, n_columns), dtype=np.float32) < _SWAP_PROBABILITY
     forced = rng.integers(n_columns, size=n_rows)
     none = np.flatnonzero(~swaps.any(axis=1))
     swaps[none, forced[none]] = True
@@ -335,7 +319,6 @@ def _donors(
     swaps: NDArray[np.bool_],
     columns: list[_Column],
     method: Augmentation,
-    local_variance: float,
     rng: np.random.Generator,
 ) -> list[IntArray]:
     """For each column, the row that each cell comes from."""
@@ -347,17 +330,13 @@ def _donors(
             partner = neighbours[starts, rng.integers(n_near, size=n_rows)]
             source = partner
         else:
-            source = _near(column, starts, partner, local_variance, rng)
+            source = _near(column, starts, partner, rng)
         donors.append(np.where(swaps[:, j], source, starts))
     return donors
 
 
 def _near(
-    column: _Column,
-    starts: IntArray,
-    partner: IntArray,
-    local_variance: float,
-    rng: np.random.Generator,
+    column: _Column, starts: IntArray, partner: IntArray, rng: np.random.Generator
 ) -> IntArray:
     """Rows whose value is nearest to a draw around the partner's."""
     if column.values is None or not len(column.values):
@@ -368,7 +347,7 @@ def _near(
     centre = column.values[other]
     fits = (own >= 0) & (other >= 0) & np.isfinite(centre) & np.isfinite(column.values[own])
     with np.errstate(invalid="ignore", over="ignore"):
-        spread = np.abs(centre - column.values[own]) / local_variance
+        spread = np.abs(centre - column.values[own]) / _LOCAL_VARIANCE
         fits &= np.isfinite(spread) & (spread > 0)
         drawn = np.where(fits, centre + noise * spread, 0.0)
     source: IntArray = np.where(fits, column.first[_nearest(column.values, drawn)], partner)

@@ -8,7 +8,6 @@ is shuffling its part of the compact form, so a table of many columns is not enc
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -58,7 +57,6 @@ def permutation_importance(
     max_rows: int = 2_000,
     max_columns: int = 100,
     max_seconds: float = 30.0,
-    skip: Sequence[int] = (),
     random_state: int = 0,
 ) -> Importance:
     """Shuffle the columns one by one and see how the loss rises.
@@ -72,7 +70,6 @@ def permutation_importance(
         output most to first order.
     `max_seconds`: no further shuffle is begun after it; the first always is. Every column is
         shuffled once before any is a second time.
-    `skip`: places of columns not to measure.
     Raises `ValueError` if there are no rows of positive weight.
     """
     rng = np.random.default_rng(random_state)
@@ -86,8 +83,7 @@ def permutation_importance(
     compact = predictor.model.encoder.transform(frame[rows])
     plan = predictor.model.encoder.plan_
     owned = plan.compact_columns()
-    places = [place for place in owned if place not in set(skip)]
-    order = _by_slope(predictor.model, compact, places)[:max_columns]
+    order = _by_slope(predictor.model, compact, list(owned))[:max_columns]
     base = _loss(predictor, compact, target, weight)
     rises: dict[int, list[float]] = {place: [] for place in order}
     end = time.monotonic() + max_seconds

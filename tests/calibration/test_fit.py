@@ -20,12 +20,12 @@ from tabwright.calibration.calibrator import (
     Calibrator,
     CalibratorKind,
     change_prior,
+    log_proba,
     prior_log_ratio,
 )
 from tabwright.calibration.fit import (
     check_calibration,
     fit_calibrator,
-    fit_inverse_temperature,
     refined_log_loss,
 )
 from tabwright.errors import ArtifactError
@@ -33,6 +33,16 @@ from tabwright.metrics import log_loss
 from tabwright.settings import CalibrationName
 
 KINDS: list[CalibrationName] = ["temperature", "logistic", "vector", "structured", "isotonic"]
+
+
+def fit_inverse_temperature(
+    proba: np.ndarray,
+    codes: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+    class_weights: np.ndarray | None = None,
+) -> float:
+    rows = calibration._some_rows(proba, codes, sample_weight, class_weights)
+    return calibration._inverse_temperature(log_proba(rows.proba), rows)
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

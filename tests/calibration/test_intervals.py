@@ -63,7 +63,7 @@ def test_zero_weights_and_scale_change_nothing() -> None:
     for scale in (1.0, 1e-9):
         weighted = fit_intervals(y, 0 * y, sample_weight=w * scale)
         assert weighted.half_width(0.5) == fit_intervals(y[:10], 0 * y[:10]).half_width(0.5)
-        assert weighted.highest_coverage == pytest.approx(10 / 11)
+        assert weighted.levels[-1] == pytest.approx(10 / 11)
 
 
 def test_what_so_few_rows_cannot_promise_is_infinite() -> None:

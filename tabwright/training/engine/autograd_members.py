@@ -26,6 +26,8 @@ from tabwright.training.engine.tensor_layout import (
 
 AllReduce = Callable[[Tensor], None]
 
+ADAMW_BETAS = (0.9, 0.999)
+
 
 class AutogradSteps:
     """Steps of stacked members by batched products and autograd.
@@ -39,7 +41,6 @@ class AutogradSteps:
         layout: TensorLayout,
         buffers: MemberBuffers,
         *,
-        betas: tuple[float, float],
         all_reduce: AllReduce | None = None,
         in_half: bool = False,
     ) -> None:
@@ -49,7 +50,7 @@ class AutogradSteps:
         self._rows = [nn.Parameter(row) for row in buffers.parameters.memory.unbind(0)]
         self._optimizer = torch.optim.AdamW(
             self._rows,
-            betas=betas,
+            betas=ADAMW_BETAS,
             weight_decay=0.0,
             fused=layout.device.type in ("cpu", "cuda") or None,
         )
@@ -183,14 +184,13 @@ class ReferenceMembers:
         modules: Sequence[nn.Module],
         *,
         seeds: Sequence[int],
-        betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         if len(seeds) != len(modules):
             raise ValueError(f"seeds must be one per module ({len(modules)}); got {len(seeds)}")
         self._modules = [copy.deepcopy(module) for module in modules]
         self._seeds = list(seeds)
         self._optimizers = [
-            torch.optim.AdamW(_decay_groups(module), betas=betas) for module in self._modules
+            torch.optim.AdamW(_decay_groups(module), betas=ADAMW_BETAS) for module in self._modules
         ]
         self._best = [copy.deepcopy(module.state_dict()) for module in self._modules]
         self._active = [True] * len(self._modules)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tabwright.settings import Precision
-from tabwright.training.engine.autograd_members import AutogradSteps
+from tabwright.training.engine.autograd_members import ADAMW_BETAS, AutogradSteps
 from tabwright.training.engine.compiled_kernels import has_compiled_kernels
 from tabwright.training.engine.compiled_steps import AdamWSettings, CompiledSteps, RowGoal
 from tabwright.training.engine.dropout import Part, dropout_keys, seeds_on
@@ -54,8 +54,7 @@ class StackedMembers:
     Raises `TypeError` if the modules are not of one architecture that is known here
         (`loop.members_of` takes any).
     Raises `ValueError` if there is no module, the seeds are not as many, `n_threads` is below 1,
-        the precision or the engine are not known, not for such modules, or not built, or a beta is
-        out of range.
+        the precision or the engine are not known, not for such modules, or not built.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class StackedMembers:
         modules: Sequence[nn.Module],
         *,
         seeds: Sequence[int],
-        betas: tuple[float, float] = (0.9, 0.999),
         n_threads: int = 1,
         all_reduce: Callable[[Tensor], None] | None = None,
         precision: Precision = "float32",
@@ -75,8 +73,6 @@ class StackedMembers:
             raise ValueError(f"seeds must be one per module ({len(modules)}); got {len(seeds)}")
         if n_threads < 1:
             raise ValueError(f"n_threads must be at least 1; got {n_threads}")
-        if not all(0.0 <= beta < 1.0 for beta in betas):
-            raise ValueError(f"betas must be two numbers in [0, 1); got {betas}")
         self._architecture = arch = TensorLayout.of(modules[0])
         if any(TensorLayout.of(module) != arch for module in modules):
             raise TypeError("modules must all be of one architecture, shapes, dtype and device")
@@ -107,7 +103,6 @@ class StackedMembers:
         self._best_parameters = self._buffers.parameters.like()
         self._best_statistics = self._buffers.statistics.like()
         self._biases = FlatTensors(arch.biases(), n_members, arch.dtype, arch.device)
-        self._betas = betas
         self._compiled: CompiledSteps | None = None
         self._autograd: AutogradSteps | None = None
         if engine == "compiled" or (engine == "auto" and can_compile and has_compiled_kernels()):
@@ -116,7 +111,6 @@ class StackedMembers:
             self._autograd = AutogradSteps(
                 arch,
                 self._buffers,
-                betas=betas,
                 all_reduce=all_reduce,
                 in_half=precision == "bfloat16",
             )
@@ -253,7 +247,7 @@ class StackedMembers:
         return [k for k, is_active in enumerate(self._active) if is_active]
 
     def _adamw(self, weight_decay: float) -> AdamWSettings:
-        return AdamWSettings(self._betas, _ADAMW_EPS, weight_decay)
+        return AdamWSettings(ADAMW_BETAS, _ADAMW_EPS, weight_decay)
 
     def _count_batches(self, n_batches: int) -> None:
         for k in self._active_members:
