@@ -184,6 +184,27 @@ def test_files_that_the_architecture_names_exist() -> None:
     assert [name for name in names if not (ROOT / "tabwright" / name).exists()] == []
 
 
+@pytest.mark.parametrize(
+    ("change", "marker"),
+    [
+        ("add a numeric encoding", "quantile_normal"),
+        ("change the default dropout", "dropout, epochs = "),
+        ("a new option of `predict`", "labels_only"),
+        ("a new file format", '"arrow"'),
+        ("another calibration method", "isotonic"),
+    ],
+)
+def test_architecture_lists_the_files_of_a_change(change: str, marker: str) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    (row,) = re.findall(rf"^\| {re.escape(change)} \|.*\|(.*)\|$", page, re.MULTILINE)
+    listed = set(re.findall(r"`([\w/]+\.py)`", row))
+    package = ROOT / "tabwright"
+    sources = {str(path.relative_to(package)): path for path in package.rglob("*.py")}
+    found = {name for name, path in sources.items() if marker in path.read_text()}
+    assert found
+    assert sorted(found - listed) == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_says_what_it_is(page: Path) -> None:
     known = {"python", "sh", "text", "json", "csv", "yaml", "html", "javascript", "dockerfile"}
