@@ -70,7 +70,7 @@ def readable_errors(*, as_json: bool = False) -> Iterator[None]:
         if _tracebacks:
             raise
         message = (
-            f"{type(error).__name__}: {error}\nThis is a fault of tabwright. Please report it with "
+            f"{type(error).__name__}: {error}\nThis is a bug in tabwright. Please report it with "
             "what `tabwright --traceback COMMAND ...` prints."
         )
         _leave(ExitCode.FAULT, "unexpected error", message, as_json=as_json)
