@@ -110,17 +110,17 @@ def regression_metrics(
     """The scores of `metrics.score_regression`."""
     if objective == "squared_error":
         return _squared_metrics(y, prediction)
-    own = _mean_of(row_losses(objective, y, prediction, levels))
+    measure = _mean_of(row_losses(objective, y, prediction, levels))
     best = _best_constant(objective, y, levels)
 
     def d2(weights: FloatArray) -> FloatArray:
         least = best(weights)
         constant = least <= 1e-14 * float(np.abs(y).max(initial=0.0))
-        return np.where(constant, np.nan, 1.0 - own(weights) / np.where(constant, 1.0, least))
+        return np.where(constant, np.nan, 1.0 - measure(weights) / np.where(constant, 1.0, least))
 
     point = prediction if prediction.ndim == 1 else prediction[:, central_level(levels)]
     others = _squared_metrics(y, point)
-    return {MEASURES[objective]: own, "d2": d2} | {
+    return {MEASURES[objective]: measure, "d2": d2} | {
         name: metric for name, metric in others.items() if name != MEASURES[objective]
     }
 

@@ -266,10 +266,12 @@ def _folds(rows: _Rows, kinds: IntArray, n_folds: int) -> IntArray:
     folds = np.empty(len(mass), dtype=np.int64)
     start = 0
     for label in range(n_classes):
-        own = np.flatnonzero(class_of == label)
+        members = np.flatnonzero(class_of == label)
         # Runs of equal length; a class of few kinds begins where the one before it ended.
-        folds[own] = (start + np.arange(len(own)) * n_folds // max(len(own), n_folds)) % n_folds
-        start += min(len(own), n_folds)
+        folds[members] = (
+            start + np.arange(len(members)) * n_folds // max(len(members), n_folds)
+        ) % n_folds
+        start += min(len(members), n_folds)
     # Numbered anew, since few kinds fill few folds.
     return np.unique(folds, return_inverse=True)[1].astype(np.int64)[kinds]
 

@@ -96,7 +96,7 @@ def augment_rows(
         frame = frame[np.sort(rng.choice(len(frame), size=_MOST_ROWS, replace=False))]
     if not n_rows or not profile.used:
         return frame[_starts(len(frame), n_rows, rng)]
-    columns = [_column(frame[own.name], own.role) for own in profile.used]
+    columns = [_column(frame[used.name], used.role) for used in profile.used]
     neighbours = _neighbours(columns, rng)
     starts = _starts(len(frame), n_rows, rng)
     if not neighbours.shape[1]:
@@ -104,10 +104,10 @@ def augment_rows(
     pieces = []
     step = max(1, _CHUNK_CELLS // len(columns))
     for at in range(0, n_rows, step):
-        own = starts[at : at + step]
-        swaps = _swaps(len(own), len(columns), rng)
-        donors = _donors(own, neighbours, swaps, columns, method, rng)
-        piece = frame[own]
+        chunk = starts[at : at + step]
+        swaps = _swaps(len(chunk), len(columns), rng)
+        donors = _donors(chunk, neighbours, swaps, columns, method, rng)
+        piece = frame[chunk]
         swapped = [
             frame[column.name].alias("").gather(donor).alias(column.name)
             for column, donor in zip(columns, donors, strict=True)
@@ -343,11 +343,16 @@ def _near(
         return partner
     # The same draws whatever is missing: a column's cells do not decide those of the next.
     noise = rng.standard_normal(len(starts))
-    own, other = column.place[starts], column.place[partner]
+    start_place, other = column.place[starts], column.place[partner]
     centre = column.values[other]
-    fits = (own >= 0) & (other >= 0) & np.isfinite(centre) & np.isfinite(column.values[own])
+    fits = (
+        (start_place >= 0)
+        & (other >= 0)
+        & np.isfinite(centre)
+        & np.isfinite(column.values[start_place])
+    )
     with np.errstate(invalid="ignore", over="ignore"):
-        spread = np.abs(centre - column.values[own]) / _LOCAL_VARIANCE
+        spread = np.abs(centre - column.values[start_place]) / _LOCAL_VARIANCE
         fits &= np.isfinite(spread) & (spread > 0)
         drawn = np.where(fits, centre + noise * spread, 0.0)
     source: IntArray = np.where(fits, column.first[_nearest(column.values, drawn)], partner)

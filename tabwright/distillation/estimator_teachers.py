@@ -141,16 +141,18 @@ class FittedEstimator:
         return labels
 
     def _columns(self) -> list[int]:
-        own = getattr(self.estimator, "classes_", None)
-        if own is None:
+        labels = getattr(self.estimator, "classes_", None)
+        if labels is None:
             return list(range(self.n_classes))
-        return _places(own, self.classes, self.n_classes, type(self.estimator).__name__)
+        return _places(labels, self.classes, self.n_classes, type(self.estimator).__name__)
 
 
-def _places(own: Any, classes: NDArray[Any] | None, n_classes: int, name: str) -> list[int]:
+def _places(
+    estimator_classes: Any, classes: NDArray[Any] | None, n_classes: int, name: str
+) -> list[int]:
     """Where a teacher's classes stand among those of the target."""
     known = list(range(n_classes)) if classes is None else classes.tolist()
-    labels = np.asarray(own).tolist()
+    labels = np.asarray(estimator_classes).tolist()
     strange = [label for label in labels if label not in known]
     if strange:
         raise ValueError(

@@ -177,9 +177,11 @@ def prepare_soft_targets(
     extra_labels = teacher_labels.predict(extra)
     weight = None
     if rows.weight is not None or class_weights is not None:
-        own = np.ones(len(rows)) if rows.weight is None else rows.weight
+        row_weight = np.ones(len(rows)) if rows.weight is None else rows.weight
         # A row of the user's own counts as a training row does on average.
-        weight = np.concatenate([own[starts], np.full(len(extra) - len(starts), own.mean())])
+        weight = np.concatenate(
+            [row_weight[starts], np.full(len(extra) - len(starts), row_weight.mean())]
+        )
         if class_weights is not None:
             weight *= extra_labels @ class_weights
     return replace(
@@ -289,7 +291,7 @@ def best_student(
         "n_made_rows": soft_targets.n_made if model.settings.augmentation is not None else 0,
         "n_unlabelled_rows": n_extra - soft_targets.n_made,
     }
-    untaught = [own for _, own in choices if own.settings.teacher_weight == 0.0]
+    untaught = [student for _, student in choices if student.settings.teacher_weight == 0.0]
     return (
         replace(model, card={**model.card, "distillation": distillation}),
         untaught[0] if untaught else None,

@@ -146,18 +146,18 @@ def soft_labels(
         ready: FittedTeacher
         if isinstance(member, FittedModel):
             ready = model_teacher = ModelTeacher(member, labelled.n_classes, classes)
-            own = ready.predict(frame)
+            predicted = ready.predict(frame)
             described = model_teacher.description()
         elif isinstance(member, _AsIs):
             ready = FittedEstimator(member.estimator, labelled.n_classes, classes)
-            own = ready.predict(frame)
+            predicted = ready.predict(frame)
             described = describe_estimator(member.estimator, cross_fitted=False)
         else:
-            own, choice, refitted = _cross_fit(member, labelled, folds)
+            predicted, choice, refitted = _cross_fit(member, labelled, folds)
             ready, described = refitted, _learner_description(member, labelled, choice)
-        labels.append(own)
+        labels.append(predicted)
         fitted.append(ready)
-        descriptions.append({**described, "scores": labelled.scores(own)})
+        descriptions.append({**described, "scores": labelled.scores(predicted)})
     mean = _mean(labels)
     return TeacherLabels(
         labels=mean,
@@ -182,8 +182,8 @@ def model_of(teacher: object) -> FittedModel | None:
     """
     if isinstance(teacher, FittedModel):
         return teacher
-    own = teacher.model if isinstance(teacher, ModelTeacher) else getattr(teacher, "model_", None)
-    return own if isinstance(own, FittedModel) else None
+    model = teacher.model if isinstance(teacher, ModelTeacher) else getattr(teacher, "model_", None)
+    return model if isinstance(model, FittedModel) else None
 
 
 def encoded_call(teacher: FittedTeacher, frame: pl.DataFrame) -> Callable[[], object] | None:
@@ -196,7 +196,7 @@ def encoded_call(teacher: FittedTeacher, frame: pl.DataFrame) -> Callable[[], ob
         return teacher.encoded_call(frame)
     if not isinstance(teacher, _MeanTeacher):
         return None
-    calls = [encoded_call(own, frame) for own in teacher.teachers]
+    calls = [encoded_call(member, frame) for member in teacher.teachers]
     if any(call is None for call in calls):
         return None
     return lambda: [call() for call in calls if call is not None]
@@ -293,11 +293,11 @@ def _cross_fit(
     parts: list[tuple[NDArray[np.int64], pl.DataFrame, _FittedLearner]] = []
     for fold in range(int(folds.max()) + 1):
         fitted = _fit(learner, rows.take(np.flatnonzero(folds != fold)), rounds[-1])
-        own = np.flatnonzero(folds == fold)
-        held = rows.take(own)
-        parts.append((own, held.frame, fitted))
+        held_rows = np.flatnonzero(folds == fold)
+        held = rows.take(held_rows)
+        parts.append((held_rows, held.frame, fitted))
         if len(rounds) > 1:
-            weight = 1.0 if rows.weight is None else rows.weight[own]
+            weight = 1.0 if rows.weight is None else rows.weight[held_rows]
             for k, labels in enumerate(fitted.stages(held.frame, rounds)):
                 losses[k] += (held.losses(labels) * weight).sum()
         if fold == 0:
@@ -308,8 +308,8 @@ def _cross_fit(
     choice = rounds[int(losses.argmin())]
     shape = (len(rows.frame), rows.n_classes) if rows.n_classes else (len(rows.frame),)
     labels = np.empty(shape)
-    for own, held_frame, fitted in parts:
-        labels[own] = fitted.with_rounds(choice).predict(held_frame)
+    for held_rows, held_frame, fitted in parts:
+        labels[held_rows] = fitted.with_rounds(choice).predict(held_frame)
     return labels, choice, _fit(learner, rows, choice)
 
 
@@ -458,13 +458,13 @@ def _members(teacher: TeacherSpec, task: Task) -> list[Learner | _AsIs | FittedM
     teachers: list[Any] = [teacher] if single else list(cast("Sequence[Any]", teacher))
     if not teachers:
         raise ValueError("teacher must name at least one teacher; got an empty list")
-    return [_member(own, task) for own in teachers]
+    return [_member(item, task) for item in teachers]
 
 
 def _member(teacher: Any, task: Task) -> Learner | _AsIs | FittedModel:
-    own = model_of(teacher)
-    if own is not None:
-        return own
+    model = model_of(teacher)
+    if model is not None:
+        return model
     if isinstance(teacher, str):
         return tree_learner(cast("TeacherKind", teacher))
     method = "predict_proba" if task == "classification" else "predict"

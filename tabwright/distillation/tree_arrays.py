@@ -54,7 +54,7 @@ def split_gains(fitted: FittedTrees, n_features: int) -> FloatArray:
     """What the splits of scikit-learn's boosted trees gained, summed by feature: (n_features,)."""
     model: Any = getattr(fitted, "model")  # noqa: B009 - no part of the protocol
     gains = np.zeros(n_features)
-    for tree in (own.nodes for iteration in model._predictors for own in iteration):
+    for tree in (predictor.nodes for iteration in model._predictors for predictor in iteration):
         splits = tree[tree["is_leaf"] == 0]
         np.add.at(gains, splits["feature_idx"], splits["gain"])
     return gains
@@ -89,8 +89,8 @@ def _in_preorder(
     def joined(name: str, at_leaves: bool, other: float) -> NDArray[Any]:
         parts = []
         for tree, order in zip(trees, orders, strict=True):
-            own = getattr(tree, name)[order]
-            parts.append(np.where(tree.leaf[order] == at_leaves, own, own.dtype.type(other)))
+            column = getattr(tree, name)[order]
+            parts.append(np.where(tree.leaf[order] == at_leaves, column, column.dtype.type(other)))
         return np.concatenate(parts)
 
     return TreeEnsemble(
@@ -119,19 +119,19 @@ def _preorder(tree: _Nodes) -> NDArray[np.int64]:
 
 def _hist_gradient_boosting(model: Any, n_rounds: int) -> tuple[list[_Nodes], FloatArray]:
     trees = []
-    for own in (tree.nodes for iteration in model._predictors[:n_rounds] for tree in iteration):
-        leaf = own["is_leaf"].astype(bool)
-        _refuse(bool(own["is_categorical"][~leaf].any()))
-        threshold = np.where(leaf, 0.0, own["num_threshold"])
+    for nodes in (tree.nodes for iteration in model._predictors[:n_rounds] for tree in iteration):
+        leaf = nodes["is_leaf"].astype(bool)
+        _refuse(bool(nodes["is_categorical"][~leaf].any()))
+        threshold = np.where(leaf, 0.0, nodes["num_threshold"])
         trees.append(
             _Nodes(
                 leaf=leaf,
-                left=own["left"].astype(np.int64),
-                right=own["right"].astype(np.int64),
-                feature=own["feature_idx"].astype(np.int64),
+                left=nodes["left"].astype(np.int64),
+                right=nodes["right"].astype(np.int64),
+                feature=nodes["feature_idx"].astype(np.int64),
                 threshold=_rounded_down(threshold),
-                missing_left=own["missing_go_to_left"].astype(bool),
-                value=own["value"].astype(np.float64),
+                missing_left=nodes["missing_go_to_left"].astype(bool),
+                value=nodes["value"].astype(np.float64),
             )
         )
     return trees, np.ravel(model._baseline_prediction).astype(np.float64)
@@ -155,11 +155,11 @@ def _lightgbm(model: Any, n_rounds: int, n_outputs: int) -> tuple[list[_Nodes], 
 
         def child(name: str, n_splits: int = n_splits) -> NDArray[np.int64]:
             # Leaf k is ~k there, and the k-th node behind the splits here.
-            own = numbers(name)
-            return np.where(own < 0, n_splits + ~own, own)
+            child_index = numbers(name)
+            return np.where(child_index < 0, n_splits + ~child_index, child_index)
 
-        def split(own: NDArray[Any], n_leaves: int = n_leaves) -> NDArray[Any]:
-            return np.append(own, np.zeros(n_leaves, dtype=own.dtype))
+        def split(column: NDArray[Any], n_leaves: int = n_leaves) -> NDArray[Any]:
+            return np.append(column, np.zeros(n_leaves, dtype=column.dtype))
 
         threshold = numbers("threshold", np.float64)
         # Where training had no missing cells, a missing one is 0 to the library.
@@ -181,20 +181,20 @@ def _lightgbm(model: Any, n_rounds: int, n_outputs: int) -> tuple[list[_Nodes], 
 def _xgboost(model: Any, n_rounds: int, n_classes: int) -> tuple[list[_Nodes], FloatArray]:
     learner = json.loads(bytes(model[:n_rounds].save_raw("json")))["learner"]
     trees = []
-    for own in learner["gradient_booster"]["model"]["trees"]:
-        _refuse(any(own["split_type"]))
-        left = np.array(own["left_children"], dtype=np.int64)
+    for tree_document in learner["gradient_booster"]["model"]["trees"]:
+        _refuse(any(tree_document["split_type"]))
+        left = np.array(tree_document["left_children"], dtype=np.int64)
         leaf = left < 0
-        condition = np.array(own["split_conditions"], dtype=np.float32)
+        condition = np.array(tree_document["split_conditions"], dtype=np.float32)
         trees.append(
             _Nodes(
                 leaf=leaf,
                 left=left,
-                right=np.array(own["right_children"], dtype=np.int64),
-                feature=np.array(own["split_indices"], dtype=np.int64),
+                right=np.array(tree_document["right_children"], dtype=np.int64),
+                feature=np.array(tree_document["split_indices"], dtype=np.int64),
                 # Left is below the condition there, and at most the threshold here.
                 threshold=np.nextafter(condition, np.float32(-np.inf)),
-                missing_left=np.array(own["default_left"], dtype=bool),
+                missing_left=np.array(tree_document["default_left"], dtype=bool),
                 value=condition.astype(np.float64),
             )
         )
@@ -213,21 +213,21 @@ def _catboost(model: Any, n_features: int, n_rounds: int) -> ObliviousTrees:
         document = json.loads(path.read_text(encoding="utf-8"))
     trees = document["oblivious_trees"][:n_rounds]
     scale, bias = document["scale_and_bias"]
-    splits = (own for tree in trees for own in tree["splits"])
-    _refuse(any(own["split_type"] != "FloatFeature" for own in splits))
+    splits = (split for tree in trees for split in tree["splits"])
+    _refuse(any(split["split_type"] != "FloatFeature" for split in splits))
     floats = document["features_info"]["float_features"]
-    column = {own["feature_index"]: own["flat_feature_index"] for own in floats}
+    column = {known["feature_index"]: known["flat_feature_index"] for known in floats}
     # "AsTrue" would send missing values right, which the learner does not ask for.
-    _refuse(any(own["nan_value_treatment"] == "AsTrue" for own in floats))
+    _refuse(any(known["nan_value_treatment"] == "AsTrue" for known in floats))
     depth = max(1, *(len(tree["splits"]) for tree in trees))
     _refuse(depth > MAX_OBLIVIOUS_DEPTH)
     feature = np.zeros((len(trees), depth), dtype=np.int32)
     threshold = np.full((len(trees), depth), np.inf, dtype=np.float32)
     value = np.zeros((len(trees), 2**depth, len(bias)))
     for k, tree in enumerate(trees):
-        for level, own in enumerate(tree["splits"]):
-            feature[k, level] = column[own["float_feature_index"]]
-            threshold[k, level] = own["border"]
+        for level, split in enumerate(tree["splits"]):
+            feature[k, level] = column[split["float_feature_index"]]
+            threshold[k, level] = split["border"]
         leaves = np.array(tree["leaf_values"], dtype=np.float64).reshape(-1, len(bias))
         value[k, : len(leaves)] = scale * leaves
     return ObliviousTrees(

@@ -132,19 +132,21 @@ def fit_tree_columns(
         that takes codes as ordinal can then use the order in "grade 1", "grade 2".
     """
     columns = []
-    for own in profile.used:
-        series = frame[own.name]
-        if own.role == "category":
+    for described in profile.used:
+        series = frame[described.name]
+        if described.role == "category":
             levels = to_levels(series).alias("")
             missing = levels.null_count() > 0
             kept = _kept_levels(levels.drop_nulls(), max_levels)
-            columns.append(_Column(own.name, "category", levels=kept, had_missing=missing))
-        elif own.role == "datetime":
-            columns.append(_date_column(own.name, to_microseconds(series).drop_nulls().to_numpy()))
-        elif own.role == "numeric":
-            columns.append(_Column(own.name, "numeric", origin=exact_origin(series)))
+            columns.append(_Column(described.name, "category", levels=kept, had_missing=missing))
+        elif described.role == "datetime":
+            columns.append(
+                _date_column(described.name, to_microseconds(series).drop_nulls().to_numpy())
+            )
+        elif described.role == "numeric":
+            columns.append(_Column(described.name, "numeric", origin=exact_origin(series)))
         else:
-            columns.append(_Column(own.name, own.role))
+            columns.append(_Column(described.name, described.role))
     return TreeColumns(tuple(columns))
 
 

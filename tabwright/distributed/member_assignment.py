@@ -39,25 +39,25 @@ class MemberAssignment:
         return cls(n_members, first, share, workers.team(n_teams), workers)
 
     @property
-    def own(self) -> slice:
+    def assigned(self) -> slice:
         """The members that this worker's team trains."""
         return slice(self.first, self.first + self.n_own)
 
-    def total(self, own: Tensor) -> Tensor:
+    def total(self, assigned: Tensor) -> Tensor:
         """Sums over the workers of each team, of all members side by side; all must ask.
 
-        `own`: (n_own, ...); of a dtype that can be summed.
+        `assigned`: (n_own, ...); of a dtype that can be summed.
         Returns: (n_members, ...).
         """
         if self.everyone.size == 1:
-            return own
-        whole = own.new_zeros(self.n_members, *own.shape[1:])
-        whole[self.own] = own
+            return assigned
+        whole = assigned.new_zeros(self.n_members, *assigned.shape[1:])
+        whole[self.assigned] = assigned
         self.everyone.all_reduce(whole)
         return whole
 
-    def every(self, own: Tensor) -> Tensor:
+    def every(self, assigned: Tensor) -> Tensor:
         """As `total`, of values that all workers of a team have alike, of any dtype."""
-        if own.dtype == torch.bool:
-            return self.every(own.to(torch.uint8)).to(torch.bool)
-        return self.total(own if self.team.is_first else torch.zeros_like(own))
+        if assigned.dtype == torch.bool:
+            return self.every(assigned.to(torch.uint8)).to(torch.bool)
+        return self.total(assigned if self.team.is_first else torch.zeros_like(assigned))

@@ -40,8 +40,8 @@ class ShardedMembers:
     ) -> None:
         self._every, self._seeds, self._assignment = list(modules), list(seeds), assignment
         self._trained = StackedMembers(
-            self._every[assignment.own],
-            seeds=self._seeds[assignment.own],
+            self._every[assignment.assigned],
+            seeds=self._seeds[assignment.assigned],
             n_threads=n_threads,
             all_reduce=assignment.team.all_reduce if assignment.team.size > 1 else None,
             precision=precision,
@@ -80,7 +80,7 @@ class ShardedMembers:
         """Say which members of the ensemble still train."""
         if len(active) != self.n_members:
             raise ValueError(f"active must be one per member ({self.n_members}); got {len(active)}")
-        self._trained.set_active(active[self._assignment.own])
+        self._trained.set_active(active[self._assignment.assigned])
 
     def snapshot(self, member: int) -> None:
         """Keep a member's present state as its best, where it is trained here."""
@@ -109,7 +109,7 @@ class ShardedMembers:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` returned, with any number of workers."""
         self._trained.load_state(
-            {name: value[self._assignment.own] for name, value in state.items()}
+            {name: value[self._assignment.assigned] for name, value in state.items()}
         )
 
 

@@ -190,8 +190,8 @@ def fit_category(
     codes = column.codes(levels)
     if not many:
         return column, codes, None
-    table, own = cross_fitted(codes, FIRST_LEVEL + len(column.levels), statistics_target())
-    return CategoryColumn(column.levels, frequent, has_missing, table), codes, own
+    table, statistics = cross_fitted(codes, FIRST_LEVEL + len(column.levels), statistics_target())
+    return CategoryColumn(column.levels, frequent, has_missing, table), codes, statistics
 
 
 def cross_fitted(

@@ -137,12 +137,12 @@ def obliques_to_state(columns: Sequence[ObliqueColumn]) -> dict[str, NDArray[Any
     if not columns:
         return {}
     return {
-        "columns": np.array([[own.first, own.second] for own in columns], dtype=np.int64),
-        "weights": np.array([own.weights for own in columns], dtype=np.float64),
-        "centre": np.array([own.centre for own in columns], dtype=np.float64),
-        "scale": np.array([own.scale for own in columns], dtype=np.float64),
-        "n_edges": np.array([len(own.edges) for own in columns], dtype=np.int64),
-        "edges": np.concatenate([own.edges for own in columns]),
+        "columns": np.array([[column.first, column.second] for column in columns], dtype=np.int64),
+        "weights": np.array([column.weights for column in columns], dtype=np.float64),
+        "centre": np.array([column.centre for column in columns], dtype=np.float64),
+        "scale": np.array([column.scale for column in columns], dtype=np.float64),
+        "n_edges": np.array([len(column.edges) for column in columns], dtype=np.int64),
+        "edges": np.concatenate([column.edges for column in columns]),
     }
 
 
@@ -172,8 +172,8 @@ def obliques_from_state(
         raise ArtifactError("encoder.obliques.edges must be as many as n_edges says")
     columns, at = [], 0
     for k, n in enumerate(n_edges.tolist()):
-        own = edges[at : at + n]
-        if not (np.diff(own.astype(np.float64)) > _NARROWEST).all():
+        column_edges = edges[at : at + n]
+        if not (np.diff(column_edges.astype(np.float64)) > _NARROWEST).all():
             raise ArtifactError("encoder.obliques.edges must increase within each column")
         first, second = pairs[k].tolist()
         one, two = weights[k].tolist()
@@ -184,7 +184,7 @@ def obliques_from_state(
                 weights=(one, two),
                 centre=float(centre[k]),
                 scale=float(scale[k]),
-                edges=own,
+                edges=column_edges,
             )
         )
         at += n

@@ -89,7 +89,7 @@ class EncodingPlan:
 
     def positions(self, kind: Kind) -> list[int]:
         """Places of the columns of a kind in `names`."""
-        return [position for position, own in enumerate(self.kinds) if own == kind]
+        return [position for position, column_kind in enumerate(self.kinds) if column_kind == kind]
 
     def compact_columns(self) -> dict[int, tuple[list[int], list[int]]]:
         """Where each column in use is in the compact form: numeric columns and code columns.
@@ -99,8 +99,8 @@ class EncodingPlan:
         """
         dates = self.positions("datetime")
         owned: dict[int, tuple[list[int], list[int]]] = {}
-        own = [*self.positions("numeric"), *dates, *self.positions("boolean")]
-        for column, place in enumerate(own):
+        positions = [*self.positions("numeric"), *dates, *self.positions("boolean")]
+        for column, place in enumerate(positions):
             owned[place] = ([column], [])
         at = self.n_own
         levels = zip(self.positions("category"), self.categories, strict=True)
@@ -185,7 +185,9 @@ class EncodingPlan:
         """
         cycles = []
         for cycle in CYCLES:
-            columns = [code for own, _, code in self.cycle_columns if own is cycle]
+            columns = [
+                code for column_cycle, _, code in self.cycle_columns if column_cycle is cycle
+            ]
             if columns:
                 cycles.append(CycleBlock(columns[0], columns[-1] + 1, cycle.table()))
         source, left, inverse = self.numbers.bins()
@@ -250,7 +252,7 @@ class EncodingPlan:
             inputs += [
                 (f"{columns[owner]}: {name} by value", owner) for name in self.leaf_statistics
             ]
-        sums = [(self.oblique_name(own), owners[own.first]) for own in self.obliques]
+        sums = [(self.oblique_name(oblique), owners[oblique.first]) for oblique in self.obliques]
         inputs += sums
         titles = [(title(owner), owner) for owner in owners]
         titled = dict(enumerate(titles)) | dict(enumerate(sums, start=layout.n_numeric - len(sums)))
@@ -276,7 +278,7 @@ class EncodingPlan:
     def oblique_name(self, oblique: ObliqueColumn) -> str:
         """A sum in words: 'latitude - 2 longitude'."""
         places = self.positions("numeric")
-        one, two = (self.names[places[own]] for own in (oblique.first, oblique.second))
+        one, two = (self.names[places[place]] for place in (oblique.first, oblique.second))
         first, second = oblique.weights
         start = one if first == 1 else f"{first:g} {one}"
         rest = two if abs(second) == 1 else f"{abs(second):g} {two}"
@@ -285,7 +287,7 @@ class EncodingPlan:
     def interaction_name(self, interaction: Interaction) -> str:
         """An interaction in words: 'torque × speed'."""
         places = [*self.positions("numeric"), *self.positions("datetime")]
-        one, two = (self.names[places[own]] for own in (interaction.first, interaction.second))
+        one, two = (self.names[places[place]] for place in (interaction.first, interaction.second))
         sign = {"sum": "+", "difference": "−", "product": "×", "ratio": "/"}[interaction.kind]
         return f"{one} {sign} {two}"
 
@@ -421,14 +423,14 @@ def _take_texts(tensors: TensorBag, data: str, offsets: str) -> list[str]:
 
 def _read_formats(document: Reader, n_columns: int) -> dict[int, CellFormat]:
     formats: dict[int, CellFormat] = {}
-    for own in document.children("formats", max_length=n_columns):
-        position = own.integer("column", low=0, high=n_columns - 1)
+    for entry in document.children("formats", max_length=n_columns):
+        position = entry.integer("column", low=0, high=n_columns - 1)
         if position in formats:
-            raise own.fail("column", "another column than before")
-        formats[position] = CellFormat.from_document(own)
+            raise entry.fail("column", "another column than before")
+        formats[position] = CellFormat.from_document(entry)
         if formats[position] == USUAL:
-            raise own.fail("decimal", "part of a format that is not the usual one")
-        own.done()
+            raise entry.fail("decimal", "part of a format that is not the usual one")
+        entry.done()
     return formats
 
 

@@ -170,11 +170,13 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
         ((numbers(c, o), encoding) for c, o in zip(series["numeric"], origins, strict=True)),
         ((elapsed(m, o), unbinned) for m, o in zip(moments, date_origins, strict=True)),
     )
-    for place, (values, own) in enumerate(columns):
+    for place, (values, column_encoding) in enumerate(columns):
         missing.append(bool(np.isnan(values).any()))
         is_time = place >= len(origins)
         fits.append(
-            fit_numeric(values, sample, own, n_bins=n_bins, tree=tree, extrapolates=not is_time)
+            fit_numeric(
+                values, sample, column_encoding, n_bins=n_bins, tree=tree, extrapolates=not is_time
+            )
         )
         if leaves is not None and not is_time:
             leaves.add(place, values, fits[-1])
@@ -230,7 +232,7 @@ def _fit_categories(
     categories: list[CategoryColumn] = []
     statistics: list[NDArray[np.float32]] = []
     for j, (column, missing) in enumerate(zip(series, markers, strict=True)):
-        category, full, own = fit_category(
+        category, full, column_statistics = fit_category(
             to_levels(column, markers=missing),
             statistics_target,
             max_levels=max_levels,
@@ -241,8 +243,8 @@ def _fit_categories(
         codes[:, j] = category.input_codes(full)
         if search is not None:
             search.add_codes(full)
-        if own is not None:
-            statistics.append(own)
+        if column_statistics is not None:
+            statistics.append(column_statistics)
     return tuple(categories), statistics
 
 

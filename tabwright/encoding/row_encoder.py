@@ -73,8 +73,8 @@ class RowEncoder:
             self._leaves.append((leaf.source, part, leaf.cuts.tolist(), leaf.table.tolist()))
             at += leaf.width
         self._obliques = [
-            (place, own.first, own.second, own.scalar)
-            for place, own in enumerate(plan.obliques, start=at)
+            (place, oblique.first, oblique.second, oblique.scalar)
+            for place, oblique in enumerate(plan.obliques, start=at)
         ]
         steps = [
             (position, self._formatted(position, step) if position in plan.formats else step)
@@ -134,16 +134,16 @@ class RowEncoder:
             rounded[sums] = np.array(numeric[sums], dtype=np.float32).tolist()
         return rounded, codes
 
-    def _formatted(self, position: int, own: _Step) -> _Step:
+    def _formatted(self, position: int, inner_step: _Step) -> _Step:
         """A step for a column whose text has a format of its own."""
         plan, name = self._plan, self._plan.names[position]
         if plan.kinds[position] == "category":
-            return own
+            return inner_step
 
         def step(value: Any, numeric: list[float], codes: list[int]) -> None:
             if value is not None:
                 value = plan.typed(position, one(name, value))[0]
-            own(value, numeric, codes)
+            inner_step(value, numeric, codes)
 
         return step
 

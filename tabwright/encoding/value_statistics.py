@@ -136,10 +136,10 @@ class ValueStatisticsFit:
         if not len(cuts):
             return
         codes = _rows(cuts, scaled).astype(np.int32)
-        table, own = cross_fitted(codes, len(cuts) + 2, self._statistics_target())
+        table, statistics = cross_fitted(codes, len(cuts) + 2, self._statistics_target())
         # The last statistic is the count, which bins tell as well.
         self.columns.append(ValueStatistics(source, cuts, np.ascontiguousarray(table[:, :-1])))
-        self.statistics.append(own[:, :-1])
+        self.statistics.append(statistics[:, :-1])
 
     def _is_needed(self, values: Values, fit: NumericFit) -> bool:
         folds = [fold.known(fit.scaled(values[fold.rows])) for fold in self._folds]
@@ -241,7 +241,7 @@ def value_statistics_to_state(
     tables = [column.table for column in columns]
     return {
         "source": np.array([column.source for column in columns], dtype=np.int64),
-        "n_cuts": np.array([len(own) for own in cuts], dtype=np.int64),
+        "n_cuts": np.array([len(column_cuts) for column_cuts in cuts], dtype=np.int64),
         "cuts": np.concatenate([np.empty(0, dtype=np.float32), *cuts]),
         "table": np.concatenate([np.empty((0, width), dtype=np.float32), *tables]),
     }
@@ -272,9 +272,9 @@ def value_statistics_from_state(
         raise ArtifactError("encoder.leaves.table must have at least one statistic")
     columns, at, row = [], 0, 0
     for column, n in zip(source.tolist(), n_cuts.tolist(), strict=True):
-        own = cuts[at : at + n]
-        if (np.diff(own) <= 0).any():
+        column_cuts = cuts[at : at + n]
+        if (np.diff(column_cuts) <= 0).any():
             raise ArtifactError("encoder.leaves.cuts must increase within each column")
-        columns.append(ValueStatistics(column, own, table[row : row + n + 2]))
+        columns.append(ValueStatistics(column, column_cuts, table[row : row + n + 2]))
         at, row = at + n, row + n + 2
     return tuple(columns)

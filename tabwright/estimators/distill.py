@@ -195,7 +195,7 @@ def _teachers(teacher: object) -> list[Any]:
     each = list(cast("Sequence[Any]", teacher)) if several else [teacher]
     if not each:
         raise ValueError("teacher must name at least one teacher; got an empty list")
-    return [named_teacher(own) if isinstance(own, str | os.PathLike) else own for own in each]
+    return [named_teacher(item) if isinstance(item, str | os.PathLike) else item for item in each]
 
 
 def _task(teachers: Sequence[Any], task: Task | None) -> Task:
@@ -204,9 +204,9 @@ def _task(teachers: Sequence[Any], task: Task | None) -> Task:
             raise ValueError(f"task must be 'classification' or 'regression'; got {task!r}")
         return task
     for teacher in teachers:
-        own = model_of(teacher)
-        if own is not None:
-            return own.settings.task
+        model = model_of(teacher)
+        if model is not None:
+            return model.settings.task
         if not isinstance(teacher, str):
             has_classes = callable(getattr(teacher, "predict_proba", None))
             return "classification" if has_classes else "regression"

@@ -280,7 +280,7 @@ def _along(orders: list[NDArray[np.int64]], value: _Coalitions) -> FloatArray:
     A mean over the orders, each also taken from its end.
     """
     found = np.zeros((len(orders[0]), len(value.of_none)))
-    for order in [own for drawn in orders for own in (drawn, drawn[::-1])]:
+    for order in [direction for drawn in orders for direction in (drawn, drawn[::-1])]:
         joined = np.argsort(order) <= np.arange(len(order) - 1)[:, None]
         steps = np.concatenate([value.of_none[None], value(joined), value.of_all[None]])
         found[order] += np.diff(steps, axis=0)

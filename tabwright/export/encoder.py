@@ -68,7 +68,7 @@ def _add_codes(graph: Graph, column: str, category: CategoryColumn) -> str:
 class CompactNodes:
     """The compact form of the rows in a graph, by part; numbers with masks in place of NaN."""
 
-    own: list[str]
+    numbers: list[str]
     missing: list[str]
     statistics: list[str]
     sums: list[str]
@@ -82,7 +82,7 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
     for column in inputs:
         graph.input(column.name, column.dtype, column.describe())
         by_kind.setdefault(column.kind, []).append(column)
-    own, missing, by_value, sums = [], [], [], []
+    encoded_numbers, missing, by_value, sums = [], [], [], []
     values, absent = _add_values(graph, plan, by_kind)
     dates = _add_moments(graph, by_kind.get("datetime", []))
     if dates is not None:
@@ -97,12 +97,12 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
             _add_value_statistics(graph, leaf, encoded, mask) for leaf in plan.value_statistics
         ]
         sums = [_add_oblique(graph, oblique, encoded, mask) for oblique in plan.obliques]
-        own.append(encoded)
+        encoded_numbers.append(encoded)
         missing.append(mask)
     if "boolean" in by_kind:
         switches = graph.concat([column.name for column in by_kind["boolean"]])
         off = graph.add("Equal", switches, graph.float64(0.0))
-        own.append(graph.add("Where", off, graph.float32(-1.0), graph.float32(1.0)))
+        encoded_numbers.append(graph.add("Where", off, graph.float32(-1.0), graph.float32(1.0)))
         missing.append(graph.add("IsNaN", switches))
     codes, statistics = [], []
     for column, category in zip(by_kind.get("category", []), plan.categories, strict=True):
@@ -116,7 +116,7 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
             full = graph.add("Where", shown, full, graph.int64(UNKNOWN))
         codes.append(full)
     return CompactNodes(
-        own=own,
+        numbers=encoded_numbers,
         missing=missing,
         statistics=[*statistics, *by_value],
         sums=sums,
@@ -130,7 +130,9 @@ def add_expanded(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> str:
 
     Returns: float32 of shape (rows, input_dim), finite.
     """
-    blocks = _add_numeric_blocks(graph, plan, rows.own, rows.missing, rows.statistics, rows.sums)
+    blocks = _add_numeric_blocks(
+        graph, plan, rows.numbers, rows.missing, rows.statistics, rows.sums
+    )
     if rows.dates is not None and plan.cycle_columns:
         blocks += _add_cycles(graph, plan, *rows.dates)
     if rows.codes:
@@ -146,13 +148,13 @@ def add_tree_features(
     Returns: float32 of shape (rows, n_features); NaN where a number is missing.
     """
     blocks = []
-    if rows.own:
-        values, missing = graph.concat(rows.own), graph.concat(rows.missing)
+    if rows.numbers:
+        values, missing = graph.concat(rows.numbers), graph.concat(rows.missing)
         blocks.append(graph.add("Where", missing, graph.float32(np.nan), values))
     codes = list(rows.codes)
     if rows.dates is not None and plan.cycle_columns:
-        codes += [own for _, own in _cycle_codes(graph, plan, *rows.dates)]
-    blocks += [*rows.statistics, *(graph.cast(own, "float32") for own in codes)]
+        codes += [places for _, places in _cycle_codes(graph, plan, *rows.dates)]
+    blocks += [*rows.statistics, *(graph.cast(column, "float32") for column in codes)]
     if interactions:
         blocks.append(_add_interactions(graph, plan.numbers, rows, interactions))
     return graph.concat(blocks)
@@ -162,11 +164,11 @@ def _add_interactions(
     graph: Graph, numbers: NumericColumns, rows: CompactNodes, interactions: Sequence[Interaction]
 ) -> str:
     """`interaction_values`: float32 of shape (rows, n_interactions)."""
-    values, missing = graph.concat(rows.own), graph.concat(rows.missing)
+    values, missing = graph.concat(rows.numbers), graph.concat(rows.missing)
     blocks = []
-    for kind, group in groupby(interactions, key=lambda own: own.kind):
-        firsts, seconds = zip(*((own.first, own.second) for own in group), strict=True)
-        one, two = (_add_numbers(graph, numbers, values, own) for own in (firsts, seconds))
+    for kind, group in groupby(interactions, key=lambda interaction: interaction.kind):
+        firsts, seconds = zip(*((pair.first, pair.second) for pair in group), strict=True)
+        one, two = (_add_numbers(graph, numbers, values, side) for side in (firsts, seconds))
         unknown = graph.add("Or", graph.columns(missing, firsts), graph.columns(missing, seconds))
         if kind == "sum":
             result = graph.add("Add", one, two)
@@ -189,7 +191,7 @@ def _add_interactions(
 def _add_numbers(graph: Graph, numbers: NumericColumns, values: str, places: Sequence[int]) -> str:
     """Numbers before they were scaled: float64 of shape (rows, n_places)."""
     columns = graph.cast(graph.columns(values, places), "float64")
-    scale, centre = (own[list(places)][None] for own in (numbers.scale, numbers.centre))
+    scale, centre = (vector[list(places)][None] for vector in (numbers.scale, numbers.centre))
     return graph.add(
         "Add", graph.add("Div", columns, graph.constant(scale)), graph.constant(centre)
     )
@@ -288,7 +290,7 @@ def _add_oblique(graph: Graph, oblique: ObliqueColumn, encoded: str, missing: st
 def _add_numeric_blocks(
     graph: Graph,
     plan: EncodingPlan,
-    own: list[str],
+    numbers: list[str],
     missing: list[str],
     statistics: list[str],
     sums: list[str],
@@ -296,9 +298,9 @@ def _add_numeric_blocks(
     """Values, bins and missing indicators, as `Layout.expand` orders them."""
     layout = plan.layout
     blocks = []
-    if own:
+    if numbers:
         mask = graph.concat(missing)
-        filled = graph.add("Where", mask, graph.float32(0.0), graph.concat(own))
+        filled = graph.add("Where", mask, graph.float32(0.0), graph.concat(numbers))
         n_encoded, n_own = layout.n_encoded, plan.n_own
         if layout.keep_value and n_encoded:
             encoded = graph.columns(filled, np.arange(n_encoded))
@@ -334,7 +336,7 @@ def _add_cycles(graph: Graph, plan: EncodingPlan, moments: str, missing: str) ->
     for cycle, codes in _cycle_codes(graph, plan, moments, missing):
         table = cycle.table()
         found = graph.add("Gather", graph.constant(table), codes)
-        n_dates = sum(own is cycle for own, _, _ in plan.cycle_columns)
+        n_dates = sum(other is cycle for other, _, _ in plan.cycle_columns)
         blocks.append(graph.add("Reshape", found, graph.int64([0, n_dates * table.shape[1]])))
     return blocks
 
@@ -344,7 +346,7 @@ def _cycle_codes(
 ) -> Iterator[tuple[Cycle, str]]:
     """Places in each cycle from 1, 0 where missing: int64 of shape (rows, n_dates)."""
     for cycle in CYCLES:
-        dates = [date for own, date, _ in plan.cycle_columns if own is cycle]
+        dates = [date for other, date, _ in plan.cycle_columns if other is cycle]
         if not dates:
             continue
         one = graph.int64(1)

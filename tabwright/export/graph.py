@@ -191,14 +191,14 @@ def piecewise_linear(
     places = np.full((len(knots), width), np.inf)
     heights = np.zeros((len(knots), width))
     slopes = np.zeros((len(knots), width))
-    for j, (own, height) in enumerate(zip(knots, values, strict=True)):
-        n = len(own)
+    for j, (column_knots, height) in enumerate(zip(knots, values, strict=True)):
+        n = len(column_knots)
         # The first interval stands for everything below: its slope is 0. So is the last one's.
-        places[j, 0] = own[0] - 1.0 if n else 0.0
+        places[j, 0] = column_knots[0] - 1.0 if n else 0.0
         heights[j, 0] = height[0] if n else 0.0
-        places[j, 1 : n + 1] = own
+        places[j, 1 : n + 1] = column_knots
         heights[j, 1 : n + 1] = height
-        steps = np.diff(own)
+        steps = np.diff(column_knots)
         slopes[j, 1:n] = np.divide(
             np.diff(height), steps, out=np.zeros_like(steps), where=steps > 0
         )

@@ -122,8 +122,8 @@ def with_spaces(text: str) -> Iterator[str]:
 
 def missing_spellings(markers: Sequence[str] | None = None) -> list[str]:
     """Text that the graph takes for a missing category; by default the usual markers."""
-    own = MISSING_MARKERS if markers is None else markers
-    found = dict.fromkeys(spelling for marker in own for spelling in with_spaces(marker))
+    known = MISSING_MARKERS if markers is None else markers
+    found = dict.fromkeys(spelling for marker in known for spelling in with_spaces(marker))
     return list(found)
 
 
@@ -131,8 +131,8 @@ def level_spellings(levels: Sequence[str]) -> dict[str, str]:
     """Text that the graph takes for levels, and the level that each means to the encoder too."""
     means: dict[str, str] = {}
     for level in levels:
-        own = (level, f"{level}.0", level.capitalize(), level.upper())
-        for text in own if level in ("true", "false") else own[:2]:
+        variants = (level, f"{level}.0", level.capitalize(), level.upper())
+        for text in variants if level in ("true", "false") else variants[:2]:
             means |= dict.fromkeys(with_spaces(text), level)
     names = to_levels(pl.Series(means.keys(), dtype=pl.String))
     agreed = zip(means.items(), names.to_list(), strict=True)

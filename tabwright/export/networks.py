@@ -166,7 +166,7 @@ def _node_attributes(ensemble: TreeEnsemble) -> dict[str, Any]:
         "nodes_nodeids": local.tolist(),
         "nodes_featureids": ensemble.feature.tolist(),
         "nodes_values": ensemble.threshold.tolist(),
-        "nodes_modes": ["LEAF" if own else "BRANCH_LEQ" for own in leaf.tolist()],
+        "nodes_modes": ["LEAF" if is_leaf else "BRANCH_LEQ" for is_leaf in leaf.tolist()],
         "nodes_truenodeids": np.where(leaf, 0, local + 1).tolist(),
         "nodes_falsenodeids": np.where(leaf, 0, ensemble.right - ensemble.roots[tree]).tolist(),
         "nodes_missing_value_tracks_true": ensemble.missing_left.tolist(),
@@ -192,8 +192,8 @@ def _oblivious_attributes(ensemble: ObliviousTrees) -> dict[str, Any]:
     number = sum(((down >> (depth - 1 - bit)) & 1) << bit for bit in range(depth))
     leaves = np.repeat(local[~split], n_outputs)
 
-    def of_all(own: NDArray[Any]) -> list[Any]:
-        return np.broadcast_to(own, (n_trees, *own.shape[-1:])).ravel().tolist()
+    def of_all(values: NDArray[Any]) -> list[Any]:
+        return np.broadcast_to(values, (n_trees, *values.shape[-1:])).ravel().tolist()
 
     return {
         "nodes_treeids": np.repeat(np.arange(n_trees), n_nodes).tolist(),

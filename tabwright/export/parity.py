@@ -135,8 +135,8 @@ def probe_rows(
         elif column.kind == "datetime":
             j = order["datetime"].index(column.position)
             at = len(order["numeric"]) + j
-            own = _whole(_edges(plan, at), plan.date_origins[j])
-            pool = np.concatenate([own, _turns(), _whole(np.array([-1e19, 1e19, 0.0]), 0)])
+            edges = _whole(_edges(plan, at), plan.date_origins[j])
+            pool = np.concatenate([edges, _turns(), _whole(np.array([-1e19, 1e19, 0.0]), 0)])
             usual = _whole(_usual(plan, at, draw), plan.date_origins[j])
         else:
             j = order["numeric"].index(column.position)
@@ -166,7 +166,7 @@ def probe_rows(
         # By position: the columns that are set aside take up their places.
         nothing = [pl.Series([None] * n_rows) for _ in plan.names]
         series = {k: series.get(k, empty) for k, empty in enumerate(nothing)}
-    frame = pl.DataFrame({plan.names[k]: own for k, own in series.items()})
+    frame = pl.DataFrame({plan.names[k]: column for k, column in series.items()})
     return ProbeRows(feed, frame)
 
 

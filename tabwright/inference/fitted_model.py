@@ -257,7 +257,9 @@ class FittedModel:
         if not isinstance(card, dict):
             raise reader.fail("card", "an object")
         card = dict(card)
-        stopped = next((own for own in get_args(StopReason) if own == card.get("stopped")), None)
+        stopped = next(
+            (reason for reason in get_args(StopReason) if reason == card.get("stopped")), None
+        )
         if stopped is not None:
             del card["stopped"]
         model = cls(

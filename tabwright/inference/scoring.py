@@ -118,7 +118,7 @@ def scores_of(
         rows: score_output(*known),
         f"{rows}_class_weighted": score_output(*known, by_class_weights=True),
     }
-    return {name: own for name, own in scores.items() if own}
+    return {name: by_metric for name, by_metric in scores.items() if by_metric}
 
 
 def score_rows(

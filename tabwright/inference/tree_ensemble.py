@@ -274,13 +274,13 @@ class ObliviousTrees(Trees):
         for start in range(0, len(features), _ROW_BLOCK):
             columns = np.ascontiguousarray(features[start : start + _ROW_BLOCK].T)
             total = result[start : start + _ROW_BLOCK]
-            for own in range(len(self.feature)):
+            for tree in range(len(self.feature)):
                 leaf = np.zeros(columns.shape[1], dtype=np.uint16)
                 for level, (asked, above) in enumerate(
-                    zip(self.feature[own], self.threshold[own], strict=True)
+                    zip(self.feature[tree], self.threshold[tree], strict=True)
                 ):
                     leaf |= (columns[asked] > above).astype(np.uint16) << np.uint16(level)
-                total += self.value[own][leaf]
+                total += self.value[tree][leaf]
         return result
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -408,17 +408,17 @@ class _LeafMasks:
         few = len(rows) <= _FEW_ROWS
         step = max(1, _BLOCK // len(self.pair_masks)) if few else _ROW_BLOCK
         for start in range(0, len(rows), step):
-            own = rows[start : start + step][:, self.features]
+            columns = rows[start : start + step][:, self.features]
             total = result[start : start + step]
             if few:
-                places = self._few_places(own)[:, self.pair_feature]
+                places = self._few_places(columns)[:, self.pair_feature]
                 open_ = np.bitwise_and.reduceat(
                     self.masks[self.pair_masks + places], self.first_pair, axis=1
                 )
                 leaves = self.leaf_value[self.leaf_start + _lowest_bit(open_)]
-                total[:] = _added_in_turn(leaves.reshape(len(own), -1, n_outputs))
+                total[:] = _added_in_turn(leaves.reshape(len(columns), -1, n_outputs))
             else:
-                self._add_by_tree(self._places_by_feature(own), total)
+                self._add_by_tree(self._places_by_feature(columns), total)
         return result
 
     def _add_by_tree(self, places: list[NDArray[np.int64]], total: FloatArray) -> None:
@@ -455,11 +455,15 @@ def _places(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     """Features, each one's sorted thresholds, the place of each split there, numbers of them."""
     order = np.lexsort((threshold, feature))
-    own, sorted_ = feature[order], threshold[order]
-    new = np.append(True, (own[1:] != own[:-1]) | (sorted_[1:] != sorted_[:-1]))
-    features, starts, widths = np.unique(own[new], return_index=True, return_counts=True)
+    features_sorted, sorted_ = feature[order], threshold[order]
+    new = np.append(
+        True, (features_sorted[1:] != features_sorted[:-1]) | (sorted_[1:] != sorted_[:-1])
+    )
+    features, starts, widths = np.unique(
+        features_sorted[new], return_index=True, return_counts=True
+    )
     place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.cumsum(new) - 1 - starts[np.searchsorted(features, own)]
+    place[order] = np.cumsum(new) - 1 - starts[np.searchsorted(features, features_sorted)]
     return features, sorted_[new], place, widths
 
 

@@ -139,9 +139,9 @@ def assess(
     own_output = _Output.of(predictor, frame, target)
     output, losses = own_output.values, own_output.losses
     predicted = output if model.classes is None else rule.apply(output)
-    own = "Model" if model.settings.training_mode != "linear_glm_baseline" else "Model (linear)"
+    title = "Model" if model.settings.training_mode != "linear_glm_baseline" else "Model (linear)"
     judged = partial(_scored, target, sample_weight, rule.positive, bootstrap)
-    scored = [judged(own, own_output, predicted, model.settings)]
+    scored = [judged(title, own_output, predicted, model.settings)]
     gain = None
     if linear is not None:
         asked, theirs = model.settings, linear.settings
@@ -155,7 +155,9 @@ def assess(
         labels = other.values if linear.classes is None else rule.apply(other.values)
         scored.append(judged("Linear baseline", other, labels, theirs))
         squared = model.classes is None and asked.objective == "squared_error"
-        gain = _gain(other.own, own_output.own, sample_weight, squared, **bootstrap)
+        gain = _gain(
+            other.objective_losses, own_output.objective_losses, sample_weight, squared, **bootstrap
+        )
     scored.append(_trivial(model, target, sample_weight))
     order = np.argsort(-losses, kind="stable")
     if sample_weight is not None:
@@ -218,14 +220,14 @@ class _Output(NamedTuple):
 
     `judged`: what scores judge: probabilities, values or quantiles.
     `values`: (n_rows, n_classes) or (n_rows,); probabilities, or the values to predict.
-    `losses`, `own`: (n_rows,); log-loss or absolute error; and the loss that the model was fitted
-        for.
+    `losses`, `objective_losses`: (n_rows,); log-loss or absolute error; and the loss that the model
+        was fitted for.
     """
 
     judged: FloatArray
     values: FloatArray
     losses: FloatArray
-    own: FloatArray
+    objective_losses: FloatArray
 
     @classmethod
     def of(cls, predictor: Predictor, frame: pl.DataFrame, target: np.ndarray) -> _Output:
@@ -234,8 +236,8 @@ class _Output(NamedTuple):
             losses = row_log_loss(target, judged)
             return cls(judged, judged, losses, losses)
         settings, values = predictor.model.settings, predictor.point(judged)
-        own = row_losses(settings.objective, target, judged, settings.quantiles)
-        return cls(judged, values, np.abs(values - target), own)
+        objective_losses = row_losses(settings.objective, target, judged, settings.quantiles)
+        return cls(judged, values, np.abs(values - target), objective_losses)
 
 
 def _scored(

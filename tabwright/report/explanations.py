@@ -84,7 +84,7 @@ def plot_waterfall(
         names.append(f"{len(table) - n_own:,} other columns")
     # The largest stands on top, beside the row's own output.
     sizes, names = sizes[::-1], names[::-1]
-    base, own = float(explanation.base[output]), float(explanation.output[row, output])
+    base, row_output = float(explanation.base[output]), float(explanation.output[row, output])
     ends = base + np.cumsum(sizes)
     starts = np.concatenate([[base], ends[:-1]])
     figure = new_figure(7.2, 1.3 + 0.3 * len(names))
@@ -95,9 +95,9 @@ def plot_waterfall(
     labels = [f"{size:+.3g}".replace("-", "−") for size in sizes]
     axes.bar_label(bars, labels, padding=3, color=INK, fontsize=SMALL)
     axes.vlines(ends[:-1], places[:-1] - 0.31, places[1:] + 0.31, color=MUTED, linewidth=0.8)
-    for value, title in ((base, "mean"), (own, "this row")):
+    for value, title in ((base, "mean"), (row_output, "this row")):
         axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-        at_left = value < base + own - value
+        at_left = value < base + row_output - value
         axes.text(
             value,
             len(names) - 0.35,
@@ -328,7 +328,10 @@ class _EffectAxis:
 
             there = self.places[np.isfinite(self.places)]
             span = float(np.ptp(there)) if len(there) else 0.0
-            step = next((own for own in _CLOCK_STEPS if span < _MOST_MARKS * own), _CLOCK_STEPS[-1])
+            step = next(
+                (minutes for minutes in _CLOCK_STEPS if span < _MOST_MARKS * minutes),
+                _CLOCK_STEPS[-1],
+            )
             axes.xaxis.set_major_locator(MultipleLocator(step))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value)))
         else:
@@ -351,7 +354,9 @@ def _effect_axis(points: Sequence[Any], form: CellFormat = USUAL) -> _EffectAxis
         return _EffectAxis(kind, values / 60, "time of day")
     if kind == "duration":
         largest = np.nanmax(np.abs(values), initial=0.0)
-        unit, seconds, _ = next(own for own in _UNITS if largest >= own[1] * own[2])
+        unit, seconds, _ = next(
+            known_unit for known_unit in _UNITS if largest >= known_unit[1] * known_unit[2]
+        )
         return _EffectAxis(kind, values / seconds, unit)
     return _EffectAxis(kind, values, (form.unit or "") if kind == "number" else "")
 

@@ -298,9 +298,9 @@ def _strip(node: ElementTree.Element) -> None:
 def _adapt(node: ElementTree.Element, used: set[str], prefix: str) -> None:
     """Plain names, ids of this page, CSS variables for the palette, the page's font."""
     node.tag = node.tag.removeprefix(_SVG)
-    own = node.attrib.pop("id", None)
-    if own in used:
-        node.attrib["id"] = f"{prefix}-{own}"
+    identifier = node.attrib.pop("id", None)
+    if identifier in used:
+        node.attrib["id"] = f"{prefix}-{identifier}"
     href = node.attrib.pop(_HREF, None)
     if href is not None:
         node.attrib["href"] = f"#{prefix}-{href.removeprefix('#')}"

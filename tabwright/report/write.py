@@ -226,18 +226,18 @@ def _cut(text: str) -> str:
 
 
 def _summary(model: FittedModel, found: Assessment) -> list[Node]:
-    own, trivial = found.scored[0], found.scored[-1]
+    model_scores, trivial = found.scored[0], found.scored[-1]
     entries = []
-    tiles_of = _TILES["two classes" if "f1" in own.scores else model.settings.task]
+    tiles_of = _TILES["two classes" if "f1" in model_scores.scores else model.settings.task]
     if model.settings.objective != "squared_error":
         tiles_of = (measure_of(model), "d2", "mae")
     for name in dict.fromkeys(tiles_of):
-        if name in own.scores:
-            low, high = own.intervals.get(name, (np.nan, np.nan))
+        if name in model_scores.scores:
+            low, high = model_scores.intervals.get(name, (np.nan, np.nan))
             interval = f"95\u00a0%: {number(low, 3)}\u00a0to\u00a0{number(high, 3)}"
-            entries.append((METRICS[name][0], number(own.scores[name], 3), interval))
+            entries.append((METRICS[name][0], number(model_scores.scores[name], 3), interval))
     key = measure_of(model)
-    mine, base = own.scores[key], trivial.scores[key]
+    mine, base = model_scores.scores[key], trivial.scores[key]
     sentences = []
     if base > 0:
         share = 1.0 - mine / base

@@ -152,16 +152,16 @@ def _columns(request: dict[str, Any], binary: memoryview, max_rows: int) -> dict
             raise RequestError(f"the 'name' of an input must be a column; got {shown(name)}")
         if name in columns:
             raise RequestError(f"inputs must differ; got column {name!r} twice; leave one out")
-        own = _n_rows(tensor, name)
+        n_tensor_rows = _n_rows(tensor, name)
         if n_rows is None:
-            check_n_rows(own, max_rows)
-            n_rows = own
-        elif own != n_rows:
+            check_n_rows(n_tensor_rows, max_rows)
+            n_rows = n_tensor_rows
+        elif n_tensor_rows != n_rows:
             raise RequestError(
-                f"all columns must have the same number of rows; got {own} in column {name!r} "
-                f"after {n_rows}; send each with every row"
+                f"all columns must have the same number of rows; got {n_tensor_rows} in column "
+                f"{name!r} after {n_rows}; send each with every row"
             )
-        columns[name], binary = _column(tensor, name, own, binary)
+        columns[name], binary = _column(tensor, name, n_tensor_rows, binary)
     if len(binary):
         raise RequestError(
             f"the binary data must be that of the inputs; got {len(binary)} bytes more; check "

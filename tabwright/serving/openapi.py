@@ -37,13 +37,13 @@ def openapi_document(models: Sequence[ServedModel], version: str) -> dict[str, A
         "/metrics": _get("Metrics for Prometheus, as text"),
     }
     for model in models:
-        own = f"/v2/models/{model.name}"
-        paths[own] = _get("Metadata: a tensor for every column, and the outputs")
-        paths[f"{own}/ready"] = _get("Whether the model is loaded")
+        model_path = f"/v2/models/{model.name}"
+        paths[model_path] = _get("Metadata: a tensor for every column, and the outputs")
+        paths[f"{model_path}/ready"] = _get("Whether the model is loaded")
         paths[f"/v1/models/{model.name}/predict"] = _post(
             "Predict rows given as JSON", _rows_schema(model), _answer_schema(model)
         )
-        paths[f"{own}/infer"] = _post(
+        paths[f"{model_path}/infer"] = _post(
             "Predict by the Open Inference Protocol: one tensor a column",
             {"type": "object", "required": ["inputs"]},
             {"type": "object"},

@@ -135,10 +135,12 @@ class FilesTable:
             ):
                 chunk = Chunk(file, number, frame)
                 if self.target in dtypes:
-                    own = frame.get_column_index(self.target)
+                    target_index = frame.get_column_index(self.target)
                     with self.locating(chunk):
-                        numbers = typed_cells(frame.to_series(own), "numeric", self.target_format)
-                    frame.replace_column(own, numbers.cast(pl.Float64))
+                        numbers = typed_cells(
+                            frame.to_series(target_index), "numeric", self.target_format
+                        )
+                    frame.replace_column(target_index, numbers.cast(pl.Float64))
                 yield chunk
 
     @contextmanager

@@ -56,9 +56,9 @@ class Goal:
 
     def weights(self, records: NDArray[Any]) -> NDArray[np.float64] | None:
         """Sample weights times class weights; None where every row counts the same."""
-        own = records["weight"] if "weight" in (records.dtype.names or ()) else None
+        weight = records["weight"] if "weight" in (records.dtype.names or ()) else None
         codes = None if self.scale is not None else records["target"].astype(np.int64)
-        return row_weights(codes, own, self.class_weights, len(records))
+        return row_weights(codes, weight, self.class_weights, len(records))
 
     def objective(self, records: NDArray[Any]) -> Objective:
         """The objective over records."""
@@ -143,7 +143,7 @@ class StreamedRows:
             if at >= len(bounds) or seen <= bounds[at][0]:
                 continue
             seed = stream_seed(self._seed, _ROW_ORDER, (epoch - 1) * n_buffers + buffer)
-            rows = _shuffled(n_rows, seed)[self._own(at, before, seen)]
+            rows = _shuffled(n_rows, seed)[self._rows_of_worker(at, before, seen)]
             waiting = np.concatenate([waiting, blocks.read(chosen)[rows]])
             stop = at
             while stop < len(bounds) and bounds[stop][1] <= seen:
@@ -157,15 +157,17 @@ class StreamedRows:
     def _share(self, batch: int) -> tuple[int, int]:
         return self._workers.share(*self._bounds[batch])
 
-    def _own(self, at: int, before: int, seen: int) -> NDArray[np.int64]:
+    def _rows_of_worker(self, at: int, before: int, seen: int) -> NDArray[np.int64]:
         """Places within a buffer of the rows that this worker has of the batches from `at` on."""
-        own: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+        row_ranges: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
         for batch in range(at, len(self._bounds)):
             if self._bounds[batch][0] >= seen:
                 break
             start, end = self._share(batch)
-            own.append(np.arange(max(start, before), min(end, seen), dtype=np.int64) - before)
-        return np.concatenate(own)
+            row_ranges.append(
+                np.arange(max(start, before), min(end, seen), dtype=np.int64) - before
+            )
+        return np.concatenate(row_ranges)
 
     def take_running_loss(self) -> Tensor:
         totals = self.state()
@@ -174,11 +176,11 @@ class StreamedRows:
 
     def state(self) -> dict[str, Tensor]:
         """The running loss, of all workers: each must ask."""
-        own = self._running.state()
-        sums = own["loss_sum"].cpu()
+        running = self._running.state()
+        sums = running["loss_sum"].cpu()
         if not len(sums):
             sums = torch.zeros(self._assignment.n_own, dtype=torch.float64)
-        counts = own["row_count"].double().expand(len(sums))
+        counts = running["row_count"].double().expand(len(sums))
         totals = self._assignment.total(torch.stack([sums, counts], dim=1))
         return {"loss_sum": totals[:, 0].clone(), "row_count": totals[:1, 1].to(torch.int64)}
 
@@ -186,8 +188,8 @@ class StreamedRows:
         """Continue; the first worker of a team keeps what all of it had lost so far."""
         self._running = RunningLoss()
         if self._workers.is_first and int(state["row_count"][0]):
-            own = state["loss_sum"][self._assignment.own]
-            self._running.load_state({**state, "loss_sum": own}, self._goal.device)
+            loss_sum = state["loss_sum"][self._assignment.assigned]
+            self._running.load_state({**state, "loss_sum": loss_sum}, self._goal.device)
 
 
 class StreamedHeldOut:

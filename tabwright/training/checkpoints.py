@@ -67,9 +67,9 @@ class Checkpoint:
         """The model is made: forget how far its runs were."""
         path = Path(self.path)
         folds = path.parent.glob(f"{glob.escape(path.name)}.fold*")
-        for own in (path, self.of_turn(1).path, self.of_refit().path, *folds):
+        for file in (path, self.of_turn(1).path, self.of_refit().path, *folds):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(own)
+                os.unlink(file)
 
 
 @dataclass

@@ -135,8 +135,8 @@ class Objective:
         share = self._shares.to(logits).view(-1, 1, 1)
         if self.labelled is None:
             return share
-        own = self.labelled.index_select(0, rows).view(1, -1, 1)
-        return torch.where(own, share, torch.ones_like(share))
+        is_labelled = self.labelled.index_select(0, rows).view(1, -1, 1)
+        return torch.where(is_labelled, share, torch.ones_like(share))
 
     @torch.no_grad()
     def gradient(self, logits: Tensor, rows: Tensor, running: RunningLoss | None = None) -> Tensor:

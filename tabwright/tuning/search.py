@@ -220,7 +220,7 @@ class _Search:
         from optuna.trial import TrialState
 
         trial = self.study.ask()
-        values = {name: own.suggest(trial, name) for name, own in self.space.items()}
+        values = {name: dimension.suggest(trial, name) for name, dimension in self.space.items()}
         is_default = bool(trial.user_attrs.get("is_default"))
         settings = self.settings if is_default else with_values(self.settings, values)
         try:

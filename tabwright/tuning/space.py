@@ -102,7 +102,7 @@ def space_of(settings: FitSettings, fixed: Mapping[str, Any]) -> Space:
         asked.add("n_members")
     if settings.training_mode == "linear_glm_baseline":
         asked.update(_OF_LAYERS)
-    space = {name: own for name, own in _SPACE.items() if name not in asked}
+    space = {name: dimension for name, dimension in _SPACE.items() if name not in asked}
     if not space:
         raise ValueError(
             f"tune needs a setting to search; all of {', '.join(_SPACE)} are given; leave one out"
@@ -115,7 +115,7 @@ def with_default(space: Space, settings: FitSettings) -> Space:
 
     `settings`: the default, resolved.
     """
-    return {name: own.including(getattr(settings, name)) for name, own in space.items()}
+    return {name: dimension.including(getattr(settings, name)) for name, dimension in space.items()}
 
 
 def first_trials(space: Space, settings: FitSettings) -> list[dict[str, Any]]:
@@ -126,9 +126,9 @@ def first_trials(space: Space, settings: FitSettings) -> list[dict[str, Any]]:
     default = {name: getattr(settings, name) for name in space}
     trials = [default]
     for change in _FIRST:
-        own = {name: value for name, value in change.items() if name in space}
-        trial = default | own
-        if own and trial not in trials:
+        searched = {name: value for name, value in change.items() if name in space}
+        trial = default | searched
+        if searched and trial not in trials:
             trials.append(trial)
     return trials
 

@@ -143,7 +143,7 @@ def _compare(study: Study, identity: Mapping[str, str], path: Path | None) -> No
         study.set_user_attr("identity", dict(identity))
         return
     theirs = theirs or {}
-    other = [name for name, own in identity.items() if theirs.get(name) != own]
+    other = [name for name, expected in identity.items() if theirs.get(name) != expected]
     if other:
         raise ValueError(
             "a study must come from the same table, splits and settings; those of "

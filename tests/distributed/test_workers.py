@@ -162,7 +162,7 @@ def test_members_are_assigned_to_teams_of_neighbours(
         k
         for assignment in assignments
         if assignment.team.is_first
-        for k in range(n_members)[assignment.own]
+        for k in range(n_members)[assignment.assigned]
     ]
     assert members == list(range(n_members))
 

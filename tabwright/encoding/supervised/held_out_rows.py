@@ -81,7 +81,7 @@ def sums(
     Returns mass: (width,), float64.
     """
     mass = np.bincount(codes, weights=weight, minlength=width).astype(np.float64)
-    total = [np.bincount(codes, weights=weight * own, minlength=width) for own in values.T]
+    total = [np.bincount(codes, weights=weight * column, minlength=width) for column in values.T]
     return np.stack(total), mass + _PRIOR_ROWS
 
 

@@ -134,9 +134,11 @@ class ObliqueSearch:
             _Candidate(place, smooth(np.nan_to_num(scaled.astype(np.float64))), sizes[place])
             for place, scaled in self._scaled.items()
         ]
-        candidates.sort(key=lambda own: -own.fit_size)
-        candidates = sorted(candidates[:_PAIRED_COLUMNS], key=lambda own: own.place)
-        units = _random_units(np.stack([own.values for own in candidates], axis=1), self._draw)
+        candidates.sort(key=lambda candidate: -candidate.fit_size)
+        candidates = sorted(candidates[:_PAIRED_COLUMNS], key=lambda candidate: candidate.place)
+        units = _random_units(
+            np.stack([candidate.values for candidate in candidates], axis=1), self._draw
+        )
         rest -= _held_out_ridge(units, rest, goal.weight, folds)
         return self._confirmed(candidates, rest, goal.weight, folds)
 
@@ -179,16 +181,16 @@ def _additive_residuals(
         weight = goal.weight[learn]
         centre = np.average(goal.columns[learn], axis=0, weights=weight)
         inner, outer = goal.columns[learn] - centre, goal.columns[folds == fold] - centre
-        own = [codes[learn] for codes in columns]
+        learn_codes = [codes[learn] for codes in columns]
         tables = [np.zeros((width, rest.shape[1])) for width in widths]
         for _ in range(_SWEEPS):
-            for j, codes in enumerate(own):
+            for j, codes in enumerate(learn_codes):
                 inner += tables[j][codes]
                 tables[j] = means(codes, widths[j], inner, weight)
                 inner -= tables[j][codes]
         for j, codes in enumerate(columns):
             outer -= tables[j][codes[folds == fold]]
-            sizes[j] += tables[j][own[j]].var(axis=0).sum()
+            sizes[j] += tables[j][learn_codes[j]].var(axis=0).sum()
         rest[folds == fold] = outer
     return rest, sizes.tolist()
 
@@ -219,8 +221,14 @@ def _held_out_ridge(inputs: Values, values: Values, weight: Values, folds: Codes
     """What a ridge regression on the rows of the other folds predicts, for each row."""
     parts = [np.flatnonzero(folds == fold) for fold in range(FOLDS)]
     weighted = [inputs[part] * weight[part, None] for part in parts]
-    grams = [own.T @ inputs[part] for own, part in zip(weighted, parts, strict=True)]
-    sides = [own.T @ values[part] for own, part in zip(weighted, parts, strict=True)]
+    grams = [
+        weighted_inputs.T @ inputs[part]
+        for weighted_inputs, part in zip(weighted, parts, strict=True)
+    ]
+    sides = [
+        weighted_inputs.T @ values[part]
+        for weighted_inputs, part in zip(weighted, parts, strict=True)
+    ]
     gram, side = np.sum(grams, axis=0), np.sum(sides, axis=0)
     predicted = np.empty_like(values)
     for k, part in enumerate(parts):

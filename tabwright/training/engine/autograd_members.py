@@ -122,9 +122,9 @@ class AutogradSteps:
         square_sum = self._over_workers(centred.square().sum(1, keepdim=True))
         with torch.no_grad():
             of_batch = (total / n_rows, square_sum / (n_rows - 1))
-            for piece, own in zip(self._layout.statistics(), of_batch, strict=True):
+            for piece, batch_statistics in zip(self._layout.statistics(), of_batch, strict=True):
                 running = self._buffers.statistics.view(piece, slice(None))[:, layer]
-                moved = running[index].lerp(own[:, 0], BATCH_NORM_MOMENTUM)
+                moved = running[index].lerp(batch_statistics[:, 0], BATCH_NORM_MOMENTUM)
                 running.index_copy_(0, index, moved)
         bias, weight = norm[:, :1], norm[:, 1:]
         return centred * (square_sum / n_rows + BATCH_NORM_EPS).rsqrt() * weight + bias
@@ -138,8 +138,8 @@ class AutogradSteps:
     def _kept(self, layer: HiddenLayer, keys: Tensor, part: Part, n_rows: int) -> Tensor:
         """1 / keep where an element stays, 0 where it is dropped."""
         elements = element_hashes(part.n_rows, self._layout.hidden_dim, keys.device)
-        own = elements[part.start : part.start + n_rows]
-        kept = ~is_dropped(own, keys[:, None, None], layer.rate)
+        hashes = elements[part.start : part.start + n_rows]
+        kept = ~is_dropped(hashes, keys[:, None, None], layer.rate)
         return kept.to(self._layout.dtype) / (1.0 - layer.rate)
 
     def update(self, active: Sequence[int], learning_rate: float, weight_decay: float) -> None:

@@ -177,8 +177,8 @@ class StackedMembers:
         active = self._active_members
         if self._autograd is not None:
 
-            def gradient(own: Tensor) -> Tensor:
-                logits[active] = own
+            def gradient(active_logits: Tensor) -> Tensor:
+                logits[active] = active_logits
                 return loss_grad(logits)[active]
 
             own_keys = None if keys is None else keys[:, active]

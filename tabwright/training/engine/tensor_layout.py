@@ -161,12 +161,12 @@ def _check_layers(
                 f"layers must be as {kind} makes them; got {found} for {name}, "
                 f"which would be {made.get(name)}; train other modules by loop.members_of"
             )
-    own = _tensors_of(module)
+    shapes = _tensors_of(module)
     dtypes = {value.dtype for value in module.parameters()}
-    if own != tensors or len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
+    if shapes != tensors or len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
         raise ArchitectureError(
             f"parameters and buffers must be as {kind} makes them, all trained and in float32 or "
-            f"all in float64; got {sorted(own)} in {', '.join(sorted(map(str, dtypes)))}; train "
+            f"all in float64; got {sorted(shapes)} in {', '.join(sorted(map(str, dtypes)))}; train "
             "other modules by loop.members_of"
         )
     if any(map(_is_altered, module.modules())):
