@@ -194,7 +194,7 @@ def test_the_time_is_told_before_long_work(monkeypatch: pytest.MonkeyPatch) -> N
     frame = rows(60, 2)
     model = regressor(frame).model_
     heard: list[str] = []
-    monkeypatch.setattr("tabwright.explanation.attributions._TOLD_FROM_SECONDS", 0.0)
+    monkeypatch.setattr("tabwright.explanation.attributions._REPORTED_FROM_SECONDS", 0.0)
     explain(model, frame[:3], frame[:5], on_message=heard.append)
     assert len(heard) == 1
     assert heard[0].startswith("explaining 3 rows takes about ")
