@@ -500,7 +500,7 @@ def test_a_model_learns_as_well_as_by_torch(monkeypatch: pytest.MonkeyPatch) -> 
         with monkeypatch.context() as patch:
             if not is_compiled:
                 patch.setattr(kernels_module, "_instruction_sets", dict)
-                patch.setattr(loop, "_say_what_is_slower", lambda: None)
+                patch.setattr(loop, "_warn_without_compiled_kernels", lambda: None)
             model = _model().fit(X[:400], y[:400])
         probabilities.append(model.predict_proba(X[400:]))
         assert (model.predict(X[400:]) == y[400:]).mean() > 0.9
