@@ -47,8 +47,8 @@ class GraphInput:
             return "0 for false, 1 for true; NaN is missing"
         if self.kind == "category":
             return (
-                "text with at most one space on either side; empty, and what training took for "
-                "a missing cell (as a rule NA, NaN, null and the like), is missing"
+                "text, with at most one space before and after it; empty text is missing, and so "
+                "is what stood for a missing cell in training (as a rule NA, NaN, null and others)"
             )
         if self.dtype == "int64":
             return "an integer; -2**63 is missing"

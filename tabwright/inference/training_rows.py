@@ -154,28 +154,28 @@ class UnfamiliarCells:
     def sentences(self) -> list[str]:
         """One for each column with something strange in it, in the order of the table."""
         plan = self.encoder.plan_
-        found_sentences = []
+        said = []
         for name, kind in zip(plan.names, plan.kinds, strict=True):
             count = self.counts.get(name)
             if count is None or not count.n_cells:
                 continue
             few = _shown(count.example)
             if kind == "category" and count.n_strange >= max(1, _UNKNOWN_SHARE * count.n_cells):
-                found_sentences.append(
+                said.append(
                     f"{name}: {_share(count.n_strange, count.n_cells)} not among the levels that "
                     f"the model knows, e.g. {few}; they count as unknown"
                 )
             elif kind == "numeric" and count.n_strange:
-                found_sentences.append(
+                said.append(
                     f"{name}: {_share(count.n_strange, count.n_cells)} far past the range of "
                     f"training, e.g. {few}{_units(count)}"
                 )
             elif kind == "numeric" and _most_are_outside(count):
-                found_sentences.append(
+                said.append(
                     f"{name}: {_share(count.n_outside, count.n_cells)} outside the range of "
                     f"training{_units(count)}"
                 )
-        return found_sentences
+        return said
 
 
 def _most_are_outside(count: _Count) -> bool:

@@ -96,10 +96,10 @@ class TreeMix:
         described = []
         for k, ensemble in enumerate(self.ensembles):
             form = "oblivious" if isinstance(ensemble, ObliviousTrees) else "nodes"
-            entry = {"kind": ensemble.kind}
+            told = {"kind": ensemble.kind}
             if not left_out(_FORM_PLACE, form, "nodes"):
-                entry["form"] = form
-            described.append(entry)
+                told["form"] = form
+            described.append(told)
             tensors |= prefixed(f"{k}.", ensemble.to_arrays())
         document: dict[str, Any] = {
             "network_weight": self.network_weight,
@@ -125,12 +125,12 @@ class TreeMix:
             interactions = interactions_from_state(document, "interactions", plan.numbers)
         n_features = _n_numeric(plan) + plan.n_codes + len(interactions)
         ensembles: list[Trees] = []
-        for k, entry in enumerate(document.children("ensembles", max_length=_MOST_ENSEMBLES)):
-            kind = entry.text("kind", max_length=100)
+        for k, own in enumerate(document.children("ensembles", max_length=_MOST_ENSEMBLES)):
+            kind = own.text("kind", max_length=100)
             form = "nodes"
-            if "form" in entry or not may_be_missing(_FORM_PLACE):
-                form = entry.choice("form", _FORMS)
-            entry.done()
+            if "form" in own or not may_be_missing(_FORM_PLACE):
+                form = own.choice("form", _FORMS)
+            own.done()
             read = ObliviousTrees.from_arrays if form == "oblivious" else TreeEnsemble.from_arrays
             ensembles.append(
                 read(kind, tensors.scoped(f"{k}."), n_features=n_features, n_outputs=n_outputs)
@@ -156,13 +156,10 @@ def combination_table(card: Mapping[str, Any]) -> list[tuple[str, str, float, st
     Returns: (name, weight, loss, remark) of the networks, each kind of trees, then the whole, whose
         weights in per cent, as text, are the sum of the others; empty where nothing was combined.
     """
-    combination = card.get("combination")
-    if not isinstance(combination, Mapping) or not isinstance(combination.get("candidates"), list):
+    told = card.get("combination")
+    if not isinstance(told, Mapping) or not isinstance(told.get("candidates"), list):
         return []
-    parts = [
-        *combination["candidates"],
-        {"name": "combined", "weight": 1.0, "loss": combination.get("loss")},
-    ]
+    parts = [*told["candidates"], {"name": "combined", "weight": 1.0, "loss": told.get("loss")}]
     rows, weights = [], []
     for part in parts:
         if not isinstance(part, Mapping):
@@ -195,35 +192,35 @@ def _whole_percentages(shares: Sequence[float]) -> list[int]:
 
 def combination_notes(card: Mapping[str, Any]) -> list[str]:
     """Sentences on the combination in a model's card: its parts, or why it has none."""
-    combination = card.get("combination")
-    if not isinstance(combination, Mapping):
+    told = card.get("combination")
+    if not isinstance(told, Mapping):
         return []
-    if "reason" in combination:
-        return [f"no trees are combined with the networks: {combination['reason']}"]
+    if "reason" in told:
+        return [f"no trees are combined with the networks: {told['reason']}"]
     rows = combination_table(card)
     if not rows:
         return []
     *parts, whole = rows
     shares = ", ".join(f"{name} {weight} (loss {loss:.4g})" for name, weight, loss, _ in parts)
-    n_rows = combination.get("n_rows")
+    n_rows = told.get("n_rows")
     counted = f"{n_rows:,}" if isinstance(n_rows, int) else str(n_rows)
     notes = [
         f"combined on {counted} held-out rows, which chose the weights: {shares}; "
-        f"together {whole[2]:.4g} ({combination.get('measure')})"
+        f"together {whole[2]:.4g} ({told.get('measure')})"
     ]
-    interactions = combination.get("interactions")
+    interactions = told.get("interactions")
     if isinstance(interactions, list) and interactions:
         notes.append(
             "the trees also see "
             f"{', '.join(map(str, interactions))}: with these they predict held-out rows better"
         )
-    missing = combination.get("not_installed")
+    missing = told.get("not_installed")
     if isinstance(missing, list) and missing:
         notes.append(
             f"{', '.join(map(str, missing))} is not installed and no part of the combination; to "
             f"add it, run: {install_command('trees')}"
         )
-    late = combination.get("not_in_time")
+    late = told.get("not_in_time")
     if isinstance(late, list) and late:
         notes.append(f"trees that did not fit into the time limit: {', '.join(map(str, late))}")
     return notes

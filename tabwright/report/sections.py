@@ -188,46 +188,40 @@ def values_section(model: FittedModel, found: Assessment) -> Section:
 
 def importance_section(model: FittedModel, found: Assessment) -> Section:
     """Which columns the model leans on."""
-    importance = found.importance
-    shown = len(importance.names)
-    spread = importance.n_repeats > 1
+    own = found.importance
+    shown = len(own.names)
+    spread = own.n_repeats > 1
     shuffles = (
-        f"mean and standard deviation of {importance.n_repeats} shuffles"
-        if spread
-        else "one shuffle"
+        f"mean and standard deviation of {own.n_repeats} shuffles" if spread else "one shuffle"
     )
     limits = (
         ""
-        if shown == importance.n_used
-        else f" {shown:,} of {importance.n_used:,} columns were measured, first those to which the "
+        if shown == own.n_used
+        else f" {shown:,} of {own.n_used:,} columns were measured, first those to which the "
         "output is most sensitive."
     )
     rows = [
         [short(name), number(float(mean)), number(float(deviation)) if spread else "–"]
-        for name, mean, deviation in zip(
-            importance.names, importance.mean, importance.deviation, strict=True
-        )
+        for name, mean, deviation in zip(own.names, own.mean, own.deviation, strict=True)
     ]
-    top = ", ".join(importance.names[:3])
-    deviation = importance.deviation if spread else None
+    top = ", ".join(own.names[:3])
+    deviation = own.deviation if spread else None
     return Section(
         "importance",
         "What the model relies on",
         [
             chart(
-                plot_importance(
-                    importance.names, importance.mean, deviation, unit=loss_unit(model)
-                ),
+                plot_importance(own.names, own.mean, deviation, unit=loss_unit(model)),
                 key="importance",
                 label=f"Bar chart of permutation importance; the largest: {top}",
-                caption=f"How much the loss on {importance.n_rows:,} held-out rows rises when a "
-                f"column is shuffled: {shuffles}.{limits} "
+                caption=f"How much the loss on {own.n_rows:,} held-out rows rises when a column is "
+                f"shuffled: {shuffles}.{limits} "
                 "Columns that say the same share their importance, and each may look idle.",
             ),
             more(
                 f"All {shown:,} columns"
-                if shown == importance.n_used
-                else f"The {shown:,} columns that were measured, of {importance.n_used:,}",
+                if shown == own.n_used
+                else f"The {shown:,} columns that were measured, of {own.n_used:,}",
                 table(
                     f"Permutation importance: rise of the loss ({loss_unit(model)})",
                     ["Column", "Mean rise", "Standard deviation"],
@@ -255,10 +249,10 @@ def hardest_section(
                 f"{'+' if error > 0 else ''}{number(error)}",
             ]
         else:
-            true, predicted_class = int(found.target[row]), int(found.predicted[row])
+            true, said = int(found.target[row]), int(found.predicted[row])
             facts_ = [
                 short(class_name(model, true), 30),
-                short(class_name(model, predicted_class), 30),
+                short(class_name(model, said), 30),
                 _probability(float(found.output[row, true])),
             ]
         cells = [_cell(frame[name][row]) for name in shown]
@@ -272,7 +266,7 @@ def hardest_section(
         "Error (predicted less true)" if model.classes is None else "Probability of the true class"
     )
     why: list[str] = []
-    note: Node = None
+    told: Node = None
     if reasons is not None:
         what = "the prediction"
         if model.classes is not None:
@@ -281,7 +275,7 @@ def hardest_section(
             if len(reasons.outputs) == 1:
                 what = f"the probability of “{plain(reasons.outputs[0], 30)}”"
         why = ["Moved most by"]
-        note = element(
+        told = element(
             "p",
             f"“Moved most by” is what single cells add to {what}, from the mean of these held-out "
             "rows on: Shapley values, of which ",
@@ -301,7 +295,7 @@ def hardest_section(
                 "them.",
                 class_="note",
             ),
-            note,
+            told,
             table(
                 f"The {len(rows)} rows of the highest loss, with the "
                 f"{len(shown)} most important columns; rows are counted from 1",

@@ -142,8 +142,8 @@ def subgroups(column: pl.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         place = np.searchsorted(np.unique(edges), values, side="left")
         for k in np.unique(place[~missing]):
             mask = (place == k) & ~missing
-            cells = column.filter(pl.Series(mask))
-            low, high = _shown(cells.min()), _shown(cells.max())
+            own = column.filter(pl.Series(mask))
+            low, high = _shown(own.min()), _shown(own.max())
             yield low if low == high else f"{low} to {high}", mask
     else:
         # Numbers in their own order: 9 before 10.

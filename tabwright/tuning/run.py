@@ -1,4 +1,4 @@
-"""How a search is called: the function `tune`, and what `tabwright tune` does with files."""
+"""The two faces of the search: the function `tune`, and what `tabwright tune` does with files."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ from tabwright.tables.labelled import (
 from tabwright.tables.roles import Role
 from tabwright.tables.targets import learned_target
 from tabwright.training.time_limit import seconds_of
-from tabwright.tuning.options import TuneOptions
 from tabwright.tuning.picture import plot_tuning
 from tabwright.tuning.result import TuningResult
-from tabwright.tuning.search import tune_table
+from tabwright.tuning.search import TuneOptions, tune_table
 from tabwright.tuning.space import space_of
 from tabwright.tuning.study import check_optuna
 from tabwright.workflows.outputs import check_model_output, of_table
@@ -205,21 +204,21 @@ def run_tuning(
     Raises `OSError` if a result cannot be written; checked before anything is read.
     """
     started = _now()
-    emit = on_message or (lambda message: None)
+    say = on_message or (lambda message: None)
     check_optuna()
     options, asked = request.options, request.table
     _check(request)
     replaced = check_model_output(request.path, asked, overwrite=request.overwrite)
     if replaced is not None:
-        emit(replaced)
-    table = read_checked_table(asked, emit)
+        say(replaced)
+    table = read_checked_table(asked, say)
     with using_threads(request.n_threads):
         result = tune_table(
             table,
             options,
             target_name=asked.columns.target,
             started=started,
-            on_message=emit,
+            on_message=say,
             on_progress=on_progress,
         )
     result = replace(result, model=of_table(result.model, asked))

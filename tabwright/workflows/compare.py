@@ -220,7 +220,7 @@ def run_comparison(
     started = time.perf_counter()
     messages: list[str] = []
 
-    def emit(message: str) -> None:
+    def say(message: str) -> None:
         messages.append(message)
         if on_message is not None:
             on_message(message)
@@ -229,8 +229,8 @@ def run_comparison(
         # The settings of each mode are checked once the task is known.
         replaced = check_model(request.training_of(FitSettings.training_mode))
         if replaced is not None:
-            emit(replaced)
-    table = read_checked_table(request.table, emit)
+            say(replaced)
+    table = read_checked_table(request.table, say)
     metrics = request.metrics_of(table.task)
     if table.task == "regression":
         check_target(request.objective, table.rows.target)
@@ -243,9 +243,9 @@ def run_comparison(
     candidates: dict[str, _Fit] = {mode: _mode(request, mode, table.task) for mode in modes}
     references: tuple[TeacherKind, ...] = ()
     if request.references and request.objective == "squared_error":
-        references = _references(emit)
+        references = _references(say)
     elif request.references:
-        emit(
+        say(
             f"no tree ensembles stand beside: they are fitted for squared error, not for "
             f"{request.objective}"
         )
@@ -264,8 +264,8 @@ def run_comparison(
         random_state=request.random_state,
     )
     n_fits = len(folds) * len(candidates)
-    emit(f"{len(folds)} folds x {len(candidates)} candidates: {n_fits} fits")
-    advance = (
+    say(f"{len(folds)} folds x {len(candidates)} candidates: {n_fits} fits")
+    told = (
         (lambda count, text="": None)
         if on_start is None
         else on_start(n_fits + (request.save is not None))
@@ -278,10 +278,10 @@ def run_comparison(
             if request.validation is not None:
                 inner = splits_within(folds, train_index) or None
             for name, fit in candidates.items():
-                advance(0, f"fold {number} of {len(folds)}, {name}")
+                told(0, f"fold {number} of {len(folds)}, {name}")
                 fitting = partial(fit, inner=inner)
-                results[name].append(_fold_result(fitting, train, test, metrics, request))
-                advance(1)
+                results[name].append(_judge(fitting, train, test, metrics, request))
+                told(1)
     scored = tuple(
         _candidate(name, name in references, of_folds, metrics)
         for name, of_folds in results.items()
@@ -294,9 +294,9 @@ def run_comparison(
     ranked = ranking.ranked(scored)
     use, probability, advice = ranking.advice(ranked)
     if request.save is not None:
-        advance(0, f"{use} on all rows")
+        told(0, f"{use} on all rows")
         run_training(request.training_of(use))
-        advance(1)
+        told(1)
     return Comparison(
         task=table.task,
         metric=metric,
@@ -346,13 +346,13 @@ def _mode(request: CompareRequest, mode: str, task: Task) -> _Fit:
     return fit
 
 
-def _references(emit: Callable[[str], None]) -> tuple[TeacherKind, ...]:
+def _references(say: Callable[[str], None]) -> tuple[TeacherKind, ...]:
     found: list[TeacherKind] = []
     for kind in REFERENCES:
         if kind == "hist_gradient_boosting" or find_spec(kind) is not None:
             found.append(kind)
         else:
-            emit(f"{kind} is not installed; to add it, run: {install_command('trees')}")
+            say(f"{kind} is not installed; to add it, run: {install_command('trees')}")
     return tuple(found)
 
 
@@ -385,7 +385,7 @@ class _FoldResult:
     size_bytes: int | None
 
 
-def _fold_result(
+def _judge(
     fit: Callable[[TrainingTable], _Fitted],
     train: TrainingTable,
     test: TrainingTable,

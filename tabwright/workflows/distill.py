@@ -99,7 +99,7 @@ def run_distillation(
     """
     messages: list[str] = []
 
-    def emit(message: str) -> None:
+    def say(message: str) -> None:
         messages.append(message)
         if on_message is not None:
             on_message(message)
@@ -114,7 +114,7 @@ def run_distillation(
     check_writable(request.path)
     replaced = check_model_output(request.path, request.table, overwrite=request.overwrite)
     if replaced is not None:
-        emit(replaced)
+        say(replaced)
     teacher = named_teacher(request.teacher)
     wanted = request.table
     if isinstance(teacher, FittedModel):
@@ -123,11 +123,11 @@ def run_distillation(
             raise ValueError(f"the teacher is a model for {task}; got the task {wanted.task!r}")
         if wanted.task is None:
             wanted = replace(wanted, task=task, task_is="that of the teacher")
-        emit(f"teacher: {request.teacher}, a {task} model")
+        say(f"teacher: {request.teacher}, a {task} model")
     else:
         tree_learner(teacher)
-        emit(f"teacher: {teacher}")
-    table = read_checked_table(wanted, emit)
+        say(f"teacher: {teacher}")
+    table = read_checked_table(wanted, say)
     settings = fit_settings(
         {**request.settings, "training_mode": "tree_teacher_distillation"},
         task=table.task,
@@ -147,7 +147,7 @@ def run_distillation(
             split=split,
             columns=Columns(roles=wanted.roles, target_name=request.table.columns.target),
             options=StudentOptions(request.budget, sweep=request.sweep),
-            callbacks=FitCallbacks(epochs.on_start, epochs.on_epoch, on_message=emit),
+            callbacks=FitCallbacks(epochs.on_start, epochs.on_epoch, on_message=say),
         )
     model = of_table(model, request.table)
     model.save(request.path)

@@ -16,8 +16,8 @@ _WAY_OUT = "give overwrite=True, or another name"
 
 def of_table(model: FittedModel, request: TableRequest) -> FittedModel:
     """A model whose card names the table that it was fitted on, and the columns left out."""
-    notes = {"table": request.stem, "columns_not_used": list(request.columns.left_out)}
-    return replace(model, card={**model.card, **notes})
+    told = {"table": request.stem, "columns_not_used": list(request.columns.left_out)}
+    return replace(model, card={**model.card, **told})
 
 
 def check_model_output(path: Path, request: TableRequest, *, overwrite: bool) -> str | None:
@@ -59,8 +59,8 @@ def check_report_output(path: Path, request: TableRequest, *, overwrite: bool) -
         return
     text = path.read_text(encoding="utf-8", errors="replace")
     table, target = request.table, request.columns.target
-    marks = ("tabwright", html.escape(f"Predicting {target}"), html.escape(Path(table).name))
-    if not all(part in text for part in marks):
+    own = ("tabwright", html.escape(f"Predicting {target}"), html.escape(Path(table).name))
+    if not all(part in text for part in own):
         raise ValueError(
             f"the report must not replace a file that is no report on {target!r} of {table}; got "
             f"{path}; {_WAY_OUT}"

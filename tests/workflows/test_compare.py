@@ -113,13 +113,13 @@ def test_every_candidate_sees_the_same_rows_and_no_test_row(
     table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    judged = compare._fold_result
+    judged = compare._judge
 
     def watching(fit: Any, train: TrainingTable, test: TrainingTable, *rest: Any) -> Any:
         seen.append((tuple(train.row_numbers), tuple(test.row_numbers)))
         return judged(fit, train, test, *rest)
 
-    monkeypatch.setattr(compare, "_fold_result", watching)
+    monkeypatch.setattr(compare, "_judge", watching)
     modes = ("linear_glm_baseline", "mlp_dense")
     run_comparison(_request(table, modes=modes, n_folds=3, n_repeats=2))
     assert len(seen) == 12
@@ -215,7 +215,7 @@ def test_a_splitter_gives_the_folds_and_the_rows_held_out_inside(
 ) -> None:
     seen: list[tuple[list[int], list[int]]] = []
     inside: list[tuple[list[int], list[int]] | None] = []
-    judged = compare._fold_result
+    judged = compare._judge
 
     def watching(one: Any, train: TrainingTable, test: TrainingTable, *rest: Any) -> Any:
         seen.append((train.row_numbers.tolist(), test.row_numbers.tolist()))
@@ -225,7 +225,7 @@ def test_a_splitter_gives_the_folds_and_the_rows_held_out_inside(
         inside.append(None if validation is None else tuple(p.tolist() for p in validation[-1]))
         return fit_table(rows, *rest, validation=validation, **words)
 
-    monkeypatch.setattr(compare, "_fold_result", watching)
+    monkeypatch.setattr(compare, "_judge", watching)
     monkeypatch.setattr(compare, "fit_table", fitting)
     modes = ("linear_glm_baseline", "mlp_dense")
     result = run_comparison(_request(table, modes=modes, validation=TimeSeriesSplit(3)))
@@ -258,7 +258,7 @@ def test_a_splitter_gives_the_folds_and_the_rows_held_out_inside(
 def test_bad_splits_and_metrics_are_refused_before_any_fit(
     table: str, words: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "_fold_result", None)
+    monkeypatch.setattr(compare, "_judge", None)
     with pytest.raises(ValueError, match=said):
         run_comparison(_request(table, **words))
 

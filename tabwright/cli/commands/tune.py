@@ -109,8 +109,8 @@ def tune(
         labelled = columns.request(table, target, reading)
 
         from tabwright.training.time_limit import seconds_of
-        from tabwright.tuning.options import TuneOptions
         from tabwright.tuning.run import TuneRequest, run_tuning
+        from tabwright.tuning.search import TuneOptions
 
         request = TuneRequest(
             table=labelled,
