@@ -32,11 +32,11 @@ UNCLEAR_YET = (
     "inference.tree_mix",
     "report",
     "tables",
-    "tuning.run",
+    "tuning",
     "workflows",
 )
-# Of Optuna's `Study`, which is told how a trial ended, and of files.
-FOREIGN = {("tuning", "tell"), ("artifact", "tell")}
+# Of files.
+FOREIGN = {("artifact", "tell")}
 
 
 def unclear_names(source: str) -> set[str]:

@@ -121,38 +121,6 @@ def chosen_difference(gains: ArrayLike, *, test_share: float, n_others: int) -> 
     return paired_difference(gains, test_share=test_share, coverage=1 - 0.05 / n_others)
 
 
-def verdict_of(
-    n_trials: int,
-    metric: str,
-    default: TrialRecord | None,
-    best: TrialRecord | None,
-    difference: PairedDifference | None,
-    changes: str,
-) -> str:
-    """Whether the best trial is better than the default, and what the model is fitted with.
-
-    `changes`: the settings of the best trial, as `changes_in_words` gives them.
-    """
-    if default is None:
-        return (
-            "the time was too short to score the default on every fold, so that nothing is "
-            "known; the model is the default's: give more time, or fewer folds"
-        )
-    if best is None or difference is None:
-        return (
-            f"none of {n_trials} trials is better than the default, with a {metric} of "
-            f"{default.mean:.5g}; the model is the default's"
-        )
-    found = (
-        f"the best of {n_trials} trials, {metric} {best.mean:.5g} ({changes}), "
-        f"beats the default, {default.mean:.5g}, by {difference.mean:.3g} (interval "
-        f"{difference.low:.3g} to {difference.high:.3g}, at 95 % for the best of so many)"
-    )
-    if difference.low > 0:
-        return f"{found}: more than its error; the model is fitted with it"
-    return f"{found}: not more than its error; the model is the default's"
-
-
 def changes_in_words(values: Mapping[str, Any], default: Mapping[str, Any]) -> str:
     """Which settings of a trial differ from the default, as text; empty where none does."""
     return ", ".join(

@@ -1,6 +1,6 @@
 """The search: trials over the same folds, pruned by epochs, within a time, then one fit.
 
-The function `tune` and the command line both call `tune_table`.
+`tune_table` is the one way; the function `tune` and the command line are two faces of it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from tabwright.tuning.result import (
     best_of,
     changes_in_words,
     chosen_difference,
-    verdict_of,
 )
 from tabwright.tuning.space import Space, first_trials, space_of, with_default, with_values
 from tabwright.tuning.study import cut_trials, enqueue_next, identity_of, opened_study
 from tabwright.workflows.folds import check_n_folds, folds_of
+from tabwright.workflows.paired_differences import PairedDifference
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -127,6 +127,7 @@ def tune_table(
     Raises `ImportError` if the extra `tune` is not installed.
     """
     started = time.perf_counter() if started is None else started
+    say = on_message or (lambda message: None)
     metric = eval_metric_of(options.eval_metric, table.task)
     settings = FitSettings(
         task=table.task,
@@ -156,8 +157,8 @@ def tune_table(
             named=named,
             metric=name,
             started=started,
-            on_message=on_message or (lambda message: None),
-            on_progress=on_progress or (lambda what, seconds, limit: None),
+            say=say,
+            show=on_progress or (lambda what, seconds, limit: None),
         )
         return search.run(target_name)
 
@@ -183,8 +184,8 @@ class _Search:
     named: bool
     metric: str
     started: float
-    on_message: Callable[[str], None]
-    on_progress: Callable[[str, float, float | None], None]
+    say: Callable[[str], None]
+    show: Callable[[str, float, float | None], None]
     encoders: dict[tuple[int, str], TableEncoder] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -196,7 +197,7 @@ class _Search:
         )
         self.space = with_default(self.space, self.default)
         self.growth = len(self.table) / float(np.mean([len(train) for train, _ in self.folds]))
-        self.eval_metric = eval_metric_of(self.options.eval_metric, self.table.task)
+        self.judge = eval_metric_of(self.options.eval_metric, self.table.task)
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -212,7 +213,7 @@ class _Search:
         if limit is None:
             return 0.0
         trials = self.records()
-        best = best_of(trials, greater_is_better=self.eval_metric is not None)
+        best = best_of(trials, greater_is_better=self.judge is not None)
         of_fits = [seconds_a_fit]
         for trial in self.study.trials:
             seconds = trial.user_attrs.get("seconds", [])
@@ -224,9 +225,9 @@ class _Search:
         spare = min(_SPARE_OF_ALL * limit, _MOST_SPARE)
         return max(of_fits) * self.growth * (1 + _SPARE) + spare
 
-    def report_progress(self, what: str) -> None:
-        """Report what goes on."""
-        self.on_progress(what, time.perf_counter() - self.started, self.options.time_limit)
+    def doing(self, what: str) -> None:
+        """Tell what goes on."""
+        self.show(what, time.perf_counter() - self.started, self.options.time_limit)
 
     # -- trials -------------------------------------------------------------------------------
 
@@ -238,10 +239,10 @@ class _Search:
         cut = cut_trials(self.study)
         if n_before := len([t for t in self.records() if t.state != "cut"]):
             trials = "the one trial" if n_before == 1 else f"the {n_before} trials"
-            self.on_message(f"going on with {trials} of {self.options.study}")
+            self.say(f"going on with {trials} of {self.options.study}")
         if cut:
             which = f"{len(cut)} trials that were" if len(cut) > 1 else "a trial that was"
-            self.on_message(f"taking up {which} cut short before")
+            self.say(f"taking up {which} cut short before")
         ended_by: Literal["time", "trials", "interrupt"] = "trials"
         try:
             while not self._is_full():
@@ -254,9 +255,9 @@ class _Search:
             ended_by = "time"
         except (_Interrupted, KeyboardInterrupt):
             ended_by = "interrupt"
-            if best_of(self.records(), greater_is_better=self.eval_metric is not None) is None:
+            if best_of(self.records(), greater_is_better=self.judge is not None) is None:
                 raise KeyboardInterrupt from None
-            self.on_message("interrupted: the last fit is made with what is known so far")
+            self.say("interrupted: the last fit is made with what is known so far")
         return self._result(ended_by, target_name)
 
     def _is_full(self) -> bool:
@@ -265,12 +266,12 @@ class _Search:
         return wanted is not None and len(done) >= wanted
 
     def _trial(self) -> None:
-        """One trial, reported to the study whatever becomes of it."""
+        """One trial, told to the study whatever becomes of it."""
         import optuna
         from optuna.trial import TrialState
 
         trial = self.study.ask()
-        values = {name: dimension.suggest(trial, name) for name, dimension in self.space.items()}
+        values = {name: own.suggest(trial, name) for name, own in self.space.items()}
         is_default = bool(trial.user_attrs.get("is_default"))
         settings = self.settings if is_default else with_values(self.settings, values)
         try:
@@ -278,7 +279,7 @@ class _Search:
             scores = self._scores(trial, settings, may_prune=may_prune)
         except optuna.TrialPruned:
             self.study.tell(trial, state=TrialState.PRUNED)
-            self.on_message(f"trial {trial.number}: pruned; {self._changes(values)}")
+            self.say(f"trial {trial.number}: pruned; {self._words(values)}")
         except (_OutOfTime, _Interrupted, KeyboardInterrupt) as error:
             trial.set_user_attr("cut", True)
             self.study.tell(trial, state=TrialState.FAIL)
@@ -286,16 +287,14 @@ class _Search:
                 raise
         except FloatingPointError:
             self.study.tell(trial, state=TrialState.FAIL)
-            self.on_message(
-                f"trial {trial.number}: its loss was not finite; {self._changes(values)}"
-            )
+            self.say(f"trial {trial.number}: its loss was not finite; {self._words(values)}")
         else:
-            sign = 1.0 if self.eval_metric is None else -1.0
+            sign = 1.0 if self.judge is None else -1.0
             self.study.tell(trial, sign * float(np.mean(scores)))
-            what = "the default" if is_default else self._changes(values)
-            self.on_message(f"trial {trial.number}: {self.metric} {np.mean(scores):.5g}; {what}")
+            what = "the default" if is_default else self._words(values)
+            self.say(f"trial {trial.number}: {self.metric} {np.mean(scores):.5g}; {what}")
 
-    def _changes(self, values: Mapping[str, Any]) -> str:
+    def _words(self, values: Mapping[str, Any]) -> str:
         """What differs from the default."""
         default = {name: getattr(self.default, name) for name in values}
         return changes_in_words(values, default) or "as the default"
@@ -330,14 +329,14 @@ class _Search:
         if model.stopped == "interrupted":
             raise _Interrupted
         predictor = Predictor(model)
-        if self.eval_metric is None:
+        if self.judge is None:
             scores = score_rows(predictor, test.frame, test.target, test.weight)
             return scores["test"][self.metric]
         if model.classes is None:
             values = predictor.predict_values(test.frame)
-            return self.eval_metric(test.target, values, test.weight)
+            return self.judge(test.target, values, test.weight)
         proba, labels = predictor.predict_proba(test.frame), model.classes[test.target]
-        return self.eval_metric(labels, proba, test.weight, classes=model.classes)
+        return self.judge(labels, proba, test.weight, classes=model.classes)
 
     def _fit(
         self,
@@ -350,7 +349,7 @@ class _Search:
         target_name: str | None = None,
     ) -> FittedModel:
         with warnings.catch_warnings():
-            # Who ends a fit here reports it.
+            # What ends a fit here is told by whoever ended it.
             warnings.filterwarnings("ignore", "training was interrupted")
             return fit_table(
                 rows,
@@ -394,10 +393,9 @@ class _Search:
         self, ended_by: Literal["time", "trials", "interrupt"], target_name: str | None
     ) -> TuningResult:
         trials = self.records()
-        greater = self.eval_metric is not None
+        greater = self.judge is not None
         best = best_of(trials, greater_is_better=greater)
         default = next((t for t in trials if t.is_default and t.state == "complete"), None)
-        n_trials = len([t for t in trials if t.state != "cut"])
         difference = None
         if best is not None and default is not None and best is not default:
             sign = 1.0 if greater else -1.0
@@ -406,15 +404,8 @@ class _Search:
             n_others = len([t for t in trials if t.state != "cut" and not t.is_default])
             difference = chosen_difference(gains, test_share=share, n_others=n_others)
         is_better = difference is not None and difference.low > 0
-        verdict = verdict_of(
-            n_trials,
-            self.metric,
-            default,
-            best,
-            difference,
-            "" if best is None else self._changes(best.values),
-        )
-        self.on_message(verdict)
+        verdict = self._verdict(best, default, difference)
+        self.say(verdict)
         settings = self.settings
         if is_better and best is not None:
             settings = with_values(self.settings, best.values)
@@ -422,16 +413,16 @@ class _Search:
         last = _LastFit(self)
         model = self._fit(self.table.rows, settings, splits, last, target_name=target_name)
         if model.stopped == "interrupted":
-            self.on_message(f"the last fit was ended after epoch {last.n_epochs} of {last.most}")
-        summary = {
+            self.say(f"the last fit was ended after epoch {last.n_epochs} of {last.most}")
+        told = {
             "metric": self.metric,
             "verdict": verdict,
             "default": None if default is None else list(default.scores),
             "best": None if best is None else list(best.scores),
             "is_better": is_better,
-            "n_trials": n_trials,
+            "n_trials": len([t for t in trials if t.state != "cut"]),
         }
-        model = replace(model, card={**model.card, "tuning": summary})
+        model = replace(model, card={**model.card, "tuning": told})
         return TuningResult(
             model=model,
             metric=self.metric,
@@ -444,6 +435,32 @@ class _Search:
             importance=self._importance(trials),
             seconds=time.perf_counter() - self.started,
         )
+
+    def _verdict(
+        self,
+        best: TrialRecord | None,
+        default: TrialRecord | None,
+        difference: PairedDifference | None,
+    ) -> str:
+        n = len([trial for trial in self.records() if trial.state != "cut"])
+        if default is None:
+            return (
+                "the time was too short to score the default on every fold, so that nothing is "
+                "known; the model is the default's: give more time, or fewer folds"
+            )
+        if best is None or difference is None:
+            return (
+                f"none of {n} trials is better than the default, with a {self.metric} of "
+                f"{default.mean:.5g}; the model is the default's"
+            )
+        found = (
+            f"the best of {n} trials, {self.metric} {best.mean:.5g} ({self._words(best.values)}), "
+            f"beats the default, {default.mean:.5g}, by {difference.mean:.3g} (interval "
+            f"{difference.low:.3g} to {difference.high:.3g}, at 95 % for the best of so many)"
+        )
+        if difference.low > 0:
+            return f"{found}: more than its error; the model is fitted with it"
+        return f"{found}: not more than its error; the model is the default's"
 
     def _importance(self, trials: tuple[TrialRecord, ...]) -> dict[str, float]:
         done = [trial for trial in trials if trial.state == "complete"]
@@ -473,7 +490,7 @@ class _Watcher(Callback):
         import optuna
 
         search, fold = self._search, len(self._before) + 1
-        search.report_progress(f"s: trial {self._trial.number}, fold {fold} of {len(search.folds)}")
+        search.doing(f"s: trial {self._trial.number}, fold {fold} of {len(search.folds)}")
 
         self.lowest = -epoch.best_score if np.isnan(epoch.best_loss) else epoch.best_loss
         # The first epochs are slow, and say little of the others.
@@ -507,6 +524,6 @@ class _LastFit(Callback):
 
     def on_epoch(self, epoch: Epoch) -> None:
         self.n_epochs = epoch.epoch
-        self._search.report_progress("s: the last fit, on all rows")
+        self._search.doing("s: the last fit, on all rows")
         if self._search.left <= 0:
             raise KeyboardInterrupt
