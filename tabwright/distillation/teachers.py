@@ -309,7 +309,7 @@ def _cross_fit(
     shape = (len(rows.frame), rows.n_classes) if rows.n_classes else (len(rows.frame),)
     labels = np.empty(shape)
     for held_rows, held_frame, fitted in parts:
-        labels[held_rows] = fitted.with_rounds(choice).predict(held_frame)
+        labels[held_rows] = replace(fitted, n_rounds=choice).predict(held_frame)
     return labels, choice, _fit(learner, rows, choice)
 
 
@@ -405,9 +405,6 @@ class _FittedLearner:
     trees: FittedTrees
     scale: _Classes | _Values
     n_rounds: int
-
-    def with_rounds(self, n_rounds: int) -> _FittedLearner:
-        return replace(self, n_rounds=n_rounds)
 
     def stages(self, frame: pl.DataFrame, rounds: Sequence[int]) -> Iterator[FloatArray]:
         for labels in self.trees.stages(self.columns.encode(frame), rounds):

@@ -39,9 +39,12 @@ class Codes(NamedTuple):
 
 
 class BlockWorkspace:
-    """What a block needs beside its output: `n_places` for rows, those before `start` empty."""
+    """What a block needs beside its output: `n_places` for rows, those before `start` empty.
 
-    def __init__(self, layer: FirstLayer, n_places: int, start: int) -> None:
+    It serves one thread at a time.
+    """
+
+    def __init__(self, layer: FirstLayer, n_places: int, start: int = 0) -> None:
         layout = layer.layout
         self.start = start
         # Places without a row hold zeros, or rows of an earlier block.
@@ -75,10 +78,6 @@ class FirstLayer:
     def codes(self) -> tuple[Codes, ...]:
         """The tables, those of few codes put together."""
         return _joined(self._tables)
-
-    def block_workspace(self, n_places: int, start: int = 0) -> BlockWorkspace:
-        """What `block` needs for so many places; for one thread at a time."""
-        return BlockWorkspace(self, n_places, start)
 
     def block(
         self, numeric: Float32, codes: NDArray[np.int32], out: Float32, work: BlockWorkspace

@@ -262,6 +262,7 @@ class FittedModel:
         )
         if stopped is not None:
             del card["stopped"]
+        metrics = reader.child("metrics")
         model = cls(
             settings=settings,
             encoder=encoder,
@@ -277,7 +278,7 @@ class FittedModel:
             trees=trees,
             best_epochs=reader.integers("best_epochs"),
             history=tuple(_read_epoch(epoch) for epoch in reader.children("history")),
-            metrics=_read_metrics(reader.child("metrics")),
+            metrics={rows: metrics.mapping_of_numbers(rows) for rows in sorted(metrics.keys())},
             stopped=stopped,
             card=card,
             **vectors,
@@ -367,10 +368,6 @@ def _read_epoch(document: Reader) -> dict[str, float]:
     if "epoch" not in epoch:
         raise document.fail("epoch", "the number of the epoch")
     return epoch
-
-
-def _read_metrics(document: Reader) -> dict[str, dict[str, float]]:
-    return {rows: document.mapping_of_numbers(rows) for rows in sorted(document.keys())}
 
 
 def _classes_to_state(classes: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -137,7 +137,7 @@ class _Encoded:
 
     def fill(self, rows: slice, work: _Workspace) -> None:
         if work.block is None:
-            work.block = self.layer.block_workspace(work.n_places, work.rows.start)
+            work.block = BlockWorkspace(self.layer, work.n_places, work.rows.start)
         part = self.rows.take(rows)
         self.layer.block(part.numeric, part.codes, work.first, work.block)
 

@@ -12,7 +12,7 @@ from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.encoding.numeric import ResolvedEncoding
 from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.inference import first_layer
-from tabwright.inference.first_layer import FirstLayer
+from tabwright.inference.first_layer import BlockWorkspace, FirstLayer
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.tables import profile_table
 from tests.inference.test_numpy_network import state
@@ -85,10 +85,10 @@ def test_equals_inputs_times_weights(
         # Of numbers that are not clipped, only the relative error is small.
         near = 2e-6 * (1 + np.abs(encoder.expand(compact)) @ np.abs(weight))
         many = np.full((WIDTH, N_ROWS), np.nan, dtype=np.float32)
-        layer.block(compact.numeric, compact.codes, many, layer.block_workspace(N_ROWS))
+        layer.block(compact.numeric, compact.codes, many, BlockWorkspace(layer, N_ROWS))
         assert (np.abs(many.T - wanted) <= near).all()
         few = np.full((WIDTH, 16), np.nan, dtype=np.float32)
-        work = layer.block_workspace(16, 4)
+        work = BlockWorkspace(layer, 16, 4)
         for start in (0, 200, 291):
             part = compact.take(slice(start, start + 9))
             layer.block(part.numeric, part.codes, few, work)
@@ -121,7 +121,7 @@ def test_the_edges_of_the_bins() -> None:
         weight = np.random.default_rng(0).normal(size=(encoder.input_dim, 3)).astype(np.float32)
         layer = FirstLayer(layout, weight, weight[0])
         out = np.empty((3, 1), dtype=np.float32)
-        layer.block(compact.numeric, compact.codes, out, layer.block_workspace(1))
+        layer.block(compact.numeric, compact.codes, out, BlockWorkspace(layer, 1))
         wanted = encoder.expand(compact) @ weight + weight[0]
         np.testing.assert_allclose(out.T, wanted, atol=2e-5)
 

@@ -228,7 +228,7 @@ class StackedMembers:
             raise ValueError("runs are for compiled steps; use forward_backward")
         keys = None
         if self._architecture.has_dropout:
-            keys = self._run_keys(step, len(rows))
+            keys = torch.stack([self._step_keys(step + i) for i in range(len(rows))])
         self._compiled.take(
             self._active_members,
             table,
@@ -393,10 +393,6 @@ class StackedMembers:
             n_layers = len(self._architecture.hidden)
             self._keys = (start, dropout_keys(self._seeds, n_layers, steps))
         return self._keys[1][step - start]
-
-    def _run_keys(self, step: int, n_steps: int) -> Tensor:
-        """Keys of several steps, shape (n_steps, n_layers, n_members)."""
-        return torch.stack([self._step_keys(step + i) for i in range(n_steps)])
 
     def _folded(self, members: slice) -> list[tuple[Tensor, Tensor]]:
         """Transposed weights and biases of the hidden layers, batch norm folded in."""
