@@ -27,6 +27,7 @@ UNCLEAR = {
 UNCLEAR_YET = (
     "cli",
     "cluster",
+    "distillation.fidelity",
     "fitting",
     "inference.training_rows",
     "inference.tree_mix",

@@ -134,13 +134,13 @@ class FidelityReport:
 
         lines = [self.verdict, "", f"{'':10}" + "".join(f"{n:>12}" for n in _COLUMNS)]
         for name in ("teacher", "student", "direct"):
-            figures: ModelFigures = getattr(self, name)
+            own: ModelFigures = getattr(self, name)
             cells = (
-                cell(figures.loss, ",.4g" if self.metric == "rmse" else ".4f"),
-                cell(figures.n_parameters, ",d"),
-                cell(None if figures.file_bytes is None else figures.file_bytes / 1000, ",.1f"),
-                cell(figures.row_us, ",.1f"),
-                cell(figures.raw_row_us, ",.1f"),
+                cell(own.loss, ",.4g" if self.metric == "rmse" else ".4f"),
+                cell(own.n_parameters, ",d"),
+                cell(None if own.file_bytes is None else own.file_bytes / 1000, ",.1f"),
+                cell(own.row_us, ",.1f"),
+                cell(own.raw_row_us, ",.1f"),
             )
             lines.append(f"{name:10}" + "".join(f"{text:>12}" for text in cells))
         kind = "agreement" if self.metric == "log_loss" else "R2 with teacher"
@@ -249,9 +249,9 @@ def model_figures(model: FittedModel, frame: pl.DataFrame, loss: float) -> Model
 
 def teacher_figures(teacher: FittedTeacher, frame: pl.DataFrame, loss: float) -> ModelFigures:
     """The same of a teacher, as far as it has such figures."""
-    model = model_of(teacher)
-    if model is not None:
-        return model_figures(model, frame, loss)
+    own = model_of(teacher)
+    if own is not None:
+        return model_figures(own, frame, loss)
     one = frame.head(1)
     call = encoded_call(teacher, one)
     return ModelFigures(
@@ -359,37 +359,33 @@ def _verdict(
         f"directly is {direct}"
     )
     if teacher_weight == 0.0:
-        verdict = (
+        said = (
             "Distillation was not used: validation rows favoured training without a teacher. "
             f"{numbers[0].upper()}{numbers[1:]}"
         )
     elif difference > error:
-        verdict = f"Distillation helped: {numbers}, higher by {size}"
+        said = f"Distillation helped: {numbers}, higher by {size}"
     elif difference < -error:
-        verdict = (
-            f"Distillation made it worse: {numbers}, lower by {size}; prefer the direct training"
-        )
+        said = f"Distillation made it worse: {numbers}, lower by {size}; prefer the direct training"
     else:
-        verdict = (
-            f"Distillation made no difference that these rows can show: {numbers}, {size} apart"
-        )
+        said = f"Distillation made no difference that these rows can show: {numbers}, {size} apart"
     beats = loss["student"] < loss["teacher"]
-    verdict += f"; the teacher's is {teacher}"
+    said += f"; the teacher's is {teacher}"
     if closed is not None:
-        verdict += f", and {closed:.0%} of the gap to it is closed"
+        said += f", and {closed:.0%} of the gap to it is closed"
     elif beats:
-        verdict += ", which the student beats"
-    verdict += "."
+        said += ", which the student beats"
+    said += "."
     if teacher_came_fitted:
-        verdict += (
+        said += (
             " The teacher came fitted: if these rows were among its own, its figure flatters it."
         )
-    return verdict
+    return said
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: _plain(own) for name, own in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(own) for own in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
