@@ -7,6 +7,7 @@ how they fail in `errors`. Nothing heavy is imported before a command needs it: 
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -27,7 +28,7 @@ from tabwright.cli.commands.predict import predict
 from tabwright.cli.commands.serve import serve
 from tabwright.cli.commands.train import train
 from tabwright.cli.commands.tune import tune
-from tabwright.cli.console import say, start_clock
+from tabwright.cli.console import say
 from tabwright.cli.errors import show_tracebacks
 
 app = typer.Typer(
@@ -59,7 +60,6 @@ def _root(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    start_clock()
     # PyTorch and the tree libraries bring a pool of threads each: those of one that is done must
     # not spin on the cores that the next one needs. Read when the libraries are loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -123,4 +123,9 @@ def main() -> None:
         # A terminal that cannot show a name shows a stand-in for it.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app(prog_name="tabwright")
+    try:
+        app(prog_name="tabwright")
+    finally:
+        # The last collection of the interpreter would walk all objects of PyTorch and others, for
+        # a second or more after the last line.
+        gc.freeze()

@@ -32,6 +32,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from tabwright.cli import STARTED
 from tabwright.cli.option_names import in_options
 
 if TYPE_CHECKING:
@@ -51,20 +52,9 @@ _MOST_LISTED = 12
 _PIPE_WIDTH = 10_000
 
 
-class _Clock:
-    """When the command began, for the times that it prints."""
-
-    started = time.perf_counter()
-
-
-def start_clock() -> None:
-    """Begin to count: of several commands in one process, each has its own time."""
-    _Clock.started = time.perf_counter()
-
-
 def seconds_taken() -> float:
-    """Seconds since the command began, what it had to load included."""
-    return time.perf_counter() - _Clock.started
+    """Seconds since the process began, what it had to load included."""
+    return time.perf_counter() - STARTED
 
 
 def say(text: str, *, style: str = "") -> None:

@@ -6,7 +6,6 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from tabwright.cli.console import alike, print_json, progress_line, say, show_grid
@@ -54,6 +53,8 @@ def explain(
         readable_errors(as_json=display.as_json),
         progress_line(display.silent, "explaining") as line,
     ):
+        import numpy as np
+
         from tabwright.explanation import explain as attributions_of
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.report.explanations import output_title
@@ -80,7 +81,7 @@ def explain(
             explained,
             frame,
             scale="log_odds" if log_odds else "probability",
-            on_message=None if display.quiet else line.tell(say),
+            on_message=None if display.silent else line.tell(say),
         )
         line.hide()
         tables = {
@@ -135,5 +136,5 @@ def _draw(found: Explanation, picture: Path, *, is_one: bool) -> None:
     if is_one:
         figure = plot_waterfall(found, output=int(found.output[0].argmax()))
     else:
-        figure = plot_beeswarm(found, int(np.abs(found.attributions).sum(axis=(0, 1)).argmax()))
+        figure = plot_beeswarm(found, int(abs(found.attributions).sum(axis=(0, 1)).argmax()))
     write_picture(figure, picture)
