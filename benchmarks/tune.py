@@ -32,7 +32,8 @@ from tabwright.inference.scoring import measure_of, score_rows
 from tabwright.settings import FitSettings
 from tabwright.tables import profile_table
 from tabwright.tables.labelled import LabelledRows, TrainingTable
-from tabwright.tuning.search import SearchName, TuneOptions, tune_table
+from tabwright.tuning.request import SearchName, TuneOptions
+from tabwright.tuning.search import tune_table
 from tabwright.tuning.space import with_values
 
 

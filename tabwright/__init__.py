@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tabwright.training.checkpoints import Checkpoint
     from tabwright.training.loggers import MLflowLogger, TensorBoardLogger
     from tabwright.tuning.run import tune
-    from tabwright.workflows.train import TrainRequest
+    from tabwright.workflows.requests.train import TrainRequest
 
 _HOME = {
     "ArtifactError": "tabwright.errors",
@@ -47,7 +47,7 @@ _HOME = {
     "TabularClassifier": "tabwright.estimators.classifier",
     "TabularRegressor": "tabwright.estimators.regressor",
     "TensorBoardLogger": "tabwright.training.loggers",
-    "TrainRequest": "tabwright.workflows.train",
+    "TrainRequest": "tabwright.workflows.requests.train",
     "build_model": "ai.ml.frameworks.pytorch.models",
     "distill": "tabwright.estimators.distill",
     "export_onnx": "tabwright.export.onnx",

@@ -286,7 +286,7 @@ TESTED_IN = {
     "cli/test_one_answer.py": [
         "cli.commands.importance",
         "cli.errors",
-        "workflows.outputs",
+        "workflows.requests.outputs",
     ],
     "distillation/test_teachers.py": ["distillation.estimator_teachers"],
     "encoding/test_encoder.py": ["encoding.layout", "encoding.plan", "encoding.plan_fit"],
@@ -329,6 +329,7 @@ TESTED_IN = {
     "tables/test_cells.py": ["tables.cell_format"],
     "tables/test_dtypes.py": ["tables.spellings.near_misses"],
     "training/engine/test_stacked_members.py": ["training.engine.tensor_layout"],
+    "cli/test_early_errors.py": ["workflows.requests.settings"],
     "workflows/test_compare.py": [
         "cli.commands.compare",
         "workflows.ranking",

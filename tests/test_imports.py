@@ -33,7 +33,6 @@ HEAVY = {
 LIGHT = {
     "tabwright.training.callbacks",
     "tabwright.training.loggers",
-    "tabwright.workflows.decision_request",
     "tabwright.workflows.paired_differences",
     "tabwright.workflows.evaluate",
     "tabwright.workflows.predict",

@@ -100,8 +100,9 @@ app.command(
     short_help="Say which columns move predictions, and why a row got its own.",
     epilog="Example: tabwright explain churn.safetensors customers.csv --row 7",
 )(explain)
-app.command(epilog="Example: tabwright inspect churn.safetensors")(inspect)
+app.command(cls=BriefCommand, epilog="Example: tabwright inspect churn.safetensors")(inspect)
 app.command(
+    cls=BriefCommand,
     short_help="Write a model as one ONNX graph.",
     epilog="Example: tabwright export churn.safetensors churn.onnx",
 )(export)
@@ -111,10 +112,11 @@ app.command(
     epilog="Example: tabwright tune churn.csv --target churned --time-limit 10m",
 )(tune)
 app.command(
+    cls=BriefCommand,
     short_help="Serve models over HTTP.",
     epilog="Example: tabwright serve churn.safetensors --port 8000",
 )(serve)
-app.command()(modes)
+app.command(cls=BriefCommand)(modes)
 
 
 def main() -> None:

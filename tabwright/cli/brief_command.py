@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
@@ -68,6 +69,10 @@ _ELSEWHERE = {
     "--columns": "--keep",
     "--id": "--keep",
     "--cutoff": "--threshold",
+    "--metric": "--eval-metric",
+    "--scoring": "--eval-metric",
+    "--save": "--output",
+    "--modes": "--mode",
 }
 
 
@@ -131,9 +136,15 @@ class BriefCommand(typer.core.TyperCommand):
         try:
             _, _, given = self.make_parser(ctx).parse_args(args=words)
         except NoSuchOption as error:
-            meant = _ELSEWHERE.get(error.option_name)
-            if meant in known:
-                error.possibilities = [str(meant)]
+            name = error.option_name
+            meant = _ELSEWHERE.get(name, name)
+            others = [] if meant in known else _commands_with(meant, ctx)
+            if others:
+                raise UsageError(
+                    f"{meant} is an option of {' and '.join(others)}, not of {ctx.info_name}", ctx
+                ) from error
+            near = get_close_matches(name, known, n=1, cutoff=0.75)
+            error.possibilities = [meant] if meant in known else near
             raise
         for position, param in enumerate(given):
             once = not (param.multiple or getattr(param, "is_flag", False) or param.nargs != 1)
@@ -151,6 +162,15 @@ class BriefCommand(typer.core.TyperCommand):
         finally:
             for option in settings:
                 option.hidden = False  # type: ignore[attr-defined]
+
+
+def _commands_with(option: str, ctx: Any) -> list[str]:
+    """The commands that have an option; `train` alone where it is one of them."""
+    commands = ctx.parent.command.commands
+    found = [
+        name for name, own in commands.items() if any(option in param.opts for param in own.params)
+    ]
+    return ["train"] if "train" in found else found
 
 
 def _show_all_help(context: typer.Context, wanted: bool) -> None:

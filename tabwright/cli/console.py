@@ -380,7 +380,7 @@ class ProgressLine:
 
 
 @contextmanager
-def progress_line(silent: bool, text: str = "loading PyTorch") -> Iterator[ProgressLine]:
+def progress_line(silent: bool, text: str = "starting") -> Iterator[ProgressLine]:
     """A line that says at once what goes on, `text` first, and is gone in the end."""
     # Of several workers in one terminal, the first one speaks.
     is_first = os.environ.get("RANK", "0") == "0"

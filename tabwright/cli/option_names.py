@@ -28,6 +28,10 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("leave out report", "leave out --report"),
     ("raise memory,", "raise --memory,"),
     ("use TabularClassifier if", "give --task classification if"),
+    (
+        "got refit=True; use intervals='constant', or no refit",
+        "got --refit; give --intervals constant, or no --refit",
+    ),
     ("another host or port", "another --host or --port"),
     ("If in doubt, leave it out", "If in doubt, leave it out with --drop"),
     ("belong together on one side", "belong together on one side with --group"),
@@ -46,6 +50,11 @@ _ARGUMENTS = {
     "n_folds": "--folds",
     "time_limit": "--time-limit",
     "patience must": "--patience must",
+    "quality must": "--quality must",
+    "intervals must": "--intervals must",
+    "objective": "--objective",
+    "quantiles must": "--quantiles must",
+    "quantiles are": "--quantiles are",
     "hidden_dim": "--width",
     "num_hidden_layers": "--depth",
     "dropout must": "--dropout must",
@@ -90,6 +99,8 @@ def in_options(message: str, *, arguments: bool = False) -> str:
         message += _OVERRIDES
     if not arguments:
         return message
+    message = message.replace("must be None or one of", "must be none or one of")
+    message = message.replace("must be None, ", "must be ")
     message = re.sub(r", or None(?: for no early stopping)?(?=[;.,]|$)", "", message)
     return _PATTERN.sub(
         lambda found: _ARGUMENTS[found[0].partition("=")[0]] + (f" {found[1]}" if found[1] else ""),

@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from tabwright.tables.roles import Role
 
 
-def _names_of(given: list[str] | None) -> list[str] | None:
-    """Names of columns, of which one option may hold several: A,B or '"A, or B",C'."""
+def names_of(given: list[str] | None) -> list[str] | None:
+    """Names, of which one option may hold several: A,B or '"A, or B",C'."""
     if given is None:
         return None
     return [name for text in given for name in next(csv.reader([text], skipinitialspace=True), [])]
 
 
+# Formats whose files begin or end with the names of the columns.
+_NAMES_FIRST = ("csv", "parquet", "arrow")
 # A model is never named so.
 _TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".arrow", ".feather", ".xlsx")
 
@@ -304,7 +306,7 @@ class ColumnOptions:
 
     drop: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMNS", callback=_names_of, help="Columns to leave out, e.g. A,B."),
+        typer.Option(metavar="COLUMNS", callback=names_of, help="Columns to leave out, e.g. A,B."),
     ] = None
     time: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Test on the latest rows by this column.")
@@ -336,11 +338,10 @@ class ColumnOptions:
         from tabwright.object_stores import is_object_uri
         from tabwright.tables.column_uses import ColumnUses
         from tabwright.tables.labelled import TableRequest
-        from tabwright.tables.paths import table_paths
+        from tabwright.tables.paths import table_format, table_paths
+        from tabwright.tables.reading import table_dtypes
 
-        if not is_object_uri(table):
-            # A misspelt name is told before PyTorch is loaded.
-            table_paths(table)
+        csv = reading.csv_format()
         columns = ColumnUses(
             target,
             drop=tuple(self.drop or ()),
@@ -349,9 +350,12 @@ class ColumnOptions:
             time=self.time,
             drop_null_target=self.drop_null_target,
         )
-        return TableRequest(
-            table, columns, task=self.task, roles=reading.roles(), csv=reading.csv_format()
-        )
+        request = TableRequest(table, columns, task=self.task, roles=reading.roles(), csv=csv)
+        # A misspelt name is told before PyTorch is loaded. Files of other formats have to be read
+        # to their end for the names of their columns.
+        if not is_object_uri(table) and table_format(table_paths(table)[0]) in _NAMES_FIRST:
+            columns.check(table_dtypes(table, csv=csv, text_as_it_is=True), table)
+        return request
 
 
 @dataclass(frozen=True)

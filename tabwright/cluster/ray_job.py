@@ -16,7 +16,8 @@ from tabwright.cluster.ray_predict import absolute_source, joined_ray, quiet_dat
 from tabwright.errors import install_command
 from tabwright.streaming.chunks import CHUNK_ROWS
 from tabwright.tables import table_dtypes
-from tabwright.workflows.train import TrainRequest, check_training, run_training
+from tabwright.workflows.requests.train import TrainRequest, check_training
+from tabwright.workflows.train import run_training
 
 
 def train_on_ray(

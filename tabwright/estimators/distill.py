@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, cast, get_args
 
 import numpy as np
 
+from tabwright.distillation.named_teacher import named_teacher
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.distillation.teachers import model_of
 from tabwright.estimators.classifier import TabularClassifier
@@ -24,7 +25,6 @@ from tabwright.fitting.students.distill_table import (
     Split,
     StudentOptions,
     distill_table,
-    named_teacher,
 )
 from tabwright.fitting.students.student_size import Budget
 from tabwright.settings import (

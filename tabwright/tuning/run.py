@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from tabwright.artifact.atomic_write import check_suffix, check_writable
 from tabwright.estimators.inputs import seed_of
 from tabwright.fitting.class_weights import ClassWeight
 from tabwright.fitting.data_checks import read_checked_table
-from tabwright.fitting.eval_metric import eval_metric_of
-from tabwright.report.svg import check_picture, write_picture
+from tabwright.report.svg import write_picture
 from tabwright.settings import Task
 from tabwright.tables import (
     as_frame,
@@ -26,19 +24,19 @@ from tabwright.tables import (
 )
 from tabwright.tables.labelled import (
     LabelledRows,
-    TableRequest,
     TrainingTable,
 )
 from tabwright.tables.roles import Role
 from tabwright.tables.targets import learned_target
 from tabwright.training.time_limit import seconds_of
 from tabwright.tuning.picture import plot_tuning
+from tabwright.tuning.request import TuneOptions, TuneRequest, check_tuning
 from tabwright.tuning.result import TuningResult
-from tabwright.tuning.search import TuneOptions, tune_table
-from tabwright.tuning.space import space_of
+from tabwright.tuning.search import tune_table
 from tabwright.tuning.study import check_optuna
-from tabwright.workflows.outputs import check_model_output, of_table
-from tabwright.workflows.run_settings import fit_settings, using_threads
+from tabwright.workflows.requests.outputs import of_table
+from tabwright.workflows.requests.settings import fit_settings
+from tabwright.workflows.run_settings import using_threads
 
 
 def tune(
@@ -162,33 +160,6 @@ def _now() -> float:
     return time.perf_counter()
 
 
-@dataclass(frozen=True)
-class TuneRequest:
-    """What `tabwright tune` is asked for.
-
-    `output`: where to save the model; None: in the working folder, named after the table.
-    `picture`: where to write the picture, PNG, SVG or PDF; None: beside the model.
-    `overwrite`: whether a model of another table or target may be replaced.
-    """
-
-    table: TableRequest
-    options: TuneOptions = field(default_factory=TuneOptions)
-    output: Path | None = None
-    picture: Path | None = None
-    n_threads: int | None = None
-    overwrite: bool = False
-
-    @property
-    def path(self) -> Path:
-        """Where the model goes."""
-        return self.output or Path(f"{self.table.stem}-tuned.safetensors")
-
-    @property
-    def picture_path(self) -> Path:
-        """Where the picture goes."""
-        return self.picture or self.path.with_suffix(".png")
-
-
 def run_tuning(
     request: TuneRequest,
     *,
@@ -205,10 +176,8 @@ def run_tuning(
     """
     started = _now()
     say = on_message or (lambda message: None)
-    check_optuna()
     options, asked = request.options, request.table
-    _check(request)
-    replaced = check_model_output(request.path, asked, overwrite=request.overwrite)
+    replaced = check_tuning(request)
     if replaced is not None:
         say(replaced)
     table = read_checked_table(asked, say)
@@ -225,29 +194,3 @@ def run_tuning(
     result.model.save(request.path)
     write_picture(plot_tuning(result), request.picture_path)
     return result
-
-
-def _check(request: TuneRequest) -> None:
-    """All that can be refused before the table is read."""
-    task: Task = "regression" if request.table.task == "regression" else "classification"
-    settings = fit_settings(
-        request.options.fixed, task=task, random_state=request.options.random_state
-    )
-    eval_metric_of(request.options.eval_metric, task)
-    space_of(settings, request.options.fixed)
-    source = Path(request.table.table)
-    others = {
-        "the model": request.path,
-        "the picture": request.picture_path,
-        "the study": request.options.study,
-    }
-    taken: list[Path] = [source.resolve()]
-    for name, path in others.items():
-        if path is None:
-            continue
-        if path.resolve() in taken:
-            raise ValueError(f"{name} must not replace another file of the run; got {path} twice")
-        taken.append(path.resolve())
-        check_writable(path)
-    check_suffix(request.path, ".safetensors")
-    check_picture(request.picture_path)

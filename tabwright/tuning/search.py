@@ -9,14 +9,12 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
-from tabwright.fitting.class_weights import ClassWeight
 from tabwright.fitting.eval_metric import eval_metric_of
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
@@ -28,6 +26,7 @@ from tabwright.splits import splits_within
 from tabwright.tables.labelled import LabelledRows, TrainingTable
 from tabwright.training.callbacks import Callback
 from tabwright.training.loop import Epoch
+from tabwright.tuning.request import TuneOptions
 from tabwright.tuning.result import (
     TrialRecord,
     TuningResult,
@@ -37,15 +36,13 @@ from tabwright.tuning.result import (
 )
 from tabwright.tuning.space import Space, first_trials, space_of, with_default, with_values
 from tabwright.tuning.study import cut_trials, enqueue_next, identity_of, opened_study
-from tabwright.workflows.folds import check_n_folds, folds_of
+from tabwright.workflows.folds import folds_of
 from tabwright.workflows.paired_differences import PairedDifference
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
     from tabwright.splits import Splits
-
-SearchName = Literal["tpe", "random"]
 
 # How often in a fit it is compared with other trials.
 _PARTS: Final = 4
@@ -55,53 +52,6 @@ _SPARE, _SPARE_OF_ALL, _MOST_SPARE = 0.15, 0.03, 5.0
 _UNKNOWN_SHARE = 0.4
 # The pace of a fit is known from such a part of its epochs on.
 _PACE_FROM: Final = 8
-
-
-@dataclass(frozen=True)
-class TuneOptions:
-    """How to search.
-
-    Parameters
-    ----------
-    fixed : mapping of str to object
-        Fields of `FitSettings` that are not searched.
-    time_limit : float or None
-        Seconds, the last fit included; None: no limit.
-    n_trials : int or None
-        Trials of the study in all that are finished or pruned; None: as many as the time allows.
-    n_folds : int
-    validation : splitter, list of (train, test), or None
-        The folds, in place of `n_folds`.
-    eval_metric : object
-        Judges, and chooses the epochs; as in `eval_metric_of`. None: log-loss, or what the
-        objective of a regression is judged by, RMSE for squared error.
-    class_weight : "balanced", mapping of label to weight, or None
-    study : Path or None
-        Where the study is kept, and gone on from.
-    search : {"tpe", "random"}
-        "random": uniform draws after the default, and nothing is pruned; to compare with.
-    random_state : int
-    """
-
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    time_limit: float | None = 600.0
-    n_trials: int | None = None
-    n_folds: int = 5
-    validation: object = None
-    eval_metric: object = None
-    class_weight: ClassWeight = None
-    study: Path | None = None
-    search: SearchName = "tpe"
-    random_state: int = 0
-
-    def __post_init__(self) -> None:
-        if self.time_limit is None and self.n_trials is None:
-            raise ValueError("tune needs an end; got neither time_limit nor n_trials; give one")
-        if self.time_limit is not None and not 0 < self.time_limit < float("inf"):
-            raise ValueError(f"time_limit must be seconds above 0; got {self.time_limit!r}")
-        if self.n_trials is not None and self.n_trials < 1:
-            raise ValueError(f"n_trials must be at least 1, or None; got {self.n_trials!r}")
-        check_n_folds(self.n_folds)
 
 
 def tune_table(

@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from tabwright.splits import Splits
 
 
-def check_n_folds(n_folds: int) -> None:
-    """Refuse a number of folds that is no comparison."""
-    if not isinstance(n_folds, int) or n_folds < 2:
-        raise ValueError(f"the number of folds must be at least 2; got {n_folds!r}")
-
-
 def folds_of(
     table: TrainingTable,
     *,

@@ -1,41 +1,16 @@
-"""What every run of training shares: its `FitSettings`, its number of threads, its epochs."""
+"""What every run of training shares: its number of threads, its epochs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import Any
 
 import torch
 
-from tabwright.fitting.eval_metric import eval_metric_of
-from tabwright.settings import FitSettings, Task
+from tabwright.settings import FitSettings
 from tabwright.training.callbacks import Callback
 from tabwright.training.loop import Epoch
-
-# Given beside the settings, not among them.
-_GIVEN_APART = frozenset({"task", "random_state"})
-
-
-def fit_settings(settings: Mapping[str, Any], *, task: Task, random_state: int) -> FitSettings:
-    """`FitSettings` of what the command line was given.
-
-    Raises `ValueError` if a name is no setting, or a value is out of range.
-    """
-    known = {field.name for field in fields(FitSettings)} - _GIVEN_APART
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise ValueError(f"a setting must be one of {', '.join(sorted(known))}; got {unknown[0]!r}")
-    found = FitSettings(task=task, random_state=random_state, **settings)
-    eval_metric_of(found.eval_metric, task)
-    return found
-
-
-def check_threads(n_threads: int | None) -> None:
-    """Refuse a number of threads that cannot be."""
-    if n_threads is not None and n_threads < 1:
-        raise ValueError(f"the number of threads must be at least 1; got {n_threads}")
+from tabwright.workflows.requests.settings import check_threads
 
 
 @contextmanager

@@ -6,21 +6,17 @@ that a user sees come from rows that had no part in anything before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from tabwright.artifact.atomic_write import check_suffix, check_writable
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.distillation.soft_targets import DistillationOptions
-from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind, tree_learner
 from tabwright.distributed.workers import Workers, joined_workers
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
-from tabwright.fitting.class_weights import Prior
 from tabwright.fitting.data_checks import read_checked_table, repeated_rows, warning_of_repeated
 from tabwright.fitting.fit_table import fit_table
 from tabwright.fitting.streamed.fit_files import fit_files
@@ -32,82 +28,14 @@ from tabwright.report.write import write_report
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.memory import reason_to_stream
 from tabwright.tables import TableProfile
-from tabwright.tables.labelled import (
-    LabelledRows,
-    TableRequest,
-    TrainingTable,
-)
+from tabwright.tables.labelled import LabelledRows, TrainingTable
 from tabwright.training.callbacks import Callback, as_callback, reporting_failures
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch
-from tabwright.workflows.decision_request import DecisionRequest
-from tabwright.workflows.outputs import check_model_output, check_report_output, of_table
-from tabwright.workflows.run_settings import (
-    EpochCounter,
-    check_threads,
-    fit_settings,
-    using_threads,
-)
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What to train on, and how.
-
-    Parameters
-    ----------
-    table : TableRequest
-    output : Path or None
-        Where to save; None: in the working folder, named after the table and the mode.
-    test_fraction : float
-        Share of the rows kept for the scores; 0 for none.
-    settings : mapping of str to object
-        Fields of `FitSettings`, but for the task and the seed; the mode is `training_mode`.
-    prior : "training", "balanced", or mapping of label to share
-        The class prior under which `imbalance_aware` answers.
-    teachers : tuple of str
-        Tree ensembles that teach in `tree_teacher_distillation`; empty: the default one.
-    decision : DecisionRequest or None
-        What the stored decision rule shall serve; None: the most probable class.
-    n_threads : int or None
-        None: as many as PyTorch uses by itself.
-    random_state : int
-    report : Path or None
-        Where to write a report on the rows kept for the scores; None: nowhere.
-    memory : int or None
-        Bytes that training may take; rows come from disk where it would take more. None: half of
-        what the machine has free.
-    checkpoint : Path or None
-        Where the run keeps its state, and goes on from. None: nowhere; beside the model, where
-        several workers train.
-    checkpoint_interval : float
-        Seconds between two writes of the state.
-    overwrite : bool
-        Whether a model or report of another table or target may be replaced.
-    """
-
-    table: TableRequest
-    output: Path | None = None
-    test_fraction: float = 0.2
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    prior: Prior = "training"
-    teachers: tuple[str, ...] = ()
-    decision: DecisionRequest | None = None
-    n_threads: int | None = None
-    random_state: int = 0
-    report: Path | None = None
-    memory: int | None = None
-    checkpoint: Path | None = None
-    checkpoint_interval: float = 60.0
-    overwrite: bool = False
-
-    @property
-    def path(self) -> Path:
-        """Where the model goes."""
-        if self.output is not None:
-            return self.output
-        mode = self.settings.get("training_mode", FitSettings.training_mode)
-        return Path(f"{self.table.stem}-{mode}.safetensors")
+from tabwright.workflows.requests.outputs import of_table
+from tabwright.workflows.requests.settings import fit_settings
+from tabwright.workflows.requests.train import TrainRequest, check_training, teacher_kind
+from tabwright.workflows.run_settings import EpochCounter, using_threads
 
 
 @dataclass(frozen=True)
@@ -327,68 +255,6 @@ def _fit_in_memory(
     return _Fit(model, table, test)
 
 
-def check_training(request: TrainRequest) -> str | None:
-    """All that can be refused before the table is read; says what will be replaced."""
-    if not 0 <= request.test_fraction < 1:
-        raise ValueError(
-            f"the test fraction must be in [0, 1); got {request.test_fraction}; 0 holds no rows out"
-        )
-    task: Task = "regression" if request.table.task == "regression" else "classification"
-    fit_settings(request.settings, task=task, random_state=request.random_state)
-    check_threads(request.n_threads)
-    mode = request.settings.get("training_mode", FitSettings.training_mode)
-    is_of_training = isinstance(request.prior, str) and request.prior == "training"
-    if not is_of_training and mode != "imbalance_aware":
-        raise ValueError(
-            f"a prior is for the mode imbalance_aware; got {request.prior!r} and the mode {mode!r}"
-        )
-    if request.teachers and mode != "tree_teacher_distillation":
-        raise ValueError(
-            f"a teacher is for the mode tree_teacher_distillation; got {request.teachers[0]!r} and "
-            f"the mode {mode!r}"
-        )
-    for kind in request.teachers:
-        tree_learner(_kind(kind))
-    if request.decision is not None and request.table.task == "regression":
-        raise ValueError("a decision rule is for classification; this is a regression task")
-    _check_report(request)
-    return check_model(request)
-
-
-def check_model(request: TrainRequest) -> str | None:
-    """Refuse a place for the model, before the table is read; says what will be replaced."""
-    source = Path(request.table.table)
-    if source.exists() and request.path.exists() and request.path.samefile(source):
-        raise ValueError(f"the model must not replace the table; got {request.path} as both")
-    check_suffix(request.path, ".safetensors")
-    check_writable(request.path)
-    return check_model_output(request.path, request.table, overwrite=request.overwrite)
-
-
-def _check_report(request: TrainRequest) -> None:
-    if request.report is None:
-        return
-    if request.test_fraction == 0:
-        raise ValueError(
-            "a report needs rows that had no part in training; got a test fraction of 0; "
-            "give test_fraction=0.2, or leave out report"
-        )
-    others = {"the model": request.path, "the table": Path(request.table.table)}
-    for name, path in others.items():
-        if path.resolve() == request.report.resolve():
-            raise ValueError(f"the report must not replace {name}; got {path} as both")
-    check_suffix(request.report, ".html")
-    check_writable(request.report)
-    check_report_output(request.report, request.table, overwrite=request.overwrite)
-
-
-def _kind(name: str) -> TeacherKind:
-    kind = next((known for known in TEACHER_KINDS if known == name), None)
-    if kind is None:
-        raise ValueError(f"a teacher must be one of {', '.join(TEACHER_KINDS)}; got {name!r}")
-    return kind
-
-
 def _distillation(request: TrainRequest, test: TrainingTable | None) -> DistillationOptions | None:
     if request.settings.get("training_mode") != "tree_teacher_distillation":
         return None
@@ -397,7 +263,7 @@ def _distillation(request: TrainRequest, test: TrainingTable | None) -> Distilla
         distillation = replace(distillation, judged=test.rows)
     if not request.teachers:
         return distillation
-    return replace(distillation, teacher=[_kind(name) for name in request.teachers])
+    return replace(distillation, teacher=[teacher_kind(name) for name in request.teachers])
 
 
 def _write_report(

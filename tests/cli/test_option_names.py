@@ -154,6 +154,34 @@ def test_messages_name_options_on_the_command_line(message: str, option: str) ->
 
 
 @pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("compare t.csv -t y --quality best", "--quality is an option of train, not of compare"),
+        ("tune t.csv -t y --report r.html", "--report is an option of train, not of tune"),
+        ("evaluate m t.csv --threshold 1", "--threshold is an option of predict, not of evaluate"),
+        ("serve m --workers 2", "--workers is an option of predict, not of serve"),
+        ("compare t.csv -t y --lr 1", "--learning-rate is an option of train, not of compare"),
+        ("compare t.csv -t y --modes a,b", "No such option: --modes (Possible options: --mode)"),
+        ("train t.csv -t y --lr 1", "(Possible options: --learning-rate)"),
+        ("train t.csv -t y --metric auc", "(Possible options: --eval-metric)"),
+        ("train t.csv -t y --interval x", "(Possible options: --intervals)"),
+        ("compare t.csv -t y --mode mlp_dense,mlp", "got 'mlp'; did you mean 'mlp_dense'?"),
+        ("train t.csv -t y --intervals wide", "--intervals must be 'adaptive' or 'constant'"),
+        ("train t.csv -t y --calibration x", "--calibration must be none or one of auto"),
+        ("train t.csv -t y --quantiles 0.1", "--quantiles are of --objective quantile"),
+    ],
+)
+def test_options_are_answered_in_words_of_the_command_line(
+    words: str, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame({"x": [1.5, 2.5] * 9, "y": ["a", "b"] * 9}).write_csv("t.csv")
+    done = runner.invoke(app, words.split())
+    assert done.exit_code == 2
+    assert answer in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
     ("word", "meant"),
     [("report", "tabwright train --report FILE"), ("score", "tabwright evaluate")],
 )

@@ -15,7 +15,7 @@ from tabwright import load_fitted
 from tabwright.cli.app import app
 from tabwright.cli.commands.tune import tune
 from tabwright.training.time_limit import seconds_of
-from tabwright.tuning.search import TuneOptions
+from tabwright.tuning.request import TuneOptions
 
 pytest.importorskip("optuna", reason="optuna is not installed")
 

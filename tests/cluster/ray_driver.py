@@ -18,7 +18,7 @@ import ray
 from tabwright.cluster.ray_job import train_on_ray
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
-from tabwright.workflows.train import TrainRequest
+from tabwright.workflows.requests.train import TrainRequest
 
 MARK = b"TABWRIGHT_RAY_TEST=" + str(os.getpid()).encode()
 

@@ -32,7 +32,7 @@ from tabwright.tables import read_table
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.predict import TablePredictions
-from tabwright.workflows.train import TrainRequest
+from tabwright.workflows.requests.train import TrainRequest
 from tests.conftest import S3_ACCOUNT
 
 pytest.importorskip("ray", reason="ray is absent")

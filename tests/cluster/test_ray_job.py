@@ -19,7 +19,7 @@ from tabwright.errors import install_command
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
-from tabwright.workflows.train import TrainRequest
+from tabwright.workflows.requests.train import TrainRequest
 
 MODEL = Path("model.safetensors")
 REQUEST = TrainRequest(TableRequest("table", ColumnUses("label")))

@@ -15,7 +15,8 @@ from tabwright.streaming.repeated_rows import merged_hashes, n_repeated
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest, read_training_table
 from tabwright.workflows.evaluate import score_table
-from tabwright.workflows.train import TrainRequest, run_training
+from tabwright.workflows.requests.train import TrainRequest
+from tabwright.workflows.train import run_training
 
 N_ROWS = 400
 

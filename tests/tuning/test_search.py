@@ -26,8 +26,9 @@ from tabwright.training.time_limit import seconds_of
 from tabwright.tuning import run as run_module
 from tabwright.tuning import search
 from tabwright.tuning.picture import plot_tuning
+from tabwright.tuning.request import TuneOptions
 from tabwright.tuning.result import TrialRecord, TuningResult, chosen_difference
-from tabwright.tuning.search import TuneOptions, tune_table
+from tabwright.tuning.search import tune_table
 from tabwright.workflows.paired_differences import paired_difference
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed")

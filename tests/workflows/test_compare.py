@@ -25,8 +25,9 @@ from tabwright.tables.labelled import (
     read_training_table,
 )
 from tabwright.workflows import compare
-from tabwright.workflows.compare import CompareRequest, run_comparison
+from tabwright.workflows.compare import run_comparison
 from tabwright.workflows.folds import folds_of
+from tabwright.workflows.requests.compare import CompareRequest
 
 runner = CliRunner()
 TINY = {"n_members": 1, "max_epochs": 2, "hidden_dim": 8, "batch_size": 64}

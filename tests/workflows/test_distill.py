@@ -16,7 +16,8 @@ from tabwright.cli.app import app
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
-from tabwright.workflows.distill import DistillRequest, run_distillation
+from tabwright.workflows.distill import run_distillation
+from tabwright.workflows.requests.distill import DistillRequest
 from tests.distillation.test_teachers import mixed_codes, mixed_table
 
 runner = CliRunner()
@@ -98,7 +99,7 @@ def test_kind_teaches_and_seed_decides(folder: Path, tmp_path: Path) -> None:
         (None, ["--sweep", "8,x"], "--sweep must be widths with commas"),
         (None, ["--task", "regression"], "the teacher is a model for classification"),
         (None, ["--max-parameters", "-1"], "--max-parameters must be a number above 0"),
-        (None, ["--test-fraction", "1.5"], "test_fraction must be in [0, 1)"),
+        (None, ["--test-fraction", "1.5"], "--test-fraction must be in [0, 1)"),
     ],
 )
 def test_what_is_refused(

@@ -21,7 +21,8 @@ from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows, TableRequest
 from tabwright.workflows.evaluate import score_table
 from tabwright.workflows.predict import iter_predictions
-from tabwright.workflows.train import TrainRequest, run_training
+from tabwright.workflows.requests.train import TrainRequest
+from tabwright.workflows.train import run_training
 
 N_ROWS = 130
 

@@ -13,7 +13,8 @@ from tabwright.settings import FitSettings
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.evaluate import score_table
-from tabwright.workflows.train import TrainRequest, run_training
+from tabwright.workflows.requests.train import TrainRequest
+from tabwright.workflows.train import run_training
 
 N_ROWS = 240
 SPELT = {

@@ -37,6 +37,7 @@ from tabwright.cli.options import (
     TableToFit,
     Target,
     given,
+    names_of,
     takes_groups,
 )
 from tabwright.cli.settings_file import options_for
@@ -59,7 +60,8 @@ def compare(
             "-m",
             metavar="MODE",
             autocompletion=complete_mode,
-            help="Compare only this mode; may come again.",
+            callback=names_of,
+            help="Compare only these modes: A,B; may come again.",
         ),
     ] = None,
     references: Annotated[
@@ -105,7 +107,7 @@ def compare(
         line = stack.enter_context(progress_line(display.silent))
         labelled = aim.columns(columns).request(table, target, reading)
 
-        from tabwright.workflows.compare import CompareRequest, run_comparison
+        from tabwright.workflows.requests.compare import CompareRequest, check_comparison
 
         request = CompareRequest(
             table=labelled,
@@ -130,6 +132,12 @@ def compare(
         def start(n_fits: int) -> Advance:
             line.hide()
             return stack.enter_context(counting_bar(display.silent, "fits", n_fits))
+
+        # A mistake is told before PyTorch is loaded.
+        check_comparison(request)
+        line.doing("loading PyTorch")
+
+        from tabwright.workflows.compare import run_comparison
 
         line.doing(f"reading {table}")
         comparison = run_comparison(

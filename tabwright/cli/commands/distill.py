@@ -83,7 +83,7 @@ def distill(
         labelled = columns.request(table, target, reading)
 
         from tabwright.fitting.students.student_size import Budget
-        from tabwright.workflows.distill import DistillRequest, run_distillation
+        from tabwright.workflows.requests.distill import DistillRequest, check_distillation
 
         request = DistillRequest(
             teacher=teacher,
@@ -98,6 +98,12 @@ def distill(
             random_state=run.seed,
             overwrite=run.overwrite,
         )
+        # A mistake is told before PyTorch is loaded.
+        check_distillation(request)
+        line.doing("loading PyTorch")
+
+        from tabwright.workflows.distill import run_distillation
+
         line.doing("working")
         result = run_distillation(
             request,

@@ -303,8 +303,8 @@ def train(
 
         from tabwright.artifact.atomic_write import check_writable, write_atomically
         from tabwright.streaming.memory import bytes_of
-        from tabwright.workflows.decision_request import DecisionRequest
-        from tabwright.workflows.train import TrainRequest, run_training
+        from tabwright.workflows.requests.decision import DecisionRequest
+        from tabwright.workflows.requests.train import TrainRequest, check_training
 
         if positive is not None and decision is None:
             raise ValueError(f"--positive is for --decision; got {positive!r} and no --decision")
@@ -326,6 +326,12 @@ def train(
         )
         if save_config is not None:
             check_writable(save_config)
+        # A mistake is told before PyTorch is loaded.
+        check_training(request)
+        line.doing("loading PyTorch")
+
+        from tabwright.workflows.train import run_training
+
         result = run_training(
             request,
             on_message=None if display.silent else line.tell(show_message),

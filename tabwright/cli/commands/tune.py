@@ -32,8 +32,8 @@ from tabwright.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from tabwright.tuning.request import TuneRequest
     from tabwright.tuning.result import TuningResult
-    from tabwright.tuning.run import TuneRequest
 
 _SHOWN = 5
 
@@ -109,8 +109,7 @@ def tune(
         labelled = columns.request(table, target, reading)
 
         from tabwright.training.time_limit import seconds_of
-        from tabwright.tuning.run import TuneRequest, run_tuning
-        from tabwright.tuning.search import TuneOptions
+        from tabwright.tuning.request import TuneOptions, TuneRequest, check_tuning
 
         request = TuneRequest(
             table=labelled,
@@ -133,6 +132,12 @@ def tune(
             n_threads=run.threads,
             overwrite=run.overwrite,
         )
+        # A mistake is told before PyTorch is loaded.
+        check_tuning(request)
+        line.doing("loading PyTorch")
+
+        from tabwright.tuning.run import run_tuning
+
         line.doing("searching")
         result = run_tuning(
             request,

@@ -6,7 +6,6 @@ The one implementation behind `estimators.distill` and `tabwright distill`; netw
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -26,7 +25,6 @@ from tabwright.distillation.soft_targets import (
     row_losses,
 )
 from tabwright.distillation.teachers import model_of
-from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
@@ -40,7 +38,7 @@ from tabwright.fitting.students.student_size import (
     latency_us,
     student_size,
 )
-from tabwright.inference.fitted_model import FittedModel, load_fitted
+from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows
 from tabwright.settings import FitSettings
@@ -113,23 +111,6 @@ class _Parts:
             rows, validation = halves(rows, settings.held_out_share(len(rows)))
         test = None if test is None else test.with_positive_weight()
         return cls(rows, validation.with_positive_weight(), test)
-
-
-def named_teacher(name: str | os.PathLike[str]) -> TeacherKind | FittedModel:
-    """The teacher of a name: a tree kind, or a model file of ours. Nothing else is loaded.
-
-    Raises `ValueError` if it is neither; `ArtifactError` if the file is not a whole and valid model
-        of ours.
-    """
-    for kind in TEACHER_KINDS:
-        if name == kind:
-            return kind
-    if not os.path.isfile(name):
-        raise ValueError(
-            f"a teacher must be one of {', '.join(TEACHER_KINDS)}, or the path of a model file; "
-            f"got {os.fspath(name)!r}, which is no file"
-        )
-    return load_fitted(name)
 
 
 def distill_table(

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from ai.ml.frameworks.pytorch import models
 from tabwright.distillation.fidelity import median_us, n_parameters
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.network_spec import NetworkSpec
@@ -112,6 +111,9 @@ def student_size(teacher: FittedModel | None, settings: FitSettings, *, n_rows: 
         settings.dropout,
     )
     if teacher is not None:
+        # Not at the top: a budget is checked before PyTorch is loaded.
+        from ai.ml.frameworks.pytorch import models
+
         module = member_modules(teacher)[0]
         hidden_dim = hidden_dim or max(NARROWEST, models.model_hidden_dim(module) // 2)
         depth = models.model_num_hidden_layers(module) - 1 if depth is None else depth

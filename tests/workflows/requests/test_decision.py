@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tabwright.workflows.decision_request import DecisionRequest, read_costs
+from tabwright.workflows.requests.decision import DecisionRequest, read_costs
 
 LABELS = np.array(["no", "yes"])
 
@@ -101,7 +101,7 @@ def test_no_file_of_costs(tmp_path: Path) -> None:
 
 
 def test_the_file_in_the_documentation_is_read(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "command-line.md").read_text()
     block = text.split("```csv\n")[1].split("```")[0]
     (tmp_path / "costs.csv").write_text(block)
     assert read_costs(tmp_path / "costs.csv").matrix(["no", "yes"]).tolist() == [[0, 1], [9, 0]]
