@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -36,8 +36,6 @@ from tabwright.cli import STARTED
 from tabwright.cli.option_names import in_options
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from tabwright.calibration.decisions import DecisionRule
     from tabwright.inference.fitted_model import FittedModel
     from tabwright.tables import TableProfile
@@ -415,20 +413,3 @@ def counting_bar(silent: bool, what: str, total: int | None = None) -> Iterator[
             bar.update(line, advance=count, text=text)
 
         yield advance
-
-
-def told(pieces: Iterable[pl.DataFrame], advance: Advance) -> Iterator[pl.DataFrame]:
-    """The pieces of a table; `advance` is told the rows of each that is done."""
-    for piece in pieces:
-        yield piece
-        advance(piece.height)
-
-
-@contextmanager
-def waiting(silent: bool, what: str) -> Iterator[None]:
-    """A spinner beside work whose length nobody knows."""
-    if silent or not err.is_terminal:
-        yield
-        return
-    with err.status(what):
-        yield

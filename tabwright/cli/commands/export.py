@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tabwright.cli.console import print_json, say, show_grid, waiting
+from tabwright.cli.console import print_json, progress_line, say, show_grid
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag
 
@@ -33,7 +33,10 @@ def export(
 
     Nothing is written unless graph and model agree. Needs the extra `onnx`.
     """
-    with readable_errors(as_json=as_json):
+    with (
+        readable_errors(as_json=as_json),
+        progress_line(quiet or as_json, f"loading {model}") as line,
+    ):
         path = _path(model, onnx, output)
 
         from tabwright.artifact.atomic_write import check_writable
@@ -43,8 +46,9 @@ def export(
 
         check_writable(path)
         fitted = load_fitted(model)
-        with waiting(quiet, f"comparing model and graph on {check_rows:,} rows or more"):
-            report = export_onnx(fitted, path, check_rows=check_rows)
+        line.doing(f"comparing model and graph on {check_rows:,} rows or more")
+        report = export_onnx(fitted, path, check_rows=check_rows)
+        line.hide()
         inputs = graph_inputs(fitted.encoder.plan_)
         if as_json:
             print_json(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tabwright.cli.console import alike, print_json, show_grid, waiting
+from tabwright.cli.console import alike, print_json, progress_line, show_grid
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     DisplayOptions,
@@ -38,22 +38,26 @@ def importance(
     65,536 rows.
     Needs labels: it is about how good predictions are. `explain` is about what they are.
     """
-    with readable_errors(as_json=display.as_json):
+    with (
+        readable_errors(as_json=display.as_json),
+        progress_line(display.silent, f"reading {table}") as line,
+    ):
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.inference.scoring import measure_of
         from tabwright.workflows.evaluate import column_importance
 
         fitted = load_fitted(model)
         column = target_of(fitted, target)
-        with waiting(display.silent, "shuffling columns"):
-            found = column_importance(
-                fitted,
-                table,
-                column,
-                csv=reading.csv_format(),
-                n_repeats=repeats,
-                random_state=seed,
-            )
+        line.doing("shuffling columns")
+        found = column_importance(
+            fitted,
+            table,
+            column,
+            csv=reading.csv_format(),
+            n_repeats=repeats,
+            random_state=seed,
+        )
+        line.hide()
         rows = list(zip(found.names, found.mean.tolist(), found.deviation.tolist(), strict=True))
         loss = measure_of(fitted)
         if display.as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,18 +10,21 @@ import typer
 
 from tabwright.cli.brief_command import SETTINGS
 from tabwright.cli.console import (
+    ProgressLine,
     counting_bar,
     print_json,
+    progress_line,
     say,
     seconds_taken,
     show_note,
-    told,
     write_out,
 )
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import DisplayOptions, ModelFile, ReadingOptions, takes_groups
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from tabwright.cluster.ray_predict import PredictRequest
 
 
@@ -109,8 +113,10 @@ def predict(
     Tables may be larger than memory. Labels follow the decision rule stored with the model
     (`tabwright inspect` shows it). --json prints JSON lines, or a summary where there is --output.
     """
-    with readable_errors(as_json=display.as_json):
-        from tabwright.cluster.ray_predict import PredictRequest
+    with (
+        readable_errors(as_json=display.as_json),
+        progress_line(display.silent, f"loading {model}") as line,
+    ):
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.object_stores import is_object_uri
         from tabwright.tables import (
@@ -129,6 +135,8 @@ def predict(
                     "--ray writes a folder of Parquet files; give --output FOLDER, and leave out "
                     "--escape-formulas"
                 )
+            from tabwright.cluster.ray_predict import PredictRequest
+
             request = PredictRequest(
                 model,
                 table,
@@ -140,6 +148,7 @@ def predict(
                 digits=digits,
                 csv=reading.csv_format(),
             )
+            line.hide()
             _predict_on_ray(request, n_workers, display)
             return
         if n_workers is not None:
@@ -169,15 +178,16 @@ def predict(
             csv=reading.csv_format(),
             on_unfamiliar=remarks.append,
         )
-        with counting_bar(display.quiet or output is None, "rows predicted") as advance:
-            pieces = told(pieces, advance)
-            if output is not None:
-                n_rows = write_batches(pieces, output, protect_formulas=escape_formulas)
-            elif display.as_json:
-                for piece in pieces:
-                    write_out(piece.write_ndjson().encode())
-            else:
-                write_csv_batches(pieces, write_out, protect_formulas=escape_formulas)
+        line.doing(f"predicting {table}")
+        pieces = _counted(pieces, line, on_screen=output is None)
+        if output is not None:
+            n_rows = write_batches(pieces, output, protect_formulas=escape_formulas)
+        elif display.as_json:
+            for piece in pieces:
+                write_out(piece.write_ndjson().encode())
+        else:
+            write_csv_batches(pieces, write_out, protect_formulas=escape_formulas)
+        line.hide()
         if not (display.as_json and output is not None):
             for remark in remarks:
                 show_note(remark)
@@ -195,6 +205,20 @@ def predict(
             )
         elif not display.quiet:
             say(f"wrote {n_rows:,} predictions to {output} after {seconds:.1f} s")
+
+
+def _counted(
+    pieces: Iterable[pl.DataFrame], line: ProgressLine, *, on_screen: bool
+) -> Iterator[pl.DataFrame]:
+    """The pieces; the line counts the rows that are done, or makes way for rows on the screen."""
+    n_done = 0
+    for piece in pieces:
+        if on_screen:
+            line.hide()
+        yield piece
+        n_done += piece.height
+        if not on_screen:
+            line.counted("rows predicted", n_done)
 
 
 def _predict_on_ray(

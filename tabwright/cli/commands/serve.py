@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tabwright.cli.console import say
+from tabwright.cli.console import progress_line, say
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import QuietFlag
 
@@ -35,12 +35,13 @@ def serve(
     A replaced file is taken up without a restart. SIGTERM ends the server after the requests in
     progress. Needs the extra `serve`.
     """
+    with readable_errors(), progress_line(quiet, "loading models") as line:
 
-    def ready(address: str, names: Sequence[str]) -> None:
-        if not quiet:
-            say(f"serving {', '.join(names)} on {address} (try it there; {address}/docs)")
+        def ready(address: str, names: Sequence[str]) -> None:
+            line.hide()
+            if not quiet:
+                say(f"serving {', '.join(names)} on {address} (try it there; {address}/docs)")
 
-    with readable_errors():
         from tabwright.serving.run import serve as run
 
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
