@@ -562,6 +562,9 @@ def test_command_line_exports(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "kind [of thing]" in done.output
+    # What to pass is said once for all columns of a type.
+    assert "2 string inputs: text, with at most one space" in done.output
+    assert done.output.count("text, with") == 1
     assert "0 other labels" in " ".join(done.output.split())
     assert path.read_bytes() == build_onnx(model())
     report = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)

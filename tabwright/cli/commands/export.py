@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tabwright.cli.console import print_json, progress_line, say, show_grid
+from tabwright.cli.console import listed, print_json, progress_line, say
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag
+
+if TYPE_CHECKING:
+    from tabwright.export.encoder import GraphInput
 
 
 def export(
@@ -59,11 +63,18 @@ def export(
                 }
             )
         elif not quiet:
-            show_grid(
-                ("input", "type", "cells"),
-                [(column.name, column.dtype, column.describe()) for column in inputs],
-            )
+            _show_inputs(inputs)
             say(f"wrote {path}; it agrees with the model on {report.describe()}")
+
+
+def _show_inputs(inputs: Sequence[GraphInput]) -> None:
+    """The inputs by type: what to pass is said once, with the names of the columns."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for column in inputs:
+        alike.setdefault((column.dtype, column.describe()), []).append(column.name)
+    for (dtype, cells), names in alike.items():
+        say(f"{len(names):,} {dtype} {'input' if len(names) == 1 else 'inputs'}: {cells}")
+        say(f"  {listed(names)}")
 
 
 def _path(model: Path, onnx: Path | None, output: Path | None) -> Path:
