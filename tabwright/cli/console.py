@@ -34,6 +34,7 @@ from rich.text import Text
 
 from tabwright.cli import STARTED
 from tabwright.cli.option_names import in_options
+from tabwright.number_text import number_text
 
 if TYPE_CHECKING:
     from tabwright.calibration.decisions import DecisionRule
@@ -237,7 +238,7 @@ def _show_combination(fitted: FittedModel) -> None:
         measure = fitted.card["combination"].get("measure")
         show_grid(
             ["part", "weight", "loss", ""],
-            [[name, weight, f"{loss:.4g}", remark] for name, weight, loss, remark in rows],
+            [[name, weight, number_text(loss), remark] for name, weight, loss, remark in rows],
             title=f"parts by {measure} on the held-out rows that chose the weights",
             right=(1, 2),
         )

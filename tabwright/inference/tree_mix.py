@@ -27,6 +27,7 @@ from tabwright.encoding.interactions import (
 from tabwright.encoding.plan import EncodingPlan
 from tabwright.errors import install_command
 from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble, Trees
+from tabwright.number_text import number_text
 
 _MOST_ENSEMBLES = 64
 # How the trees of an ensemble lie in the arrays; a file that does not say it has nodes.
@@ -201,12 +202,14 @@ def combination_notes(card: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     *parts, whole = rows
-    shares = ", ".join(f"{name} {weight} (loss {loss:.4g})" for name, weight, loss, _ in parts)
+    shares = ", ".join(
+        f"{name} {weight} (loss {number_text(loss)})" for name, weight, loss, _ in parts
+    )
     n_rows = told.get("n_rows")
     counted = f"{n_rows:,}" if isinstance(n_rows, int) else str(n_rows)
     notes = [
         f"combined on {counted} held-out rows, which chose the weights: {shares}; "
-        f"together {whole[2]:.4g} ({told.get('measure')})"
+        f"together {number_text(whole[2])} ({told.get('measure')})"
     ]
     interactions = told.get("interactions")
     if isinstance(interactions, list) and interactions:

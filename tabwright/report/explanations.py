@@ -92,7 +92,7 @@ def plot_waterfall(
     places = np.arange(len(names))
     colours = [BLUE if size >= 0 else ORANGE for size in sizes]
     bars = axes.barh(places, sizes, left=starts, color=colours, height=0.62)
-    labels = [f"{size:+.3g}".replace("-", "−") for size in sizes]
+    labels = ["+" * (size > 0) + number(float(size), 3) for size in sizes]
     axes.bar_label(bars, labels, padding=3, color=INK, fontsize=SMALL)
     axes.vlines(ends[:-1], places[:-1] - 0.31, places[1:] + 0.31, color=MUTED, linewidth=0.8)
     for value, title in ((base, "mean"), (row_output, "this row")):
@@ -101,7 +101,7 @@ def plot_waterfall(
         axes.text(
             value,
             len(names) - 0.35,
-            f"{title} {value:.4g}".replace("-", "−"),
+            f"{title} {number(value)}",
             ha="right" if at_left else "left",
             va="bottom",
             color=INK,
@@ -335,7 +335,7 @@ class _EffectAxis:
             axes.xaxis.set_major_locator(MultipleLocator(step))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value)))
         else:
-            group_thousands(axes, "x")
+            group_thousands(axes, "x", of_column=True)
 
 
 def _effect_axis(points: Sequence[Any], form: CellFormat = USUAL) -> _EffectAxis:

@@ -7,9 +7,10 @@ says and how it looks is not known here.
 from __future__ import annotations
 
 import html
-import math
 import re
 from collections.abc import Iterable, Sequence
+
+from tabwright.number_text import number_text
 
 _VOID = frozenset({"meta", "br", "hr", "col"})
 
@@ -125,21 +126,8 @@ def short(text: object, limit: int = 48) -> Markup:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number for people: thousands separated, `digits` significant ones; "–" for none."""
-    if value is None or math.isnan(value):
-        return "–"
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    # Sums of weights that should be 1 are off by rounding.
-    if abs(value - round(value)) <= 1e-12 * abs(value) and abs(value) < 1e15:
-        return f"{round(value):,}".replace("-", "−")
-    size = abs(value)
-    if size >= 1e15 or size < 1e-4:
-        text = f"{value:.{max(digits - 2, 1)}e}"
-    else:
-        places = max(0, digits - 1 - math.floor(math.log10(size)))
-        text = f"{value:,.{min(places, digits)}f}"
-    return text.replace("-", "−")
+    """`number_text` with a true minus sign."""
+    return number_text(value, digits).replace("-", "−")
 
 
 def percent(share: float, digits: int = 1) -> str:

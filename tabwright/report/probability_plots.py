@@ -13,6 +13,7 @@ import numpy as np
 
 from tabwright.calibration.decisions import threshold_curve
 from tabwright.metrics import ReliabilityBins, reliability_bins
+from tabwright.number_text import number_text
 from tabwright.report.svg import (
     BLUE,
     GREEN,
@@ -314,7 +315,7 @@ def confusion_counts(
 
 
 def _count(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
+    return number_text(value, 3)
 
 
 def _shaded(axes: Axes, share: FloatArray) -> None:

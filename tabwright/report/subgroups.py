@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tabwright.explanation.columns import column_as_read
 from tabwright.inference.fitted_model import FittedModel
+from tabwright.number_text import cell_text
 from tabwright.report.assessment import Assessment
 from tabwright.report.markup import Node, element, number, short, table
 from tabwright.report.page import Section
@@ -163,7 +164,4 @@ def subgroups(column: pl.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
 def _shown(value: object) -> str:
     if not isinstance(value, int | float):
         return str(value)
-    if float(value).is_integer() and abs(value) < 10_000:
-        return f"{int(value)}".replace("-", "−")
-    text = number(float(value))
-    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+    return cell_text(float(value)).replace("-", "−")

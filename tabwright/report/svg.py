@@ -156,8 +156,11 @@ def add_legend(axes: Axes, *, columns: int) -> None:
     )
 
 
-def group_thousands(axes: Axes, side: str) -> None:
-    """Tick labels with thousands separated, in place of a common factor in the corner."""
+def group_thousands(axes: Axes, side: str, *, of_column: bool = False) -> None:
+    """Tick labels with thousands separated, in place of a common factor in the corner.
+
+    `of_column`: whether they are values of a column, which may be years.
+    """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis = axes.xaxis if side == "x" else axes.yaxis
@@ -167,8 +170,7 @@ def group_thousands(axes: Axes, side: str) -> None:
     axis.set_major_locator(MaxNLocator(nbins=n_bins, steps=[1, 2, 2.5, 5, 10]))
 
     def shown(value: float, _: int | None) -> str:
-        # Below 10,000 no separator is needed, and years would look odd with one.
-        grouped = max(map(abs, axis.get_view_interval())) >= 10_000
+        grouped = not of_column or max(map(abs, axis.get_view_interval())) >= 10_000
         return (f"{value:,.10g}" if grouped else f"{value:.10g}").replace("-", "−")
 
     axis.set_major_formatter(FuncFormatter(shown))

@@ -20,6 +20,7 @@ from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows
+from tabwright.number_text import number_text
 from tabwright.regression import MEASURES
 from tabwright.settings import FitSettings
 from tabwright.splits import splits_within
@@ -242,7 +243,8 @@ class _Search:
             sign = 1.0 if self.judge is None else -1.0
             self.study.tell(trial, sign * float(np.mean(scores)))
             what = "the default" if is_default else self._words(values)
-            self.say(f"trial {trial.number}: {self.metric} {np.mean(scores):.5g}; {what}")
+            mean = number_text(float(np.mean(scores)), 5)
+            self.say(f"trial {trial.number}: {self.metric} {mean}; {what}")
 
     def _words(self, values: Mapping[str, Any]) -> str:
         """What differs from the default."""
@@ -401,12 +403,15 @@ class _Search:
         if best is None or difference is None:
             return (
                 f"none of {n} trials is better than the default, with a {self.metric} of "
-                f"{default.mean:.5g}; the model is the default's"
+                f"{number_text(default.mean, 5)}; the model is the default's"
             )
+        gap, low, high = (
+            number_text(own, 3) for own in (difference.mean, difference.low, difference.high)
+        )
         found = (
-            f"the best of {n} trials, {self.metric} {best.mean:.5g} ({self._words(best.values)}), "
-            f"beats the default, {default.mean:.5g}, by {difference.mean:.3g} (interval "
-            f"{difference.low:.3g} to {difference.high:.3g}, at 95 % for the best of so many)"
+            f"the best of {n} trials, {self.metric} {number_text(best.mean, 5)} "
+            f"({self._words(best.values)}), beats the default, {number_text(default.mean, 5)}, by "
+            f"{gap} (interval {low} to {high}, at 95 % for the best of so many)"
         )
         if difference.low > 0:
             return f"{found}: more than its error; the model is fitted with it"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tabwright.number_text import number_text
 from tabwright.workflows.paired_differences import PairedDifference, paired_difference
 
 _LIKELY = 0.9
@@ -84,7 +85,8 @@ class Ranking:
             probability = gap.probability_above
             sentences = [
                 f"use {chosen.name}: {_sureness(probability)} better in {self.metric} than "
-                f"{rival.name}, the next, by {gap.mean:.3g} (probability {_percent(probability)})"
+                f"{rival.name}, the next, by {number_text(gap.mean, 3)} (probability "
+                f"{_percent(probability)})"
             ]
         else:
             rival = ranked[0]
@@ -92,8 +94,8 @@ class Ranking:
             probability = 1.0 - gap.probability_above
             sentences = [
                 f"{rival.name} is {_sureness(gap.probability_above)} better in {self.metric} than "
-                f"{chosen.name}, the best mode of tabwright here, by {gap.mean:.3g} (probability "
-                f"{_percent(gap.probability_above)})",
+                f"{chosen.name}, the best mode of tabwright here, by {number_text(gap.mean, 3)} "
+                f"(probability {_percent(gap.probability_above)})",
                 f"to stay with tabwright, use {chosen.name}",
             ]
         even = [own for own in ours[1:] if not self.behind(own, chosen).is_clear]
@@ -110,7 +112,7 @@ class Ranking:
         if small:
             least = min(small, key=lambda candidate: candidate.size_bytes or 0)
             times = (chosen.size_bytes or 0) / (least.size_bytes or 1)
-            sentences.append(f"of those, {least.name} is {times:.0f} times smaller")
+            sentences.append(f"of those, {least.name} is {times:,.0f} times smaller")
         return chosen.name, probability, tuple(sentences)
 
 

@@ -24,6 +24,7 @@ from tabwright.fitting.streamed.jobs import LocalTrainer, Trainer
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows, trivial_scores
+from tabwright.number_text import number_text
 from tabwright.report.write import write_report
 from tabwright.settings import FitSettings, Task
 from tabwright.streaming.memory import reason_to_stream
@@ -318,7 +319,7 @@ def _decision_scores(model: FittedModel, test: TrainingTable) -> str:
     for decided in (rule or DecisionRule()).apply(proba), proba.argmax(axis=1):
         if rule is not None and rule.costs is not None:
             cost = np.average(rule.costs[codes, decided], weights=weight)
-            parts.append(f"mean cost {cost:.4g}")
+            parts.append(f"mean cost {number_text(cost)}")
             continue
         positive = 1 if rule is None else rule.positive
         hits = weight[(codes == positive) & (decided == positive)].sum()

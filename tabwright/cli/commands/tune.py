@@ -30,6 +30,7 @@ from tabwright.cli.options import (
     given,
     takes_groups,
 )
+from tabwright.number_text import number_text
 
 if TYPE_CHECKING:
     from tabwright.tuning.request import TuneRequest
@@ -168,7 +169,7 @@ def _show(result: TuningResult) -> None:
     rows = [
         [
             str(trial.number),
-            f"{trial.mean:.5g}",
+            number_text(trial.mean, 5),
             "the default" if trial.is_default else changes_in_words(trial.values, default),
         ]
         for trial in done[:_SHOWN]
