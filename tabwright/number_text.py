@@ -1,7 +1,7 @@
 """Numbers for people, the same in messages, tables, reports and charts.
 
-Thousands are separated from 1,000 on. Values of a column of the table stand as they are there; on
-axes and in ranges they are separated from 10,000 on, so that years stay years.
+Thousands are separated from 1,000 on, but for values of a column that may be years. Cells of a
+table stand as they are there.
 """
 
 from __future__ import annotations
@@ -25,9 +25,14 @@ def number_text(value: float | None, digits: int = 4) -> str:
     return f"{value:,.{min(places, digits)}f}"
 
 
-def cell_text(value: float) -> str:
-    """A value of a column on an axis or as an end of a range: thousands from 10,000 on."""
-    if float(value).is_integer() and abs(value) < 10_000:
-        return f"{value:.0f}"
+def cell_text(value: float, *, is_year: bool = False) -> str:
+    """A value of a column as an end of a range, without zeros behind the point."""
     text = number_text(value)
-    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+    if "." in text and "e" not in text:
+        text = text.rstrip("0").rstrip(".")
+    return text.replace(",", "") if is_year else text
+
+
+def may_be_years(low: float, high: float) -> bool:
+    """Whether values of a column between these may be years, which have no separators."""
+    return 1_000 <= low <= high < 3_000

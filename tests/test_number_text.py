@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tabwright.cli.console import alike
-from tabwright.number_text import cell_text, number_text
+from tabwright.number_text import cell_text, may_be_years, number_text
 from tabwright.report.markup import number
 
 
@@ -32,8 +32,21 @@ def test_tables_of_the_terminal_follow_the_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
-    [(1998.0, "1998"), (-5.0, "-5"), (12_345.0, "12,345"), (2.5, "2.5"), (1234.5, "1,234")],
+    ("value", "is_year", "shown"),
+    [
+        (1998.0, True, "1998"),
+        (1998.5, True, "1998"),
+        (1998.0, False, "1,998"),
+        (-5.0, False, "-5"),
+        (2.50, False, "2.5"),
+        (12_345.0, False, "12,345"),
+    ],
 )
-def test_values_of_a_column_may_be_years(value: float, shown: str) -> None:
-    assert cell_text(value) == shown
+def test_years_have_no_separators(value: float, is_year: bool, shown: str) -> None:
+    assert cell_text(value, is_year=is_year) == shown
+
+
+def test_years_are_told_by_their_range() -> None:
+    assert may_be_years(1872, 2010)
+    assert not may_be_years(334, 2696)
+    assert not may_be_years(1_300, 215_245)

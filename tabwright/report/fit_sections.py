@@ -201,7 +201,7 @@ def model_section(model: FittedModel) -> Section:
     )
 
     network = member_modules(model)[0]
-    built = model_training_mode(network)
+    built, calibrator = model_training_mode(network), model.calibrator
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     layers = [
         [name or "the network", type(part).__name__, _shapes(part)]
@@ -212,8 +212,12 @@ def model_section(model: FittedModel) -> Section:
         facts(
             [
                 ("Training mode", model.settings.training_mode),
-                ("Networks", f"{len(model.members)} × {type(network).__name__}, averaged"),
-                ("Architecture", built),
+                (
+                    "Networks",
+                    f"{len(model.members)} × {type(network).__name__}"
+                    + (", averaged" if len(model.members) > 1 else ""),
+                ),
+                ("Architecture", None if built == model.settings.training_mode else built),
                 ("Hidden layers", f"{model_num_hidden_layers(network)}"),
                 ("Width", f"{model_hidden_dim(network):,}"),
                 ("Dropout", f"{model_dropout(network):g}"),
@@ -224,7 +228,9 @@ def model_section(model: FittedModel) -> Section:
                 ("Parameters", f"{n_parameters:,} in each network"),
                 (
                     "Calibration",
-                    None if model.calibrator is None else model.calibrator.describe(),
+                    None
+                    if calibrator is None or calibrator.kind == "identity"
+                    else calibrator.describe(),
                 ),
             ]
         ),

@@ -6,7 +6,7 @@ import numpy as np
 
 from tabwright.encoding.plan import EncodingPlan, listed
 from tabwright.inference.fitted_model import FittedModel
-from tabwright.number_text import cell_text
+from tabwright.number_text import cell_text, may_be_years
 
 
 def limits(fitted: FittedModel) -> tuple[str, ...]:
@@ -20,9 +20,9 @@ def limits(fitted: FittedModel) -> tuple[str, ...]:
         found.append(f"It knows no class but its {len(fitted.classes)}.")
     elif fitted.target is not None:
         low, high = fitted.target.low, fitted.target.high
-        found.append(
-            f"Its values stay within those of training, {cell_text(low)} to {cell_text(high)}."
-        )
+        is_year = may_be_years(low, high)
+        ends = " to ".join(cell_text(end, is_year=is_year) for end in (low, high))
+        found.append(f"Its values stay within those of training, {ends}.")
     if "test" not in fitted.metrics:
         found.append(
             "Its file has no scores of test rows: expect worse than on the "

@@ -111,8 +111,8 @@ def table(
 
 
 def breakable(text: str) -> Markup:
-    """Text that may be broken behind points and underscores, as names of columns have them."""
-    return Markup(re.sub(r"(?<=\w)([._])(?=\w)", r"\1<wbr>", escape(text)))
+    """Text that may be broken between the words of a name: leaf.size, leaf_size, LeafSize."""
+    return Markup(re.sub(r"(?<=\w[._])(?=\w)|(?<=[a-z]{2})(?=[A-Z][a-z])", "<wbr>", escape(text)))
 
 
 def short(text: object, limit: int = 48) -> Markup:

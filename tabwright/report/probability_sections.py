@@ -42,7 +42,7 @@ def probability_section(model: FittedModel, found: Assessment) -> Section:
     said = model.card.get("calibration")
     body: list[Node] = [element("p", calibration_answer(model, found))]
     if isinstance(said, str) and said:
-        body.append(element("p", "Calibration on the validation rows: ", said, "."))
+        body.append(element("p", f"{said[0].upper()}{said[1:]}."))
     if found.output.shape[1] == 2:
         threshold, positive = implied_threshold(found.rule)
         event, p = found.target == positive, found.output[:, positive]
@@ -103,17 +103,23 @@ def calibration_answer(model: FittedModel, found: Assessment) -> str:
     by_chance = 1.0 - sum(
         math.comb(n_bins, k) * 0.05**k * 0.95 ** (n_bins - k) for k in range(n_outside)
     )
-    if by_chance >= 0.01:
+    side = "too high" if mean > share else "too low"
+    chance = ""
+    if by_chance >= 0.05:
         start = f"The probabilities {what} are right as far as these rows can tell"
+    elif by_chance >= 0.01:
+        start = f"The probabilities {what} may be {side}"
+        if abs(mean - share) < 0.005:
+            start = f"The probabilities {what} may be off"
+        chance = f" (were they right, so few bins would in {percent(by_chance, 0)} of cases)"
     else:
-        side = "too high" if mean > share else "too low"
         start = f"The probabilities {what} are not right, on the whole {side}"
         if abs(mean - share) < 0.005:
             start = f"The probabilities {what} are not right, though their mean is"
     return (
         f"{start}: in {n_bins - n_outside:,} of {n_bins:,} bins the observed frequency agrees with "
-        f"the predicted probability (95\u00a0% intervals), and the mean probability is {mean:.3f}, "
-        f"the observed share {share:.3f}."
+        f"the predicted probability within its 95\u00a0% interval{chance}, and the mean "
+        f"probability is {mean:.3f}, the observed share {share:.3f}."
     )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tabwright.explanation.columns import column_as_read
 from tabwright.inference.fitted_model import FittedModel
-from tabwright.number_text import cell_text
+from tabwright.number_text import cell_text, may_be_years
 from tabwright.report.assessment import Assessment
 from tabwright.report.markup import Node, element, number, short, table
 from tabwright.report.page import Section
@@ -141,10 +141,11 @@ def subgroups(column: pl.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         values = column.to_physical().cast(pl.Float64).to_numpy()
         edges = np.quantile(values[~missing], [0.25, 0.5, 0.75], method="inverted_cdf")
         place = np.searchsorted(np.unique(edges), values, side="left")
+        is_year = may_be_years(float(values[~missing].min()), float(values[~missing].max()))
         for k in np.unique(place[~missing]):
             mask = (place == k) & ~missing
             own = column.filter(pl.Series(mask))
-            low, high = _shown(own.min()), _shown(own.max())
+            low, high = (_shown(end, is_year=is_year) for end in (own.min(), own.max()))
             yield low if low == high else f"{low} to {high}", mask
     else:
         # Numbers in their own order: 9 before 10.
@@ -161,7 +162,7 @@ def subgroups(column: pl.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         yield "missing", missing
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, *, is_year: bool) -> str:
     if not isinstance(value, int | float):
         return str(value)
-    return cell_text(float(value)).replace("-", "−")
+    return cell_text(float(value), is_year=is_year).replace("-", "−")

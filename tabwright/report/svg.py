@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from tabwright.artifact.atomic_write import check_writable, write_atomically
+from tabwright.number_text import may_be_years
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,7 +171,7 @@ def group_thousands(axes: Axes, side: str, *, of_column: bool = False) -> None:
     axis.set_major_locator(MaxNLocator(nbins=n_bins, steps=[1, 2, 2.5, 5, 10]))
 
     def shown(value: float, _: int | None) -> str:
-        grouped = not of_column or max(map(abs, axis.get_view_interval())) >= 10_000
+        grouped = not of_column or not may_be_years(*axis.get_view_interval())
         return (f"{value:,.10g}" if grouped else f"{value:.10g}").replace("-", "−")
 
     axis.set_major_formatter(FuncFormatter(shown))

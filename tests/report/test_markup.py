@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tabwright.report.markup import Markup, element, escape, number, short, table
+from tabwright.report.markup import Markup, breakable, element, escape, number, short, table
 
 
 class _Reader(HTMLParser):
@@ -107,3 +107,17 @@ def test_names_in_headings_may_be_broken_behind_points_and_underscores() -> None
     assert '<th scope="col">a_<wbr>b.<wbr>c</th>' in html
     assert '<th scope="col">1 &lt; 2 _ x</th>' in html
     assert 'data-label="a_b.c"' in html
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("InternetService", ["Internet", "Service"]),
+        ("leaf_size.max", ["leaf_", "size.", "max"]),
+        ("customerID", ["customerID"]),
+        ("tenure", ["tenure"]),
+        ("2.5", ["2.", "5"]),
+    ],
+)
+def test_names_break_between_their_words_alone(name: str, parts: list[str]) -> None:
+    assert breakable(name).split("<wbr>") == parts
