@@ -67,10 +67,10 @@ def subgroup_section(model: FittedModel, found: Assessment, frame: pl.DataFrame)
 
 def _of_marked(n_marked: int) -> str:
     if not n_marked:
-        return "In no group the whole interval of the loss lies above the value of all rows."
+        return "In no group does the whole interval of the loss lie above the value of all rows."
     return (
-        "Marked are groups whose whole interval lies above the value of all rows. With many "
-        "groups one in forty is marked by chance."
+        "Marked are groups whose whole interval lies above the value of all rows. Of many groups, "
+        "one in forty is marked by chance."
     )
 
 

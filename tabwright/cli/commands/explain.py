@@ -106,7 +106,8 @@ def explain(
         for k, part in enumerate(tables.values()):
             what = _uncapitalised(output_title(found, k))
             title = (
-                f"mean size of what each column adds to the {what}, over {len(explained):,} rows"
+                f"mean size of what each column adds to the {what}, over {len(explained):,} rows, "
+                "with the ends of its 95 % interval"
             )
             if row is not None:
                 here, usual = alike([found.output[0, k], found.base[k]])

@@ -75,9 +75,13 @@ def importance(
             return
         n = len(found.names)
         shown = alike([*found.mean.tolist(), *found.deviation.tolist()])
+        # One shuffle says nothing of the spread.
+        is_one = found.n_repeats == 1
+        columns = [found.names, shown[:n], *([] if is_one else [shown[n:]])]
         show_grid(
-            ("column", f"rise of {loss}", "+/-"),
-            list(zip(found.names, shown[:n], shown[n:], strict=True)),
-            title=f"{model.name} on {found.n_rows:,} rows, {found.n_repeats} shuffles a column",
+            ("column", f"rise of {loss}", "+/-")[: len(columns)],
+            list(zip(*columns, strict=True)),
+            title=f"{model.name} on {found.n_rows:,} rows, "
+            f"{found.n_repeats} shuffle{'' if is_one else 's'} a column",
             right=(1, 2),
         )
