@@ -48,6 +48,11 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 _MOST_LISTED = 12
+_METRICS = (
+    *("log_loss", "accuracy", "balanced_accuracy", "brier", "ece", "rms_calibration_error"),
+    *("classwise_ece", "auc", "average_precision", "recall_at_precision"),
+    *("pinball", "poisson_deviance", "gamma_deviance", "d2", "rmse", "mae", "r2"),
+)
 _PIPE_WIDTH = 10_000
 
 
@@ -160,10 +165,22 @@ def show_model_scores(fitted: FittedModel) -> None:
             "validation": "rows out of fold" if "folds" in fitted.card else "validation rows",
             "validation_class_weighted": "by class weights",
         }
-    shown = {title: fitted.metrics[rows] for rows, title in names.items() if rows in fitted.metrics}
+    # A file has them by the alphabet.
+    shown = {
+        title: {
+            name: fitted.metrics[rows][name] for name in sorted(fitted.metrics[rows], key=_place)
+        }
+        for rows, title in names.items()
+        if rows in fitted.metrics
+    }
     if shown:
         labels = "" if fitted.decision is None else f"; labels: {describe_rule(fitted)}"
         show_scores(shown, f"scores of {fitted.settings.training_mode}{labels}")
+
+
+def _place(metric: str) -> int:
+    """Where a score stands among others: as in `tabwright.metrics`; unknown ones at the end."""
+    return _METRICS.index(metric) if metric in _METRICS else len(_METRICS)
 
 
 def show_card(fitted: FittedModel, path: Path) -> None:
@@ -193,14 +210,14 @@ def show_card(fitted: FittedModel, path: Path) -> None:
         "decision": None if fitted.classes is None else describe_rule(fitted),
         "network": f"{len(fitted.members)} x {_ARCHITECTURES[architecture.training_mode]}: "
         f"{architecture.input_dim} inputs, {layers}dropout {architecture.dropout:g}, "
-        f"{n_parameters:,} parameters each",
+        f"{n_parameters:,} parameters" + (" each" if len(fitted.members) > 1 else ""),
         "combined": "\n".join(combination_notes(card)),
         "columns": f"{len(used)}: {listed(used)}",
         "sums": ", ".join(plan.oblique_name(own) for own in plan.obliques),
         "set aside": listed(aside) if aside else None,
         "trained on": _rows_used(card),
         "calibration": card.get("calibration"),
-        "trained by": f"{card['device']}, {card.get('threads')} thread(s)"
+        "trained by": f"{card['device']}, {_counted_threads(card.get('threads'))}"
         if "device" in card
         else None,
         "versions": ", ".join(f"{k} {v}" for k, v in dict(card.get("versions", {})).items()),
@@ -215,6 +232,10 @@ def show_card(fitted: FittedModel, path: Path) -> None:
     out.print(grid)
     _show_combination(fitted)
     show_model_scores(fitted)
+
+
+def _counted_threads(count: object) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def _rows_used(card: Mapping[str, Any]) -> str:

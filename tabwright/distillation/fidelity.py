@@ -145,8 +145,8 @@ class FidelityReport:
             lines.append(f"{name:10}" + "".join(f"{text:>12}" for text in cells))
         kind = "agreement" if self.metric == "log_loss" else "R2 with teacher"
         lines.append(
-            f"{kind} {self.agreement:.1%} (direct {self.direct_agreement:.1%}), divergence "
-            f"{self.divergence:.4g} (direct {self.direct_divergence:.4g})"
+            f"{kind} {100 * self.agreement:.1f} % (direct {100 * self.direct_agreement:.1f} %), "
+            f"divergence {self.divergence:.4g} (direct {self.direct_divergence:.4g})"
         )
         for point in self.sweep:
             size = f"{point.num_hidden_layers} x {point.hidden_dim}"
@@ -372,7 +372,7 @@ def _verdict(
     beats = loss["student"] < loss["teacher"]
     said += f"; the teacher's is {teacher}"
     if closed is not None:
-        said += f", and {closed:.0%} of the gap to it is closed"
+        said += f", and {100 * closed:.0f} % of the gap to it is closed"
     elif beats:
         said += ", which the student beats"
     said += "."

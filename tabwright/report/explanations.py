@@ -289,7 +289,7 @@ def _add_density(
         axes.text(
             at,
             0.04,
-            f"missing {curve.density[is_missing][0]:.0%}",
+            f"missing {100 * curve.density[is_missing][0]:.0f} %",
             rotation=90,
             ha="center",
             va="bottom",

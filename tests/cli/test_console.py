@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from tabwright.cli import console
+from tabwright.inference.fitted_model import load_fitted
 from tabwright.training.loop import Epoch
+from tests.golden.rows import FOLDER
 
 
 def _epoch(number: int) -> Epoch:
@@ -93,3 +96,12 @@ def test_numbers_of_a_column_have_as_many_places() -> None:
 def test_a_score_of_zero_has_no_sign(capsys: pytest.CaptureFixture[str]) -> None:
     console.show_scores({"test rows": {"r2": 0.9464}, "baseline": {"r2": -0.00001}}, "scores")
     assert "0.9464    0.0000" in capsys.readouterr().out
+
+
+def test_inspect_has_the_scores_in_the_order_of_train(capsys: pytest.CaptureFixture[str]) -> None:
+    # A file has them by the alphabet: mae, r2, rmse.
+    model = load_fitted(FOLDER / "0.2.0" / "regression-sums.safetensors")
+    scores = {"r2": 0.9, "mae": 1.0, "unheard_of": 0.5, "rmse": 2.0}
+    console.show_model_scores(replace(model, metrics={"test": scores}))
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == ["rmse", "mae", "r2", "unheard_of"]

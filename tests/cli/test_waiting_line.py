@@ -77,6 +77,7 @@ def _seen(*words: str, folder: Path) -> str:
         ("importance {model} none.csv", "reading none.csv"),
         ("explain {model} none.csv", "explaining"),
         ("export {model} out.onnx --check-rows 1", "loading "),
+        ("inspect {model}", "reading "),
         ("serve none.safetensors", "loading models"),
     ],
 )

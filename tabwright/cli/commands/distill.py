@@ -32,6 +32,7 @@ from tabwright.cli.options import (
     given,
     takes_groups,
 )
+from tabwright.number_text import number_text
 
 if TYPE_CHECKING:
     from tabwright.distillation.fidelity import FidelityReport, ModelFigures
@@ -175,7 +176,7 @@ def _row(name: str, figures: ModelFigures) -> list[str]:
     size = None if figures.file_bytes is None else figures.file_bytes / 1000
     return [
         name,
-        f"{figures.loss:,.5g}",
+        number_text(figures.loss),
         cell(figures.n_parameters, ",d"),
         cell(size, ",.1f"),
         cell(figures.row_us, ",.1f"),

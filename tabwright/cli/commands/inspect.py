@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tabwright.cli.console import print_json, show_card
+from tabwright.cli.console import print_json, progress_line, show_card
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import ModelFile
 
@@ -18,11 +18,12 @@ def inspect(
     ] = False,
 ) -> None:
     """Say what a model file holds, without running it."""
-    with readable_errors(as_json=as_json):
+    with readable_errors(as_json=as_json), progress_line(as_json, f"reading {model}") as line:
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.report.limits import limits
 
         fitted = load_fitted(model)
+        line.hide()
         if as_json:
             document, tensors = fitted.to_artifact()
             document["limits"] = list(limits(fitted))
