@@ -402,7 +402,7 @@ class _Search:
             )
         if best is None or difference is None:
             return (
-                f"none of {n} trials is better than the default, with a {self.metric} of "
+                f"none of {n} trials is better than the default, whose {self.metric} is "
                 f"{number_text(default.mean, 5)}; the model is the default's"
             )
         gap, low, high = (

@@ -337,7 +337,7 @@ def test_verdict_says_what_the_numbers_say(
     if student_right and not direct_right:
         assert report.gap_closed is not None
         assert report.gap_closed == pytest.approx(report.gain / report.gap)
-        assert f"{report.gap_closed:.0%} of the gap" in report.verdict
+        assert f"{100 * report.gap_closed:.0f} % of the gap" in report.verdict
 
 
 def test_difference_within_its_error_is_none(teacher: TabularClassifier) -> None:

@@ -155,7 +155,7 @@ def compare(
             say(f"{best.name} is not saved by tabwright; a small network can learn what it knows:")
             say("  " + shlex.join(["tabwright", "distill", best.name, table, *same("distill")]))
         if comparison.saved is None:
-            say(f"train {comparison.use} with, or compare again with --save FILE:")
+            say(f"to train {comparison.use}, or compare again with --save FILE:")
             say(
                 "  "
                 + shlex.join(
