@@ -38,7 +38,7 @@ def limits(fitted: FittedModel) -> tuple[str, ...]:
 def _rows(fitted: FittedModel) -> str:
     count = fitted.card.get("n_training_rows")
     rows = f"the {count:,} rows" if isinstance(count, int) else "the rows"
-    return f"It answers any row, however unlike {rows} that it was fitted on."
+    return f"It answers any row, however unlike {rows} it was fitted on."
 
 
 def _columns(plan: EncodingPlan) -> list[str]:
