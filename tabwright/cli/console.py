@@ -211,7 +211,7 @@ def show_card(fitted: FittedModel, path: Path) -> None:
         "network": f"{len(fitted.members)} x {_ARCHITECTURES[architecture.training_mode]}: "
         f"{architecture.input_dim} inputs, {layers}dropout {architecture.dropout:g}, "
         f"{n_parameters:,} parameters" + (" each" if len(fitted.members) > 1 else ""),
-        "combined": "\n".join(combination_notes(card)),
+        "combined": "\n".join(combination_notes(card)).removeprefix("combined "),
         "columns": f"{len(used)}: {listed(used)}",
         "sums": ", ".join(plan.oblique_name(own) for own in plan.obliques),
         "set aside": listed(aside) if aside else None,
@@ -358,13 +358,15 @@ class ProgressLine:
         if not math.isnan(epoch.best_score):
             what, now, best = "score", epoch.validation_score, epoch.best_score
         columns = (
-            TextColumn("training: {task.fields[part]}epoch {task.completed:.0f}"),
+            TextColumn("{task.fields[part]}epoch {task.completed:.0f}"),
             TextColumn("of at most {task.total:.0f}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[what]} {task.fields[now]:.4f}, best {task.fields[best]:.4f}"),
             TimeRemainingColumn(),
         )
-        shown: dict[str, Any] = {"part": epoch.part, "what": what, "now": now, "best": best}
+        # With both words the time left would not fit a terminal of 80 columns.
+        part = epoch.part or "training: "
+        shown: dict[str, Any] = {"part": part, "what": what, "now": now, "best": best}
         self._update("epochs", columns, n_epochs, completed=epoch.epoch, **shown)
 
     def tell(self, show: Callable[[Told], None]) -> Callable[[Told], None]:

@@ -174,7 +174,7 @@ def combination_table(card: Mapping[str, Any]) -> list[tuple[str, str, float, st
         weights.append(weight)
         rows.append((str(part.get("name")), loss, remark))
     return [
-        (name, f"{percentage}%", loss, remark)
+        (name, f"{percentage} %", loss, remark)
         for (name, loss, remark), percentage in zip(rows, _whole_percentages(weights), strict=True)
     ]
 

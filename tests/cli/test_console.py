@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,15 @@ def test_a_bar_says_the_epoch_the_loss_and_the_best(monkeypatch: pytest.MonkeyPa
     assert "loss 0.3250, best 0.3050" in seen
     # The time left, of which nothing is known so soon.
     assert "-:--:--" in seen
+
+
+def test_the_time_left_fits_beside_a_fold_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    err = Console(file=file, force_terminal=True, width=80, _environ={})
+    monkeypatch.setattr(console, "err", err)
+    with console.progress_line(False, "loading") as line:
+        line.epoch(replace(_epoch(2), fold=4, n_folds=4), 40)
+    assert re.search(r"fold 4 of 4, epoch 2 of at most 40 .*best 0.3050 -:--:--", file.getvalue())
 
 
 def test_the_line_says_at_once_what_goes_on_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
