@@ -11,10 +11,9 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import TextIO
 
 import typer
 
@@ -51,7 +50,7 @@ def readable_errors(*, as_json: bool = False) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
-            warnings.showwarning = _note
+            warnings.showwarning = _told_once()
             yield
     except BrokenPipeError:
         _forget_output()
@@ -109,12 +108,13 @@ def _forget_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _note(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    show_note(str(message))
+def _told_once() -> Callable[..., None]:
+    """What shows a warning as a note, once: a table may be read more than once."""
+    told: set[str] = set()
+
+    def note(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            show_note(str(message))
+
+    return note

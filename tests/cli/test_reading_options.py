@@ -166,3 +166,14 @@ def test_options_of_reading(tmp_path: Path) -> None:
         failed = CliRunner().invoke(app, ["train", str(path), *words, *wrong])
         assert failed.exit_code == 2
         assert word in failed.output + failed.stderr
+
+
+def test_what_is_noted_of_a_file_is_noted_once(tmp_path: Path) -> None:
+    # The names of the columns are read before the rows are.
+    rows = "".join(f"{k},{'grün' if k % 3 else 'rot'},{k % 2}\n" for k in range(60))
+    (tmp_path / "t.csv").write_bytes(f"n,art,y\n{rows}".encode("cp1252"))
+    words = ["train", str(tmp_path / "t.csv"), "-t", "y", "-o", str(tmp_path / "m.safetensors")]
+    few = ["--epochs", "1", "--members", "1", "--width", "4", "--quality", "fast"]
+    done = CliRunner().invoke(app, [*words, *few])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("is not UTF-8, and is read as cp1252") == 1
