@@ -14,7 +14,7 @@ from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag
 
 if TYPE_CHECKING:
-    from tabwright.export.encoder import GraphInput
+    from tabwright.export.inputs import GraphInput
 
 
 def export(
