@@ -327,6 +327,11 @@ TESTED_IN = {
     "inference/test_numpy_network.py": ["inference.row_products"],
     "streaming/test_streaming.py": ["fitting.streamed.stream_fit", "streaming.tally"],
     "tables/test_cells.py": ["tables.cell_format"],
+    "tables/test_frames.py": [
+        "tables.libraries.arrays",
+        "tables.libraries.arrow_columns",
+        "tables.libraries.pandas_columns",
+    ],
     "tables/test_dtypes.py": ["tables.spellings.near_misses"],
     "training/engine/test_stacked_members.py": ["training.engine.tensor_layout"],
     "cli/test_early_errors.py": ["workflows.requests.settings"],

@@ -45,6 +45,7 @@ from tabwright.encoding.values import (
 from tabwright.errors import TableError
 from tabwright.settings import NumericEncoding
 from tabwright.tables import to_microseconds
+from tabwright.tables.column_names import FittedColumns
 
 if TYPE_CHECKING:
     import torch
@@ -207,6 +208,10 @@ class TableEncoder:
         """Columns of the training table, those set aside included."""
         return self.plan_.names
 
+    def fitted_columns(self, owner: str = "the model") -> FittedColumns:
+        """The same with whether they had names; `owner`: who is asked, for messages."""
+        return FittedColumns(self.plan_.names, self.plan_.named, owner)
+
     @property
     def n_features_in_(self) -> int:
         """How many they are."""
@@ -242,11 +247,12 @@ class TableEncoder:
         """Encode a frame.
 
         `frame`: Columns in any order; other columns than those of the training table are ignored
-            with one warning, those set aside there without. By position if `named` is False.
+            with one warning, those set aside there without. By position if `named` is False, with
+            a warning where the columns have other names than places.
         `warns`: whether to warn of a column of which no cell is a known level.
         Raises `TableError` if columns are missing, or a cell does not fit its column.
         """
-        self._check_columns(frame)
+        frame = self._checked_columns(frame)
         if len(frame) == 1:
             rows = self._row_encoder()
             return _one_row(*rows.encode_cells(rows.frame_cells(frame)))
@@ -301,14 +307,12 @@ class TableEncoder:
             self.plan_.check_names(cells)
         return _one_row(*self._row_encoder().encode_cells(cells))
 
-    def _check_columns(self, frame: pl.DataFrame) -> None:
+    def _checked_columns(self, frame: pl.DataFrame) -> pl.DataFrame:
         if self.named:
             self.plan_.check_names(frame.columns)
-        elif frame.width != self.n_features_in_:
-            raise TableError(
-                f"X has {frame.width} features, but TableEncoder is expecting "
-                f"{self.n_features_in_} features as input"
-            )
+        elif tuple(frame.columns) != self.plan_.names:
+            return self.fitted_columns().of(frame, named=True)
+        return frame
 
     def _row_encoder(self) -> RowEncoder:
         if self._rows is None:

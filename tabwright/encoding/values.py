@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.tables import to_booleans, to_levels, to_microseconds, to_numbers
-from tabwright.tables.objects import object_column
+from tabwright.tables.libraries.objects import object_column
 
 Kind = Literal["unused", "numeric", "datetime", "boolean", "category"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

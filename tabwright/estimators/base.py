@@ -33,6 +33,7 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.settings import FitSettings, Task
 from tabwright.tables import CsvFormat, as_frame, read_described
 from tabwright.tables.cell_format import USUAL, CellFormat
+from tabwright.tables.column_names import FittedColumns
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows, splits_of_rows
 from tabwright.tables.paths import Source
@@ -81,16 +82,15 @@ class TabularEstimator(FittedEstimator):
         given = as_callback(callbacks)
         return as_callback([given, EpochPrinter()]) if self.verbose else given
 
-    def _eval_frame(self, X: object, training: pl.DataFrame) -> pl.DataFrame:
+    def _eval_frame(self, X: object, training: pl.DataFrame, named: bool) -> pl.DataFrame:
         """The table of an `eval_set`; an array's columns are those of training, in order."""
         frame, has_names = self._frame(X)
-        if has_names:
-            return frame
-        if frame.width != training.width:
+        if not has_names and frame.width != training.width:
             raise ValueError(
                 f"eval_set must have the {training.width} columns of X; got {frame.width} columns"
             )
-        return frame.rename(dict(zip(frame.columns, training.columns, strict=True)))
+        fitted = FittedColumns(training.columns, named, type(self).__name__)
+        return fitted.of(frame, named=has_names, argument="the X of eval_set")
 
     def _rows(
         self,
@@ -199,7 +199,7 @@ class TabularEstimator(FittedEstimator):
         if eval_set is not None:
             eval_X, eval_y, eval_weight = rows_and_target(eval_set, "eval_set")
             known = self._known_target(single_column(eval_y, "eval_set"), classes)
-            validation = self._rows(self._eval_frame(eval_X, frame), known, eval_weight)
+            validation = self._rows(self._eval_frame(eval_X, frame, named), known, eval_weight)
         parameters = self.get_params(deep=False)
         eval_metric_of(parameters["eval_metric"], settings.task)
         splits = None

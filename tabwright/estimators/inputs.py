@@ -23,28 +23,11 @@ EvalSet = tuple[Any, Any] | tuple[Any, Any, Any] | list[tuple[Any, ...]] | None
 def frame_as_fitted(X: object, encoder: TableEncoder, estimator: str) -> pl.DataFrame:
     """A table of new rows, with its columns named as the encoder knows them.
 
-    Raises `ValueError` if an array has not as many columns, or numbered columns are not those.
+    Raises `TableError` if an array has not as many columns, or numbered columns are not those.
+    Warns `UserWarning` where columns with names are taken by position.
     """
     frame, named = as_frame(X, estimator=estimator)
-    n_columns = encoder.n_features_in_
-    if not named and frame.width != n_columns:
-        raise ValueError(
-            f"X has {frame.width} features, but {estimator} is expecting {n_columns} features as "
-            "input"
-        )
-    if not named and encoder.named:
-        # An array has no names of its own: its columns are taken in the order of the fit.
-        return frame.rename(dict(zip(frame.columns, encoder.feature_names_in_, strict=True)))
-    if named and not encoder.named:
-        numbers = [str(i) for i in range(n_columns)]
-        if set(numbers) == set(frame.columns):
-            return frame[numbers]
-        if any(name.lstrip("-").isdecimal() for name in frame.columns):
-            raise ValueError(
-                f"the columns of X must be those of the fit, numbered from 0 to {n_columns - 1}; "
-                f"got {frame.columns[:10]}; select them by number"
-            )
-    return frame
+    return encoder.fitted_columns(estimator).of(frame, named=named)
 
 
 def labelled_rows(

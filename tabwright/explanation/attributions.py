@@ -190,6 +190,11 @@ def explain(
     for name, value in (("max_background", max_background), ("n_permutations", n_permutations)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be at least 1; got {value!r}")
+    if not model.encoder.named:
+        fitted = model.encoder.fitted_columns()
+        frame = fitted.of(frame, named=True, argument="frame")
+        if background is not None:
+            background = fitted.of(background, named=True, argument="background")
     others = frame if background is None else background
     if not len(frame) or not len(others):
         raise ValueError("an explanation needs at least one row and one background row; got none")

@@ -159,8 +159,7 @@ def _labelled(model: FittedModel, frame: Any, target: Any) -> tuple[pl.DataFrame
     else:
         column = target
     encoder = model.encoder
-    if not named and encoder.named and rows.width == encoder.n_features_in_:
-        rows = rows.rename(dict(zip(rows.columns, encoder.feature_names_in_, strict=True)))
+    rows = encoder.fitted_columns().of(rows, named=named, argument="frame")
     known = set(encoder.feature_names_in_)
     rows = rows[[name for name in rows.columns if name in known]]
     if model.classes is None:

@@ -23,7 +23,7 @@ from tabwright.encoding.values import Kind, Origin
 from tabwright.errors import TableError
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.tables.objects import object_column
+from tabwright.tables.libraries.objects import object_column
 
 # So many levels are shown to those who ask for the columns; a column may have thousands.
 _MOST_LEVELS = 100

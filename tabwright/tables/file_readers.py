@@ -26,7 +26,7 @@ from tabwright.errors import TableError, install_command
 from tabwright.object_stores import StoredObject
 from tabwright.tables.cells import refuse_nested
 from tabwright.tables.csv_reader import CsvFormat, csv_frames, refuse_units, text_blocks
-from tabwright.tables.frames import stored_row_labels, without_extensions
+from tabwright.tables.libraries.arrow_columns import stored_row_labels, without_extensions
 from tabwright.tables.paths import FileFormat, TableFile, table_format
 
 _TEXT_CHUNK_BYTES: Final = 8 * 2**20

@@ -449,15 +449,16 @@ def test_row_arguments_are_checked(arguments: dict[str, Any], message: str) -> N
 
 def test_eval_set_comes_in_every_usual_form() -> None:
     X, y = _numbers()
-    frame = pl.DataFrame(X, schema=["a", "b", "c"])
     weight = np.ones(80)
     expected = TabularClassifier(**TINY).fit(X, y, eval_set=(X, y)).predict_proba(X)
     for eval_set in ([(X, y)], [X, y], (X, y, weight), (X.tolist(), y.tolist())):
         model = TabularClassifier(**TINY).fit(X, y, eval_set=eval_set)  # type: ignore[arg-type]
         np.testing.assert_array_equal(model.predict_proba(X), expected)
     # An array has no names: its columns are those of the frame, in order.
-    model = TabularClassifier(**TINY).fit(frame, y, eval_set=(X, y))
-    np.testing.assert_array_equal(model.predict_proba(X), expected)
+    given = pl.DataFrame(X, schema=["a", "b", "c"])
+    with pytest.warns(UserWarning, match="the X of eval_set should have the feature names"):
+        model = TabularClassifier(**TINY).fit(given, y, eval_set=(X, y))
+    np.testing.assert_array_equal(model.predict_proba(given), expected)
     weight[:40] = 0.0
     some = TabularClassifier(**TINY).fit(X, y, eval_set=(X, y, weight))
     assert some.model_.card["n_validation_rows"] == 40

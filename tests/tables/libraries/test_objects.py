@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tabwright.errors import TableError
 from tabwright.tables.cells import to_levels, to_numbers
-from tabwright.tables.objects import object_column, plain_cell
+from tabwright.tables.libraries.objects import object_column, plain_cell
 
 
 class _Code(enum.IntEnum):

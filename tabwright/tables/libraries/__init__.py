@@ -1,0 +1,1 @@
+"""Tables and columns of other libraries, and Python objects, as polars columns."""
