@@ -326,6 +326,7 @@ TESTED_IN = {
     ],
     "inference/test_numpy_network.py": ["inference.row_products"],
     "streaming/test_streaming.py": ["fitting.streamed.stream_fit", "streaming.tally"],
+    "tables/csv/test_reader.py": ["tables.csv.first_lines", "tables.csv.records"],
     "tables/test_cells.py": ["tables.cell_format"],
     "tables/test_frames.py": [
         "tables.libraries.arrays",

@@ -24,7 +24,7 @@ from tabwright.object_stores import StoredObject, find_objects, put_object
 from tabwright.streaming.chunks import FilesTable
 from tabwright.streaming.memory import memory_needed
 from tabwright.tables import iter_tables, read_table, table_dtypes
-from tabwright.tables.csv_reader import CsvFormat
+from tabwright.tables.csv.reader import CsvFormat
 from tabwright.tables.file_readers import count_rows, file_pieces
 from tabwright.tables.paths import table_paths
 from tests.conftest import S3_ACCOUNT

@@ -17,6 +17,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("use TabularRegressor for quantities", "give --task regression for a quantity"),
     ("roles must name columns", "--role must name columns"),
     ("delimiter='...'", "--delimiter"),
+    ("name it, delimiter=", "name it, --delimiter "),
     ("by the argument missing", "by --missing"),
     ("roles={'name': 'category'}", "--role name=category"),
     ("drop_null_target=True", "--drop-null-target"),

@@ -23,7 +23,7 @@ from tabwright.cli.settings_file import apply_settings
 
 if TYPE_CHECKING:
     from tabwright.inference.fitted_model import FittedModel
-    from tabwright.tables.csv_reader import CsvFormat
+    from tabwright.tables.csv.reader import CsvFormat
     from tabwright.tables.labelled import TableRequest
     from tabwright.tables.roles import Role
 
@@ -245,7 +245,7 @@ class ReadingOptions:
     def csv_format(self) -> CsvFormat | None:
         """The format of CSV files; None where nothing was said."""
         from tabwright.settings import NumericEncoding
-        from tabwright.tables.csv_reader import CsvFormat
+        from tabwright.tables.csv.reader import CsvFormat
 
         if self.encoding in get_args(NumericEncoding):
             raise ValueError(

@@ -21,7 +21,7 @@ from tabwright.errors import TableError
 from tabwright.object_stores import StoredObject
 from tabwright.splits import split_by_hash, stable_row_hash
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
-from tabwright.tables.csv_reader import CsvFormat
+from tabwright.tables.csv.reader import CsvFormat
 from tabwright.tables.dtypes import text_column
 from tabwright.tables.paths import Source, TableFile, shown_paths, table_format, table_paths
 from tabwright.tables.reading import file_chunks, table_dtypes

@@ -1,7 +1,7 @@
 """Tables: reading, checking, column roles, targets. The public names of the package.
 
 `cells` says what a cell means, `frames` takes tables in memory, `reading` reads files
-(`csv_reader` their CSV) and `writing` writes them, `roles` says what each column is for,
+(`csv` their CSV) and `writing` writes them, `roles` says what each column is for,
 `targets` handles the column to predict. Other packages import from here.
 """
 
@@ -13,7 +13,7 @@ from tabwright.tables.cells import (
     to_microseconds,
     to_numbers,
 )
-from tabwright.tables.csv_reader import CsvFormat
+from tabwright.tables.csv.reader import CsvFormat
 from tabwright.tables.frames import as_frame, as_series
 from tabwright.tables.reading import (
     iter_tables,

@@ -1,7 +1,7 @@
 """One table file as polars frames: whole, or piece by piece.
 
 Several files as one table are put together in `tables/reading.py`; how CSV text is cut into records
-lives in `tables/csv_reader.py`.
+lives in `tables/csv/`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ import polars.selectors as cs
 from tabwright.errors import TableError, install_command
 from tabwright.object_stores import StoredObject
 from tabwright.tables.cells import refuse_nested
-from tabwright.tables.csv_reader import CsvFormat, csv_frames, refuse_units, text_blocks
+from tabwright.tables.csv.first_lines import refuse_units
+from tabwright.tables.csv.reader import CsvFormat, csv_frames
+from tabwright.tables.csv.text import text_blocks
 from tabwright.tables.libraries.arrow_columns import stored_row_labels, without_extensions
 from tabwright.tables.paths import FileFormat, TableFile, table_format
 

@@ -26,7 +26,7 @@ from tabwright.tables import (
 from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.cells import is_missing, to_microseconds, under_plain_name
 from tabwright.tables.column_uses import ColumnUses
-from tabwright.tables.csv_reader import CsvFormat
+from tabwright.tables.csv.reader import CsvFormat
 from tabwright.tables.paths import table_stem
 from tabwright.tables.roles import Role, roles_as_text
 from tabwright.tables.spellings.moments import note_on_target

@@ -18,7 +18,7 @@ import polars as pl
 
 from tabwright.errors import TableError
 from tabwright.tables.cell_format import CellFormat
-from tabwright.tables.csv_reader import CsvFormat
+from tabwright.tables.csv.reader import CsvFormat
 from tabwright.tables.dtypes import (
     Dtypes,
     cast_column,

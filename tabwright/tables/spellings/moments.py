@@ -31,6 +31,7 @@ _TIME: Final = rf"(?:(?:[T ]|, ){_CLOCK}{_ZONE})?"
 _DAY: Final = r"(?P<d>[0-9]{1,2})"
 _MONTH: Final = r"(?P<m>[0-9]{1,2})"
 _YEAR: Final = r"(?P<y>[0-9]{4})"
+_SOME_YEAR: Final = r"(?P<y>(?:1[5-9]|20|21)[0-9]{2})"
 _NAME: Final = r"(?P<name>[A-Za-z]{3,9})\.?"
 _NTH: Final = r"(?:st|nd|rd|th)?"
 _WEEKDAY: Final = r"(?:(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6}\.?,? )"
@@ -42,13 +43,16 @@ _CERTAIN: Final = (
     rf"{_YEAR}(?P<m>[0-9]{{2}})(?P<d>[0-9]{{2}})[T ](?P<h>[0-9]{{2}})(?P<min>[0-9]{{2}})"
     rf"(?P<s>[0-9]{{2}})?{_ZONE}",
     rf"{_YEAR}[-/](?P<m>[0-9]{{2}})",
-    rf"{_MONTH}[-/](?P<y>(?:1[5-9]|20|21)[0-9]{{2}})",
+    rf"{_MONTH}[-/]{_SOME_YEAR}",
     rf"{_WEEKDAY}?{_DAY}{_NTH}(?: of)?[-/ ]{_NAME},?[-/ ]{_YEAR}{_TIME}",
     rf"{_WEEKDAY}?{_NAME}[-/ ]{_DAY}{_NTH},?[-/ ]{_YEAR}{_TIME}",
     rf"{_WEEKDAY}{_NAME} +{_DAY} {_CLOCK}{_ZONE} {_YEAR}",
     rf"{_YEAR}[-/ ]{_NAME}[-/ ]{_DAY}{_TIME}",
     rf"{_NAME},?[-/ ]{_YEAR}",
     rf"{_YEAR}[-/ ]{_NAME}",
+    rf"{_YEAR}\x{{5e74}}{_MONTH}\x{{6708}}",
+    rf"{_SOME_YEAR}[-/]?[Mm]{_MONTH}",
+    rf"[Mm]{_MONTH}[-/]{_SOME_YEAR}",
     r"(?P<y>[12][0-9]{3})-(?P<year_day>[0-9]{3})",
     rf"{_YEAR}[-/ ]?[Ww](?P<week>[0-9]{{1,2}})(?:-?(?P<week_day>[1-7]))?",
     rf"{_YEAR}[-/ ]?[Qq](?P<quarter>[1-4])",
@@ -98,7 +102,7 @@ def parse_instants(text: pl.Series) -> pl.Series:
 
 
 def parse_moments(text: pl.Series) -> pl.Series:
-    """`parse_instants`, and what else is certain: 2023-04, 2 Sep 2020, July 4, 2022, 2024-W05, Q1.
+    """`parse_instants`, and what else is certain: 2023-04, 2023M04, 2 Sep 2020, 2024-W05, 2024Q1.
 
     A month, a quarter, half a year and a week is its first day. A name is one of English months,
     in full or its first letters.

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tabwright.errors import TableError
 from tabwright.tables import read_table
-from tabwright.tables.csv_reader import CsvFormat, csv_frames, text_blocks
+from tabwright.tables.csv.reader import CsvFormat, csv_frames
+from tabwright.tables.csv.text import text_blocks
 
 
 def _read(
@@ -276,7 +277,7 @@ def test_a_layout_out_of_range_is_refused(layout: dict[str, Any], rule: str) -> 
 def test_a_record_longer_than_any_is_an_unclosed_quote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tabwright.tables.csv_reader._LONGEST_RECORD", 1_000)
+    monkeypatch.setattr("tabwright.tables.csv.records._LONGEST_RECORD", 1_000)
     with pytest.raises(TableError, match="line 2: a quote is opened and never closed"):
         _read(tmp_path, 'a,b\n1,"x\n' + "2,y\n" * 1_000, chunk_bytes=500)
 

@@ -1,0 +1,1 @@
+"""CSV: bytes to text, text to records, records to frames of text."""
