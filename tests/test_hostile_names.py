@@ -1,5 +1,6 @@
 """Any text is a name: of a column, whatever a library's expressions would read in it."""
 
+import html
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,35 @@ def test_commands_take_every_name(
     _run("export", "m.safetensors", "m.onnx")
     if extension == "csv":
         _run("compare", file, "-t", "y", "--folds", "2", "--epochs", "1")
+
+
+def test_names_that_cannot_be_seen_are_shown_in_quotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    hidden = ["", "\n", " a", "b\u2028", "c"]
+    table = pl.DataFrame({name: draw.normal(size=N_ROWS) for name in hidden})
+    labels = np.where(table[""].to_numpy() + table["\n"].to_numpy() > 0, "yes", "no")
+    table.with_columns(y=pl.Series(labels)).write_parquet("t.parquet")
+    seen = ["''", r"'\n'", "' a'", r"'b\u2028'", "c"]
+
+    def shown(*words: str) -> list[str]:
+        result = CliRunner().invoke(app, list(words))
+        assert result.exit_code == 0, result.output
+        return result.output.splitlines()
+
+    table_of = ("t.parquet", "--target", "y")
+    shown("train", *table_of, *FAST, "-o", "m.safetensors", "--report", "r.html")
+    for words in (
+        ("importance", "m.safetensors", *table_of),
+        ("explain", "m.safetensors", "t.parquet", "--row", "1"),
+        ("export", "m.safetensors", "m.onnx"),
+    ):
+        firsts = [line.partition("  ")[0] for line in shown(*words)]
+        # No input of a graph has the empty name: it has another there.
+        wanted = seen[words[0] == "export" :]
+        assert sorted(name for name in firsts if name in seen) == sorted(wanted), words
+    page = (tmp_path / "r.html").read_text()
+    assert all(html.escape(name) in page for name in seen)
+    assert f"5: {', '.join(seen)}" in " ".join(shown("inspect", "m.safetensors"))

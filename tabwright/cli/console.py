@@ -267,6 +267,8 @@ def _show_combination(fitted: FittedModel) -> None:
 
 def show_profile(profile: TableProfile) -> None:
     """What the columns are, counted by role, and each column that is set aside, with the reason."""
+    from tabwright.tables.column_names import shown_name
+
     counts = Counter(column.role for column in profile.used)
     kinds = ", ".join(f"{count} {role}" for role, count in counts.items())
     missing = sum(column.n_missing > 0 for column in profile.used)
@@ -274,7 +276,7 @@ def show_profile(profile: TableProfile) -> None:
     say(text + (f"; {missing} with missing cells" if missing else ""), style="dim")
     told_of = [*profile.set_aside, *(column for column in profile.used if column.note)]
     for column in told_of[:_MOST_LISTED]:
-        say(f"  {column.name}: {column.note}", style="dim")
+        say(f"  {shown_name(column.name)}: {column.note}", style="dim")
     if len(told_of) > _MOST_LISTED:
         rest = len(told_of) - _MOST_LISTED
         say(f"  and {rest} more columns with a remark; `tabwright inspect` lists them", style="dim")
@@ -282,8 +284,10 @@ def show_profile(profile: TableProfile) -> None:
 
 def listed(values: Sequence[object]) -> str:
     """Names in a row; past twelve the rest is counted."""
+    from tabwright.tables.column_names import shown_name
+
     rest = len(values) - _MOST_LISTED
-    head = ", ".join(map(str, values[:_MOST_LISTED]))
+    head = ", ".join(shown_name(str(value)) for value in values[:_MOST_LISTED])
     return f"{head} and {rest} more" if rest > 0 else head
 
 

@@ -31,6 +31,7 @@ from tabwright.report.svg import (
     styled,
 )
 from tabwright.tables.cell_format import USUAL, CellFormat
+from tabwright.tables.column_names import shown_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,7 @@ def output_title(explanation: Explanation, output: int) -> str:
     if name == "value" and len(explanation.outputs) == 1:
         return "Prediction"
     scale = "Log-odds" if explanation.scale == "log_odds" else "Probability"
-    return f"{scale} of {plain(name, 30)}"
+    return f"{scale} of {plain(shown_name(name), 30)}"
 
 
 def plot_waterfall(
@@ -76,7 +77,7 @@ def plot_waterfall(
     n_own = len(table) if len(table) <= limit else limit - 1
     sizes = table["attribution"].to_list()
     names = [
-        f"{plain(name, 24)} = {'missing' if cell is None else plain(cell, 18)}"
+        f"{plain(shown_name(name), 24)} = {'missing' if cell is None else plain(cell, 18)}"
         for name, cell, _ in table[:n_own].iter_rows()
     ]
     if n_own < len(table):
@@ -145,7 +146,7 @@ def plot_beeswarm(
         for mask, marks in ((~coloured, MUTED), (coloured, ramp(ranks[coloured]))):
             axes.scatter(values[mask], at[mask], c=marks, s=12, linewidths=0, alpha=0.85)
     places = np.arange(len(order))
-    _name_rows(axes, places, [plain(name, 28) for name in order])
+    _name_rows(axes, places, [plain(shown_name(name), 28) for name in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     bar = figure.colorbar(ScalarMappable(cmap=ramp), ax=axes, pad=0.02, aspect=30, ticks=[0, 1])
     bar.ax.set_yticklabels(["lowest", "highest"], color=INK, fontsize=SMALL)
@@ -202,7 +203,7 @@ def plot_effect(
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     styled(above, x="", y=y)
     unit = f" ({line.unit})" if line is not None and line.unit else ""
-    styled(below, x=f"{plain(curve.column, 30)}{unit}", y="Rows", grid="")
+    styled(below, x=f"{plain(shown_name(curve.column), 30)}{unit}", y="Rows", grid="")
     n = len(curve.points)
     is_missing = np.array([point is None for point in curve.points])
     x = np.arange(n, dtype=np.float64) if line is None else line.places.copy()
@@ -402,7 +403,7 @@ def _format_of(model: FittedModel, column: str) -> CellFormat:
 def effects_section(model: FittedModel, curves: tuple[EffectCurve, ...]) -> Section:
     """How the output moves with the most important columns."""
     target = model.card.get("target")
-    name = plain(target, 30) if isinstance(target, str) else "the target"
+    name = plain(shown_name(target), 30) if isinstance(target, str) else "the target"
     first = curves[0]
     outputs: tuple[int, ...] = (0,)
     y = f"Effect on {name}"
@@ -413,16 +414,17 @@ def effects_section(model: FittedModel, curves: tuple[EffectCurve, ...]) -> Sect
         moved = sum(np.ptp(curve.effect, axis=0) for curve in curves)
         outputs = tuple(np.sort(np.argsort(-moved, kind="stable")[:_CLASSES_SHOWN]).tolist())
         y = "Effect on probability"
+    columns = [plain(shown_name(curve.column)) for curve in curves]
     charts = [
         chart(
             plot_effect(curve, outputs, y=y, form=_format_of(model, curve.column)),
             key=f"effect-{place}",
-            label=f"Effect of {plain(curve.column)} on the mean prediction, and the rows' density",
-            caption=f"{plain(curve.column)}: from "
+            label=f"Effect of {column} on the mean prediction, and the rows' density",
+            caption=f"{column}: from "
             f"{number(float(curve.effect[:, outputs].min()), 3)} to "
             f"{number(float(curve.effect[:, outputs].max()), 3)}",
         )
-        for place, curve in enumerate(curves)
+        for place, (curve, column) in enumerate(zip(curves, columns, strict=True))
     ]
     classes = ""
     if len(outputs) < len(first.outputs):
@@ -450,6 +452,11 @@ def largest_attributions(explanation: Explanation, row: int, output: int) -> Nod
     """The columns that move a row's output most, the largest first."""
     parts = explanation.row(row, output)[:_ATTRIBUTIONS_SHOWN]
     return [
-        element("small", short(name, 28), " ", f"{'+' if size >= 0 else ''}{number(size, 3)}")
+        element(
+            "small",
+            short(shown_name(name), 28),
+            " ",
+            f"{'+' if size >= 0 else ''}{number(size, 3)}",
+        )
         for name, _, size in parts.iter_rows()
     ]

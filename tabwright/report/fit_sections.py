@@ -16,6 +16,7 @@ from tabwright.report.markup import Node, element, number, percent, short, table
 from tabwright.report.page import Section, chart, facts, more
 from tabwright.report.plots import plot_learning_curves
 from tabwright.report.probability_sections import class_name
+from tabwright.tables.column_names import shown_name
 
 _COLUMNS_SHOWN = 100
 _CARD_SHOWN = 20
@@ -84,7 +85,10 @@ def table_section(
             table(
                 _counted("Columns that the model does not see", len(gone)),
                 ["Column", "Role", "Why"],
-                [(short(name), role, short(why, 160)) for name, role, why in gone[:_COLUMNS_SHOWN]],
+                [
+                    (short(shown_name(name)), role, short(why, 160))
+                    for name, role, why in gone[:_COLUMNS_SHOWN]
+                ],
             ),
         ]
     body += [
@@ -101,7 +105,7 @@ def table_section(
 
 def _treatment(column: ColumnTreatment) -> list[Node]:
     return [
-        short(column.name),
+        short(shown_name(column.name)),
         column.role,
         short(column.dtype, 24),
         "–" if column.n_missing is None else f"{column.n_missing:,}",
@@ -145,7 +149,7 @@ def _all_rows(model: FittedModel, n_rows: int) -> str | None:
 def _target(model: FittedModel) -> Node:
     name = model.card.get("target")
     kind = model.settings.task
-    return [short(name), f" ({kind})"] if isinstance(name, str) else kind
+    return [short(shown_name(name)), f" ({kind})"] if isinstance(name, str) else kind
 
 
 def _labels(model: FittedModel) -> Node:

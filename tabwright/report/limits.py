@@ -7,6 +7,7 @@ import numpy as np
 from tabwright.encoding.plan import EncodingPlan, listed
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.number_text import cell_text, may_be_years
+from tabwright.tables.column_names import shown_name
 
 
 def limits(fitted: FittedModel) -> tuple[str, ...]:
@@ -56,7 +57,7 @@ def _columns(plan: EncodingPlan) -> list[str]:
     categories = names.get("category", [])
     if categories:
         known = [
-            f"{name} ({len(category.levels)})"
+            f"{shown_name(name)} ({len(category.levels)})"
             for name, category in zip(categories, plan.categories, strict=True)
         ]
         rest = f" and {len(known) - 10} more" if len(known) > 10 else ""

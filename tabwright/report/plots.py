@@ -29,6 +29,7 @@ from tabwright.report.svg import (
     row_weights,
     styled,
 )
+from tabwright.tables.column_names import shown_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,7 +117,7 @@ def plot_predicted_true(
     weight = row_weights(sample_weight, len(true))
     used = weight > 0
     true, said, weight = true[used], said[used], weight[used]
-    title = plain(name, 36)
+    title = plain(shown_name(name), 36)
     figure = new_figure(5.2, 8.0)
     above, below = figure.subplots(2, 1)
     low, high = float(min(true.min(), said.min())), float(max(true.max(), said.max()))
@@ -175,7 +176,9 @@ def plot_importance(
         spread = np.asarray(deviation, dtype=np.float64)[order]
         axes.hlines(places, values[order] - spread, values[order] + spread, color=INK, linewidth=1)
     axes.axvline(0.0, color=MUTED, linewidth=1)
-    axes.set_yticks(places, labels=[plain(names[i], 24) for i in order], parse_math=False)
+    axes.set_yticks(
+        places, labels=[plain(shown_name(names[i]), 24) for i in order], parse_math=False
+    )
     axes.tick_params(axis="y", colors=INK, length=0)
     axes.spines["left"].set_visible(False)
     axes.set_ylim(len(order) - 0.4, -0.6)

@@ -23,6 +23,7 @@ from tabwright.report.plots import (
 )
 from tabwright.report.probability_sections import class_name, rule_text, target_title
 from tabwright.report.svg import plain
+from tabwright.tables.column_names import shown_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -201,10 +202,10 @@ def importance_section(model: FittedModel, found: Assessment) -> Section:
         "output is most sensitive."
     )
     rows = [
-        [short(name), number(float(mean)), number(float(deviation)) if spread else "–"]
+        [short(shown_name(name)), number(float(mean)), number(float(deviation)) if spread else "–"]
         for name, mean, deviation in zip(own.names, own.mean, own.deviation, strict=True)
     ]
-    top = ", ".join(own.names[:3])
+    top = ", ".join(map(shown_name, own.names[:3]))
     deviation = own.deviation if spread else None
     return Section(
         "importance",

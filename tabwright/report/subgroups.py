@@ -16,6 +16,7 @@ from tabwright.report.markup import Node, element, number, short, table
 from tabwright.report.page import Section
 from tabwright.report.probability_plots import wilson_interval
 from tabwright.tables.cells import is_missing
+from tabwright.tables.column_names import shown_name
 
 _COLUMNS_SHOWN = 5
 _LEVELS_SHOWN = 8
@@ -108,7 +109,7 @@ def _row(
     if _is_worse(found, weight, whole, mask):
         loss = element("span", mean_shown, class_="bad")
     return [
-        [short(name), element("small", short(title, 60))],
+        [short(shown_name(name)), element("small", short(title, 60))],
         f"{np.count_nonzero(weight[mask] > 0):,}",
         [loss, element("small", " to ".join(mean_ends))],
         [second_shown, element("small", " to ".join(second_ends))],

@@ -36,6 +36,7 @@ from tabwright.report.sections import (
 )
 from tabwright.report.subgroups import subgroup_section
 from tabwright.tables import as_frame, labels_to_codes, regression_target
+from tabwright.tables.column_names import shown_name
 
 _TILES = {
     "classification": ("auc", "accuracy", "log_loss", "brier"),
@@ -208,7 +209,7 @@ def _page(
         sections.append(hardest_section(model, found, frame, numbers))
     sections += [table, training_section(model), model_section(model)]
     name = model.card.get("target")
-    title = f"Predicting {_cut(name)}" if isinstance(name, str) else "Model report"
+    title = f"Predicting {_cut(shown_name(name))}" if isinstance(name, str) else "Model report"
     lead = [model.settings.training_mode, model.settings.task, f"{len(found):,} held-out rows"]
     if table_name:
         lead.insert(0, _cut(Path(table_name).name))
@@ -254,7 +255,7 @@ def _summary(model: FittedModel, found: Assessment) -> list[Node]:
             sentences.append("It is not significantly different from the linear baseline.")
     if model.classes is not None:
         sentences.append(calibration_answer(model, found))
-    names = [f"“{_cut(name)}”" for name in found.importance.names[:3]]
+    names = [f"“{_cut(shown_name(name))}”" for name in found.importance.names[:3]]
     if names:
         sentences.append(f"What it relies on most: {', '.join(names)}.")
     return [tiles(entries), element("p", " ".join(sentences))]

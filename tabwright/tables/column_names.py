@@ -43,6 +43,12 @@ def check_names(names: Sequence[object]) -> None:
         seen.add(name)
 
 
+def shown_name(name: str) -> str:
+    """A name for people: in quotes where one would not see it as it is."""
+    is_plain = name and name == name.strip() and name.isprintable() and "  " not in name
+    return name if is_plain else repr(name)
+
+
 @dataclass(frozen=True)
 class FittedColumns:
     """The columns of the table that something was fitted to.

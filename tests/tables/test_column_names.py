@@ -26,7 +26,12 @@ from tabwright import (
 from tabwright.cli.app import app
 from tabwright.errors import TableError
 from tabwright.explanation import explain
-from tabwright.tables.column_names import FittedColumns, check_names, positional_names
+from tabwright.tables.column_names import (
+    FittedColumns,
+    check_names,
+    positional_names,
+    shown_name,
+)
 
 NAMES = ["tall", "wide", "deep"]
 TINY: dict[str, Any] = {"n_members": 1, "max_epochs": 2, "hidden_dim": 8, "random_state": 0}
@@ -188,3 +193,20 @@ def test_tools_of_scikit_learn_keep_what_they_are_given(give: Callable[[Any], An
         cross_val_predict(TabularClassifier(**TINY), own, y, cv=2)
         model = TabularClassifier(**TINY).fit(own, y)
         permutation_importance(model, own, y, n_repeats=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("a b", "a b"),
+        ("*", "*"),
+        ("é", "é"),
+        ("", "''"),
+        ("\n", r"'\n'"),
+        (" a", "' a'"),
+        ("a  b", "'a  b'"),
+        ("a\u200bb", r"'a\u200bb'"),
+    ],
+)
+def test_a_name_that_cannot_be_seen_is_quoted(name: str, wanted: str) -> None:
+    assert shown_name(name) == wanted

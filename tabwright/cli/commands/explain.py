@@ -58,6 +58,7 @@ def explain(
         from tabwright.explanation import explain as attributions_of
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.report.explanations import output_title
+        from tabwright.tables.column_names import shown_name
         from tabwright.workflows.reading import read_features
 
         if picture is not None:
@@ -118,7 +119,7 @@ def explain(
             cells = [
                 list(itertools.islice(shown, len(part)))
                 if column.name in numbers
-                else ["missing" if cell is None else str(cell) for cell in column]
+                else ["missing" if cell is None else shown_name(str(cell)) for cell in column]
                 for column in part.iter_columns()
             ]
             grid = list(zip(*cells, strict=True))

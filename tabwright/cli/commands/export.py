@@ -69,9 +69,11 @@ def export(
 
 def _show_inputs(inputs: Sequence[GraphInput]) -> None:
     """The inputs by type: what to pass is said once, with the names of the columns."""
+    from tabwright.tables.column_names import shown_name
+
     alike: dict[tuple[str, str], list[str]] = {}
     for column in inputs:
-        alike.setdefault((column.dtype, column.describe()), []).append(column.name)
+        alike.setdefault((column.dtype, column.describe()), []).append(shown_name(column.name))
     for (dtype, cells), names in alike.items():
         say(f"{len(names):,} {dtype} {'input' if len(names) == 1 else 'inputs'}: {cells}")
         say(f"  {listed(names)}")

@@ -44,6 +44,7 @@ def importance(
     ):
         from tabwright.inference.fitted_model import load_fitted
         from tabwright.inference.scoring import measure_of
+        from tabwright.tables.column_names import shown_name
         from tabwright.workflows.evaluate import column_importance
 
         fitted = load_fitted(model)
@@ -77,7 +78,7 @@ def importance(
         shown = alike([*found.mean.tolist(), *found.deviation.tolist()])
         # One shuffle says nothing of the spread.
         is_one = found.n_repeats == 1
-        columns = [found.names, shown[:n], *([] if is_one else [shown[n:]])]
+        columns = [list(map(shown_name, found.names)), shown[:n], *([] if is_one else [shown[n:]])]
         show_grid(
             ("column", f"rise of {loss}", "+/-")[: len(columns)],
             list(zip(*columns, strict=True)),
