@@ -17,16 +17,15 @@ from tabwright.artifact.schema import Reader
 from tabwright.errors import TableError
 from tabwright.tables.cells import (
     BOUND,
-    GROUP_MARKS,
     MISSING_MARKERS,
     NUMERIC_MARKERS,
-    bare_numbers,
     number_text,
     to_booleans,
     to_microseconds,
     under_plain_name,
 )
 from tabwright.tables.spellings.moments import MOMENT_SPELLINGS
+from tabwright.tables.spellings.number_marks import GROUP_MARKS, bare_numbers
 from tabwright.tables.spellings.quantities import QUANTITY_SPELLINGS, without_unit
 
 SPELLINGS: Final[tuple[str, ...]] = (*MOMENT_SPELLINGS, *QUANTITY_SPELLINGS)

@@ -19,14 +19,9 @@ import polars as pl
 from tabwright.errors import TableError
 from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.csv.reader import CsvFormat
-from tabwright.tables.dtypes import (
-    Dtypes,
-    cast_column,
-    dtype_of_kinds,
-    text_column,
-    text_kinds,
-)
+from tabwright.tables.dtypes import Dtypes, text_column
 from tabwright.tables.file_readers import file_pieces, merged_notes, read_file
+from tabwright.tables.given_types import cast_column, dtype_of_kinds, text_kinds
 from tabwright.tables.paths import (
     Source,
     TableFile,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,15 +11,19 @@ import numpy as np
 import polars as pl
 
 from tabwright.errors import TableError
-from tabwright.tables.cells import MISSING_MARKERS, plain_numbers
+from tabwright.tables.cells import MISSING_MARKERS
 from tabwright.tables.csv.records import fields
 from tabwright.tables.dtypes import mean_missing
 from tabwright.tables.paths import TableFile, unpacked_name
+from tabwright.tables.spellings.number_marks import plain_numbers
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
-_OTHER_SEPARATORS: Final = ("::", "^", "~", "\x01", "\x1f")
+_OTHER_SEPARATORS: Final = ("::", ":", "^", "~", "\x01", "\x1f")
 # So many records at least tell a line of units from a row.
 _FEWEST_ROWS: Final = 4
+# Fewer whole numbers than these rise or fall by chance in a row of data.
+_FEWEST_IN_ORDER: Final = 4
+_FIRST_YEAR, _LAST_YEAR = 1500, 2200
 
 
 def sniffed(path: TableFile, records: list[bytes], *, quotes: bool) -> str:
@@ -26,7 +31,7 @@ def sniffed(path: TableFile, records: list[bytes], *, quotes: bool) -> str:
 
     Raises `TableError` if the columns have no separator of one character.
     """
-    if unpacked_name(path).endswith((".tsv", ".tab")):
+    if unpacked_name(path).endswith((".tsv", ".tab")) and b"\t" in records[0]:
         return "\t"
     best = ","
     most = 1
@@ -47,19 +52,21 @@ def sniffed(path: TableFile, records: list[bytes], *, quotes: bool) -> str:
 
 
 def _refuse_columns_of_spaces(path: TableFile, records: list[bytes]) -> None:
-    """Refuse lines of numbers that spaces separate, which would be one column of text."""
-    rows = [record.decode().split() for record in records]
-    if len({len(row) for row in rows}) != 1 or len(rows) < 2 or len(rows[0]) < 2:
-        return
-    try:
-        [float(cell) for row in rows[1:] for cell in row]
-    except ValueError:
-        return
-    raise TableError(
-        f"{path}: columns must have a separator of one character; got {len(rows[0])} columns "
-        "separated by spaces; write the file with commas, e.g. with "
-        "pandas.read_csv(path, sep=r'\\s+').to_csv(...)"
-    )
+    """Refuse lines of columns that spaces separate, which would be one column of text."""
+    for separator, pattern in ((r"\\s{2,}", r"\s{2,}"), (r"\\s+", r"\s+")):
+        rows = [re.split(pattern, record.decode().strip()) for record in records]
+        if len({len(row) for row in rows}) != 1 or len(rows) < 2 or len(rows[0]) < 2:
+            continue
+        # One space may be between words; a column of numbers below a name says that it is not.
+        columns = list(zip(*rows, strict=True))
+        if separator == r"\\s{2,}" or any(
+            all(map(_is_number, cells)) and not _is_number(name) for name, *cells in columns
+        ):
+            raise TableError(
+                f"{path}: columns must have a separator of one character; got {len(columns)} "
+                "columns separated by spaces; write the file with commas, e.g. with "
+                f"pandas.read_csv(path, sep=r'{separator}').to_csv(...)"
+            )
 
 
 def _refuse_other_separators(path: TableFile, records: list[bytes]) -> None:
@@ -128,8 +135,8 @@ def _is_number(cell: str) -> bool:
 def refuse_data(path: TableFile, first: list[str]) -> None:
     """Refuse a first line that looks like data.
 
-    Column names may be whole numbers that rise or fall all along (years, bins); other numbers,
-    and markers of missing cells, are data.
+    Column names may be whole numbers that rise or fall all along (years, places, bins); other
+    numbers, and markers of missing cells, are data.
     """
     whole: list[int] = []
     odd: list[str] = []
@@ -145,11 +152,21 @@ def refuse_data(path: TableFile, first: list[str]) -> None:
             whole.append(int(name))
         else:
             odd.append(name)
-    steps = np.sign(np.diff(np.array(whole, dtype=object))) if len(whole) > 1 else np.array([1])
-    if not odd and (set(steps.tolist()) in ({1}, {-1})):
+    if not odd and _may_be_names(whole):
         return
     shown = ", ".join(repr(cell.strip()) for cell in first[:5])
     raise TableError(
         f"{path}: the first line must hold column names; got what looks like data ({shown}); read "
         "it with has_header=False and column_names, or has_header=True if these are the names"
     )
+
+
+def _may_be_names(numbers: list[int]) -> bool:
+    """Whether whole numbers are names: years, places from 0 or 1 on, or several in order."""
+    if len(numbers) < _FEWEST_IN_ORDER:
+        years = all(_FIRST_YEAR <= number <= _LAST_YEAR for number in numbers)
+        places = [*range(len(numbers))], [*range(1, len(numbers) + 1)]
+        if not years and numbers not in places:
+            return False
+    steps = {int(np.sign(b - a)) for a, b in itertools.pairwise(numbers)}
+    return steps in (set(), {1}, {-1})

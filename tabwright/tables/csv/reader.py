@@ -26,7 +26,13 @@ from tabwright.tables.csv.bars import (
     without_padding,
 )
 from tabwright.tables.csv.first_lines import refuse_data, refuse_units, sniffed
-from tabwright.tables.csv.records import fields, first_records, tells_layout, whole_records
+from tabwright.tables.csv.records import (
+    fields,
+    first_records,
+    refuse_lone_return,
+    tells_layout,
+    whole_records,
+)
 from tabwright.tables.paths import TableFile
 
 _NEWLINE, _RETURN, _QUOTE, _SPACE = b'\n\r" '
@@ -159,7 +165,7 @@ class _Parser:
         line += chunk.count(b"\n", 0, skipped)
         chunk = chunk[skipped:]
         delimiter = layout.delimiter
-        declared = chunk.partition(b"\n")[0].strip()
+        declared = chunk.partition(b"\n")[0].strip(b"\r\n").strip(b'"')
         if declared[:4].lower() == b"sep=" and len(declared) == 5:
             # A line by which spreadsheets tell each other the delimiter.
             delimiter = delimiter or declared[4:].decode()
@@ -168,6 +174,7 @@ class _Parser:
         records = list(first_records(chunk, quotes=layout.quotes))
         if not any(record.strip() for record in records):
             raise TableError(f"{path} is empty; a table needs a line of column names and rows")
+        refuse_lone_return(path, records[0], line, quotes=layout.quotes)
         header_bytes = len(records[0])
         plain: Plain | None = None
         if layout.has_header is not False and delimiter in (None, "|") and has_rule(records):
@@ -241,6 +248,7 @@ class _Parser:
         """The same records, less blank lines and spaces around quotes; faults raise."""
         first_line = self.next_line
         self.next_line += data.count(b"\n")
+        refuse_lone_return(self.path, data, first_line, quotes=self.quotes)
         data = data if self.plain is None else self.plain(data)
         if not data.endswith(b"\n"):
             data += b"\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -12,6 +13,7 @@ from tabwright.tables.paths import TableFile
 _SNIFFED_RECORDS: Final = 50
 _SNIFFED_BYTES: Final = 2**18
 _LONGEST_RECORD: Final = 64 * 2**20
+_LONE_RETURN: Final = re.compile(rb"\r(?![\r\n]|\Z)")
 
 
 def whole_records(
@@ -94,6 +96,22 @@ def tells_layout(head: bytes, *, quotes: bool) -> bool:
     """Whether there are as many records as are looked at, or fewer but long ones."""
     n_records = sum(1 for _ in first_records(head, quotes=quotes))
     return n_records == _SNIFFED_RECORDS or (n_records > 2 and len(head) >= _SNIFFED_BYTES)
+
+
+def refuse_lone_return(path: TableFile, data: bytes, first_line: int, *, quotes: bool) -> None:
+    """Refuse records in which a return outside quotes ends no line: it would be part of a cell."""
+    if data.count(b"\r") == data.count(b"\r\n"):
+        return
+    n_quotes = position = 0
+    for found in _LONE_RETURN.finditer(data):
+        n_quotes += data.count(b'"', position, found.start())
+        position = found.start()
+        if not quotes or n_quotes % 2 == 0:
+            line = first_line + data.count(b"\n", 0, position)
+            raise TableError(
+                f"{path}, line {line}: all lines must end alike; got a return within the line, "
+                "where others end with a newline; save the file with one kind of line end"
+            )
 
 
 def fields(record: bytes, delimiter: str, *, quotes: bool) -> list[str]:

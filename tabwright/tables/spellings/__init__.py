@@ -1,1 +1,1 @@
-"""How people write moments and quantities, and what each spelling means."""
+"""How people write numbers, moments and quantities, and what each spelling means."""

@@ -6,13 +6,14 @@ from typing import Final
 
 import polars as pl
 
-from tabwright.tables.cells import DIGITS, LEADING_ZERO, plain_numbers
+from tabwright.tables.cells import DIGITS, LEADING_ZERO
 from tabwright.tables.spellings.moments import (
     INSTANT,
     MOMENT_SPELLINGS,
     may_begin_with_year,
     parse_instants,
 )
+from tabwright.tables.spellings.number_marks import plain_numbers
 from tabwright.tables.spellings.plain_columns import SAMPLE_ROWS
 from tabwright.tables.spellings.quantities import has_magnitudes
 

@@ -8,13 +8,8 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from tabwright.tables.cells import (
-    CURRENCY,
-    DIGITS,
-    LEADING_ZERO,
-    MISSING_MARKERS,
-    NUMERIC_MARKERS,
-)
+from tabwright.tables.cells import DIGITS, LEADING_ZERO, MISSING_MARKERS, NUMERIC_MARKERS
+from tabwright.tables.spellings.number_marks import CURRENCY
 
 # So many of the first cells tell what to look for.
 SAMPLE_ROWS: Final = 1_000

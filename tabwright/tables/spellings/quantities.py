@@ -12,7 +12,7 @@ from typing import Final
 
 import polars as pl
 
-from tabwright.tables.cells import bare_numbers, currencies
+from tabwright.tables.spellings.number_marks import bare_numbers, currencies
 
 _NUMBER: Final = (
     r"[-+]?(?:[0-9]*\.?[0-9]+|[1-9][0-9]{0,2}(?:[,'\x{2019}\x{a0}\x{202f}][0-9]{3})+(?:\.[0-9]+)?)"

@@ -83,7 +83,7 @@ def test_what_bars_enclose_is_typed(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.csv").dtypes == [pl.Int64, pl.Date]
 
 
-@pytest.mark.parametrize("separator", ["::", "^", "~", "\x01"])
+@pytest.mark.parametrize("separator", ["::", ":", "^", "~", "\x01"])
 def test_other_separators_are_told_of(separator: str, tmp_path: Path) -> None:
     text = f"a{separator}b\n1{separator}x\n2{separator}y\n"
     with pytest.raises(TableError, match="got 2 columns separated by"):
