@@ -19,6 +19,7 @@ from tabwright.errors import TableError
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 from tabwright.tables.cells import refuse_nested, to_booleans, to_microseconds, to_numbers
 from tabwright.tables.dtypes import may_merge_levels, merges_levels, text_column
+from tabwright.tables.frames import as_frame
 from tabwright.tables.spellings.moments import moments_of_counts
 from tabwright.tables.spellings.plain_columns import plain_columns, without_empty
 
@@ -144,7 +145,7 @@ class TableProfile:
 
 
 def profile_table(
-    frame: pl.DataFrame,
+    frame: pl.DataFrame | object,
     *,
     named: bool = True,
     roles: Mapping[str, Role] | None = None,
@@ -165,7 +166,7 @@ def profile_table(
 
     Parameters
     ----------
-    frame : polars.DataFrame
+    frame : polars.DataFrame, or another table as `as_frame` takes it
         Feature columns.
     named : bool, default=True
         Whether the columns have names of their own; an array has none, and no identifiers.
@@ -189,9 +190,13 @@ def profile_table(
         If a role names no column or is no role, if a column does not fit the role it was given,
         if cells are nested, or if every column of several rows is set aside.
     """
+    if isinstance(frame, pl.DataFrame):
+        for series in frame.get_columns():
+            refuse_nested(series)
+    else:
+        frame, has_names = as_frame(frame, estimator="profile_table")
+        named = named and has_names
     given = _checked_roles(frame, roles)
-    for series in frame.get_columns():
-        refuse_nested(series)
     columns = tuple(
         _profiled(own, given.get(name), named)
         for name, own in zip(frame.columns, _looked_at(frame, formats or {}, typed), strict=True)

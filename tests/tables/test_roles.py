@@ -295,3 +295,18 @@ def test_what_was_found_in_a_raw_file_is_in_the_summary(data_dir: Path) -> None:
     total = next(line for line in lines if line.startswith("TotalCharges"))
     assert "numeric" in total
     assert total.endswith("11 cells read as missing: ' '")
+
+
+@pytest.mark.parametrize("make", [pl.DataFrame.to_pandas, pl.DataFrame.to_arrow, pl.DataFrame.lazy])
+def test_a_table_of_another_library_has_the_same_roles(make: Any) -> None:
+    frame = pl.DataFrame({"a": [0.5, 1.5, 2.5], "b": ["u", "v", "u"]})
+    assert profile_table(make(frame)) == profile_table(frame)
+
+
+def test_an_array_has_no_identifiers() -> None:
+    places = np.arange(200)
+    assert profile_table(np.c_[places, places % 7]).columns[0].role == "numeric"
+    assert (
+        profile_table(pl.DataFrame({"a": places})[:, :1].with_columns(b=places % 7)).columns[0].role
+        == "identifier"
+    )

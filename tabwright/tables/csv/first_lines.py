@@ -148,6 +148,8 @@ def refuse_data(path: TableFile, first: list[str]) -> None:
             number = float(name)
         except ValueError:
             continue
+        if name.isalpha():  # inf may well be a name
+            continue
         if number.is_integer() and name.isdigit():
             whole.append(int(name))
         else:

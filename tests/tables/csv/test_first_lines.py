@@ -50,6 +50,7 @@ READ: dict[str, tuple[str, str, list[str], int]] = {
     "places from 0": (",0\na,7\n", "t.csv", ["unnamed_1", "0"], 1),
     "places from 1": ("k,1,2,3\na,7,8,9\n", "t.csv", ["k", "1", "2", "3"], 1),
     "bins": ("k,5,10,20,50\na,7,8,9,9\n", "t.csv", ["k", "5", "10", "20", "50"], 1),
+    "inf as a name": ("inf,a\n1,7\n", "t.csv", ["inf", "a"], 1),
     "words alone": ("full name\nbob lee\namy poe\n", "t.csv", ["full name"], 2),
     "words and one number": ("note\nroom 7\nroom b\n", "t.csv", ["note"], 2),
     "a tab that is said": ("sep=\t\nx\ty\n1\ta\n", "t.csv", ["x", "y"], 1),
