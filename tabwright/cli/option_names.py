@@ -16,6 +16,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("quotes=False", "--no-quotes"),
     ("use TabularRegressor for quantities", "give --task regression for a quantity"),
     ("roles must name columns", "--role must name columns"),
+    ("name another sheet, e.g. sheet=", "put another sheet first, e.g. "),
     ("delimiter='...'", "--delimiter"),
     ("name it, delimiter=", "name it, --delimiter "),
     ("by the argument missing", "by --missing"),

@@ -14,6 +14,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +26,7 @@ import polars.selectors as cs
 from tabwright.errors import TableError, install_command
 from tabwright.object_stores import StoredObject
 from tabwright.tables.cells import refuse_nested
-from tabwright.tables.csv.first_lines import refuse_units
+from tabwright.tables.csv.first_lines import refuse_data, refuse_units
 from tabwright.tables.csv.reader import CsvFormat, csv_frames
 from tabwright.tables.csv.text import text_blocks
 from tabwright.tables.libraries.arrow_columns import stored_row_labels, without_extensions
@@ -33,6 +34,8 @@ from tabwright.tables.paths import FileFormat, TableFile, table_format
 
 _TEXT_CHUNK_BYTES: Final = 8 * 2**20
 _READ_CHUNK_BYTES: Final = 64 * 2**20
+# Times of day in a sheet are parts of the day from which it counts.
+_FIRST_DAYS: Final = (date(1899, 12, 30), date(1899, 12, 31))
 # What polars raises at files that are damaged, or hold what it does not know.
 _UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
@@ -187,11 +190,20 @@ def _read_excel(path: TableFile, sheet: str | None, markers: Sequence[str] | Non
             raise TableError(f"{path} has no sheet {sheet!r}; it has {book.sheet_names}")
         name = book.sheet_names[0] if sheet is None else sheet
         head = book.load_sheet(name, header_row=None, n_rows=1, dtypes="string").to_polars()
-        frame = pl.read_excel(path, sheet_name=name, infer_schema_length=None, raise_if_empty=False)
+        # Empty columns stay in their places, where the names are.
+        frame = pl.read_excel(
+            path,
+            sheet_name=name,
+            infer_schema_length=None,
+            raise_if_empty=False,
+            drop_empty_cols=False,
+        )
     except (fastexcel.FastExcelError, pl.exceptions.PolarsError, OSError) as error:
         raise _damaged(path, "excel", error) from error
     if not head.height:
-        raise TableError(f"{path} is empty; a table needs a line of column names and rows")
+        others = [own for own in book.sheet_names if own != name]
+        way_out = f"; name another sheet, e.g. sheet={others[0]!r}" if others else ""
+        raise TableError(f"{path} is empty; a table needs a line of column names and rows{way_out}")
     first = [str(cell or "").strip().removesuffix(" 00:00:00") for cell in head.row(0)]
     names = [name for name in first if name]
     if len(names) == 1 and frame.width > 1:
@@ -199,6 +211,7 @@ def _read_excel(path: TableFile, sheet: str | None, markers: Sequence[str] | Non
             f"{path}: the first line must hold column names; got {names[0]!r} alone above "
             f"{frame.width} columns; if it is a title, delete what stands above the names"
         )
+    refuse_data(path, first, way_out="put names above the rows, with a letter in each")
     repeated, count = Counter(names).most_common(1)[0] if names else ("", 0)
     if count > 1:
         raise TableError(
@@ -210,7 +223,15 @@ def _read_excel(path: TableFile, sheet: str | None, markers: Sequence[str] | Non
         for place, (name, own) in enumerate(zip(frame.columns, first, strict=True), 1)
     ]
     _check_rows(path, frame, markers)
-    return frame
+    return frame.with_columns(
+        own.dt.time() for own in frame.get_columns() if own.dtype == pl.Datetime and _are_times(own)
+    )
+
+
+def _are_times(moments: pl.Series) -> bool:
+    """Whether moments of a sheet are times of day: on the day from which it counts."""
+    days = moments.dt.date().drop_nulls()
+    return bool(days.len()) and bool(days.is_in(_FIRST_DAYS).all())
 
 
 def _check_rows(path: TableFile, frame: pl.DataFrame, markers: Sequence[str] | None) -> None:

@@ -502,6 +502,41 @@ def test_cells_of_a_sheet_are_what_those_of_a_text_file_are(tmp_path: Path, case
         assert batches.equals(frame)
 
 
+def test_an_empty_column_of_a_sheet_shifts_no_name(tmp_path: Path) -> None:
+    rows = [["a", None, "b"], [1, None, "u"], [2, None, "v"]]
+    frame = read_table(_workbook(tmp_path / "t.xlsx", s=rows))
+    assert frame.columns == ["a", "unnamed_2", "b"]
+    assert frame["b"].to_list() == ["u", "v"]
+    assert frame["unnamed_2"].null_count() == 2
+
+
+def test_numbers_in_the_first_line_of_a_sheet_are_data(tmp_path: Path) -> None:
+    rows = [[1.5, 2.5], [1, 2], [3, 4]]
+    with pytest.raises(TableError, match=r"looks like data \('1.5', '2.5'\); put names above"):
+        read_table(_workbook(tmp_path / "t.xlsx", s=rows))
+    years = [[2019, 2020], [1, 2]]
+    assert read_table(_workbook(tmp_path / "y.xlsx", s=years)).columns == ["2019", "2020"]
+
+
+def test_times_of_day_in_a_sheet_are_times(tmp_path: Path) -> None:
+    book = xlsxwriter.Workbook(str(tmp_path / "t.xlsx"))
+    sheet, clock = book.add_worksheet(), book.add_format({"num_format": "hh:mm"})
+    sheet.write_row(0, 0, ["t", "x"])
+    for row, hours in enumerate([0.0, 6.5, 23.0], 1):
+        sheet.write(row, 0, hours / 24, clock)
+        sheet.write(row, 1, row)
+    book.close()
+    frame = read_table(tmp_path / "t.xlsx")
+    assert frame["t"].to_list() == [dt.time(0), dt.time(6, 30), dt.time(23)]
+
+
+def test_an_empty_first_sheet_tells_of_the_others(tmp_path: Path) -> None:
+    path = _workbook(tmp_path / "t.xlsx", notes=[], data=[["a"], [1]])
+    with pytest.raises(TableError, match=r"name another sheet, e\.g\. sheet='data'"):
+        read_table(path)
+    assert read_table(path, sheet="data").columns == ["a"]
+
+
 def test_text_that_is_said_to_be_missing_is_no_line_of_units(tmp_path: Path) -> None:
     rows: list[list[Any]] = [["a", "b"], ["mg", "kg"], *[[k, k / 2] for k in range(4)]]
     frame = read_table(_workbook(tmp_path / "t.xlsx", s=rows), csv=CsvFormat(missing=("mg", "kg")))

@@ -19,6 +19,9 @@ from tabwright.tables.spellings.number_marks import plain_numbers
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _OTHER_SEPARATORS: Final = ("::", ":", "^", "~", "\x01", "\x1f")
+_AS_DATA: Final = (
+    "read it with has_header=False and column_names, or has_header=True if these are the names"
+)
 # So many records at least tell a line of units from a row.
 _FEWEST_ROWS: Final = 4
 # Fewer whole numbers than these rise or fall by chance in a row of data.
@@ -132,7 +135,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def refuse_data(path: TableFile, first: list[str]) -> None:
+def refuse_data(path: TableFile, first: list[str], *, way_out: str = _AS_DATA) -> None:
     """Refuse a first line that looks like data.
 
     Column names may be whole numbers that rise or fall all along (years, places, bins); other
@@ -158,8 +161,8 @@ def refuse_data(path: TableFile, first: list[str]) -> None:
         return
     shown = ", ".join(repr(cell.strip()) for cell in first[:5])
     raise TableError(
-        f"{path}: the first line must hold column names; got what looks like data ({shown}); read "
-        "it with has_header=False and column_names, or has_header=True if these are the names"
+        f"{path}: the first line must hold column names; got what looks like data ({shown}); "
+        f"{way_out}"
     )
 
 
