@@ -334,7 +334,12 @@ TESTED_IN = {
         "tables.libraries.pandas_columns",
     ],
     "tables/test_dtypes.py": ["tables.spellings.near_misses"],
-    "tables/test_reading.py": ["tables.given_types"],
+    "tables/test_reading.py": [
+        "tables.formats.checks",
+        "tables.formats.excel",
+        "tables.formats.json_lines",
+        "tables.given_types",
+    ],
     "training/engine/test_stacked_members.py": ["training.engine.tensor_layout"],
     "cli/test_early_errors.py": ["workflows.requests.settings"],
     "workflows/test_compare.py": [

@@ -20,7 +20,8 @@ from tabwright.errors import TableError
 from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.csv.reader import CsvFormat
 from tabwright.tables.dtypes import Dtypes, text_column
-from tabwright.tables.file_readers import file_pieces, merged_notes, read_file
+from tabwright.tables.file_readers import file_pieces, read_file
+from tabwright.tables.formats.excel import merged_notes
 from tabwright.tables.given_types import cast_column, dtype_of_kinds, text_kinds
 from tabwright.tables.paths import (
     Source,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from tabwright.errors import TableError, install_command
 from tabwright.tables import (
     CsvFormat,
+    as_frame,
     iter_tables,
     profile_table,
     read_table,
@@ -503,7 +505,7 @@ def test_cells_of_a_sheet_are_what_those_of_a_text_file_are(tmp_path: Path, case
 
 
 def test_an_empty_column_of_a_sheet_shifts_no_name(tmp_path: Path) -> None:
-    rows = [["a", None, "b"], [1, None, "u"], [2, None, "v"]]
+    rows: list[list[Any]] = [["a", None, "b"], [1, None, "u"], [2, None, "v"]]
     frame = read_table(_workbook(tmp_path / "t.xlsx", s=rows))
     assert frame.columns == ["a", "unnamed_2", "b"]
     assert frame["b"].to_list() == ["u", "v"]
@@ -511,10 +513,10 @@ def test_an_empty_column_of_a_sheet_shifts_no_name(tmp_path: Path) -> None:
 
 
 def test_numbers_in_the_first_line_of_a_sheet_are_data(tmp_path: Path) -> None:
-    rows = [[1.5, 2.5], [1, 2], [3, 4]]
+    rows: list[list[Any]] = [[1.5, 2.5], [1, 2], [3, 4]]
     with pytest.raises(TableError, match=r"looks like data \('1.5', '2.5'\); put names above"):
         read_table(_workbook(tmp_path / "t.xlsx", s=rows))
-    years = [[2019, 2020], [1, 2]]
+    years: list[list[Any]] = [[2019, 2020], [1, 2]]
     assert read_table(_workbook(tmp_path / "y.xlsx", s=years)).columns == ["2019", "2020"]
 
 
@@ -547,7 +549,7 @@ def test_excel_without_its_package_names_the_install_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = _workbook(tmp_path / "t.xlsx", s=[["a"], [1]])
-    monkeypatch.setattr(file_frames, "find_spec", lambda name: None)
+    monkeypatch.setattr("tabwright.tables.formats.excel.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "fastexcel", None)
     rule = f"t.xlsx needs fastexcel, .*{re.escape(install_command('excel'))}"
     with pytest.raises(ImportError, match=rule):
@@ -591,3 +593,26 @@ def test_raw_files_load_to_the_tables_of_the_suite(
 def test_a_raw_file_without_header_is_told_so(data_dir: Path) -> None:
     with pytest.raises(TableError, match="the first line must hold column names; got what looks"):
         read_table(data_dir / "raw" / "adult-train.csv")
+
+
+@pytest.mark.parametrize("frequency", ["Y", "Q", "M", "D", "h", "min", "s", "ms"])
+def test_periods_in_parquet_are_those_of_a_frame(tmp_path: Path, frequency: str) -> None:
+    frame = pd.DataFrame({"p": pd.period_range("1968-05-01", periods=5, freq=frequency)})
+    frame.loc[2, "p"] = pd.NaT
+    frame.to_parquet(tmp_path / "t.parquet")
+    found = read_table(tmp_path / "t.parquet")
+    assert found.equals(as_frame(frame)[0])
+    assert pl.concat(iter_tables(tmp_path / "t.parquet", batch_rows=2)).equals(found)
+
+
+def test_periods_that_pandas_alone_can_tell_are_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"p": pd.period_range("2024-05-01", periods=3, freq="W")})
+    frame.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(TableError, match=r"got periods of pandas of the frequency 'W-SUN'"):
+        read_table(tmp_path / "t.parquet")
+
+
+def test_truth_among_numbers_of_json_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"a": true}\n{"a": null}\n{"a": 1}\n')
+    with pytest.raises(TableError, match=r"line 3: a column must hold true .* got 1 in 'a'"):
+        read_table(tmp_path / "t.jsonl")

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
 from tabwright.errors import TableError
+
+# By the frequency of pandas periods: how many of which unit of NumPy one is.
+_PERIODS: Final = {
+    **dict.fromkeys(("Y-DEC", "A-DEC"), (1, "Y")),
+    "Q-DEC": (3, "M"),
+    "M": (1, "M"),
+    "D": (1, "D"),
+    **dict.fromkeys(("h", "H"), (1, "h")),
+    **dict.fromkeys(("min", "T"), (1, "m")),
+    **dict.fromkeys(("s", "S"), (1, "s")),
+    **{name: (1, name) for name in ("ms", "us", "ns")},
+}
 
 
 def arrow_column(name: str, column: Any) -> pl.Series:
@@ -38,8 +50,31 @@ def arrow_column(name: str, column: Any) -> pl.Series:
 
 
 def without_extension(series: pl.Series) -> pl.Series:
-    """A column as the type below the name that another library gave it, such as arrow.json."""
-    return series.ext.storage() if isinstance(series.dtype, pl.BaseExtension) else series
+    """A column as the type below the name that another library gave it, such as arrow.json.
+
+    Periods of pandas become the moments at which they begin, as those of a pandas frame do.
+    Raises `TableError` at periods that pandas alone can tell, such as weeks that end on Sunday.
+    """
+    dtype = series.dtype
+    if not isinstance(dtype, pl.BaseExtension):
+        return series
+    if dtype.ext_name() == "pandas.period":
+        return _period_starts(series, str(json.loads(dtype.ext_metadata() or "{}").get("freq")))
+    return series.ext.storage()
+
+
+def _period_starts(periods: pl.Series, frequency: str) -> pl.Series:
+    """The first moments of pandas periods, which are counts since 1970."""
+    count, unit = _PERIODS.get(frequency, (0, ""))
+    if not unit:
+        raise TableError(
+            f"column {periods.name!r} must hold moments; got periods of pandas of the frequency "
+            f"{frequency!r}; write their beginnings, df[name].dt.to_timestamp()"
+        )
+    whole = periods.ext.storage()
+    starts = (whole.fill_null(0).to_numpy() * count).astype(f"datetime64[{unit}]")
+    found = pl.Series(periods.name, starts.astype("datetime64[us]"))
+    return found.set(whole.alias("").is_null(), None)
 
 
 def without_extensions(frame: pl.DataFrame) -> pl.DataFrame:
