@@ -19,6 +19,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("name another sheet, e.g. sheet=", "put another sheet first, e.g. "),
     ("delimiter='...'", "--delimiter"),
     ("name it, delimiter=", "name it, --delimiter "),
+    ("give delimiter=','", "give --delimiter ','"),
     ("by the argument missing", "by --missing"),
     ("roles={'name': 'category'}", "--role name=category"),
     ("drop_null_target=True", "--drop-null-target"),

@@ -311,7 +311,7 @@ class TableEncoder:
         if self.named:
             self.plan_.check_names(frame.columns)
         elif tuple(frame.columns) != self.plan_.names:
-            return self.fitted_columns().of(frame, named=True)
+            return self.fitted_columns().of(frame, named=True, argument="the table")
         return frame
 
     def _row_encoder(self) -> RowEncoder:

@@ -192,9 +192,9 @@ def explain(
             raise ValueError(f"{name} must be at least 1; got {value!r}")
     if not model.encoder.named:
         fitted = model.encoder.fitted_columns()
-        frame = fitted.of(frame, named=True, argument="frame")
+        frame = fitted.of(frame, named=True, argument="the table")
         if background is not None:
-            background = fitted.of(background, named=True, argument="background")
+            background = fitted.of(background, named=True, argument="the table")
     others = frame if background is None else background
     if not len(frame) or not len(others):
         raise ValueError("an explanation needs at least one row and one background row; got none")

@@ -541,7 +541,7 @@ def test_arrays_go_by_position() -> None:
     assert not encoder.named
     with pytest.raises(
         TableError,
-        match="X has 1 features, but TableEncoder is expecting 2 features as input",
+        match="the table has 1 features, but the model is expecting 2 features as input",
     ):
         encoder.transform(frame.drop("x1"))
 

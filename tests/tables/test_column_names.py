@@ -151,7 +151,7 @@ def test_what_runs_without_torch_says_it_too(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=SHOULD_NOT):
         proba = Predictor(fitted).predict_proba(frame)
     np.testing.assert_array_equal(proba, model.predict_proba(X))
-    with pytest.warns(UserWarning, match="frame should have no feature names"):
+    with pytest.warns(UserWarning, match=f"the table {SHOULD_NOT}"):
         explain(fitted, frame[:2], frame[2:6].rename({n: f"x{i}" for i, n in enumerate(NAMES)}))
     with pytest.warns(UserWarning, match=f"frame {SHOULD_NOT}"):
         write_report(fitted, frame, y, tmp_path / "r.html")

@@ -91,6 +91,16 @@ READ: dict[str, tuple[Any, pl.DataType | type[pl.DataType], list[Any] | None, st
         ],
         "",
     ),
+    "times with and without an offset": (
+        ["2020-01-02T03:04:05+01:00", "2020-01-02 03:04:05", None],
+        pl.Datetime("us", "UTC"),
+        [
+            dt.datetime(2020, 1, 2, 2, 4, 5, tzinfo=dt.UTC),
+            dt.datetime(2020, 1, 2, 3, 4, 5, tzinfo=dt.UTC),
+            None,
+        ],
+        "times without an offset, such as '2020-01-02 03:04:05', read as UTC",
+    ),
     "missing numbers": (
         ["1", "?", " ", "", "NA", None, "?"],
         pl.Int64,

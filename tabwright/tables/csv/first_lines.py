@@ -56,19 +56,20 @@ def sniffed(path: TableFile, records: list[bytes], *, quotes: bool) -> str:
 
 def _refuse_columns_of_spaces(path: TableFile, records: list[bytes]) -> None:
     """Refuse lines of columns that spaces separate, which would be one column of text."""
-    for separator, pattern in ((r"\\s{2,}", r"\s{2,}"), (r"\\s+", r"\s+")):
-        rows = [re.split(pattern, record.decode().strip()) for record in records]
+    for separator in (r"\s{2,}", r"\s+"):
+        rows = [re.split(separator, record.decode().strip()) for record in records]
         if len({len(row) for row in rows}) != 1 or len(rows) < 2 or len(rows[0]) < 2:
             continue
         # One space may be between words; a column of numbers below a name says that it is not.
         columns = list(zip(*rows, strict=True))
-        if separator == r"\\s{2,}" or any(
+        if separator == r"\s{2,}" or any(
             all(map(_is_number, cells)) and not _is_number(name) for name, *cells in columns
         ):
             raise TableError(
                 f"{path}: columns must have a separator of one character; got {len(columns)} "
                 "columns separated by spaces; write the file with commas, e.g. with "
-                f"pandas.read_csv(path, sep=r'{separator}').to_csv(...)"
+                f"pandas.read_csv(path, sep=r'{separator}').to_csv(...), or give delimiter=',' if "
+                "they are one column"
             )
 
 
@@ -85,7 +86,7 @@ def _refuse_other_separators(path: TableFile, records: list[bytes]) -> None:
             raise TableError(
                 f"{path}: columns must be separated by a comma, a semicolon, a tab or a bar, or "
                 f"the separator must be named; got {width} columns separated by {separator!r}; "
-                f"{way_out}"
+                f"{way_out}, or give delimiter=',' if they are one column"
             )
 
 

@@ -88,5 +88,6 @@ def test_other_separators_are_told_of(separator: str, tmp_path: Path) -> None:
     text = f"a{separator}b\n1{separator}x\n2{separator}y\n"
     with pytest.raises(TableError, match="got 2 columns separated by"):
         _read(tmp_path / "t.csv", text)
+    assert _read(tmp_path / "t.csv", text, delimiter=",").columns == [f"a{separator}b"]
     if len(separator) == 1:
         assert _read(tmp_path / "t.csv", text, delimiter=separator).columns == ["a", "b"]

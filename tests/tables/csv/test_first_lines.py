@@ -29,7 +29,10 @@ REFUSED = {
     "three numbers that rise by chance": ("bob,3,17,200\namy,4,2,9\n", AS_DATA),
     "returns and newlines": ("x,y\r1,a\n2,b\r3,c\n", f"line 1: {LINE_ENDS}"),
     "a return further down": ("x,y\n1,a\n2,b\n3,c\rd\n", f"line 4: {LINE_ENDS}"),
-    "words and numbers between spaces": ("name age\nbob 3\namy 4\n", f"got 2 {BY_SPACES}"),
+    "words and numbers between spaces": (
+        "name age\nbob 3\namy 4\n",
+        rf"got 2 {BY_SPACES}; .* sep=r'\\s\+'\)",
+    ),
     "columns of one width": (
         "name      age   city\nbob       3     Rome\namy lou   14    Oslo\n",
         f"got 3 {BY_SPACES}",
@@ -68,6 +71,12 @@ def test_what_is_certain_is_read(case: str, tmp_path: Path) -> None:
     frame = _read(tmp_path / file, data)
     assert frame.columns == names
     assert len(frame) == n_rows
+
+
+def test_one_column_of_words_and_numbers_is_read_where_that_is_said(tmp_path: Path) -> None:
+    data, _ = REFUSED["words and numbers between spaces"]
+    frame = _read(tmp_path / "t.csv", data, delimiter=",")
+    assert frame.to_dict(as_series=False) == {"name age": ["bob 3", "amy 4"]}
 
 
 @pytest.mark.parametrize(
