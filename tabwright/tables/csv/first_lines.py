@@ -26,6 +26,8 @@ _AS_DATA: Final = (
 _FEWEST_ROWS: Final = 4
 # Fewer whole numbers than these rise or fall by chance in a row of data.
 _FEWEST_IN_ORDER: Final = 4
+# One column may hold a level that is its name.
+_FEWEST_RECURRING: Final = 2
 _FIRST_YEAR, _LAST_YEAR = 1500, 2200
 
 
@@ -136,11 +138,18 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def refuse_data(path: TableFile, first: list[str], *, way_out: str = _AS_DATA) -> None:
+def refuse_data(
+    path: TableFile,
+    first: list[str],
+    rows: Sequence[Sequence[str]] = (),
+    *,
+    way_out: str = _AS_DATA,
+) -> None:
     """Refuse a first line that looks like data.
 
     Column names may be whole numbers that rise or fall all along (years, places, bins); other
-    numbers, and markers of missing cells, are data.
+    numbers, and markers of missing cells, are data. So are cells that come again below, in two
+    columns or more.
     """
     whole: list[int] = []
     odd: list[str] = []
@@ -158,7 +167,9 @@ def refuse_data(path: TableFile, first: list[str], *, way_out: str = _AS_DATA) -
             whole.append(int(name))
         else:
             odd.append(name)
-    if not odd and _may_be_names(whole):
+    columns = list(zip(*rows, strict=False))
+    n_recurring = sum(name in cells for name, cells in zip(first, columns, strict=False) if name)
+    if not odd and _may_be_names(whole) and n_recurring < _FEWEST_RECURRING:
         return
     shown = ", ".join(repr(cell.strip()) for cell in first[:5])
     raise TableError(

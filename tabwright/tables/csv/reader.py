@@ -50,8 +50,9 @@ class CsvFormat:
     column_names : tuple of str, optional
         Names of the columns, in place of those in the file.
     delimiter : str, optional
-        One character; by default tab for .tsv and .tab, else whichever of comma, semicolon, tab
-        and bar splits the first lines alike.
+        One character; by default tab for .tsv and .tab that have one, else whichever of comma,
+        semicolon, tab and bar splits the first lines alike. Two bars between fields, and the bars
+        and the line of dashes of Markdown, are found out too.
     encoding : str, optional
         A byte order mark at the start of the file goes before it. By default UTF-8, or UTF-16
         where every other byte is NUL; a file that is neither is read as cp1252, with a warning,
@@ -195,7 +196,8 @@ class _Parser:
         names = list(layout.column_names) if layout.column_names is not None else None
         if layout.has_header is not False:
             if layout.has_header is None:
-                refuse_data(path, first)
+                below = (fields(own, delimiter, quotes=layout.quotes) for own in records[1:])
+                refuse_data(path, first, [row for row in below if row != first])
             line += records[0].count(b"\n")
             chunk = chunk[header_bytes:]
             # One column may well hold a cell that is its name.

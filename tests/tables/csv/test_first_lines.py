@@ -27,6 +27,7 @@ REFUSED = {
     "a text and a number": ("bob,3\namy,4\njoe,5\n", AS_DATA),
     "two numbers that rise by chance": ("bob,3,17\namy,4,2\n", AS_DATA),
     "three numbers that rise by chance": ("bob,3,17,200\namy,4,2,9\n", AS_DATA),
+    "words that come again below": ("bob,red\namy,blue\nbob,blue\ntim,red\n", AS_DATA),
     "returns and newlines": ("x,y\r1,a\n2,b\r3,c\n", f"line 1: {LINE_ENDS}"),
     "a return further down": ("x,y\n1,a\n2,b\n3,c\rd\n", f"line 4: {LINE_ENDS}"),
     "words and numbers between spaces": (
@@ -52,6 +53,7 @@ READ: dict[str, tuple[str, str, list[str], int]] = {
     "one year": ("country,2020\na,1\n", "t.csv", ["country", "2020"], 1),
     "places from 0": (",0\na,7\n", "t.csv", ["unnamed_1", "0"], 1),
     "places from 1": ("k,1,2,3\na,7,8,9\n", "t.csv", ["k", "1", "2", "3"], 1),
+    "a level that is the name": ("sports,n\nsports,1\nnews,2\n", "t.csv", ["sports", "n"], 2),
     "bins": ("k,5,10,20,50\na,7,8,9,9\n", "t.csv", ["k", "5", "10", "20", "50"], 1),
     "inf as a name": ("inf,a\n1,7\n", "t.csv", ["inf", "a"], 1),
     "words alone": ("full name\nbob lee\namy poe\n", "t.csv", ["full name"], 2),
