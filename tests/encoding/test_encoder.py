@@ -536,8 +536,12 @@ def test_arrays_go_by_position() -> None:
             frame, profile_table(frame, named=False), target=None, task="regression", named=False
         )
     )
-    renamed = frame.rename({"x0": "x1", "x1": "x0"})
-    np.testing.assert_array_equal(_inputs(encoder, renamed), _inputs(encoder, frame))
+    expected = _inputs(encoder, frame)
+    with pytest.warns(UserWarning, match="should have no feature names"):
+        renamed = _inputs(encoder, frame.rename({"x0": "b", "x1": "a"}))
+    np.testing.assert_array_equal(renamed, expected)
+    # These names say the place.
+    np.testing.assert_array_equal(_inputs(encoder, frame.select("x1", "x0")), expected)
     assert not encoder.named
     with pytest.raises(
         TableError,
