@@ -97,7 +97,7 @@ class _Sample:
             return
         self._frames.append(frame)
         self._n_rows += frame.height
-        if self._n_rows > self._limit + self._limit // 4:
+        if self._n_rows > self._limit + self._limit // 16:
             self._prune()
 
     def _prune(self) -> None:
@@ -105,10 +105,15 @@ class _Sample:
             return
         hashes = np.concatenate([frame[_HASH].to_numpy() for frame in self._frames])
         self._highest = int(np.partition(hashes, self._limit - 1)[self._limit - 1])
-        # One by one: no copy of all rows at once.
-        for place, frame in enumerate(self._frames):
-            self._frames[place] = frame.filter(pl.col(_HASH) <= self._highest)
-        self._n_rows = sum(frame.height for frame in self._frames)
+        kept = pl.Series(hashes <= self._highest)
+        # Column by column: no copy of all rows at once. One frame, since many small ones leave gaps
+        # in memory that nothing fits in.
+        columns = [
+            pl.concat([frame.drop_in_place(name) for frame in self._frames]).filter(kept)
+            for name in self._frames[0].columns
+        ]
+        self._frames = [pl.DataFrame(columns)]
+        self._n_rows = self._frames[0].height
 
     def rows(self) -> pl.DataFrame | None:
         """The sample in any order, without a copy; None if nothing came."""

@@ -182,6 +182,10 @@ def test_samples_are_the_rows_in_order_or_the_same_uniform_ones(files: Path) -> 
     assert sample["train"].height == 100
     assert sample["validation"].height == 30
     assert set(sample["train"]["number"]) <= set(train["number"])
+    # Rows stay whole, whatever was thrown out between them.
+    whole = sample["train"].select(name for name in sample["train"].columns if name in train)
+    assert whole.height == whole.join(train, on=whole.columns, how="semi").height
+    assert len(whole.columns) >= 5
     middle = sample["train"]["number"].median()
     assert isinstance(middle, float)
     assert 500 < middle < 1000
