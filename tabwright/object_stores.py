@@ -182,6 +182,15 @@ def put_object(uri: str, data: bytes) -> None:
         stream.write(data)
 
 
+def remove_object(uri: str) -> None:
+    """Remove an object that is there.
+
+    Raises `TableError` if the store does not do it.
+    """
+    with _telling(uri):
+        _file_system(uri).delete_file(uri.partition("://")[2])
+
+
 def _file_system(uri: str) -> Any:
     """The store that a URI lies in, as the environment of this moment describes it."""
     if find_spec("pyarrow") is None:

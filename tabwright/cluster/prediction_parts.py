@@ -2,13 +2,16 @@
 
 A part is there when it is whole: it is written under another name first, or, in an object store,
 sent as one object. The plan beside them binds the folder to one model, table and set of options,
-so that a run that was stopped goes on, and nothing of another run is taken for its own.
+so that a run that was stopped goes on, and nothing of another run is taken for its own. The plan's
+name is told by what it says: runs that begin at once, of which no store lets just one write a name,
+leave one plan if they are the same run, and else see each other's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +23,18 @@ import polars as pl
 from tabwright.artifact.atomic_write import check_writable, write_atomically
 from tabwright.errors import TableError
 from tabwright.inference.training_rows import UnfamiliarCells
-from tabwright.object_stores import StoredObject, find_objects, is_object_uri, put_object
+from tabwright.object_stores import (
+    StoredObject,
+    find_objects,
+    is_object_uri,
+    put_object,
+    remove_object,
+)
 from tabwright.tables import CsvFormat, write_batches
 from tabwright.tables.file_readers import count_rows, file_pieces
 from tabwright.tables.paths import (
     FINISHED_NAME,
-    PLAN_NAME,
+    PLAN_PREFIX,
     TableFile,
     file_size,
     shown_paths,
@@ -36,6 +45,8 @@ from tabwright.workflows.predict import TablePredictions
 from tabwright.workflows.reading import Part
 
 _BATCH_ROWS: Final = 65_536
+# What `write_batches` writes to before a file is whole.
+_UNFINISHED: Final = re.compile(r"\.tabwright-.*\.tmp")
 
 
 def parts_of(table: str, rows_per_part: int, csv: CsvFormat | None) -> list[Part]:
@@ -95,10 +106,11 @@ class OutputFolder:
         return f"part-{number:06d}.parquet"
 
     def names(self) -> set[str]:
-        """The files in it."""
+        """The files in it, but those that are not whole yet."""
         if not self.is_stored:
             folder = Path(self.place)
-            return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+            found = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+            return {name for name in found if not _UNFINISHED.fullmatch(name)}
         try:
             return {entry.name for entry in find_objects(self.place)[0]}
         except FileNotFoundError as error:
@@ -119,7 +131,13 @@ class OutputFolder:
     def write_table(self, name: str, pieces: Iterator[pl.DataFrame]) -> int:
         """Write a table as its pieces come, whole or not at all; the number of its rows."""
         if not self.is_stored:
-            return write_batches(pieces, self._path(name))
+            try:
+                return write_batches(pieces, self._path(name))
+            except FileNotFoundError:
+                # The same run, started twice: the other has ended, and has tidied up.
+                if FINISHED_NAME not in self.names():
+                    raise
+                return count_rows(Path(self._path(name)))
         with tempfile.TemporaryDirectory(prefix="tabwright-") as folder:
             path = Path(folder) / name
             n_rows = write_batches(pieces, path)
@@ -132,9 +150,11 @@ class OutputFolder:
         Raises `ValueError` if it holds something else, or what another run has written.
         Raises `OSError` if it cannot be made or written.
         """
+        content = json.dumps(document, indent=1).encode()
+        own = f"{PLAN_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}.json"
         names = self.names()
-        if PLAN_NAME in names:
-            self._refuse_another(document)
+        self._refuse_others(own, names, document)
+        if own in names:
             return names
         if names:
             raise ValueError(
@@ -149,23 +169,42 @@ class OutputFolder:
                     f"the predictions need a folder, which lies in folders; {error.filename} or "
                     "what it lies in is a file; name another"
                 ) from error
-            check_writable(Path(self._path(PLAN_NAME)))
-        self.write(PLAN_NAME, json.dumps(document, indent=1).encode())
+            check_writable(Path(self._path(own)))
+        self.write(own, content)
+        try:
+            self._refuse_others(own, self.names(), document)
+        except ValueError:
+            self._remove(own)
+            raise
         return names
 
-    def _refuse_another(self, document: dict[str, Any]) -> None:
+    def _remove(self, name: str) -> None:
         if self.is_stored:
-            (plan,), _ = find_objects(self._path(PLAN_NAME))
-            with plan.open() as file:
-                content = file.read()
+            remove_object(self._path(name))
         else:
-            content = Path(self._path(PLAN_NAME)).read_bytes()
+            Path(self._path(name)).unlink()
+
+    def _refuse_others(self, own: str, names: set[str], document: dict[str, Any]) -> None:
+        """Refuse what another run has written."""
+        others = sorted(name for name in names - {own} if name.startswith(PLAN_PREFIX))
+        if not others:
+            return
+        path = self._path(others[0])
+        try:
+            if self.is_stored:
+                (plan,), _ = find_objects(path)
+                with plan.open() as file:
+                    content = file.read()
+            else:
+                content = Path(path).read_bytes()
+        except FileNotFoundError:
+            # It began at the same moment, and has given way.
+            return
         try:
             earlier = json.loads(content)
         except ValueError as error:
             raise ValueError(
-                f"the plan {self._path(PLAN_NAME)} must be one that a run wrote; it is damaged; "
-                "name another folder"
+                f"the plan {path} must be one that a run wrote; it is damaged; name another folder"
             ) from error
         for key, value in document.items():
             if earlier.get(key) != value:

@@ -87,7 +87,7 @@ def predict_on_ray(
 ) -> PredictResult:
     """Predict a table on a Ray cluster: the one that `ray.init` joined, or a local one.
 
-    The folder gets Parquet files in the order of the table, `_tabwright.json` with what they are,
+    The folder gets Parquet files in the order of the table, `_tabwright-*.json` with what they are,
     and `_SUCCESS` when all are there. A run that was stopped goes on where it was when it is asked
     for again; a worker that dies costs the part it was at.
 

@@ -46,7 +46,7 @@ _FORMATS: Final[dict[str, FileFormat]] = {
     ".ods": "excel",
 }
 # Beside the parts of a table that is written part by part: what they are, and that all are there.
-PLAN_NAME: Final = "_tabwright.json"
+PLAN_PREFIX: Final = "_tabwright-"
 FINISHED_NAME: Final = "_SUCCESS"
 _PACKED: Final = frozenset[FileFormat](("csv", "jsonl"))
 _PACKINGS: Final = (".gz", ".zip", ".bz2", ".xz", ".zst")
@@ -135,7 +135,7 @@ def _expanded(source: str) -> list[TableFile]:
 
 def _refuse_unfinished(source: str, names: set[str]) -> None:
     """Refuse a folder of predictions some of whose parts are not there yet."""
-    if PLAN_NAME in names and FINISHED_NAME not in names:
+    if FINISHED_NAME not in names and any(name.startswith(PLAN_PREFIX) for name in names):
         raise TableError(
             f"the folder {source} must hold all parts of its predictions; the run that writes them "
             "has not ended; run the same command again, and it writes those that are missing"

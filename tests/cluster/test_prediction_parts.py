@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import polars as pl
@@ -26,6 +28,7 @@ from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables import read_table
 from tabwright.workflows.predict import TablePredictions, iter_predictions
 from tabwright.workflows.reading import Part
+from tests.conftest import S3_ACCOUNT
 
 
 def _rows(n_rows: int, seed: int = 0) -> pl.DataFrame:
@@ -119,9 +122,9 @@ def test_a_part_that_fails_leaves_nothing(model: Path, table: Path, tmp_path: Pa
 
     with pytest.raises(OSError, match="the disk is full"):
         output.write_table(output.part_name(0), failing())
-    assert output.names() == {"_tabwright.json"}
+    (plan,) = output.names()
     write_part(predictions, parts, 1, output)
-    assert output.names() == {"_tabwright.json", "part-000001.parquet"}
+    assert output.names() == {plan, "part-000001.parquet"}
     with pytest.raises(RuntimeError, match=r"lacks part-000000\.parquet"):
         output.end(len(parts))
     # What is there is no table yet, for our own readers either.
@@ -136,7 +139,8 @@ def test_a_folder_is_bound_to_model_table_and_options(
     document = plan_document(model, str(table), parts, {"keep": ["id"]})
     output = OutputFolder(str(tmp_path / "out"))
     assert output.begin(document) == set()
-    assert output.begin(document) == {"_tabwright.json"}
+    assert output.begin(document) == output.names()
+    (plan,) = output.names()
     for key, value, said in (
         ("model", "0" * 64, "those of another model"),
         ("options", {"keep": []}, "its options differ"),
@@ -149,19 +153,96 @@ def test_a_folder_is_bound_to_model_table_and_options(
     changed = plan_document(model, str(table), parts, {"keep": ["id"]})
     with pytest.raises(ValueError, match="its files differ"):
         output.begin(changed)
-    (tmp_path / "out" / "_tabwright.json").write_text("{")
+    (tmp_path / "out" / plan).write_text("{")
     with pytest.raises(ValueError, match="it is damaged; name another folder"):
-        output.begin(document)
+        output.begin(changed)
     with pytest.raises(ValueError, match=r"must be new or empty; .* holds 'a\.parquet'"):
         OutputFolder(str(table)).begin(document)
+
+
+@pytest.mark.parametrize("place", ["here", "s3"])
+def test_of_two_runs_that_begin_at_once_one_is_refused(
+    place: str, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**S3_ACCOUNT, "AWS_ENDPOINT_URL": endpoint}.items():
+        monkeypatch.setenv(name, value)
+    if place == "s3":
+        import boto3
+
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        client.create_bucket(Bucket="parts")
+        client.close()
+    folder = OutputFolder(str(tmp_path / "out") if place == "here" else "s3://parts/out")
+    first, second = {"model": "a", "table": "t"}, {"model": "b", "table": "t"}
+    write = OutputFolder.write
+
+    def late(self: OutputFolder, name: str, content: bytes) -> None:
+        monkeypatch.setattr(OutputFolder, "write", write)
+        folder.begin(second)
+        write(self, name, content)
+
+    monkeypatch.setattr(OutputFolder, "write", late)
+    with pytest.raises(ValueError, match="those of another model; name another folder"):
+        folder.begin(first)
+    # What was refused leaves nothing, and the other goes on.
+    (plan,) = folder.names()
+    assert folder.begin(second) == {plan}
+    with pytest.raises(ValueError, match="those of another model"):
+        folder.begin(first)
+
+
+def test_never_do_two_different_runs_both_begin(tmp_path: Path) -> None:
+    for round_ in range(30):
+        folder = OutputFolder(str(tmp_path / str(round_)))
+        barrier = Barrier(3)
+
+        def begin(number: int, folder: OutputFolder = folder, barrier: Barrier = barrier) -> bool:
+            barrier.wait()
+            try:
+                folder.begin({"model": str(number)})
+            except ValueError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(3) as pool:
+            begun = list(pool.map(begin, range(3)))
+        assert sum(begun) <= 1
+        assert len(folder.names()) == sum(begun)
+
+
+def test_a_run_that_is_started_twice_ends_twice(model: Path, table: Path, tmp_path: Path) -> None:
+    """One ends, and tidies up, while the other is writing a part that is there already."""
+    output = OutputFolder(str(tmp_path / "out"))
+    predictions = TablePredictions.of(load_fitted(model), str(table), keep=["id"])
+    parts = parts_of(str(table), 10_000, None)
+    document = plan_document(model, str(table), parts, {})
+
+    def whole_run() -> None:
+        output.begin(document)
+        for number in range(len(parts)):
+            write_part(predictions, parts, number, output)
+        assert output.end(len(parts)) == 1000
+
+    def slow() -> Iterator[pl.DataFrame]:
+        frame = pl.DataFrame({"prediction": ["yes"]})
+        yield frame
+        whole_run()
+        yield frame
+
+    output.begin(document)
+    assert output.write_table(output.part_name(1), slow()) == 350
+    assert output.end(len(parts)) == 1000
+    assert read_table(output.place).height == 1000
 
 
 def test_what_killed_writers_left_is_removed(model: Path, table: Path, tmp_path: Path) -> None:
     output = OutputFolder(str(tmp_path / "out"))
     predictions = TablePredictions.of(load_fitted(model), str(table), keep=["id"])
     parts = parts_of(str(table), 10_000, None)
-    output.begin(plan_document(model, str(table), parts, {}))
     left = tmp_path / "out" / ".tabwright-x.tmp"
+    left.parent.mkdir()
+    left.write_bytes(b"half a plan")
+    output.begin(plan_document(model, str(table), parts, {}))
     left.write_bytes(b"half a part")
     for number in range(len(parts)):
         write_part(predictions, parts, number, output)
