@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,33 +25,17 @@ from tabwright.estimators.classifier import TabularClassifier
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables import read_table
 from tabwright.workflows.predict import iter_predictions
-from tests.conftest import S3_ACCOUNT
 
 ray = pytest.importorskip("ray", reason="ray is absent")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("local_ray"),
     # Of ray's own code.
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 _N_ROWS = 60_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster(endpoint: str) -> Iterator[None]:
-    """Its workers have the account of the S3 endpoint."""
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in {
-            "RAY_AUTH_MODE": "disabled",
-            "TABWRIGHT_RAY_TEST": str(os.getpid()),
-            **S3_ACCOUNT,
-            "AWS_ENDPOINT_URL": endpoint,
-        }.items():
-            environment.setenv(name, value)
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
