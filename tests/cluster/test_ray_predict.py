@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -120,6 +122,65 @@ def test_a_worker_killed_midway_loses_and_doubles_nothing(request_: PredictReque
     assert found["id"].n_unique() == found.height == _N_ROWS
     assert_frame_equal(found, _expected(request_))
     assert not list(output.glob(".tabwright-*"))
+
+
+def test_the_only_worker_killed_again_and_again(request_: PredictRequest) -> None:
+    """Before the first part, and twice in the midst of them."""
+    output = Path(request_.output)
+    killed: list[int] = []
+    over = threading.Event()
+
+    def n_parts() -> int:
+        return len(list(output.glob("part-*.parquet")))
+
+    def kill() -> None:
+        for moment in (0, 20, 60):
+            while not over.is_set() and (n_parts() < moment or not _workers()):
+                time.sleep(0.002)
+            killed.append(n_parts())
+            victims = _workers()
+            for victim in victims:
+                os.kill(victim, signal.SIGKILL)
+            while not over.is_set() and set(victims) & set(_workers()):
+                time.sleep(0.002)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        result = predict_on_ray(replace(request_, rows_per_part=500), n_workers=1)
+    finally:
+        over.set()
+        killer.join()
+    assert len(killed) == 3
+    assert killed[0] < 20 <= killed[1] < 60 <= killed[2] < result.n_parts == 120
+    assert result.n_rows == _N_ROWS
+    assert_frame_equal(read_table(request_.output), _expected(request_))
+    assert len(list(output.iterdir())) == 122
+
+
+def test_a_command_killed_midway_goes_on_when_it_is_given_again(
+    request_: PredictRequest, tmp_path: Path
+) -> None:
+    rows, table = read_table(request_.table), tmp_path / "table"
+    table.mkdir()
+    for number in range(12):
+        rows[5_000 * number : 5_000 * (number + 1)].write_parquet(table / f"{number:02}.parquet")
+    request = PredictRequest(request_.model, str(table), request_.output, keep=("id",))
+    command = [sys.executable, "-m", "tabwright", "predict", "--ray", str(request_.model)]
+    command += [request.table, "--keep", "id", "--output", request.output, "--workers", "1"]
+    address = ray.get_runtime_context().gcs_address
+    output = Path(request.output)
+    with subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": address}) as driver:
+        while driver.poll() is None and not list(output.glob("part-*.parquet")):
+            time.sleep(0.002)
+        driver.kill()
+    assert driver.returncode == -signal.SIGKILL
+    with pytest.raises(TableError, match="must hold all parts of its predictions"):
+        read_table(request.output)
+    result = predict_on_ray(request)
+    assert (result.n_rows, result.n_parts) == (_N_ROWS, 12)
+    assert 1 <= result.n_earlier < 12
+    assert_frame_equal(read_table(request.output), _expected(request_))
 
 
 def test_a_run_goes_on_with_what_is_missing(request_: PredictRequest) -> None:
