@@ -9,6 +9,7 @@ anew finds them there, and goes on from the state of the run.
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,9 @@ from tabwright.training.loop import Epoch, Trained
 _BLOCK_BYTES: Final = 2**18
 _FEWEST_ROWS: Final = 256
 _BUFFER_BLOCKS: Final = 64
+# Where a block belongs; in the place of its name: a fault of the table.
+_PLACE: Final = ("file", "chunk", "start", "n_rows")
+_FAULT: Final = "fault"
 # Rows of the samples that travel together.
 _SAMPLE_ROWS: Final = 16_384
 
@@ -123,6 +127,9 @@ class RayCluster:
             for start in range(0, len(objects), _BUFFER_BLOCKS)
         ]
         found = [described for several in ray.get(asked) for described in several]
+        for row in itertools.chain.from_iterable(found):
+            if "fault" in row:
+                raise pickle.loads(row["fault"])
         training, validation = (_stored(name, job.dtype, objects, found) for name in BLOCK_NAMES)
         return training, validation
 
@@ -200,26 +207,30 @@ def _share_of(row: dict[str, Any]) -> ScanShare:
 
 def _encoded(batch: dict[str, Any], job: list[Any], n_shares: int) -> Iterator[Any]:
     """The second pass over a share of the chunks: a table of one row for each block."""
-    import pyarrow as pa
     import ray
 
     (number,) = batch["item"]
     encoding: EncodingJob = ray.get(job[0])
     block_rows = _block_rows(encoding.dtype)
-    for chunk in encoding.chunks(chunks_of_worker(int(number), n_shares)):
-        for name, records in encoding.records(chunk).items():
-            for start in range(0, len(records), block_rows):
-                piece = records[start : start + block_rows]
-                yield pa.table(
-                    {
-                        "name": [name],
-                        "file": [chunk.file],
-                        "chunk": [chunk.number],
-                        "start": [start],
-                        "n_rows": [len(piece)],
-                        "records": pa.array([piece.tobytes()], type=pa.large_binary()),
-                    }
-                )
+    # A fault of the table is the user's to read, not a failure of a worker.
+    try:
+        for chunk in encoding.chunks(chunks_of_worker(int(number), n_shares)):
+            for name, records in encoding.records(chunk).items():
+                for start in range(0, len(records), block_rows):
+                    piece = records[start : start + block_rows]
+                    place = (chunk.file, chunk.number, start, len(piece))
+                    yield _block(name, place, piece.tobytes())
+    except ValueError as error:
+        yield _block(_FAULT, (0, 0, 0, 0), pickle.dumps(error))
+
+
+def _block(name: str, place: tuple[int, int, int, int], content: bytes) -> Any:
+    """A table of one row. `place`: file, chunk, first row in there, number of rows."""
+    import pyarrow as pa
+
+    columns = {key: [value] for key, value in zip(_PLACE, place, strict=True)}
+    records = pa.array([content], type=pa.large_binary())
+    return pa.table({"name": [name], **columns, "records": records})
 
 
 def _block_rows(dtype: np.dtype[Any]) -> int:
@@ -228,7 +239,7 @@ def _block_rows(dtype: np.dtype[Any]) -> int:
 
 
 def _descriptions(*tables: Any) -> list[list[dict[str, Any]]]:
-    """What lies in each object: all but the records."""
+    """What lies in each object: all but the records, and what was found wrong."""
     return [_description(table) for table in tables]
 
 
@@ -236,6 +247,9 @@ def _description(table: Any) -> list[dict[str, Any]]:
     # A task without chunks leaves an object without columns.
     told = [column for column in table.column_names if column != "records"]
     rows: list[dict[str, Any]] = table.select(told).to_pylist() if told else []
+    for number, row in enumerate(rows):
+        if row["name"] == _FAULT:
+            row["fault"] = table["records"][number].as_py()
     return rows
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tabwright.cluster.prediction_parts import parts_of
 from tabwright.cluster.ray_cluster import RayCluster
-from tabwright.cluster.ray_predict import absolute_source, joined_ray, quiet_data
+from tabwright.cluster.ray_predict import absolute_source, check_cluster, joined_ray, quiet_data
 from tabwright.errors import install_command
 from tabwright.streaming.chunks import CHUNK_ROWS
 from tabwright.tables import table_dtypes
@@ -60,6 +60,8 @@ def train_on_ray(
         If there is no worker, or the request does not fit the table.
     TableError
         If the table or a column is not what it should be.
+    ConnectionError
+        If nobody answers at RAY_ADDRESS.
     ray.train.TrainingFailedError
         If the workers failed more often than `max_failures`; with the last one's error.
     """
@@ -69,6 +71,7 @@ def train_on_ray(
         raise ImportError(
             f"training on Ray needs ray, which is not installed; run: {install_command('ray')}"
         )
+    check_cluster()
     # Workers have working folders of their own.
     asked = replace(request.table, table=absolute_source(request.table.table))
     checkpoint = None if request.checkpoint is None else request.checkpoint.absolute()

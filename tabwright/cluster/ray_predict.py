@@ -7,13 +7,15 @@ died to another. What a part is and how it is written is in `prediction_parts`.
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -30,6 +32,9 @@ from tabwright.object_stores import is_object_uri
 from tabwright.tables import CsvFormat
 from tabwright.workflows.predict import TablePredictions, with_threshold
 from tabwright.workflows.reading import Part
+
+# Seconds until a cluster must have answered.
+_ANSWER_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ def predict_on_ray(
         each other, before any work; at the part that has it, if a cell does not fit its column.
     ValueError
         If an option does not fit the model, or the folder is another run's.
+    OSError
+        If a part cannot be written, or nobody answers at RAY_ADDRESS.
     """
     if n_workers is not None and n_workers < 1:
         raise ValueError(f"predictions need at least 1 worker; got {n_workers}")
@@ -119,6 +126,7 @@ def predict_on_ray(
         raise ImportError(
             f"predicting on Ray needs ray, which is not installed; run: {install_command('ray')}"
         )
+    check_cluster()
     predictions, parts = _checked(request)
     folder = OutputFolder(absolute_source(request.output))
     document = plan_document(
@@ -189,12 +197,12 @@ class _PartWriter:
         predictions, parts, folder = self._job
         n_rows, results = [], []
         for number in batch["item"].tolist():
-            # A fault of the table is the user's to read, not a failure of a worker.
+            # A fault of the table or of a disk is the user's to read, not a failure of a worker.
             try:
                 part = write_part(predictions, parts, number, folder)
-            except TableError as error:
+            except (TableError, OSError) as error:
                 n_rows.append(0)
-                results.append(pickle.dumps(str(error)))
+                results.append(pickle.dumps(error))
             else:
                 n_rows.append(part.n_rows)
                 results.append(pickle.dumps(part.unfamiliar.counts))
@@ -214,8 +222,8 @@ def _written(
     dataset = one_by_one(todo, _PartWriter, (predictions, parts, folder), min(n_workers, len(todo)))
     for row in dataset.iter_rows():
         result = pickle.loads(row["result"])
-        if isinstance(result, str):
-            raise TableError(result)
+        if isinstance(result, Exception):
+            raise result
         yield row["rows"], UnfamiliarCells(predictions.model.encoder, result)
 
 
@@ -247,6 +255,26 @@ def _resources() -> dict[str, float]:
 
     resources: dict[str, float] = cluster_resources()  # type: ignore[no-untyped-call]
     return resources
+
+
+def check_cluster() -> None:
+    """Refuse an address in RAY_ADDRESS where nobody listens; Ray itself tries for minutes.
+
+    Raises `ConnectionError`.
+    """
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if ray.is_initialized() or not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(
+            f"RAY_ADDRESS must name a cluster that answers; got {address!r} ({error}); start the "
+            "cluster, correct the address, or unset it for a Ray on this machine"
+        ) from error
 
 
 @contextmanager

@@ -205,6 +205,28 @@ def test_a_store_that_refuses(model: Path, tmp_path: Path, monkeypatch: pytest.M
         assert "s3://elsewhere/rows: the store must answer; it did not" in said
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nowhere.invalid:6379"])
+def test_a_cluster_that_does_not_answer(
+    address: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    table, output = tmp_path / "rows.parquet", tmp_path / "out"
+    ROWS.write_parquet(table)
+    request = TrainRequest(
+        TableRequest(str(table), ColumnUses("label")), output=tmp_path / "trained.safetensors"
+    )
+    rule = f"RAY_ADDRESS must name a cluster that answers; got '{re.escape(address)}'"
+    with pytest.raises(ConnectionError, match=rule):
+        predict_on_ray(PredictRequest(model, str(table), str(output)))
+    with pytest.raises(ConnectionError, match=rule):
+        train_on_ray(request, n_workers=2)
+    words = ["predict", str(model), str(table), "--ray", "--output", str(output)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 4
+    assert re.search(rule, " ".join(done.output.split()))
+    assert not output.exists()
+
+
 def test_outputs_that_cannot_be(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,6 +217,16 @@ def test_a_cell_that_does_not_fit_is_named_and_nothing_is_taken_for_whole(
         predict_on_ray(replace(request_, table=str(table)))
     assert not (Path(request_.output) / "_SUCCESS").exists()
     assert not (Path(request_.output) / "part-000001.parquet").exists()
+
+
+def test_a_disk_that_fails_a_worker_is_named(request_: PredictRequest) -> None:
+    def remove(_: int) -> None:
+        shutil.rmtree(request_.output, ignore_errors=True)
+
+    with pytest.raises(OSError, match="cannot save: the folder does not exist") as caught:
+        predict_on_ray(replace(request_, rows_per_part=500), n_workers=1, on_rows=remove)
+    assert "\n" not in str(caught.value)
+    assert not Path(request_.output).exists()
 
 
 def test_the_command_and_an_object_store(folder: Path, endpoint: str) -> None:

@@ -1,4 +1,5 @@
-"""Training on a local Ray from tables in a store: the model is that of the same files on disk."""
+"""Training on a local Ray: tables in a store give the model of the same files on disk, and what a
+worker finds wrong with a table is said as it is."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ import pytest
 
 from campaigns import kill_workers
 from tabwright.cluster.ray_job import train_on_ray
+from tabwright.errors import TableError
 from tabwright.inference.fitted_model import FittedModel, load_fitted
+from tabwright.streaming.scan import SAMPLE_LIMITS
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.train import TrainRequest, run_training
@@ -98,3 +101,22 @@ def test_csv_in_a_store_is_counted_and_encoded_as_its_files_are(
     assert stored.metrics["test"]["log_loss"] == pytest.approx(
         here.metrics["test"]["log_loss"], rel=0.1
     )
+
+
+def test_a_cell_that_the_second_pass_finds_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("train", "validation", "test"):
+        monkeypatch.setitem(SAMPLE_LIMITS, place, 100)
+    widths = [f"{number % 90} cm" for number in range(1500)]
+    widths[-3] = "70 apples"
+    labels = ["yes", "no"] * 750
+    path = tmp_path / "rows.csv"
+    pl.DataFrame({"width": widths, "label": labels}).write_csv(path)
+    output = tmp_path / "model.safetensors"
+    with pytest.raises(TableError) as caught:
+        train_on_ray(_request(str(path), output), n_workers=2)
+    assert str(caught.value).startswith("column 'width' must hold ")
+    assert "70 apples" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not output.exists()
