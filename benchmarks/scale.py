@@ -1,4 +1,4 @@
-"""Scoring and training on a local Ray: time, peak memory and disk, by rows and workers.
+"""Scoring and training on Ray: time, peak memory and disk, by rows and workers.
 
     python -m benchmarks.scale --rows 400000 --output scale.json --picture scale.png
     python -m benchmarks.scale --rows 4000 --multiples 1,2 --workers 1     # a minute
@@ -6,13 +6,14 @@
 Tables of `--rows` rows x 40 columns (those of `benchmarks.streaming`), once and up to ten times as
 many, as Parquet files. Each is scored (`predict_on_ray`) and trained on (`train_on_ray`, one epoch
 of one small network, so that reading and encoding dominate) by one worker and by two. Every run is
-a process of its own with a local Ray of as many CPUs as workers and an object store of 100 MB; what
-does not fit there is spilled. `ray.init` is not counted; the actors of Ray Data and Ray Train are.
+a process of its own with a Ray on this machine that has a node for each worker, of one CPU and an
+object store of 100 MB; what does not fit there is spilled to a folder of the node. Starting the
+nodes is not counted; the actors of Ray Data and Ray Train are.
 
 Memory is the anonymous memory of a process (`RssAnon`): that of the largest worker, and of the
-driver. Pages of files, and of the object store that all share, are not in it. Disk is what Ray has
-spilled at its peak, divided by the workers; on one machine they share a folder. What `--output`
-holds already is not measured again, so that a campaign that was stopped goes on.
+driver. Pages of files, and of the object store that all share, are not in it. Disk is what the
+folder of the fullest node held at its peak. What `--output` holds already is not measured again, so
+that a campaign that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Measurement:
     worker_mb, driver_mb : float
         Peak anonymous memory of the largest worker, and of the driver, in megabytes.
     disk_mb_per_worker : float
+        Peak of what one node has spilled, that of the fullest, in megabytes.
     """
 
     job: str
@@ -66,7 +68,7 @@ class Measurement:
 
 
 class _Watch:
-    """Peaks of anonymous memory and of spilled bytes, until it is stopped."""
+    """Peaks of anonymous memory and of a node's spilled bytes, until it is stopped."""
 
     def __init__(self, spilled: Path) -> None:
         self.worker = self.driver = self.disk = 0
@@ -82,7 +84,9 @@ class _Watch:
         while not self._over.wait(0.2):
             self.driver = max(self.driver, _anonymous_bytes(os.getpid()))
             self.worker = max([self.worker, *map(_anonymous_bytes, _workers())])
-            self.disk = max(self.disk, _folder_bytes(self._spilled))
+            # Ray makes a folder for each node.
+            nodes = self._spilled.iterdir() if self._spilled.is_dir() else ()
+            self.disk = max([self.disk, *map(_folder_bytes, nodes)])
 
 
 def _workers() -> list[int]:
@@ -123,6 +127,7 @@ def _folder_bytes(folder: Path) -> int:
 def run_here(job: str, folder: Path, rows: int, workers: int) -> Measurement:
     """Score or train on the table of a folder, with a Ray of this process."""
     import ray
+    from ray.cluster_utils import Cluster
 
     from tabwright import PredictRequest, TrainRequest, predict_on_ray, train_on_ray
     from tabwright.tables.column_uses import ColumnUses
@@ -130,14 +135,18 @@ def run_here(job: str, folder: Path, rows: int, workers: int) -> Measurement:
 
     os.environ[_MARK] = str(os.getpid())
     spilled = folder / "spilled"
-    ray.init(
-        address="local",
-        num_cpus=workers,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=_STORE_BYTES,
-        object_spilling_directory=str(spilled),
-    )
+    # In a folder of its own, with a short name for the sockets in it.
+    own = tempfile.TemporaryDirectory(prefix="ray")
+    cluster: Any = Cluster()
+    for _ in range(workers):
+        cluster.add_node(
+            num_cpus=1,
+            include_dashboard=False,
+            object_store_memory=_STORE_BYTES,
+            object_spilling_directory=str(spilled),
+            temp_dir=own.name,
+        )
+    ray.init(address=cluster.address, log_to_driver=False)
     watch = _Watch(spilled)
     started = time.perf_counter()
     if job == "score":
@@ -159,6 +168,8 @@ def run_here(job: str, folder: Path, rows: int, workers: int) -> Measurement:
     seconds = time.perf_counter() - started
     watch.stop()
     ray.shutdown()
+    cluster.shutdown()
+    own.cleanup()
     return Measurement(
         job,
         rows,
@@ -167,7 +178,7 @@ def run_here(job: str, folder: Path, rows: int, workers: int) -> Measurement:
         rows / seconds,
         watch.worker / 1e6,
         watch.driver / 1e6,
-        watch.disk / workers / 1e6,
+        watch.disk / 1e6,
     )
 
 
@@ -219,7 +230,7 @@ def picture(found: Sequence[Measurement], path: Path) -> None:
     shown = (
         ("worker_mb", "largest worker, MB"),
         ("driver_mb", "driver, MB"),
-        ("disk_mb_per_worker", "spilled per worker, MB"),
+        ("disk_mb_per_worker", "spilled by the fullest node, MB"),
         ("seconds", "seconds"),
     )
     numbers = sorted({one.workers for one in found})

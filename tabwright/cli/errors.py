@@ -55,10 +55,9 @@ def readable_errors(*, as_json: bool = False) -> Iterator[None]:
     except BrokenPipeError:
         _forget_output()
         raise typer.Exit(ExitCode.DONE) from None
-    except KeyboardInterrupt:
-        _leave(
-            ExitCode.INTERRUPTED, "interrupted", "interrupted; nothing was saved", as_json=as_json
-        )
+    except KeyboardInterrupt as error:
+        message = f"interrupted; {str(error) or 'nothing was saved'}"
+        _leave(ExitCode.INTERRUPTED, "interrupted", message, as_json=as_json)
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         if _tracebacks:
             raise

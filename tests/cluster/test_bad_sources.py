@@ -227,6 +227,23 @@ def test_a_cluster_that_does_not_answer(
     assert not output.exists()
 
 
+def test_an_interrupted_command_says_that_it_can_go_on(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray_predict, "joined_ray", interrupt)
+    table, output = tmp_path / "rows.parquet", tmp_path / "out"
+    ROWS.write_parquet(table)
+    words = ["predict", str(model), str(table), "--ray", "--output", str(output)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 130
+    said = " ".join(done.output.split())
+    assert "interrupted; the parts in" in said
+    assert said.endswith("the same command goes on with what is missing")
+
+
 def test_outputs_that_cannot_be(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -227,8 +227,13 @@ def _predict_on_ray(
     """Predict a table on Ray, and say what came of it."""
     from tabwright.cluster.ray_predict import predict_on_ray
 
-    with counting_bar(display.quiet, "rows predicted") as advance:
-        result = predict_on_ray(request, n_workers=n_workers, on_rows=advance)
+    try:
+        with counting_bar(display.quiet, "rows predicted") as advance:
+            result = predict_on_ray(request, n_workers=n_workers, on_rows=advance)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(
+            f"the parts in {request.output} stay; the same command goes on with what is missing"
+        ) from error
     seconds = seconds_taken()
     if display.as_json:
         print_json(
