@@ -225,7 +225,7 @@ def picture(found: Sequence[Measurement], path: Path) -> None:
 
     jobs = [job for job in _JOBS if any(one.job == job for one in found)]
     figure, axes = plt.subplots(
-        len(jobs), 4, figsize=(13, 3 * len(jobs)), layout="constrained", sharex=True, squeeze=False
+        len(jobs), 4, figsize=(13, 3 * len(jobs)), layout="constrained", sharex="row", squeeze=False
     )
     shown = (
         ("worker_mb", "largest worker, MB"),
