@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -297,12 +298,16 @@ def quiet_data() -> Iterator[None]:
     """Ray Data without bars and notes of its own."""
     from ray.data import DataContext
 
-    context, logger = DataContext.get_current(), logging.getLogger("ray.data")
-    before, level = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars = before
-        logger.setLevel(level)
+    logger = logging.getLogger("ray.data")
+    with warnings.catch_warnings():
+        # Ray copies its own settings, and warns of those that it has deprecated.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\.data")
+        context = DataContext.get_current()
+        before, level = context.enable_progress_bars, logger.level
+        context.enable_progress_bars = False
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            context.enable_progress_bars = before
+            logger.setLevel(level)

@@ -240,6 +240,8 @@ def test_the_command_and_an_object_store(folder: Path, endpoint: str) -> None:
     words += ["--ray", "--workers", "1", "--output", "s3://tables/scored", "--json"]
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.output
+    # Ray warns of settings of its own.
+    assert "deprecated" not in done.output
     said = json.loads(done.output[done.output.index("{") :])
     assert (said["rows"], said["parts"], said["parts_of_earlier_runs"]) == (_N_ROWS, 2, 0)
     model = load_fitted(folder / "model.safetensors")
