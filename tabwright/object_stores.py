@@ -187,7 +187,7 @@ def remove_object(uri: str) -> None:
 
     Raises `TableError` if the store does not do it.
     """
-    with _telling(uri):
+    with _naming_source(uri):
         _file_system(uri).delete_file(uri.partition("://")[2])
 
 

@@ -17,7 +17,8 @@ from tabwright.inference.fitted_model import FittedModel, load_fitted
 from tabwright.streaming.scan import SAMPLE_LIMITS
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
-from tabwright.workflows.train import TrainRequest, run_training
+from tabwright.workflows.requests.train import TrainRequest
+from tabwright.workflows.train import run_training
 
 pytestmark = [
     pytest.mark.slow,
