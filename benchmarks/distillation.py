@@ -37,7 +37,7 @@ from benchmarks.row_splits import committed_split
 from benchmarks.suite import machine
 from benchmarks.tables import ROOT, BenchmarkTable, load_table, table_names
 from tabwright.distillation.soft_targets import DistillationOptions
-from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind
+from tabwright.distillation.trees.problem import TEACHER_KINDS, TeacherKind
 from tabwright.fitting.students.distill_table import Split, distill_table
 from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows

@@ -288,7 +288,11 @@ TESTED_IN = {
         "cli.errors",
         "workflows.requests.outputs",
     ],
-    "distillation/test_teachers.py": ["distillation.estimator_teachers"],
+    "distillation/test_teachers.py": [
+        "distillation.estimator_teachers",
+        "distillation.trees.boosting_libraries",
+        "distillation.trees.scikit_learn",
+    ],
     "encoding/test_encoder.py": ["encoding.layout", "encoding.plan", "encoding.plan_fit"],
     "encoding/test_oblique.py": ["encoding.supervised.held_out_rows"],
     "estimators/test_estimators.py": [

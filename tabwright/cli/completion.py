@@ -36,7 +36,7 @@ def complete_calibration(incomplete: str) -> list[str]:
 
 def complete_teacher(incomplete: str) -> list[str]:
     """Tree ensembles that begin so."""
-    from tabwright.distillation.trees import TEACHER_KINDS
+    from tabwright.distillation.trees.problem import TEACHER_KINDS
 
     return _beginning(TEACHER_KINDS, incomplete)
 

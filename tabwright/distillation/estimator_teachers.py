@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.distillation.tree_columns import MOST_LEVELS
-from tabwright.distillation.trees import FitsAtOnce, FittedTrees, Problem
+from tabwright.distillation.trees.problem import FitsAtOnce, FittedTrees, Problem
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 

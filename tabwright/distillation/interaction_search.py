@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabwright.distillation.tree_arrays import split_gains
-from tabwright.distillation.trees import Problem, trial_trees
+from tabwright.distillation.trees.learners import trial_trees
+from tabwright.distillation.trees.problem import Problem
 from tabwright.encoding.interactions import (
     INTERACTION_KINDS,
     Interaction,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind
+from tabwright.distillation.trees.problem import TEACHER_KINDS, TeacherKind
 from tabwright.inference.fitted_model import FittedModel, load_fitted
 
 

@@ -1,7 +1,7 @@
 """Teachers: tree ensembles, or any estimator, whose predictions a network learns from.
 
 `soft_labels` gives every training row the prediction of a teacher that has not seen the row, and a
-teacher fitted on all of them for rows to come. The ensembles are in `distillation/trees.py`, their
+teacher fitted on all of them for rows to come. The ensembles are in `distillation/trees`, their
 columns in `distillation/tree_columns.py`; further rows to label are made in
 `distillation/augmentation.py`; what a student does with the labels is decided in
 `training/objectives.py` and `fitting/fit_table.py`.
@@ -28,13 +28,13 @@ from tabwright.distillation.estimator_teachers import (
     smoothed,
 )
 from tabwright.distillation.tree_columns import TreeColumns, fit_tree_columns
-from tabwright.distillation.trees import (
+from tabwright.distillation.trees.learners import tree_learner
+from tabwright.distillation.trees.problem import (
     TEACHER_KINDS,
     FittedTrees,
     Learner,
     Problem,
     TeacherKind,
-    tree_learner,
 )
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.metrics import score_classification, score_regression

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tabwright.distillation.trees import FittedTrees
+from tabwright.distillation.trees.problem import FittedTrees
 from tabwright.inference.tree_ensemble import MAX_OBLIVIOUS_DEPTH, ObliviousTrees, TreeEnsemble
 
 ARRAY_KINDS = ("hist_gradient_boosting", "lightgbm", "xgboost", "catboost")

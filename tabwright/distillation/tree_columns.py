@@ -1,7 +1,7 @@
 """Columns of a table as tree ensembles want them: one number per cell, nothing scaled.
 
 Numbers stay numbers with NaN where missing, categories become ordinal codes, dates become elapsed
-days and calendar parts. What the ensembles do with these columns is in `distillation/trees.py`.
+days and calendar parts. What the ensembles do with these columns is in `distillation/trees`.
 """
 
 from __future__ import annotations

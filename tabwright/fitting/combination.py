@@ -18,12 +18,8 @@ from numpy.typing import NDArray
 
 from tabwright.distillation.interaction_search import find_interactions, with_interactions
 from tabwright.distillation.tree_arrays import ensemble_of
-from tabwright.distillation.trees import (
-    Learner,
-    Problem,
-    TeacherKind,
-    tree_learner,
-)
+from tabwright.distillation.trees.learners import tree_learner
+from tabwright.distillation.trees.problem import Learner, Problem, TeacherKind
 from tabwright.encoding.encoder import Compact
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel

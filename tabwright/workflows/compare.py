@@ -22,7 +22,7 @@ import torch
 
 from tabwright.artifact.container import pack
 from tabwright.distillation.teachers import soft_labels
-from tabwright.distillation.trees import TeacherKind
+from tabwright.distillation.trees.problem import TeacherKind
 from tabwright.errors import install_command
 from tabwright.fitting.arguments import Columns
 from tabwright.fitting.data_checks import read_checked_table

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from tabwright.distillation.interaction_search import find_interactions
-from tabwright.distillation.trees import Problem
+from tabwright.distillation.trees.problem import Problem
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.encoding.interactions import Interaction
 from tabwright.encoding.plan import EncodingPlan

@@ -25,7 +25,7 @@ from tabwright.distillation.soft_targets import (
     prepare_soft_targets,
 )
 from tabwright.distillation.teachers import soft_labels
-from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind
+from tabwright.distillation.trees.problem import TEACHER_KINDS, TeacherKind
 from tabwright.errors import TableError
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted

@@ -18,12 +18,8 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tabwright.distillation.teachers import TeacherLabels, soft_labels
 from tabwright.distillation.tree_columns import fit_tree_columns
-from tabwright.distillation.trees import (
-    TEACHER_KINDS,
-    Problem,
-    TeacherKind,
-    tree_learner,
-)
+from tabwright.distillation.trees.learners import tree_learner
+from tabwright.distillation.trees.problem import TEACHER_KINDS, Problem, TeacherKind
 from tabwright.errors import install_command
 from tabwright.metrics import log_loss
 from tabwright.tables import profile_table

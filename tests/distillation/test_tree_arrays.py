@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tabwright.distillation.tree_arrays import ensemble_of
-from tabwright.distillation.trees import FittedTrees, Problem, tree_learner
+from tabwright.distillation.trees.learners import tree_learner
+from tabwright.distillation.trees.problem import FittedTrees, Problem
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.inference.tree_ensemble import TreeEnsemble

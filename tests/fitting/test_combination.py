@@ -17,13 +17,8 @@ from tabwright import TabularClassifier, TabularRegressor, distill, load_model
 from tabwright.artifact.container import pack, unpack
 from tabwright.cli.app import app
 from tabwright.distillation.tree_arrays import ensemble_of
-from tabwright.distillation.trees import (
-    FittedTrees,
-    Learner,
-    Problem,
-    TeacherKind,
-    tree_learner,
-)
+from tabwright.distillation.trees.learners import tree_learner
+from tabwright.distillation.trees.problem import FittedTrees, Learner, Problem, TeacherKind
 from tabwright.encoding.interactions import INTERACTION_KINDS, Interaction
 from tabwright.errors import ArtifactError
 from tabwright.fitting import combination

@@ -12,7 +12,7 @@ from typing import Any
 
 from tabwright.artifact.atomic_write import check_suffix, check_writable
 from tabwright.distillation.named_teacher import named_teacher
-from tabwright.distillation.trees import tree_learner
+from tabwright.distillation.trees.learners import tree_learner
 from tabwright.fitting.students.student_size import Budget
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.settings import FitSettings, Task

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tabwright.artifact.atomic_write import check_suffix, check_writable
-from tabwright.distillation.trees import TEACHER_KINDS, TeacherKind, tree_learner
+from tabwright.distillation.trees.learners import tree_learner
+from tabwright.distillation.trees.problem import TEACHER_KINDS, TeacherKind
 from tabwright.settings import FitSettings, Task
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.requests.decision import DecisionRequest

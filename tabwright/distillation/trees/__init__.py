@@ -1,0 +1,1 @@
+"""The tree ensembles that teach, and those that a model keeps beside its networks."""

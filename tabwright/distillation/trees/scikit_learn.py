@@ -1,0 +1,197 @@
+"""scikit-learn's tree ensembles: how they are called, with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, Literal
+
+from tabwright.distillation.tree_columns import MOST_LEVELS
+from tabwright.distillation.trees.problem import (
+    MOST_TREES,
+    ROUNDS,
+    FitsAtOnce,
+    FittedTrees,
+    FloatArray,
+    Problem,
+    boosting_rounds,
+    library,
+)
+
+# scikit-learn's trees have half as many leaves and see half of the columns at each split.
+_SHALLOW_ROUNDS: Final = (*ROUNDS, 400, 500)
+_SHALLOW_RATE: Final = 0.07
+# With more classes than these, a tree of each in every round takes long: fewer and larger steps
+# have the same loss on two tables of 19 and 26 classes (0.97 to 1.03) in 0.7 of the time.
+_FEW_CLASSES: Final = 8
+_LARGE_ROUNDS: Final = (7, 14, 25, 42, 70)
+_LARGE_RATE: Final = 0.1
+# Cells up to which a second thread saves a fifth at most, and often nothing. Where other work has
+# its core it costs several times as much: threads wait for one another at every node.
+_FEW_CELLS: Final = 500_000
+# Of trees that only compare features, in few rounds.
+_TRIAL_RATE: Final = 0.15
+# Those beside the networks of a default model, which are not to take longer than these.
+_MOST_KEPT_TREES: Final = 1_500
+_FOREST_TREES: Final = 300
+
+
+@dataclass(frozen=True)
+class HistGradientBoosting:
+    name: str = "hist_gradient_boosting"
+    max_levels: int | None = MOST_LEVELS
+    kept: bool = False
+    rate: float = _SHALLOW_RATE
+
+    @classmethod
+    def for_trials(cls) -> HistGradientBoosting:
+        """For few rounds, which compare features with one another."""
+        return cls(rate=_TRIAL_RATE)
+
+    def versions(self) -> dict[str, str]:
+        return {"library": "scikit-learn", "version": library("sklearn", self.name).__version__}
+
+    def rounds(self, n_classes: int) -> tuple[int, ...]:
+        if self._takes_large_steps(n_classes):
+            return _LARGE_ROUNDS
+        most = _MOST_KEPT_TREES if self.kept else MOST_TREES
+        return boosting_rounds(n_classes, most, _SHALLOW_ROUNDS)
+
+    def settings(self, n_classes: int) -> dict[str, Any]:
+        return {
+            "learning_rate": _LARGE_RATE if self._takes_large_steps(n_classes) else self.rate,
+            "max_leaf_nodes": 15,
+            "min_samples_leaf": 5,
+            # Added to sums of p(1 - p), which are small in leaves of one class: with 1.0 they
+            # never come near 0 or 1.
+            "l2_regularization": 0.1,
+            "max_features": 0.5,
+            # The rounds are chosen on the held-out folds: no further rows need be set aside, and
+            # a class may have a single row.
+            "early_stopping": False,
+        }
+
+    def _takes_large_steps(self, n_classes: int) -> bool:
+        return self.kept and n_classes > _FEW_CLASSES
+
+    def fit(self, problem: Problem, n_rounds: int) -> FittedTrees:
+        fitted = self._unfitted(problem)
+        fitted.go_on(problem, n_rounds)
+        return fitted
+
+    def fit_in_stages(
+        self, problem: Problem, values: FloatArray, rounds: Sequence[int]
+    ) -> Iterator[FloatArray]:
+        """Fits the rounds that follow when they are asked for; the trees are those of `fit`."""
+        fitted = self._unfitted(problem, warm_start=True)
+        for n_rounds in rounds:
+            fitted.go_on(problem, n_rounds)
+            yield next(fitted.stages(values, (n_rounds,)))
+
+    def _unfitted(
+        self, problem: Problem, *, warm_start: bool = False
+    ) -> _FittedHistGradientBoosting:
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+        maker = (
+            HistGradientBoostingClassifier if problem.n_classes else HistGradientBoostingRegressor
+        )
+        model = maker(
+            categorical_features=problem.categorical if problem.categorical.any() else None,
+            random_state=problem.random_state,
+            warm_start=warm_start,
+            **self.settings(problem.n_classes),
+        )
+        n_threads = problem.n_threads if problem.values.size > _FEW_CELLS else 1
+        return _FittedHistGradientBoosting(model, bool(problem.n_classes), n_threads)
+
+
+@dataclass(frozen=True)
+class _FittedHistGradientBoosting:
+    model: Any
+    classification: bool
+    n_threads: int
+
+    def go_on(self, problem: Problem, n_rounds: int) -> None:
+        """Fit the model until it has so many rounds."""
+        from threadpoolctl import threadpool_limits
+
+        self.model.set_params(max_iter=n_rounds)
+        with threadpool_limits(limits=self.n_threads, user_api="openmp"):
+            self.model.fit(problem.values, problem.target, sample_weight=problem.weight)
+
+    def stages(self, values: FloatArray, rounds: Sequence[int]) -> Iterator[FloatArray]:
+        from threadpoolctl import threadpool_limits
+
+        if tuple(rounds) == (self.model.n_iter_,):
+            with threadpool_limits(limits=self.n_threads, user_api="openmp"):
+                whole = self.model.predict_proba if self.classification else self.model.predict
+                predicted = whole(values)
+            yield predicted
+            return
+        staged = (
+            self.model.staged_predict_proba if self.classification else self.model.staged_predict
+        )
+        wanted = set(rounds)
+        with threadpool_limits(limits=self.n_threads, user_api="openmp"):
+            for count, predicted in enumerate(islice(staged(values), max(rounds)), start=1):
+                if count in wanted:
+                    yield predicted
+
+
+@dataclass(frozen=True)
+class Forest(FitsAtOnce):
+    name: Literal["random_forest", "extra_trees"]
+    max_levels: int | None = MOST_LEVELS
+
+    def versions(self) -> dict[str, str]:
+        return {"library": "scikit-learn", "version": library("sklearn", self.name).__version__}
+
+    def rounds(self, n_classes: int) -> tuple[int, ...]:
+        return (0,)
+
+    def settings(self, n_classes: int) -> dict[str, Any]:
+        return {
+            "n_estimators": _FOREST_TREES,
+            # Of 1, 2 and 3 the best on average, on 13 tables. For classes, leaves of one row mean
+            # probabilities of 0 and 1, leaves of three blur many classes.
+            "min_samples_leaf": 2 if n_classes else 1,
+            # A forest of a million rows would take tens of gigabytes without.
+            "max_leaf_nodes": 8_192,
+            "max_features": "sqrt" if n_classes else 1.0 / 3.0,
+        }
+
+    def fit(self, problem: Problem, n_rounds: int) -> FittedTrees:
+        from sklearn import ensemble
+
+        if self.name == "random_forest":
+            maker = (
+                ensemble.RandomForestClassifier
+                if problem.n_classes
+                else ensemble.RandomForestRegressor
+            )
+        else:
+            maker = (
+                ensemble.ExtraTreesClassifier if problem.n_classes else ensemble.ExtraTreesRegressor
+            )
+        model = maker(
+            random_state=problem.random_state,
+            n_jobs=problem.n_threads,
+            **self.settings(problem.n_classes),
+        )
+        model.fit(problem.values, problem.target, sample_weight=problem.weight)
+        # Threads add up the trees in the order in which they finish: the last digit would vary.
+        model.set_params(n_jobs=1)
+        return _FittedForest(model, bool(problem.n_classes))
+
+
+@dataclass(frozen=True)
+class _FittedForest:
+    model: Any
+    classification: bool
+
+    def stages(self, values: FloatArray, rounds: Sequence[int]) -> Iterator[FloatArray]:
+        predict = self.model.predict_proba if self.classification else self.model.predict
+        for _ in rounds:
+            yield predict(values)
