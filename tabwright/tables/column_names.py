@@ -72,6 +72,8 @@ class FittedColumns:
         """
         if named and self.named:
             return frame
+        if named and set(frame.columns) == set(self.names):
+            return frame[list(self.names)]
         n_columns = len(self.names)
         places = next(_places_of(frame.columns), None) if named else None
         if named and places is None and self._is_numbered(frame.columns):
@@ -90,7 +92,7 @@ class FittedColumns:
                 f"got {_listed(frame.columns)}, which are taken in this order; fit to a frame to "
                 "have columns matched by name, or give an array"
             )
-        elif not named and list(self.names) not in _places_of(self.names):
+        elif not named and self.named and list(self.names) not in _places_of(self.names):
             self._warn(
                 f"{argument} should have the feature names that {self.owner} was fitted with; got "
                 "a table without names, whose columns are taken in the order of the fit: "
