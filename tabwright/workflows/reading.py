@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from tabwright.encoding.plan import EncodingPlan
 from tabwright.errors import TableError
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.tables import MISSING_MARKERS, CsvFormat, iter_tables, table_dtypes
@@ -44,6 +45,26 @@ def read_features(model: FittedModel, table: str, *, csv: CsvFormat | None = Non
     )
 
 
+def _layout_and_types(
+    table: str, layout: CsvFormat, plan: EncodingPlan
+) -> tuple[CsvFormat, dict[str, pl.DataType]]:
+    """How a table is written, and its columns as they stand in it.
+
+    A first line with the names of the model holds names, however much it looks like data.
+    """
+    try:
+        return layout, table_dtypes(table, csv=layout, text_as_it_is=True)
+    except TableError:
+        if not plan.named or layout.has_header is not None:
+            raise
+        layout = replace(layout, has_header=True)
+        dtypes = table_dtypes(table, csv=layout, text_as_it_is=True)
+        used = (name for name, kind in zip(plan.names, plan.kinds, strict=True) if kind != "unused")
+        if not dtypes.keys() >= set(used):
+            raise
+        return layout, dtypes
+
+
 @dataclass(frozen=True)
 class Reading:
     """How a table is read for a model.
@@ -76,14 +97,13 @@ class Reading:
         `typed`: whether these get their types, as a target does; else they stay as written.
         Raises `TableError` if there is no such column, or the model lacks one.
         """
-        layout = csv or CsvFormat()
+        plan = model.encoder.plan_
         # The model decides what text means, as training read it: not the rest of this file.
-        dtypes = table_dtypes(table, csv=layout, text_as_it_is=True)
+        layout, dtypes = _layout_and_types(table, csv or CsvFormat(), plan)
         for name in others:
             if name not in dtypes:
                 listed = ", ".join(list(dtypes)[:30]) + (", ..." if len(dtypes) > 30 else "")
                 raise TableError(f"{table} has no column {name!r}; its columns are {listed}")
-        plan = model.encoder.plan_
         # What training saw and did not use needs no word here.
         known = {model.card.get("target"), *model.card.get("columns_not_used", ()), *others}
         named = [name for name in dtypes if name not in known or name in plan.names]

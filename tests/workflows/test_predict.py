@@ -210,3 +210,21 @@ def test_a_model_of_rows_from_disk_tells_of_cells_unlike_those_of_training(tmp_p
     assert [text.partition(":")[0] for text in said] == ["size", "kind"]
     assert "are these the same units?" in said[0]
     assert "all 90 cells are not among the levels" in said[1]
+
+
+def test_names_of_the_model_are_names_however_they_look(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    frame = pl.DataFrame(generator.normal(size=(60, 3)).round(3), schema=["7", "NA", "3"])
+    settings = FitSettings(task="classification", hidden_dim=8, n_members=1, max_epochs=2)
+    codes = (frame["7"] > 0).cast(pl.Int64).to_numpy()
+    model = fit_table(LabelledRows(frame, codes), settings, classes=np.array(["n", "y"]))
+    path = tmp_path / "t.csv"
+    frame[["3", "7", "NA"]].head(1).write_csv(path)
+    with pytest.raises(TableError, match="looks like data"):
+        read_table(path)
+    found = pl.concat(list(iter_predictions(model, str(path))))
+    assert found.equals(prediction_frame(Predictor(model), frame[:1]))
+    # Other numbers than its names are still data.
+    path.write_text("1.5,3.5,2.5\n1,2,3\n")
+    with pytest.raises(TableError, match="looks like data"):
+        list(iter_predictions(model, str(path)))

@@ -195,15 +195,16 @@ class _Parser:
         header: bytes | None = None
         names = list(layout.column_names) if layout.column_names is not None else None
         if layout.has_header is not False:
+            rows = [fields(own, delimiter, quotes=layout.quotes) for own in records[1:]]
             if layout.has_header is None:
-                below = (fields(own, delimiter, quotes=layout.quotes) for own in records[1:])
-                refuse_data(path, first, [row for row in below if row != first])
+                # The first line again, of several columns, is the beginning of another file.
+                below = [row for row in rows if len(row) == 1 or row != first]
+                refuse_data(path, first, below)
             line += records[0].count(b"\n")
             chunk = chunk[header_bytes:]
             # One column may well hold a cell that is its name.
             header = records[0].strip(b"\r\n") if len(first) > 1 else None
             if finds_types:
-                rows = [fields(own, delimiter, quotes=layout.quotes) for own in records[1:]]
                 refuse_units(path, line, rows, layout.missing or ())
             found = [name.strip() or f"unnamed_{i}" for i, name in enumerate(first, 1)]
         else:

@@ -20,6 +20,9 @@ from tabwright.tables.paths import TableFile
 
 # Times of day in a sheet are parts of the day from which it counts.
 _FIRST_DAYS: Final = (date(1899, 12, 30), date(1899, 12, 31))
+# Rows by which a first line is told from data.
+_HEAD_ROWS: Final = 50
+_NAMES: Final = "put names above the rows, with a letter in each"
 
 
 def read_excel(path: TableFile, sheet: str | None, markers: Sequence[str] | None) -> pl.DataFrame:
@@ -40,7 +43,9 @@ def read_excel(path: TableFile, sheet: str | None, markers: Sequence[str] | None
         if sheet is not None and sheet not in book.sheet_names:
             raise TableError(f"{path} has no sheet {sheet!r}; it has {book.sheet_names}")
         name = book.sheet_names[0] if sheet is None else sheet
-        head = book.load_sheet(name, header_row=None, n_rows=1, dtypes="string").to_polars()
+        head = book.load_sheet(
+            name, header_row=None, n_rows=_HEAD_ROWS, dtypes="string"
+        ).to_polars()
         # Empty columns stay in their places, where the names are.
         frame = pl.read_excel(
             path,
@@ -62,7 +67,9 @@ def read_excel(path: TableFile, sheet: str | None, markers: Sequence[str] | None
             f"{path}: the first line must hold column names; got {names[0]!r} alone above "
             f"{frame.width} columns; if it is a title, delete what stands above the names"
         )
-    refuse_data(path, first, way_out="put names above the rows, with a letter in each")
+    rows = [[cell or "" for cell in row] for row in head.rows()[1:]]
+    # There is no option by which words that come again below could be said to be names.
+    refuse_data(path, first, rows, words_may_recur=True, way_out=_NAMES)
     repeated, count = Counter(names).most_common(1)[0] if names else ("", 0)
     if count > 1:
         raise TableError(
