@@ -84,12 +84,14 @@ class TabularEstimator(FittedEstimator):
 
     def _eval_frame(self, X: object, training: pl.DataFrame, named: bool) -> pl.DataFrame:
         """The table of an `eval_set`; an array's columns are those of training, in order."""
-        frame, has_names = self._frame(X)
+        fitted = FittedColumns(training.columns, named, type(self).__name__)
+        frame, has_names = as_frame(
+            X, estimator=type(self).__name__, numbers_are_names=fitted.numbered
+        )
         if not has_names and frame.width != training.width:
             raise ValueError(
                 f"eval_set must have the {training.width} columns of X; got {frame.width} columns"
             )
-        fitted = FittedColumns(training.columns, named, type(self).__name__)
         return fitted.of(frame, named=has_names, argument="the X of eval_set")
 
     def _rows(

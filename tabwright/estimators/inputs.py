@@ -26,8 +26,9 @@ def frame_as_fitted(X: object, encoder: TableEncoder, estimator: str) -> pl.Data
     Raises `TableError` if an array has not as many columns, or numbered columns are not those.
     Warns `UserWarning` where columns with names are taken by position.
     """
-    frame, named = as_frame(X, estimator=estimator)
-    return encoder.fitted_columns(estimator).of(frame, named=named)
+    fitted = encoder.fitted_columns(estimator)
+    frame, named = as_frame(X, estimator=estimator, numbers_are_names=fitted.numbered)
+    return fitted.of(frame, named=named)
 
 
 def labelled_rows(

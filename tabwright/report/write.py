@@ -148,7 +148,8 @@ def _left_out(model: FittedModel) -> dict[str, str]:
 
 def _labelled(model: FittedModel, frame: Any, target: Any) -> tuple[pl.DataFrame, np.ndarray]:
     """The rows as the encoder wants them, and class codes or values."""
-    rows, named = as_frame(frame, estimator="write_report")
+    fitted = model.encoder.fitted_columns()
+    rows, named = as_frame(frame, estimator="write_report", numbers_are_names=fitted.numbered)
     if isinstance(target, str):
         if target not in rows.columns:
             raise ValueError(
@@ -160,7 +161,7 @@ def _labelled(model: FittedModel, frame: Any, target: Any) -> tuple[pl.DataFrame
     else:
         column = target
     encoder = model.encoder
-    rows = encoder.fitted_columns().of(rows, named=named, argument="frame")
+    rows = fitted.of(rows, named=named, argument="frame")
     known = set(encoder.feature_names_in_)
     rows = rows[[name for name in rows.columns if name in known]]
     if model.classes is None:

@@ -17,6 +17,8 @@ _PLACES: Final = tuple(
     (form, first)
     for form in ("x{}", "{}", "column_{}", "f{}", "unnamed_{}", "Column{}", "V{}")
     for first in (0, 1)
+    # From 1 to n, integers may be some of those from 0 on.
+    if (form, first) != ("{}", 1)
 )
 
 
@@ -61,6 +63,11 @@ class FittedColumns:
     names: Sequence[str]
     named: bool
     owner: str
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the columns had integers as names, such as those of a selection by number."""
+        return self.named and all(name.isdecimal() for name in self.names)
 
     def of(self, frame: pl.DataFrame, *, named: bool, argument: str = "X") -> pl.DataFrame:
         """A table of new rows, with its columns as `names` has them where one of both has no names.

@@ -38,6 +38,7 @@ def as_frame(
     names: Sequence[str] | None = None,
     estimator: str = "the estimator",
     min_rows: int = 1,
+    numbers_are_names: bool = False,
 ) -> tuple[pl.DataFrame, bool]:
     """Any table in memory as a polars frame.
 
@@ -53,6 +54,8 @@ def as_frame(
         Who asks, for messages.
     min_rows : int, default=1
         Fewer rows are refused.
+    numbers_are_names : bool, default=False
+        Whether the columns 0, 1, 2, ... of a pandas frame have these names, as other integers do.
 
     Returns
     -------
@@ -68,7 +71,12 @@ def as_frame(
         If X is sparse, complex or not two-dimensional, has no columns or too few rows, if a
         column name is not text or comes twice, or if a cell is nested.
     """
+    if _module(X) == "narwhals" and hasattr(X, "to_native"):
+        X = X.to_native()
     frame, named = _frame_of(X, estimator)
+    if numbers_are_names and not named and _module(X) == "pandas" and hasattr(X, "columns"):
+        frame.columns = [str(place) for place in range(frame.width)]
+        named = True
     if names is not None:
         if len(names) != frame.width:
             raise TableError(
@@ -171,8 +179,6 @@ def _frame_of(X: object, estimator: str) -> tuple[pl.DataFrame, bool]:
         return _from_arrow(X), True
     if isinstance(X, list | tuple):
         return _from_list(X, estimator)
-    if module == "narwhals" and hasattr(X, "to_native"):
-        return _frame_of(X.to_native(), estimator)
     if hasattr(X, "__arrow_c_stream__") and not isinstance(X, pl.Series):
         return _from_stream(X), True
     if hasattr(X, "__dataframe__"):

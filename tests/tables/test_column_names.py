@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -48,8 +49,10 @@ def _renamed(X: np.ndarray, form: str, first: int = 0) -> pl.DataFrame:
     return pl.DataFrame(X, schema=[form.format(first + i) for i in range(X.shape[1])])
 
 
-@pytest.mark.parametrize("form", ["x{}", "{}", "column_{}", "f{}", "Column{}", "V{}"])
-@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(
+    ("form", "first"),
+    [("{}", 0), *itertools.product(["x{}", "column_{}", "f{}", "Column{}", "V{}"], [0, 1])],
+)
 def test_names_of_places_say_the_place(form: str, first: int) -> None:
     X, _, _ = _table()
     fitted = FittedColumns(positional_names(3), False, "the model")
@@ -69,6 +72,32 @@ def test_names_of_places_in_another_order_are_names() -> None:
     fitted = FittedColumns(["x2", "x0", "x1"], True, "the model")
     with pytest.warns(UserWarning, match=r"in the order of the fit: 'x2', 'x0', 'x1'; give"):
         fitted.of(pl.DataFrame(X, schema=positional_names(3)), named=False)
+
+
+def test_integers_of_pandas_are_names_where_the_fit_selected_them(tmp_path: Path) -> None:
+    X, _, y = _table()
+    table = pd.DataFrame(np.c_[X, X[:, ::-1]])
+    whole = table[[0, 1, 2]]
+    for chosen in ([2, 0, 1], [1, 2, 0]):
+        own = table[chosen]
+        model = TabularClassifier(**TINY).fit(own, y, eval_set=(whole, y))
+        again = TabularClassifier(**TINY).fit(own, y, eval_set=(own, y))
+        expected = model.predict_proba(own)
+        np.testing.assert_array_equal(again.predict_proba(own), expected)
+        for n_rows in (1, 80):
+            np.testing.assert_array_equal(
+                model.predict_proba(whole[:n_rows]), model.predict_proba(own[:n_rows])
+            )
+        model.save(tmp_path / "m.safetensors")
+        write_report(load_fitted(tmp_path / "m.safetensors"), whole, y, tmp_path / "r.html")
+        with pytest.warns(UserWarning, match=SHOULD_HAVE.replace("tall", str(chosen[0]))):
+            np.testing.assert_array_equal(model.predict_proba(own.to_numpy()), expected)
+    # Three of four columns are not the three beside them.
+    shifted = TabularClassifier(**TINY).fit(table[[1, 2, 3]], y)
+    with pytest.raises(TableError, match="'3' is missing"):
+        shifted.predict(whole)
+    with pytest.raises(TableError, match=r"numbered from 0 to 2; got \['1', '2', '3'\]"):
+        TabularClassifier(**TINY).fit(whole, y).predict(table[[1, 2, 3]])
 
 
 def test_other_numbers_and_other_widths_are_refused() -> None:
