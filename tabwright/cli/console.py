@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -89,6 +91,12 @@ def show_block(title: str, message: str) -> None:
         err.print(Text(f"{title}: {message}"), soft_wrap=True)
 
 
+def room() -> int:
+    """Characters that a line of the result may have."""
+    # A pipe has no width: names are not cut for it.
+    return out.width if out.is_terminal else _PIPE_WIDTH
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object, keys sorted, without NaN."""
     sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
@@ -114,8 +122,7 @@ def show_grid(
         grid.add_column(heading, justify="right" if position in right else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
-    # A pipe has no width: names are not cut for it.
-    wide = out if out.is_terminal else Console(file=out.file, width=_PIPE_WIDTH, highlight=False)
+    wide = out if out.is_terminal else Console(file=out.file, width=room(), highlight=False)
     wide.print(grid)
 
 
@@ -323,6 +330,20 @@ class Advance(Protocol):
     def __call__(self, count: int, text: str = "") -> None: ...
 
 
+class _TimeLeft(ProgressColumn):
+    """The time left of `seconds` that all will take by what was done since the start.
+
+    Rich leaves the first thing out, and things here differ: of `compare`, the first fit is the
+    slowest.
+    """
+
+    def render(self, task: Task) -> Text:
+        seconds = task.fields["seconds"]
+        left = None if seconds is None else max(0, round(seconds - (task.elapsed or 0.0)))
+        shown = "-:--:--" if left is None else str(timedelta(seconds=left))
+        return Text(shown, style="progress.remaining")
+
+
 class ProgressLine:
     """One line of the terminal that says what goes on: a step, a count, or epochs.
 
@@ -431,13 +452,14 @@ def counting_bar(silent: bool, what: str, total: int | None = None) -> Iterator[
     columns += [] if total is None else [BarColumn(bar_width=None)]
     columns += [TextColumn("{task.fields[text]}")]
     # Both times would not fit beside long names.
-    columns += (
-        [TimeElapsedColumn()] if total is None else [TextColumn("left:"), TimeRemainingColumn()]
-    )
+    columns += [TimeElapsedColumn()] if total is None else [TextColumn("left:"), _TimeLeft()]
     with Progress(*columns, console=err, transient=True, expand=total is not None) as bar:
-        line = bar.add_task(what, total=total, text="")
+        line = bar.add_task(what, total=total, text="", seconds=None)
+        (task,) = bar.tasks
 
         def advance(count: int, text: str = "") -> None:
             bar.update(line, advance=count, text=text)
+            if count and total is not None:
+                bar.update(line, seconds=(task.elapsed or 0.0) * total / task.completed)
 
         yield advance

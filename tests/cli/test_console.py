@@ -51,6 +51,29 @@ def test_the_time_left_fits_beside_a_fold_in_80_columns(monkeypatch: pytest.Monk
     )
 
 
+def test_the_time_left_counts_all_that_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    now = 0.0
+    err = Console(file=file, force_terminal=True, width=80, _environ={}, get_time=lambda: now)
+    monkeypatch.setattr(console, "err", err)
+
+    def shown() -> str:
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
+        return text.rsplit("left: ", 1)[-1].split()[0]
+
+    with console.counting_bar(False, "fits", 10) as advance:
+        assert shown() == "-:--:--"
+        now = 20.0
+        advance(1, "fold 1 of 5, hist_gradient_boosting")
+        now = 22.0
+        advance(1)
+        # Ten of 11 seconds each, the slow first one included; 22 have gone.
+        assert shown() != "0:00:16"
+        now = 30.0
+        advance(0)
+    assert shown() == "0:01:20"
+
+
 def test_the_line_says_at_once_what_goes_on_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = _seen(monkeypatch, silent=False, is_terminal=True)
     steps = ("loading", "training: epoch 1", "saving", "1,200 rows", "250 of 1,000 resamples")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 from sklearn.model_selection import KFold, TimeSeriesSplit
 from typer.testing import CliRunner
 
+from tabwright.cli import console
 from tabwright.cli.app import app
+from tabwright.cli.commands import compare as command
 from tabwright.errors import install_command
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import load_fitted
@@ -27,6 +31,8 @@ from tabwright.tables.labelled import (
 from tabwright.workflows import compare
 from tabwright.workflows.compare import run_comparison
 from tabwright.workflows.folds import folds_of
+from tabwright.workflows.paired_differences import PairedDifference
+from tabwright.workflows.ranking import CandidateScores
 from tabwright.workflows.requests.compare import CompareRequest
 
 runner = CliRunner()
@@ -209,6 +215,39 @@ def test_the_command_shows_a_table_and_words(table: str) -> None:
     assert document["use"] in names
     assert 0 <= document["probability_best"] <= 1
     assert len(document["candidates"][0]["scores"]["log_loss"]) == 2
+
+
+@pytest.mark.parametrize("width", [64, 80, 130])
+def test_names_are_whole_and_what_does_not_fit_is_left_out(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(
+        console, "out", Console(file=file, force_terminal=True, width=width, _environ={})
+    )
+    names = ("hist_gradient_boosting", "tree_teacher_distillation")
+    scores: dict[str, tuple[float, ...]] = {
+        "log_loss": (0.44, 0.46),
+        "accuracy": (0.81, 0.82),
+        "auc": (0.9, 0.9),
+    }
+    gap = PairedDifference(0.038, 0.005, 0.071, 0.9)
+    candidates = tuple(
+        CandidateScores(name, name == names[0], scores, 3.5, 14_942.0, 156_000, behind)
+        for name, behind in zip(names, (None, gap), strict=True)
+    )
+    command._show(
+        compare.Comparison(
+            "classification", "log_loss", 891, 2, 1, candidates, names[1], 0.9, (), (), 12.0
+        )
+    )
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in file.getvalue().splitlines()]
+    for name in names:
+        assert len([line for line in lines if line.startswith(f"{name} ")]) == 1
+    grid = lines[-3:]
+    assert all(len(line) <= width for line in grid)
+    assert ("accuracy" in grid[0]) == (width == 130)
+    assert ("fit s" in grid[0]) == (width > 64)
 
 
 def test_a_splitter_gives_the_folds_and_the_rows_held_out_inside(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +17,9 @@ from tabwright.cli.console import (
     Advance,
     alike,
     counting_bar,
-    out,
     print_json,
     progress_line,
+    room,
     say,
     seconds_taken,
     show_grid,
@@ -44,8 +45,6 @@ from tabwright.cli.settings_file import options_for
 
 if TYPE_CHECKING:
     from tabwright.workflows.compare import Comparison
-
-_WIDE = 110
 
 
 @takes_groups
@@ -172,40 +171,53 @@ def compare(
 
 def _show(comparison: Comparison) -> None:
     metric = comparison.metric
-    others = [name for name in comparison.candidates[0].scores if name != metric][:2]
-    # Two metrics more fit a wide screen only.
-    others = others if out.width >= _WIDE else []
     say(
         f"means over folds; behind: the best's lead in {metric}, with its 95 % interval",
         style="bold",
     )
-    headings = ["", metric, "behind", "", *others, "fit s", "rows/s", "KiB"]
     gaps = [candidate.behind for candidate in comparison.candidates]
     ends = [end for gap in gaps if gap is not None for end in (gap.mean, gap.low, gap.high)]
     # With more places the grid is wider than 80 columns.
     shown = iter(alike(ends, most=4))
-    rows = [
-        [
-            candidate.name,
-            _number(candidate.mean(metric)),
-            *(
-                ("best", "")
-                if candidate.behind is None
-                else (next(shown), f"{next(shown)} to {next(shown)}")
-            ),
-            *(
-                f"{candidate.mean(name):,.4g}" if name in candidate.scores else ""
-                for name in others
-            ),
-            f"{candidate.fit_seconds:,.1f}",
-            f"{candidate.rows_per_second:,.0f}",
-            "" if candidate.size_bytes is None else f"{candidate.size_bytes / 1024:,.0f}",
-        ]
-        for candidate in comparison.candidates
+    columns = {
+        "": [candidate.name for candidate in comparison.candidates],
+        metric: [_number(candidate.mean(metric)) for candidate in comparison.candidates],
+    }
+    lines = [
+        ("best", "") if gap is None else (next(shown), f"{next(shown)} to {next(shown)}")
+        for gap in gaps
     ]
-    show_grid(headings, rows, right=[1, 2, *range(4, len(headings))])
+    columns["behind"], columns["95 %"] = ([line[part] for line in lines] for part in (0, 1))
+    columns |= _that_fit(comparison, room() - _width(columns))
+    right = [1, 2, *range(4, len(columns))]
+    show_grid(list(columns), list(zip(*columns.values(), strict=True)), right=right)
     for sentence in comparison.advice:
         say(sentence)
+
+
+def _that_fit(comparison: Comparison, width: int) -> dict[str, list[str]]:
+    """Columns that can be left out, those first that matter most, as many as fit a width."""
+    candidates = comparison.candidates
+    sizes = [candidate.size_bytes for candidate in candidates]
+    wanted = {
+        "fit s": [f"{candidate.fit_seconds:,.1f}" for candidate in candidates],
+        "rows/s": [f"{candidate.rows_per_second:,.0f}" for candidate in candidates],
+        "KiB": ["" if size is None else f"{size / 1024:,.0f}" for size in sizes],
+    }
+    others = [name for name in candidates[0].scores if name != comparison.metric][:2]
+    for name in others:
+        wanted[name] = [
+            f"{candidate.mean(name):,.4g}" if name in candidate.scores else ""
+            for candidate in candidates
+        ]
+    while wanted and _width(wanted) > width:
+        wanted.popitem()
+    return wanted
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    """How wide a grid of columns is, the space behind each included."""
+    return sum(max(map(len, (name, *cells))) + 2 for name, cells in columns.items())
 
 
 def _number(value: float) -> str:
