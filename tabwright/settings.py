@@ -102,9 +102,9 @@ _COUNT = _Rule("an integer of at least 1, or None", _integer(1), True)
 _RULES = {
     "task": _Rule("'classification' or 'regression'", _one_of(Task)),
     "hidden_dim": _COUNT,
+    "num_hidden_layers": _COUNT,
     "max_epochs": _COUNT,
     "batch_size": _COUNT,
-    "num_hidden_layers": _Rule("an integer or None", _integer(), True),
     "patience": _Rule("an integer of at least 1, or None for no early stopping", _integer(1), True),
     "n_members": _Rule(
         f"an integer from 1 to {_MOST_MEMBERS}, or None", _integer(1, _MOST_MEMBERS), True
@@ -160,7 +160,7 @@ class FitSettings:
     hidden_dim : int or None
         Width of the hidden layers.
     num_hidden_layers : int or None
-        Number of hidden layers (`MLP`) or residual blocks (`TabResNet`); below 1 means 1.
+        Number of hidden layers (`MLP`) or residual blocks (`TabResNet`), at least 1.
     dropout : float or None
         Share of activations dropped while training, in [0, 1).
     n_members : int or None
@@ -477,6 +477,9 @@ class FitSettings:
             if name in document:
                 document.text(name)
         document.done()
+        # In older files fewer layers than one stood for one.
+        n_layers = values.get("num_hidden_layers")
+        values["num_hidden_layers"] = None if n_layers is None else max(1, n_layers)
         try:
             return cls(**values)
         except ValueError as error:

@@ -40,6 +40,7 @@ def test_a_mode_that_does_not_fit_the_task_is_refused_with_those_that_do(mode: A
         ("hidden_dim", 0, "hidden_dim must be an integer of at least 1"),
         ("hidden_dim", 2.5, "hidden_dim must be an integer"),
         ("num_hidden_layers", 1.5, "num_hidden_layers must be"),
+        ("num_hidden_layers", 0, "num_hidden_layers must be an integer of at least 1"),
         ("dropout", 1.0, r"dropout must be in \[0, 1\), or None; got 1.0"),
         ("dropout", float("nan"), "dropout must be in"),
         ("n_members", 0, "n_members must be"),
@@ -86,6 +87,12 @@ def test_an_edited_value_out_of_range_is_refused() -> None:
     document = FitSettings(task="classification").to_document()
     with pytest.raises(ArtifactError, match="dropout must be in"):
         FitSettings.from_document(Reader({**document, "dropout": 2.0}))
+
+
+def test_layers_below_one_of_older_files_are_read_as_one() -> None:
+    document = FitSettings(task="classification", num_hidden_layers=2).to_document()
+    read = FitSettings.from_document(Reader({**document, "num_hidden_layers": -2}))
+    assert read.num_hidden_layers == 1
 
 
 def test_resolving_fills_in_every_size_and_keeps_what_was_asked() -> None:

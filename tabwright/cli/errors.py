@@ -56,7 +56,9 @@ def readable_errors(*, as_json: bool = False) -> Iterator[None]:
         _forget_output()
         raise typer.Exit(ExitCode.DONE) from None
     except KeyboardInterrupt as error:
-        message = f"interrupted; {str(error) or 'nothing was saved'}"
+        message = str(error) or "nothing was saved"
+        # The block has a title that says it; JSON has none.
+        message = f"interrupted; {message}" if as_json else message
         _leave(ExitCode.INTERRUPTED, "interrupted", message, as_json=as_json)
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         if _tracebacks:

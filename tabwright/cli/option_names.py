@@ -40,6 +40,9 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("belong together on one side", "belong together on one side with --group"),
 )
 
+# Copies of what comes through pipes (`tables/paths.py`), which the user never named.
+_OF_PIPES = re.compile(r"\S*[/\\]tabwright-pipe-\w+[/\\](?:(stdin)|pipe-(\S+?))\.[a-z]+\b")
+
 # A decision that an option can turn over, and that option.
 _OVERRIDDEN = re.compile(r"^task: \w+, since .+", re.DOTALL)
 _OVERRIDES = " (--task overrides)"
@@ -75,6 +78,7 @@ _ARGUMENTS = {
     "precision must": "--precision must",
     "max_parameters": "--max-parameters",
     "max_latency_us": "--max-latency-us",
+    "the seconds between two writes": "--checkpoint-seconds",
     "the number of threads": "--threads",
     "the number of folds": "--folds",
     "the number of repeats": "--repeats",
@@ -98,6 +102,9 @@ def in_options(message: str, *, arguments: bool = False) -> str:
     """
     for phrase, option in _PHRASES:
         message = message.replace(phrase, option)
+    message = _OF_PIPES.sub(
+        lambda found: "the standard input" if found[1] else f"the pipe {found[2]}", message
+    )
     if _OVERRIDDEN.match(message):
         message += _OVERRIDES
     if not arguments:

@@ -237,7 +237,8 @@ def _member(path: TableFile, archive: zipfile.ZipFile) -> str:
 
 @functools.cache
 def _pipe_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="tabwright-")
+    # `cli/option_names.py` knows the copies by this name.
+    return tempfile.TemporaryDirectory(prefix="tabwright-pipe-")
 
 
 @functools.cache

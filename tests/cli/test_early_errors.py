@@ -33,6 +33,8 @@ DISTILL = ["distill", "hist_gradient_boosting", "rows.csv", "-t", "label"]
 MISTAKES: list[tuple[list[str], int, str]] = [
     ([*TRAIN, "--epochs", "0"], 2, "--epochs must be an integer of at least 1; got 0"),
     ([*TRAIN, "--members", "0"], 2, "--members must be an integer from 1 to 1024; got 0"),
+    ([*TRAIN, "--depth", "-2"], 2, "--depth must be an integer of at least 1; got -2"),
+    ([*TRAIN, "--checkpoint-seconds", "-1"], 2, "--checkpoint-seconds must be at least 0"),
     ([*TRAIN, "--mode", "mlp"], 2, "got 'mlp'; did you mean 'mlp_dense'?"),
     (
         [*TRAIN, "--quality", "good"],

@@ -81,6 +81,22 @@ def test_an_output_called_minus_is_the_standard_output() -> None:
     assert not Path("-").exists()
 
 
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("bad", [False, True])
+def test_no_message_names_the_copy_of_a_pipe(bad: bool) -> None:
+    text = _text().replace(",yes", ",d\xe9j\xe0 vu").encode("cp1252")
+    text += b"1,2,3,4,5\n" if bad else b""
+    words = ["train", "-", "-t", "y", "-o", "new.safetensors", "--report", "r.html", *SMALL[:-1]]
+    done = runner.invoke(app, [*words, "--quality", "fast"], input=text)
+    said = " ".join(done.output.split())
+    assert done.exit_code == (3 if bad else 0), said
+    assert "the standard input" in said
+    page = "" if bad else Path("r.html").read_text(encoding="utf-8")
+    for shown in (said, page):
+        assert "tabwright-pipe-" not in shown
+        assert "stdin.csv" not in shown
+
+
 @pytest.mark.parametrize("command", ["predict", "evaluate", "importance", "explain"])
 def test_a_model_does_not_come_through_a_pipe(command: str) -> None:
     done = runner.invoke(app, [command, "-", "t.csv"])

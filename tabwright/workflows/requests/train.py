@@ -104,6 +104,11 @@ def check_training(request: TrainRequest) -> str | None:
         tree_learner(teacher_kind(kind))
     if request.decision is not None and request.table.task == "regression":
         raise ValueError("a decision rule is for classification; this is a regression task")
+    if not 0 <= request.checkpoint_interval < float("inf"):
+        raise ValueError(
+            "the seconds between two writes must be at least 0, where 0 writes after every step; "
+            f"got {request.checkpoint_interval}"
+        )
     _check_report(request)
     return check_model(request)
 
