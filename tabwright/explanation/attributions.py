@@ -125,7 +125,7 @@ class Explanation:
         """
         self._check("row", row, len(self.attributions))
         self._check("output", output, len(self.outputs))
-        cells = [self.cells[name].cast(pl.String)[row] for name in self.columns]
+        cells = [_cell_text(self.cells[name], row) for name in self.columns]
         values = self.attributions[row, :, output]
         order = np.argsort(-np.abs(values), kind="stable")
         return pl.DataFrame(
@@ -141,6 +141,15 @@ class Explanation:
         """Refuse the number of a row or an output that is not there."""
         if not 0 <= number < n:
             raise ValueError(f"{name} must be from 0 to {n - 1:,}; got {number!r}")
+
+
+def _cell_text(column: pl.Series, row: int) -> str | None:
+    """A cell as text; whole numbers have no point, also where others of the column have."""
+    cell = column[row]
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
+        return f"{cell:.0f}"
+    text: str | None = column.slice(row, 1).cast(pl.String)[0]
+    return text
 
 
 def explain(

@@ -11,7 +11,7 @@ import pytest
 
 from tabwright import TabularClassifier, TabularRegressor
 from tabwright.errors import TableError
-from tabwright.explanation import effect_curves, explain
+from tabwright.explanation import Explanation, effect_curves, explain
 from tabwright.inference.predictor import Predictor
 
 
@@ -216,3 +216,13 @@ def test_effect_curves_of_text_that_is_numbers_or_times_are_lines() -> None:
     assert (at.points[0], at.points[-1]) == (60.0 * minutes.min(), 60.0 * minutes.max())
     assert paid.ordered
     assert (paid.points[0], paid.points[-1]) == (price.min(), price.max())
+
+
+def test_whole_numbers_of_a_row_have_no_point() -> None:
+    cells = pl.DataFrame({"a": [10_000.0, 0.25], "b": [None, 1e20], "c": ["x", "y"]})
+    found = Explanation(
+        *(("a", "b", "c"), ("value",), np.ones((2, 3, 1)), np.zeros(1), np.zeros((2, 1))),
+        *("probability", cells, cells, True),
+    )
+    assert found.row(0)["cell"].to_list() == ["10000", None, "x"]
+    assert found.row(1)["cell"].to_list() == ["0.25", "1e+20", "y"]
