@@ -5,6 +5,7 @@ The numbers come from `tabwright.explanation`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _COLUMNS_SHOWN = 12
 _CLASSES_SHOWN = 3
 _ATTRIBUTIONS_SHOWN = 3
-_LEVELS_SHOWN, _LEVEL_LENGTH = 8, 12
+_LEVELS_SHOWN, _LEVEL_LENGTHS, _CLASS_LENGTH = 8, (24, 28), 20
 _BINS, _HALF_HEIGHT = 60, 0.38
 
 _PointKind = Literal["number", "date", "clock", "duration"]
@@ -199,7 +200,11 @@ def plot_effect(
     """
     curve = _fewer_levels(curve)
     line = _effect_axis(curve.points, form) if curve.ordered else None
-    figure = new_figure(4.1, 3.2)
+    labels = [] if line is not None else _level_labels(curve.points)
+    # Long names are written aslant, below a chart as high as those of numbers.
+    slanted = len(labels) > 4 or sum(map(len, labels)) > 36
+    longest = max(map(len, labels), default=0) if slanted else 0
+    figure = new_figure(4.1, 3.2 + 0.045 * max(0, longest - 6))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     styled(above, x="", y=y)
     unit = f" ({line.unit})" if line is not None and line.unit else ""
@@ -214,7 +219,7 @@ def plot_effect(
     above.axhline(0.0, color=MUTED, linewidth=1)
     for k, (output, colour) in enumerate(zip(outputs, (BLUE, ORANGE, GREEN), strict=False)):
         effect = curve.effect[:, output]
-        label = plain(curve.outputs[output], 14)
+        label = plain(curve.outputs[output], _CLASS_LENGTH)
         marker = "osD"[k]
         if line is not None:
             there = ~is_missing
@@ -225,17 +230,15 @@ def plot_effect(
             above.plot(at, effect, marker, color=colour, markersize=5, label=label)
             above.vlines(at, 0.0, effect, color=colour, linewidth=1.4)
     if len(outputs) > 1:
-        n_letters = sum(len(plain(curve.outputs[output], 14)) for output in outputs)
+        n_letters = sum(len(plain(curve.outputs[output], _CLASS_LENGTH)) for output in outputs)
         add_legend(above, columns=len(outputs) if n_letters <= 24 else 2)
     if line is not None:
         _add_density(below, curve, x, is_missing)
         line.add_ticks(below)
     else:
         below.bar(x, curve.density, width=0.7, color=GRID, edgecolor=MUTED, linewidth=0.6)
-        labels = _level_labels(curve.points)
-        many = n > 4 or sum(map(len, labels)) > 36
-        below.set_xticks(x, labels=labels, parse_math=False, rotation=45 if many else 0)
-        if many:
+        below.set_xticks(x, labels=labels, parse_math=False, rotation=45 if slanted else 0)
+        if slanted:
             for text in below.get_xticklabels():
                 text.set(ha="right", rotation_mode="anchor", fontsize=7.5 if n > 10 else SMALL)
     below.set_yticks([])
@@ -247,7 +250,7 @@ def plot_effect(
 def _level_labels(points: tuple[Any, ...]) -> list[str]:
     """Levels, cut where they are long, but no more than they stay apart."""
     labels: list[str] = []
-    for length in (_LEVEL_LENGTH, 20, 28):
+    for length in _LEVEL_LENGTHS:
         labels = ["missing" if point is None else plain(point, length) for point in points]
         if len(set(labels)) == len(set(points)):
             break
@@ -420,9 +423,7 @@ def effects_section(model: FittedModel, curves: tuple[EffectCurve, ...]) -> Sect
             plot_effect(curve, outputs, y=y, form=_format_of(model, curve.column)),
             key=f"effect-{place}",
             label=f"Effect of {column} on the mean prediction, and the rows' density",
-            caption=f"{column}: from "
-            f"{number(float(curve.effect[:, outputs].min()), 3)} to "
-            f"{number(float(curve.effect[:, outputs].max()), 3)}",
+            caption=f"{column}: {_range(curve.effect[:, outputs])}",
         )
         for place, (curve, column) in enumerate(zip(curves, columns, strict=True))
     ]
@@ -446,6 +447,17 @@ def effects_section(model: FittedModel, curves: tuple[EffectCurve, ...]) -> Sect
             element("div", charts, class_="charts"),
         ],
     )
+
+
+def _range(effect: FloatArray) -> str:
+    """The ends of effects in words, both with the places that three digits of the larger need."""
+    low, high = float(effect.min()), float(effect.max())
+    largest = max(abs(low), abs(high))
+    if not 1e-6 < largest < 1e15:
+        return f"from {number(low, 3)} to {number(high, 3)}"
+    places = max(0, 2 - math.floor(math.log10(largest)))
+    ends = (f"{round(end, places) + 0.0:,.{places}f}".replace("-", "−") for end in (low, high))
+    return "from {} to {}".format(*ends)
 
 
 def largest_attributions(explanation: Explanation, row: int, output: int) -> Node:

@@ -68,6 +68,7 @@ tbody .num{min-width:0}
 .cells td{max-width:14rem;overflow-wrap:break-word}
 .cells tbody th{min-width:0;white-space:nowrap}
 .cells th,.cells td{padding-right:.9rem}
+td[data-label="Moved most by"]{min-width:11.5rem}
 .good{color:var(--good);font-weight:600}
 .bad{color:var(--bad);font-weight:600}
 .off th,.off td{color:var(--plot-muted)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import date, time, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from tabwright.explanation import EffectCurve, Explanation, explain
+from tabwright.report import explanations
 from tabwright.report.explanations import plot_beeswarm, plot_effect, plot_waterfall
 from tabwright.report.write import write_report
 from tabwright.tables.cell_format import CellFormat
@@ -199,6 +201,36 @@ def test_levels_that_are_cut_stay_apart() -> None:
     curve = EffectCurve("c", ("y",), False, points, np.zeros((3, 1)), np.full(3, 1 / 3))
     labels = [text.get_text() for text in plot_effect(curve).axes[1].get_xticklabels()]
     assert len(set(labels)) == 3
+
+
+def test_levels_are_whole_on_a_chart_that_grows_with_them() -> None:
+    points = ("Electronic check", "Mailed check", "Bank transfer (automatic)", None)
+    curve = EffectCurve("c", ("y",), False, points, np.zeros((4, 1)), np.full(4, 1 / 4))
+    figure = plot_effect(curve)
+    labels = [text.get_text() for text in figure.axes[1].get_xticklabels()]
+    assert labels[:2] == ["Electronic check", "Mailed check"]
+    assert labels[2].startswith("Bank transfer")
+    above = figure.axes[0]
+    short = plot_effect(replace(curve, points=("a", "b", "c", None)))
+    figure.canvas.draw()
+    short.canvas.draw()
+    heights = [one.axes[0].get_position().height * one.get_figheight() for one in (figure, short)]
+    assert heights[0] > 0.8 * heights[1]
+    assert above.get_position().width > 0.5
+
+
+@pytest.mark.parametrize(
+    ("effect", "text"),
+    [
+        ([-0.000213, 0.00041], "from −0.000213 to 0.000410"),
+        ([-0.00049, 0.002], "from −0.00049 to 0.00200"),
+        ([-20_272.4, 34_926.1], "from −20,272 to 34,926"),
+        ([-1e-9, 0.5], "from 0.000 to 0.500"),
+        ([0.0, 0.0], "from 0 to 0"),
+    ],
+)
+def test_the_ends_of_an_effect_have_as_many_places(effect: list[float], text: str) -> None:
+    assert explanations._range(np.array(effect)) == text
 
 
 @pytest.mark.parametrize("target", ["label", "price"])
