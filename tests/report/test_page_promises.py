@@ -1,0 +1,92 @@
+"""What a reader of a report may count on: numbers, their order, and what stays at home."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from tabwright.calibration.decisions import DecisionRule
+from tabwright.cli.app import app
+from tests.report.test_write import fit, report, table
+
+
+def _value(text: str) -> float:
+    return float(text.replace("−", "-").replace(",", ""))
+
+
+def _estimates(html: str) -> list[tuple[str, float, float, float]]:
+    """Each estimate of a page that has an interval: where, its value, both ends."""
+    found = re.findall(
+        r'data-label="([^"]+)">(?:<span[^>]*>)?([−\d][^<]*)(?:</span>)?'
+        r"<small>([−\d][^<]*) to ([−\d][^<]*)</small>",
+        html,
+    )
+    return [(where, *map(_value, numbers)) for where, *numbers in found]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("target", "n_classes", "n_rows"),
+    [("label", 2, 40), ("label", 2, 400), ("label", 4, 60), ("price", 2, 40)],
+)
+def test_no_estimate_lies_outside_its_own_interval(
+    target: str, n_classes: int, n_rows: int, seed: int, tmp_path: Path
+) -> None:
+    frame = table(n_classes=n_classes)
+    model, linear = (fit(frame, target, mode) for mode in ("mlp_dense", "linear_glm_baseline"))
+    if target == "label" and n_classes == 2 and seed % 2:
+        model = replace(model, decision=DecisionRule("threshold", 0.2, 1))
+    rows = table(n_rows, n_classes, seed + 1).drop("label" if target == "price" else "price")
+    # Labels that are noise put calibration errors far from what resamples of them give.
+    if seed % 2:
+        rows = rows.with_columns(rows[target].shuffle(seed))
+    found = _estimates(report(model, rows, target, tmp_path, linear=linear, max_seconds=0.0))
+    of_scores = [one for one in found if one[0] in ("Model", "Linear baseline")]
+    assert len(of_scores) >= (6 if target == "price" else 16)
+    assert len(found) > len(of_scores), "subgroups have intervals too"
+    assert [one for one in found if not one[2] <= one[1] <= one[3]] == []
+
+
+def test_what_people_ask_first_comes_first_and_layers_come_last(tmp_path: Path) -> None:
+    frame, held_out = table(), table(seed=1)
+    for target, first in (
+        ("label", ["ROC AUC", "Precision", "Recall", "F1"]),
+        ("price", ["RMSE", "MAE", "R²"]),
+    ):
+        rows = held_out.drop("label" if target == "price" else "price")
+        html = report(fit(frame, target), rows, target, tmp_path)
+        tiles = re.search(r'<ul class="tiles">.*?</ul>', html, re.DOTALL)
+        assert tiles
+        assert re.findall(r'class="of">([^<]+)<', tiles[0])[: len(first)] == first
+        body = html.split(">Scores</h2>")[1].split("</table>")[0]
+        rows_of_scores = re.findall(r'<th scope="row"[^>]*>([^<]+)<', body)
+        assert rows_of_scores[: len(first)] == first
+        keys = re.findall(r'<section[^>]* id="([^"]+)"', html)
+        assert keys[:2] == ["summary", "scores"]
+        assert keys[-1] == "model"
+        # The shapes of layers are the last thing said, folded.
+        assert html.rindex("<details>") < html.rindex("Layers") < html.rindex("</section>")
+        assert html.index(">Scores</h2>") < html.index("The hardest rows</h2>")
+
+
+def test_where_the_table_lies_does_not_leak_into_the_page(tmp_path: Path) -> None:
+    folder = tmp_path / "secret of the firm"
+    folder.mkdir()
+    path, html = folder / "table.csv", folder / "report.html"
+    frame = table().drop("price")
+    # Notes that name the file: another encoding, and cells that are no numbers.
+    text = frame.with_columns(kind=pl.col("kind").replace({"red": "rouge é"})).write_csv()
+    path.write_bytes(text.encode("cp1252"))
+    words = ["train", str(path), "-t", "label", "--epochs", "1", "--quality", "fast"]
+    words += ["--width", "8", "-o", str(folder / "m.safetensors"), "--report", str(html)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    page = html.read_text(encoding="utf-8")
+    assert "table.csv" in page
+    assert folder.name not in page
+    assert str(tmp_path) not in page
