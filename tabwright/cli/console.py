@@ -91,7 +91,7 @@ def show_block(title: str, message: str) -> None:
         err.print(Text(f"{title}: {message}"), soft_wrap=True)
 
 
-def room() -> int:
+def line_width() -> int:
     """Characters that a line of the result may have."""
     # A pipe has no width: names are not cut for it.
     return out.width if out.is_terminal else _PIPE_WIDTH
@@ -122,7 +122,7 @@ def show_grid(
         grid.add_column(heading, justify="right" if position in right else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
-    wide = out if out.is_terminal else Console(file=out.file, width=room(), highlight=False)
+    wide = out if out.is_terminal else Console(file=out.file, width=line_width(), highlight=False)
     wide.print(grid)
 
 

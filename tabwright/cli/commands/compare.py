@@ -17,9 +17,9 @@ from tabwright.cli.console import (
     Advance,
     alike,
     counting_bar,
+    line_width,
     print_json,
     progress_line,
-    room,
     say,
     seconds_taken,
     show_grid,
@@ -188,7 +188,7 @@ def _show(comparison: Comparison) -> None:
         for gap in gaps
     ]
     columns["behind"], columns["95 %"] = ([line[part] for line in lines] for part in (0, 1))
-    columns |= _that_fit(comparison, room() - _width(columns))
+    columns |= _that_fit(comparison, line_width() - _width(columns))
     right = [1, 2, *range(4, len(columns))]
     show_grid(list(columns), list(zip(*columns.values(), strict=True)), right=right)
     for sentence in comparison.advice:
