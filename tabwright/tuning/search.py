@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 
 # How often in a fit it is compared with other trials.
 _PARTS: Final = 4
-# Kept back for the last fit, beside its estimated time: a share of it, and of the whole.
-_SPARE, _SPARE_OF_ALL, _MOST_SPARE = 0.15, 0.03, 5.0
+# Kept back for the last fit, beside its estimated time: a share of it, and of the whole. Trees come
+# after the last epoch, and cannot end early as epochs can.
+_SPARE, _SPARE_OF_ALL, _MOST_SPARE = 0.4, 0.03, 5.0
 # For the last fit where nothing was fitted yet to estimate it by.
 _UNKNOWN_SHARE = 0.4
 # The pace of a fit is known from such a part of its epochs on.
