@@ -230,8 +230,10 @@ def plot_effect(
             above.plot(at, effect, marker, color=colour, markersize=5, label=label)
             above.vlines(at, 0.0, effect, color=colour, linewidth=1.4)
     if len(outputs) > 1:
-        n_letters = sum(len(plain(curve.outputs[output], _CLASS_LENGTH)) for output in outputs)
-        add_legend(above, columns=len(outputs) if n_letters <= 24 else 2)
+        lengths = sorted(len(plain(curve.outputs[output], _CLASS_LENGTH)) for output in outputs)
+        # Two of the longest side by side, or below each other where they are too long.
+        of_long = 2 if sum(lengths[-2:]) < 2 * _CLASS_LENGTH else 1
+        add_legend(above, columns=len(outputs) if sum(lengths) <= 24 else of_long)
     if line is not None:
         _add_density(below, curve, x, is_missing)
         line.add_ticks(below)
