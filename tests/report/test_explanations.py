@@ -209,7 +209,7 @@ def test_levels_are_whole_on_a_chart_that_grows_with_them() -> None:
     figure = plot_effect(curve)
     labels = [text.get_text() for text in figure.axes[1].get_xticklabels()]
     assert labels[:2] == ["Electronic check", "Mailed check"]
-    assert labels[2].startswith("Bank transfer")
+    assert labels[2] == "Bank transfer (automatic)"
     above = figure.axes[0]
     short = plot_effect(replace(curve, points=("a", "b", "c", None)))
     figure.canvas.draw()
