@@ -86,13 +86,14 @@ def tune_table(
         random_state=options.random_state,
         **{**options.fixed, "eval_metric": None if metric is None else metric.name},
     )
-    space = space_of(settings, options.fixed)
     table, folds = folds_of(
         table,
         n_folds=options.n_folds,
         validation=options.validation,
         random_state=options.random_state,
     )
+    settings = _with_folds(settings, table, options)
+    space = space_of(settings, options.fixed)
     name = "log_loss" if table.task == "classification" else MEASURES[settings.objective]
     if metric is not None:
         name = metric.name
@@ -113,6 +114,15 @@ def tune_table(
             show=on_progress or (lambda what, seconds, limit: None),
         )
         return search.run(target_name)
+
+
+def _with_folds(settings: FitSettings, table: TrainingTable, options: TuneOptions) -> FitSettings:
+    """Settings that say whether fits have folds: some trials would have the default's, else."""
+    n_classes = None if table.classes is None else len(table.classes)
+    chosen = settings.with_folds_for(len(table), n_classes)
+    if chosen != settings and (options.validation is not None or table.rows.time is not None):
+        return replace(settings, n_folds=1)
+    return chosen
 
 
 class _OutOfTime(Exception):  # noqa: N818
@@ -278,7 +288,9 @@ class _Search:
         # Its rows are those of the first fit of this fold, which found the pairwise features.
         key = (fold, settings.numeric_encoding)
         model = self._fit(train, settings, inner, watcher, encoder=self.encoders.get(key))
-        self.encoders.setdefault(key, model.encoder)
+        if settings.asked_folds == 1:
+            # With folds the encoding of a row knows which rows are in its own.
+            self.encoders.setdefault(key, model.encoder)
         if model.stopped == "interrupted":
             raise _Interrupted
         predictor = Predictor(model)
@@ -453,7 +465,8 @@ class _Watcher(Callback):
         a_fit = 0.0
         if _PACE_FROM * epoch.epoch >= self._most:
             before = time.perf_counter() - self._began - epoch.seconds
-            a_fit = before + epoch.seconds * self._most / epoch.epoch
+            to_go = max(epoch.n_folds - epoch.fold, 0) + 1
+            a_fit = before + to_go * epoch.seconds * self._most / epoch.epoch
         if self._search.left <= self._search.kept_back(a_fit):
             raise _OutOfTime
         part = _PARTS * epoch.epoch // self._most

@@ -69,6 +69,8 @@ _SPACE: Final[dict[str, _Range]] = {
     "max_epochs": _Whole(10, 120, is_log=True),
     "n_members": _Choice((1, 2, 4, 8)),
 }
+# Networks of each fold, where the default has folds.
+_MEMBERS_IN_FOLDS: Final = _Choice((1, 2))
 _OF_LAYERS: Final = ("hidden_dim", "num_hidden_layers", "dropout")
 
 
@@ -87,7 +89,7 @@ _FIRST: Final[tuple[dict[str, Any], ...]] = (
 def space_of(settings: FitSettings, fixed: Mapping[str, Any]) -> Space:
     """The ranges to search: all but those of settings that the user fixed.
 
-    `settings`: the default, unresolved.
+    `settings`: the default, unresolved; with `n_folds` where it has folds.
     `fixed`: what the user asked for.
     Raises `ValueError` if nothing is left, or the mode cannot be tuned.
     """
@@ -103,6 +105,8 @@ def space_of(settings: FitSettings, fixed: Mapping[str, Any]) -> Space:
     if settings.training_mode == "linear_glm_baseline":
         asked.update(_OF_LAYERS)
     space = {name: dimension for name, dimension in _SPACE.items() if name not in asked}
+    if settings.asked_folds > 1 and "n_members" in space:
+        space["n_members"] = _MEMBERS_IN_FOLDS
     if not space:
         raise ValueError(
             f"tune needs a setting to search; all of {', '.join(_SPACE)} are given; leave one out"
@@ -126,11 +130,16 @@ def first_trials(space: Space, settings: FitSettings) -> list[dict[str, Any]]:
     default = {name: getattr(settings, name) for name in space}
     trials = [default]
     for change in _FIRST:
-        searched = {name: value for name, value in change.items() if name in space}
+        searched = {name: value for name, value in change.items() if _has(space, name, value)}
         trial = default | searched
         if searched and trial not in trials:
             trials.append(trial)
     return trials
+
+
+def _has(space: Space, name: str, value: Any) -> bool:
+    dimension = space.get(name)
+    return dimension is not None and dimension.including(value) == dimension
 
 
 def with_values(settings: FitSettings, values: Mapping[str, Any]) -> FitSettings:

@@ -104,6 +104,32 @@ def test_the_default_is_scored_as_it_is_fitted(rows: tuple[pl.DataFrame, np.ndar
         assert score == pytest.approx(log_loss(y[test], model.predict_proba(X[test])))
 
 
+@pytest.mark.parametrize(
+    ("validation", "n_folds", "n_networks"), [(None, 4, {4, 8}), (KFold(2), 1, {1, 2, 4, 8})]
+)
+def test_every_trial_has_the_folds_of_the_default(
+    rows: tuple[pl.DataFrame, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    validation: Any,
+    n_folds: int,
+    n_networks: set[int],
+) -> None:
+    X, y = rows
+    models = []
+
+    def fit(*args: Any, **kwargs: Any) -> Any:
+        models.append(fit_table(*args, **kwargs))
+        return models[-1]
+
+    monkeypatch.setattr(search, "fit_table", fit)
+    small = {name: SMALL[name] for name in SMALL if name != "n_members"}
+    tune(X, y, **(OPTIONS | {"settings": small, "validation": validation, "n_trials": 4}))
+    assert len(models) > 2
+    assert {model.settings.n_folds for model in models} == {n_folds}
+    assert {len(model.members) for model in models} <= n_networks
+    assert len({len(model.encoder.plan_.names) for model in models}) == 1
+
+
 def test_every_trial_sees_the_same_folds(
     rows: tuple[pl.DataFrame, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
