@@ -17,6 +17,7 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from tabwright.report import plots
 from tabwright.report import probability_plots as probability
 from tabwright.report.svg import PALETTE, new_figure, plain, styled, to_svg
+from tabwright.tables.column_names import shown_name
 from tests.packages import PACKAGE, ROOT
 
 N_ROWS = 1_000
@@ -172,7 +173,7 @@ def test_svg_keeps_hostile_text_as_text() -> None:
     assert "<script" not in svg
     root = ElementTree.fromstring(svg)
     texts = [node.text for node in root.iter("text")]
-    assert plain(HOSTILE, 24) in texts
+    assert plain(shown_name(HOSTILE), 24) in texts
     drawn = {"svg", "g", "path", "text", "use", "defs", "clipPath", "rect"}
     assert {node.tag for node in root.iter()} <= drawn
 
