@@ -29,6 +29,7 @@ from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.combination import EncodedRows, HeldOutTrees, tree_kinds, with_trees
 from tabwright.fitting.cross_validation import (
+    TrainedFold,
     joined_folds,
     out_of_fold,
     train_folds,
@@ -195,7 +196,7 @@ class Recipe:
             "n_folds": self.settings.n_folds,
             "n_trained": len(done),
             "n_rows": len(judged),
-            "best_losses": [fold.trained.history[-1].best_loss for fold in done],
+            **_best_of(done),
         }
         model = replace(model, card={**model.card, "folds": told})
         return self._with_decision(model, output, judged)
@@ -331,6 +332,14 @@ class Recipe:
                 encoder, compact, rows, targets, self.settings, self.callbacks.say, self.limit
             )
         return (encoder, compact) if self.keep_obliques else without_obliques(encoder, compact)
+
+
+def _best_of(done: Sequence[TrainedFold]) -> dict[str, list[float]]:
+    """The best loss of each fold, or its best score where a metric chose the epoch."""
+    last = [fold.trained.history[-1] for fold in done]
+    if any(np.isnan(epoch.best_loss) for epoch in last):
+        return {"best_scores": [epoch.best_score for epoch in last]}
+    return {"best_losses": [epoch.best_loss for epoch in last]}
 
 
 @dataclass(frozen=True)

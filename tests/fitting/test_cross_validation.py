@@ -222,6 +222,16 @@ def test_best_trains_in_folds_and_keeps_one_fit_of_trees() -> None:
     assert told["candidates"][0]["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
 
 
+def test_folds_whose_epochs_a_metric_chose_are_saved(tmp_path: Path) -> None:
+    table = frame(200)
+    own = TabularClassifier(**SMALL, eval_metric="balanced_accuracy", random_state=0)
+    model = own.fit(table, codes_of(table))
+    assert len(model.model_.card["folds"]["best_scores"]) == 4
+    model.save(tmp_path / "m.safetensors")
+    again = load_model(tmp_path / "m.safetensors")
+    assert (again.predict_proba(table) == model.predict_proba(table)).all()
+
+
 def test_a_classifier_of_few_rows_has_folds_by_default() -> None:
     table = frame(200)
     rows = LabelledRows(table, codes_of(table))
