@@ -574,4 +574,4 @@ def test_what_does_not_go_together_is_refused(settings: dict[str, object], messa
 def test_percentages_of_parts_add_up(shares: list[float], shown: list[int]) -> None:
     parts = [{"name": "part", "weight": share, "loss": 1.0} for share in shares]
     rows = combination_table({"combination": {"candidates": parts, "loss": 1.0}})
-    assert [weight for _, weight, _, _ in rows] == [f"{own}%" for own in [*shown, 100]]
+    assert [weight for _, weight, _, _ in rows] == [f"{own} %" for own in [*shown, 100]]
