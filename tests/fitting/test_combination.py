@@ -305,8 +305,8 @@ def test_what_was_combined_is_told_by_inspect_and_report(tmp_path: Path) -> None
     for name, weight, loss, remark in combination_table(model.card):
         lines = [own for own in done.output.splitlines() if own.startswith(f"{name} ")]
         line = lines[-1]
-        assert line.split()[1:3] == [weight, f"{loss:.4g}"]
-        assert " ".join(line.split()[3:]) == remark
+        assert line.split()[1:4] == [*weight.split(), f"{loss:.4g}"]
+        assert " ".join(line.split()[4:]) == remark
         assert name in page
         assert remark in page
     assert combination_table({"combination": {"candidates": [1]}}) == []
