@@ -1,4 +1,4 @@
-"""A local Ray that tests of one module share."""
+"""A local Ray that tests of one module share, and the marks of such a module."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import S3_ACCOUNT
+
+RAY_MARKS = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("local_ray"),
+    # Of ray's own code.
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -28,16 +28,10 @@ from tabwright.estimators.classifier import TabularClassifier
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables import read_table
 from tabwright.workflows.predict import iter_predictions
+from tests.cluster.conftest import RAY_MARKS
 
 ray = pytest.importorskip("ray", reason="ray is absent")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.usefixtures("local_ray"),
-    # Of ray's own code.
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = RAY_MARKS
 _N_ROWS = 60_000
 
 

@@ -19,15 +19,9 @@ from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.requests.train import TrainRequest
 from tabwright.workflows.train import run_training
+from tests.cluster.conftest import RAY_MARKS
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.usefixtures("local_ray"),
-    # Of ray's own code.
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = RAY_MARKS
 
 
 @pytest.fixture
