@@ -28,7 +28,6 @@ UNCLEAR_YET = (
     "cli",
     "cluster",
     "distillation.fidelity",
-    "fitting",
     "inference.training_rows",
     "inference.tree_mix",
     "report",

@@ -105,7 +105,7 @@ class FitCallbacks:
         if self.on_start is not None:
             self.on_start(settings, n_training_rows, n_validation_rows)
 
-    def say(self, message: str) -> None:
+    def emit(self, message: str) -> None:
         """Tell a sentence."""
         if self.on_message is not None:
             self.on_message(message)

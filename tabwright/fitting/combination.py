@@ -190,7 +190,7 @@ def with_trees(
     *,
     kinds: Sequence[TeacherKind],
     whole: EncodedRows,
-    say: Callable[[str], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
     limit: TimeLimit | None = None,
 ) -> tuple[FittedModel, HeldOutTrees | None]:
     """Fit trees, weigh them against the networks, and keep those that have weight.
@@ -206,7 +206,7 @@ def with_trees(
     `whole`: rows that the trees to keep are fitted on, with the rounds chosen: those of all parts,
         but for those of an `eval_set`. One fit, rather than the mean of one per fold,
         keeps files small and predictions fast.
-    `say`: called with sentences on what is combined, and on libraries that are missing.
+    `on_message`: called with sentences on what is combined, and on libraries that are missing.
     `limit`: trees that would not be in time, as a few rounds tell, are not fitted.
     Returns `model`: its card says what was combined, with the losses on the choosing rows.
     Returns `trees`: None where no trees were fitted.
@@ -215,7 +215,7 @@ def with_trees(
     judged = [rows for _, (_, rows) in parts]
     reason = _reason_for_none(problems, judged)
     if reason is not None:
-        return _told(model, {"kept": ["networks"], "reason": reason}, say), None
+        return _with_notes(model, {"kept": ["networks"], "reason": reason}, on_message), None
     n_classes = problems[0].n_classes
     plan = model.encoder.plan_
     seconds_left = None if limit is None else limit.remaining
@@ -249,17 +249,17 @@ def with_trees(
         candidates.append(TreeCandidate(learner, kind, rounds[: len(stages)], stages))
     if not candidates:
         reason = "trees do not fit into the time limit"
-        return _told(model, {"kept": ["networks"], "reason": reason}, say), None
+        return _with_notes(model, {"kept": ["networks"], "reason": reason}, on_message), None
     trees = HeldOutTrees(tuple(candidates), target, row_weight)
     weights, best = trees.choose(networks)
-    told = _description(trees, networks, weights, best)
+    notes = _description(trees, networks, weights, best)
     if missing:
-        told["not_installed"] = missing
+        notes["not_installed"] = missing
     if late:
-        told["not_in_time"] = late
+        notes["not_in_time"] = late
     if interactions:
-        told["interactions"] = [plan.interaction_name(own) for own in interactions]
-    model = _told(model, told, say)
+        notes["interactions"] = [plan.interaction_name(own) for own in interactions]
+    model = _with_notes(model, notes, on_message)
     n_features = everything.values.shape[1]
     ensembles = []
     for own, k, weight in zip(candidates, best, weights[1:], strict=True):
@@ -360,14 +360,14 @@ def _problem(model: FittedModel, learning: EncodedRows, targets: Targets) -> Pro
     )
 
 
-def _told(
-    model: FittedModel, told: dict[str, Any], say: Callable[[str], None] | None
+def _with_notes(
+    model: FittedModel, notes: dict[str, Any], on_message: Callable[[str], None] | None
 ) -> FittedModel:
-    """The model whose card tells of the combination, of which `say` hears too."""
-    card = {**model.card, "combination": told}
-    if say is not None:
+    """The model whose card describes the combination; `on_message` gets it as sentences."""
+    card = {**model.card, "combination": notes}
+    if on_message is not None:
         for note in combination_notes(card):
-            say(note)
+            on_message(note)
     return replace(model, card=card)
 
 

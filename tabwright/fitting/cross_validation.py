@@ -198,13 +198,14 @@ def out_of_fold(model: FittedModel, compact: Compact, done: Sequence[TrainedFold
 def _naming_fold(
     on_epoch: Callable[[Epoch], None] | None, fold: int, n_folds: int
 ) -> Callable[[Epoch], None] | None:
+    """`on_epoch` for epochs that know their fold."""
     if on_epoch is None:
         return None
 
-    def told(epoch: Epoch) -> None:
+    def on_fold_epoch(epoch: Epoch) -> None:
         on_epoch(replace(epoch, fold=fold, n_folds=n_folds))
 
-    return told
+    return on_fold_epoch
 
 
 def _seed(random_state: int, fold: int) -> int:

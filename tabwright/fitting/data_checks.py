@@ -49,8 +49,8 @@ def revealing_columns(
     if len(target) < _FEWEST_ROWS:
         return ()
     used = [column.name for column in profile.used if column.name in frame.columns]
-    tells = _tells_labels if of_classes else _tells_values
-    return tuple(name for name in used if tells(frame.get_column(name).alias(""), target))
+    reveals = _reveals_labels if of_classes else _reveals_values
+    return tuple(name for name in used if reveals(frame.get_column(name).alias(""), target))
 
 
 def warnings_of_revealing(
@@ -64,31 +64,31 @@ def warnings_of_revealing(
     ]
 
 
-def read_checked_table(request: TableRequest, say: Callable[[str], None]) -> TrainingTable:
+def read_checked_table(request: TableRequest, on_message: Callable[[str], None]) -> TrainingTable:
     """`read_training_table`, and what to say of columns that tell the target."""
-    table = read_training_table(request, say)
+    table = read_training_table(request, on_message)
     for warning in warnings_of_revealing(
         table.rows,
         table.profile,
         request.columns.target,
         of_classes=table.classes is not None,
     ):
-        say(warning)
+        on_message(warning)
     return table
 
 
-def warning_of_repeated(n_repeated: int, n_test: int, *, about: bool = False) -> str | None:
+def warning_of_repeated(n_repeated: int, n_test: int, *, approximate: bool = False) -> str | None:
     """What to say of test rows that are training rows; None where they are less than 1 %."""
     if not n_repeated or n_repeated < _REPEATED_SHARE * n_test:
         return None
     return (
-        f"warning: {'about ' if about else ''}{n_repeated:,} of the {n_test:,} rows held out are "
-        "equal to a training row, in every column: the scores may be too good; remove repeated "
+        f"warning: {'about ' if approximate else ''}{n_repeated:,} of the {n_test:,} rows held out "
+        "are equal to a training row, in every column: the scores may be too good; remove repeated "
         "rows, or keep those that belong together on one side"
     )
 
 
-def _tells_labels(cells: pl.Series, codes: NDArray[np.int64]) -> bool:
+def _reveals_labels(cells: pl.Series, codes: NDArray[np.int64]) -> bool:
     """Whether the cells of a column determine class codes."""
     value = cells.rank("dense").fill_null(0).to_numpy().astype(np.int64)
     labels, codes = np.unique(codes, return_inverse=True)
@@ -113,7 +113,7 @@ def _tells_labels(cells: pl.Series, codes: NDArray[np.int64]) -> bool:
     return changes <= n_labels - 1 + 2 * allowed
 
 
-def _tells_values(cells: pl.Series, target: NDArray[np.float64]) -> bool:
+def _reveals_values(cells: pl.Series, target: NDArray[np.float64]) -> bool:
     """Whether the ranks of a column of numbers are those of the target, or the reverse."""
     if not cells.dtype.is_numeric():
         return False

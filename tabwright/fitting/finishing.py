@@ -122,13 +122,13 @@ def with_time(model: FittedModel, limit: TimeLimit | None) -> FittedModel:
     """What was done in the time, in the card."""
     if limit is None or model.settings.time_limit is None:
         return model
-    told = {
+    spent = {
         "seconds": model.settings.time_limit,
         "taken": model.settings.time_limit - limit.remaining,
         "n_epochs": len(model.history),
         "n_networks": len(model.members),
     }
-    return replace(model, card={**model.card, "time_limit": told})
+    return replace(model, card={**model.card, "time_limit": spent})
 
 
 def model_card(

@@ -180,7 +180,7 @@ def _of_splits(
     train, test = splits[-1]
     n_unused = len(rows) - len(train) - len(test)
     if n_unused:
-        callbacks.say(f"{n_unused:,} rows are in neither part of the last split, and have no part")
+        callbacks.emit(f"{n_unused:,} rows are in neither part of the last split, and have no part")
     check_classes(splits[-1:], rows, classes)
     return _Parts(rows.take(train), rows.take(test)), settings
 
@@ -206,7 +206,7 @@ def _in_folds(
             random_state=settings.random_state,
         )
     if folds is None:
-        callbacks.say(reason)
+        callbacks.emit(reason)
         return parts, replace(settings, n_folds=1)
     return replace(parts, folds=folds), replace(settings, n_folds=int(folds.max()) + 1)
 

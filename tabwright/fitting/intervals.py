@@ -272,16 +272,16 @@ def _with_quantile_shifts(
     assert model.target is not None
     if rows.time is not None:
         # The latest rows say how the target moves on, not how far a level is off.
-        told = "levels as fitted: the held-out rows are the latest"
-        return replace(model, card={**model.card, "quantiles": told})
+        note = "levels as fitted: the held-out rows are the latest"
+        return replace(model, card={**model.card, "quantiles": note})
     _, scale = quantile_centre_and_scale(quantiles, model.target.scale)
     shifts = fit_quantile_shifts(
         rows.target, quantiles, model.settings.quantiles, scale, rows.weight
     )
-    told = f"levels moved by what {len(rows):,} held-out rows say of them"
+    note = f"levels moved by what {len(rows):,} held-out rows say of them"
     if not shifts:
-        told = f"levels as fitted: what {len(rows):,} held-out rows say of them may be chance"
-    return replace(model, quantile_shifts=shifts, card={**model.card, "quantiles": told})
+        note = f"levels as fitted: what {len(rows):,} held-out rows say of them may be chance"
+    return replace(model, quantile_shifts=shifts, card={**model.card, "quantiles": note})
 
 
 def _settings(settings: FitSettings) -> FitSettings:

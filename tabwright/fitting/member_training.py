@@ -54,7 +54,7 @@ def train_members(
     targets: Targets,
     cross: CrossPredictions | None = None,
     *,
-    taught: tuple[SoftTargets, Candidates] | None = None,
+    distilled: tuple[SoftTargets, Candidates] | None = None,
     control: RunControl | None = None,
 ) -> Trained:
     """Train the members, or those of every candidate of a group.
@@ -63,8 +63,8 @@ def train_members(
     `held_out`: the rows that choose each member's epoch; None: members end at the `stop_at` of
         `control`.
     `cross`: keeps predictions of the held-out rows for prediction intervals.
-    `taught`: what a teacher says, and what is tried with it; candidates stand one after the other
-        among the members.
+    `distilled`: a teacher's labels, and what is tried with them; candidates stand one after the
+        other among the members.
     Raises `ValueError` if the settings are not resolved.
     """
     control = control or RunControl()
@@ -78,11 +78,11 @@ def train_members(
         new_network(settings, encoder.input_dim, targets.output_dim, seed, targets.first_outputs)
         for seed in seeds
     ]
-    if taught is None:
+    if distilled is None:
         objective = targets.on(rows, device)
     else:
-        soft_targets, candidates = taught
-        objective = _taught_objective(
+        soft_targets, candidates = distilled
+        objective = _distilled_objective(
             targets, rows, soft_targets, candidates, settings.n_members, device
         )
         # Candidates differ in what they are taught alone: first weights and dropout are the same.
@@ -102,7 +102,7 @@ def train_members(
         checkpointer = Checkpointer(
             control.checkpoint if held_out is not None else control.checkpoint.of_refit(),
             _identity(settings, encoder, targets, (compact, rows), held_out)
-            | _taught_identity(taught),
+            | _distilled_identity(distilled),
         )
     chooser = None
     if held_out is not None:
@@ -129,7 +129,7 @@ def train_members(
     )
 
 
-def _taught_objective(
+def _distilled_objective(
     targets: Targets,
     rows: LabelledRows,
     soft_targets: SoftTargets,
@@ -202,10 +202,10 @@ def _identity(
     return identity
 
 
-def _taught_identity(taught: tuple[SoftTargets, Candidates] | None) -> dict[str, str]:
-    if taught is None:
+def _distilled_identity(distilled: tuple[SoftTargets, Candidates] | None) -> dict[str, str]:
+    if distilled is None:
         return {}
-    soft_targets, candidates = taught
+    soft_targets, candidates = distilled
     digest = hashlib.blake2b(soft_targets.labels.tobytes(), digest_size=16)
     for array in (soft_targets.extra_labels, soft_targets.extra_weight):
         digest.update(b"-" if array is None else array.tobytes())

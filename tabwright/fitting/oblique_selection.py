@@ -66,13 +66,13 @@ def select_obliques(
     """
     if not encoder.plan_.obliques:
         return encoder, compact
-    say = on_message or (lambda message: None)
+    emit = on_message or (lambda message: None)
     names = ", ".join(encoder.plan_.oblique_name(own) for own in encoder.plan_.obliques)
     sides = list(_sides(rows, settings.random_state))
     if not sides:
-        say(f"pairwise linear features that may help: {names}; left out: too few rows to compare")
+        emit(f"pairwise linear features that may help: {names}; left out: too few rows to compare")
         return without_obliques(encoder, compact)
-    say(f"pairwise linear features that may help: {names}; two networks are compared first")
+    emit(f"pairwise linear features that may help: {names}; two networks are compared first")
     without, those = np.empty(0), np.empty(0)
     for learning, judging in sides:
         learned, judged = (
@@ -90,11 +90,11 @@ def select_obliques(
         error = gains.std(ddof=1) / np.sqrt(len(gains))
         least = _LEAST_GAIN * without.mean()
         if gains.mean() > max(least, _STANDARD_ERRORS * error):
-            say("the column combinations are kept: the network with them is better")
+            emit("the column combinations are kept: the network with them is better")
             return encoder, compact
         if gains.mean() <= least:
             break
-    say("the column combinations are left out: the network with them is no better")
+    emit("the column combinations are left out: the network with them is no better")
     return without_obliques(encoder, compact)
 
 

@@ -131,7 +131,7 @@ class Recipe:
                 classes=self.classes,
                 class_weights=targets.class_weights,
             )
-            model, direct, cross = run.taught(soft_targets)
+            model, direct, cross = run.distill(soft_targets)
         if held_out is None or choosing is None:
             return model
         # What the rows that choose get is predicted once, and again only with trees.
@@ -171,7 +171,7 @@ class Recipe:
             targets,
             folds,
             on_epoch=self.callbacks.on_epoch,
-            on_message=self.callbacks.say,
+            on_message=self.callbacks.emit,
             checkpoint=checkpoint,
             limit=self.networks_limit,
         )
@@ -192,13 +192,13 @@ class Recipe:
             output = model.target.restore(output)
             model = with_fold_intervals(model, judging, networks, compact.take(held), judged, trees)
         model = with_scores(model, output, judged)
-        told = {
+        summary = {
             "n_folds": self.settings.n_folds,
             "n_trained": len(done),
             "n_rows": len(judged),
             **_best_of(done),
         }
-        model = replace(model, card={**model.card, "folds": told})
+        model = replace(model, card={**model.card, "folds": summary})
         return self._with_decision(model, output, judged)
 
     def _n_judging(self, n_folds: int) -> int:
@@ -303,7 +303,7 @@ class Recipe:
             targets,
             kinds=tree_kinds(self.settings),
             whole=whole,
-            say=self.callbacks.say,
+            on_message=self.callbacks.on_message,
             limit=self.limit,
         )
 
@@ -329,7 +329,7 @@ class Recipe:
         )
         if self.keep_obliques is None:
             return select_obliques(
-                encoder, compact, rows, targets, self.settings, self.callbacks.say, self.limit
+                encoder, compact, rows, targets, self.settings, self.callbacks.emit, self.limit
             )
         return (encoder, compact) if self.keep_obliques else without_obliques(encoder, compact)
 
@@ -372,7 +372,7 @@ class _Run:
             held_out=self.choosing,
             targets=self.targets,
             cross=cross,
-            taught=None
+            distilled=None
             if soft_targets is None or candidates is None
             else (soft_targets, candidates),
             control=RunControl(
@@ -388,10 +388,10 @@ class _Run:
         except TimeLimitError:
             if settings.n_members == 1:
                 raise
-            self.recipe.callbacks.say("the time limit leaves time for one network")
+            self.recipe.callbacks.emit("the time limit leaves time for one network")
             return train(replace(settings, n_members=1)), cross
 
-    def taught(
+    def distill(
         self, soft_targets: SoftTargets
     ) -> tuple[FittedModel, FittedModel | None, CrossPredictions | None]:
         """Train candidates on soft targets and keep the best on the rows that choose."""

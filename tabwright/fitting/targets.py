@@ -178,7 +178,7 @@ def _member_scores(
             class_prior=targets.class_prior,
             class_weights=targets.class_weights,
         )
-    told: list[str] = []
+    reasons: list[str] = []
 
     def score(outputs: Tensor, index: np.ndarray) -> np.ndarray:
         if targets.scale is not None:
@@ -198,8 +198,8 @@ def _member_scores(
                 value, reason = np.nan, str(error)
             if np.isfinite(value):
                 found[k] = value
-            elif not told:
-                told.append(reason)
+            elif not reasons:
+                reasons.append(reason)
                 warnings.warn(
                     f"eval_metric {metric.name!r} gave no score after an epoch ({reason}); such "
                     "epochs are not chosen",

@@ -77,7 +77,7 @@ def fit_files(
     table = FilesTable.of(source, csv, roles_as_text(roles), columns.target)
     places = RowPlaces(table, given.random_state, share, test_fraction, columns.group)
     scan = trainer.scan(ScanJob(table, columns, places, task, given.objective))
-    _tell(table, columns.target, scan, callbacks)
+    _report_scan(table, columns.target, scan, callbacks)
 
     asked = settings if isinstance(settings, FitSettings) else settings(scan.task)
     metric = eval_metric_of(
@@ -105,20 +105,20 @@ def fit_files(
     return None if model is None else with_time(model, limit)
 
 
-def _tell(table: FilesTable, target: str, scan: Scan, callbacks: FitCallbacks) -> None:
+def _report_scan(table: FilesTable, target: str, scan: Scan, callbacks: FitCallbacks) -> None:
     """What the first pass found, in words."""
     n_rows = scan.n_rows
-    callbacks.say(
+    callbacks.emit(
         f"{len(table.paths)} file(s), {sum(n_rows.values()):,} rows: {n_rows['train']:,} train, "
         f"{n_rows['validation']:,} validate, {n_rows['test']:,} test"
     )
     if scan.n_left_out:
-        callbacks.say(f"left out {scan.n_left_out:,} rows without a target or of weight 0")
+        callbacks.emit(f"left out {scan.n_left_out:,} rows without a target or of weight 0")
     note = note_on_target(scan.samples["train"][target])
     if note:
-        callbacks.say(f"the target {target!r}: {note}")
+        callbacks.emit(f"the target {target!r}: {note}")
     if scan.reason:
-        callbacks.say(f"task: {scan.task}, since {scan.reason}")
+        callbacks.emit(f"task: {scan.task}, since {scan.reason}")
 
 
 def _time_limit(settings: FitSettings, trainer: Trainer) -> TimeLimit | None:

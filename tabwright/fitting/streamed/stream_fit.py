@@ -51,10 +51,10 @@ class StreamFit:
     def run(self, trainer: Trainer, checkpoint: Checkpoint | None) -> FittedModel | None:
         """Encoder, second pass, networks, and at the first worker the model."""
         self._check()
-        scan, settings, say = self.scanned.scan, self.settings, self.callbacks.say
+        scan, settings, emit = self.scanned.scan, self.settings, self.callbacks.emit
         sample, notes = self.scanned.training_rows(roles_as_text(self.roles))
         if len(sample) < scan.n_rows["train"]:
-            say(f"the encoder is fitted on a uniform sample of {len(sample):,} training rows")
+            emit(f"the encoder is fitted on a uniform sample of {len(sample):,} training rows")
         identifiers: dict[str, Role] = dict.fromkeys(scan.identifiers, "identifier")
         profile = profile_table(
             sample.frame,
@@ -67,10 +67,10 @@ class StreamFit:
         for warning in warnings_of_revealing(
             sample, profile, target, of_classes=scan.classes is not None
         ):
-            say(warning)
-        repeated = warning_of_repeated(scan.n_repeated, scan.n_rows["test"], about=True)
+            emit(warning)
+        repeated = warning_of_repeated(scan.n_repeated, scan.n_rows["test"], approximate=True)
         if repeated is not None:
-            say(repeated)
+            emit(repeated)
         if self.callbacks.on_profile is not None:
             self.callbacks.on_profile(profile)
         encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)
@@ -88,7 +88,7 @@ class StreamFit:
         sketch = sketch_of_rows(compact, len(encoder.plan_.had_missing))
         targets = self._targets()
         encoder, compact = select_obliques(
-            encoder, compact, sample, targets, settings, on_message=say, limit=self.limit
+            encoder, compact, sample, targets, settings, on_message=emit, limit=self.limit
         )
         goal = Goal(
             encoder=encoder,
@@ -186,7 +186,7 @@ class StreamFit:
         )
         choosing = scanned.choosing()
         if len(choosing) < scan.n_rows["validation"] and not scanned.sets_aside:
-            self.callbacks.say(
+            self.callbacks.emit(
                 f"calibrated and scored on a uniform sample of {len(choosing):,} validation rows"
             )
         if scanned.sets_aside:
@@ -226,6 +226,6 @@ class StreamFit:
     def _test_scores(self, model: FittedModel) -> dict[str, dict[str, float]]:
         test = self.scanned.sample("test")
         if len(test) < self.scanned.scan.n_rows["test"]:
-            self.callbacks.say(f"scored on a uniform sample of {len(test):,} test rows")
+            self.callbacks.emit(f"scored on a uniform sample of {len(test):,} test rows")
         scores = score_rows(Predictor(model), test.frame, test.target, test.weight)
         return {**scores, "baseline": trivial_scores(model, test.target, test.weight)}

@@ -144,7 +144,7 @@ def distill_table(
         )
     split, options = split or Split(), options or StudentOptions()
     columns, callbacks = columns or Columns(), callbacks or FitCallbacks()
-    say = callbacks.say
+    emit = callbacks.emit
     parts = _Parts.of(rows, split, settings)
     # Of all rows: in a part of them, row numbers are not consecutive any more.
     profile = columns.profile_of(rows)
@@ -159,7 +159,7 @@ def distill_table(
         num_hidden_layers=size.num_hidden_layers,
         dropout=size.dropout,
     )
-    say("asking the teacher for labels" if source else "fitting the teacher out of fold")
+    emit("asking the teacher for labels" if source else "fitting the teacher out of fold")
     soft_targets = distillation.soft_targets or prepare_soft_targets(
         parts.training,
         profile,
@@ -169,7 +169,7 @@ def distill_table(
         class_weights=class_weights_of(parts.training, class_weight, classes),
     )
 
-    def fit(own: FitSettings, taught: DistillationOptions | None) -> FittedModel:
+    def fit(own: FitSettings, from_teacher: DistillationOptions | None) -> FittedModel:
         return fit_table(
             parts.training,
             own,
@@ -177,21 +177,21 @@ def distill_table(
             validation=parts.validation,
             columns=replace(columns, profile=profile),
             aims=Aims(class_weight=class_weight),
-            distillation=taught,
+            distillation=from_teacher,
             encoder=inherited,
             callbacks=callbacks,
         )
 
-    taught = replace(distillation, soft_targets=soft_targets, report=False)
+    from_teacher = replace(distillation, soft_targets=soft_targets, report=False)
     judged = parts.validation if parts.test is None else parts.test
     students = []
     widths = sorted({*options.sweep, size.hidden_dim})
     for width in widths:
-        say(f"training a student of {size.num_hidden_layers} x {width}")
-        students.append(fit(replace(settings, hidden_dim=width), taught))
+        emit(f"training a student of {size.num_hidden_layers} x {width}")
+        students.append(fit(replace(settings, hidden_dim=width), from_teacher))
     kept = _smallest_good(students, parts.validation)
     student = students[kept]
-    say("training the same network without the teacher")
+    emit("training the same network without the teacher")
     direct_settings = replace(
         student.settings,
         training_mode="mlp_dense",
@@ -202,7 +202,7 @@ def distill_table(
         augmentation="auto",
     )
     direct = fit(direct_settings, None)
-    say("comparing student, teacher and network on rows held out")
+    emit("comparing student, teacher and network on rows held out")
     report = fidelity_report(
         soft_targets.teacher,
         student,
