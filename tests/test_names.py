@@ -28,8 +28,6 @@ UNCLEAR_YET = (
     "cli",
     "cluster",
     "distillation.fidelity",
-    "inference.training_rows",
-    "inference.tree_mix",
     "report",
     "tables",
     "tuning",

@@ -155,28 +155,28 @@ class UnfamiliarCells:
     def sentences(self) -> list[str]:
         """One for each column with something strange in it, in the order of the table."""
         plan = self.encoder.plan_
-        said = []
+        found = []
         for name, kind in zip(plan.names, plan.kinds, strict=True):
             count = self.counts.get(name)
             if count is None or not count.n_cells:
                 continue
             few, own = _shown(count.example), shown_name(name)
             if kind == "category" and count.n_strange >= max(1, _UNKNOWN_SHARE * count.n_cells):
-                said.append(
+                found.append(
                     f"{own}: {_share(count.n_strange, count.n_cells)} not among the levels that "
                     f"the model knows, e.g. {few}; they count as unknown"
                 )
             elif kind == "numeric" and count.n_strange:
-                said.append(
+                found.append(
                     f"{own}: {_share(count.n_strange, count.n_cells)} far past the range of "
                     f"training, e.g. {few}{_units(count)}"
                 )
             elif kind == "numeric" and _most_are_outside(count):
-                said.append(
+                found.append(
                     f"{own}: {_share(count.n_outside, count.n_cells)} outside the range of "
                     f"training{_units(count)}"
                 )
-        return said
+        return found
 
 
 def _most_are_outside(count: _Count) -> bool:

@@ -97,10 +97,10 @@ class TreeMix:
         described = []
         for k, ensemble in enumerate(self.ensembles):
             form = "oblivious" if isinstance(ensemble, ObliviousTrees) else "nodes"
-            told = {"kind": ensemble.kind}
+            entry = {"kind": ensemble.kind}
             if not left_out(_FORM_PLACE, form, "nodes"):
-                told["form"] = form
-            described.append(told)
+                entry["form"] = form
+            described.append(entry)
             tensors |= prefixed(f"{k}.", ensemble.to_arrays())
         document: dict[str, Any] = {
             "network_weight": self.network_weight,
@@ -157,10 +157,13 @@ def combination_table(card: Mapping[str, Any]) -> list[tuple[str, str, float, st
     Returns: (name, weight, loss, remark) of the networks, each kind of trees, then the whole, whose
         weights in per cent, as text, are the sum of the others; empty where nothing was combined.
     """
-    told = card.get("combination")
-    if not isinstance(told, Mapping) or not isinstance(told.get("candidates"), list):
+    combination = card.get("combination")
+    if not isinstance(combination, Mapping) or not isinstance(combination.get("candidates"), list):
         return []
-    parts = [*told["candidates"], {"name": "combined", "weight": 1.0, "loss": told.get("loss")}]
+    parts = [
+        *combination["candidates"],
+        {"name": "combined", "weight": 1.0, "loss": combination.get("loss")},
+    ]
     rows, weights = [], []
     for part in parts:
         if not isinstance(part, Mapping):
@@ -193,11 +196,11 @@ def _whole_percentages(shares: Sequence[float]) -> list[int]:
 
 def combination_notes(card: Mapping[str, Any]) -> list[str]:
     """Sentences on the combination in a model's card: its parts, or why it has none."""
-    told = card.get("combination")
-    if not isinstance(told, Mapping):
+    combination = card.get("combination")
+    if not isinstance(combination, Mapping):
         return []
-    if "reason" in told:
-        return [f"no trees are combined with the networks: {told['reason']}"]
+    if "reason" in combination:
+        return [f"no trees are combined with the networks: {combination['reason']}"]
     rows = combination_table(card)
     if not rows:
         return []
@@ -205,25 +208,25 @@ def combination_notes(card: Mapping[str, Any]) -> list[str]:
     shares = ", ".join(
         f"{name} {weight} (loss {number_text(loss)})" for name, weight, loss, _ in parts
     )
-    n_rows = told.get("n_rows")
+    n_rows = combination.get("n_rows")
     counted = f"{n_rows:,}" if isinstance(n_rows, int) else str(n_rows)
     notes = [
         f"combined on {counted} held-out rows, which chose the weights: {shares}; "
-        f"together {number_text(whole[2])} ({told.get('measure')})"
+        f"together {number_text(whole[2])} ({combination.get('measure')})"
     ]
-    interactions = told.get("interactions")
+    interactions = combination.get("interactions")
     if isinstance(interactions, list) and interactions:
         notes.append(
             "the trees also see "
             f"{', '.join(map(str, interactions))}: with these they predict held-out rows better"
         )
-    missing = told.get("not_installed")
+    missing = combination.get("not_installed")
     if isinstance(missing, list) and missing:
         notes.append(
             f"{', '.join(map(str, missing))} is not installed and no part of the combination; to "
             f"add it, run: {install_command('trees')}"
         )
-    late = told.get("not_in_time")
+    late = combination.get("not_in_time")
     if isinstance(late, list) and late:
         notes.append(f"trees that did not fit into the time limit: {', '.join(map(str, late))}")
     return notes
