@@ -27,7 +27,6 @@ UNCLEAR = {
 UNCLEAR_YET = (
     "cli",
     "cluster",
-    "distillation.fidelity",
     "report",
     "tables",
     "tuning",

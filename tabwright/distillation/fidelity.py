@@ -359,28 +359,32 @@ def _verdict(
         f"directly is {direct}"
     )
     if teacher_weight == 0.0:
-        said = (
+        verdict = (
             "Distillation was not used: validation rows favoured training without a teacher. "
             f"{numbers[0].upper()}{numbers[1:]}"
         )
     elif difference > error:
-        said = f"Distillation helped: {numbers}, higher by {size}"
+        verdict = f"Distillation helped: {numbers}, higher by {size}"
     elif difference < -error:
-        said = f"Distillation made it worse: {numbers}, lower by {size}; prefer the direct training"
+        verdict = (
+            f"Distillation made it worse: {numbers}, lower by {size}; prefer the direct training"
+        )
     else:
-        said = f"Distillation made no difference that these rows can show: {numbers}, {size} apart"
+        verdict = (
+            f"Distillation made no difference that these rows can show: {numbers}, {size} apart"
+        )
     beats = loss["student"] < loss["teacher"]
-    said += f"; the teacher's is {teacher}"
+    verdict += f"; the teacher's is {teacher}"
     if closed is not None:
-        said += f", and {100 * closed:.0f} % of the gap to it is closed"
+        verdict += f", and {100 * closed:.0f} % of the gap to it is closed"
     elif beats:
-        said += ", which the student beats"
-    said += "."
+        verdict += ", which the student beats"
+    verdict += "."
     if teacher_came_fitted:
-        said += (
+        verdict += (
             " The teacher came fitted: if these rows were among its own, its figure flatters it."
         )
-    return said
+    return verdict
 
 
 def _plain(value: Any) -> Any:
