@@ -245,8 +245,8 @@ def _descriptions(*tables: Any) -> list[list[dict[str, Any]]]:
 
 def _description(table: Any) -> list[dict[str, Any]]:
     # A task without chunks leaves an object without columns.
-    told = [column for column in table.column_names if column != "records"]
-    rows: list[dict[str, Any]] = table.select(told).to_pylist() if told else []
+    described = [column for column in table.column_names if column != "records"]
+    rows: list[dict[str, Any]] = table.select(described).to_pylist() if described else []
     for number, row in enumerate(rows):
         if row["name"] == _FAULT:
             row["fault"] = table["records"][number].as_py()
