@@ -113,25 +113,25 @@ def plot_predicted_true(
         of the errors and the range of the middle 80 % of them, in ten bins of equal weight.
     """
     true = np.asarray(y, dtype=np.float64)
-    said = np.asarray(prediction, dtype=np.float64)
+    predicted = np.asarray(prediction, dtype=np.float64)
     weight = row_weights(sample_weight, len(true))
     used = weight > 0
-    true, said, weight = true[used], said[used], weight[used]
+    true, predicted, weight = true[used], predicted[used], weight[used]
     title = plain(shown_name(name), 36)
     figure = new_figure(5.2, 8.0)
     above, below = figure.subplots(2, 1)
-    low, high = float(min(true.min(), said.min())), float(max(true.max(), said.max()))
+    low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
     margin = 0.03 * (high - low) or 1.0
     styled(above, x=f"Predicted {title}", y=f"True {title}")
-    add_cloud(above, said, true, weight)
+    add_cloud(above, predicted, true, weight)
     above.plot([low, high], [low, high], color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
     above.set_xlim(low - margin, high + margin)
     above.set_ylim(low - margin, high + margin)
-    error = said - true
+    error = predicted - true
     styled(below, x=f"Predicted {title}", y="Error (predicted less true)")
-    add_cloud(below, said, error, weight)
+    add_cloud(below, predicted, error, weight)
     below.axhline(0.0, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
-    centre, lower, median, upper = _bands(said, error, weight)
+    centre, lower, median, upper = _bands(predicted, error, weight)
     if len(centre) > 1:
         below.plot(centre, median, color=ORANGE, linewidth=1.8, label="median")
         for k, edge in enumerate((lower, upper)):

@@ -39,10 +39,10 @@ def target_title(model: FittedModel) -> str:
 
 def probability_section(model: FittedModel, found: Assessment) -> Section:
     """Whether the probabilities are what they say, and precision and recall by threshold."""
-    said = model.card.get("calibration")
+    calibration = model.card.get("calibration")
     body: list[Node] = [element("p", calibration_answer(model, found))]
-    if isinstance(said, str) and said:
-        body.append(element("p", f"{said[0].upper()}{said[1:]}."))
+    if isinstance(calibration, str) and calibration:
+        body.append(element("p", f"{calibration[0].upper()}{calibration[1:]}."))
     if found.output.shape[1] == 2:
         threshold, positive = implied_threshold(found.rule)
         event, p = found.target == positive, found.output[:, positive]
@@ -213,10 +213,10 @@ def rule_text(model: FittedModel) -> Node:
 
 
 def _class_table(model: FittedModel, counts: np.ndarray) -> Markup:
-    mass, said = counts.sum(axis=1), counts.sum(axis=0)
+    mass, predicted = counts.sum(axis=1), counts.sum(axis=0)
     hits = np.diag(counts)
     with np.errstate(invalid="ignore", divide="ignore"):
-        recall, precision, f1 = hits / mass, hits / said, 2 * hits / (mass + said)
+        recall, precision, f1 = hits / mass, hits / predicted, 2 * hits / (mass + predicted)
     order = np.arange(len(mass))
     caption = "By class"
     if len(order) > _CLASSES_SHOWN:

@@ -250,10 +250,10 @@ def hardest_section(
                 f"{'+' if error > 0 else ''}{number(error)}",
             ]
         else:
-            true, said = int(found.target[row]), int(found.predicted[row])
+            true, predicted = int(found.target[row]), int(found.predicted[row])
             facts_ = [
                 short(class_name(model, true), 30),
-                short(class_name(model, said), 30),
+                short(class_name(model, predicted), 30),
                 _probability(float(found.output[row, true])),
             ]
         cells = [_cell(frame[name][row]) for name in shown]
@@ -267,7 +267,7 @@ def hardest_section(
         "Error (predicted less true)" if model.classes is None else "Probability of the true class"
     )
     why: list[str] = []
-    told: Node = None
+    note: Node = None
     if reasons is not None:
         what = "the prediction"
         if model.classes is not None:
@@ -276,7 +276,7 @@ def hardest_section(
             if len(reasons.outputs) == 1:
                 what = f"the probability of “{plain(reasons.outputs[0], 30)}”"
         why = ["Moved most by"]
-        told = element(
+        note = element(
             "p",
             f"“Moved most by” is what single cells add to {what}, from the mean of these held-out "
             "rows on: Shapley values, of which ",
@@ -296,7 +296,7 @@ def hardest_section(
                 "them.",
                 class_="note",
             ),
-            told,
+            note,
             table(
                 f"The {len(rows)} rows of the highest loss, with the "
                 f"{len(shown)} most important columns; rows are counted from 1",
