@@ -26,7 +26,6 @@ UNCLEAR = {
 # Where such names are still in use; a line goes when its last one does.
 UNCLEAR_YET = (
     "cli",
-    "tables",
     "tuning",
     "workflows",
 )

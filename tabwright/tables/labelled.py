@@ -235,20 +235,20 @@ class TrainingTable:
         return replace(self, rows=self.rows.take(index), row_numbers=self.row_numbers[index])
 
 
-def read_training_table(request: TableRequest, say: Callable[[str], None]) -> TrainingTable:
+def read_training_table(request: TableRequest, on_message: Callable[[str], None]) -> TrainingTable:
     """Read a table and make it ready.
 
-    `say`: told each decision, in a sentence.
+    `on_message`: called with each decision, a sentence.
     Raises `TableError` if the table or a column is not what it should be.
     """
     frame, notes, formats = read_described(
         request.table, csv=request.csv, as_text=roles_as_text(request.roles)
     )
     uses = request.columns
-    say(f"read {len(frame):,} rows x {frame.width} columns from {request.table}")
+    on_message(f"read {len(frame):,} rows x {frame.width} columns from {request.table}")
     uses.check(frame.columns, request.table)
     weight = None if uses.weight is None else sample_weights(frame[uses.weight])
-    # Before rows are left out or parted: row numbers are told by being consecutive.
+    # Before rows are left out or parted: row numbers are known by being consecutive.
     profile = profile_table(
         frame[uses.features(frame.columns)],
         roles=request.roles,
@@ -258,15 +258,15 @@ def read_training_table(request: TableRequest, say: Callable[[str], None]) -> Tr
     )
     for note in (notes.get(uses.target, ""), note_on_target(frame[uses.target])):
         if note:
-            say(f"the target {uses.target!r}: {note}")
-    frame, kept = _rows_to_use(frame, weight, uses, say, is_read=uses.target in notes)
-    task = _task(frame[uses.target], request, say)
+            on_message(f"the target {uses.target!r}: {note}")
+    frame, kept = _rows_to_use(frame, weight, uses, on_message, is_read=uses.target in notes)
+    task = _task(frame[uses.target], request, on_message)
     classes, target = learned_target(frame[uses.target], task)
     rows = LabelledRows(
         frame[uses.features(frame.columns)],
         target,
         weight=None if weight is None else weight[kept],
-        groups=None if uses.group is None else _groups(frame[uses.group], say),
+        groups=None if uses.group is None else _groups(frame[uses.group], on_message),
         time=None if uses.time is None else _order(frame[uses.time]),
         formats=formats,
     )
@@ -283,7 +283,7 @@ def _rows_to_use(
     frame: pl.DataFrame,
     weight: np.ndarray | None,
     uses: ColumnUses,
-    say: Callable[[str], None],
+    on_message: Callable[[str], None],
     *,
     is_read: bool,
 ) -> tuple[pl.DataFrame, np.ndarray]:
@@ -302,7 +302,7 @@ def _rows_to_use(
             "name another target column"
         )
     if n_null:
-        say(f"left out {n_null:,} rows without a target")
+        on_message(f"left out {n_null:,} rows without a target")
     used = known.to_numpy()
     if weight is not None:
         n_zero = int((used & (weight == 0)).sum())
@@ -312,21 +312,21 @@ def _rows_to_use(
                 f"at least one row must have a weight above 0; column {uses.weight!r} has none"
             )
         if n_zero:
-            say(f"left out {n_zero:,} rows of weight 0")
+            on_message(f"left out {n_zero:,} rows of weight 0")
     return frame.filter(pl.Series(used)), np.flatnonzero(used)
 
 
-def _task(target: pl.Series, request: TableRequest, say: Callable[[str], None]) -> Task:
+def _task(target: pl.Series, request: TableRequest, on_message: Callable[[str], None]) -> Task:
     for task in get_args(Task):
         if request.task == task:
-            say(f"task: {task}, {request.task_is}")
+            on_message(f"task: {task}, {request.task_is}")
             return next(known for known in ("classification", "regression") if known == task)
     task, reason = infer_task(target)
-    say(f"task: {task}, since {reason}")
+    on_message(f"task: {task}, since {reason}")
     return task
 
 
-def _groups(column: pl.Series, say: Callable[[str], None]) -> np.ndarray:
+def _groups(column: pl.Series, on_message: Callable[[str], None]) -> np.ndarray:
     n_null = column.null_count()
     if n_null:
         raise TableError(
@@ -334,7 +334,7 @@ def _groups(column: pl.Series, say: Callable[[str], None]) -> np.ndarray:
             "give such rows a group of their own"
         )
     codes: np.ndarray = column.rank("dense").to_numpy().astype(np.int64)
-    say(f"{len(np.unique(codes)):,} groups by {column.name!r}, none on two sides of a split")
+    on_message(f"{len(np.unique(codes)):,} groups by {column.name!r}, none on two sides of a split")
     return codes
 
 

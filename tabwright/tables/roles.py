@@ -358,10 +358,10 @@ def _profiled(look: _Look, given: Role | None, named: bool) -> Column:
     else:
         role, reason = _role(values, n_rows, n_missing, n_unique, named)
         if role == "numeric" and values.dtype.is_numeric() and form == USUAL:
-            spelling, said = moments_of_counts(values)
+            spelling, moment_note = moments_of_counts(values)
             if spelling is not None:
                 role, form = "datetime", replace(form, spelling=spelling)
-            reason = said or reason
+            reason = moment_note or reason
         used, note = role in _USED, "; ".join(part for part in (reason, note) if part)
     spelling = _SPANS.get(values.dtype.base_type())
     if role == "numeric" and spelling is not None:

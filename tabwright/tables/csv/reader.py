@@ -30,7 +30,7 @@ from tabwright.tables.csv.records import (
     fields,
     first_records,
     refuse_lone_return,
-    tells_layout,
+    reveals_layout,
     whole_records,
 )
 from tabwright.tables.paths import TableFile
@@ -121,7 +121,7 @@ def csv_frames(
     ):
         if parser is None:
             head += chunk
-            if not tells_layout(head, quotes=layout.quotes):
+            if not reveals_layout(head, quotes=layout.quotes):
                 continue
             parser, chunk = _Parser.of_first(path, head, layout, finds_types)
         yield parser.frame(chunk)

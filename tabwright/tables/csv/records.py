@@ -92,7 +92,7 @@ def first_records(data: bytes, *, quotes: bool) -> Iterator[bytes]:
         record = b""
 
 
-def tells_layout(head: bytes, *, quotes: bool) -> bool:
+def reveals_layout(head: bytes, *, quotes: bool) -> bool:
     """Whether there are as many records as are looked at, or fewer but long ones."""
     n_records = sum(1 for _ in first_records(head, quotes=quotes))
     return n_records == _SNIFFED_RECORDS or (n_records > 2 and len(head) >= _SNIFFED_BYTES)

@@ -139,8 +139,8 @@ def _number_kinds(columns: list[pl.Series]) -> list[set[str] | None]:
         fraction = whole.is_null() & ~absent
         odd |= fraction & text.str.contains(DIGITS).fill_null(True)
         tests = (odd, fraction, (whole < 0).fill_null(False), ~absent)
-        said = [own.to_numpy().reshape(shape).any(axis=1).tolist() for own in tests]
-        for is_odd, is_float, is_negative, has_cells in zip(*said, strict=True):
+        flags = [own.to_numpy().reshape(shape).any(axis=1).tolist() for own in tests]
+        for is_odd, is_float, is_negative, has_cells in zip(*flags, strict=True):
             if is_odd:
                 result.append(None)
             elif not has_cells:
