@@ -27,7 +27,6 @@ UNCLEAR = {
 UNCLEAR_YET = (
     "cli",
     "tuning",
-    "workflows",
 )
 # Of files.
 FOREIGN = {("artifact", "tell")}

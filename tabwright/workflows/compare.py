@@ -115,15 +115,15 @@ def run_comparison(
     started = time.perf_counter()
     messages: list[str] = []
 
-    def say(message: str) -> None:
+    def emit(message: str) -> None:
         messages.append(message)
         if on_message is not None:
             on_message(message)
 
     replaced = check_comparison(request)
     if replaced is not None:
-        say(replaced)
-    table = read_checked_table(request.table, say)
+        emit(replaced)
+    table = read_checked_table(request.table, emit)
     metrics = request.metrics_of(table.task)
     if table.task == "regression":
         check_target(request.objective, table.rows.target)
@@ -136,9 +136,9 @@ def run_comparison(
     candidates: dict[str, _Fit] = {mode: _mode(request, mode, table.task) for mode in modes}
     references: tuple[TeacherKind, ...] = ()
     if request.references and request.objective == "squared_error":
-        references = _references(say)
+        references = _references(emit)
     elif request.references:
-        say(
+        emit(
             f"no tree ensembles stand beside: they are fitted for squared error, not for "
             f"{request.objective}"
         )
@@ -157,8 +157,8 @@ def run_comparison(
         random_state=request.random_state,
     )
     n_fits = len(folds) * len(candidates)
-    say(f"{len(folds)} folds x {len(candidates)} candidates: {n_fits} fits")
-    told = (
+    emit(f"{len(folds)} folds x {len(candidates)} candidates: {n_fits} fits")
+    progress = (
         (lambda count, text="": None)
         if on_start is None
         else on_start(n_fits + (request.save is not None))
@@ -171,10 +171,10 @@ def run_comparison(
             if request.validation is not None:
                 inner = splits_within(folds, train_index) or None
             for name, fit in candidates.items():
-                told(0, f"fold {number} of {len(folds)}, {name}")
+                progress(0, f"fold {number} of {len(folds)}, {name}")
                 fitting = partial(fit, inner=inner)
                 results[name].append(_judge(fitting, train, test, metrics, request))
-                told(1)
+                progress(1)
     scored = tuple(
         _candidate(name, name in references, of_folds, metrics)
         for name, of_folds in results.items()
@@ -187,9 +187,9 @@ def run_comparison(
     ranked = ranking.ranked(scored)
     use, probability, advice = ranking.advice(ranked)
     if request.save is not None:
-        told(0, f"{use} on all rows")
+        progress(0, f"{use} on all rows")
         run_training(request.training_of(use))
-        told(1)
+        progress(1)
     return Comparison(
         task=table.task,
         metric=metric,
@@ -239,13 +239,13 @@ def _mode(request: CompareRequest, mode: str, task: Task) -> _Fit:
     return fit
 
 
-def _references(say: Callable[[str], None]) -> tuple[TeacherKind, ...]:
+def _references(on_message: Callable[[str], None]) -> tuple[TeacherKind, ...]:
     found: list[TeacherKind] = []
     for kind in REFERENCES:
         if kind == "hist_gradient_boosting" or find_spec(kind) is not None:
             found.append(kind)
         else:
-            say(f"{kind} is not installed; to add it, run: {install_command('trees')}")
+            on_message(f"{kind} is not installed; to add it, run: {install_command('trees')}")
     return tuple(found)
 
 

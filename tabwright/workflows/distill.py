@@ -63,7 +63,7 @@ def run_distillation(
     """
     messages: list[str] = []
 
-    def say(message: str) -> None:
+    def emit(message: str) -> None:
         messages.append(message)
         if on_message is not None:
             on_message(message)
@@ -71,17 +71,17 @@ def run_distillation(
     split = Split(test_fraction=request.test_fraction)
     replaced = check_distillation(request)
     if replaced is not None:
-        say(replaced)
+        emit(replaced)
     teacher = named_teacher(request.teacher)
     wanted = request.table
     if isinstance(teacher, FittedModel):
         task = teacher.settings.task
         if wanted.task is None:
             wanted = replace(wanted, task=task, task_is="that of the teacher")
-        say(f"teacher: {request.teacher}, a {task} model")
+        emit(f"teacher: {request.teacher}, a {task} model")
     else:
-        say(f"teacher: {teacher}")
-    table = read_checked_table(wanted, say)
+        emit(f"teacher: {teacher}")
+    table = read_checked_table(wanted, emit)
     settings = request.settings_of(table.task)
     unlabelled = None
     if request.unlabelled is not None:
@@ -97,7 +97,7 @@ def run_distillation(
             split=split,
             columns=Columns(roles=wanted.roles, target_name=request.table.columns.target),
             options=StudentOptions(request.budget, sweep=request.sweep),
-            callbacks=FitCallbacks(epochs.on_start, epochs.on_epoch, on_message=say),
+            callbacks=FitCallbacks(epochs.on_start, epochs.on_epoch, on_message=emit),
         )
     model = of_table(model, request.table)
     model.save(request.path)

@@ -81,7 +81,7 @@ def run_training(
     """
     messages: list[str] = []
 
-    def say(message: str) -> None:
+    def emit(message: str) -> None:
         messages.append(message)
         if on_message is not None:
             on_message(message)
@@ -93,21 +93,21 @@ def run_training(
         with joined_workers() as workers:
             reason = reason_to_stream(request.table.table, request.memory)
             if replaced is not None and workers.is_first:
-                say(replaced)
+                emit(replaced)
             if trainer is not None:
                 reason = "the workers of a cluster share the work"
             elif workers.size > 1:
                 reason = f"{workers.size} workers share the work: rows come from disk"
             if reason is None:
-                fit = _fit_in_memory(request, say, on_profile, on_stage, callback)
+                fit = _fit_in_memory(request, emit, on_profile, on_stage, callback)
             else:
                 if workers.is_first:
-                    say(reason)
+                    emit(reason)
                     on_stage(f"reading {request.table.table}")
                 fit = _fit_from_disk(
                     request,
                     workers,
-                    say if workers.is_first else None,
+                    emit if workers.is_first else None,
                     on_profile,
                     callback,
                     trainer,
@@ -117,16 +117,16 @@ def run_training(
             return None
         for part in ("calibration", "decision"):
             if part in model.card:
-                say(f"{part}: {model.card[part]}")
+                emit(f"{part}: {model.card[part]}")
         if "fidelity" in model.card:
-            say(model.card["fidelity"]["verdict"])
+            emit(model.card["fidelity"]["verdict"])
         model = of_table(model, request.table)
         model.save(request.path)
         callback.on_end(model)
     if request.report is not None and fit.training is not None and fit.test is not None:
         on_stage("writing the report")
         _write_report(request, request.report, model, fit.training, fit.test, messages)
-        say(f"wrote the report {request.report}")
+        emit(f"wrote the report {request.report}")
     checkpoint = _checkpoint(request, shared=workers.size > 1 or trainer is not None)
     if checkpoint is not None and model.stopped != "interrupted":
         checkpoint.remove()
@@ -164,7 +164,7 @@ def _aims(request: TrainRequest) -> Aims:
 def _fit_from_disk(
     request: TrainRequest,
     workers: Workers,
-    say: Callable[[str], None] | None,
+    on_message: Callable[[str], None] | None,
     on_profile: Callable[[TableProfile], None] | None,
     callback: Callback,
     trainer: Trainer | None,
@@ -197,7 +197,7 @@ def _fit_from_disk(
             csv=asked.csv,
             test_fraction=request.test_fraction,
             aims=_aims(request),
-            callbacks=FitCallbacks(callback.on_start, callback.on_epoch, say, on_profile),
+            callbacks=FitCallbacks(callback.on_start, callback.on_epoch, on_message, on_profile),
             checkpoint=_checkpoint(request, shared=workers.size > 1 or trainer is not None),
             trainer=trainer or LocalTrainer(workers, spool),
         )
@@ -206,13 +206,13 @@ def _fit_from_disk(
 
 def _fit_in_memory(
     request: TrainRequest,
-    say: Callable[[str], None],
+    on_message: Callable[[str], None],
     on_profile: Callable[[TableProfile], None] | None,
     on_stage: Callable[[str], None],
     callback: Callback,
 ) -> _Fit:
     on_stage(f"reading {request.table.table}")
-    table = read_checked_table(request.table, say)
+    table = read_checked_table(request.table, on_message)
     settings = fit_settings(request.settings, task=table.task, random_state=request.random_state)
     aims = _aims(request)
     # What does not fit the labels is refused before the fit begins.
@@ -227,10 +227,10 @@ def _fit_in_memory(
         test, table = table.take(leave), table.take(stay)
         time = request.table.columns.time
         latest = "" if time is None else f", the latest by {time!r}"
-        say(f"held out {len(test):,} rows for the scores{latest}")
+        on_message(f"held out {len(test):,} rows for the scores{latest}")
         repeated = warning_of_repeated(repeated_rows(table.rows, test.rows), len(test))
         if repeated is not None:
-            say(repeated)
+            on_message(repeated)
     if on_profile is not None:
         on_profile(table.profile)
     on_stage("fitting")
@@ -243,7 +243,7 @@ def _fit_in_memory(
             aims=aims,
             distillation=_distillation(request, test),
             callbacks=FitCallbacks(
-                on_start=callback.on_start, on_epoch=callback.on_epoch, on_message=say
+                on_start=callback.on_start, on_epoch=callback.on_epoch, on_message=on_message
             ),
             checkpoint=_checkpoint(request, shared=False),
         )
@@ -252,7 +252,7 @@ def _fit_in_memory(
     on_stage("scoring the held-out rows")
     model = replace(model, metrics={**model.metrics, **_scores(model, test.rows)})
     if model.decision is not None:
-        say(f"decision on the test rows: {_decision_scores(model, test)}")
+        on_message(f"decision on the test rows: {_decision_scores(model, test)}")
     return _Fit(model, table, test)
 
 

@@ -16,8 +16,8 @@ _WAY_OUT = "give overwrite=True, or another name"
 
 def of_table(model: FittedModel, request: TableRequest) -> FittedModel:
     """A model whose card names the table that it was fitted on, and the columns left out."""
-    told = {"table": request.stem, "columns_not_used": list(request.columns.left_out)}
-    return replace(model, card={**model.card, **told})
+    entries = {"table": request.stem, "columns_not_used": list(request.columns.left_out)}
+    return replace(model, card={**model.card, **entries})
 
 
 def check_model_output(path: Path, request: TableRequest, *, overwrite: bool) -> str | None:
