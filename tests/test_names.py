@@ -26,10 +26,9 @@ UNCLEAR = {
 # Where such names are still in use; a line goes when its last one does.
 UNCLEAR_YET = (
     "cli",
-    "tuning",
 )
-# Of files.
-FOREIGN = {("artifact", "tell")}
+# Names of other libraries: files have a place, optuna's studies take a result.
+FOREIGN = {("artifact", "tell"), ("tuning", "tell")}
 
 
 def unclear_names(source: str) -> set[str]:

@@ -175,19 +175,19 @@ def run_tuning(
     Raises `OSError` if a result cannot be written; checked before anything is read.
     """
     started = _now()
-    say = on_message or (lambda message: None)
+    emit = on_message or (lambda message: None)
     options, asked = request.options, request.table
     replaced = check_tuning(request)
     if replaced is not None:
-        say(replaced)
-    table = read_checked_table(asked, say)
+        emit(replaced)
+    table = read_checked_table(asked, emit)
     with using_threads(request.n_threads):
         result = tune_table(
             table,
             options,
             target_name=asked.columns.target,
             started=started,
-            on_message=say,
+            on_message=emit,
             on_progress=on_progress,
         )
     result = replace(result, model=of_table(result.model, asked))

@@ -79,7 +79,7 @@ def tune_table(
     Raises `ImportError` if the extra `tune` is not installed.
     """
     started = time.perf_counter() if started is None else started
-    say = on_message or (lambda message: None)
+    emit = on_message or (lambda message: None)
     metric = eval_metric_of(options.eval_metric, table.task)
     settings = FitSettings(
         task=table.task,
@@ -110,7 +110,7 @@ def tune_table(
             named=named,
             metric=name,
             started=started,
-            say=say,
+            emit=emit,
             show=on_progress or (lambda what, seconds, limit: None),
         )
         return search.run(target_name)
@@ -146,7 +146,7 @@ class _Search:
     named: bool
     metric: str
     started: float
-    say: Callable[[str], None]
+    emit: Callable[[str], None]
     show: Callable[[str, float, float | None], None]
     encoders: dict[tuple[int, str], TableEncoder] = field(default_factory=dict)
 
@@ -201,10 +201,10 @@ class _Search:
         cut = cut_trials(self.study)
         if n_before := len([t for t in self.records() if t.state != "cut"]):
             trials = "the one trial" if n_before == 1 else f"the {n_before} trials"
-            self.say(f"going on with {trials} of {self.options.study}")
+            self.emit(f"going on with {trials} of {self.options.study}")
         if cut:
             which = f"{len(cut)} trials that were" if len(cut) > 1 else "a trial that was"
-            self.say(f"taking up {which} cut short before")
+            self.emit(f"taking up {which} cut short before")
         ended_by: Literal["time", "trials", "interrupt"] = "trials"
         try:
             while not self._is_full():
@@ -219,7 +219,7 @@ class _Search:
             ended_by = "interrupt"
             if best_of(self.records(), greater_is_better=self.judge is not None) is None:
                 raise KeyboardInterrupt from None
-            self.say("interrupted: the last fit is made with what is known so far")
+            self.emit("interrupted: the last fit is made with what is known so far")
         return self._result(ended_by, target_name)
 
     def _is_full(self) -> bool:
@@ -241,7 +241,7 @@ class _Search:
             scores = self._scores(trial, settings, may_prune=may_prune)
         except optuna.TrialPruned:
             self.study.tell(trial, state=TrialState.PRUNED)
-            self.say(f"trial {trial.number}: pruned; {self._words(values)}")
+            self.emit(f"trial {trial.number}: pruned; {self._words(values)}")
         except (_OutOfTime, _Interrupted, KeyboardInterrupt) as error:
             trial.set_user_attr("cut", True)
             self.study.tell(trial, state=TrialState.FAIL)
@@ -249,13 +249,13 @@ class _Search:
                 raise
         except FloatingPointError:
             self.study.tell(trial, state=TrialState.FAIL)
-            self.say(f"trial {trial.number}: its loss was not finite; {self._words(values)}")
+            self.emit(f"trial {trial.number}: its loss was not finite; {self._words(values)}")
         else:
             sign = 1.0 if self.judge is None else -1.0
             self.study.tell(trial, sign * float(np.mean(scores)))
             what = "the default" if is_default else self._words(values)
             mean = number_text(float(np.mean(scores)), 5)
-            self.say(f"trial {trial.number}: {self.metric} {mean}; {what}")
+            self.emit(f"trial {trial.number}: {self.metric} {mean}; {what}")
 
     def _words(self, values: Mapping[str, Any]) -> str:
         """What differs from the default."""
@@ -370,7 +370,7 @@ class _Search:
             difference = chosen_difference(gains, test_share=share, n_others=n_others)
         is_better = difference is not None and difference.low > 0
         verdict = self._verdict(best, default, difference)
-        self.say(verdict)
+        self.emit(verdict)
         settings = self.settings
         if is_better and best is not None:
             settings = with_values(self.settings, best.values)
@@ -378,8 +378,8 @@ class _Search:
         last = _LastFit(self)
         model = self._fit(self.table.rows, settings, splits, last, target_name=target_name)
         if model.stopped == "interrupted":
-            self.say(f"the last fit was ended after epoch {last.n_epochs} of {last.most}")
-        told = {
+            self.emit(f"the last fit was ended after epoch {last.n_epochs} of {last.most}")
+        summary = {
             "metric": self.metric,
             "verdict": verdict,
             "default": None if default is None else list(default.scores),
@@ -387,7 +387,7 @@ class _Search:
             "is_better": is_better,
             "n_trials": len([t for t in trials if t.state != "cut"]),
         }
-        model = replace(model, card={**model.card, "tuning": told})
+        model = replace(model, card={**model.card, "tuning": summary})
         return TuningResult(
             model=model,
             metric=self.metric,
