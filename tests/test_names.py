@@ -2,7 +2,6 @@
 
 import io
 import tokenize
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,10 +22,6 @@ UNCLEAR = {
     "tells": "reveals, decides",
     "told": "document, notes, advance",
 }
-# Where such names are still in use; a line goes when its last one does.
-UNCLEAR_YET = (
-    "cli",
-)
 # Names of other libraries: files have a place, optuna's studies take a result.
 FOREIGN = {("artifact", "tell"), ("tuning", "tell")}
 
@@ -38,14 +33,7 @@ def unclear_names(source: str) -> set[str]:
     return words & UNCLEAR.keys()
 
 
-def held_modules() -> Iterator[Path]:
-    """Those whose names are held to it."""
-    for path in modules():
-        if not module_name(path).removeprefix("tabwright.").startswith(UNCLEAR_YET):
-            yield path
-
-
-@pytest.mark.parametrize("path", list(held_modules()), ids=module_name)
+@pytest.mark.parametrize("path", list(modules()), ids=module_name)
 def test_names_say_what_they_hold(path: Path) -> None:
     package = path.relative_to(FOLDER).parts[0]
     found = unclear_names(path.read_text(encoding="utf-8"))

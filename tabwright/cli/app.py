@@ -28,7 +28,7 @@ from tabwright.cli.commands.predict import predict
 from tabwright.cli.commands.serve import serve
 from tabwright.cli.commands.train import train
 from tabwright.cli.commands.tune import tune
-from tabwright.cli.console import say
+from tabwright.cli.console import show_line
 from tabwright.cli.errors import show_tracebacks
 
 app = typer.Typer(
@@ -46,7 +46,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from tabwright._version import __version__
 
-        say(f"tabwright {__version__}")
+        show_line(f"tabwright {__version__}")
         raise typer.Exit
 
 

@@ -9,7 +9,7 @@ import typer
 import typer.core
 from typer._click.exceptions import NoSuchOption, UsageError
 
-from tabwright.cli.console import say, show_note
+from tabwright.cli.console import show_line, show_note
 
 # The panel of the options that `--help` leaves out.
 SETTINGS = "settings"
@@ -176,7 +176,7 @@ def _commands_with(option: str, ctx: Any) -> list[str]:
 def _show_all_help(context: typer.Context, wanted: bool) -> None:
     if wanted:
         context.meta[_ALL] = True
-        say(context.get_help())
+        show_line(context.get_help())
         raise typer.Exit
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tabwright.tables import TableProfile
     from tabwright.training.loop import Epoch
 
-Told = TypeVar("Told")
+Message = TypeVar("Message")
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -63,7 +63,7 @@ def seconds_taken() -> float:
     return time.perf_counter() - STARTED
 
 
-def say(text: str, *, style: str = "") -> None:
+def show_line(text: str, *, style: str = "") -> None:
     """A line of the result."""
     text = in_options(text)
     # Soft wrap: what is copied from a pipe must not be cut.
@@ -80,7 +80,7 @@ def show_message(text: str) -> None:
     if text.startswith("warning: "):
         err.print(Text(in_options(text), style="yellow"), soft_wrap=not err.is_terminal)
     else:
-        say(text, style="dim")
+        show_line(text, style="dim")
 
 
 def show_block(title: str, message: str) -> None:
@@ -116,7 +116,7 @@ def show_grid(
 ) -> None:
     """A table without lines; `right` names the columns of numbers."""
     if title:
-        say(title, style="bold")
+        show_line(title, style="bold")
     grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for position, heading in enumerate(headings):
         grid.add_column(heading, justify="right" if position in right else "left", overflow="fold")
@@ -280,13 +280,15 @@ def show_profile(profile: TableProfile) -> None:
     kinds = ", ".join(f"{count} {role}" for role, count in counts.items())
     missing = sum(column.n_missing > 0 for column in profile.used)
     text = f"{len(profile.used)} columns used: {kinds}"
-    say(text + (f"; {missing} with missing cells" if missing else ""), style="dim")
-    told_of = [*profile.set_aside, *(column for column in profile.used if column.note)]
-    for column in told_of[:_MOST_LISTED]:
-        say(f"  {shown_name(column.name)}: {column.note}", style="dim")
-    if len(told_of) > _MOST_LISTED:
-        rest = len(told_of) - _MOST_LISTED
-        say(f"  and {rest} more columns with a remark; `tabwright inspect` lists them", style="dim")
+    show_line(text + (f"; {missing} with missing cells" if missing else ""), style="dim")
+    remarked = [*profile.set_aside, *(column for column in profile.used if column.note)]
+    for column in remarked[:_MOST_LISTED]:
+        show_line(f"  {shown_name(column.name)}: {column.note}", style="dim")
+    if len(remarked) > _MOST_LISTED:
+        rest = len(remarked) - _MOST_LISTED
+        show_line(
+            f"  and {rest} more columns with a remark; `tabwright inspect` lists them", style="dim"
+        )
 
 
 def listed(values: Sequence[object]) -> str:
@@ -394,16 +396,16 @@ class ProgressLine:
         shown: dict[str, Any] = {"part": part, "what": what, "now": now, "best": best}
         self._update("epochs", columns, n_epochs, completed=epoch.epoch, **shown)
 
-    def tell(self, show: Callable[[Told], None]) -> Callable[[Told], None]:
+    def hidden_during(self, show: Callable[[Message], None]) -> Callable[[Message], None]:
         """What shows a message, made to give the line back before, and to take it again after."""
 
-        def told(message: Told) -> None:
+        def show_without_line(message: Message) -> None:
             self.hide()
             show(message)
             if self._text:
                 self.doing(self._text)
 
-        return told
+        return show_without_line
 
     def hide(self) -> None:
         """Give the line back, before something else is printed."""

@@ -50,7 +50,7 @@ def readable_errors(*, as_json: bool = False) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
-            warnings.showwarning = _told_once()
+            warnings.showwarning = _noted_once()
             yield
     except BrokenPipeError:
         _forget_output()
@@ -109,13 +109,13 @@ def _forget_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _told_once() -> Callable[..., None]:
+def _noted_once() -> Callable[..., None]:
     """What shows a warning as a note, once: a table may be read more than once."""
-    told: set[str] = set()
+    shown: set[str] = set()
 
     def note(message: Warning | str, *_: object, **__: object) -> None:
-        if str(message) not in told:
-            told.add(str(message))
+        if str(message) not in shown:
+            shown.add(str(message))
             show_note(str(message))
 
     return note

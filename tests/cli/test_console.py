@@ -90,7 +90,7 @@ def test_a_message_takes_the_place_of_the_line_and_gives_it_back(
         console, "err", Console(file=file, force_terminal=True, width=100, _environ={})
     )
     with console.progress_line(False, "loading") as line:
-        line.tell(console.show_note)("half way")
+        line.hidden_during(console.show_note)("half way")
         assert line._bar is not None
     before, _, after = file.getvalue().partition("note: half way")
     assert "loading" in before

@@ -20,9 +20,9 @@ from tabwright.cli.console import (
     line_width,
     print_json,
     progress_line,
-    say,
     seconds_taken,
     show_grid,
+    show_line,
     show_message,
 )
 from tabwright.cli.errors import readable_errors
@@ -141,7 +141,7 @@ def compare(
         line.doing(f"reading {table}")
         comparison = run_comparison(
             request,
-            on_message=None if display.silent else line.tell(show_message),
+            on_message=None if display.silent else line.hidden_during(show_message),
             on_start=start,
         )
         stack.close()
@@ -151,27 +151,31 @@ def compare(
         _show(comparison)
         best = comparison.candidates[0]
         if best.is_reference:
-            say(f"{best.name} is not saved by tabwright; a small network can learn what it knows:")
-            say("  " + shlex.join(["tabwright", "distill", best.name, table, *same("distill")]))
+            show_line(
+                f"{best.name} is not saved by tabwright; a small network can learn what it knows:"
+            )
+            show_line(
+                "  " + shlex.join(["tabwright", "distill", best.name, table, *same("distill")])
+            )
         if comparison.saved is None:
-            say(f"to train {comparison.use}, or compare again with --save FILE:")
-            say(
+            show_line(f"to train {comparison.use}, or compare again with --save FILE:")
+            show_line(
                 "  "
                 + shlex.join(
                     ["tabwright", "train", table, *same("train"), "--mode", comparison.use]
                 )
             )
         else:
-            say(
+            show_line(
                 f"saved {comparison.use}, fitted on all {comparison.n_rows:,} rows, as "
                 f"{comparison.saved}; use it with"
             )
-            say(f"  tabwright predict {comparison.saved} NEW_TABLE")
+            show_line(f"  tabwright predict {comparison.saved} NEW_TABLE")
 
 
 def _show(comparison: Comparison) -> None:
     metric = comparison.metric
-    say(
+    show_line(
         f"means over folds; behind: the best's lead in {metric}, with its 95 % interval",
         style="bold",
     )
@@ -192,7 +196,7 @@ def _show(comparison: Comparison) -> None:
     right = [1, 2, *range(4, len(columns))]
     show_grid(list(columns), list(zip(*columns.values(), strict=True)), right=right)
     for sentence in comparison.advice:
-        say(sentence)
+        show_line(sentence)
 
 
 def _that_fit(comparison: Comparison, width: int) -> dict[str, list[str]]:

@@ -11,9 +11,9 @@ from tabwright.cli.brief_command import SETTINGS
 from tabwright.cli.console import (
     print_json,
     progress_line,
-    say,
     seconds_taken,
     show_grid,
+    show_line,
     show_message,
 )
 from tabwright.cli.errors import readable_errors
@@ -108,7 +108,7 @@ def distill(
         line.doing("working")
         result = run_distillation(
             request,
-            on_message=None if display.silent else line.tell(show_message),
+            on_message=None if display.silent else line.hidden_during(show_message),
             on_epoch=line.epoch,
         )
         line.hide()
@@ -124,7 +124,7 @@ def distill(
         else:
             _show(result.report)
             if not display.quiet:
-                say(f"saved {result.path} after {seconds_taken():.1f} s")
+                show_line(f"saved {result.path} after {seconds_taken():.1f} s")
 
 
 def _widths(text: str | None) -> tuple[int, ...]:
@@ -165,8 +165,8 @@ def _show(report: FidelityReport) -> None:
             ],
             right=[1, 2, 3, 4, 5],
         )
-    say("us: median microseconds for one row, encoded already or as it is in the table")
-    say(report.verdict)
+    show_line("us: median microseconds for one row, encoded already or as it is in the table")
+    show_line(report.verdict)
 
 
 def _row(name: str, figures: ModelFigures) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tabwright.cli.console import alike, print_json, progress_line, say, show_grid
+from tabwright.cli.console import alike, print_json, progress_line, show_grid, show_line
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import DisplayOptions, ModelFile, ReadingOptions, takes_groups
 
@@ -82,7 +82,7 @@ def explain(
             explained,
             frame,
             scale="log_odds" if log_odds else "probability",
-            on_message=None if display.silent else line.tell(say),
+            on_message=None if display.silent else line.hidden_during(show_line),
         )
         line.hide()
         tables = {
@@ -92,7 +92,7 @@ def explain(
         if picture is not None:
             _draw(found, picture, is_one=row is not None)
             if not display.silent:
-                say(f"wrote {picture}")
+                show_line(f"wrote {picture}")
         if display.as_json:
             own: dict[str, object] = {"rows": len(explained), "exact": found.exact}
             own |= {"scale": found.scale, "base": dict(zip(found.outputs, found.base, strict=True))}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tabwright.cli.console import listed, print_json, progress_line, say
+from tabwright.cli.console import listed, print_json, progress_line, show_line
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag
 
@@ -64,7 +64,7 @@ def export(
             )
         elif not quiet:
             _show_inputs(inputs)
-            say(f"wrote {path}; it agrees with the model on {report.describe()}")
+            show_line(f"wrote {path}; it agrees with the model on {report.describe()}")
 
 
 def _show_inputs(inputs: Sequence[GraphInput]) -> None:
@@ -75,8 +75,8 @@ def _show_inputs(inputs: Sequence[GraphInput]) -> None:
     for column in inputs:
         alike.setdefault((column.dtype, column.describe()), []).append(shown_name(column.name))
     for (dtype, cells), names in alike.items():
-        say(f"{len(names):,} {dtype} {'input' if len(names) == 1 else 'inputs'}: {cells}")
-        say(f"  {listed(names)}")
+        show_line(f"{len(names):,} {dtype} {'input' if len(names) == 1 else 'inputs'}: {cells}")
+        show_line(f"  {listed(names)}")
 
 
 def _path(model: Path, onnx: Path | None, output: Path | None) -> Path:

@@ -14,8 +14,8 @@ from tabwright.cli.console import (
     counting_bar,
     print_json,
     progress_line,
-    say,
     seconds_taken,
+    show_line,
     show_note,
     write_out,
 )
@@ -204,7 +204,7 @@ def predict(
                 }
             )
         elif not display.quiet:
-            say(f"wrote {n_rows:,} predictions to {output} after {seconds:.1f} s")
+            show_line(f"wrote {n_rows:,} predictions to {output} after {seconds:.1f} s")
 
 
 def _counted(
@@ -251,7 +251,7 @@ def _predict_on_ray(
         show_note(remark)
     if not display.quiet:
         earlier = f", {result.n_earlier:,} of them by an earlier run" if result.n_earlier else ""
-        say(
+        show_line(
             f"wrote {result.n_rows:,} predictions to {request.output} in {result.n_parts:,} parts"
             f"{earlier}, after {seconds:.1f} s"
         )

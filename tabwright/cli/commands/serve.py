@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tabwright.cli.console import progress_line, say
+from tabwright.cli.console import progress_line, show_line
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import QuietFlag
 
@@ -40,7 +40,7 @@ def serve(
         def ready(address: str, names: Sequence[str]) -> None:
             line.hide()
             if not quiet:
-                say(f"serving {', '.join(names)} on {address} (try it there; {address}/docs)")
+                show_line(f"serving {', '.join(names)} on {address} (try it there; {address}/docs)")
 
         from tabwright.serving.run import serve as run
 

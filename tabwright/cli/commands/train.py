@@ -20,8 +20,8 @@ from tabwright.cli.console import (
     describe_rule,
     print_json,
     progress_line,
-    say,
     seconds_taken,
+    show_line,
     show_message,
     show_model_scores,
     show_profile,
@@ -334,8 +334,8 @@ def train(
 
         result = run_training(
             request,
-            on_message=None if display.silent else line.tell(show_message),
-            on_profile=None if display.silent else line.tell(show_profile),
+            on_message=None if display.silent else line.hidden_during(show_message),
+            on_profile=None if display.silent else line.hidden_during(show_profile),
             on_stage=line.doing,
             on_epoch=line.epoch,
             callbacks=_loggers(tensorboard, mlflow),
@@ -364,8 +364,8 @@ def train(
             show_model_scores(model)
             if display.quiet:
                 return
-            say(f"saved {result.path} after {seconds_taken():.1f} s; use it with")
-            say(f"  tabwright predict {result.path} NEW_TABLE")
+            show_line(f"saved {result.path} after {seconds_taken():.1f} s; use it with")
+            show_line(f"  tabwright predict {result.path} NEW_TABLE")
 
 
 def _prior_of(text: str) -> Prior:

@@ -12,9 +12,9 @@ from tabwright.cli.completion import complete_encoding, complete_mode
 from tabwright.cli.console import (
     print_json,
     progress_line,
-    say,
     seconds_taken,
     show_grid,
+    show_line,
     show_message,
 )
 from tabwright.cli.errors import readable_errors
@@ -142,7 +142,7 @@ def tune(
         line.doing("searching")
         result = run_tuning(
             request,
-            on_message=None if display.silent else line.tell(show_message),
+            on_message=None if display.silent else line.hidden_during(show_message),
             on_progress=line.counted,
         )
         line.hide()
@@ -151,8 +151,8 @@ def tune(
             return
         _show(result)
         if display.quiet:
-            say(result.verdict)
-        say(f"saved {request.path} and {request.picture_path} after {seconds_taken():.0f} s")
+            show_line(result.verdict)
+        show_line(f"saved {request.path} and {request.picture_path} after {seconds_taken():.0f} s")
 
 
 def _show(result: TuningResult) -> None:
