@@ -194,6 +194,7 @@ def show_card(fitted: FittedModel, path: Path) -> None:
     """What a model file holds, in one screen."""
     from tabwright.inference.tree_mix import combination_notes
     from tabwright.report.limits import limits
+    from tabwright.tables.column_names import listed
 
     architecture, settings, card = fitted.architecture, fitted.settings, fitted.card
     n_parameters = sum(
@@ -213,15 +214,15 @@ def show_card(fitted: FittedModel, path: Path) -> None:
         "mode": settings.training_mode,
         "target": card.get("target"),
         "objective": None if fitted.classes is not None else describe_objective(fitted),
-        "labels": None if fitted.classes is None else listed(fitted.classes.tolist()),
+        "labels": None if fitted.classes is None else listed(fitted.classes.tolist(), quoted=False),
         "decision": None if fitted.classes is None else describe_rule(fitted),
         "network": f"{len(fitted.members)} x {_ARCHITECTURES[architecture.training_mode]}: "
         f"{architecture.input_dim} inputs, {layers}dropout {architecture.dropout:g}, "
         f"{n_parameters:,} parameters" + (" each" if len(fitted.members) > 1 else ""),
         "combined": "\n".join(combination_notes(card)).removeprefix("combined "),
-        "columns": f"{len(used)}: {listed(used)}",
+        "columns": f"{len(used)}: {listed(used, quoted=False)}",
         "sums": ", ".join(plan.oblique_name(own) for own in plan.obliques),
-        "set aside": listed(aside) if aside else None,
+        "set aside": listed(aside, quoted=False) if aside else None,
         "trained on": _rows_used(card),
         "calibration": card.get("calibration"),
         "trained by": f"{card['device']}, {_counted_threads(card.get('threads'))}"
@@ -289,15 +290,6 @@ def show_profile(profile: TableProfile) -> None:
         show_line(
             f"  and {rest} more columns with a remark; `tabwright inspect` lists them", style="dim"
         )
-
-
-def listed(values: Sequence[object]) -> str:
-    """Names in a row; past twelve the rest is counted."""
-    from tabwright.tables.column_names import shown_name
-
-    rest = len(values) - _MOST_LISTED
-    head = ", ".join(shown_name(str(value)) for value in values[:_MOST_LISTED])
-    return f"{head} and {rest} more" if rest > 0 else head
 
 
 def describe_objective(fitted: FittedModel) -> str:

@@ -43,6 +43,7 @@ from tabwright.encoding.value_statistics import (
 from tabwright.encoding.values import KINDS, Kind, Origin
 from tabwright.errors import ArtifactError, TableError
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
+from tabwright.tables.column_names import listed
 
 # A network of 256 units behind it has 67 million weights: past any table worth a network.
 _MOST_INPUTS = 2**18
@@ -405,12 +406,6 @@ class EncodingPlan:
         except TableError as error:
             raise ArtifactError(f"encoder: {error}") from None
         return plan
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names for a message: the first ten, and how many more."""
-    shown = ", ".join(repr(name) for name in names[:10])
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
 
 
 def _take_texts(tensors: TensorBag, data: str, offsets: str) -> list[str]:

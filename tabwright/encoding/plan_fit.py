@@ -35,7 +35,7 @@ from tabwright.encoding.numeric import (
     resolve_encoding,
 )
 from tabwright.encoding.oblique import ObliqueColumn, fit_oblique
-from tabwright.encoding.plan import EncodingPlan, listed
+from tabwright.encoding.plan import EncodingPlan
 from tabwright.encoding.supervised.held_out_rows import HeldOutRows
 from tabwright.encoding.supervised.oblique_search import ObliqueSearch
 from tabwright.encoding.supervised.tree_thresholds import TreeTarget
@@ -52,6 +52,7 @@ from tabwright.errors import TableError
 from tabwright.settings import NumericEncoding, Task
 from tabwright.tables import TableProfile, exact_origin, to_levels, to_microseconds
 from tabwright.tables.cell_format import USUAL
+from tabwright.tables.column_names import listed
 
 # Levels of all columns together that may have inputs of their own.
 _LEVEL_BUDGET = 65_536

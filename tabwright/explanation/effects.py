@@ -19,6 +19,7 @@ from tabwright.explanation.columns import MixedRows, Scale, column_as_read
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.tables.cells import is_missing
+from tabwright.tables.column_names import listed
 
 FloatArray = NDArray[np.float64]
 
@@ -97,7 +98,7 @@ def effect_curves(
         if name not in game.names:
             raise ValueError(
                 f"columns must be columns that the model uses; got {name!r}; it uses "
-                f"{', '.join(game.names[:20])}"
+                f"{listed(game.names, quoted=False)}"
             )
     rng = np.random.default_rng(random_state)
     rows = np.arange(len(frame))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tabwright.settings import FitSettings
+from tabwright.tables.column_names import listed
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.objectives import class_weight_vector
 
@@ -97,7 +98,7 @@ def _shares_by_label(prior: Mapping[Any, float], classes: np.ndarray) -> list[fl
     if sorted(shares) != sorted(labels):
         raise ValueError(
             f"prior must have a share for each label; got {dict(prior)!r}; the labels are "
-            f"{', '.join(labels[:20])}"
+            f"{listed(labels, quoted=False)}"
         )
     return [shares[label] for label in labels]
 

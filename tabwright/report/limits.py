@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tabwright.encoding.plan import EncodingPlan, listed
+from tabwright.encoding.plan import EncodingPlan
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.number_text import cell_text, may_be_years
-from tabwright.tables.column_names import shown_name
+from tabwright.tables.column_names import listed
 
 
 def limits(fitted: FittedModel) -> tuple[str, ...]:
@@ -57,13 +57,12 @@ def _columns(plan: EncodingPlan) -> list[str]:
     categories = names.get("category", [])
     if categories:
         known = [
-            f"{shown_name(name)} ({len(category.levels)})"
+            f"{name} ({len(category.levels)})"
             for name, category in zip(categories, plan.categories, strict=True)
         ]
-        rest = f" and {len(known) - 10} more" if len(known) > 10 else ""
         found.append(
             "Levels that it does not know count as one and the same; it knows of "
-            f"{', '.join(known[:10])}{rest}."
+            f"{listed(known, quoted=False)}."
         )
     owners = [*numbers, *dates, *names.get("boolean", [])]
     whole = [n for n, gaps in zip(owners, plan.had_missing.tolist(), strict=True) if not gaps]

@@ -36,7 +36,7 @@ from tabwright.report.sections import (
 )
 from tabwright.report.subgroups import subgroup_section
 from tabwright.tables import as_frame, labels_to_codes, regression_target
-from tabwright.tables.column_names import shown_name
+from tabwright.tables.column_names import listed, shown_name
 
 _TILES = {
     "classification": ("auc", "accuracy", "log_loss", "brier"),
@@ -154,7 +154,7 @@ def _labelled(model: FittedModel, frame: Any, target: Any) -> tuple[pl.DataFrame
         if target not in rows.columns:
             raise ValueError(
                 f"target must be a column of the frame, or the labels themselves; got {target!r}; "
-                f"the columns are {', '.join(rows.columns[:20])}"
+                f"the columns are {listed(rows.columns, quoted=False)}"
             )
         column: Any = rows[target]
         rows = rows[[name for name in rows.columns if name != target]]

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from tabwright.artifact.container import unpack
 from tabwright.encoding.encoder import Compact
-from tabwright.encoding.plan import listed
 from tabwright.encoding.values import Kind, Origin
 from tabwright.errors import TableError
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
+from tabwright.tables.column_names import listed
 from tabwright.tables.libraries.objects import object_column
 
 # So many levels are shown to those who ask for the columns; a column may have thousands.

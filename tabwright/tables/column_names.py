@@ -11,7 +11,7 @@ import polars as pl
 
 from tabwright.errors import TableError
 
-_FEW_NAMES: Final = 5
+_MOST_LISTED: Final = 12
 # Names that say the place of a column, from 0 or from 1, and nothing else.
 _PLACES: Final = tuple(
     (form, first)
@@ -49,6 +49,16 @@ def shown_name(name: str) -> str:
     """A name for people: in quotes where one would not see it as it is."""
     is_plain = name and name == name.strip() and name.isprintable() and "  " not in name
     return name if is_plain else repr(name)
+
+
+def listed(values: Sequence[object], *, quoted: bool = True) -> str:
+    """Names or labels in a row for people: the first twelve, and how many more.
+
+    `quoted`: as Python writes them, for messages; else as `shown_name` does.
+    """
+    shown = [repr(v) if quoted else shown_name(str(v)) for v in values[:_MOST_LISTED]]
+    rest = len(values) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest else "")
 
 
 @dataclass(frozen=True)
@@ -96,14 +106,14 @@ class FittedColumns:
         if named and places is None:
             self._warn(
                 f"{argument} should have no feature names, since {self.owner} was fitted without; "
-                f"got {_listed(frame.columns)}, which are taken in this order; fit to a frame to "
+                f"got {listed(frame.columns)}, which are taken in this order; fit to a frame to "
                 "have columns matched by name, or give an array"
             )
         elif not named and self.named and list(self.names) not in _places_of(self.names):
             self._warn(
                 f"{argument} should have the feature names that {self.owner} was fitted with; got "
                 "a table without names, whose columns are taken in the order of the fit: "
-                f"{_listed(self.names)}; give a frame with these names"
+                f"{listed(self.names)}; give a frame with these names"
             )
         own = places or frame.columns
         return pl.DataFrame({new: frame[old] for old, new in zip(own, self.names, strict=True)})
@@ -125,8 +135,3 @@ def _places_of(names: Sequence[str]) -> Iterator[list[str]]:
             own = [form.format(first + i) for i in range(len(names))]
             if given.issuperset(own):
                 yield own
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_FEW_NAMES]))
-    return shown + (", ..." if len(names) > _FEW_NAMES else "")

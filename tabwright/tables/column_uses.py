@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from tabwright.errors import TableError
-
-_MOST_NAMES = 30
+from tabwright.tables.column_names import listed
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class ColumnUses:
                 hint = "if something else separates the columns, name it by delimiter='...'; "
             raise TableError(
                 f"{table} has no column {name!r}; {hint}its columns are "
-                f"{', '.join(columns[:_MOST_NAMES])}{', ...' if len(columns) > _MOST_NAMES else ''}"
+                f"{listed(columns, quoted=False)}"
             )
         if not self.features(columns):
             raise TableError(

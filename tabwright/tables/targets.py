@@ -16,6 +16,7 @@ from tabwright.errors import TableError
 from tabwright.settings import Task
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 from tabwright.tables.cells import refuse_nested, to_levels, to_numbers, under_plain_name
+from tabwright.tables.column_names import listed
 from tabwright.tables.dtypes import text_column
 from tabwright.tables.frames import as_series
 
@@ -423,9 +424,8 @@ def _missing(missing: pl.Series) -> TableError:
 
 def _unseen(label: object, classes: np.ndarray, where: str) -> TableError:
     label = label.item() if isinstance(label, np.generic) else label
-    shown = ", ".join(repr(known) for known in classes[:10].tolist())
-    more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
     return TableError(
-        f"{where} must hold labels that the training rows have ({shown}{more}); got {label!r}; "
+        f"{where} must hold labels that the training rows have "
+        f"({listed(classes.tolist())}); got {label!r}; "
         "leave these rows out, or add rows of this class to the training rows"
     )

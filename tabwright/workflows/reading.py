@@ -12,6 +12,7 @@ from tabwright.encoding.plan import EncodingPlan
 from tabwright.errors import TableError
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.tables import MISSING_MARKERS, CsvFormat, iter_tables, table_dtypes
+from tabwright.tables.column_names import listed
 from tabwright.tables.paths import TableFile
 from tabwright.tables.reading import file_chunks
 
@@ -102,8 +103,10 @@ class Reading:
         layout, dtypes = _layout_and_types(table, csv or CsvFormat(), plan)
         for name in others:
             if name not in dtypes:
-                listed = ", ".join(list(dtypes)[:30]) + (", ..." if len(dtypes) > 30 else "")
-                raise TableError(f"{table} has no column {name!r}; its columns are {listed}")
+                raise TableError(
+                    f"{table} has no column {name!r}; its columns are "
+                    f"{listed(list(dtypes), quoted=False)}"
+                )
         # What training saw and did not use needs no word here.
         known = {model.card.get("target"), *model.card.get("columns_not_used", ()), *others}
         named = [name for name in dtypes if name not in known or name in plan.names]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tabwright.explanation import explain
 from tabwright.tables.column_names import (
     FittedColumns,
     check_names,
+    listed,
     positional_names,
     shown_name,
 )
@@ -239,3 +240,19 @@ def test_tools_of_scikit_learn_keep_what_they_are_given(give: Callable[[Any], An
 )
 def test_a_name_that_cannot_be_seen_is_quoted(name: str, wanted: str) -> None:
     assert shown_name(name) == wanted
+
+
+@pytest.mark.parametrize(
+    ("values", "quoted", "shown"),
+    [
+        (["a", " b"], True, "'a', ' b'"),
+        (["a", " b"], False, "a, ' b'"),
+        ([1, 2.5], True, "1, 2.5"),
+        (list("abcdefghijkl"), False, "a, b, c, d, e, f, g, h, i, j, k, l"),
+        (range(14), False, "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more"),
+    ],
+)
+def test_the_first_twelve_are_listed_and_the_rest_counted(
+    values: Sequence[object], quoted: bool, shown: str
+) -> None:
+    assert listed(values, quoted=quoted) == shown

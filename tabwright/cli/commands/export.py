@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tabwright.cli.console import listed, print_json, progress_line, show_line
+from tabwright.cli.console import print_json, progress_line, show_line
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag
 
@@ -69,14 +69,14 @@ def export(
 
 def _show_inputs(inputs: Sequence[GraphInput]) -> None:
     """The inputs by type: what to pass is said once, with the names of the columns."""
-    from tabwright.tables.column_names import shown_name
+    from tabwright.tables.column_names import listed
 
     alike: dict[tuple[str, str], list[str]] = {}
     for column in inputs:
-        alike.setdefault((column.dtype, column.describe()), []).append(shown_name(column.name))
+        alike.setdefault((column.dtype, column.describe()), []).append(column.name)
     for (dtype, cells), names in alike.items():
         show_line(f"{len(names):,} {dtype} {'input' if len(names) == 1 else 'inputs'}: {cells}")
-        show_line(f"  {listed(names)}")
+        show_line(f"  {listed(names, quoted=False)}")
 
 
 def _path(model: Path, onnx: Path | None, output: Path | None) -> Path:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from tabwright.calibration.decisions import DecisionAim, DecisionGoal
+from tabwright.tables.column_names import listed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,7 +95,7 @@ class DecisionRequest:
         if self.positive is not None:
             if self.positive not in labels:
                 raise ValueError(
-                    f"the positive label must be one of {', '.join(labels[:20])}; "
+                    f"the positive label must be one of {listed(labels, quoted=False)}; "
                     f"got {self.positive!r}"
                 )
             positive = labels.index(self.positive)
@@ -166,7 +167,7 @@ def _check_labels(path: str | Path, where: str, found: list[str], labels: list[s
         )
         raise ValueError(
             f"{path}: {where} must name each label of the target once "
-            f"({', '.join(labels[:20])}); {fault}"
+            f"({listed(labels, quoted=False)}); {fault}"
         )
 
 
