@@ -236,6 +236,7 @@ def reliability_bins(
 def _decision_metrics(
     codes: ArrayLike, predicted: ArrayLike, sample_weight: ArrayLike | None, positive: int
 ) -> tuple[dict[str, Metric], FloatArray]:
+    """The metrics of decisions as functions of row weights, and the weights."""
     true, is_predicted = np.asarray(codes) == positive, np.asarray(predicted) == positive
     if true.ndim != 1 or is_predicted.shape != true.shape:
         raise ValueError(
@@ -258,6 +259,7 @@ def _intervals(
     random_state: int,
     on_resampled: Callable[[int, int], None] | None = None,
 ) -> dict[str, tuple[float, float]]:
+    """Percentile bootstrap intervals of metrics."""
     if not 0.0 < coverage < 1.0:
         raise ValueError(f"coverage must be above 0 and below 1; got {coverage!r}")
     if n_resamples < 1:
@@ -292,6 +294,7 @@ def _intervals(
 
 
 def _checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> FloatArray:
+    """The weights scaled to a mean of 1; ones where there are none."""
     if sample_weight is None:
         weight = np.ones(n_rows)
     else:
@@ -311,6 +314,7 @@ def _checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> FloatArray:
 def _checked_classification(
     codes: ArrayLike, proba: ArrayLike, sample_weight: ArrayLike | None
 ) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Codes, probabilities and weights, checked."""
     y = np.asarray(codes)
     p = np.asarray(proba, dtype=np.float64)
     if y.ndim != 1 or y.dtype.kind not in "iu":
@@ -338,6 +342,7 @@ def _checked_regression(
     sample_weight: ArrayLike | None,
     objective: RegressionObjective = "squared_error",
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Targets, predictions and weights, checked."""
     target = np.asarray(y, dtype=np.float64)
     value = np.asarray(prediction, dtype=np.float64)
     n_axes = 2 if objective == "quantile" else 1

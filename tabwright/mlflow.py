@@ -200,6 +200,7 @@ def _requirements() -> list[str]:
 
 
 def _import_mlflow() -> Any:
+    """The library; without it an error that says what to install."""
     try:
         import mlflow
         import mlflow.models

@@ -127,6 +127,7 @@ def find_objects(source: str) -> tuple[list[StoredObject], bool]:
 
 
 def _matching(store: Any, source: str, scheme: str, key: str) -> list[StoredObject]:
+    """The objects whose key matches a pattern, part by part."""
     parts = key.split("/")
     fixed = next(place for place, part in enumerate(parts) if _MAGIC.search(part))
     listed = _listed(store, scheme, "/".join(parts[:fixed]), recursive=fixed < len(parts) - 1)
@@ -144,6 +145,7 @@ def _matching(store: Any, source: str, scheme: str, key: str) -> list[StoredObje
 
 
 def _listed(store: Any, scheme: str, folder: str, *, recursive: bool) -> list[StoredObject]:
+    """The objects of a folder, by name."""
     from pyarrow.fs import FileSelector
 
     selector = FileSelector(folder, allow_not_found=True, recursive=recursive)
@@ -159,6 +161,7 @@ def _stored(scheme: str, info: Any) -> StoredObject:
 
 
 def _not_found(store: Any, source: str, key: str) -> TableNotFoundError:
+    """The error for an object that is not there, with the nearest name."""
     bucket, _, inner = key.partition("/")
     if not inner or store.get_file_info(bucket).type.name == "NotFound":
         return TableNotFoundError(f"there is no bucket {bucket!r}, which {source} lies in")
@@ -212,6 +215,7 @@ def _file_system(uri: str) -> Any:
 def _amazon(
     endpoint: str | None, region: str | None, account: str | None, bucket: str | None
 ) -> Any:
+    """The file system of S3, or of an endpoint that speaks its protocol."""
     from pyarrow import fs
 
     options: dict[str, Any] = {}

@@ -302,6 +302,7 @@ class FitSettings:
             )
 
     def _check_folds(self, n_folds: int) -> None:
+        """Refuse what cannot go with folds."""
         if self.training_mode == "tree_teacher_distillation":
             raise ValueError(
                 "tree_teacher_distillation chooses what is taught on one set of validation rows; "
@@ -491,6 +492,7 @@ def _place(name: str) -> str:
 
 
 def _read_field(document: Reader, name: str, annotation: str) -> object:
+    """The value of a field, read as its annotation says."""
     if name not in document:
         raise document.fail(name, "given")
     if "None" in annotation and not document.optional(name):

@@ -309,6 +309,7 @@ def _dense_codes(values: ArrayLike | None, n_rows: int, name: str) -> IntArray:
 
 
 def _checked_time(time: ArrayLike, n_rows: int) -> NDArray[Any]:
+    """Times as numbers or datetimes, none missing."""
     array = np.asarray(time)
     _check_length(array, n_rows, "time")
     if array.dtype.kind not in "iufMm":
@@ -325,6 +326,7 @@ def _check_length(array: NDArray[Any], n_rows: int, name: str) -> None:
 
 
 def _refuse_missing(array: NDArray[Any], name: str) -> None:
+    """Refuse missing values, and name the first."""
     if array.dtype.kind == "M" or array.dtype.kind == "m":
         missing = np.isnat(array)
     elif array.dtype.kind == "f":
@@ -341,6 +343,7 @@ def _refuse_missing(array: NDArray[Any], name: str) -> None:
 
 
 def _stratified(class_of: IntArray, n_wanted: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A mask of `n_wanted` rows with each class in its share; some of each class stay."""
     counts = np.bincount(class_of)
     quota = counts * (n_wanted / len(class_of))
     taken = np.floor(quota).astype(np.int64)
@@ -361,6 +364,7 @@ def _stratified(class_of: IntArray, n_wanted: int, rng: np.random.Generator) -> 
 
 
 def _latest(time: NDArray[Any], class_of: IntArray, n_wanted: int) -> NDArray[np.bool_]:
+    """A mask of the rows from the time on that is nearest to `n_wanted` rows."""
     values, when = np.unique(time, return_inverse=True)
     if len(values) < 2:
         raise ValueError(
@@ -391,6 +395,7 @@ def _class_counts(group_of: IntArray, class_of: IntArray) -> NDArray[np.float64]
 def _some_groups(
     group_of: IntArray, class_of: IntArray, fraction: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
+    """A mask of whole groups whose classes come near their shares."""
     counts = _class_counts(group_of, class_of)
     if len(counts) < 2:
         raise ValueError("groups must hold at least 2 different groups to split; got 1")
@@ -426,6 +431,7 @@ def _some_groups(
 def _fold_of_group(
     group_of: IntArray, class_of: IntArray, n_folds: int, rng: np.random.Generator
 ) -> IntArray:
+    """The fold of each group, so that folds have like numbers of each class."""
     counts = _class_counts(group_of, class_of)
     share = counts / counts.sum(axis=0)
     held = np.zeros((n_folds, counts.shape[1]))

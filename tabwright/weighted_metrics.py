@@ -167,6 +167,7 @@ def _best_constant(
 
 
 def _squared_metrics(y: FloatArray, prediction: FloatArray) -> dict[str, Metric]:
+    """RMSE, MAE and R², safe for values of any size."""
     # In units of a power of two, which is exact: the square of 1e300 would overflow.
     largest = max(float(np.abs(y).max(initial=0.0)), float(np.abs(prediction).max(initial=0.0)))
     unit = 2.0 ** (math.frexp(largest)[1] - 1)
@@ -206,6 +207,7 @@ def _mean_recall(one_hot: FloatArray, correct: NDArray[np.bool_]) -> Metric:
 
 
 def _ranked(event: NDArray[np.bool_], score: FloatArray) -> Ranked:
+    """Weighted events and non-events by score, highest first; equal scores count as one."""
     order = np.argsort(-score, kind="stable")
     starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))
     hit = event[order].astype(np.float64)
@@ -341,6 +343,7 @@ def _bin_error(
     squared: bool,
     debias: bool,
 ) -> FloatArray:
+    """The calibration error over bins, (n_resamples,), without the part that chance adds."""
     share = np.where(mass > 0.0, mass, 1.0)
     frequency = hits / share
     gap = np.abs(total / share - frequency)

@@ -1,7 +1,9 @@
-"""Functions, arguments and variables of the package say what they do or hold."""
+"""Functions, arguments and variables say what they do or hold; what is long has a summary."""
 
+import ast
 import io
 import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ UNCLEAR = {
     "tells": "reveals, decides",
     "told": "document, notes, advance",
 }
+# Private functions and classes of more lines than these have a summary.
+LONG = 8
 # Names of other libraries: files have a place, optuna's studies take a result.
 FOREIGN = {("artifact", "tell"), ("tuning", "tell")}
 
@@ -39,6 +43,29 @@ def test_names_say_what_they_hold(path: Path) -> None:
     found = unclear_names(path.read_text(encoding="utf-8"))
     found = {name for name in found if (package, name) not in FOREIGN}
     assert {name: UNCLEAR[name] for name in found} == {}
+
+
+def without_summary(tree: ast.AST) -> Iterator[str]:
+    """The long private functions and classes of a module that have no docstring."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        is_private = node.name.startswith("_") and not node.name.startswith("__")
+        is_long = (node.end_lineno or node.lineno) - node.lineno + 1 > LONG
+        if is_private and is_long and ast.get_docstring(node) is None:
+            yield node.name
+
+
+@pytest.mark.parametrize("path", list(modules()), ids=module_name)
+def test_what_is_private_and_long_has_a_summary(path: Path) -> None:
+    assert list(without_summary(ast.parse(path.read_text(encoding="utf-8")))) == []
+
+
+def test_reader_sees_what_has_no_summary() -> None:
+    long = "\n".join(f"    x = {k}" for k in range(LONG))
+    tree = ast.parse(f"class A:\n  def _f():\n{long}\n  def _g():\n    'It is g.'\n{long}\n")
+    assert list(without_summary(tree)) == ["_f"]
+    assert list(without_summary(ast.parse("def _short(): return 1\ndef __dunder__(): ..."))) == []
 
 
 def test_reader_sees_words_inside_names() -> None:

@@ -160,6 +160,7 @@ def _existing(target: str) -> tuple[int | None, tuple[int, int] | None]:
 def _write_temporary(
     temporary: str, data: memoryview, mode: int | None, owner: tuple[int, int] | None
 ) -> None:
+    """Write and sync a new file, with the mode and owner of the one that it will replace."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY | _CLOEXEC
     # Bytes that replace a private file are private from the first one on.
     handle = os.open(temporary, flags, 0o666 if mode is None else 0o600)
@@ -179,6 +180,7 @@ def _write_temporary(
 
 
 def _sync_folder(folder: str, shown: str) -> None:
+    """Make a rename in a folder last, where the system can."""
     if os.name == "nt":
         return
     try:

@@ -223,6 +223,7 @@ def _read_header(file: FileIO, total: int, where: str) -> _Header:
 
 
 def _check_file(status: os.stat_result, where: str) -> None:
+    """Refuse what is no regular file, or is larger than any model."""
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
         raise ArtifactError(f"{where} must be a file; got {kind}; give the path of a saved model")
@@ -234,6 +235,7 @@ def _check_file(status: os.stat_result, where: str) -> None:
 
 
 def _read(file: FileIO, buffer: bytearray | memoryview, where: str) -> memoryview:
+    """Fill a buffer from a file; an end before that is an error."""
     view = memoryview(buffer)
     filled = 0
     while filled < len(view):
@@ -309,6 +311,7 @@ def _header_size(head: bytes, total: int, where: str) -> int:
 
 
 def _refuse_foreign(head: bytes, where: str) -> NoReturn:
+    """Raise, with a guess from the first bytes at what the file is instead."""
     looks = "a file of an unknown kind"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
@@ -365,6 +368,7 @@ def _parse_header(raw: bytes, total: int, where: str) -> _Header:
 
 
 def _check_format(envelope: dict[str, Any], where: str) -> None:
+    """Refuse a format that this version does not read, and name the version that does."""
     version, needs, newest = envelope.get("format"), envelope.get("needs"), max(FORMATS)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ArtifactError(
@@ -411,6 +415,7 @@ def _parse_specs(entries: dict[str, Any], space: int, where: str) -> list[_Spec]
 
 
 def _parse_spec(name: str, entry: object, where: str) -> _Spec:
+    """The dtype, shape and place of an array, each checked."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ArtifactError(
             f"{where} must have the fields dtype, shape and data_offsets; "

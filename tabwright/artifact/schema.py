@@ -150,6 +150,7 @@ class Reader:
     def _list(
         self, key: str, rule: str, length: int | None = None, max_length: int = MAX_ITEMS
     ) -> list[Any]:
+        """A list of exactly `length` or of at most `max_length` items, of any kind."""
         count = f"{length}" if length is not None else f"at most {max_length}"
         rule = f"a list of {count} {rule}"
         value = self._get(key, rule)
@@ -329,6 +330,7 @@ class TensorBag:
         allow_nan: bool,
         allow_inf: bool,
     ) -> None:
+        """Refuse NaN, infinities and values out of range, where they may not be."""
         if array.size == 0:
             return
         # minimum and maximum carry NaN, so two reductions without a temporary array see it all.

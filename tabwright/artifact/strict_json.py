@@ -63,6 +63,7 @@ def read_object(raw: bytes) -> dict[str, Any]:
 
 
 def _check_size(text: str) -> None:
+    """Refuse text with too many values, or nested too deep, before it is parsed."""
     # Before anything is built: json makes 50 bytes and more of each "[]".
     frame = _JSON_TEXT.sub("", text)
     if frame.count(",") + frame.count(":") > MAX_VALUES:
@@ -75,6 +76,7 @@ def _check_size(text: str) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a key that comes twice is an error."""
     value = dict(pairs)
     if len(value) != len(pairs):
         seen: set[str] = set()

@@ -69,6 +69,7 @@ class Calibrator:
         return softmax(mapped + self.arrays["bias"])
 
     def _isotonic(self, proba: FloatArray) -> FloatArray:
+        """Each class by its own piecewise linear function, blended with the input."""
         ends = np.cumsum(self.arrays["lengths"]).astype(np.int64)
         calibrated = np.empty_like(proba)
         # Two classes have one function, of class 1; class 0 gets the rest.
@@ -176,6 +177,8 @@ def prior_log_ratio(
 
 
 def _check_arrays(arrays: Mapping[str, FloatArray], document: Reader) -> None:
+    """Refuse arrays that no fit gives, such as probabilities outside (0, 1)."""
+
     def require(ok: object, rule: str) -> None:
         if not ok:
             raise document.fail("kind", f"backed by arrays that a fit can give: {rule}")

@@ -232,6 +232,7 @@ def fit_decision(
 
 
 def _check_goal(goal: DecisionGoal, n_classes: int, positive: int) -> None:
+    """Refuse an unknown goal, and one that does not fit the number of classes."""
     if goal not in get_args(DecisionGoal):
         names = ", ".join(get_args(DecisionGoal))
         raise ValueError(f"the decision's goal must be one of {names}; got {goal!r}")
@@ -268,6 +269,7 @@ def _reach(
     value: float | None,
     positive: int,
 ) -> DecisionFit:
+    """The threshold that reaches a recall or precision with the most of the other."""
     value = _check_value(goal, value)
     kept = "keeps the most probable class: "
     if not weight[codes == positive].sum() > 0.0:
@@ -305,6 +307,7 @@ def _tune(
     positive: int,
     random_state: int,
 ) -> DecisionFit:
+    """The rule of the best F1 or balanced accuracy, kept where held-out folds gain by it."""
     name = "F1" if goal == "f1" else "balanced accuracy"
     if goal == "f1" or proba.shape[1] == 2:
         n_events = int((codes == positive).sum())
@@ -355,6 +358,8 @@ def _tune(
 def _tuner(
     goal: DecisionGoal, n_classes: int, positive: int
 ) -> Callable[[FloatArray, IntArray, FloatArray], DecisionRule]:
+    """What fits a rule to probabilities, codes and weights."""
+
     def threshold(proba: FloatArray, codes: IntArray, weight: FloatArray) -> DecisionRule:
         curve = threshold_curve(codes == positive, proba[:, positive], weight)
         values = curve.f1 if goal == "f1" else curve.balanced_accuracy

@@ -230,6 +230,7 @@ def _some_rows(
     sample_weight: FloatArray | None,
     class_weights: FloatArray | None,
 ) -> _Rows:
+    """The rows of positive weight, of which there must be one."""
     rows = _weighted_rows(proba, codes, sample_weight, class_weights)
     if rows is None:
         raise ValueError("at least one row of positive weight is needed; got none")
@@ -279,6 +280,7 @@ def _folds(rows: _Rows, kinds: IntArray, n_folds: int) -> IntArray:
 def _candidates(
     kind: CalibrationName, n_classes: int, n_rows: float, n_kinds: int
 ) -> list[tuple[CalibratorKind, Callable[[_Rows], Calibrator]]]:
+    """The calibrators that may be fitted to so many rows and classes, simplest first."""
     fits: dict[CalibratorKind, Callable[[_Rows], Calibrator]] = {"temperature": _fit_temperature}
     if n_classes == 2:
         fits["logistic"] = _fit_logistic
@@ -296,6 +298,7 @@ def _choose(
     candidates: list[tuple[CalibratorKind, Callable[[_Rows], Calibrator]]],
     folds: IntArray,
 ) -> CalibrationFit:
+    """The calibrator of the least loss on held-out folds, if it gains more than chance."""
     before = row_log_loss(rows.codes, rows.proba)
     best, best_fit = before, None
     refused: tuple[float, float, str] = (-math.inf, 0.0, "")
@@ -340,6 +343,7 @@ def _fit_temperature(rows: _Rows) -> Calibrator:
 
 
 def _inverse_temperature(logs: FloatArray, rows: _Rows) -> float:
+    """The factor of the log-probabilities, by Newton steps kept inside a shrinking bracket."""
     label_term = float(rows.weight @ (rows.labels() * logs).sum(axis=1))
     pull = 2.0 * _PULL / rows.n_effective
 
@@ -368,6 +372,7 @@ def _inverse_temperature(logs: FloatArray, rows: _Rows) -> float:
 
 
 def _fit_logistic(rows: _Rows) -> Calibrator:
+    """Slope and intercept on the log-odds of two classes."""
     from scipy.optimize import minimize
 
     odds = log_odds(rows.proba)
@@ -393,6 +398,7 @@ def _fit_logistic(rows: _Rows) -> Calibrator:
 
 
 def _fit_matrix(rows: _Rows, kind: Literal["vector", "structured"]) -> Calibrator:
+    """Vector or structured scaling: scales, biases and, if structured, a matrix."""
     from scipy.optimize import minimize
 
     n_classes = rows.proba.shape[1]
@@ -446,6 +452,7 @@ def _fit_matrix(rows: _Rows, kind: Literal["vector", "structured"]) -> Calibrato
 
 
 def _fit_isotonic(rows: _Rows) -> Calibrator:
+    """An isotonic regression per class, as the points between which `np.interp` draws lines."""
     from sklearn.isotonic import IsotonicRegression
 
     n_classes = rows.proba.shape[1]

@@ -60,6 +60,7 @@ def _root(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
+    """What holds for every command."""
     # PyTorch and the tree libraries bring a pool of threads each: those of one that is done must
     # not spin on the cores that the next one needs. Read when the libraries are loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

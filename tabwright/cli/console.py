@@ -408,6 +408,7 @@ class ProgressLine:
     def _update(
         self, kind: str, columns: Sequence[ProgressColumn], total: float | None, **fields: Any
     ) -> None:
+        """Show a bar of this kind, in place of one of another."""
         if not self._shown:
             return
         if self._bar is None or kind != self._kind:

@@ -77,6 +77,7 @@ def readable_errors(*, as_json: bool = False) -> Iterator[None]:
 
 
 def _code_of(error: Exception) -> ExitCode:
+    """The exit code of an error."""
     # Not at the top: they load polars, which `--help` has no use for.
     from tabwright.errors import ArtifactError, TableError
 

@@ -171,6 +171,7 @@ def _checked(request: PredictRequest) -> tuple[TablePredictions, list[Part]]:
 
 
 def _options(request: PredictRequest) -> dict[str, Any]:
+    """What of the request decides the predictions, by which parts of another run are known."""
     return {
         "keep": list(request.keep),
         "coverage": request.coverage,

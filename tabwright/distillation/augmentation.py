@@ -191,6 +191,7 @@ class _Column:
 
 
 def _column(series: pl.Series, role: Role) -> _Column:
+    """The distinct values of a column in order, and where each row's is among them."""
     name, series = series.name, series.alias("")
     if role in ("numeric", "datetime"):
         if role == "numeric":

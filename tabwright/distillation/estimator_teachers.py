@@ -84,6 +84,7 @@ class EstimatorLearner(FitsAtOnce):
 
 
 def _weight_argument(estimator: Any) -> str:
+    """The name of the `sample_weight` of an estimator, or of a pipeline's last step."""
     from sklearn.utils.validation import has_fit_parameter
 
     steps = getattr(estimator, "steps", None)
@@ -100,6 +101,8 @@ def _weight_argument(estimator: Any) -> str:
 
 @dataclass(frozen=True)
 class _FittedClone:
+    """An estimator as trees of one stage."""
+
     estimator: Any
     classification: bool
 
@@ -120,6 +123,7 @@ class FittedEstimator:
         return np.concatenate([self._labels(chunk) for chunk in frame.iter_slices(_CHUNK_ROWS)])
 
     def _labels(self, frame: pl.DataFrame) -> FloatArray:
+        """Probabilities (n, n_classes), 0 for classes that it lacks, smoothed; or values (n,)."""
         rows = _as_seen(self.estimator, frame)
         if not self.n_classes:
             values = np.asarray(self.estimator.predict(rows), dtype=np.float64)

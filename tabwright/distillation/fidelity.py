@@ -285,6 +285,7 @@ def median_us(call: Callable[[], object]) -> float:
 
 
 def _network_call(model: FittedModel, frame: pl.DataFrame) -> Callable[[], object]:
+    """What predicts a row that is encoded already."""
     network, trees = FoldedNetwork(model.members), model.trees
     compact = model.encoder.transform(frame.head(1))
     x = model.encoder.expand(compact)
@@ -345,6 +346,7 @@ def _verdict(
     teacher_weight: float,
     teacher_came_fitted: bool,
 ) -> str:
+    """The comparison in sentences."""
     difference, error = gain
     where = (
         f"on {n_rows:,} rows that neither the student nor the direct network saw"

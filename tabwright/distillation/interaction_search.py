@@ -123,6 +123,7 @@ def _n_values(values: FloatArray) -> int:
 
 
 def _candidates(plan: EncodingPlan, columns: Sequence[int]) -> list[Interaction]:
+    """The interactions of these columns; dates and shifted numbers have differences only."""
     n_plain = len(plan.origins)
     is_date = [own >= n_plain for own in columns]
     found = []

@@ -209,6 +209,8 @@ def encoded_call(teacher: FittedTeacher, frame: pl.DataFrame) -> Callable[[], ob
 
 @dataclass(frozen=True)
 class _Rows:
+    """Rows to fit teachers on: codes of classes or values, and weights of mean 1."""
+
     frame: pl.DataFrame
     profile: TableProfile
     target: NDArray[Any]
@@ -227,6 +229,7 @@ class _Rows:
         random_state: int,
         n_threads: int,
     ) -> _Rows:
+        """The rows, checked."""
         if len(rows) < 2:
             raise ValueError(
                 f"a teacher needs at least 2 rows; got n_samples={len(rows)}; give more rows"
@@ -267,6 +270,7 @@ class _Rows:
 
 
 def _folds(rows: _Rows, groups: ArrayLike | None, n_folds: int) -> NDArray[np.int64]:
+    """The fold of each row; groups stay whole."""
     if n_folds < 2:
         raise ValueError(f"n_folds must be at least 2; got {n_folds}")
     n_units = len(rows.frame) if groups is None else len(np.unique(np.asarray(groups)))
@@ -314,6 +318,7 @@ def _cross_fit(
 
 
 def _fit(learner: Learner, rows: _Rows, n_rounds: int) -> _FittedLearner:
+    """A learner of so many rounds; columns that never vary give the mean label."""
     columns = fit_tree_columns(rows.frame, rows.profile, max_levels=learner.max_levels)
     values = columns.encode(rows.frame)
     # A column with missing cells varies: its minimum is NaN.
@@ -400,6 +405,8 @@ class _Values:
 
 @dataclass(frozen=True)
 class _FittedLearner:
+    """A learner with its columns and with the scale of its labels."""
+
     name: str
     columns: TreeColumns
     trees: FittedTrees
@@ -459,6 +466,7 @@ def _members(teacher: TeacherSpec, task: Task) -> list[Learner | _AsIs | FittedM
 
 
 def _member(teacher: Any, task: Task) -> Learner | _AsIs | FittedModel:
+    """What a teacher is: a kind of trees, an estimator to fit or one fitted, or a model."""
     model = model_of(teacher)
     if model is not None:
         return model
@@ -477,6 +485,7 @@ def _member(teacher: Any, task: Task) -> Learner | _AsIs | FittedModel:
 
 
 def _learner_description(learner: Learner, rows: _Rows, choice: int) -> dict[str, Any]:
+    """What the model card says of a learner."""
     if isinstance(learner, EstimatorLearner):
         return describe_estimator(learner.estimator, cross_fitted=True)
     described = {

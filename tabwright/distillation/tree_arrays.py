@@ -107,6 +107,7 @@ def _in_preorder(
 
 
 def _preorder(tree: _Nodes) -> NDArray[np.int64]:
+    """The nodes in the order of the file format: a node, its left part, its right part."""
     leaf, left, right = tree.leaf.tolist(), tree.left.tolist(), tree.right.tolist()
     order, stack = [], [0]
     while stack:
@@ -118,6 +119,7 @@ def _preorder(tree: _Nodes) -> NDArray[np.int64]:
 
 
 def _hist_gradient_boosting(model: Any, n_rounds: int) -> tuple[list[_Nodes], FloatArray]:
+    """The trees of scikit-learn's, and the values (n_outputs,) that they start from."""
     trees = []
     for nodes in (tree.nodes for iteration in model._predictors[:n_rounds] for tree in iteration):
         leaf = nodes["is_leaf"].astype(bool)
@@ -138,6 +140,7 @@ def _hist_gradient_boosting(model: Any, n_rounds: int) -> tuple[list[_Nodes], Fl
 
 
 def _lightgbm(model: Any, n_rounds: int, n_outputs: int) -> tuple[list[_Nodes], FloatArray]:
+    """The trees in LightGBM's model text, and the values that they start from."""
     text = model.model_to_string(num_iteration=n_rounds, importance_type="split")
     trees = []
     for section in text.partition("\nend of trees")[0].split("\nTree=")[1:]:
@@ -179,6 +182,7 @@ def _lightgbm(model: Any, n_rounds: int, n_outputs: int) -> tuple[list[_Nodes], 
 
 
 def _xgboost(model: Any, n_rounds: int, n_classes: int) -> tuple[list[_Nodes], FloatArray]:
+    """The trees in XGBoost's JSON, and the values that they start from."""
     learner = json.loads(bytes(model[:n_rounds].save_raw("json")))["learner"]
     trees = []
     for tree_document in learner["gradient_booster"]["model"]["trees"]:
@@ -206,6 +210,7 @@ def _xgboost(model: Any, n_rounds: int, n_classes: int) -> tuple[list[_Nodes], F
 
 
 def _catboost(model: Any, n_features: int, n_rounds: int) -> ObliviousTrees:
+    """The trees in CatBoost's JSON, one condition per level."""
     # The library writes descriptions to files only.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trees.json"

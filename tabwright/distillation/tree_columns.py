@@ -37,6 +37,8 @@ _LARGEST: Final = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class _Column:
+    """How a column becomes one feature of trees, and a date several."""
+
     name: str
     role: Role
     origin: int | Decimal | None = None
@@ -68,6 +70,7 @@ class _Column:
         return encoded
 
     def _codes(self, series: pl.Series) -> FloatArray:
+        """Levels from 1, 0 for missing if training had that, else NaN."""
         levels = to_levels(series).alias("")
         known = pl.Series(self.levels, dtype=pl.String)
         codes = pl.Series(np.arange(1.0, len(known) + 1.0))
@@ -161,6 +164,7 @@ def _kept_levels(levels: pl.Series, max_levels: int | None) -> tuple[str, ...]:
 
 
 def _date_column(name: str, moments: NDArray[np.int64]) -> _Column:
+    """A date with the cycles that vary, since trees can split nothing else."""
     if not len(moments):
         return _Column(name, "datetime")
     varying = []

@@ -179,6 +179,7 @@ def _naming_lost_workers() -> Iterator[None]:
 
 
 def _timeout() -> float:
+    """Seconds that a worker waits for another."""
     text = os.environ.get(TIMEOUT_VARIABLE, str(_TIMEOUT))
     try:
         seconds = float(text)

@@ -320,6 +320,7 @@ class TableEncoder:
         return self._rows
 
     def _used_series(self, frame: pl.DataFrame) -> dict[Kind, list[pl.Series]]:
+        """The columns that are inputs, typed as in the fit, by kind."""
         plan = self.plan_
         used = [position for position, kind in enumerate(plan.kinds) if kind != "unused"]
         columns = [
@@ -339,6 +340,7 @@ class TableEncoder:
         categories: bool,
         warns: bool = False,
     ) -> None:
+        """Encode all rows into `numeric` and `codes`."""
         n_rows = len(numeric)
         # Column after column within a chunk of rows: the rows stay in the cache, and the
         # float64 intermediates are small.
@@ -371,6 +373,7 @@ class TableEncoder:
         categories: bool,
         warns: bool,
     ) -> None:
+        """Encode a chunk of rows, columns in the order of the plan."""
         plan, at = self.plan_, 0
         for column, origin in zip(series["numeric"], plan.origins, strict=True):
             numeric[:, at] = plan.numbers.encode(at, numbers(column, origin))

@@ -110,6 +110,7 @@ class Layout:
     def _expand_block(
         self, numeric: NDArray[np.float32], codes: NDArray[np.int32], out: NDArray[np.float32]
     ) -> None:
+        """The network inputs of a block of encoded rows."""
         missing = np.isnan(numeric)
         filled = np.where(missing, np.float32(0.0), numeric)
         stop = self.stops[2]

@@ -163,6 +163,7 @@ def fit_numeric(
 
 
 def _standard(finite: Values) -> tuple[float, float]:
+    """The mean, and one over the deviation; 0 where the values do not vary."""
     # Divided first, so that squares of 1e300 do not overflow.
     largest = float(np.abs(finite).max())
     unit = largest if largest > 1e100 else 1.0
@@ -217,6 +218,7 @@ def _normal_knots(scaled: Values) -> tuple[Values, Values]:
 
 
 def _quantile_edges(ordered: NDArray[np.float32], n_bins: int) -> NDArray[np.float32]:
+    """Edges of bins of equal counts; a value that fills a bin alone has an edge."""
     distinct, counts = np.unique(ordered, return_counts=True)
     if len(distinct) <= n_bins + 1:
         return distinct
@@ -390,6 +392,7 @@ class NumericColumns:
         return columns
 
     def _check(self) -> None:
+        """Refuse arrays that no fit gives."""
         piecewise = self.encoding in ("quantile_ple", "tree_ple")
         if len(self.edges) and not piecewise:
             raise ArtifactError(f"encoder.edges must be empty for encoding {self.encoding!r}")
@@ -425,6 +428,7 @@ _RAGGED = {
 def _check_ragged(
     name: str, values: NDArray[Any], offsets: NDArray[np.int64], n_columns: int, narrowest: float
 ) -> None:
+    """Refuse edges or knots that do not increase in each column."""
     fits = len(offsets) == n_columns + 1 and offsets[0] == 0 and offsets[-1] == len(values)
     if not fits or (np.diff(offsets) < 0).any() or (np.diff(offsets) == 1).any():
         raise ArtifactError(

@@ -417,6 +417,7 @@ def _take_texts(tensors: TensorBag, data: str, offsets: str) -> list[str]:
 
 
 def _read_formats(document: Reader, n_columns: int) -> dict[int, CellFormat]:
+    """How text of columns is read, by position, where it is not the usual way."""
     formats: dict[int, CellFormat] = {}
     for entry in document.children("formats", max_length=n_columns):
         position = entry.integer("column", low=0, high=n_columns - 1)
@@ -430,6 +431,7 @@ def _read_formats(document: Reader, n_columns: int) -> dict[int, CellFormat]:
 
 
 def _read_origins(tensors: TensorBag, n_columns: int) -> tuple[Origin, ...]:
+    """What is subtracted from each number, exactly, before it is a float."""
     texts = _take_texts(tensors, "origins", "origin_offsets")
     if len(texts) != n_columns:
         raise ArtifactError(

@@ -279,6 +279,7 @@ def _fit_obliques(
 
 
 def _kinds(names: Sequence[str], profile: TableProfile) -> tuple[Kind, ...]:
+    """What the encoder makes of each column."""
     roles = {column.name: column.role for column in profile.used}
     lacking = [name for name in roles if name not in names]
     if lacking:

@@ -148,6 +148,7 @@ class RowEncoder:
         return step
 
     def _number(self, at: int, name: str, origin: Origin) -> _Step:
+        """The step that encodes a number, without polars for plain ints, floats and text."""
         encode = self._plan.numbers.scalar(at)
         exact = origin if isinstance(origin, int) else None
         plain = origin is None or exact is not None
@@ -169,6 +170,7 @@ class RowEncoder:
         return step
 
     def _date(self, at: int, name: str, date: int) -> _Step:
+        """The step that encodes a date and its cycles."""
         encode = self._plan.numbers.scalar(at)
         start = float(self._plan.date_origins[date])
         cycles = [(cycle.name, code) for cycle, d, code in self._plan.cycle_columns if d == date]
@@ -184,6 +186,8 @@ class RowEncoder:
 
 
 def _boolean(at: int, name: str) -> _Step:
+    """The step that encodes a boolean."""
+
     def step(value: Any, numeric: list[float], codes: list[int]) -> None:
         if value is True:
             numeric[at] = 1.0
@@ -196,6 +200,7 @@ def _boolean(at: int, name: str) -> _Step:
 
 
 def _category(j: int, at: int, name: str, category: CategoryColumn) -> _Step:
+    """The step that encodes a level, and its statistics of the target."""
     table = {level: code for code, level in enumerate(category.levels, start=FIRST_LEVEL)}
     last = FIRST_LEVEL + category.n_inputs
     statistics = category.statistics

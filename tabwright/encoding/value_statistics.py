@@ -142,6 +142,7 @@ class ValueStatisticsFit:
         self.statistics.append(statistics[:, :-1])
 
     def _is_needed(self, values: Values, fit: NumericFit) -> bool:
+        """Whether fine leaves predict held-out folds surely better than bins do."""
         folds = [fold.known(fit.scaled(values[fold.rows])) for fold in self._folds]
         if not self._can_be_fine(sum(len(fold.rows) for fold in folds)):
             return False

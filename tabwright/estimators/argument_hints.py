@@ -70,6 +70,7 @@ def with_hints(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def _hint(name: str, known: list[str]) -> str:
+    """What to give in place of an argument that there is none of."""
     if name in _NOT_NEEDED:
         return f": {_NOT_NEEDED[name]}"
     meant = _MEANT.get(name)

@@ -58,6 +58,7 @@ class TabularEstimator(FittedEstimator):
     _target_format: CellFormat = USUAL
 
     def _settings(self) -> FitSettings:
+        """The parameters as settings, checked."""
         parameters = self.get_params(deep=False)
         values = {f.name: parameters[f.name] for f in fields(FitSettings) if f.name in parameters}
         if parameters["kernels"] is not None:
@@ -102,6 +103,7 @@ class TabularEstimator(FittedEstimator):
         groups: object = None,
         time: object = None,
     ) -> LabelledRows:
+        """The rows with their target, weights, groups and times, checked."""
         frame, _ = self._frame(X)
         return labelled_rows(frame, target, sample_weight, groups=groups, time=time)
 

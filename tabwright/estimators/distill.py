@@ -199,6 +199,7 @@ def _teachers(teacher: object) -> list[Any]:
 
 
 def _task(teachers: Sequence[Any], task: Task | None) -> Task:
+    """The task that is asked for, or that of the first teacher that has one."""
     if task is not None:
         if task not in get_args(Task):
             raise ValueError(f"task must be 'classification' or 'regression'; got {task!r}")

@@ -73,6 +73,7 @@ class MixedRows:
         return np.concatenate(blocks)
 
     def _block(self, places: NDArray[np.int64]) -> FloatArray:
+        """Outputs (n, n_outputs) of rows whose columns come from different rows."""
         source, n = self._compact, len(places)
         numeric = np.empty((n, source.numeric.shape[1]), dtype=np.float32)
         codes = np.empty((n, source.codes.shape[1]), dtype=np.int32)

@@ -114,6 +114,7 @@ def effect_curves(
 def _curve(
     game: MixedRows, column: pl.Series, at: int, places: NDArray[np.int64], n_points: int
 ) -> EffectCurve:
+    """The mean output with one column set to each of its points."""
     ordered, rows, density = _points(column, n_points)
     means = []
     for row in rows:

@@ -157,6 +157,7 @@ def _add_ensemble(graph: Graph, ensemble: Trees, features: str) -> str:
 
 
 def _node_attributes(ensemble: TreeEnsemble) -> dict[str, Any]:
+    """Trees as the attributes of ONNX's TreeEnsembleRegressor."""
     nodes, n_outputs = np.arange(len(ensemble.value)), len(ensemble.baseline)
     tree = np.searchsorted(ensemble.roots, nodes, side="right") - 1
     local = nodes - ensemble.roots[tree]
@@ -309,6 +310,7 @@ def add_calibration(graph: Graph, proba: str, calibrator: Calibrator) -> str:
 
 
 def _add_isotonic(graph: Graph, proba: str, calibrator: Calibrator) -> str:
+    """The nodes of `Calibrator._isotonic`."""
     borders = np.cumsum(calibrator.arrays["lengths"])[:-1].astype(np.int64)
     knots = np.split(calibrator.arrays["inputs"], borders)
     values = np.split(calibrator.arrays["outputs"], borders)

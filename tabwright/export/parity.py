@@ -247,6 +247,7 @@ def _turns() -> NDArray[np.int64]:
 def _texts(
     category: CategoryColumn, draw: np.random.Generator
 ) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+    """Texts to compare on, as a file may hold them, and the usual ones."""
     written = category.markers
     spellings = level_spellings(category.levels) if written is None else category.levels
     some = list(spellings)

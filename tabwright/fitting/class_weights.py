@@ -50,6 +50,7 @@ def weights_of_classes(
 
 
 def _weights_by_label(class_weight: Mapping[Any, float], classes: np.ndarray) -> np.ndarray:
+    """The weight of each class; 1 where none is given."""
     known = classes.tolist()
     unknown = [label for label in class_weight if label not in known]
     if unknown:

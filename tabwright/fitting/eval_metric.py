@@ -168,6 +168,7 @@ def _answers(prediction: np.ndarray, classes: np.ndarray | None) -> Any:
                 return True
 
             def predict(self, X: object) -> np.ndarray:
+
                 return prediction
 
         return Values()
@@ -175,6 +176,8 @@ def _answers(prediction: np.ndarray, classes: np.ndarray | None) -> Any:
     labels = classes[prediction.argmax(axis=1)]
 
     class Probabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+        """A fitted classifier of fixed answers, as scorers of scikit-learn take it."""
+
         classes_ = classes
 
         def __sklearn_is_fitted__(self) -> bool:

@@ -310,6 +310,7 @@ class Recipe:
     def _encoded(
         self, rows: LabelledRows, targets: Targets, folds: np.ndarray | None = None
     ) -> tuple[TableEncoder, Compact]:
+        """The encoder, fitted unless one was given, and the rows encoded by it."""
         if self.encoder is not None:
             return self.encoder, self.encoder.transform(rows.frame)
         encoder = TableEncoder(numeric_encoding=self.settings.numeric_encoding)

@@ -371,6 +371,7 @@ def _read_epoch(document: Reader) -> dict[str, float]:
 
 
 def _classes_to_state(classes: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The labels as a document and arrays; text as one array of bytes."""
     kind: Literal["text", "object", "array"] = "array"
     if classes.dtype.kind == "U":
         kind = "text"
@@ -383,6 +384,7 @@ def _classes_to_state(classes: np.ndarray) -> tuple[dict[str, Any], dict[str, np
 
 
 def _classes_from_state(document: Reader, bag: TensorBag) -> np.ndarray:
+    """The labels read back, checked: at least two, in rising order."""
     kind = document.choice("kind", ("text", "object", "array"))
     dtype = document.choice("dtype", ("text", *_LABEL_DTYPES))
     document.done()

@@ -283,6 +283,7 @@ class FoldedNetwork:
         return out
 
     def _source(self, rows: NDArray[np.float32] | Compact) -> _Inputs | _Encoded:
+        """What blocks of rows are read from, encoded or as network inputs."""
         if isinstance(rows, Compact):
             return _Encoded(self._first_layer, rows)
         if rows.ndim != 2 or rows.shape[1] != self.input_dim:
@@ -313,6 +314,7 @@ class FoldedNetwork:
         for_each_block(run, range(0, n_rows, size))
 
     def _run_compiled(self, source: _Inputs | _Encoded, take: _Take) -> None:
+        """`_run` in C; rows that overflow there are computed again."""
         network = self._on_inputs if isinstance(source, _Inputs) else self._on_encoded
 
         def run(starts: Iterator[int]) -> None:

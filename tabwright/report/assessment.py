@@ -293,6 +293,7 @@ def _gain(
     n_resamples: int,
     random_state: int,
 ) -> Gain:
+    """The mean difference of two losses, with a bootstrap interval over paired rows."""
     pair = np.column_stack([theirs, ours])
     base = np.ones(len(pair)) if weight is None else weight
     rng = np.random.default_rng(random_state)

@@ -104,6 +104,7 @@ def table_section(
 
 
 def _treatment(column: ColumnTreatment) -> list[Node]:
+    """The cells of one column."""
     return [
         short(shown_name(column.name)),
         column.role,
@@ -153,6 +154,7 @@ def _target(model: FittedModel) -> Node:
 
 
 def _labels(model: FittedModel) -> Node:
+    """The first twelve labels with their shares."""
     if model.classes is None:
         return None
     shares = model.class_prior

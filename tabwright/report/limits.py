@@ -43,6 +43,7 @@ def _rows(fitted: FittedModel) -> str:
 
 
 def _columns(plan: EncodingPlan) -> list[str]:
+    """What the training rows had, by kind of column."""
     found = []
     names = {kind: [plan.names[i] for i in plan.positions(kind)] for kind in plan.kinds}
     numbers, dates = names.get("numeric", []), names.get("datetime", [])

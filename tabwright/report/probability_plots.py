@@ -186,6 +186,7 @@ def plot_precision_recall(
 
 
 def _mark(axes: Axes, threshold: float, recall: float, precision: float) -> None:
+    """Mark the threshold in use."""
     axes.plot(recall, precision, marker="D", markersize=8, color=ORANGE, markeredgecolor=SURFACE)
     axes.annotate(
         f"threshold {threshold:.3g}\nprecision {precision:.3f}\nrecall {recall:.3f}",
@@ -333,6 +334,7 @@ def _shaded(axes: Axes, share: FloatArray) -> None:
 
 
 def _shade_key(figure: Figure) -> None:
+    """Add the legend of the shades."""
     from matplotlib.patches import Patch
 
     handles = [

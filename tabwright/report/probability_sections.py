@@ -143,6 +143,7 @@ def _mass(mask: np.ndarray, found: Assessment) -> float:
 
 
 def _reliability(event: np.ndarray, p: np.ndarray, found: Assessment, name: str) -> list[Node]:
+    """The reliability diagram with its table."""
     bins = diagram_bins(event, p, found.weight)
     worst = float(np.abs(bins.mean_probability - bins.frequency).max())
     rows = [
@@ -213,6 +214,7 @@ def rule_text(model: FittedModel) -> Node:
 
 
 def _class_table(model: FittedModel, counts: np.ndarray) -> Markup:
+    """Recall, precision and F1 by class; of many classes the ones of lowest recall."""
     mass, predicted = counts.sum(axis=1), counts.sum(axis=0)
     hits = np.diag(counts)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -238,6 +240,7 @@ def _class_table(model: FittedModel, counts: np.ndarray) -> Markup:
 
 
 def _pair_table(labels: Sequence[str], counts: np.ndarray) -> Markup | None:
+    """The pairs of classes that are mistaken most often; None without mistakes."""
     wrong = counts * (1 - np.eye(len(labels)))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS_SHOWN]
     rows = [

@@ -133,6 +133,7 @@ def _direction(rising: bool) -> str:
 
 
 def _gain_sentence(model: FittedModel, found: Assessment) -> Node:
+    """Whether the model is better than the linear baseline."""
     gain = found.gain
     if gain is None:
         return None

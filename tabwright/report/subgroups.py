@@ -92,6 +92,7 @@ def _row(
     title: str,
     mask: NDArray[np.bool_],
 ) -> list[Node]:
+    """The cells of one subgroup."""
     mean, half = _mean(found.losses[mask], weight[mask])
     if model.classes is None:
         second, spread = _mean((found.output - found.target)[mask], weight[mask])

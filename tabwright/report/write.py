@@ -192,6 +192,7 @@ def _page(
     table: Section,
     table_name: str | None,
 ) -> str:
+    """The whole page."""
     sections = [
         Section("summary", "In short", _summary(model, found)),
         scores_section(model, found),
@@ -227,6 +228,7 @@ def _cut(text: str) -> str:
 
 
 def _summary(model: FittedModel, found: Assessment) -> list[Node]:
+    """The scores in tiles, and sentences on what they mean."""
     model_scores, trivial = found.scored[0], found.scored[-1]
     entries = []
     tiles_of = _TILES["two classes" if "f1" in model_scores.scores else model.settings.task]

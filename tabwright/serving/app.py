@@ -160,6 +160,7 @@ class _Server:
         return _json({"name": self._model(request).name, "ready": True})
 
     async def predict(self, request: Request) -> Response:
+        """Answer rows as JSON."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != _JSON:
             raise RequestError(
@@ -173,6 +174,7 @@ class _Server:
         return Response(found, media_type=_JSON)
 
     async def infer(self, request: Request) -> Response:
+        """Answer a request of the Open Inference Protocol."""
         length = _header_length(request)
         body = await self._body(request)
         model, max_rows = self._model(request), self._limits.max_rows
@@ -216,6 +218,7 @@ async def _run(size: int, work: Callable[[], _T]) -> _T:
 
 
 def _header_length(request: Request) -> int | None:
+    """Bytes of JSON before the binary data; None where all is JSON."""
     given = request.headers.get(_HEADER_LENGTH)
     if given is None:
         return None

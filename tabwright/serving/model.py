@@ -165,6 +165,7 @@ class ServedModel:
         return self._answer(compact, coverage)
 
     def _check_names(self, names: Any, where: str) -> None:
+        """Refuse rows that lack a column, or have one that the model does not know."""
         lacking = self._needed - names
         if lacking:
             raise RequestError(
@@ -213,6 +214,7 @@ def _dtype(kind: Kind, origin: Origin) -> str:
 
 
 def _check_cell(name: str, cell: object, number: int) -> None:
+    """Refuse lists and objects as cells, and text that is not Unicode."""
     kind = type(cell)
     if kind is str:
         check_text(name, str(cell), number)

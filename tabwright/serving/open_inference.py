@@ -102,6 +102,7 @@ def _facts(column: Column) -> dict[str, Any]:
 
 
 def _output_metadata(model: ServedModel) -> list[dict[str, Any]]:
+    """The tensors that an answer has."""
     if model.classes is None:
         ends = [{"name": name, "datatype": "FP64", "shape": [-1]} for name in ("low", "high")]
         has_intervals = model.fitted.intervals is not None
@@ -138,6 +139,7 @@ def _parameters(holder: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 def _columns(request: dict[str, Any], binary: memoryview, max_rows: int) -> dict[str, pl.Series]:
+    """The columns of a request by name, all of one length."""
     inputs = request.get("inputs")
     if not isinstance(inputs, list) or not inputs or not all(type(t) is dict for t in inputs):
         raise RequestError(
@@ -171,6 +173,7 @@ def _columns(request: dict[str, Any], binary: memoryview, max_rows: int) -> dict
 
 
 def _n_rows(tensor: dict[str, Any], name: str) -> int:
+    """The number of rows that a tensor's shape says."""
     shape = tensor.get("shape")
     sizes = shape if isinstance(shape, list) else []
     if (
@@ -208,6 +211,7 @@ def _column(
 
 
 def _flat(data: Any, name: str, n_rows: int) -> list[Any]:
+    """The cells of a tensor, with or without an inner list for each."""
     cells = data if isinstance(data, list) else []
     if len(cells) == n_rows and all(type(cell) is list and len(cell) == 1 for cell in cells):
         cells = [cell[0] for cell in cells]
@@ -220,6 +224,7 @@ def _flat(data: Any, name: str, n_rows: int) -> list[Any]:
 
 
 def _from_json(name: str, datatype: str, cells: list[Any]) -> pl.Series:
+    """A column from JSON cells, each of which must be of the datatype."""
     kinds: tuple[type, ...] = (float, int)
     what, dtype = "numbers", np.dtype("<f8")
     if datatype == "BYTES":
@@ -251,6 +256,7 @@ def _from_json(name: str, datatype: str, cells: list[Any]) -> pl.Series:
 
 
 def _number_cells(name: str, datatype: str, data: memoryview, n_rows: int) -> pl.Series:
+    """A column from the bytes of a tensor; NaN is missing."""
     dtype = _NUMBERS[datatype]
     if len(data) != n_rows * dtype.itemsize:
         raise RequestError(

@@ -91,6 +91,7 @@ def _get(summary: str) -> dict[str, Any]:
 
 
 def _post(summary: str, request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """The description of a path that takes a JSON body."""
     responses: dict[str, Any] = {
         "200": {
             "description": "The predictions, in the order of the rows.",
@@ -103,6 +104,7 @@ def _post(summary: str, request: dict[str, Any], answer: dict[str, Any]) -> dict
 
 
 def _rows_schema(model: ServedModel) -> dict[str, Any]:
+    """The schema of a request: rows as objects with the columns of the model."""
     row = {
         "type": "object",
         "additionalProperties": False,
@@ -135,6 +137,7 @@ def _cell_schema(column: Column) -> dict[str, Any]:
 
 
 def _answer_schema(model: ServedModel) -> dict[str, Any]:
+    """The schema of the predictions."""
     number = {"type": "number"}
     if model.classes is None:
         ends = {"type": ["number", "null"], "description": "Where a coverage was asked for."}

@@ -101,6 +101,7 @@ class _Sample:
             self._prune()
 
     def _prune(self) -> None:
+        """Keep the rows of the lowest hashes, where there are more than the sample needs."""
         if self._n_rows <= self._limit:
             return
         hashes = np.concatenate([frame[_HASH].to_numpy() for frame in self._frames])
@@ -316,6 +317,7 @@ def _all_differ(sample: pl.DataFrame | None, name: str) -> bool:
 
 
 def _task(name: str, dtype: pl.DataType, tally: Tally) -> tuple[Task, str]:
+    """The task that the target of all rows suggests, and why."""
     if tally.labels is None and not dtype.is_numeric():
         raise _too_many_labels(name)
     return task_of_counts(
@@ -335,6 +337,7 @@ def _too_many_labels(name: str) -> TableError:
 
 
 def _with_scale(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: Tally) -> Scan:
+    """The scan with mean, deviation and range of a regression target."""
     if not dtype.is_numeric():
         raise TableError(
             f"a regression target must hold numbers; column {columns.target!r} holds {dtype}"
@@ -353,6 +356,7 @@ def _with_scale(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: Tall
 
 
 def _with_classes(scan: Scan, columns: ColumnUses, dtype: pl.DataType, tally: Tally) -> Scan:
+    """The scan with the classes; all rows of one that no training row has go to training."""
     if tally.fraction:
         raise TableError(
             f"labels must be strings, integers, booleans or integral floats; column "

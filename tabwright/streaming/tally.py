@@ -110,6 +110,7 @@ class Tally:
             self.hashes[part] = merged_hashes(self.hashes[part], hashes)
 
     def _add_moments(self, other: list[float]) -> None:
+        """Merge the weight, mean and sum of squares of other rows."""
         # T. Chan, G. Golub and R. LeVeque, "Updating formulae and a pairwise algorithm for
         # computing sample variances", 1979, equation 2.1.
         weight, mean, square = other
@@ -131,6 +132,7 @@ def _count_labels(
     weights: NDArray[np.float64],
     keep: NDArray[np.bool_],
 ) -> None:
+    """Count rows and weights by label; none are counted where there are too many."""
     if target.dtype.is_float():
         present = target.filter(pl.Series(keep))
         tally.fraction = bool((present % 1 != 0).any())

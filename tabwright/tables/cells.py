@@ -186,6 +186,7 @@ def number_text(series: pl.Series, *, way_out: str = _NO_NUMBER) -> pl.Series:
 
 
 def _minus(series: pl.Series, origin: int | Decimal) -> pl.Series:
+    """The differences from a number, exact for integers and decimals."""
     dtype = series.dtype
     if isinstance(dtype, pl.Decimal):
         # Powers of ten out of both sides leave integers, whose difference is exact.
@@ -282,6 +283,7 @@ def to_levels(series: pl.Series, *, markers: Sequence[str] | None = None) -> pl.
 
 
 def _level_text(series: pl.Series) -> pl.Series:
+    """The canonical names of text cells; None is missing."""
     if series.len() > _FEW_CELLS:
         cells = series.unique()
         if cells.len() * 4 < series.len():

@@ -150,6 +150,7 @@ def _text_column(
     counts: pl.Series | None,
     missing: tuple[str, ...] | None,
 ) -> TextColumn:
+    """A column of text as what all its cells say, and how it is written."""
     text = series.str.strip_chars()
     clean = text.set(text.is_in(MISSING_MARKERS if missing is None else ["", *missing]), None)
     form = replace(USUAL, missing=missing)

@@ -156,6 +156,7 @@ def _lazy_batches(
     batch_rows: int,
     wanted: Callable[[int], bool] | None,
 ) -> Iterator[pl.DataFrame]:
+    """Batches of a Parquet or Arrow file, of which polars reads the rows asked for."""
     try:
         if kind == "parquet":
             lazy = pl.scan_parquet(path, glob=False)

@@ -163,6 +163,7 @@ def _column_name(name: object, default: str) -> str:
 
 
 def _frame_of(X: object, estimator: str) -> tuple[pl.DataFrame, bool]:
+    """Any table as a polars frame, and whether its columns have names."""
     module = _module(X)
     if isinstance(X, pl.LazyFrame):
         X = X.collect()
@@ -203,6 +204,7 @@ def _frame_of(X: object, estimator: str) -> tuple[pl.DataFrame, bool]:
 
 
 def _from_array(array: np.ndarray) -> tuple[pl.DataFrame, bool]:
+    """An array of two dimensions, or a structured one, whose fields are names."""
     if array.dtype.names is not None and array.ndim == 1:
         columns = [array_column(name, array[name]) for name in array.dtype.names]
         return frame_with(columns), True
@@ -227,6 +229,7 @@ def _from_array(array: np.ndarray) -> tuple[pl.DataFrame, bool]:
 
 
 def _from_list(rows: Sequence[Any], estimator: str) -> tuple[pl.DataFrame, bool]:
+    """A list of rows, or of dicts, whose keys are names."""
     if not rows:
         raise TableError(
             "Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required by "
@@ -273,6 +276,7 @@ def _from_arrow(table: Any) -> pl.DataFrame:
 
 
 def _from_stream(X: Any) -> pl.DataFrame:
+    """A frame of any library that hands over Arrow data."""
     try:
         return pl.DataFrame(X)
     except pl.exceptions.DuplicateError as error:
@@ -287,6 +291,7 @@ def _from_stream(X: Any) -> pl.DataFrame:
 
 
 def _from_interchange(X: Any) -> pl.DataFrame:
+    """A frame of any library with the dataframe interchange protocol."""
     try:
         from pyarrow.interchange import from_dataframe
     except ModuleNotFoundError as error:
@@ -303,6 +308,7 @@ def _from_interchange(X: Any) -> pl.DataFrame:
 
 
 def _from_pandas(X: Any) -> tuple[pl.DataFrame, bool]:
+    """A pandas frame; integers from 0 on are positions, no names."""
     if not hasattr(X, "columns"):
         return _from_array(np.asarray(X))
     if X.columns.nlevels > 1:

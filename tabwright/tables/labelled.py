@@ -327,6 +327,7 @@ def _task(target: pl.Series, request: TableRequest, on_message: Callable[[str], 
 
 
 def _groups(column: pl.Series, on_message: Callable[[str], None]) -> np.ndarray:
+    """The number of each row's group."""
     n_null = column.null_count()
     if n_null:
         raise TableError(

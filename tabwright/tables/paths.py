@@ -97,6 +97,7 @@ def table_paths(source: Source) -> list[TableFile]:
 
 
 def _expanded(source: str) -> list[TableFile]:
+    """The files of a path, folder, pattern, pipe or object store."""
     if is_object_uri(source):
         objects, is_folder = find_objects(source)
         inside = [entry for entry in objects if not is_folder or _is_table(entry)]
@@ -209,6 +210,7 @@ def _reader(start: bytes) -> Any:
 
 
 def _zstandard() -> Any:
+    """The module that reads Zstandard, which is in the standard library from Python 3.14 on."""
     # In the standard library from Python 3.14 on.
     for name in ("compression.zstd", "zstandard"):
         try:

@@ -365,6 +365,7 @@ def _typed(frame: pl.DataFrame, dtypes: Dtypes, form: CellFormat, n_before: int)
 def _check_same_columns(
     first: TableFile, expected: Sequence[str], path: TableFile, found: Sequence[str]
 ) -> None:
+    """Refuse files of one table whose columns differ."""
     if not expected or set(expected) == set(found):
         return
     missing = [name for name in expected if name not in found]
@@ -377,6 +378,7 @@ def _check_same_columns(
 
 
 def _wider(path: TableFile, name: str, one: pl.DataType, other: pl.DataType) -> pl.DataType:
+    """The type that holds a column of two files."""
     if one == other or other == pl.Null:
         return one
     if one == pl.Null:
@@ -396,6 +398,7 @@ def _wider(path: TableFile, name: str, one: pl.DataType, other: pl.DataType) -> 
 
 
 def _stacked(paths: Sequence[TableFile], parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The files below each other, with columns in the order of the first."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -414,6 +417,7 @@ def _batches(
     schema: Dtypes,
     layout: CsvFormat,
 ) -> Iterator[pl.DataFrame]:
+    """Batches of at most so many rows, across the borders of files."""
     waiting: list[pl.DataFrame] = []
     n_waiting = n_before = 0
     names = list(columns or (schema if table_format(paths[0]) == "jsonl" else ()))

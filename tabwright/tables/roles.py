@@ -234,6 +234,7 @@ def _with_note(column: Column, note: str) -> Column:
 
 
 def _checked_roles(frame: pl.DataFrame, roles: Mapping[str, Role] | None) -> Mapping[str, Role]:
+    """The roles, whose columns must be there."""
     for name, role in (roles or {}).items():
         if name not in frame.columns:
             near = get_close_matches(str(name), frame.columns, n=1)
@@ -265,6 +266,7 @@ class _Look(NamedTuple):
 
 
 def _looked_at(frame: pl.DataFrame, formats: Mapping[str, CellFormat], typed: bool) -> list[_Look]:
+    """Each column with its format and its counts of missing and distinct cells."""
     names = frame.columns
     forms = [formats.get(name, USUAL) for name in names]
     are_typed = [typed and name in formats for name in names]
@@ -340,6 +342,7 @@ def _counts(name: str, dtype: pl.DataType, estimated: bool) -> tuple[pl.Expr, pl
 
 
 def _profiled(look: _Look, given: Role | None, named: bool) -> Column:
+    """The profile of one column; its role is inferred unless given."""
     # Without its name, which polars may read as a pattern.
     series = look.series.alias("")
     n_rows, dtype, note = series.len(), _type_name(series.dtype), ""
@@ -408,6 +411,7 @@ def _text_values(series: pl.Series, form: CellFormat) -> tuple[pl.Series, str, i
 def _role(
     values: pl.Series, n_rows: int, n_missing: int, n_unique: int, named: bool
 ) -> tuple[Role, str]:
+    """The role that the cells suggest, and why a column is set aside."""
     if n_rows > 1 and n_unique == 0:
         return "constant", "set aside: every cell is missing"
     if n_rows > 1 and n_unique == 1 and not n_missing:
@@ -437,6 +441,7 @@ def _consecutive(series: pl.Series) -> bool:
 
 
 def _is_text(values: pl.Series, n_present: int, n_unique: int) -> bool:
+    """Whether cells are mostly distinct and long, with spaces, such as reviews."""
     if n_unique < _TEXT_UNIQUE_SHARE * n_present:
         return False
     present = values.drop_nulls()
@@ -451,6 +456,7 @@ def _is_text(values: pl.Series, n_present: int, n_unique: int) -> bool:
 
 
 def _check_fits(series: pl.Series, role: Role, form: CellFormat) -> None:
+    """Raise `TableError` where cells are not of a role that is given."""
     if form != USUAL and role in ("numeric", "boolean", "datetime"):
         series = typed_cells(series, role, form)
     if role == "numeric":

@@ -349,6 +349,7 @@ def sample_weights(column: pl.Series) -> np.ndarray:
 
 
 def _one_column(y: object, wrapper: str) -> Any:
+    """The target as one column, a table of one column included."""
     if y is None:
         raise TableError("a target is needed to fit; got None; pass y")
     if isinstance(y, list | tuple) and y and isinstance(y[0], list | tuple | np.ndarray):
@@ -400,6 +401,7 @@ def _label_array(labels: object, where: str) -> np.ndarray:
 
 
 def _series_labels(series: pl.Series) -> np.ndarray:
+    """The labels of a polars column, none missing."""
     refuse_nested(series)
     if series.null_count():
         raise _missing(series.is_null())

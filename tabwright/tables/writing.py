@@ -175,6 +175,7 @@ def _write_text(
     target: Path,
     protect_formulas: bool,
 ) -> None:
+    """Write the pieces as CSV or JSON lines."""
     if _format_of(target) == "csv":
         tabs = target.name.lower().removesuffix(".gz").endswith((".tsv", ".tab"))
         separator = "\t" if tabs else ","
@@ -210,6 +211,7 @@ def _lazy(pieces: Iterator[pl.DataFrame], first: pl.DataFrame) -> pl.LazyFrame:
 
 
 def _format_of(path: Path) -> _Format:
+    """The format that the extension says."""
     name = path.name.lower()
     packed = name.endswith(".gz")
     extension = Path(name.removesuffix(".gz")).suffix

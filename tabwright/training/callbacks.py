@@ -40,6 +40,8 @@ class Callback:
 
 
 class _Several(Callback):
+    """Several callbacks as one."""
+
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._callbacks = callbacks
 
@@ -93,6 +95,7 @@ def as_callback(
 
 
 def _checked(callback: Callback | Callable[[Epoch], object]) -> Callback:
+    """A callback, or a function of an epoch as one."""
     if isinstance(callback, Callback):
         return callback
     if isinstance(callback, type) or not callable(callback):

@@ -190,6 +190,7 @@ class Checkpointer:
         return run
 
     def _compare(self, identity: Reader) -> None:
+        """Refuse a checkpoint of other data or settings, and name what differs."""
         known = identity.keys()
         theirs = {name: identity.text(name) for name in known}
         names = sorted(theirs.keys() | self._identity.keys())

@@ -37,6 +37,7 @@ class _Steps:
 
 
 def _curves(epoch: Epoch) -> dict[str, float]:
+    """The finite numbers of an epoch by the names of their curves."""
     curves = {
         "loss/train": epoch.train_loss,
         "loss/validation": epoch.validation_loss,

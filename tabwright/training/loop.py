@@ -266,6 +266,7 @@ def train(
 
 
 def _finished(members: Members, keeper: _BestEpochs, stopped: StopReason) -> Trained:
+    """The members of the best epochs, with a warning where training ended early by a fault."""
     run = keeper.run
     advice = "try a lower learning_rate (a tenth), or look for extreme values in the target"
     if stopped == "non-finite" and not run.history:

@@ -160,6 +160,7 @@ class Objective:
         return gradient.div_(rows.shape[0])
 
     def _losses_and_gradient(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses (members, rows), and their gradient by the logits."""
         targets = self.targets.index_select(0, rows)
         if self.regression is not None:
             return self.regression(logits, targets)

@@ -45,6 +45,7 @@ class RegressionLoss:
         return losses.squeeze(-1), 2 * (1 - ratio)
 
     def _pinball(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean pinball loss over the levels; outputs are steps from quantile to quantile."""
         steps = torch.cat([outputs[..., :1], functional.softplus(outputs[..., 1:])], dim=-1)
         levels = torch.tensor(self.levels, dtype=outputs.dtype, device=outputs.device)
         error = targets - steps.cumsum(-1)

@@ -33,6 +33,7 @@ def plot_tuning(result: TuningResult) -> Figure:
 
 
 def _history(axes: Axes, result: TuningResult) -> None:
+    """Draw the trials, and the best so far."""
     from matplotlib.ticker import MaxNLocator
 
     better = "higher" if result.greater_is_better else "lower"
@@ -83,6 +84,7 @@ def _history(axes: Axes, result: TuningResult) -> None:
 
 
 def _importance(axes: Axes, result: TuningResult) -> None:
+    """Draw how much each setting matters."""
     if not result.importance:
         axes.set_axis_off()
         axes.text(

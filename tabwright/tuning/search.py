@@ -280,6 +280,7 @@ class _Search:
         return scores
 
     def _fold_score(self, fold: int, settings: FitSettings, watcher: _Watcher) -> float:
+        """The loss or score of settings on one fold."""
         train_index, test_index = self.folds[fold]
         train, test = self.table.rows.take(train_index), self.table.rows.take(test_index)
         inner = None
@@ -313,6 +314,7 @@ class _Search:
         encoder: TableEncoder | None = None,
         target_name: str | None = None,
     ) -> FittedModel:
+        """A fit of the searched settings, which may be interrupted."""
         with warnings.catch_warnings():
             # What ends a fit here is told by whoever ended it.
             warnings.filterwarnings("ignore", "training was interrupted")
@@ -357,6 +359,7 @@ class _Search:
     def _result(
         self, ended_by: Literal["time", "trials", "interrupt"], target_name: str | None
     ) -> TuningResult:
+        """Judge the best trial against the default, and fit the better one to all rows."""
         trials = self.records()
         greater = self.judge is not None
         best = best_of(trials, greater_is_better=greater)
@@ -407,6 +410,7 @@ class _Search:
         default: TrialRecord | None,
         difference: PairedDifference | None,
     ) -> str:
+        """Whether the best trial is better than the default, as a sentence."""
         n = len([trial for trial in self.records() if trial.state != "cut"])
         if default is None:
             return (
@@ -431,6 +435,7 @@ class _Search:
         return f"{found}: not more than its error; the model is the default's"
 
     def _importance(self, trials: tuple[TrialRecord, ...]) -> dict[str, float]:
+        """The share of the variance of the scores that each setting explains; empty if too few."""
         done = [trial for trial in trials if trial.state == "complete"]
         if len(done) < max(4, len(self.space)) or len({trial.mean for trial in done}) < 2:
             return {}
@@ -455,6 +460,7 @@ class _Watcher(Callback):
         self._most = settings.max_epochs or 1
 
     def on_epoch(self, epoch: Epoch) -> None:
+        """End a fit that the time does not allow, and prune one that is behind others."""
         import optuna
 
         search, fold = self._search, len(self._before) + 1

@@ -30,6 +30,8 @@ class _Choice:
 
 @dataclass(frozen=True)
 class _Whole:
+    """An integer between two ends."""
+
     low: int
     high: int
     is_log: bool = False
@@ -43,6 +45,8 @@ class _Whole:
 
 @dataclass(frozen=True)
 class _Number:
+    """A number between two ends."""
+
     low: float
     high: float
     is_log: bool = False

@@ -123,6 +123,7 @@ def opened_study(
 
 
 def _storage(path: Path) -> Any:
+    """The SQLite file of a study, made if it is not there."""
     import optuna
     from sqlalchemy.engine import URL
     from sqlalchemy.exc import DatabaseError
@@ -138,6 +139,7 @@ def _storage(path: Path) -> Any:
 
 
 def _compare(study: Study, identity: Mapping[str, str], path: Path | None) -> None:
+    """Refuse a study of another table, splits or settings."""
     theirs = study.user_attrs.get("identity")
     if theirs is None and not study.trials:
         study.set_user_attr("identity", dict(identity))

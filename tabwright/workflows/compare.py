@@ -213,6 +213,8 @@ def run_comparison(
 
 @dataclass(frozen=True)
 class _FittedMode:
+    """A network of a mode, fitted."""
+
     predictor: Predictor
 
     @property
@@ -224,6 +226,7 @@ class _FittedMode:
 
 
 def _mode(request: CompareRequest, mode: str, task: Task) -> _Fit:
+    """What fits a mode."""
     settings = request.settings_of(mode, task)
 
     def fit(train: TrainingTable, inner: Splits | None) -> _FittedMode:
@@ -250,6 +253,8 @@ def _references(on_message: Callable[[str], None]) -> tuple[TeacherKind, ...]:
 
 
 def _reference(kind: TeacherKind, request: CompareRequest) -> _Fit:
+    """What fits a tree ensemble."""
+
     def fit(train: TrainingTable, inner: Splits | None) -> _Fitted:
         return soft_labels(
             train.rows,
@@ -285,6 +290,7 @@ def _judge(
     metrics: Sequence[str],
     request: CompareRequest,
 ) -> _FoldResult:
+    """The scores of one candidate on one fold, with its times and size."""
     started = time.perf_counter()
     fitted = fit(train)
     fitted_at = time.perf_counter()
@@ -307,6 +313,7 @@ def _judge(
 def _candidate(
     name: str, is_reference: bool, folds: Sequence[_FoldResult], metrics: Sequence[str]
 ) -> CandidateScores:
+    """The scores of a candidate over the folds."""
     sizes = [fold.size_bytes for fold in folds if fold.size_bytes is not None]
     shared = [metric for metric in metrics if all(metric in fold.scores for fold in folds)]
     return CandidateScores(

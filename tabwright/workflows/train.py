@@ -169,6 +169,7 @@ def _fit_from_disk(
     callback: Callback,
     trainer: Trainer | None,
 ) -> _Fit:
+    """Fit to rows kept on disk."""
     asked = request.table
     if asked.columns.time is not None:
         raise ValueError(
@@ -211,6 +212,7 @@ def _fit_in_memory(
     on_stage: Callable[[str], None],
     callback: Callback,
 ) -> _Fit:
+    """Fit to rows in memory, and score those held out."""
     on_stage(f"reading {request.table.table}")
     table = read_checked_table(request.table, on_message)
     settings = fit_settings(request.settings, task=table.task, random_state=request.random_state)
@@ -257,6 +259,7 @@ def _fit_in_memory(
 
 
 def _distillation(request: TrainRequest, test: TrainingTable | None) -> DistillationOptions | None:
+    """What the request says of the teacher, in that mode."""
     if request.settings.get("training_mode") != "tree_teacher_distillation":
         return None
     distillation = DistillationOptions(n_threads=torch.get_num_threads())

@@ -174,6 +174,7 @@ def compare(
 
 
 def _show(comparison: Comparison) -> None:
+    """Print the candidates, best first, with what they lag behind."""
     metric = comparison.metric
     show_line(
         f"means over folds; behind: the best's lead in {metric}, with its 95 % interval",

@@ -128,6 +128,7 @@ def distill(
 
 
 def _widths(text: str | None) -> tuple[int, ...]:
+    """The widths of `--sweep`."""
     if text is None:
         return ()
     try:
@@ -142,6 +143,7 @@ def _widths(text: str | None) -> tuple[int, ...]:
 
 
 def _show(report: FidelityReport) -> None:
+    """Print the figures of teacher, student and direct network, and the verdict."""
     loss = "RMSE" if report.metric == "rmse" else "log-loss"
     figures = (loss, "parameters", "kB", "us, encoded row", "us, raw row")
     show_grid(
@@ -170,6 +172,8 @@ def _show(report: FidelityReport) -> None:
 
 
 def _row(name: str, figures: ModelFigures) -> list[str]:
+    """The cells of one model."""
+
     def cell(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 

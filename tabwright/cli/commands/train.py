@@ -388,6 +388,7 @@ def _prior_of(text: str) -> Prior:
 
 
 def _loggers(tensorboard: Path | None, mlflow: str | None) -> list[Callback]:
+    """The callbacks of `--tensorboard` and `--mlflow`."""
     from tabwright.training.loggers import MLflowLogger, TensorBoardLogger
 
     loggers: list[Callback] = []

@@ -156,6 +156,7 @@ def tune(
 
 
 def _show(result: TuningResult) -> None:
+    """Print the best trials, best first."""
     sign = -1.0 if result.greater_is_better else 1.0
     done = sorted(
         (trial for trial in result.trials if trial.state == "complete"),
@@ -178,6 +179,7 @@ def _show(result: TuningResult) -> None:
 
 
 def _document(request: TuneRequest, result: TuningResult) -> dict[str, Any]:
+    """What `--json` prints."""
     gap = result.difference
     return {
         "model": str(request.path),

@@ -77,6 +77,8 @@ class LightGBM(FitsAtOnce):
 
 @dataclass(frozen=True)
 class _FittedLightGBM:
+    """A booster of LightGBM."""
+
     model: Any
     binary: bool
     n_threads: int
@@ -138,6 +140,8 @@ class XGBoost(FitsAtOnce):
 
 @dataclass(frozen=True)
 class _FittedXGBoost:
+    """A booster of XGBoost."""
+
     model: Any
     matrix: Any
     binary: bool
@@ -234,6 +238,8 @@ def _byte_strings(codes: NDArray[np.int64]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class _FittedCatBoost:
+    """A model of CatBoost."""
+
     model: Any
     pool: Any
     classification: bool

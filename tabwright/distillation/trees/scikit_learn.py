@@ -92,6 +92,7 @@ class HistGradientBoosting:
     def _unfitted(
         self, problem: Problem, *, warm_start: bool = False
     ) -> _FittedHistGradientBoosting:
+        """The estimator with its settings, and its number of threads."""
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
         maker = (
@@ -109,6 +110,8 @@ class HistGradientBoosting:
 
 @dataclass(frozen=True)
 class _FittedHistGradientBoosting:
+    """An estimator of scikit-learn that can be fitted further."""
+
     model: Any
     classification: bool
     n_threads: int
@@ -122,6 +125,7 @@ class _FittedHistGradientBoosting:
             self.model.fit(problem.values, problem.target, sample_weight=problem.weight)
 
     def stages(self, values: FloatArray, rounds: Sequence[int]) -> Iterator[FloatArray]:
+        """The predictions after each of so many rounds."""
         from threadpoolctl import threadpool_limits
 
         if tuple(rounds) == (self.model.n_iter_,):

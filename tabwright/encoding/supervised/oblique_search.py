@@ -145,6 +145,7 @@ class ObliqueSearch:
     def _confirmed(
         self, candidates: Sequence[_Candidate], rest: Values, weight: Values, folds: Codes
     ) -> list[FoundSum]:
+        """The sums that explain more of the residuals on rows held out, most first."""
         screen = slice(_SCREEN_ROWS)
         pairs = [(one, two, w) for one, two in combinations(candidates, 2) for w in _WEIGHTS]
         left = {

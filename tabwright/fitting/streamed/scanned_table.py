@@ -99,6 +99,7 @@ class ScannedTable:
         return self._labelled(self.scan.samples["validation"].filter(pl.Series(keep)))
 
     def _labelled(self, sample: pl.DataFrame) -> LabelledRows:
+        """Sampled rows with their target, weights and groups."""
         weight = groups = None
         if self.columns.weight is not None:
             weight = sample[self.columns.weight].cast(pl.Float64).to_numpy()

@@ -166,6 +166,7 @@ class StreamFit:
         trained: Trained,
         sketch: str,
     ) -> FittedModel:
+        """The model, calibrated and scored on a sample of validation rows."""
         scanned, scan = self.scanned, self.scanned.scan
         card = model_card(
             self.settings,

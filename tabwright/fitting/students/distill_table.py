@@ -95,6 +95,7 @@ class _Parts:
 
     @classmethod
     def of(cls, rows: LabelledRows, split: Split, settings: FitSettings) -> _Parts:
+        """The training, validation and test rows, those of weight 0 left out."""
         rows, test, validation = rows.with_positive_weight(), split.test, split.validation
 
         def halves(whole: LabelledRows, share: float) -> tuple[LabelledRows, LabelledRows]:
@@ -281,6 +282,7 @@ class _Plan:
         return narrow
 
     def _fitted(self, settings: FitSettings) -> TableEncoder:
+        """An encoder fitted to the training rows."""
         return TableEncoder(numeric_encoding=settings.numeric_encoding).fit(
             RowsToFit(
                 self.training.frame,
@@ -324,6 +326,7 @@ def _answers(model: FittedModel, rows: LabelledRows) -> np.ndarray:
 
 
 def _point(model: FittedModel, rows: LabelledRows, *, chosen: bool) -> SweepPoint:
+    """A width of the sweep with its loss and speed."""
     losses = row_losses(_answers(model, rows), rows.target)
     loss = float(np.average(losses, weights=rows.weight))
     validation = model.metrics.get("validation", {})

@@ -38,6 +38,7 @@ def whole_records(
 
 
 def _last_record_end(data: bytes, *, quotes: bool) -> int:
+    """Where the last whole record ends; 0 where none does."""
     if not quotes or b'"' not in data:
         return data.rfind(b"\n") + 1
     # Only newlines behind an even number of quotes end a record; look from the back.
@@ -55,6 +56,7 @@ def _last_record_end(data: bytes, *, quotes: bool) -> int:
 
 
 def _unclosed(path: TableFile, data: bytes, first_line: int) -> TableError:
+    """The error for a quote that is never closed, with the line where it opens."""
     # The first quote that opens inside a record that never ends is where the trouble starts.
     line = first_line + data.count(b"\n", 0, max(data.find(b'"'), 0))
     for match in _lone_quotes(data):

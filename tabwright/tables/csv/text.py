@@ -60,6 +60,7 @@ def text_blocks(path: TableFile, encoding: str | None, *, chunk_bytes: int) -> I
 
 
 def _decoded(path: TableFile, encoding: str | None, chunk_bytes: int) -> Iterator[bytes]:
+    """The text in UTF-8, chunk by chunk, whatever encoding the file has."""
     with opened(path) as stream:
         start = stream.read(4)
         for mark, marked in _BOMS:

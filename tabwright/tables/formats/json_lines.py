@@ -96,6 +96,7 @@ def _refuse_truth_among_numbers(
 def _json_frame(
     path: TableFile, data: bytes, first_line: int, columns: Sequence[str] | None
 ) -> pl.DataFrame:
+    """A frame of lines of JSON; a broken line is named."""
     try:
         frame = pl.read_ndjson(data, infer_schema_length=None)
     except pl.exceptions.PolarsError as error:

@@ -98,6 +98,7 @@ def object_column(name: str, cells: Sequence[Any]) -> pl.Series:
 
 
 def _refuse_other_kinds(name: str, values: Sequence[Any]) -> None:
+    """Refuse cells that are no single values, such as lists."""
     known = (bool, int, float, str, Decimal, dt.date, dt.timedelta, dt.time)
     for row, value in enumerate(values, 1):
         if isinstance(value, complex):
@@ -111,6 +112,7 @@ def _refuse_other_kinds(name: str, values: Sequence[Any]) -> None:
 
 
 def _texts(name: str, values: Sequence[str | None]) -> pl.Series:
+    """A column of text; half a surrogate pair is an error."""
     try:
         return pl.Series(name, [None if v is None else str(v) for v in values], dtype=pl.String)
     except UnicodeEncodeError as error:
@@ -122,6 +124,7 @@ def _texts(name: str, values: Sequence[str | None]) -> pl.Series:
 
 
 def _integers(name: str, values: Sequence[int | None]) -> pl.Series:
+    """A column of integers, of text past 64 bits."""
     present = [value for value in values if value is not None]
     low, high = min(present), max(present)
     if low >= -(2**63) and high < 2**63:
@@ -144,6 +147,7 @@ def _float(value: float | Decimal) -> float:
 
 
 def _decimals(name: str, values: Sequence[Decimal | int | None]) -> pl.Series:
+    """A column of decimals, exact where 38 digits suffice, else of floats."""
     numbers = [None if value is None else Decimal(value) for value in values]
     present = [number for number in numbers if number is not None]
     if all(number.is_finite() for number in present):

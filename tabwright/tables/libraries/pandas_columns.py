@@ -81,6 +81,7 @@ def pandas_column(column: Any, name: str) -> pl.Series:
 
 
 def _pandas_categories(column: Any, name: str) -> pl.Series:
+    """A categorical column, whose levels get the names that their cells would have."""
     values = column.array if hasattr(column, "array") else column
     categories = values.categories
     if type(categories.dtype).__name__ == "IntervalDtype":

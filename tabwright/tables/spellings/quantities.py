@@ -149,6 +149,7 @@ def _ordinals(text: pl.Series) -> pl.Series:
 
 
 def _fractions(text: pl.Series) -> pl.Series:
+    """The values of `1/2`, `1 1/2` and `½`; None where text is something else."""
     for sign, spelt in _VULGAR.items():
         if text.str.contains(sign, literal=True).any():
             text = text.str.replace(rf"([0-9])? ?{sign}$", f"${{1}} {spelt}").str.strip_chars()
@@ -269,6 +270,7 @@ def has_magnitudes(cells: pl.Series) -> bool:
 
 
 def _certain_magnitudes(cells: pl.Series) -> bool:
+    """Whether letters and words behind the numbers mean thousands, millions or more."""
     money = currencies(cells)
     words = bare_numbers(cells).str.extract(_MAGNITUDE, 2).drop_nulls()
     if (words.str.to_lowercase() == "cr").all() and not money.is_in(["\u20b9", "INR"]).any():

@@ -314,6 +314,7 @@ class CompiledSteps:
             other.result()
 
     def _teams(self, active: Sequence[int], batch: int, n_batches: int) -> list[_Team]:
+        """Which threads train which members; small steps take one thread."""
         layout = self._layout
         size = batch * layout.hidden_dim
         n_threads = self.n_threads
@@ -331,6 +332,8 @@ class CompiledSteps:
     def _members(
         self, members: Sequence[int], loss_sums: Tensor, goal: RowGoal | None
     ) -> ctypes.Array[_Member]:
+        """The addresses of each member's parameters, state and targets, as C takes them."""
+
         def of(values: list[float], member: int) -> float:
             return values[0] if len(values) == 1 else values[member]
 
@@ -413,6 +416,7 @@ class CompiledSteps:
         )
 
     def _check_table(self, table: RowTable, batch: int) -> None:
+        """Refuse rows that the kernels cannot take."""
         layout = self._layout
         if table.input_dim != layout.input_dim:
             raise ValueError(
@@ -428,6 +432,7 @@ class CompiledSteps:
             )
 
     def _network(self, batch: int) -> _Network:
+        """The layers for batches of this size, as C takes them."""
         if batch in self._networks:
             return self._networks[batch][0]
         layout, buffers = self._layout, self._buffers
@@ -471,6 +476,7 @@ class CompiledSteps:
         return found
 
     def _workspace(self, batch: int, table: RowTable, team: _Team) -> _Workspace:
+        """The buffers that a team needs for batches of this size, kept for the next ones."""
         layout = self._layout
         sizes = (batch, table.n_dense, table.n_binned, table.n_flags)
         place = (*sizes, len(team.threads), team.threads.start)

@@ -376,6 +376,7 @@ class StackedMembers:
         yield "best_statistics", self._best_statistics.memory
 
     def _fill(self, member: int) -> None:
+        """Copy a member's state; running means go without the bias that the layer lacks here."""
         state = self._templates[member].state_dict()
         for flat in (self._buffers.parameters, self._biases, self._buffers.statistics):
             for name, value in flat.named(member):
@@ -415,6 +416,7 @@ class StackedMembers:
         ]
 
     def _evaluate(self, layers: list[tuple[Tensor, Tensor]], x: Tensor, out: Tensor) -> None:
+        """Outputs of shape (members, n, outputs) by layers with folded batch norm."""
         values = x.expand(len(out), -1, -1)
         entry = values
         for layer, (weight, shift) in zip(self._architecture.hidden, layers[:-1], strict=True):

@@ -155,6 +155,7 @@ def read_costs(path: str | Path) -> CostTable:
 
 
 def _check_labels(path: str | Path, where: str, found: list[str], labels: list[str]) -> None:
+    """Refuse costs that do not name each label once."""
     lacking = [label for label in labels if label not in found]
     unknown = [label for label in found if label not in labels]
     if lacking or unknown or len(found) != len(labels):

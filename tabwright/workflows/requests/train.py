@@ -124,6 +124,7 @@ def check_model(request: TrainRequest) -> str | None:
 
 
 def _check_report(request: TrainRequest) -> None:
+    """Refuse a report that cannot be written, or would be on rows that trained."""
     if request.report is None:
         return
     if request.test_fraction == 0:
