@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from tabwright.weighted_metrics import Metric
 
+# 16 MB of weights at once: memory must not grow with the number of resamples.
 _CHUNK_WEIGHTS = 2_000_000
 # What a score can be, where that is not 0 to 1.
 _RANGES = {

@@ -40,12 +40,15 @@ from tabwright.errors import ArtifactError
 
 METADATA_KEY = "tabwright"
 
+# Limits far above any model of ours: what a hostile or broken file claims must not make a reader
+# take memory for it.
 _MAX_FILE = 2**31
 MAX_HEADER = 16 * 2**20
 MAX_TENSORS = 50_000
 MAX_NAME = 200
 MAX_DIMENSIONS = 8
 
+# Little-endian, whatever the machine: these are the codes of safetensors.
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -64,6 +67,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
 _VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ZERO_DIGEST = "0" * 64
+# Enough for the length of the header, and to tell what another file is.
 _PEEK = 64
 _DAMAGED = "the file is damaged or incomplete: copy it again from where it came"
 

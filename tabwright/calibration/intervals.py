@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 IntervalKind = Literal["split", "cross"]
 IntervalScale = Literal["constant", "network", "quantiles"]
 
+# The tail is kept whole, since high coverages are decided there.
 _MAX_RESIDUALS = 4096
 _MAX_TAIL = 1024
 # From so many validation rows on, a quarter of them is set aside: the epoch loses little by it,

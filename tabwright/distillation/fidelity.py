@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 Rows = Literal["held-out", "validation"]
 
+# The first calls load code and fill caches; after them, as many as fit into the seconds.
 _WARM_CALLS = 5
 _TIMED_SECONDS = 0.05
 _MOST_CALLS = 2_000

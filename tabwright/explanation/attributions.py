@@ -24,6 +24,7 @@ from tabwright.inference.predictor import Predictor
 
 FloatArray = NDArray[np.float64]
 
+# So many columns have 1,024 coalitions; each further one doubles the work.
 _EXACT_COLUMNS = 10
 # Cells of the mixed rows that are put together at once.
 _CELLS_AT_ONCE = 2**22

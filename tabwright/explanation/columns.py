@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float64]
 Scale = Literal["probability", "log_odds"]
 
 _BLOCK_ROWS = 16_384
+# Probabilities of 0 would have no log-odds.
 _SMALLEST = 1e-12
 
 

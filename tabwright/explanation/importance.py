@@ -24,6 +24,7 @@ from tabwright.weighted_metrics import row_log_loss
 
 FloatArray = NDArray[np.float64]
 
+# Rows whose slopes put the columns in order, so that limits leave out those that matter least.
 _SCREEN_ROWS = 256
 
 

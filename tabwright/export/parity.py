@@ -24,6 +24,7 @@ from tabwright.inference.predictor import Predictor
 from tabwright.regression import member_responses
 from tabwright.tables.cells import to_levels
 
+# Of a probability, or of a value in deviations of the target.
 TOLERANCE = 1e-5
 _CHUNK_ROWS = 8_192
 # Two float32 computations of one logit agree this well, relative to the largest of its row.

@@ -27,6 +27,7 @@ _MOST_ROWS = 16_000
 _MOST_COMPARISONS = 2
 _HELD_OUT_SHARE = 0.2
 _PARTS = 20
+# One side of a normal at 95 %.
 _STANDARD_ERRORS = 1.64
 _FEWEST_ROWS = 500
 # Share of the loss that the features must save.

@@ -20,6 +20,7 @@ from tabwright.errors import ArtifactError
 from tabwright.inference.compiled.functions import instruction_sets
 from tabwright.inference.compiled.trees import CompiledTrees
 
+# Limits of what a file may hold: no learner of ours grows trees as deep, or as many.
 MAX_DEPTH = 64
 MAX_OBLIVIOUS_DEPTH = 16
 _MOST_NODES = 2**26

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+# The smallest hashes of distinct rows are a uniform sample of them, and merge exactly.
 _MOST_HASHES: Final = 32_768
 
 

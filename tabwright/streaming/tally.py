@@ -21,6 +21,7 @@ from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.targets import regression_target
 
 PLACES: Final[tuple[Place, ...]] = ("train", "validation", "test")
+# Past it they are counted no longer: they would take memory that grows with the table.
 MOST_LABELS: Final = 10_000
 
 

@@ -20,6 +20,7 @@ from tabwright.tables.column_names import listed
 from tabwright.tables.dtypes import text_column
 from tabwright.tables.frames import as_series
 
+# Integers are labels where there are few of them and each comes often, else quantities.
 _MOST_CLASSES: Final = 20
 _ROWS_PER_CLASS: Final = 5
 _NO_NUMBER: Final = "use TabularClassifier if these are labels, or correct the cell"

@@ -22,6 +22,7 @@ from tabwright.training.engine.row_table import RowTable
 from tabwright.training.objectives import Objective
 from tabwright.training.running_loss import RunningLoss
 
+# The statistics of batch norm are poor in smaller ones: such a rest joins the batch before.
 _MIN_BATCH = 8
 # Encoded rows are kept expanded while they take at most this much memory; past it, and wherever
 # levels are hidden at random, batches are expanded one by one from the compact form.

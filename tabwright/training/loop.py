@@ -33,6 +33,7 @@ from tabwright.training.engine.tensor_layout import ArchitectureError, TensorLay
 from tabwright.training.steps import Steps, TrainedMembers, in_blocks
 from tabwright.training.time_limit import TimeLimit
 
+# The rate rises first, while Adam's second moments are means of few gradients.
 _WARMUP_SHARE = 0.02
 
 

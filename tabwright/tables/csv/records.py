@@ -12,6 +12,7 @@ from tabwright.tables.paths import TableFile
 
 _SNIFFED_RECORDS: Final = 50
 _SNIFFED_BYTES: Final = 2**18
+# A record that is longer has a quote that is never closed.
 _LONGEST_RECORD: Final = 64 * 2**20
 _LONE_RETURN: Final = re.compile(rb"\r(?![\r\n]|\Z)")
 

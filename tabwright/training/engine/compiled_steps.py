@@ -31,6 +31,7 @@ from tabwright.training.engine.tensor_layout import (
     TensorLayout,
 )
 
+# Float32 numbers in a register of AVX-512, the widest that the kernels use.
 _VECTOR = 16
 # Hidden values of a batch, in elements, that are worth a thread: of a run of batches where each
 # thread has members of its own, and of one batch where threads wait for each other in every layer.

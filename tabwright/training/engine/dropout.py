@@ -28,6 +28,7 @@ class Part(NamedTuple):
 
 
 _GOLDEN = -7046029254386353131  # 2**64 / golden ratio, odd, as a signed integer
+# The multipliers of SplitMix64, signed: few operations of PyTorch take uint64.
 _MIX_1 = -4658895280553007687
 _MIX_2 = -7723592293110705685
 

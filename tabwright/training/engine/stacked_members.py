@@ -30,6 +30,7 @@ Engine = Literal["auto", "torch", "compiled"]
 
 _STEPS_PER_BLOCK = 256
 _EVALUATION_ROWS = 512
+# The default of `torch.optim.AdamW`.
 _ADAMW_EPS = 1e-8
 
 

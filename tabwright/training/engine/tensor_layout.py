@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.models import MLP, LinearBaseline, TabResNet
 
+# The defaults of `torch.nn.BatchNorm1d`.
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.1
 
