@@ -19,7 +19,6 @@ from tabwright.weighted_metrics import (
     decision_metrics,
     equal_mass_bins,
     regression_metrics,
-    row_log_loss,
 )
 
 if TYPE_CHECKING:
@@ -185,18 +184,6 @@ def regression_intervals(
     target, value, weight = _checked_regression(y, prediction, sample_weight, objective)
     metrics = regression_metrics(target, value, objective, quantiles)
     return _intervals(metrics, weight, coverage, n_resamples, random_state, on_resampled)
-
-
-def log_loss(codes: ArrayLike, proba: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-    """Mean negative log of the true class's probability, in nats.
-
-    `codes`: (n,); true classes, 0 to C - 1; not every class needs a row.
-    `proba`: (n, C); probabilities; those below float64's epsilon count as epsilon, as in
-        scikit-learn.
-    `sample_weight`: (n,); weights of the rows.
-    """
-    y, p, weight = _checked_classification(codes, proba, sample_weight)
-    return float(np.average(row_log_loss(y, p), weights=weight))
 
 
 class ReliabilityBins(NamedTuple):

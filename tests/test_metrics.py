@@ -12,13 +12,13 @@ from sklearn import metrics as sk
 
 from tabwright.metrics import (
     classification_intervals,
-    log_loss,
     regression_intervals,
     reliability_bins,
     score_classification,
     score_regression,
 )
 from tabwright.weighted_metrics import calibration_metric, row_log_loss
+from tests.losses import log_loss
 
 
 def calibration_error(codes: np.ndarray, proba: np.ndarray, **options: Any) -> float:

@@ -251,11 +251,10 @@ class TensorBag:
     Raises `ArtifactError`: from `take` and `done`.
     """
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], where: str = "tensors") -> None:
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self._arrays = arrays
         self._left = set(arrays)
         self._prefix = ""
-        self._where = where
 
     def scoped(self, prefix: str) -> TensorBag:
         """A view of the names that begin with `prefix`, written without it.
@@ -268,7 +267,6 @@ class TensorBag:
         view._arrays = self._arrays
         view._left = self._left
         view._prefix = self._prefix + prefix
-        view._where = self._where
         return view
 
     def has(self, name: str) -> bool:
@@ -309,14 +307,14 @@ class TensorBag:
         rule = f"{dtype} of shape {_shape(shape)}"
         if full not in self._left:
             state = "it was already taken" if full in self._arrays else "it is missing"
-            raise ArtifactError(f"{self._where}[{full!r}] must be {rule}; {state}; {ADVICE}")
+            raise ArtifactError(f"tensors[{full!r}] must be {rule}; {state}; {ADVICE}")
         array = self._arrays[full]
         fits = len(array.shape) == len(shape) and all(
             want is None or want == have for want, have in zip(shape, array.shape, strict=True)
         )
         if array.dtype != np.dtype(dtype) or not fits:
             got = f"{array.dtype.name} of shape {_shape(array.shape)}"
-            raise ArtifactError(f"{self._where}[{full!r}] must be {rule}; got {got}; {ADVICE}")
+            raise ArtifactError(f"tensors[{full!r}] must be {rule}; got {got}; {ADVICE}")
         self._check_values(full, array, low, high, allow_nan, allow_inf)
         self._left.discard(full)
         return array
@@ -356,7 +354,7 @@ class TensorBag:
     ) -> ArtifactError:
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         return ArtifactError(
-            f"{self._where}[{full!r}] must hold {rule}; got {array[index]} at {index}; {ADVICE}"
+            f"tensors[{full!r}] must hold {rule}; got {array[index]} at {index}; {ADVICE}"
         )
 
     def done(self) -> None:
@@ -365,8 +363,7 @@ class TensorBag:
         if left:
             names = ", ".join(repr(self._prefix + name) for name in left[:5])
             raise ArtifactError(
-                f"{self._where} must hold no other arrays than those of its schema; "
-                f"got {names}; {ADVICE}"
+                f"tensors must hold no other arrays than those of its schema; got {names}; {ADVICE}"
             )
 
 

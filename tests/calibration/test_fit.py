@@ -29,8 +29,8 @@ from tabwright.calibration.fit import (
     refined_log_loss,
 )
 from tabwright.errors import ArtifactError
-from tabwright.metrics import log_loss
 from tabwright.settings import CalibrationName
+from tests.losses import log_loss
 
 KINDS: list[CalibrationName] = ["temperature", "logistic", "vector", "structured", "isotonic"]
 

@@ -21,9 +21,9 @@ from tabwright.distillation.tree_columns import fit_tree_columns
 from tabwright.distillation.trees.learners import tree_learner
 from tabwright.distillation.trees.problem import TEACHER_KINDS, Problem, TeacherKind
 from tabwright.errors import install_command
-from tabwright.metrics import log_loss
 from tabwright.tables import profile_table
 from tabwright.tables.labelled import LabelledRows
+from tests.losses import log_loss
 
 LIBRARIES = {"lightgbm": "lightgbm", "xgboost": "xgboost", "catboost": "catboost"}
 

@@ -13,9 +13,9 @@ from tabwright.explanation.importance import permutation_importance
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.metrics import log_loss
 from tabwright.settings import FitSettings, Task
 from tabwright.tables.labelled import LabelledRows
+from tests.losses import log_loss
 
 N_ROWS = 240
 _rng = np.random.default_rng(0)

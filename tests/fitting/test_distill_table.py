@@ -24,9 +24,9 @@ from tabwright.fitting.students import student_size as student_size_module
 from tabwright.fitting.students.student_size import Budget, StudentSize, latency_us, student_size
 from tabwright.inference.fitted_model import FittedModel, load_fitted, member_modules
 from tabwright.inference.predictor import Predictor
-from tabwright.metrics import log_loss
 from tabwright.settings import FitSettings
 from tests.distillation.test_teachers import mixed_codes, mixed_table
+from tests.losses import log_loss
 
 TINY: dict[str, Any] = {"max_epochs": 2, "device": "cpu", "random_state": 0}
 LABELS = np.array(["a", "b", "c"])
