@@ -4,19 +4,24 @@
 defaults on a few real tables, on one thread, prints the table and puts it into README.md between
 its two markers. A file is what each library saves itself (RealMLP: its pickle). A prediction is one
 row, prepared as the library takes it: a dict for Tabwright, a frame of one row for the others.
-Run it on a quiet machine; benchmarks/README.md says how to make the environment of the peers.
+Run it on a quiet machine; benchmarks/README.md says how to make the environment of the peers,
+without which RealMLP is left out. `--results FILE` keeps each measurement as it is made, and a
+second run makes those that are missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +29,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.contenders import CatBoost, Job, Peer, Tabwright, find_contender
+from benchmarks.contenders import PEERS, CatBoost, Job, Peer, Tabwright, find_contender
 from benchmarks.row_splits import committed_split
 from benchmarks.suite import score
 from benchmarks.tables import load_table
@@ -105,6 +110,33 @@ def measure(table_name: str, contender_name: str, arguments: argparse.Namespace)
     return {"loss": loss, "fit": taken, **found}
 
 
+class Kept:
+    """Measurements in a file of JSON lines, or in none."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        lines = [] if path is None or not path.exists() else path.read_text().splitlines()
+        entries = [json.loads(line) for line in lines]
+        self.known: dict[str, Measured] = {
+            self.key(entry["of"]): entry["found"] for entry in entries
+        }
+
+    @staticmethod
+    def key(of: Mapping[str, object]) -> str:
+        """What was measured, as text."""
+        return json.dumps(of, sort_keys=True)
+
+    def get(self, of: Mapping[str, object], measure: Callable[[], Measured]) -> Measured:
+        """What is known of it; else it is measured, and kept."""
+        key = self.key(of)
+        if key not in self.known:
+            self.known[key] = measure()
+            if self.path is not None:
+                with self.path.open("a") as stream:
+                    stream.write(json.dumps({"of": of, "found": self.known[key]}) + "\n")
+        return self.known[key]
+
+
 def geometric_mean(values: Sequence[float]) -> float:
     """Of positive values."""
     return float(np.exp(np.mean(np.log(values))))
@@ -137,21 +169,35 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="the split")
     parser.add_argument("--peer-python", default=os.environ.get("TABWRIGHT_PEER_PYTHON"))
     parser.add_argument("--skip", default="", help="names of contenders to leave out")
+    parser.add_argument("--results", type=Path, help="keep each measurement there, go on from it")
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
     arguments = parser.parse_args()
     names = arguments.tables.split(",")
     left_out = arguments.skip.split(",")
+    if arguments.peer_python is None:
+        left_out += PEERS
+        print("without --peer-python RealMLP is left out", file=sys.stderr)
     wanted = {shown: name for shown, name in CONTENDERS.items() if name not in left_out}
-    measured = {
-        shown: {table: measure(table, name, arguments) for table in names}
-        for shown, name in wanted.items()
-    }
-    for shown, tables in measured.items():
-        for table, found in tables.items():
-            print(f"{shown:26} {table:20}", {key: f"{value:.4g}" for key, value in found.items()})
+    entries = {name: find_contender(name, arguments.peer_python) for name in wanted.values()}
+    kept = Kept(arguments.results)
+    measured: dict[str, dict[str, Measured]] = {shown: {} for shown in wanted}
+    for shown, name in wanted.items():
+        for table in names:
+            of = {
+                "contender": name,
+                "table": table,
+                "cap": arguments.cap,
+                "seed": arguments.seed,
+                "code": entries[name].code,
+                "versions": dict(entries[name].versions),
+            }
+            found = kept.get(of, partial(measure, table, name, arguments))
+            measured[shown][table] = found
+            words = {key: f"{value:.4g}" for key, value in found.items()}
+            print(f"{shown:26} {table:20}", words, flush=True)
     known: dict[str, str] = {"torch": version("torch")}
     for name in wanted.values():
-        known |= find_contender(name, arguments.peer_python).versions
+        known |= entries[name].versions
     versions = ", ".join(f"{name} {number}" for name, number in known.items() if name != "python")
     text = (
         f"{markdown(measured)}\n\nGeometric means over {', '.join(names)} (at most "

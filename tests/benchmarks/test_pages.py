@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.comparison_chart import SECTION, draw, lines
-from benchmarks.readme_table import END, README, START, geometric_mean, markdown
+from benchmarks.readme_table import END, README, START, Kept, geometric_mean, markdown
 from tests.pages import ROOT
 
 PERFORMANCE = (ROOT / "docs" / "performance.md").read_text()
@@ -42,6 +42,17 @@ def test_the_table_of_the_readme_is_relative_to_the_first_library() -> None:
         "| Theirs | 1.500 | 4 | 2,000 | 2,000 |",
     ]
     assert geometric_mean([1, 4]) == pytest.approx(2)
+
+
+def test_what_was_measured_before_is_not_measured_again(tmp_path: Path) -> None:
+    path, of = tmp_path / "kept.jsonl", {"contender": "ours", "table": "a", "cap": 10}
+    found = {"loss": 0.1 + 0.2, "bytes": 3}
+    assert Kept(path).get(of, lambda: found) == found
+    again = Kept(path)
+    assert again.get(dict(reversed(of.items())), lambda: pytest.fail("again")) == found
+    assert again.get({**of, "cap": 11}, lambda: {"loss": 1.0}) == {"loss": 1.0}
+    assert len(path.read_text().splitlines()) == 2
+    assert Kept(None).get(of, lambda: {"loss": 2.0}) == {"loss": 2.0}
 
 
 def test_the_readme_has_one_place_for_the_table() -> None:
