@@ -75,7 +75,7 @@ def serve(
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket that listens on the address."""
+    """The socket of the server, at its address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
