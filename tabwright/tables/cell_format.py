@@ -80,14 +80,14 @@ class CellFormat:
         }
 
     @classmethod
-    def from_document(cls, own: Reader) -> CellFormat:
+    def from_document(cls, document: Reader) -> CellFormat:
         """The format of a document; raises `ArtifactError` if it is none."""
         return cls(
-            "," if own.choice("decimal", (".", ",")) == "," else ".",
-            own.texts("missing") if own.optional("missing") else None,
-            own.boolean("as_written"),
-            own.choice("spelling", SPELLINGS) if own.optional("spelling") else None,
-            own.text("unit") if own.optional("unit") else None,
+            "," if document.choice("decimal", (".", ",")) == "," else ".",
+            document.texts("missing") if document.optional("missing") else None,
+            document.boolean("as_written"),
+            document.choice("spelling", SPELLINGS) if document.optional("spelling") else None,
+            document.text("unit") if document.optional("unit") else None,
         )
 
 
@@ -165,10 +165,10 @@ def _spelt(
     text: pl.Series, form: CellFormat, spellings: Mapping[str, Callable[[pl.Series], pl.Series]]
 ) -> pl.Series | None:
     """The cells in the spelling of the format; None where it has none of these."""
-    own = spellings.get(form.spelling or "")
-    if own is None:
+    read = spellings.get(form.spelling or "")
+    if read is None:
         return None
-    return own(comma_as_point(text) if form.decimal == "," else text)
+    return read(comma_as_point(text) if form.decimal == "," else text)
 
 
 def _are_whole(series: pl.Series) -> bool:

@@ -115,8 +115,8 @@ class FittedColumns:
                 "a table without names, whose columns are taken in the order of the fit: "
                 f"{listed(self.names)}; give a frame with these names"
             )
-        own = places or frame.columns
-        return pl.DataFrame({new: frame[old] for old, new in zip(own, self.names, strict=True)})
+        names = places or frame.columns
+        return pl.DataFrame({new: frame[old] for old, new in zip(names, self.names, strict=True)})
 
     @staticmethod
     def _is_numbered(names: Sequence[str]) -> bool:
@@ -132,6 +132,6 @@ def _places_of(names: Sequence[str]) -> Iterator[list[str]]:
     given = set(names)
     for form, first in _PLACES:
         if form.format(first) in given:
-            own = [form.format(first + i) for i in range(len(names))]
-            if given.issuperset(own):
-                yield own
+            places = [form.format(first + i) for i in range(len(names))]
+            if given.issuperset(places):
+                yield places

@@ -66,8 +66,8 @@ class ColumnUses:
     def to_read(self, columns: Iterable[str]) -> list[str]:
         """The features, and the columns of the target, groups, weights and time."""
         features = self.features(columns)
-        own = (self.target, self.group, self.weight, self.time)
-        return [*features, *(n for n in own if n is not None and n not in features)]
+        named = (self.target, self.group, self.weight, self.time)
+        return [*features, *(n for n in named if n is not None and n not in features)]
 
     def check(self, columns: Iterable[str], table: str = "the table") -> None:
         """Refuse a name that the table lacks, and a table without a feature.

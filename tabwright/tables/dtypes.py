@@ -359,8 +359,8 @@ def _is_one_spelling(text: pl.Series, plain: pl.Series) -> bool:
     present = present.filter(~present.is_in(NUMERIC_MARKERS))
     if present.str.starts_with("(").all():
         return False  # numbers of items, maybe: where no other is positive, none is sure to be less
-    for own in (present.str.ends_with("%"), present.str.contains("^[-+]?0[xX]")):
-        if own.any() and not own.all():
+    for marked in (present.str.ends_with("%"), present.str.contains("^[-+]?0[xX]")):
+        if marked.any() and not marked.all():
             return False
     if currencies(present).len() > 1:
         return False

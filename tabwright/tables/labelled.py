@@ -62,9 +62,9 @@ class LabelledRows:
 
     def take(self, index: np.ndarray) -> LabelledRows:
         """The rows of the given numbers."""
-        own = {name: getattr(self, name) for name in ("weight", "groups", "time")}
+        arrays = {name: getattr(self, name) for name in ("weight", "groups", "time")}
         aside: dict[str, Any] = {
-            name: None if array is None else array[index] for name, array in own.items()
+            name: None if array is None else array[index] for name, array in arrays.items()
         }
         return replace(
             self,

@@ -110,9 +110,9 @@ class TableProfile:
             return frame
         result = []
         for series in frame.get_columns():
-            own = columns.get(series.name)
-            if own is not None and own.role in ("numeric", "datetime", "boolean"):
-                series = typed_cells(series, own.role, own.form)
+            column = columns.get(series.name)
+            if column is not None and column.role in ("numeric", "datetime", "boolean"):
+                series = typed_cells(series, column.role, column.form)
             result.append(series)
         return pl.DataFrame(result)
 
@@ -198,8 +198,8 @@ def profile_table(
         named = named and has_names
     given = _checked_roles(frame, roles)
     columns = tuple(
-        _profiled(own, given.get(name), named)
-        for name, own in zip(frame.columns, _looked_at(frame, formats or {}, typed), strict=True)
+        _profiled(look, given.get(name), named)
+        for name, look in zip(frame.columns, _looked_at(frame, formats or {}, typed), strict=True)
     )
     for column in columns:
         if column.name in given:
@@ -270,21 +270,21 @@ def _looked_at(frame: pl.DataFrame, formats: Mapping[str, CellFormat], typed: bo
     names = frame.columns
     forms = [formats.get(name, USUAL) for name in names]
     are_typed = [typed and name in formats for name in names]
-    untyped = frame[[name for name, own in zip(names, are_typed, strict=True) if not own]]
-    words = {name for name, own in plain_columns(untyped).items() if own == {"text"}}
+    untyped = frame[[name for name, is_typed in zip(names, are_typed, strict=True) if not is_typed]]
+    words = {name for name, kind in plain_columns(untyped).items() if kind == {"text"}}
     are_typed = [
-        own or (name in words and form == USUAL)
-        for name, own, form in zip(names, are_typed, forms, strict=True)
+        is_typed or (name in words and form == USUAL)
+        for name, is_typed, form in zip(names, are_typed, forms, strict=True)
     ]
     columns = frame.get_columns()
-    text = [k for k, own in enumerate(columns) if own.dtype == pl.String and are_typed[k]]
+    text = [k for k, column in enumerate(columns) if column.dtype == pl.String and are_typed[k]]
     for k, series in zip(text, without_empty([columns[k] for k in text]), strict=True):
         columns[k] = series
     counts = (_counts_of_many if frame.height > _FEW_CELLS else _counts_of_few)(columns)
-    levels = [k for k, own in enumerate(columns) if own.dtype in _TEXT]
+    levels = [k for k, column in enumerate(columns) if column.dtype in _TEXT]
     may_merge = [False] * len(columns)
-    for k, own in zip(levels, may_merge_levels([columns[k] for k in levels]), strict=True):
-        may_merge[k] = own
+    for k, merges in zip(levels, may_merge_levels([columns[k] for k in levels]), strict=True):
+        may_merge[k] = merges
     return list(map(_Look, columns, counts, forms, are_typed, may_merge))
 
 
@@ -310,14 +310,17 @@ def _counts_of_many(columns: list[pl.Series]) -> list[tuple[int, int]]:
     for start in range(0, len(columns), _GROUP_COLUMNS):
         # An expression reads some names as patterns, so that the columns go by their numbers.
         group = pl.DataFrame(
-            [own.alias(f"{k}") for k, own in enumerate(columns[start : start + _GROUP_COLUMNS])]
+            [
+                column.alias(f"{k}")
+                for k, column in enumerate(columns[start : start + _GROUP_COLUMNS])
+            ]
         )
-        own = group.lazy().select(
+        counted = group.lazy().select(
             count
             for name, dtype in group.schema.items()
             for count in _counts(name, dtype, group.height > _EXACT_ROWS)
         )
-        found = own.collect().row(0)
+        found = counted.collect().row(0)
         counts += zip(found[::2], found[1::2], strict=True)
     return counts
 

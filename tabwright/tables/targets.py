@@ -234,7 +234,7 @@ def _codes_by_name(values: np.ndarray, classes: np.ndarray, where: str) -> np.nd
 
     A file's text says 1.0 where a frame says 1, and True where the classes are booleans.
     """
-    names, wanted = (to_levels(as_series(own)) for own in (classes, values))
+    names, wanted = (to_levels(as_series(labels)) for labels in (classes, values))
     if names.n_unique() < names.len():
         raise _unseen(values[0], classes, where)
     codes: np.ndarray = (

@@ -166,7 +166,7 @@ def escape_formulas(frame: pl.DataFrame) -> pl.DataFrame:
             text = series.cast(pl.String)
             series = ("'" + text).zip_with(text.str.contains(risky), text)
         columns.append(series.alias(name))
-    return pl.DataFrame({own.name: own for own in columns}) if columns else frame
+    return pl.DataFrame({column.name: column for column in columns}) if columns else frame
 
 
 def _write_text(

@@ -186,16 +186,16 @@ class _Parser:
         if delimiter is None:
             delimiter = sniffed(path, records, quotes=layout.quotes)
         if delimiter == "|" and plain is None:
-            split = [fields(own, delimiter, quotes=layout.quotes) for own in records]
+            split = [fields(record, delimiter, quotes=layout.quotes) for record in records]
             plain = single_bars if are_doubled(split) else None
         if plain is not None:
             # The chunk itself is changed where its records are checked.
-            records = [plain(own) for own in records]
+            records = [plain(record) for record in records]
         first = fields(records[0], delimiter, quotes=layout.quotes)
         header: bytes | None = None
         names = list(layout.column_names) if layout.column_names is not None else None
         if layout.has_header is not False:
-            rows = [fields(own, delimiter, quotes=layout.quotes) for own in records[1:]]
+            rows = [fields(record, delimiter, quotes=layout.quotes) for record in records[1:]]
             if layout.has_header is None:
                 # The first line again, of several columns, is the beginning of another file.
                 below = [row for row in rows if len(row) == 1 or row != first]

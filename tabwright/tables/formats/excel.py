@@ -57,7 +57,7 @@ def read_excel(path: TableFile, sheet: str | None, markers: Sequence[str] | None
     except (fastexcel.FastExcelError, pl.exceptions.PolarsError, OSError) as error:
         raise damaged(path, "excel", error) from error
     if not head.height:
-        others = [own for own in book.sheet_names if own != name]
+        others = [sheet for sheet in book.sheet_names if sheet != name]
         way_out = f"; name another sheet, e.g. sheet={others[0]!r}" if others else ""
         raise TableError(f"{path} is empty; a table needs a line of column names and rows{way_out}")
     first = [str(cell or "").strip().removesuffix(" 00:00:00") for cell in head.row(0)]
@@ -77,12 +77,14 @@ def read_excel(path: TableFile, sheet: str | None, markers: Sequence[str] | None
         )
     # Where a cell is no text, fastexcel leaves its column without a name.
     frame.columns = [
-        own or f"unnamed_{place}" if name.startswith("__UNNAMED__") else name
-        for place, (name, own) in enumerate(zip(frame.columns, first, strict=True), 1)
+        cell or f"unnamed_{place}" if name.startswith("__UNNAMED__") else name
+        for place, (name, cell) in enumerate(zip(frame.columns, first, strict=True), 1)
     ]
     _check_rows(path, frame, markers)
     return frame.with_columns(
-        own.dt.time() for own in frame.get_columns() if own.dtype == pl.Datetime and _are_times(own)
+        column.dt.time()
+        for column in frame.get_columns()
+        if column.dtype == pl.Datetime and _are_times(column)
     )
 
 

@@ -166,5 +166,5 @@ def occurrences(cells: pl.Series, counts: pl.Series | None, chosen: pl.Series) -
 
 
 def _of_either_order(cells: pl.Series) -> bool:
-    orders = (MOMENT_SPELLINGS[own](cells) for own in ("day_first", "month_first"))
+    orders = (MOMENT_SPELLINGS[order](cells) for order in ("day_first", "month_first"))
     return not any(moments.null_count() for moments in orders)

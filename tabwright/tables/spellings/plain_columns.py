@@ -52,9 +52,9 @@ def plain_columns(
         numeric = []
     elif frame.height > SAMPLE_ROWS:
         first = _number_kinds([series.head(SAMPLE_ROWS) for series in numeric])
-        numeric = [series for series, own in zip(numeric, first, strict=True) if own is not None]
+        numeric = [series for series, kind in zip(numeric, first, strict=True) if kind is not None]
     kinds = dict(zip([series.name for series in numeric], _number_kinds(numeric), strict=True))
-    found: dict[str, set[str]] = {name: own for name, own in kinds.items() if own}
+    found: dict[str, set[str]] = {name: kind for name, kind in kinds.items() if kind}
     are_clean = _are_clean(words, MISSING_MARKERS[1:] if missing is None else missing)
     for series, is_clean in zip(words, are_clean, strict=True):
         if is_clean:
@@ -105,7 +105,7 @@ def _words(cells: pl.Series) -> pl.Series:
 def _are_clean(columns: list[pl.Series], markers: Sequence[str]) -> list[bool]:
     """Which columns have neither spaces around a cell nor one of the markers."""
     odd = cells_fit(columns, lambda text: text.is_in(list(markers)) | text.str.contains(r"^\s|\s$"))
-    return [not own for own in odd]
+    return [not is_odd for is_odd in odd]
 
 
 def cells_fit(columns: list[pl.Series], are_such: Callable[[pl.Series], pl.Series]) -> list[bool]:
@@ -133,13 +133,13 @@ def _number_kinds(columns: list[pl.Series]) -> list[set[str] | None]:
     result: list[set[str] | None] = []
     for text, shape in _together(columns):
         absent = (text == "").fill_null(False)
-        whole, number = (text.cast(own, strict=False) for own in (pl.Int64, pl.Float64))
+        whole, number = (text.cast(dtype, strict=False) for dtype in (pl.Int64, pl.Float64))
         odd = number.is_null() != absent
         odd |= number.is_nan().fill_null(False) | text.str.contains(LEADING_ZERO).fill_null(True)
         fraction = whole.is_null() & ~absent
         odd |= fraction & text.str.contains(DIGITS).fill_null(True)
         tests = (odd, fraction, (whole < 0).fill_null(False), ~absent)
-        flags = [own.to_numpy().reshape(shape).any(axis=1).tolist() for own in tests]
+        flags = [test.to_numpy().reshape(shape).any(axis=1).tolist() for test in tests]
         for is_odd, is_float, is_negative, has_cells in zip(*flags, strict=True):
             if is_odd:
                 result.append(None)

@@ -192,8 +192,8 @@ def _durations(text: pl.Series) -> pl.Series:
 def _iso_durations(text: pl.Series) -> pl.Series:
     """Seconds of ISO 8601."""
     part = {
-        name: own if name == "sign" else _number(own.str.replace(",", ".", literal=True))
-        for name, own in _parts(text, _ISO_DURATION).items()
+        name: part if name == "sign" else _number(part.str.replace(",", ".", literal=True))
+        for name, part in _parts(text, _ISO_DURATION).items()
     }
     seconds = part["w"] * 604_800 + part["d"] * 86_400
     seconds += part["h"] * 3600 + part["min"] * 60 + part["s"]
