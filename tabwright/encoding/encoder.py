@@ -270,8 +270,8 @@ class TableEncoder:
             rows.encode_cells(rows.frame_cells(frame.slice(i, 1))) for i in range(len(frame))
         ]
         shape = (len(frame), -1)
-        numeric = np.array([own for own, _ in encoded], dtype=np.float32).reshape(shape)
-        codes = np.array([own for _, own in encoded], dtype=np.int32).reshape(shape)
+        numeric = np.array([numbers for numbers, _ in encoded], dtype=np.float32).reshape(shape)
+        codes = np.array([levels for _, levels in encoded], dtype=np.int32).reshape(shape)
         return Compact(np.ascontiguousarray(numeric), np.ascontiguousarray(codes))
 
     def expand(self, compact: Compact) -> NDArray[np.float32]:

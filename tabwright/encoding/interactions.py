@@ -68,7 +68,9 @@ def interaction_values(
     Returns: (n, n_interactions), float32; NaN where a column is missing, and for ratios to 0.
     """
     values = np.empty((len(numeric), len(interactions)), dtype=np.float32)
-    used = sorted({place for own in interactions for place in (own.first, own.second)})
+    used = sorted(
+        {place for interaction in interactions for place in (interaction.first, interaction.second)}
+    )
     least = least_divisors(numbers)
     # Very large numbers and their products may be infinite before they are clipped.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -77,15 +79,22 @@ def interaction_values(
             + numbers.centre[place]
             for place in used
         }
-        for k, own in enumerate(interactions):
-            result = own.of(columns[own.first], columns[own.second], float(least[own.second]))
+        for k, interaction in enumerate(interactions):
+            result = interaction.of(
+                columns[interaction.first],
+                columns[interaction.second],
+                float(least[interaction.second]),
+            )
             values[:, k] = np.clip(result, -LARGEST, LARGEST)
     return values
 
 
 def interactions_to_state(interactions: Sequence[Interaction]) -> list[dict[str, Any]]:
     """What the document of the artifact says of them."""
-    return [{"kind": own.kind, "first": own.first, "second": own.second} for own in interactions]
+    return [
+        {"kind": interaction.kind, "first": interaction.first, "second": interaction.second}
+        for interaction in interactions
+    ]
 
 
 def interactions_from_state(
@@ -98,17 +107,17 @@ def interactions_from_state(
     """
     able = may_interact(numbers)
     found = []
-    for own in document.children(key, max_length=MOST_INTERACTIONS):
+    for entry in document.children(key, max_length=MOST_INTERACTIONS):
         interaction = Interaction(
-            own.choice("kind", INTERACTION_KINDS),
-            own.integer("first", low=0, high=len(numbers) - 1),
-            own.integer("second", low=0, high=len(numbers) - 1),
+            entry.choice("kind", INTERACTION_KINDS),
+            entry.integer("first", low=0, high=len(numbers) - 1),
+            entry.integer("second", low=0, high=len(numbers) - 1),
         )
         for place in ("first", "second"):
             if not able[getattr(interaction, place)]:
-                raise own.fail(place, "a column of linear encoding that varies")
+                raise entry.fail(place, "a column of linear encoding that varies")
         if interaction.first == interaction.second:
-            raise own.fail("second", "another column than the first")
-        own.done()
+            raise entry.fail("second", "another column than the first")
+        entry.done()
         found.append(interaction)
     return tuple(found)

@@ -198,9 +198,9 @@ class EncodingPlan:
         first_sum = self.n_own + sum(wide)
         n_numeric = first_sum + len(self.obliques)
         for place, oblique in enumerate(self.obliques, start=first_sum):
-            own_left, own_inverse = oblique.bins()
-            source = np.append(source, np.full(len(own_left), place))
-            left, inverse = np.append(left, own_left), np.append(inverse, own_inverse)
+            left_of_bins, inverse_widths = oblique.bins()
+            source = np.append(source, np.full(len(left_of_bins), place))
+            left, inverse = np.append(left, left_of_bins), np.append(inverse, inverse_widths)
         first = 0 if self.numbers.keep_value else len(self.numbers)
         at = n_numeric - first + len(source) + len(missing) + sum(b.n_inputs for b in cycles)
         starts = np.empty(len(self.categories), dtype=np.int64)
