@@ -135,13 +135,13 @@ class FidelityReport:
 
         lines = [self.verdict, "", f"{'':10}" + "".join(f"{n:>12}" for n in _COLUMNS)]
         for name in ("teacher", "student", "direct"):
-            own: ModelFigures = getattr(self, name)
+            figures: ModelFigures = getattr(self, name)
             cells = (
-                cell(own.loss, ",.4g" if self.metric == "rmse" else ".4f"),
-                cell(own.n_parameters, ",d"),
-                cell(None if own.file_bytes is None else own.file_bytes / 1000, ",.1f"),
-                cell(own.row_us, ",.1f"),
-                cell(own.raw_row_us, ",.1f"),
+                cell(figures.loss, ",.4g" if self.metric == "rmse" else ".4f"),
+                cell(figures.n_parameters, ",d"),
+                cell(None if figures.file_bytes is None else figures.file_bytes / 1000, ",.1f"),
+                cell(figures.row_us, ",.1f"),
+                cell(figures.raw_row_us, ",.1f"),
             )
             lines.append(f"{name:10}" + "".join(f"{text:>12}" for text in cells))
         kind = "agreement" if self.metric == "log_loss" else "R2 with teacher"
@@ -250,9 +250,9 @@ def model_figures(model: FittedModel, frame: pl.DataFrame, loss: float) -> Model
 
 def teacher_figures(teacher: FittedTeacher, frame: pl.DataFrame, loss: float) -> ModelFigures:
     """The same of a teacher, as far as it has such figures."""
-    own = model_of(teacher)
-    if own is not None:
-        return model_figures(own, frame, loss)
+    model = model_of(teacher)
+    if model is not None:
+        return model_figures(model, frame, loss)
     one = frame.head(1)
     call = encoded_call(teacher, one)
     return ModelFigures(
@@ -392,7 +392,7 @@ def _verdict(
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _plain(own) for name, own in value.items()}
+        return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(own) for own in value]
+        return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -72,9 +72,9 @@ def assign_folds(
     )
     if stratify:
         for code in np.unique(rows.target):
-            own = rows.target == code
-            if len(np.unique(folds[own])) == 1:
-                folds[np.isin(unit, unit[own])] = _NONE
+            of_class = rows.target == code
+            if len(np.unique(folds[of_class])) == 1:
+                folds[np.isin(unit, unit[of_class])] = _NONE
     kept, counts = np.unique(folds[folds != _NONE], return_counts=True)
     if len(kept) < 2 or len(rows) - counts.max() < 2:
         return None, few
@@ -189,8 +189,8 @@ def out_of_fold(model: FittedModel, compact: Compact, done: Sequence[TrainedFold
     outputs, start = [], 0
     for fold in done:
         stop = start + len(fold.trained.modules)
-        own = replace(model, members=model.members[start:stop])
-        outputs.append(Predictor(own).standardised(compact.take(fold.held)))
+        of_fold = replace(model, members=model.members[start:stop])
+        outputs.append(Predictor(of_fold).standardised(compact.take(fold.held)))
         start = stop
     return np.concatenate(outputs)
 
@@ -234,9 +234,9 @@ def _mean_history(histories: Sequence[Sequence[Epoch]]) -> tuple[Epoch, ...]:
     names = [field.name for field in fields(Epoch) if field.name not in _NOT_AVERAGED]
     history = []
     for number in range(max(map(len, histories))):
-        own = [epochs[number] for epochs in histories if len(epochs) > number]
+        reached = [epochs[number] for epochs in histories if len(epochs) > number]
         means: dict[str, Any] = {
-            name: float(np.mean([getattr(epoch, name) for epoch in own])) for name in names
+            name: float(np.mean([getattr(epoch, name) for epoch in reached])) for name in names
         }
         seconds = sum(epochs[min(number, len(epochs) - 1)].seconds for epochs in histories)
         history.append(Epoch(number + 1, **means, seconds=seconds))

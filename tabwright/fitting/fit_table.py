@@ -274,10 +274,10 @@ def _check_metric(metric: EvalMetric, parts: _Parts, classes: np.ndarray | None)
     if folds is not None:
         n_folds = int(folds.max()) + 1
         choosing = [rows.take(np.flatnonzero(folds == fold)) for fold in range(n_folds)]
-    for own in choosing:
-        assert own is not None
-        labels = own.target if classes is None else classes[own.target]
-        metric.check(labels, own.weight, classes)
+    for part in choosing:
+        assert part is not None
+        labels = part.target if classes is None else classes[part.target]
+        metric.check(labels, part.weight, classes)
 
 
 def _check_enough(rows: LabelledRows, n_set_aside: int = 0) -> None:

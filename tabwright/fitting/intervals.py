@@ -183,11 +183,12 @@ def with_intervals(
             message = f"{model.card.get('intervals')}; of one width: {reason}"
             model = replace(model, card={**model.card, "intervals": message})
         else:
-            scale, own = "network", fitted.scale
+            scale, residual_scale = "network", fitted.scale
             row_scale = fitted.cross
             if row_scale is None:
-                row_scale = own.predict(own.network(model.encoder.layout), compact)
-            model = replace(model, residual_scale=own)
+                network = residual_scale.network(model.encoder.layout)
+                row_scale = residual_scale.predict(network, compact)
+            model = replace(model, residual_scale=residual_scale)
     if settings.objective == "quantile":
         model = _with_quantile_shifts(model, labelled, outputs)
     intervals = fit_intervals(
@@ -250,11 +251,11 @@ def with_fold_intervals(
     """Half-widths of prediction intervals, from residuals out of fold."""
     assert model.target is not None
     sizes = [len(fold.held) for fold in done]
-    own = np.split(networks, np.cumsum(sizes)[:-1])
+    parts = np.split(networks, np.cumsum(sizes)[:-1])
     values = np.concatenate(
         [
             value if fold.interval_values is None else fold.interval_values
-            for fold, value in zip(done, own, strict=True)
+            for fold, value in zip(done, parts, strict=True)
         ]
     )
     if trees is not None:

@@ -68,7 +68,7 @@ def select_obliques(
     if not encoder.plan_.obliques:
         return encoder, compact
     emit = on_message or (lambda message: None)
-    names = ", ".join(encoder.plan_.oblique_name(own) for own in encoder.plan_.obliques)
+    names = ", ".join(encoder.plan_.oblique_name(oblique) for oblique in encoder.plan_.obliques)
     sides = list(_sides(rows, settings.random_state))
     if not sides:
         emit(f"pairwise linear features that may help: {names}; left out: too few rows to compare")

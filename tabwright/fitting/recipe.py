@@ -428,12 +428,12 @@ class _Run:
         self, trained: Trained, settings: FitSettings, members: slice = slice(None)
     ) -> FittedModel:
         """The members of a run, or some of them, as a model."""
-        own = replace(
+        chosen = replace(
             trained, modules=trained.modules[members], best_epochs=trained.best_epochs[members]
         )
         n_validation = 0 if self.choosing is None else len(self.choosing[1])
         return self.recipe.model(
-            self.encoder, self.targets, own, self.training, n_validation, settings
+            self.encoder, self.targets, chosen, self.training, n_validation, settings
         )
 
 

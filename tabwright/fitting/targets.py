@@ -190,10 +190,10 @@ def _member_scores(
         weight = None if rows.weight is None else rows.weight[index]
         found = np.full(len(predictions), np.nan)
         for k, prediction in enumerate(predictions):
-            own = prediction[index] if shift is None else change_prior(prediction[index], shift)
+            answer = prediction[index] if shift is None else change_prior(prediction[index], shift)
             reason = "it is not finite"
             try:
-                value = metric(y[index], own, weight, classes=classes)
+                value = metric(y[index], answer, weight, classes=classes)
             except ValueError as error:
                 value, reason = np.nan, str(error)
             if np.isfinite(value):

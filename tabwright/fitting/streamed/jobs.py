@@ -108,8 +108,8 @@ class EncodingJob:
             weighted=scanned.columns.weight is not None,
         )
         # A training row's target statistics come from other rows: those of the sample are kept.
-        own = sample if encoder.plan_.statistic_names else None
-        return cls(scanned.without_cells(), encoder, own, dtype)
+        kept = sample if encoder.plan_.statistic_names else None
+        return cls(scanned.without_cells(), encoder, kept, dtype)
 
     @property
     def n_bytes(self) -> int:

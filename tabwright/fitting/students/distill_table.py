@@ -170,10 +170,10 @@ def distill_table(
         class_weights=class_weights_of(parts.training, class_weight, classes),
     )
 
-    def fit(own: FitSettings, from_teacher: DistillationOptions | None) -> FittedModel:
+    def fit(student_settings: FitSettings, from_teacher: DistillationOptions | None) -> FittedModel:
         return fit_table(
             parts.training,
-            own,
+            student_settings,
             classes=classes,
             validation=parts.validation,
             columns=replace(columns, profile=profile),
@@ -215,7 +215,7 @@ def distill_table(
         teacher_came_fitted=not soft_targets.description["out_of_fold"],
     )
     if len(students) > 1:
-        points = [_point(own, judged, chosen=own is student) for own in students]
+        points = [_point(trained, judged, chosen=trained is student) for trained in students]
         report = replace(report, sweep=tuple(points))
     metrics = dict(student.metrics)
     if parts.test is not None:
@@ -262,12 +262,12 @@ class _Plan:
             return choices[0][0], size, choices[0][1]
         n_members = settings.n_members or 1
         narrow: tuple[TableEncoder | None, StudentSize, FitSettings] | None = None
-        for encoder, own in choices:
-            input_dim = self._fitted(own).input_dim if encoder is None else encoder.input_dim
+        for encoder, candidate in choices:
+            input_dim = self._fitted(candidate).input_dim if encoder is None else encoder.input_dim
             found = size.within(self.budget, input_dim, self.output_dim, n_members)
             if found is not None and found.hidden_dim >= NARROWEST:
-                return encoder, found, own
-            narrow = narrow or (None if found is None else (encoder, found, own))
+                return encoder, found, candidate
+            narrow = narrow or (None if found is None else (encoder, found, candidate))
         if narrow is None:
             least = replace(size, hidden_dim=WIDTHS[0], num_hidden_layers=1)
             architecture = least.architecture(input_dim, self.output_dim)
@@ -305,12 +305,12 @@ def _smallest_good(students: Sequence[FittedModel], validation: LabelledRows) ->
 
     As good: its validation loss is higher by at most one standard error of the difference.
     """
-    losses = [row_losses(_answers(own, validation), validation.target) for own in students]
+    losses = [row_losses(_answers(student, validation), validation.target) for student in students]
     weight = np.ones(len(validation)) if validation.weight is None else validation.weight
-    means = [float(np.average(own, weights=weight)) for own in losses]
+    means = [float(np.average(loss, weights=weight)) for loss in losses]
     best = int(np.argmin(means))
-    for k, own in enumerate(losses):
-        paired = own - losses[best]
+    for k, loss in enumerate(losses):
+        paired = loss - losses[best]
         mean = np.average(paired, weights=weight)
         error = np.sqrt(weight**2 @ (paired - mean) ** 2) / weight.sum()
         if mean <= error:
