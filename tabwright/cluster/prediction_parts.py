@@ -151,10 +151,10 @@ class OutputFolder:
         Raises `OSError` if it cannot be made or written.
         """
         content = json.dumps(document, indent=1).encode()
-        own = f"{PLAN_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}.json"
+        plan_name = f"{PLAN_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}.json"
         names = self.names()
-        self._refuse_others(own, names, document)
-        if own in names:
+        self._refuse_others(plan_name, names, document)
+        if plan_name in names:
             return names
         if names:
             raise ValueError(
@@ -169,12 +169,12 @@ class OutputFolder:
                     f"the predictions need a folder, which lies in folders; {error.filename} or "
                     "what it lies in is a file; name another"
                 ) from error
-            check_writable(Path(self._path(own)))
-        self.write(own, content)
+            check_writable(Path(self._path(plan_name)))
+        self.write(plan_name, content)
         try:
-            self._refuse_others(own, self.names(), document)
+            self._refuse_others(plan_name, self.names(), document)
         except ValueError:
-            self._remove(own)
+            self._remove(plan_name)
             raise
         return names
 
@@ -184,16 +184,16 @@ class OutputFolder:
         else:
             Path(self._path(name)).unlink()
 
-    def _refuse_others(self, own: str, names: set[str], document: dict[str, Any]) -> None:
+    def _refuse_others(self, plan_name: str, names: set[str], document: dict[str, Any]) -> None:
         """Refuse what another run has written."""
-        others = sorted(name for name in names - {own} if name.startswith(PLAN_PREFIX))
+        others = sorted(name for name in names - {plan_name} if name.startswith(PLAN_PREFIX))
         if not others:
             return
         path = self._path(others[0])
         try:
             if self.is_stored:
-                (plan,), _ = find_objects(path)
-                with plan.open() as file:
+                (stored,), _ = find_objects(path)
+                with stored.open() as file:
                     content = file.read()
             else:
                 content = Path(path).read_bytes()

@@ -160,20 +160,20 @@ class UnfamiliarCells:
             count = self.counts.get(name)
             if count is None or not count.n_cells:
                 continue
-            few, own = _shown(count.example), shown_name(name)
+            few, column = _shown(count.example), shown_name(name)
             if kind == "category" and count.n_strange >= max(1, _UNKNOWN_SHARE * count.n_cells):
                 found.append(
-                    f"{own}: {_share(count.n_strange, count.n_cells)} not among the levels that "
+                    f"{column}: {_share(count.n_strange, count.n_cells)} not among the levels that "
                     f"the model knows, e.g. {few}; they count as unknown"
                 )
             elif kind == "numeric" and count.n_strange:
                 found.append(
-                    f"{own}: {_share(count.n_strange, count.n_cells)} far past the range of "
+                    f"{column}: {_share(count.n_strange, count.n_cells)} far past the range of "
                     f"training, e.g. {few}{_units(count)}"
                 )
             elif kind == "numeric" and _most_are_outside(count):
                 found.append(
-                    f"{own}: {_share(count.n_outside, count.n_cells)} outside the range of "
+                    f"{column}: {_share(count.n_outside, count.n_cells)} outside the range of "
                     f"training{_units(count)}"
                 )
         return found

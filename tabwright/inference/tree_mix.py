@@ -126,12 +126,12 @@ class TreeMix:
             interactions = interactions_from_state(document, "interactions", plan.numbers)
         n_features = _n_numeric(plan) + plan.n_codes + len(interactions)
         ensembles: list[Trees] = []
-        for k, own in enumerate(document.children("ensembles", max_length=_MOST_ENSEMBLES)):
-            kind = own.text("kind", max_length=100)
+        for k, entry in enumerate(document.children("ensembles", max_length=_MOST_ENSEMBLES)):
+            kind = entry.text("kind", max_length=100)
             form = "nodes"
-            if "form" in own or not may_be_missing(_FORM_PLACE):
-                form = own.choice("form", _FORMS)
-            own.done()
+            if "form" in entry or not may_be_missing(_FORM_PLACE):
+                form = entry.choice("form", _FORMS)
+            entry.done()
             read = ObliviousTrees.from_arrays if form == "oblivious" else TreeEnsemble.from_arrays
             ensembles.append(
                 read(kind, tensors.scoped(f"{k}."), n_features=n_features, n_outputs=n_outputs)
