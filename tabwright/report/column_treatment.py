@@ -110,12 +110,12 @@ def _texts(plan: EncodingPlan) -> dict[int, str]:
         texts[encoded[leaf.source]] += f"; {what} in each of {len(leaf.cuts) + 1} ranges of values"
     for oblique in plan.obliques:
         # Both columns say so; the first is the one whose inputs count those of the sum.
-        for own in (oblique.first, oblique.second):
+        for place in (oblique.first, oblique.second):
             n_bins = len(oblique.edges) - 1
             bins_of_sum = "1 bin" if n_bins == 1 else f"{n_bins} bins"
-            texts[encoded[own]] += f"; {plan.oblique_name(oblique)} in {bins_of_sum}"
+            texts[encoded[place]] += f"; {plan.oblique_name(oblique)} in {bins_of_sum}"
     for date, place in enumerate(places["datetime"]):
-        cycles = [cycle.name for cycle, own, _ in plan.cycle_columns if own == date]
+        cycles = [cycle.name for cycle, of_date, _ in plan.cycle_columns if of_date == date]
         turns = f"; {', '.join(cycles)} as sines and cosines" if cycles else ""
         texts[place] = f"time elapsed: {texts[place]}{turns}"
     for place in places["boolean"]:

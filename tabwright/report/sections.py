@@ -190,40 +190,46 @@ def values_section(model: FittedModel, found: Assessment) -> Section:
 
 def importance_section(model: FittedModel, found: Assessment) -> Section:
     """Which columns the model leans on."""
-    own = found.importance
-    shown = len(own.names)
-    spread = own.n_repeats > 1
+    importance = found.importance
+    shown = len(importance.names)
+    spread = importance.n_repeats > 1
     shuffles = (
-        f"mean and standard deviation of {own.n_repeats} shuffles" if spread else "one shuffle"
+        f"mean and standard deviation of {importance.n_repeats} shuffles"
+        if spread
+        else "one shuffle"
     )
     limits = (
         ""
-        if shown == own.n_used
-        else f" {shown:,} of {own.n_used:,} columns were measured, first those to which the "
+        if shown == importance.n_used
+        else f" {shown:,} of {importance.n_used:,} columns were measured, first those to which the "
         "output is most sensitive."
     )
     rows = [
         [short(shown_name(name)), number(float(mean)), number(float(deviation)) if spread else "–"]
-        for name, mean, deviation in zip(own.names, own.mean, own.deviation, strict=True)
+        for name, mean, deviation in zip(
+            importance.names, importance.mean, importance.deviation, strict=True
+        )
     ]
-    top = ", ".join(map(shown_name, own.names[:3]))
-    deviation = own.deviation if spread else None
+    top = ", ".join(map(shown_name, importance.names[:3]))
+    deviation = importance.deviation if spread else None
     return Section(
         "importance",
         "What the model relies on",
         [
             chart(
-                plot_importance(own.names, own.mean, deviation, unit=loss_unit(model)),
+                plot_importance(
+                    importance.names, importance.mean, deviation, unit=loss_unit(model)
+                ),
                 key="importance",
                 label=f"Bar chart of permutation importance; the largest: {top}",
-                caption=f"How much the loss on {own.n_rows:,} held-out rows rises when a column is "
-                f"shuffled: {shuffles}.{limits} "
+                caption=f"How much the loss on {importance.n_rows:,} held-out rows rises when a "
+                f"column is shuffled: {shuffles}.{limits} "
                 "Columns that say the same share their importance, and each may look idle.",
             ),
             more(
                 f"All {shown:,} columns"
-                if shown == own.n_used
-                else f"The {shown:,} columns that were measured, of {own.n_used:,}",
+                if shown == importance.n_used
+                else f"The {shown:,} columns that were measured, of {importance.n_used:,}",
                 table(
                     f"Permutation importance: rise of the loss ({loss_unit(model)})",
                     ["Column", "Mean rise", "Standard deviation"],

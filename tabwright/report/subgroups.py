@@ -146,8 +146,8 @@ def subgroups(column: pl.Series) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         is_year = may_be_years(float(values[~missing].min()), float(values[~missing].max()))
         for k in np.unique(place[~missing]):
             mask = (place == k) & ~missing
-            own = column.filter(pl.Series(mask))
-            low, high = (_shown(end, is_year=is_year) for end in (own.min(), own.max()))
+            cells = column.filter(pl.Series(mask))
+            low, high = (_shown(end, is_year=is_year) for end in (cells.min(), cells.max()))
             yield low if low == high else f"{low} to {high}", mask
     else:
         # Numbers in their own order: 9 before 10.

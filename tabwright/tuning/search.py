@@ -233,7 +233,7 @@ class _Search:
         from optuna.trial import TrialState
 
         trial = self.study.ask()
-        values = {name: own.suggest(trial, name) for name, own in self.space.items()}
+        values = {name: dimension.suggest(trial, name) for name, dimension in self.space.items()}
         is_default = bool(trial.user_attrs.get("is_default"))
         settings = self.settings if is_default else with_values(self.settings, values)
         try:
@@ -423,7 +423,7 @@ class _Search:
                 f"{number_text(default.mean, 5)}; the model is the default's"
             )
         gap, low, high = (
-            number_text(own, 3) for own in (difference.mean, difference.low, difference.high)
+            number_text(value, 3) for value in (difference.mean, difference.low, difference.high)
         )
         found = (
             f"the best of {n} trials, {self.metric} {number_text(best.mean, 5)} "

@@ -64,8 +64,12 @@ class Ranking:
                 f"the metric {self.metric} is not defined on every fold (a fold may hold one "
                 "class, or one value); give fewer folds, or another metric"
             )
-        best, *others = sorted(candidates, key=lambda own: self.sign * own.mean(self.metric))
-        return best, *(replace(own, behind=self.behind(own, best)) for own in others)
+        best, *others = sorted(
+            candidates, key=lambda candidate: self.sign * candidate.mean(self.metric)
+        )
+        return best, *(
+            replace(candidate, behind=self.behind(candidate, best)) for candidate in others
+        )
 
     def behind(self, one: CandidateScores, other: CandidateScores) -> PairedDifference:
         """How much worse the first is than the second; above 0 is worse, whatever the metric."""
@@ -98,7 +102,7 @@ class Ranking:
                 f"(probability {_percent(gap.probability_above)})",
                 f"to stay with tabwright, use {chosen.name}",
             ]
-        even = [own for own in ours[1:] if not self.behind(own, chosen).is_clear]
+        even = [candidate for candidate in ours[1:] if not self.behind(candidate, chosen).is_clear]
         if even:
             names = ", ".join(candidate.name for candidate in even)
             sentences.append(f"these folds cannot tell {chosen.name} from {names}")

@@ -59,8 +59,8 @@ def check_report_output(path: Path, request: TableRequest, *, overwrite: bool) -
         return
     text = path.read_text(encoding="utf-8", errors="replace")
     table, target = request.table, request.columns.target
-    own = ("tabwright", html.escape(f"Predicting {target}"), html.escape(Path(table).name))
-    if not all(part in text for part in own):
+    parts = ("tabwright", html.escape(f"Predicting {target}"), html.escape(Path(table).name))
+    if not all(part in text for part in parts):
         raise ValueError(
             f"the report must not replace a file that is no report on {target!r} of {table}; got "
             f"{path}; {_WAY_OUT}"
