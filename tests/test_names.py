@@ -24,6 +24,10 @@ UNCLEAR = {
     "tells": "reveals, decides",
     "told": "document, notes, advance",
 }
+# So is this one as a whole name: `n_own` counts what a worker or a column has itself.
+UNCLEAR_ALONE = {"own": "what it is: column, record, entry"}
+# Where it is still in use; a line goes when its last one does.
+OWN_YET = ("distillation.interaction_search", "fitting.combination")
 # Private functions and classes of more lines than these have a summary.
 LONG = 8
 # Names of other libraries: files have a place, optuna's studies take a result.
@@ -31,10 +35,11 @@ FOREIGN = {("artifact", "tell"), ("tuning", "tell")}
 
 
 def unclear_names(source: str) -> set[str]:
-    """The words of `UNCLEAR` among the words of the names in a module."""
+    """The words of `UNCLEAR` among those of the names in a module, and of `UNCLEAR_ALONE`."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    words = {word for t in tokens if t.type == tokenize.NAME for word in t.string.split("_")}
-    return words & UNCLEAR.keys()
+    names = {t.string for t in tokens if t.type == tokenize.NAME}
+    words = {word for name in names for word in name.split("_")}
+    return words & UNCLEAR.keys() | names & UNCLEAR_ALONE.keys()
 
 
 @pytest.mark.parametrize("path", list(modules()), ids=module_name)
@@ -42,7 +47,9 @@ def test_names_say_what_they_hold(path: Path) -> None:
     package = path.relative_to(FOLDER).parts[0]
     found = unclear_names(path.read_text(encoding="utf-8"))
     found = {name for name in found if (package, name) not in FOREIGN}
-    assert {name: UNCLEAR[name] for name in found} == {}
+    if module_name(path).removeprefix("tabwright.").startswith(OWN_YET):
+        found -= UNCLEAR_ALONE.keys()
+    assert {name: (UNCLEAR | UNCLEAR_ALONE)[name] for name in found} == {}
 
 
 def without_summary(tree: ast.AST) -> Iterator[str]:
@@ -70,4 +77,5 @@ def test_reader_sees_what_has_no_summary() -> None:
 
 def test_reader_sees_words_inside_names() -> None:
     assert unclear_names("def _told_of(x): return x.said") == {"told", "said"}
-    assert unclear_names("# told\nx = 'said'\nuntold = 1") == set()
+    assert unclear_names("# told\nx = 'said'\nuntold = 1; n_own = 2") == set()
+    assert unclear_names("[own.x for own in y]") == {"own"}

@@ -168,7 +168,9 @@ def _commands_with(option: str, ctx: Any) -> list[str]:
     """The commands that have an option; `train` alone where it is one of them."""
     commands = ctx.parent.command.commands
     found = [
-        name for name, own in commands.items() if any(option in param.opts for param in own.params)
+        name
+        for name, command in commands.items()
+        if any(option in param.opts for param in command.params)
     ]
     return ["train"] if "train" in found else found
 

@@ -290,7 +290,7 @@ class RoleOptions(ReadingOptions):
         for text in self.role or ():
             # A name may hold the sign.
             name, sign, wanted = text.rpartition("=")
-            known = next((own for own in get_args(Role) if own == wanted), None)
+            known = next((role for role in get_args(Role) if role == wanted), None)
             if not sign or known is None:
                 raise ValueError(
                     f"--role must be COLUMN=ROLE with one of {', '.join(get_args(Role))}; "
@@ -417,21 +417,21 @@ def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
         options = get_type_hints(group, include_extras=True)
         parameters += [
             inspect.Parameter(
-                own.name,
+                field.name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if own.default is MISSING else own.default,
-                annotation=options[own.name],
+                default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                annotation=options[field.name],
             )
-            for own in fields(group)
+            for field in fields(group)
         ]
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
         for name, group in groups.items():
-            values[name] = group(**{own.name: values.pop(own.name) for own in fields(group)})
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         command(**values)
 
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {own.name: own.annotation for own in parameters}
+    wrapper.__annotations__ = {known.name: known.annotation for known in parameters}
     del wrapper.__wrapped__  # its signature is not this one
     return wrapper

@@ -94,15 +94,18 @@ def explain(
             if not display.silent:
                 show_line(f"wrote {picture}")
         if display.as_json:
-            own: dict[str, object] = {"rows": len(explained), "exact": found.exact}
-            own |= {"scale": found.scale, "base": dict(zip(found.outputs, found.base, strict=True))}
+            facts: dict[str, object] = {"rows": len(explained), "exact": found.exact}
+            facts |= {
+                "scale": found.scale,
+                "base": dict(zip(found.outputs, found.base, strict=True)),
+            }
             if row is not None:
-                own |= {
+                facts |= {
                     "row": row,
                     "output": dict(zip(found.outputs, found.output[0], strict=True)),
                 }
             key = "importance" if row is None else "attributions"
-            print_json({**own, key: {name: part.to_dicts() for name, part in tables.items()}})
+            print_json({**facts, key: {name: part.to_dicts() for name, part in tables.items()}})
             return
         for k, part in enumerate(tables.values()):
             what = _uncapitalised(output_title(found, k))
