@@ -3,9 +3,6 @@
 import errno
 import os
 import stat
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +10,7 @@ import pytest
 
 from campaigns.kill_saves import calls_of_a_save, kill_everywhere
 from tabwright.artifact.atomic_write import check_writable, replacing, write_atomically
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.new_process import finished_python
 
 
 def names(folder: Path) -> list[str]:
@@ -143,20 +139,10 @@ def test_file_systems_without_folder_sync(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "model").read_bytes() == b"new"
 
 
-def run_python(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
 def test_a_real_limit_on_file_size(tmp_path: Path) -> None:
     target = tmp_path / "model"
     target.write_bytes(b"old")
-    done = run_python(
+    done = finished_python(
         """
         import resource, sys
         from tabwright.artifact.atomic_write import write_atomically
@@ -175,7 +161,7 @@ def test_a_real_limit_on_file_size(tmp_path: Path) -> None:
 
 def test_a_real_read_only_folder() -> None:
     # In a process that is not root: root may write anywhere.
-    done = run_python(
+    done = finished_python(
         """
         import os, sys, tempfile
         from tabwright.artifact.atomic_write import write_atomically

@@ -6,9 +6,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
-import textwrap
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -29,8 +26,8 @@ from tabwright.artifact import container as serialization
 from tabwright.artifact.container import pack, read_artifact, unpack, write_artifact
 from tabwright.artifact.format_versions import FORMATS
 from tabwright.errors import ArtifactError
+from tests.new_process import run_python
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = {"name": "größe", "n": 3, "scale": 1e-3, "none": None, "deep": [{"a": [True, "\n"]}]}
 DTYPES = ("f8", "f4", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?")
 
@@ -585,18 +582,6 @@ def test_a_file_that_shrinks_while_it_is_read(
 
 
 # --- nothing runs ---
-
-
-def run_python(script: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_loading_opens_one_file_and_runs_nothing(tmp_path: Path) -> None:

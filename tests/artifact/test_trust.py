@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,22 +21,10 @@ from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
 from tests.golden.rows import golden_models
+from tests.new_process import run_python
 
-ROOT = Path(__file__).resolve().parents[2]
 NEWEST = {path.stem: path for path in golden_models()}
 MODELS = ("mixed-calibrated", "mixed-tabresnet", "three-isotonic", "regression-bins")
-
-
-def run_python(script: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_loading_a_model_opens_one_file_and_runs_nothing(tmp_path: Path) -> None:

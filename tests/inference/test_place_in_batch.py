@@ -1,9 +1,5 @@
 """A row's prediction does not hang on its place in a batch, nor on the rows beside it."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -11,7 +7,7 @@ from ai.ml.frameworks.pytorch.models import build_model
 from tabwright.inference import numpy_network
 from tabwright.inference.compiled import functions
 from tabwright.inference.numpy_network import FoldedNetwork
-from tests.packages import ROOT
+from tests.new_process import run_python
 
 # Members, architecture, inputs, hidden units, outputs.
 NETWORKS = [
@@ -95,11 +91,4 @@ def test_on_every_instruction_set_with_any_threads(kernel: str, n_threads: int) 
         "    check(network(index))\n"
     )
     threads = {name: str(n_threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **threads, "OPENBLAS_CORETYPE": kernel, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_python(code, environment={**threads, "OPENBLAS_CORETYPE": kernel})

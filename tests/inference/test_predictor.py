@@ -1,10 +1,6 @@
 """From raw rows to probabilities and values: every way gives the same answer, without torch."""
 
-import os
 import pickle
-import subprocess
-import sys
-import textwrap
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,8 +21,8 @@ from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings, Task, modes_for
 from tabwright.tables.labelled import LabelledRows
+from tests.new_process import run_python
 
-ROOT = Path(__file__).resolve().parents[2]
 TASKS: tuple[Task, ...] = ("classification", "regression")
 CASES = [(mode, task) for task in TASKS for mode in modes_for(task)]
 ARCHITECTURES = ("mlp_dense", "tabresnet", "linear_glm_baseline")
@@ -268,16 +264,7 @@ def test_a_saved_model_predicts_without_torch(mode: str, task: Task, tmp_path: P
         heavy = {"torch", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib", "typer", "rich"}
         print(sorted(heavy & set(sys.modules)))
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[]"
+    assert run_python(script, cwd=tmp_path).strip() == "[]"
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), predict(Predictor(fitted), frame))
 
 
