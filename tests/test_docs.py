@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from tabwright.cli.app import app
 from tabwright.settings import FitSettings
+from tests.packages import module_name, modules
 from tests.pages import PAGES, ROOT, Block, blocks, commands
 
 README = ROOT / "README.md"
@@ -126,44 +127,9 @@ def test_pages_are_in_plain_terms(page: Path) -> None:
     assert banned_in(page.read_text()) == []
 
 
-# Modules and packages whose docstrings, comments and messages are in plain terms too. A package
-# is added when its last banned word is gone.
-PLAIN_CODE = (
-    "artifact",
-    "calibration",
-    "cli",
-    "distillation",
-    "distributed",
-    "encoding",
-    "errors.py",
-    "estimators",
-    "explanation",
-    "export",
-    "fitting",
-    "inference",
-    "metrics.py",
-    "mlflow.py",
-    "object_stores.py",
-    "regression.py",
-    "report",
-    "serving",
-    "settings.py",
-    "splits.py",
-    "streaming",
-    "tables",
-    "training",
-    "tuning",
-    "weighted_metrics.py",
-    "workflows",
-)
-
-
-@pytest.mark.parametrize("name", PLAIN_CODE)
-def test_code_is_in_plain_terms(name: str) -> None:
-    place = ROOT / "tabwright" / name
-    sources = [place] if place.is_file() else sorted(place.rglob("*.py"))
-    assert sources
-    assert {path.name: found for path in sources if (found := banned_in(path.read_text()))} == {}
+@pytest.mark.parametrize("path", list(modules()), ids=module_name)
+def test_code_is_in_plain_terms(path: Path) -> None:
+    assert banned_in(path.read_text()) == []
 
 
 def test_banned_words_are_found_in_context() -> None:

@@ -260,7 +260,7 @@ def _resources() -> dict[str, float]:
 
 
 def check_cluster() -> None:
-    """Refuse an address in RAY_ADDRESS where nobody listens; Ray itself tries for minutes.
+    """Refuse an address in RAY_ADDRESS where no cluster answers; Ray itself tries for minutes.
 
     Raises `ConnectionError`.
     """
