@@ -267,7 +267,7 @@ def _show_combination(fitted: FittedModel) -> None:
         show_grid(
             ["part", "weight", "loss", ""],
             [[name, weight, number_text(loss), remark] for name, weight, loss, remark in rows],
-            title=f"parts by {measure} on the held-out rows that chose the weights",
+            title=f"parts by {measure} on the validation rows that chose the weights",
             right=(1, 2),
         )
 

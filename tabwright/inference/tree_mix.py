@@ -208,7 +208,7 @@ def combination_notes(card: Mapping[str, Any]) -> list[str]:
     n_rows = told.get("n_rows")
     counted = f"{n_rows:,}" if isinstance(n_rows, int) else str(n_rows)
     notes = [
-        f"combined on {counted} held-out rows, which chose the weights: {shares}; "
+        f"combined on {counted} validation rows, which chose the weights: {shares}; "
         f"together {number_text(whole[2])} ({told.get('measure')})"
     ]
     interactions = told.get("interactions")
