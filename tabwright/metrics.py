@@ -100,7 +100,8 @@ def classification_intervals(
     `codes`, `proba`, `sample_weight`, `predicted`, `wanted_precision`: as in
         `score_classification`.
     `on_resampled`: called with how many resamples are done, and of how many.
-    Returns: the keys of `score_classification`.
+    Returns: the keys of `score_classification`, without those whose score is the same in every
+        resample: such a bootstrap says nothing of other rows.
     """
     y, p, weight = _checked_classification(codes, proba, sample_weight)
     metrics = classification_metrics(y, p, weight, predicted, wanted_precision)
@@ -285,6 +286,9 @@ def _intervals(
         values = values[~np.isnan(values)]
         if len(values):
             low, middle, high = np.quantile(values, [tail, 0.5, 1.0 - tail])
+            # Resamples of rows that are all right, say, do not show what other rows would give.
+            if low == high:
+                continue
             ends = np.array([low, high]) + known[name] - middle
             low, high = np.clip(ends, *_RANGES.get(name, (0.0, 1.0)))
             intervals[name] = (float(low), float(high))
