@@ -23,7 +23,7 @@ from tabwright.weighted_metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -45,6 +45,22 @@ _RANGES = {
     "gamma_deviance": (0.0, math.inf),
     "d2": (-math.inf, 1.0),
 }
+
+
+_ORDER = (
+    *("log_loss", "accuracy", "balanced_accuracy", "brier", "ece", "rms_calibration_error"),
+    *("classwise_ece", "auc", "average_precision", "recall_at_precision"),
+    *("pinball", "poisson_deviance", "gamma_deviance", "d2", "rmse", "mae", "r2"),
+)
+
+
+def in_order(scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores of a model file, which has them by the alphabet, as people read them.
+
+    Returns: the loss first; names that are not known here last.
+    """
+    known = [name for name in _ORDER if name in scores]
+    return {name: scores[name] for name in (*known, *(n for n in scores if n not in known))}
 
 
 def score_classification(
