@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections import Counter
@@ -50,12 +51,8 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 _MOST_LISTED = 12
-_METRICS = (
-    *("log_loss", "accuracy", "balanced_accuracy", "brier", "ece", "rms_calibration_error"),
-    *("classwise_ece", "auc", "average_precision", "recall_at_precision"),
-    *("pinball", "poisson_deviance", "gamma_deviance", "d2", "rmse", "mae", "r2"),
-)
 _PIPE_WIDTH = 10_000
+_WARNING = "warning: "
 
 
 def seconds_taken() -> float:
@@ -70,6 +67,11 @@ def say(text: str, *, style: str = "") -> None:
     out.print(Text(text, style=style), soft_wrap=not out.is_terminal)
 
 
+def say_command(words: Sequence[str]) -> None:
+    """A command to copy, whole: the terminal wraps it, so that it is pasted as one line."""
+    out.print(Text(f"  {shlex.join(words)}"), soft_wrap=True)
+
+
 def show_note(text: str) -> None:
     """A remark beside the result."""
     err.print(Text(f"note: {in_options(text)}", style="yellow"), soft_wrap=not err.is_terminal)
@@ -77,10 +79,25 @@ def show_note(text: str) -> None:
 
 def show_message(text: str) -> None:
     """What was decided on the way, or a warning."""
-    if text.startswith("warning: "):
+    if text.startswith(_WARNING):
         err.print(Text(in_options(text), style="yellow"), soft_wrap=not err.is_terminal)
     else:
         say(text, style="dim")
+
+
+def message_shower(
+    line: ProgressLine, *, quiet: bool, as_json: bool
+) -> Callable[[str], None] | None:
+    """What shows the messages of a job beside its line; None for JSON, which holds them.
+
+    `quiet`: whether warnings alone are shown.
+    """
+
+    def show_warning(text: str) -> None:
+        if text.startswith(_WARNING):
+            show_message(text)
+
+    return None if as_json else line.tell(show_warning if quiet else show_message)
 
 
 def show_block(title: str, message: str) -> None:
@@ -162,6 +179,8 @@ def _places(size: float) -> int:
 
 def show_model_scores(fitted: FittedModel) -> None:
     """The scores that a model carries: of test rows if there were any, else of validation rows."""
+    from tabwright.metrics import in_order
+
     names = {
         "test": "test rows",
         "baseline": "trivial baseline",
@@ -172,22 +191,14 @@ def show_model_scores(fitted: FittedModel) -> None:
             "validation": "rows out of fold" if "folds" in fitted.card else "validation rows",
             "validation_class_weighted": "by class weights",
         }
-    # A file has them by the alphabet.
     shown = {
-        title: {
-            name: fitted.metrics[rows][name] for name in sorted(fitted.metrics[rows], key=_place)
-        }
+        title: in_order(fitted.metrics[rows])
         for rows, title in names.items()
         if rows in fitted.metrics
     }
     if shown:
         labels = "" if fitted.decision is None else f"; labels: {describe_rule(fitted)}"
         show_scores(shown, f"scores of {fitted.settings.training_mode}{labels}")
-
-
-def _place(metric: str) -> int:
-    """Where a score stands among others: as in `tabwright.metrics`; unknown ones at the end."""
-    return _METRICS.index(metric) if metric in _METRICS else len(_METRICS)
 
 
 def show_card(fitted: FittedModel, path: Path) -> None:

@@ -123,7 +123,9 @@ SaveConfig = Annotated[
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
+QuietFlag = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors.")
+]
 
 
 def given(**settings: Any) -> dict[str, Any]:
@@ -149,7 +151,7 @@ class DisplayOptions:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing but the result and errors is printed."""
+        """Whether no progress is shown."""
         return self.quiet or self.as_json
 
 

@@ -87,6 +87,8 @@ class Ranking:
                 f"use {chosen.name}: {_sureness(probability)} better in {self.metric} than "
                 f"{rival.name}, the next, by {number_text(gap.mean, 3)} (probability "
                 f"{_percent(probability)})"
+                if gap.mean > 0
+                else f"use {chosen.name}: {rival.name}, the next, has the same {self.metric}"
             ]
         else:
             rival = ranked[0]
@@ -101,7 +103,7 @@ class Ranking:
         even = [own for own in ours[1:] if not self.behind(own, chosen).is_clear]
         if even:
             names = ", ".join(candidate.name for candidate in even)
-            sentences.append(f"these folds cannot tell {chosen.name} from {names}")
+            sentences.append(f"not significantly different from {chosen.name}: {names}")
         small = [
             candidate
             for candidate in even

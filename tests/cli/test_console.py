@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -140,3 +141,14 @@ def test_inspect_has_the_scores_in_the_order_of_train(capsys: pytest.CaptureFixt
     console.show_model_scores(replace(model, metrics={"test": scores}))
     lines = capsys.readouterr().out.splitlines()[2:]
     assert [line.split()[0] for line in lines] == ["rmse", "mae", "r2", "unheard_of"]
+
+
+def test_a_command_to_copy_is_one_line_however_narrow_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(console, "out", Console(file=file, force_terminal=True, width=40))
+    words = ["tabwright", "train", "a table.csv", "--target", "Survived", "--drop", "PassengerId"]
+    console.say_command(words)
+    assert file.getvalue().count("\n") == 1
+    assert shlex.split(file.getvalue()) == words

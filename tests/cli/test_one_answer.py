@@ -282,6 +282,15 @@ def test_quiet_prints_the_results(tmp_path: Path) -> None:
     assert "saved" not in said
 
 
+def test_quiet_prints_warnings(tmp_path: Path) -> None:
+    frame = pl.read_csv(_labelled(tmp_path / "t.csv")).drop("price")
+    frame.with_columns(answer=pl.col("label")).write_csv(tmp_path / "t.csv")
+    words = ("-t", "label", "-o", str(tmp_path / "m.safetensors"), *FAST)
+    said = _flat(_run("train", str(tmp_path / "t.csv"), *words))
+    assert "warning: column 'answer' alone tells the target 'label'" in said
+    assert "calibration: " not in said
+
+
 def test_importance_names_the_column_that_matters_first(tmp_path: Path) -> None:
     table, model = _labelled(tmp_path / "t.csv"), str(tmp_path / "m.safetensors")
     words = ("--epochs", "30", "--members", "1", "--quiet")

@@ -9,12 +9,12 @@ import typer
 
 from tabwright.cli.brief_command import SETTINGS
 from tabwright.cli.console import (
+    message_shower,
     print_json,
     progress_line,
     say,
     seconds_taken,
     show_grid,
-    show_message,
 )
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.option_names import in_options
@@ -108,7 +108,7 @@ def distill(
         line.doing("working")
         result = run_distillation(
             request,
-            on_message=None if display.silent else line.tell(show_message),
+            on_message=message_shower(line, quiet=display.quiet, as_json=display.as_json),
             on_epoch=line.epoch,
         )
         line.hide()

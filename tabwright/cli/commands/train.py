@@ -18,11 +18,12 @@ from tabwright.cli.completion import (
 )
 from tabwright.cli.console import (
     describe_rule,
+    message_shower,
     print_json,
     progress_line,
     say,
+    say_command,
     seconds_taken,
-    show_message,
     show_model_scores,
     show_profile,
 )
@@ -334,7 +335,7 @@ def train(
 
         result = run_training(
             request,
-            on_message=None if display.silent else line.tell(show_message),
+            on_message=message_shower(line, quiet=display.quiet, as_json=display.as_json),
             on_profile=None if display.silent else line.tell(show_profile),
             on_stage=line.doing,
             on_epoch=line.epoch,
@@ -365,7 +366,7 @@ def train(
             if display.quiet:
                 return
             say(f"saved {result.path} after {seconds_taken():.1f} s; use it with")
-            say(f"  tabwright predict {result.path} NEW_TABLE")
+            say_command(["tabwright", "predict", str(result.path), "NEW_TABLE"])
 
 
 def _prior_of(text: str) -> Prior:
