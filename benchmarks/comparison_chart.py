@@ -12,8 +12,8 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SECTION = "\n## Comparison with other libraries\n"
-# Rows of the table, and the names that the chart gives them. The table was measured when the default
-# was four networks without trees.
+# Rows of the table, and the names that the chart gives them. The table was measured when the
+# default was four networks without trees.
 SHOWN = {
     "CatBoost": "CatBoost",
     "**mlp_dense, the default**": "Tabwright, four networks",
