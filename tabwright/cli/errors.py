@@ -7,6 +7,7 @@ terminal it has a frame; with `--json` it is one JSON object.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ import typer
 
 from tabwright.cli.console import err, show_block, show_note
 from tabwright.cli.option_names import in_options
+from tabwright.errors import no_such_file
 
 
 class ExitCode(IntEnum):
@@ -89,6 +91,9 @@ def _code_of(error: Exception) -> ExitCode:
 
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        # Where more is known than the system says, it stands there.
+        if error.strerror == os.strerror(errno.ENOENT):
+            return no_such_file(os.fsdecode(error.filename))
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"the memory of this machine does not suffice ({error}); give fewer rows or columns"

@@ -55,6 +55,16 @@ def _model_file(path: Path) -> Path:
     return path
 
 
+def teacher_of(name: str) -> str:
+    """A teacher comes before the table, and is none."""
+    if Path(name).suffix.lower() in _TABLES:
+        raise UsageError(
+            f"the first argument must be a teacher, a model file or a tree kind such as catboost; "
+            f"got a table, {name}"
+        )
+    return name
+
+
 ModelFile = Annotated[
     Path,
     typer.Argument(metavar="MODEL", help="A file that `train` saved.", callback=_model_file),

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from tabwright.artifact.atomic_write import check_writable, write_atomically
+from tabwright.artifact.atomic_write import check_suffix, check_writable, write_atomically
 from tabwright.inference.fitted_model import FittedModel, as_fitted
 from tabwright.inference.scoring import measure_of
 from tabwright.report.assessment import Assessment, assess
@@ -106,6 +106,7 @@ def write_report(
     OSError
         If the file cannot be written; a file that was there stays whole.
     """
+    check_suffix(path, ".html")
     check_writable(path)
     fitted = as_fitted(model)
     rows, codes = _labelled(fitted, frame, target)

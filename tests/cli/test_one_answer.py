@@ -239,6 +239,9 @@ def test_a_run_is_repeated_from_its_settings_file(tmp_path: Path) -> None:
     refusal = _flat(_run("train", table, "-t", "label", "--config", config, code=2))
     assert "must be a list" in refusal
     refusal = _flat(_run("train", table, "--config", str(tmp_path / "none.toml"), code=2))
+    assert "--config: there is no file" in refusal
+    Path(config).write_text("drop = ")
+    refusal = _flat(_run("train", table, "--config", config, code=2))
     assert "--config must be a TOML file" in refusal
 
 

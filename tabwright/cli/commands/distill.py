@@ -31,6 +31,7 @@ from tabwright.cli.options import (
     Width,
     given,
     takes_groups,
+    teacher_of,
 )
 from tabwright.number_text import number_text
 
@@ -43,7 +44,11 @@ def distill(
     *,
     teacher: Annotated[
         str,
-        typer.Argument(metavar="TEACHER", help="A model file, or a tree kind such as catboost."),
+        typer.Argument(
+            metavar="TEACHER",
+            help="A model file, or a tree kind such as catboost.",
+            callback=teacher_of,
+        ),
     ],
     table: TableToFit,
     target: Target,

@@ -302,7 +302,7 @@ def train(
     with readable_errors(as_json=display.as_json), progress_line(display.silent) as line:
         labelled = aim.columns(columns).request(table, target, reading)
 
-        from tabwright.artifact.atomic_write import check_writable, write_atomically
+        from tabwright.artifact.atomic_write import check_suffix, check_writable, write_atomically
         from tabwright.streaming.memory import bytes_of
         from tabwright.workflows.requests.decision import DecisionRequest
         from tabwright.workflows.requests.train import TrainRequest, check_training
@@ -326,6 +326,7 @@ def train(
             overwrite=run.overwrite,
         )
         if save_config is not None:
+            check_suffix(save_config, ".toml")
             check_writable(save_config)
         # A mistake is told before PyTorch is loaded.
         check_training(request)
