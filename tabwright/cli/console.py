@@ -437,12 +437,17 @@ class ProgressLine:
             self._bar.update(self._line, **fields)
 
 
+def _can_redraw() -> bool:
+    """Whether a line can be drawn again; a dumb terminal would get an empty line each time."""
+    return err.is_terminal and not err.is_dumb_terminal
+
+
 @contextmanager
 def progress_line(silent: bool, text: str = "starting") -> Iterator[ProgressLine]:
     """A line that says at once what goes on, `text` first, and is gone in the end."""
     # Of several workers in one terminal, the first one speaks.
     is_first = os.environ.get("RANK", "0") == "0"
-    line = ProgressLine(is_first and not silent and err.is_terminal)
+    line = ProgressLine(is_first and not silent and _can_redraw())
     try:
         line.doing(text)
         yield line
@@ -453,7 +458,7 @@ def progress_line(silent: bool, text: str = "starting") -> Iterator[ProgressLine
 @contextmanager
 def counting_bar(silent: bool, what: str, total: int | None = None) -> Iterator[Advance]:
     """A count of things done, e.g. rows; with a total a bar. Silent where nobody would see it."""
-    if silent or not err.is_terminal:
+    if silent or not _can_redraw():
         yield lambda count, text="": None
         return
     seen = "{task.description}: {task.completed:,.0f}" + (

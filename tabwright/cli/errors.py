@@ -52,6 +52,8 @@ def readable_errors(*, as_json: bool = False) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
+            # Of files that an interrupt left open, which the end of the process closes.
+            warnings.simplefilter("ignore", ResourceWarning)
             warnings.showwarning = _told_once()
             yield
     except BrokenPipeError:
@@ -71,6 +73,9 @@ def readable_errors(*, as_json: bool = False) -> Iterator[None]:
     except Exception as error:
         if _tracebacks:
             raise
+        if isinstance(error.__context__, KeyboardInterrupt):
+            # Met rich as it began a line, which it then could not take back.
+            _leave(ExitCode.INTERRUPTED, "interrupted", "nothing was saved", as_json=as_json)
         message = (
             f"{type(error).__name__}: {error}\nThis is a bug in tabwright. Please report it with "
             "what `tabwright --traceback COMMAND ...` prints."

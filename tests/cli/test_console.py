@@ -8,9 +8,11 @@ import shlex
 from dataclasses import replace
 
 import pytest
+import typer
 from rich.console import Console
 
 from tabwright.cli import console
+from tabwright.cli.errors import readable_errors
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.training.loop import Epoch
 from tests.golden.rows import FOLDER
@@ -152,3 +154,18 @@ def test_a_command_to_copy_is_one_line_however_narrow_the_terminal(
     console.say_command(words)
     assert file.getvalue().count("\n") == 1
     assert shlex.split(file.getvalue()) == words
+
+
+def test_an_interrupt_that_met_the_line_is_one_all_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            [].pop()
+
+    with pytest.raises(typer.Exit) as left, readable_errors():
+        interrupted()
+    assert left.value.exit_code == 130
+    assert "interrupted" in capsys.readouterr().err
