@@ -47,8 +47,17 @@ if TYPE_CHECKING:
 
 Told = TypeVar("Told")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class _Stream(Console):
+    """A console that is silent once the reader of its pipe has left: the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+out = _Stream(highlight=False)
+err = _Stream(stderr=True, highlight=False)
 
 _MOST_LISTED = 12
 _PIPE_WIDTH = 10_000
@@ -139,7 +148,7 @@ def show_grid(
         grid.add_column(heading, justify="right" if position in right else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
-    wide = out if out.is_terminal else Console(file=out.file, width=line_width(), highlight=False)
+    wide = out if out.is_terminal else _Stream(file=out.file, width=line_width(), highlight=False)
     wide.print(grid)
 
 
