@@ -41,6 +41,10 @@ def test_parameters_of_other_libraries(name: str, hint: str) -> None:
         ("epochs", "give max_epochs to the estimator, when it is made"),
         ("max_epochs", "give max_epochs to the estimator, when it is made"),
         ("early_stopping_rounds", "give patience to the estimator"),
+        (
+            "cat_features",
+            "give roles={'column': 'category'} to the estimator, when it is made; text, categories",
+        ),
     ],
 )
 def test_arguments_of_fit(name: str, hint: str) -> None:
