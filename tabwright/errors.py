@@ -1,6 +1,7 @@
 """The errors of the library that callers may want to catch, and how to install what is missing."""
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -20,6 +21,15 @@ class TableNotFoundError(TableError, FileNotFoundError):
 
 class ParityError(RuntimeError):
     """An exported graph does not say what its model says; nothing was written."""
+
+
+def no_such_file(source: str) -> str:
+    """That a file is missing, with the nearest name of its folder, or where it was looked for."""
+    path = Path(source)
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, siblings, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"looked in {path.parent.resolve()}"
+    return f"there is no file {source}; {hint}"
 
 
 def install_command(extra: str) -> str:

@@ -22,7 +22,7 @@ from tabwright.weighted_metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -45,6 +45,22 @@ _RANGES = {
     "gamma_deviance": (0.0, math.inf),
     "d2": (-math.inf, 1.0),
 }
+
+
+_ORDER = (
+    *("log_loss", "accuracy", "balanced_accuracy", "brier", "ece", "rms_calibration_error"),
+    *("classwise_ece", "auc", "average_precision", "recall_at_precision"),
+    *("pinball", "poisson_deviance", "gamma_deviance", "d2", "rmse", "mae", "r2"),
+)
+
+
+def in_order(scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores of a model file, which has them by the alphabet, as people read them.
+
+    Returns: the loss first; names that are not known here last.
+    """
+    known = [name for name in _ORDER if name in scores]
+    return {name: scores[name] for name in (*known, *(n for n in scores if n not in known))}
 
 
 def score_classification(
@@ -100,7 +116,8 @@ def classification_intervals(
     `codes`, `proba`, `sample_weight`, `predicted`, `wanted_precision`: as in
         `score_classification`.
     `on_resampled`: called with how many resamples are done, and of how many.
-    Returns: the keys of `score_classification`.
+    Returns: the keys of `score_classification`, without those whose score is the same in every
+        resample: such a bootstrap says nothing of other rows.
     """
     y, p, weight = _checked_classification(codes, proba, sample_weight)
     metrics = classification_metrics(y, p, weight, predicted, wanted_precision)
@@ -275,6 +292,9 @@ def _intervals(
         values = values[~np.isnan(values)]
         if len(values):
             low, middle, high = np.quantile(values, [tail, 0.5, 1.0 - tail])
+            # Resamples of rows that are all right, say, do not show what other rows would give.
+            if low == high:
+                continue
             ends = np.array([low, high]) + known[name] - middle
             low, high = np.clip(ends, *_RANGES.get(name, (0.0, 1.0)))
             intervals[name] = (float(low), float(high))

@@ -361,3 +361,14 @@ def test_no_score_lies_outside_its_interval(seed: int) -> None:
         low, high = intervals[name]
         assert low <= value <= high, name
         assert low < high, name
+
+
+def test_scores_of_rows_that_are_all_right_have_no_interval_of_resamples() -> None:
+    codes = np.arange(40) % 2
+    sure = np.column_stack([1 - codes, codes]) * 0.8 + 0.1
+    intervals = classification_intervals(codes, sure, n_resamples=50)
+    assert {"accuracy", "auc", "balanced_accuracy"} & set(intervals) == set()
+    # One row that is wrong says how others may be.
+    codes[0] = 1
+    intervals = classification_intervals(codes, sure, n_resamples=50)
+    assert intervals["accuracy"][0] < 39 / 40 <= intervals["accuracy"][1]

@@ -19,7 +19,7 @@ _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 # What other programs write under these names.
 _FORMATS = re.compile(
     r"\.(pkl|pickle|joblib|dill|pt|pth|ckpt|bin|onnx|pmml|h5|hdf5|keras|pb|cbm|ubj|safetensors"
-    r"|html|pdf|csv|tsv|parquet|arrow|feather|xlsx|json|yaml|toml|txt|md|py|zip|gz)"
+    r"|html|pdf|docx?|odt|rtf|pptx?|png|svg|jpe?g|csv|tsv|parquet|arrow|feather|xlsx?|ods|jsonl?|ya?ml|ini|toml|txt|md|py|zip|gz)"
 )
 _REASONS = {
     errno.ENOSPC: "the disk is full",

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
 import typer.core
-from typer._click.exceptions import NoSuchOption, UsageError
+from typer._click.exceptions import BadParameter, NoSuchOption, UsageError
 
 from tabwright.cli.console import show_line, show_note
 
 # The panel of the options that `--help` leaves out.
 SETTINGS = "settings"
 _ALL = "tabwright.help_all"
+
+# What typer says of a value that does not fit, and our words for it.
+_RULE = re.compile(r"Input should be ([^,]+)")
+_RULES_IN_WORDS = {
+    "a valid ": "a ",
+    "a integer": "an integer",
+    "less than or equal to": "at most",
+    "greater than or equal to": "at least",
+}
 
 # Options of before, and those that do it now.
 _FORMER = {"--layers": "--depth"}
@@ -33,6 +43,9 @@ _ELSEWHERE = {
     "--early-stopping-rounds": "--patience",
     "--hidden-dim": "--width",
     "--hidden-size": "--width",
+    "--hidden": "--width",
+    "--units": "--width",
+    "--hidden-layers": "--depth",
     "--num-hidden-layers": "--depth",
     "--num-layers": "--depth",
     "--n-layers": "--depth",
@@ -87,6 +100,8 @@ _COMMANDS_ELSEWHERE = {
     "optimize": "tune",
     "info": "inspect",
     "show": "inspect",
+    "help": "--help",
+    "version": "--version",
 }
 
 
@@ -120,7 +135,18 @@ class BriefCommand(typer.core.TyperCommand):
         words = [self._of_today(word) for word in args]
         if not ctx.resilient_parsing:
             self._check_words(ctx, list(words))
-        return super().parse_args(ctx, words)
+        try:
+            return super().parse_args(ctx, list(words))
+        except BadParameter as error:
+            rule = _RULE.match(error.message)
+            if rule is None or error.param is None or error.param.param_type_name != "option":
+                raise
+            given = self.make_parser(ctx).parse_args(args=words)[0][str(error.param.name)]
+            must = rule[1]
+            for theirs, ours in _RULES_IN_WORDS.items():
+                must = must.replace(theirs, ours)
+            option = max(error.param.opts, key=len)
+            raise UsageError(f"{option} must be {must}; got {given!r}", ctx) from error
 
     def _of_today(self, word: str) -> str:
         name, equals, value = word.partition("=")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections import Counter
@@ -46,16 +47,21 @@ if TYPE_CHECKING:
 
 Message = TypeVar("Message")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class _Stream(Console):
+    """A console that is silent once the reader of its pipe has left: the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+out = _Stream(highlight=False)
+err = _Stream(stderr=True, highlight=False)
 
 _MOST_LISTED = 12
-_METRICS = (
-    *("log_loss", "accuracy", "balanced_accuracy", "brier", "ece", "rms_calibration_error"),
-    *("classwise_ece", "auc", "average_precision", "recall_at_precision"),
-    *("pinball", "poisson_deviance", "gamma_deviance", "d2", "rmse", "mae", "r2"),
-)
 _PIPE_WIDTH = 10_000
+_WARNING = "warning: "
 
 
 def seconds_taken() -> float:
@@ -70,6 +76,11 @@ def show_line(text: str, *, style: str = "") -> None:
     out.print(Text(text, style=style), soft_wrap=not out.is_terminal)
 
 
+def show_command(words: Sequence[str]) -> None:
+    """A command to copy, whole: the terminal wraps it, so that it is pasted as one line."""
+    out.print(Text(f"  {shlex.join(words)}"), soft_wrap=True)
+
+
 def show_note(text: str) -> None:
     """A remark beside the result."""
     err.print(Text(f"note: {in_options(text)}", style="yellow"), soft_wrap=not err.is_terminal)
@@ -77,10 +88,25 @@ def show_note(text: str) -> None:
 
 def show_message(text: str) -> None:
     """What was decided on the way, or a warning."""
-    if text.startswith("warning: "):
+    if text.startswith(_WARNING):
         err.print(Text(in_options(text), style="yellow"), soft_wrap=not err.is_terminal)
     else:
         show_line(text, style="dim")
+
+
+def message_shower(
+    line: ProgressLine, *, quiet: bool, as_json: bool
+) -> Callable[[str], None] | None:
+    """What shows the messages of a job beside its line; None for JSON, which holds them.
+
+    `quiet`: whether warnings alone are shown.
+    """
+
+    def show_warning(text: str) -> None:
+        if text.startswith(_WARNING):
+            show_message(text)
+
+    return None if as_json else line.hidden_during(show_warning if quiet else show_message)
 
 
 def show_block(title: str, message: str) -> None:
@@ -122,7 +148,7 @@ def show_grid(
         grid.add_column(heading, justify="right" if position in right else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
-    wide = out if out.is_terminal else Console(file=out.file, width=line_width(), highlight=False)
+    wide = out if out.is_terminal else _Stream(file=out.file, width=line_width(), highlight=False)
     wide.print(grid)
 
 
@@ -162,6 +188,8 @@ def _places(size: float) -> int:
 
 def show_model_scores(fitted: FittedModel) -> None:
     """The scores that a model carries: of test rows if there were any, else of validation rows."""
+    from tabwright.metrics import in_order
+
     names = {
         "test": "test rows",
         "baseline": "trivial baseline",
@@ -172,22 +200,14 @@ def show_model_scores(fitted: FittedModel) -> None:
             "validation": "rows out of fold" if "folds" in fitted.card else "validation rows",
             "validation_class_weighted": "by class weights",
         }
-    # A file has them by the alphabet.
     shown = {
-        title: {
-            name: fitted.metrics[rows][name] for name in sorted(fitted.metrics[rows], key=_place)
-        }
+        title: in_order(fitted.metrics[rows])
         for rows, title in names.items()
         if rows in fitted.metrics
     }
     if shown:
         labels = "" if fitted.decision is None else f"; labels: {describe_rule(fitted)}"
         show_scores(shown, f"scores of {fitted.settings.training_mode}{labels}")
-
-
-def _place(metric: str) -> int:
-    """Where a score stands among others: as in `tabwright.metrics`; unknown ones at the end."""
-    return _METRICS.index(metric) if metric in _METRICS else len(_METRICS)
 
 
 def show_card(fitted: FittedModel, path: Path) -> None:
@@ -268,7 +288,7 @@ def _show_combination(fitted: FittedModel) -> None:
         show_grid(
             ["part", "weight", "loss", ""],
             [[name, weight, number_text(loss), remark] for name, weight, loss, remark in rows],
-            title=f"parts by {measure} on the held-out rows that chose the weights",
+            title=f"parts by {measure} on the validation rows that chose the weights",
             right=(1, 2),
         )
 
@@ -421,12 +441,17 @@ class ProgressLine:
             self._bar.update(self._line, **fields)
 
 
+def _can_redraw() -> bool:
+    """Whether a line can be drawn again; a dumb terminal would get an empty line each time."""
+    return err.is_terminal and not err.is_dumb_terminal
+
+
 @contextmanager
 def progress_line(silent: bool, text: str = "starting") -> Iterator[ProgressLine]:
     """A line that says at once what goes on, `text` first, and is gone in the end."""
     # Of several workers in one terminal, the first one speaks.
     is_first = os.environ.get("RANK", "0") == "0"
-    line = ProgressLine(is_first and not silent and err.is_terminal)
+    line = ProgressLine(is_first and not silent and _can_redraw())
     try:
         line.doing(text)
         yield line
@@ -437,7 +462,7 @@ def progress_line(silent: bool, text: str = "starting") -> Iterator[ProgressLine
 @contextmanager
 def counting_bar(silent: bool, what: str, total: int | None = None) -> Iterator[Advance]:
     """A count of things done, e.g. rows; with a total a bar. Silent where nobody would see it."""
-    if silent or not err.is_terminal:
+    if silent or not _can_redraw():
         yield lambda count, text="": None
         return
     seen = "{task.description}: {task.completed:,.0f}" + (

@@ -7,6 +7,7 @@ terminal it has a frame; with `--json` it is one JSON object.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ import typer
 
 from tabwright.cli.console import err, show_block, show_note
 from tabwright.cli.option_names import in_options
+from tabwright.errors import no_such_file
 
 
 class ExitCode(IntEnum):
@@ -50,6 +52,8 @@ def readable_errors(*, as_json: bool = False) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
+            # Of files that an interrupt left open, which the end of the process closes.
+            warnings.simplefilter("ignore", ResourceWarning)
             warnings.showwarning = _noted_once()
             yield
     except BrokenPipeError:
@@ -69,6 +73,9 @@ def readable_errors(*, as_json: bool = False) -> Iterator[None]:
     except Exception as error:
         if _tracebacks:
             raise
+        if isinstance(error.__context__, KeyboardInterrupt):
+            # Met rich as it began a line, which it then could not take back.
+            _leave(ExitCode.INTERRUPTED, "interrupted", "nothing was saved", as_json=as_json)
         message = (
             f"{type(error).__name__}: {error}\nThis is a bug in tabwright. Please report it with "
             "what `tabwright --traceback COMMAND ...` prints."
@@ -89,7 +96,11 @@ def _code_of(error: Exception) -> ExitCode:
 
 
 def _words(error: Exception) -> str:
+    """The message of an error, in the options of the command line."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        # Where more is known than the system says, it stands there.
+        if error.strerror == os.strerror(errno.ENOENT):
+            return no_such_file(os.fsdecode(error.filename))
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"the memory of this machine does not suffice ({error}); give fewer rows or columns"

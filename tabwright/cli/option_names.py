@@ -16,6 +16,10 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("quotes=False", "--no-quotes"),
     ("use TabularRegressor for quantities", "give --task regression for a quantity"),
     ("roles must name columns", "--role must name columns"),
+    (
+        "read them apart, or name the columns they share with columns=[...]",
+        "give one of them, or a pattern of files that have the same",
+    ),
     ("name another sheet, e.g. sheet=", "put another sheet first, e.g. "),
     ("delimiter='...'", "--delimiter"),
     ("name it, delimiter=", "name it, --delimiter "),

@@ -55,6 +55,16 @@ def _model_file(path: Path) -> Path:
     return path
 
 
+def teacher_of(name: str) -> str:
+    """A teacher comes before the table, and is none."""
+    if Path(name).suffix.lower() in _TABLES:
+        raise UsageError(
+            f"the first argument must be a teacher, a model file or a tree kind such as catboost; "
+            f"got a table, {name}"
+        )
+    return name
+
+
 ModelFile = Annotated[
     Path,
     typer.Argument(metavar="MODEL", help="A file that `train` saved.", callback=_model_file),
@@ -123,7 +133,9 @@ SaveConfig = Annotated[
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
+QuietFlag = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors.")
+]
 
 
 def given(**settings: Any) -> dict[str, Any]:
@@ -149,7 +161,7 @@ class DisplayOptions:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing but the result and errors is printed."""
+        """Whether no progress is shown."""
         return self.quiet or self.as_json
 
 

@@ -15,6 +15,8 @@ import typer
 from typer._click.core import ParameterSource
 from typer._click.exceptions import UsageError
 
+from tabwright.errors import no_such_file
+
 # Where a run writes or what it prints is no part of what is to be repeated.
 _NOT_KEPT = frozenset({"config", "save_config", "as_json", "quiet", "help_all", "overwrite"})
 
@@ -37,6 +39,8 @@ def apply_settings(context: typer.Context, path: Path | None) -> Path | None:
         return path
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"--config: {no_such_file(str(path))}", context) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"--config must be a TOML file; {path}: {error}", context) from error
     known = _names(context)

@@ -82,7 +82,8 @@ def _hint(name: str, known: list[str]) -> str:
     if first in known:
         return f": give {meant}"
     where = "fit" if first in _ARGUMENTS else "the estimator, when it is made"
-    return f": give {meant} to {where}"
+    value, remark, rest = meant.partition(";")
+    return f": give {value} to {where}{remark}{rest}"
 
 
 _ARGUMENTS = frozenset({"eval_set", "sample_weight", "groups", "time", "callbacks", "checkpoint"})

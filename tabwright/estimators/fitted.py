@@ -168,7 +168,12 @@ class FittedEstimator(BaseEstimator):  # type: ignore[misc]
         if not hasattr(self, "model_"):
             return shown
         summary = fit_summary(self.model_, getattr(self, "fit_seconds_", None))
-        return f"<p>{html.escape(summary)}</p>{shown}"
+        lines = "".join(
+            f'<tr><th style="text-align: left">{html.escape(name)}</th>'
+            f'<td style="text-align: left">{html.escape(value)}</td></tr>'
+            for name, value in summary.items()
+        )
+        return f"<table>{lines}</table>{shown}"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

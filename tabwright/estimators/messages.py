@@ -6,11 +6,17 @@ import math
 from typing import TYPE_CHECKING
 
 from tabwright.inference.fitted_model import FittedModel
+from tabwright.inference.tree_mix import combination_table
+from tabwright.metrics import in_order
+from tabwright.number_text import number_text
 from tabwright.training.callbacks import Callback
 from tabwright.training.loop import Epoch
 
 if TYPE_CHECKING:
     from tabwright.splits import Splits
+
+
+_SCORES_SHOWN = 3
 
 
 class EpochPrinter(Callback):
@@ -29,26 +35,35 @@ class EpochPrinter(Callback):
         )
 
 
-def fit_summary(model: FittedModel, seconds: float | None) -> str:
-    """A fit in a sentence."""
+def fit_summary(model: FittedModel, seconds: float | None) -> dict[str, str]:
+    """What a notebook says of a fit: names and values; `seconds` are known after `fit` alone."""
     card = model.card
     target = f" of {card['target']!r}" if isinstance(card.get("target"), str) else ""
     scored = "test" if "test" in model.metrics else "validation"
-    rows = "out of fold" if scored == "validation" and "folds" in card else scored
-    scores = ", ".join(
-        f"{name} {value:.4g}" for name, value in list(model.metrics.get(scored, {}).items())[:3]
-    )
-    parts = [
-        f"{model.settings.task}{target} by {model.settings.training_mode}, "
-        f"{len(model.members)} network(s)",
-        f"{card.get('n_training_rows', 0):,} rows in {card['folds']['n_folds']} folds"
-        if "folds" in card
-        else f"{card.get('n_training_rows', 0):,} training and "
-        f"{card.get('n_validation_rows', 0):,} validation rows",
-        f"{rows} {scores}" if scores else "",
-        "" if seconds is None else f"{seconds:.1f} s",
+    n_rows = f"{card.get('n_training_rows', 0):,}"
+    rows = f"{n_rows} training and {card.get('n_validation_rows', 0):,} validation rows"
+    scores_of = f"scores of {scored} rows"
+    if "folds" in card:
+        rows = f"{n_rows} in {card['folds']['n_folds']} folds"
+        scores_of = scores_of if scored == "test" else "scores of rows out of fold"
+    n_networks = len(model.members)
+    counted = f"{n_networks} network" + ("s" if n_networks > 1 else "")
+    parts = [f"{name} {weight}" for name, weight, _, _ in combination_table(card)[:-1]]
+    # The first part is the networks.
+    first, *trees = parts or ["networks"]
+    parts = [first.replace("networks", counted), *trees]
+    scores = [
+        f"{name} {number_text(value)}"
+        for name, value in in_order(model.metrics.get(scored, {})).items()
     ]
-    return "; ".join(part for part in parts if part)
+    summary = {
+        "task": f"{model.settings.task}{target}",
+        "model": f"{model.settings.training_mode}: {', '.join(parts)}",
+        "rows": rows,
+        scores_of: ", ".join(scores[:_SCORES_SHOWN]),
+        "time": "" if seconds is None else f"{seconds:.1f} s",
+    }
+    return {name: value for name, value in summary.items() if value}
 
 
 def splits_in_words(validation: object, splits: Splits) -> str:

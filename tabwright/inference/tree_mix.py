@@ -211,7 +211,7 @@ def combination_notes(card: Mapping[str, Any]) -> list[str]:
     n_rows = combination.get("n_rows")
     counted = f"{n_rows:,}" if isinstance(n_rows, int) else str(n_rows)
     notes = [
-        f"combined on {counted} held-out rows, which chose the weights: {shares}; "
+        f"combined on {counted} validation rows, which chose the weights: {shares}; "
         f"together {number_text(whole[2])} ({combination.get('measure')})"
     ]
     interactions = combination.get("interactions")

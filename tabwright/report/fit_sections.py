@@ -13,7 +13,7 @@ from tabwright.inference.tree_mix import combination_notes, combination_table
 from tabwright.regression import RegressionObjective
 from tabwright.report.column_treatment import ColumnTreatment, column_treatments
 from tabwright.report.markup import Node, element, number, percent, short, table
-from tabwright.report.page import Section, chart, facts, more
+from tabwright.report.page import Section, chart, facts, long_table, more
 from tabwright.report.plots import plot_learning_curves
 from tabwright.report.probability_sections import class_name
 from tabwright.tables.column_names import shown_name
@@ -82,21 +82,23 @@ def table_section(
     if gone:
         body += [
             element("h3", "Columns set aside"),
-            table(
+            *long_table(
                 _counted("Columns that the model does not see", len(gone)),
                 ["Column", "Role", "Why"],
                 [
                     (short(shown_name(name)), role, short(why, 160))
                     for name, role, why in gone[:_COLUMNS_SHOWN]
                 ],
+                what="columns",
             ),
         ]
     body += [
         element("h3", "Columns used"),
-        table(
+        *long_table(
             _counted("How each column reaches the network", len(used)),
             ["Column", "Role", "Type", "Missing", "Distinct", "Inputs", "Treatment"],
             [_treatment(column) for column in used[:_COLUMNS_SHOWN]],
+            what="columns",
             numeric=(3, 4, 5),
         ),
     ]
@@ -214,6 +216,7 @@ def model_section(model: FittedModel) -> Section:
         for name, part in network.named_modules()
         if not list(part.children()) and any(True for _ in part.parameters())
     ]
+    each = " in each network" if len(model.members) > 1 else ""
     body: list[Node] = [
         facts(
             [
@@ -231,7 +234,7 @@ def model_section(model: FittedModel) -> Section:
                     "Inputs and outputs",
                     f"{model.architecture.input_dim:,} → {model.architecture.output_dim:,}",
                 ),
-                ("Parameters", f"{n_parameters:,} in each network"),
+                ("Parameters", f"{n_parameters:,}" + each),
                 (
                     "Calibration",
                     None
@@ -268,7 +271,7 @@ def _combination(model: FittedModel) -> list[Node]:
     if rows:
         body.append(
             table(
-                f"Parts by {model.card['combination'].get('measure')} on the held-out rows that "
+                f"Parts by {model.card['combination'].get('measure')} on the validation rows that "
                 "chose the weights, so that the loss of the whole is somewhat low",
                 ["Part", "Weight", "Loss", "Fitted by"],
                 [

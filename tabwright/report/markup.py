@@ -83,6 +83,7 @@ def table(
     """
     right = set(numeric)
     style = ["num" if i in right else None for i in range(len(head))]
+    labels = [_with_breaks(text, "\u200b") or None for text in head]
     heading = [
         element("th", breakable(text), scope="col", class_=style[i]) if text else element("td")
         for i, text in enumerate(head)
@@ -91,9 +92,9 @@ def table(
         element(
             "tr",
             [
-                element("th", cell, scope="row", class_=style[0], data_label=head[0] or None)
+                element("th", cell, scope="row", class_=style[0], data_label=labels[0])
                 if i == 0
-                else element("td", cell, class_=style[i], data_label=head[i] or None)
+                else element("td", cell, class_=style[i], data_label=labels[i])
                 for i, cell in enumerate(row)
             ],
         )
@@ -112,7 +113,12 @@ def table(
 
 def breakable(text: str) -> Markup:
     """Text that may be broken between the words of a name: leaf.size, leaf_size, LeafSize."""
-    return Markup(re.sub(r"(?<=\w[._])(?=\w)|(?<=[a-z]{2})(?=[A-Z][a-z])", "<wbr>", escape(text)))
+    return Markup(_with_breaks(escape(text), "<wbr>"))
+
+
+def _with_breaks(text: str, sign: str) -> str:
+    """The text with a sign between the words of a name."""
+    return re.sub(r"(?<=\w[._])(?=\w)|(?<=[a-z]{2})(?=[A-Z][a-z])", sign, text)
 
 
 def short(text: object, limit: int = 48) -> Markup:

@@ -6,10 +6,10 @@ reader's light or dark setting; on paper they are light.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tabwright.report.markup import Markup, Node, element
+from tabwright.report.markup import Markup, Node, element, table
 from tabwright.report.svg import least_width, palette_css, plain, to_svg
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Inches that a chart has on a screen of 400 pixels.
 _PHONE = 3.5
+# Rows of a long table that are seen before it is unfolded, and how few more are not worth folding.
+_UNFOLDED, _FEW_MORE = 12, 3
 _LIGHT = "--page:#f5f7f9;--line:#cfd6de;--link:#0b5a99;--good:#00664c;--bad:#a33f00;"
 _DARK = "--page:#0d1217;--line:#3a4653;--link:#7cc2fb;--good:#3fcf9e;--bad:#ff9d4d;"
 _STYLE = """
@@ -24,7 +26,7 @@ _STYLE = """
 html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
 body{margin:0;background:var(--page);color:var(--plot-ink);
 font:16px/1.55 system-ui,"Segoe UI",Roboto,"Noto Sans",Helvetica,Arial,sans-serif}
-.wrap{max-width:62rem;margin:0 auto;padding:0 1.25rem}
+.wrap{max-width:66rem;margin:0 auto;padding:0 1.25rem}
 header{padding:2.25rem 0 .5rem}
 h1{font-size:1.8rem;line-height:1.2;margin:0 0 .35rem;letter-spacing:-.01em;
 overflow-wrap:anywhere}
@@ -87,6 +89,7 @@ tbody th,tbody td,.cells tbody th,.cells td{border:0;padding:.12rem 0;max-width:
 text-align:left;white-space:normal}
 tbody td{display:grid;grid-template-columns:minmax(6rem,40%) minmax(0,1fr);gap:0 .6rem}
 .cells tbody th:before{content:attr(data-label) " "}
+tbody td:empty{display:none}
 tbody td:before{content:attr(data-label);color:var(--plot-muted);grid-row:1/span 2;text-align:left}
 .wide figcaption:before{content:"Wider than this screen: scroll the chart sideways. "}
 .tiles{grid-template-columns:1fr 1fr;gap:.5rem}.tiles b{font-size:1.4rem}
@@ -203,3 +206,26 @@ def tiles(entries: Sequence[tuple[str, str, str]]) -> Markup:
 def more(summary: str, *content: Node) -> Markup:
     """What only some readers want, folded away."""
     return element("details", element("summary", summary), *content)
+
+
+def long_table(
+    caption: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[Node]],
+    *,
+    what: str,
+    numeric: Iterable[int] = (),
+) -> list[Markup]:
+    """A table that shows its first rows and folds the others away: a phone shows few at a time.
+
+    `what`: what the rows are, in the plural.
+    `numeric`: columns of numbers, set flush right.
+    """
+    numeric = tuple(numeric)
+    if len(rows) <= _UNFOLDED + _FEW_MORE:
+        return [table(caption, head, rows, numeric=numeric)]
+    rest = f"The other {len(rows) - _UNFOLDED:,} {what}"
+    return [
+        table(caption, head, rows[:_UNFOLDED], numeric=numeric),
+        more(rest, table(f"{caption}: the others", head, rows[_UNFOLDED:], numeric=numeric)),
+    ]

@@ -11,7 +11,7 @@ from tabwright.calibration.decisions import DecisionRule
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.report.assessment import Assessment
 from tabwright.report.markup import Markup, Node, element, number, percent, short, table
-from tabwright.report.page import Section, chart, more
+from tabwright.report.page import Section, chart, long_table, more
 from tabwright.report.probability_plots import (
     confusion_counts,
     diagram_bins,
@@ -195,7 +195,7 @@ def decision_section(model: FittedModel, found: Assessment) -> Section:
             "true class."
             + ("" if len(labels) <= 40 else " Classes are counted in the order of their labels."),
         ),
-        _class_table(model, counts),
+        *_class_table(model, counts),
     ]
     if len(labels) > 2:
         body.append(_pair_table(labels, counts))
@@ -213,7 +213,7 @@ def rule_text(model: FittedModel) -> Node:
     return "the most probable class"
 
 
-def _class_table(model: FittedModel, counts: np.ndarray) -> Markup:
+def _class_table(model: FittedModel, counts: np.ndarray) -> list[Markup]:
     """Recall, precision and F1 by class; of many classes the ones of lowest recall."""
     mass, predicted = counts.sum(axis=1), counts.sum(axis=0)
     hits = np.diag(counts)
@@ -236,7 +236,7 @@ def _class_table(model: FittedModel, counts: np.ndarray) -> Markup:
         for c in order
     ]
     head = ["Class", "Training share", "Rows here", "Precision", "Recall", "F1"]
-    return table(caption, head, rows, numeric=range(1, 6))
+    return long_table(caption, head, rows, what="classes", numeric=range(1, 6))
 
 
 def _pair_table(labels: Sequence[str], counts: np.ndarray) -> Markup | None:

@@ -99,6 +99,8 @@ def scores_section(model: FittedModel, found: Assessment) -> Section:
             )
         rows.append(cells)
     weighted = "" if found.weight is None else " Sample weights count in every score."
+    if any(name not in line.intervals for line in found.scored[:-1] for name in line.scores):
+        weighted += " A score that is the same in every resample has no interval."
     body: list[Node] = [
         table(
             f"Scores on {len(found):,} rows that had no part in training, with 95\u00a0% bootstrap "

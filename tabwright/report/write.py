@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from tabwright.artifact.atomic_write import check_writable, write_atomically
+from tabwright.artifact.atomic_write import check_suffix, check_writable, write_atomically
 from tabwright.inference.fitted_model import FittedModel, as_fitted
 from tabwright.inference.scoring import measure_of
 from tabwright.report.assessment import Assessment, assess
@@ -106,6 +106,7 @@ def write_report(
     OSError
         If the file cannot be written; a file that was there stays whole.
     """
+    check_suffix(path, ".html")
     check_writable(path)
     fitted = as_fitted(model)
     rows, codes = _labelled(fitted, frame, target)
@@ -236,8 +237,10 @@ def _summary(model: FittedModel, found: Assessment) -> list[Node]:
         tiles_of = (measure_of(model), "d2", "mae")
     for name in dict.fromkeys(tiles_of):
         if name in model_scores.scores:
-            low, high = model_scores.intervals.get(name, (np.nan, np.nan))
-            interval = f"95\u00a0%: {number(low, 3)}\u00a0to\u00a0{number(high, 3)}"
+            interval = ""
+            if name in model_scores.intervals:
+                low, high = model_scores.intervals[name]
+                interval = f"95\u00a0%: {number(low, 3)}\u00a0to\u00a0{number(high, 3)}"
             entries.append((METRICS[name][0], number(model_scores.scores[name], 3), interval))
     key = measure_of(model)
     mine, base = model_scores.scores[key], trivial.scores[key]
@@ -251,14 +254,14 @@ def _summary(model: FittedModel, found: Assessment) -> list[Node]:
     gain = found.gain
     if gain is not None:
         if gain.low > 0:
-            sentences.append("It is significantly better than the linear baseline.")
+            sentences.append("The model is significantly better than the linear baseline.")
         elif gain.high < 0:
             sentences.append("The linear baseline is significantly better: use that one.")
         else:
-            sentences.append("It is not significantly different from the linear baseline.")
+            sentences.append("The model is not significantly different from the linear baseline.")
     if model.classes is not None:
         sentences.append(calibration_answer(model, found))
     names = [f"“{_cut(shown_name(name))}”" for name in found.importance.names[:3]]
     if names:
-        sentences.append(f"What it relies on most: {', '.join(names)}.")
+        sentences.append(f"What the model relies on most: {', '.join(names)}.")
     return [tiles(entries), element("p", " ".join(sentences))]

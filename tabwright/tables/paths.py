@@ -16,11 +16,10 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
-from tabwright.errors import TableError, TableNotFoundError, install_command
+from tabwright.errors import TableError, TableNotFoundError, install_command, no_such_file
 from tabwright.object_stores import StoredObject, find_objects, is_object_uri
 
 Source = str | os.PathLike[str] | StoredObject | Sequence[str | os.PathLike[str] | StoredObject]
@@ -128,10 +127,7 @@ def _expanded(source: str) -> list[TableFile]:
                 f"no file matches the pattern {source}; check folder and spelling"
             )
         return [*files]
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = get_close_matches(path.name, siblings, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"looked in {path.parent.resolve()}"
-    raise TableNotFoundError(f"there is no file {source}; {hint}")
+    raise TableNotFoundError(no_such_file(source))
 
 
 def _refuse_unfinished(source: str, names: set[str]) -> None:

@@ -91,6 +91,8 @@ class Ranking:
                 f"use {chosen.name}: {_sureness(probability)} better in {self.metric} than "
                 f"{rival.name}, the next, by {number_text(gap.mean, 3)} (probability "
                 f"{_percent(probability)})"
+                if gap.mean > 0
+                else f"use {chosen.name}: {rival.name}, the next, has the same {self.metric}"
             ]
         else:
             rival = ranked[0]
@@ -105,7 +107,7 @@ class Ranking:
         even = [candidate for candidate in ours[1:] if not self.behind(candidate, chosen).is_clear]
         if even:
             names = ", ".join(candidate.name for candidate in even)
-            sentences.append(f"these folds cannot tell {chosen.name} from {names}")
+            sentences.append(f"not significantly different from {chosen.name}: {names}")
         small = [
             candidate
             for candidate in even

@@ -125,7 +125,9 @@ def run_training(
         callback.on_end(model)
     if request.report is not None and fit.training is not None and fit.test is not None:
         on_stage("writing the report")
-        _write_report(request, request.report, model, fit.training, fit.test, messages)
+        # That a file is replaced is no decision about the model.
+        decisions = [message for message in messages if message != replaced]
+        _write_report(request, request.report, model, fit.training, fit.test, decisions)
         emit(f"wrote the report {request.report}")
     checkpoint = _checkpoint(request, shared=workers.size > 1 or trainer is not None)
     if checkpoint is not None and model.stopped != "interrupted":

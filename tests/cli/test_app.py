@@ -549,6 +549,19 @@ def test_a_reader_that_leaves_early_is_no_fault(tmp_path: Path) -> None:
     assert done.stdout == "prediction,probability_no,probability_yes\n"
 
 
+def test_a_model_is_saved_though_the_reader_of_the_messages_leaves(tmp_path: Path) -> None:
+    table, model = _table(tmp_path / "t.csv"), tmp_path / "m.safetensors"
+    words = f"train {table} -t label --mode linear_glm_baseline --epochs 1 -o {model}"
+    command = f"{sys.executable} -m tabwright {words} | head -1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.startswith("read ")
+    assert model.is_file()
+
+
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [

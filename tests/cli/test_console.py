@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 from dataclasses import replace
 
 import pytest
+import typer
 from rich.console import Console
 
 from tabwright.cli import console
+from tabwright.cli.errors import readable_errors
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.training.loop import Epoch
 from tests.golden.rows import FOLDER
@@ -140,3 +143,29 @@ def test_inspect_has_the_scores_in_the_order_of_train(capsys: pytest.CaptureFixt
     console.show_model_scores(replace(model, metrics={"test": scores}))
     lines = capsys.readouterr().out.splitlines()[2:]
     assert [line.split()[0] for line in lines] == ["rmse", "mae", "r2", "unheard_of"]
+
+
+def test_a_command_to_copy_is_one_line_however_narrow_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(console, "out", Console(file=file, force_terminal=True, width=40))
+    words = ["tabwright", "train", "a table.csv", "--target", "Survived", "--drop", "PassengerId"]
+    console.show_command(words)
+    assert file.getvalue().count("\n") == 1
+    assert shlex.split(file.getvalue()) == words
+
+
+def test_an_interrupt_that_met_the_line_is_one_all_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            [].pop()
+
+    with pytest.raises(typer.Exit) as left, readable_errors():
+        interrupted()
+    assert left.value.exit_code == 130
+    assert "interrupted" in capsys.readouterr().err

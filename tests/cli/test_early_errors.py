@@ -68,6 +68,17 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     ([*DISTILL, "--test-fraction", "2"], 2, "--test-fraction must be in [0, 1)"),
     ([*DISTILL, "--max-parameters", "0"], 2, "--max-parameters must be a number above 0"),
     ([*DISTILL, "-o", "other.safetensors"], 2, "must not replace one of another target"),
+    (["distill", "rows.csv", "catboost", "-t", "label"], 2, "must be a teacher, a model file or a"),
+    ([*TRAIN, "--epochs", "many"], 2, "--epochs must be an integer; got 'many'"),
+    ([*TRAIN, "--learning-rate", "x"], 2, "--learning-rate must be a number; got 'x'"),
+    ([*TRAIN, "--hidden", "8"], 2, "Possible options: --width"),
+    ([*TRAIN, "--report", "report.docx"], 2, "name it report.html"),
+    ([*TRAIN, "--save-config", "run.json"], 2, "name it run.toml"),
+    ([*TRAIN, "--config", "run.toml"], 2, "--config: there is no file run.toml; looked in"),
+    (["predict", "other.safetensors", "rows.csv", "--digits", "18"], 2, "must be at most 17; got"),
+    (["train", "mixed", "-t", "label"], 3, "give one of them, or a pattern of files that have"),
+    (["inspect", "othr.safetensors"], 4, "did you mean 'other.safetensors'?"),
+    (["help"], 2, "give `tabwright --help`"),
     (["distill", "oak", "rows.csv", "-t", "label"], 2, "a teacher must be one of"),
     (["export", "other.safetensors", "x.pmml"], 2, ".onnx"),
     (["export", "other.safetensors", "nowhere/x.onnx"], 4, "create it first"),
@@ -96,6 +107,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, li
     folder = tmp_path_factory.mktemp("mistakes")
     pl.DataFrame({"size": [1.5, 2.5] * 20, "label": ["n", "y"] * 20}).write_csv(folder / "rows.csv")
     (folder / "notes.html").write_text("<p>mine</p>")
+    (folder / "mixed").mkdir()
+    for name in ("size", "height"):
+        pl.DataFrame({name: [1.5], "label": ["n"]}).write_csv(folder / "mixed" / f"{name}.csv")
     _model(folder / "other.safetensors", target="price", table="rows")
     _model(folder / "table.safetensors", target="label", table="houses")
     done = subprocess.run(

@@ -239,6 +239,9 @@ def test_a_run_is_repeated_from_its_settings_file(tmp_path: Path) -> None:
     refusal = _flat(_run("train", table, "-t", "label", "--config", config, code=2))
     assert "must be a list" in refusal
     refusal = _flat(_run("train", table, "--config", str(tmp_path / "none.toml"), code=2))
+    assert "--config: there is no file" in refusal
+    Path(config).write_text("drop = ")
+    refusal = _flat(_run("train", table, "--config", config, code=2))
     assert "--config must be a TOML file" in refusal
 
 
@@ -280,6 +283,15 @@ def test_quiet_prints_the_results(tmp_path: Path) -> None:
     assert "log_loss" in said
     assert "read 300 rows" not in said
     assert "saved" not in said
+
+
+def test_quiet_prints_warnings(tmp_path: Path) -> None:
+    frame = pl.read_csv(_labelled(tmp_path / "t.csv")).drop("price")
+    frame.with_columns(answer=pl.col("label")).write_csv(tmp_path / "t.csv")
+    words = ("-t", "label", "-o", str(tmp_path / "m.safetensors"), *FAST)
+    said = _flat(_run("train", str(tmp_path / "t.csv"), *words))
+    assert "warning: column 'answer' alone tells the target 'label'" in said
+    assert "calibration: " not in said
 
 
 def test_importance_names_the_column_that_matters_first(tmp_path: Path) -> None:

@@ -37,11 +37,11 @@ main()
 ERASED = "\x1b[2K"
 
 
-def _seen(*words: str, folder: Path) -> str:
+def _seen(*words: str, folder: Path, term: str = "xterm") -> str:
     """What a terminal of 80 columns gets of a command."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    environment = {"PATH": os.environ["PATH"], "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+    environment = {"PATH": os.environ["PATH"], "TERM": term, "PYTHONPATH": str(ROOT)}
     done = subprocess.Popen(
         [sys.executable, "-c", RUN, *words],
         cwd=folder,
@@ -101,3 +101,11 @@ def test_the_line_is_gone_before_rows_come_on_the_screen(tmp_path: Path) -> None
     assert ERASED in before[before.rindex("predicting rows.csv") :]
     # Two values, and then the note on values that training did not have.
     assert [float(row) > 0 for row in rows.splitlines()[:2]] == [True, True]
+
+
+def test_a_dumb_terminal_gets_no_line_and_no_empty_ones(tmp_path: Path) -> None:
+    columns = {"east": [0.1, 0.2], "north": [0.3, 0.4]}
+    pl.DataFrame(columns).write_csv(tmp_path / "rows.csv")
+    seen = _seen("predict", MODEL, "rows.csv", folder=tmp_path, term="dumb")
+    assert seen.startswith("<polars>prediction\r\n")
+    assert "\x1b" not in seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,10 @@ def test_parameters_of_other_libraries(name: str, hint: str) -> None:
         ("epochs", "give max_epochs to the estimator, when it is made"),
         ("max_epochs", "give max_epochs to the estimator, when it is made"),
         ("early_stopping_rounds", "give patience to the estimator"),
+        (
+            "cat_features",
+            "give roles={'column': 'category'} to the estimator, when it is made; text, categories",
+        ),
     ],
 )
 def test_arguments_of_fit(name: str, hint: str) -> None:
@@ -60,13 +65,30 @@ def test_signatures_and_clones_are_as_without_hints() -> None:
 def test_a_notebook_shows_the_fit(tmp_path: Any) -> None:
     generator = np.random.default_rng(0)
     X = generator.normal(size=(200, 2))
-    model = TabularClassifier(max_epochs=1, n_members=1, hidden_dim=8, random_state=0)
+    model = TabularClassifier(
+        max_epochs=1, n_members=1, hidden_dim=8, random_state=0, quality="fast"
+    )
     assert "training and" not in model._repr_html_()
     model.fit(X, X[:, 0] > 0)
-    shown = model._repr_html_()
-    for part in ("classification by mlp_dense", "160 training and 40 validation rows", "log_loss"):
-        assert part in shown
-    assert f"{model.fit_seconds_:.1f} s" in shown
     model.save(tmp_path / "m.safetensors")
     loaded = load_model(tmp_path / "m.safetensors")
-    assert "160 training and 40 validation rows" in loaded._repr_html_()
+    # A file has the scores by the alphabet, which people do not want first.
+    for shown in (model._repr_html_(), loaded._repr_html_()):
+        lines = re.findall(r"<tr><th[^>]*>([^<]+)</th><td[^>]*>([^<]+)</td></tr>", shown)
+        facts = dict(lines[:4])
+        assert facts["task"] == "classification"
+        assert facts["model"] == "mlp_dense: 1 network"
+        assert facts["rows"] == "160 training and 40 validation rows"
+        assert facts["scores of validation rows"].startswith("log_loss ")
+        assert "accuracy" in facts["scores of validation rows"]
+    assert f"{model.fit_seconds_:.1f} s" in model._repr_html_()
+
+
+def test_a_notebook_shows_trees_and_folds() -> None:
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(200, 2))
+    model = TabularClassifier(max_epochs=1, hidden_dim=8, random_state=0)
+    shown = model.fit(X, X[:, 0] > 0)._repr_html_()
+    assert "200 in 4 folds" in shown
+    assert "scores of rows out of fold" in shown
+    assert re.search(r">mlp_dense: 4 networks \d+ %, hist_gradient_boosting \d+ %<", shown)

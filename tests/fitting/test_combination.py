@@ -297,7 +297,7 @@ def test_tables_that_give_trees_nothing(case: str) -> None:
 def test_what_was_combined_is_told_by_inspect_and_report(tmp_path: Path) -> None:
     model = fitted("binary")
     (note,) = combination_notes(model.card)
-    assert note.startswith("combined on 100 held-out rows, which chose the weights: networks ")
+    assert note.startswith("combined on 100 validation rows, which chose the weights: networks ")
     model.save(tmp_path / "m.safetensors")
     done = CliRunner().invoke(app, ["inspect", str(tmp_path / "m.safetensors")])
     assert done.exit_code == 0, done.output

@@ -90,11 +90,21 @@ def requested(page: Path) -> tuple[set[str], list[str]]:
     return urls, console(done)
 
 
+# A window is at least 500 pixels wide; a frame in it may be narrower, and says what it measured.
+FRAME = """<!DOCTYPE html><title></title>
+<script>onmessage = (e) => { document.title = e.data; };</script>
+<iframe src="probe.html" style="width: {width}px; height: 900px; border: 0"></iframe>"""
+TELL = "<script>parent.postMessage(document.title, '*')</script>"
+
+
 def measured(page: Path, *words: str, width: int = 1100) -> dict[str, object]:
     html = page.read_text(encoding="utf-8")
     html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
     probe = page.with_name("probe.html")
-    probe.write_text(html.replace("</body>", f"{MEASURE}</body>"), encoding="utf-8")
+    probe.write_text(html.replace("</body>", f"{MEASURE}{TELL}</body>"), encoding="utf-8")
+    if width < 500:
+        probe = page.with_name("frame.html")
+        probe.write_text(FRAME.replace("{width}", str(width)), encoding="utf-8")
     done = browse(probe, *words, "--dump-dom", width=width)
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
     assert title
@@ -152,10 +162,11 @@ def test_a_page_that_asks_for_something_would_be_caught(tmp_path: Path) -> None:
 
 
 @KINDS
-@pytest.mark.parametrize("width", [1100, 500])
+@pytest.mark.parametrize("width", [1100, 500, 400])
 def test_everything_has_its_place(kind: str, width: int, pages: Callable[[str], Path]) -> None:
     found = measured(pages(kind), width=width)
     assert found["page"] == found["window"], "the page must not scroll sideways"
+    assert 0 <= width - float(str(found["window"])) <= 20, "a scroll bar at most"
     assert 2_000 < float(str(found["height"])) < 30_000
     sections, charts = found["sections"], found["charts"]
     assert isinstance(sections, list)

@@ -106,7 +106,8 @@ def test_names_in_headings_may_be_broken_behind_points_and_underscores() -> None
     html = table("t", ["a_b.c", "1 < 2 _ x"], [["x", "y"]])
     assert '<th scope="col">a_<wbr>b.<wbr>c</th>' in html
     assert '<th scope="col">1 &lt; 2 _ x</th>' in html
-    assert 'data-label="a_b.c"' in html
+    # On a narrow screen the label comes from the attribute, which has no tags.
+    assert 'data-label="a_\u200bb.\u200bc"' in html
 
 
 @pytest.mark.parametrize(

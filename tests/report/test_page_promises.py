@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.cli.app import app
+from tabwright.inference.predictor import Predictor
+from tabwright.report.page import long_table
 from tests.report.test_write import fit, report, table
 
 
@@ -90,3 +92,43 @@ def test_where_the_table_lies_does_not_leak_into_the_page(tmp_path: Path) -> Non
     assert "table.csv" in page
     assert folder.name not in page
     assert str(tmp_path) not in page
+
+
+def test_that_files_are_replaced_is_no_decision_about_the_model(tmp_path: Path) -> None:
+    path, html = tmp_path / "table.csv", tmp_path / "report.html"
+    table(60).drop("price").write_csv(path)
+    words = ["train", str(path), "-t", "label", "--mode", "linear_glm_baseline", "--epochs", "1"]
+    words += ["-o", str(tmp_path / "m.safetensors"), "--report", str(html)]
+    CliRunner().invoke(app, words)
+    done = CliRunner().invoke(app, [*words, "--overwrite"])
+    assert f"replacing {tmp_path / 'm.safetensors'}, as asked" in done.output.replace("\n", "")
+    page = html.read_text(encoding="utf-8")
+    assert "What was decided on the way" in page
+    assert "replacing" not in page
+
+
+def test_a_score_that_every_resample_gives_alike_has_no_interval(tmp_path: Path) -> None:
+    frame, held_out = table(), table(60, seed=1).drop("price")
+    model = fit(frame, "label")
+    output = Predictor(model).predict_proba(held_out.drop("label"))
+    assert model.classes is not None
+    right = held_out.with_columns(label=pl.Series(model.classes[output.argmax(axis=1)]))
+    html = report(model, right, "label", tmp_path)
+    scores = html.split(">Scores</h2>")[1].split("</section>")[0]
+    assert "A score that is the same in every resample has no interval." in scores
+    assert ">1 to 1<" not in scores
+    assert "95\u00a0%: 1\u00a0to\u00a01<" not in html
+    # Those that differ have one.
+    assert ("Model", 1.0, 1.0, 1.0) not in _estimates(html)
+    assert any(where == "Model" for where, *_ in _estimates(html))
+
+
+@pytest.mark.parametrize(("n_rows", "n_seen"), [(15, 15), (16, 12), (40, 12)])
+def test_a_long_table_folds_all_but_its_first_rows(n_rows: int, n_seen: int) -> None:
+    rows = [[f"column {i}", f"{i}"] for i in range(n_rows)]
+    html = "".join(long_table("Columns", ["Column", "Inputs"], rows, what="columns", numeric=[1]))
+    seen, _, folded = html.partition("<details>")
+    assert seen.count('scope="row"') == n_seen
+    assert folded.count('scope="row"') == n_rows - n_seen
+    assert (f"<summary>The other {n_rows - n_seen} columns</summary>" in folded) == (n_rows > 15)
+    assert html.count('<td class="num"') == n_rows

@@ -74,7 +74,7 @@ def test_functions_are_called_with_each_epoch_and_verbose_prints_one_line(
         "epoch 1",
         "epoch 2",
         "epoch 3",
-        "combined on 12 held-out rows, which chose the weights",
+        "combined on 12 validation rows, which chose the weights",
     ]
 
 

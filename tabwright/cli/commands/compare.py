@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -18,12 +17,13 @@ from tabwright.cli.console import (
     alike,
     counting_bar,
     line_width,
+    message_shower,
     print_json,
     progress_line,
     seconds_taken,
+    show_command,
     show_grid,
     show_line,
-    show_message,
 )
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
@@ -141,7 +141,7 @@ def compare(
         line.doing(f"reading {table}")
         comparison = run_comparison(
             request,
-            on_message=None if display.silent else line.hidden_during(show_message),
+            on_message=message_shower(line, quiet=display.quiet, as_json=display.as_json),
             on_start=start,
         )
         stack.close()
@@ -149,28 +149,23 @@ def compare(
             print_json({**_document(comparison), "seconds": seconds_taken()})
             return
         _show(comparison)
+        if display.quiet:
+            return
         best = comparison.candidates[0]
         if best.is_reference:
             show_line(
                 f"{best.name} is not saved by tabwright; a small network can learn what it knows:"
             )
-            show_line(
-                "  " + shlex.join(["tabwright", "distill", best.name, table, *same("distill")])
-            )
+            show_command(["tabwright", "distill", best.name, table, *same("distill")])
         if comparison.saved is None:
             show_line(f"to train {comparison.use}, or compare again with --save FILE:")
-            show_line(
-                "  "
-                + shlex.join(
-                    ["tabwright", "train", table, *same("train"), "--mode", comparison.use]
-                )
-            )
+            show_command(["tabwright", "train", table, *same("train"), "--mode", comparison.use])
         else:
             show_line(
                 f"saved {comparison.use}, fitted on all {comparison.n_rows:,} rows, as "
                 f"{comparison.saved}; use it with"
             )
-            show_line(f"  tabwright predict {comparison.saved} NEW_TABLE")
+            show_command(["tabwright", "predict", str(comparison.saved), "NEW_TABLE"])
 
 
 def _show(comparison: Comparison) -> None:
@@ -212,7 +207,7 @@ def _that_fit(comparison: Comparison, width: int) -> dict[str, list[str]]:
     others = [name for name in candidates[0].scores if name != comparison.metric][:2]
     for name in others:
         wanted[name] = [
-            f"{candidate.mean(name):,.4g}" if name in candidate.scores else ""
+            _number(candidate.mean(name)) if name in candidate.scores else ""
             for candidate in candidates
         ]
     while wanted and _width(wanted) > width:

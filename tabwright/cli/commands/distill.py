@@ -9,12 +9,12 @@ import typer
 
 from tabwright.cli.brief_command import SETTINGS
 from tabwright.cli.console import (
+    message_shower,
     print_json,
     progress_line,
     seconds_taken,
     show_grid,
     show_line,
-    show_message,
 )
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.option_names import in_options
@@ -31,6 +31,7 @@ from tabwright.cli.options import (
     Width,
     given,
     takes_groups,
+    teacher_of,
 )
 from tabwright.number_text import number_text
 
@@ -43,7 +44,11 @@ def distill(
     *,
     teacher: Annotated[
         str,
-        typer.Argument(metavar="TEACHER", help="A model file, or a tree kind such as catboost."),
+        typer.Argument(
+            metavar="TEACHER",
+            help="A model file, or a tree kind such as catboost.",
+            callback=teacher_of,
+        ),
     ],
     table: TableToFit,
     target: Target,
@@ -108,7 +113,7 @@ def distill(
         line.doing("working")
         result = run_distillation(
             request,
-            on_message=None if display.silent else line.hidden_during(show_message),
+            on_message=message_shower(line, quiet=display.quiet, as_json=display.as_json),
             on_epoch=line.epoch,
         )
         line.hide()

@@ -39,13 +39,12 @@ def serve(
 
         def ready(address: str, names: Sequence[str]) -> None:
             line.hide()
-            if not quiet:
-                show_line(f"serving {', '.join(names)} on {address} (try it there; {address}/docs)")
+            show_line(f"serving {', '.join(names)} on {address} (try it there; {address}/docs)")
 
         from tabwright.serving.run import serve as run
 
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-        logging.getLogger("tabwright.serving").setLevel(logging.INFO)
+        logging.getLogger("tabwright.serving").setLevel(logging.WARNING if quiet else logging.INFO)
         run(
             models,
             host=host,

@@ -18,11 +18,12 @@ from tabwright.cli.completion import (
 )
 from tabwright.cli.console import (
     describe_rule,
+    message_shower,
     print_json,
     progress_line,
     seconds_taken,
+    show_command,
     show_line,
-    show_message,
     show_model_scores,
     show_profile,
 )
@@ -301,7 +302,7 @@ def train(
     with readable_errors(as_json=display.as_json), progress_line(display.silent) as line:
         labelled = aim.columns(columns).request(table, target, reading)
 
-        from tabwright.artifact.atomic_write import check_writable, write_atomically
+        from tabwright.artifact.atomic_write import check_suffix, check_writable, write_atomically
         from tabwright.streaming.memory import bytes_of
         from tabwright.workflows.requests.decision import DecisionRequest
         from tabwright.workflows.requests.train import TrainRequest, check_training
@@ -325,6 +326,7 @@ def train(
             overwrite=run.overwrite,
         )
         if save_config is not None:
+            check_suffix(save_config, ".toml")
             check_writable(save_config)
         # A mistake is told before PyTorch is loaded.
         check_training(request)
@@ -334,7 +336,7 @@ def train(
 
         result = run_training(
             request,
-            on_message=None if display.silent else line.hidden_during(show_message),
+            on_message=message_shower(line, quiet=display.quiet, as_json=display.as_json),
             on_profile=None if display.silent else line.hidden_during(show_profile),
             on_stage=line.doing,
             on_epoch=line.epoch,
@@ -365,7 +367,7 @@ def train(
             if display.quiet:
                 return
             show_line(f"saved {result.path} after {seconds_taken():.1f} s; use it with")
-            show_line(f"  tabwright predict {result.path} NEW_TABLE")
+            show_command(["tabwright", "predict", str(result.path), "NEW_TABLE"])
 
 
 def _prior_of(text: str) -> Prior:

@@ -10,12 +10,12 @@ import typer
 from tabwright.cli.brief_command import SETTINGS
 from tabwright.cli.completion import complete_encoding, complete_mode
 from tabwright.cli.console import (
+    message_shower,
     print_json,
     progress_line,
     seconds_taken,
     show_grid,
     show_line,
-    show_message,
 )
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
@@ -142,7 +142,7 @@ def tune(
         line.doing("searching")
         result = run_tuning(
             request,
-            on_message=None if display.silent else line.hidden_during(show_message),
+            on_message=message_shower(line, quiet=display.quiet, as_json=display.as_json),
             on_progress=line.counted,
         )
         line.hide()
@@ -152,6 +152,7 @@ def tune(
         _show(result)
         if display.quiet:
             show_line(result.verdict)
+            return
         show_line(f"saved {request.path} and {request.picture_path} after {seconds_taken():.0f} s")
 
 
