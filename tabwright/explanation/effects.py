@@ -122,6 +122,8 @@ def _curve(
         changed[:, at] = row
         means.append(game(changed).mean(axis=0))
     effect = np.array(means)
+    # Where no value moves the output, differences are 0, and their mean has no rounding.
+    effect -= effect[0].copy()
     effect -= np.average(effect, axis=0, weights=density)
     return EffectCurve(
         column=column.name,

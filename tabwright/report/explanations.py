@@ -252,6 +252,7 @@ def plot_effect(
 def _level_labels(points: tuple[Any, ...]) -> list[str]:
     """Levels, cut where they are long, but no more than they stay apart."""
     labels: list[str] = []
+    points = tuple(str(point).lower() if isinstance(point, bool) else point for point in points)
     for length in _LEVEL_LENGTHS:
         labels = ["missing" if point is None else plain(point, length) for point in points]
         if len(set(labels)) == len(set(points)):

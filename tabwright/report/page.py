@@ -54,7 +54,7 @@ font-variant-numeric:tabular-nums}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(17rem,1fr));gap:0 1.2rem}
 figure{margin:1.1rem 0 .6rem;overflow-x:auto}
 figure svg{display:block;width:100%;height:auto;font-family:"DejaVu Sans",Verdana,sans-serif}
-figcaption{color:var(--plot-muted);max-width:46rem;margin-top:.35rem}
+figcaption{color:var(--plot-muted);max-width:46rem;margin-top:.35rem;overflow-wrap:anywhere}
 .scroll{overflow-x:auto;margin:.7rem 0}
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 caption{text-align:left;color:var(--plot-muted);padding:0 0 .4rem}
@@ -70,6 +70,7 @@ tbody .num{min-width:0}
 .cells td{max-width:14rem;overflow-wrap:break-word}
 .cells tbody th{min-width:0;white-space:nowrap}
 .cells th,.cells td{padding-right:.9rem}
+.whole{white-space:nowrap}
 td[data-label="Moved most by"]{min-width:11.5rem}
 .good{color:var(--good);font-weight:600}
 .bad{color:var(--bad);font-weight:600}

@@ -6,6 +6,7 @@ The numbers come from `report/assessment.py` and from the model itself, charts f
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -325,6 +326,12 @@ def _cell(value: object) -> Node:
         # As it stands in the table.
         whole = value.is_integer() and abs(value) < 1e15
         return (f"{value:.0f}" if whole else f"{value:.6g}").replace("-", "−")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, date):
+        # A day, or a time of day, is not broken at its signs.
+        parts = [element("span", part, class_="whole") for part in str(value).split(" ")]
+        return [node for part in parts for node in (part, " ")]
     return short(value, 40)
 
 

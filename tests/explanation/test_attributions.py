@@ -200,6 +200,15 @@ def test_the_time_is_told_before_long_work(monkeypatch: pytest.MonkeyPatch) -> N
     assert heard[0].startswith("explaining 3 rows takes about ")
 
 
+def test_a_column_that_moves_nothing_has_an_effect_of_exactly_zero() -> None:
+    frame = rows(300, 2)
+    model = regressor(frame)
+    unknown = frame.with_columns(kind=pl.Series([f"shade {i % 7}" for i in range(300)]))
+    (curve,) = effect_curves(model.model_, unknown, ["kind"])
+    assert len(curve.points) == 7
+    assert (curve.effect == 0).all()
+
+
 def test_effect_curves_of_text_that_is_numbers_or_times_are_lines() -> None:
     rng = np.random.default_rng(0)
     minutes, price = rng.integers(0, 1440, 200), rng.integers(1000, 9000, 200)

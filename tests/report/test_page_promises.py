@@ -132,3 +132,14 @@ def test_a_long_table_folds_all_but_its_first_rows(n_rows: int, n_seen: int) -> 
     assert folded.count('scope="row"') == n_rows - n_seen
     assert (f"<summary>The other {n_rows - n_seen} columns</summary>" in folded) == (n_rows > 15)
     assert html.count('<td class="num"') == n_rows
+
+
+def test_cells_of_the_hardest_rows_stand_as_in_a_table(tmp_path: Path) -> None:
+    days = pl.date_range(pl.date(2020, 1, 1), pl.date(2020, 6, 8), "1d", eager=True)
+    frame = table().drop("price").with_columns(day=days, paid=pl.col("size") > 0)
+    model = fit(frame, "label")
+    html = report(model, frame, "label", tmp_path)
+    hardest = html.split("The hardest rows</h2>")[1].split("</section>")[0]
+    assert re.search(r'<td[^>]*><span class="whole">2020-\d\d-\d\d</span> ?</td>', hardest)
+    assert re.search(r">(true|false)</td>", hardest)
+    assert not re.search(r"<td[^>]*>(True|False)</td>", hardest)
