@@ -320,10 +320,10 @@ def hardest_section(
 
 
 def _cell(value: object) -> Node:
+    """A cell of the table, as it stands there."""
     if value is None:
         return element("small", "missing")
     if isinstance(value, float):
-        # As it stands in the table.
         whole = value.is_integer() and abs(value) < 1e15
         return (f"{value:.0f}" if whole else f"{value:.6g}").replace("-", "−")
     if isinstance(value, bool):
