@@ -397,7 +397,7 @@ def test_a_signal_lets_what_has_begun_finish() -> None:
     [
         (["binary-mlp.safetensors", "binary-mlp.safetensors"], 2, "got 'binary-mlp' twice"),
         (["a b=binary-mlp.safetensors"], 2, "letters, digits"),
-        (["absent.safetensors"], 4, "No such file"),
+        (["absent.safetensors"], 4, "there is no file absent.safetensors"),
         (["binary-mlp.json"], 3, "model"),
         (["binary-mlp.safetensors", "--host", "203.0.113.1"], 4, "another --host or --port"),
     ],
