@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tabwright.distillation.trees.oblivious import FittedObliviousTrees
 from tabwright.distillation.trees.problem import FittedTrees
 from tabwright.inference.tree_ensemble import MAX_OBLIVIOUS_DEPTH, ObliviousTrees, TreeEnsemble
 
@@ -36,6 +37,8 @@ def ensemble_of(
         (XGBoost's are of float32).
     Raises `ValueError` if the kind has no arrays, or a split is not one of numbers.
     """
+    if isinstance(fitted, FittedObliviousTrees):
+        return fitted.first(n_rounds)
     model: Any = getattr(fitted, "model")  # noqa: B009 - no part of the protocol
     if kind == "catboost":
         return _catboost(model, n_features, n_rounds)
