@@ -103,9 +103,7 @@ class _Boosting:
         # Columns that can be split.
         self._columns = [j for j, own in enumerate(thresholds) if len(own)]
         self._thresholds = [thresholds[j] for j in self._columns]
-        sizes = np.array([len(own) for own in self._thresholds], dtype=np.int64)
-        self._width = int(sizes.max(initial=0)) + 1
-        self._is_split = np.arange(self._width) < sizes[:, None]
+        self._n_bins = np.array([len(own) + 1 for own in self._thresholds], dtype=np.int64)
         self._bins = np.zeros((len(self._columns), n), dtype=np.uint8)
         for bins, j, own in zip(self._bins, self._columns, self._thresholds, strict=True):
             present = ~np.isnan(values[:, j])
@@ -171,37 +169,44 @@ class _Boosting:
         n_tried = max(1, round(_SHARE_OF_COLUMNS * n_columns))
         tried = np.sort(self._rng.choice(n_columns, n_tried, replace=False))
         rows = np.stack([gradient, self._weight], axis=1)
-        gains = split_gains(self._bins[tried], leaf, rows, n_leaves, self._width)
+        n_bins = self._n_bins[tried]
+        gains = split_gains(self._bins[tried], n_bins, leaf, rows, n_leaves)
         # As large as a gradient at first, and gone once there are trees enough to fit every row.
         fitted = np.exp(-_RATE * len(self._trees)) * len(leaf)
         noise = np.sqrt(np.mean(gradient**2)) * fitted / (1.0 + fitted)
         scores = np.sqrt(gains) + noise * self._rng.standard_normal(gains.shape)
-        best = int(np.argmax(np.where(self._is_split[tried], scores, -np.inf)))
-        column, place = divmod(best, self._width)
+        # Behind its last bin nothing is left of a column to part.
+        scores[np.arange(gains.shape[1]) >= n_bins[:, None] - 1] = -np.inf
+        column, place = divmod(int(np.argmax(scores)), gains.shape[1])
         return int(tried[column]), place
 
 
 def split_gains(
     bins: NDArray[np.uint8],
+    n_bins: NDArray[np.int64],
     leaf: NDArray[np.uint8],
     rows: FloatArray,
     n_leaves: int,
-    width: int,
 ) -> FloatArray:
     """How well parting the rows of all leaves behind each bin fits their gradients.
 
-    `bins`: (n_columns, n), below `width`.
+    `bins`: (n_columns, n).
+    `n_bins`: (n_columns,).
     `leaf`: (n,), below `n_leaves`.
     `rows`: (n, 2), float64; gradients and weights.
-    Returns: (n_columns, width), float64; the same bits with the extension module and without.
+    Returns: (n_columns, n_bins.max()), float64, 0 where a column has no bin; the same bits with
+        the extension module and without.
     """
+    gains = np.zeros((len(bins), n_bins.max()))
     if not instruction_sets():
-        return np.stack([_gains_in_numpy(own, leaf, rows, n_leaves, width) for own in bins])
+        for own, column, width in zip(gains, bins, n_bins, strict=True):
+            own[:width] = _gains_in_numpy(column, int(width), leaf, rows, n_leaves)
+        return gains
     bins, rows = np.ascontiguousarray(bins), np.ascontiguousarray(rows)
-    cells, gains = np.empty((n_leaves, width, 2)), np.empty((len(bins), width))
+    cells = np.empty((n_leaves, gains.shape[1], 2))
     compiled_function("split_gains")(
-        *(len(leaf), n_leaves, len(bins), width),
-        *(address(bins), address(leaf), address(rows)),
+        *(len(leaf), n_leaves, *gains.shape),
+        *(address(bins), address(n_bins), address(leaf), address(rows)),
         _PENALTY,
         *(address(cells), address(gains)),
     )
@@ -209,16 +214,12 @@ def split_gains(
 
 
 def _gains_in_numpy(
-    bins: NDArray[np.uint8],
-    leaf: NDArray[np.uint8],
-    rows: FloatArray,
-    n_leaves: int,
-    width: int,
+    bins: NDArray[np.uint8], n_bins: int, leaf: NDArray[np.uint8], rows: FloatArray, n_leaves: int
 ) -> FloatArray:
-    """`split_gains` of one column."""
-    cell = leaf.astype(np.int64) * width + bins
+    """`split_gains` of one column: (n_bins,)."""
+    cell = leaf.astype(np.int64) * n_bins + bins
     gradient, weight = (
-        np.bincount(cell, own, n_leaves * width).reshape(n_leaves, width).cumsum(axis=1)
+        np.bincount(cell, own, n_leaves * n_bins).reshape(n_leaves, n_bins).cumsum(axis=1)
         for own in rows.T
     )
     below, above = gradient, gradient[:, -1:] - gradient
