@@ -125,10 +125,10 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         "balanced" averages four networks and fits boosted trees beside them, scikit-learn's and,
         for two classes, oblivious ones; "fast" trains one network, without trees; "best" trains
         eight networks that each hold out another eighth of the rows, and fits CatBoost's trees too,
-        where it is installed. Networks and trees are combined by weights chosen on rows that were held out, which
-        `model_.card["combination"]` tells. `linear_glm_baseline`, `tree_teacher_distillation` and
-        `refit` have networks alone, and no "best". For four networks without trees, use "fast" and
-        `n_members=4`.
+        where it is installed. Networks and trees are combined by weights chosen on rows that were
+        held out, which `model_.card["combination"]` tells. `linear_glm_baseline`,
+        `tree_teacher_distillation` and `refit` have networks alone, and no "best". For four
+        networks without trees, use "fast" and `n_members=4`.
     n_folds : int or None, default=None
         Folds of the rows, each held out by `n_members` networks (None: one) that train on the
         others. Predictions of rows by networks that did not train on them then choose what
