@@ -205,8 +205,8 @@ class FitSettings:
         multiplies in it (a CPU with avx512_bf16 or AMX, a GPU), and much slower elsewhere.
     quality : {"fast", "balanced", "best"}
         Effort: "fast" trains one network, "balanced" averages four and fits boosted trees beside
-        them (scikit-learn's), "best" trains networks in folds and fits CatBoost's trees too. Both
-        are combined by weights chosen on the validation rows.
+        them (scikit-learn's, for two classes oblivious trees too), "best" trains networks in folds
+        and fits CatBoost's trees too. All are combined by weights chosen on the validation rows.
     eval_metric : str or None
         Name of what chooses each member's epoch on the validation rows, of scikit-learn's scorers
         or of a function that was given; None: the loss.

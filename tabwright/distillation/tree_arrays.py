@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tabwright.distillation.trees.oblivious import FittedObliviousTrees
 from tabwright.distillation.trees.problem import FittedTrees
 from tabwright.inference.tree_ensemble import MAX_OBLIVIOUS_DEPTH, ObliviousTrees, TreeEnsemble
 
@@ -36,6 +37,8 @@ def ensemble_of(
         (XGBoost's are of float32).
     Raises `ValueError` if the kind has no arrays, or a split is not one of numbers.
     """
+    if isinstance(fitted, FittedObliviousTrees):
+        return fitted.first(n_rounds)
     model: Any = getattr(fitted, "model")  # noqa: B009 - no part of the protocol
     if kind == "catboost":
         return _catboost(model, n_features, n_rounds)
@@ -218,19 +221,21 @@ def _catboost(model: Any, n_features: int, n_rounds: int) -> ObliviousTrees:
         document = json.loads(path.read_text(encoding="utf-8"))
     trees = document["oblivious_trees"][:n_rounds]
     scale, bias = document["scale_and_bias"]
-    splits = (split for tree in trees for split in tree["splits"])
+    # A tree that found nothing to split has null there.
+    asked = [tree["splits"] or () for tree in trees]
+    splits = (split for own in asked for split in own)
     _refuse(any(split["split_type"] != "FloatFeature" for split in splits))
     floats = document["features_info"]["float_features"]
     column = {known["feature_index"]: known["flat_feature_index"] for known in floats}
     # "AsTrue" would send missing values right, which the learner does not ask for.
     _refuse(any(known["nan_value_treatment"] == "AsTrue" for known in floats))
-    depth = max(1, *(len(tree["splits"]) for tree in trees))
+    depth = max(1, *map(len, asked))
     _refuse(depth > MAX_OBLIVIOUS_DEPTH)
     feature = np.zeros((len(trees), depth), dtype=np.int32)
     threshold = np.full((len(trees), depth), np.inf, dtype=np.float32)
     value = np.zeros((len(trees), 2**depth, len(bias)))
     for k, tree in enumerate(trees):
-        for level, split in enumerate(tree["splits"]):
+        for level, split in enumerate(asked[k]):
             feature[k, level] = column[split["float_feature_index"]]
             threshold[k, level] = split["border"]
         leaves = np.array(tree["leaf_values"], dtype=np.float64).reshape(-1, len(bias))

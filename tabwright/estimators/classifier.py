@@ -122,13 +122,13 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         What the matrix products of training are computed in; "bfloat16" is faster on processors
         that multiply in it (`avx512_bf16`, AMX, GPUs) and much slower on others.
     quality : {"fast", "balanced", "best"}, default="balanced"
-        "balanced" averages four networks and fits scikit-learn's boosted trees beside them;
-        "fast" trains one network, without trees; "best" trains eight networks that each hold out
-        another eighth of the rows, and fits CatBoost's trees too, where it is installed. Networks
-        and trees are combined by weights chosen on rows that were held out, which
-        `model_.card["combination"]` tells. `linear_glm_baseline`, `tree_teacher_distillation` and
-        `refit` have networks alone, and no "best". For four networks without trees, use "fast" and
-        `n_members=4`.
+        "balanced" averages four networks and fits boosted trees beside them, scikit-learn's and,
+        for two classes, oblivious ones; "fast" trains one network, without trees; "best" trains
+        eight networks that each hold out another eighth of the rows, and fits CatBoost's trees too,
+        where it is installed. Networks and trees are combined by weights chosen on rows that were
+        held out, which `model_.card["combination"]` tells. `linear_glm_baseline`,
+        `tree_teacher_distillation` and `refit` have networks alone, and no "best". For four
+        networks without trees, use "fast" and `n_members=4`.
     n_folds : int or None, default=None
         Folds of the rows, each held out by `n_members` networks (None: one) that train on the
         others. Predictions of rows by networks that did not train on them then choose what

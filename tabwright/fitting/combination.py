@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tabwright.distillation.interaction_search import find_interactions, with_interactions
 from tabwright.distillation.tree_arrays import ensemble_of
-from tabwright.distillation.trees.learners import tree_learner
-from tabwright.distillation.trees.problem import Learner, Problem, TeacherKind
+from tabwright.distillation.trees.learners import TreeKind, tree_learner
+from tabwright.distillation.trees.problem import Learner, Problem
 from tabwright.encoding.encoder import Compact
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
@@ -32,7 +32,7 @@ from tabwright.weighted_metrics import prediction_losses
 
 # scikit-learn's are always there: the default does not depend on what is installed. The others
 # need the extra `trees`.
-_KINDS: Final[dict[Quality, tuple[TeacherKind, ...]]] = {
+_KINDS: Final[dict[Quality, tuple[TreeKind, ...]]] = {
     "fast": (),
     "balanced": ("hist_gradient_boosting",),
     "best": ("hist_gradient_boosting", "catboost"),
@@ -52,14 +52,17 @@ FloatArray = NDArray[np.float64]
 EncodedRows = tuple[Compact, LabelledRows]
 
 
-def tree_kinds(settings: FitSettings) -> tuple[TeacherKind, ...]:
+def tree_kinds(settings: FitSettings, n_classes: int) -> tuple[TreeKind, ...]:
     """The kinds of trees that a fit combines with its networks.
 
     None without rows that choose, nor for objectives that are not the trees'.
+
+    `n_classes`: 0 in regression.
     """
     if settings.networks_alone or settings.refit or settings.objective != "squared_error":
         return ()
-    return _KINDS[settings.quality]
+    kinds = _KINDS[settings.quality]
+    return (*kinds, "oblivious_boosting") if kinds and n_classes == 2 else kinds
 
 
 def combination_weights(
@@ -133,7 +136,7 @@ class TreeCandidate:
     """
 
     learner: Learner
-    kind: TeacherKind
+    kind: TreeKind
     rounds: tuple[int, ...]
     stages: FloatArray
 
@@ -188,7 +191,7 @@ def with_trees(
     networks: FloatArray,
     targets: Targets,
     *,
-    kinds: Sequence[TeacherKind],
+    kinds: Sequence[TreeKind],
     whole: EncodedRows,
     on_message: Callable[[str], None] | None = None,
     limit: TimeLimit | None = None,
@@ -201,8 +204,7 @@ def with_trees(
     `networks`: (n, n_classes) or (n,), float64; what networks that did not train on them say of the
         choosing rows, part by part: probabilities, or standardised values.
     `targets`: of all training rows.
-    `kinds`: those to fit, from `tree_kinds`; scikit-learn's always are, the others where they are
-        installed.
+    `kinds`: those to fit, from `tree_kinds`; those of a library where it is installed.
     `whole`: rows that the trees to keep are fitted on, with the rounds chosen: those of all parts,
         but for those of an `eval_set`. One fit, rather than the mean of one per fold,
         keeps files small and predictions fast.

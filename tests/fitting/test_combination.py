@@ -139,7 +139,10 @@ def test_best_keeps_trees_where_they_help_and_says_so(task: str) -> None:
     told = model.card["combination"]
     networks, *trees = told["candidates"]
     assert model.trees is not None
-    assert [own["name"] for own in trees] == ["hist_gradient_boosting", "catboost"]
+    expected = ["hist_gradient_boosting", "catboost"]
+    assert [own["name"] for own in trees] == expected + (
+        ["oblivious_boosting"] if task == "binary" else []
+    )
     kept = [own for own in trees if own["weight"]]
     assert [own["weight"] for own in kept] == list(model.trees.weights)
     assert [own["name"] for own in kept] == [own.kind for own in model.trees.ensembles]
@@ -228,7 +231,7 @@ class WatchedLearner:
 
 @pytest.mark.parametrize("n_folds", [1, 3])
 def test_trees_grow_while_held_out_rows_gain(monkeypatch: pytest.MonkeyPatch, n_folds: int) -> None:
-    grown: list[int] = []
+    grown: dict[str, list[int]] = {"hist_gradient_boosting": [], "oblivious_boosting": []}
 
     class Counted(WatchedLearner):
         def fit_in_stages(
@@ -236,7 +239,7 @@ def test_trees_grow_while_held_out_rows_gain(monkeypatch: pytest.MonkeyPatch, n_
         ) -> Iterator[np.ndarray]:
             stages = self.learner.fit_in_stages(problem, values, rounds)
             for n_rounds, stage in zip(rounds, stages, strict=False):
-                grown.append(n_rounds)
+                grown[self.learner.name].append(n_rounds)
                 yield stage
 
     monkeypatch.setattr(combination, "tree_learner", Counted)
@@ -245,12 +248,16 @@ def test_trees_grow_while_held_out_rows_gain(monkeypatch: pytest.MonkeyPatch, n_
     settings = FitSettings(task="classification", **(SMALL | {"n_folds": n_folds}))
     model = fit_table(LabelledRows(frame, noise), settings, classes=np.arange(2))
     assert model.card["combination"]["candidates"][1]["n_rounds"] == 10
-    assert grown == [10] * n_folds + [20] * n_folds
-    grown.clear()
+    assert grown == {
+        "hist_gradient_boosting": [10] * n_folds + [20] * n_folds,
+        "oblivious_boosting": [40] * n_folds + [80] * n_folds,
+    }
+    for own in grown.values():
+        own.clear()
     fit_table(
         LabelledRows(frame, (score(frame) > 2.0).astype(np.int64)), settings, classes=np.arange(2)
     )
-    assert max(grown) > 20
+    assert min(max(own) for own in grown.values()) > 80
 
 
 @pytest.mark.parametrize("are_given", [False, True])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from tabwright.distillation.trees.boosting_libraries import CatBoost, LightGBM, XGBoost
+from tabwright.distillation.trees.oblivious import ObliviousBoosting
 from tabwright.distillation.trees.problem import TEACHER_KINDS, Learner, TeacherKind
 from tabwright.distillation.trees.scikit_learn import Forest, HistGradientBoosting
 
+# Those that teach, and those that a model can have beside its networks alone.
+TreeKind: TypeAlias = TeacherKind | Literal["oblivious_boosting"]
 
-def tree_learner(kind: TeacherKind, *, kept: bool = False) -> Learner:
+
+def tree_learner(kind: TreeKind, *, kept: bool = False) -> Learner:
     """The ensemble of a kind.
 
     `kept`: for trees that a model keeps: CatBoost takes more rounds at a smaller rate, scikit-learn
@@ -15,6 +21,8 @@ def tree_learner(kind: TeacherKind, *, kept: bool = False) -> Learner:
     Raises `ValueError` if there is no such kind.
     Raises `ImportError` if its library is not installed; names what to install.
     """
+    if kind == "oblivious_boosting":
+        return ObliviousBoosting()
     if kind not in TEACHER_KINDS:
         raise ValueError(f"a teacher must be one of {', '.join(TEACHER_KINDS)}; got {kind!r}")
     learner: Learner
@@ -27,7 +35,7 @@ def tree_learner(kind: TeacherKind, *, kept: bool = False) -> Learner:
     elif kind == "xgboost":
         learner = XGBoost()
     else:
-        learner = CatBoost.slow() if kept else CatBoost()
+        learner = CatBoost(kept=kept)
     learner.versions()
     return learner
 

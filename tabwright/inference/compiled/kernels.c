@@ -1,4 +1,5 @@
-/* Predictions of rows: sums of the leaves of tree ensembles, and outputs of networks.
+/* Predictions of rows: sums of the leaves of tree ensembles, and outputs of networks; and how well
+   splits part the rows that trees are grown on.
 
    instruction_sets.h includes this file once for every instruction set, with `SET` as its name.
    Python modules beside it have the same structs.
@@ -110,6 +111,7 @@ typedef struct {
 #define find_places IN_SET(find_places)
 #define functions IN_SET(functions)
 #define lowest_bit IN_SET(lowest_bit)
+#define split_gains IN_SET(split_gains)
 #define sum_masked_32 IN_SET(sum_masked_32)
 #define sum_masked_64 IN_SET(sum_masked_64)
 #define sum_nodes IN_SET(sum_nodes)
@@ -205,6 +207,47 @@ static void sum_oblivious(const oblivious_trees *t, int64_t n_rows, const float 
                     own[r * n_outputs + k] += value[leaf[r] * n_outputs + k];
         }
         add_baseline(&t->e, n, own);
+    }
+}
+
+/* How well every split of every column parts the rows in all leaves of a level: of both sides of
+   each leaf, the squared sum of gradients by weight and penalty. `bins`: columns x rows; `n_bins`:
+   of each column; `leaf`: of each row; `rows`: a gradient and a weight each; `cells`: room for a
+   column, leaves x bins x 2; `gains`: columns x `most_bins`, 0, of parting behind each bin.
+   Additions are in the order of NumPy's. */
+static void split_gains(int64_t n_rows, int64_t n_leaves, int64_t n_columns, int64_t most_bins,
+                        const uint8_t *bins, const int64_t *n_bins, const uint8_t *leaf,
+                        const double *rows, double penalty, double *cells, double *gains)
+{
+    for (int64_t column = 0; column < n_columns; column++) {
+        const uint8_t *bin = bins + column * n_rows;
+        const int64_t width = n_bins[column];
+        double *sums = gains + column * most_bins;
+        memset(cells, 0, (size_t)(n_leaves * width * 2) * sizeof *cells);
+        for (int64_t r = 0; r < n_rows; r++) {
+            double *cell = cells + 2 * (leaf[r] * width + bin[r]);
+            cell[0] += rows[2 * r];
+            cell[1] += rows[2 * r + 1];
+        }
+        for (int64_t l = 0; l < n_leaves; l++) {
+            const double *own = cells + 2 * l * width;
+            double gradient = 0.0, weight = 0.0, below = 0.0, weight_below = 0.0, gain = 0.0;
+            for (int64_t b = 0; b < width; b++) {
+                gradient += own[2 * b];
+                weight += own[2 * b + 1];
+            }
+            for (int64_t b = 0; b < width; b++) {
+                /* Nothing changes where a bin has no row. */
+                if (b == 0 || own[2 * b + 1] != 0.0) {
+                    below += own[2 * b];
+                    weight_below += own[2 * b + 1];
+                    const double above = gradient - below;
+                    gain = below * below / (weight_below + penalty) +
+                           above * above / (weight - weight_below + penalty);
+                }
+                sums[b] += gain;
+            }
+        }
     }
 }
 
@@ -488,5 +531,6 @@ static const entry functions[] = {
     {"sum_oblivious", (void *)sum_oblivious},
     {"sum_masked_32", (void *)sum_masked_32},
     {"sum_masked_64", (void *)sum_masked_64},
+    {"split_gains", (void *)split_gains},
     {NULL, NULL},
 };
