@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tabwright.regression import LARGEST_LOG, OBJECTIVES, RegressionObjective
 from tabwright.training.engine.compiled_kernels import (
     blas_sgemm,
     check_memory,
@@ -70,8 +71,11 @@ class _Member(ctypes.Structure):
 
 
 class _Goal(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_void_p) for name in ("codes", "values", "weights", "soft", "labelled")
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("codes", "values", "weights", "soft", "labelled")),
+        ("value_loss", ctypes.c_int64),
+        ("largest_log", ctypes.c_double),
+        ("levels", ctypes.c_void_p),
     )
 
 
@@ -109,7 +113,10 @@ class RowGoal:
     `soft`: (n_rows, n_outputs), float32; a teacher's probabilities or values.
     `labelled`: (n_rows,), bool.
     `teacher_weights`, `temperatures`: one for all members, or one each.
-    Raises `ValueError` if the tensors do not belong to the same rows, or a class code is negative.
+    `objective`: of values; with soft targets, squared error.
+    `levels`: of quantiles, one for each output.
+    Raises `ValueError` if the tensors do not belong to the same rows, a class code is negative, or
+        an objective has soft targets that it cannot have.
     """
 
     def __init__(
@@ -120,7 +127,15 @@ class RowGoal:
         labelled: Tensor | None,
         teacher_weights: Sequence[float],
         temperatures: Sequence[float],
+        objective: RegressionObjective = "squared_error",
+        levels: Sequence[float] = (),
     ) -> None:
+        if objective != "squared_error" and soft is not None:
+            raise ValueError(
+                f"soft targets are for squared error and for classes; got objective {objective!r}"
+            )
+        self._value_loss = OBJECTIVES.index(objective)
+        self._levels = torch.tensor(levels, dtype=torch.float64)
         self.n_rows, self.is_classification = len(targets), not targets.is_floating_point()
         if self.is_classification and (targets.ndim != 1 or targets.dtype == torch.bool):
             raise ValueError(
@@ -130,7 +145,7 @@ class RowGoal:
         # Copies: nobody can change what was checked.
         dtype = torch.int64 if self.is_classification else torch.float32
         self._targets = targets.to(_CPU, dtype, copy=True).contiguous()
-        self.n_outputs = 1
+        self.n_outputs = len(levels) if objective == "quantile" else 1
         if self.is_classification and self.n_rows:
             least, most = (int(value) for value in self._targets.aminmax())
             if least < 0:
@@ -149,10 +164,11 @@ class RowGoal:
 
     def struct(self, n_outputs: int) -> _Goal:
         """For logits of so many columns."""
-        fits = n_outputs >= self.n_outputs if self.is_classification else n_outputs == 1
+        more = " or more" if self.is_classification else ""
+        fits = n_outputs >= self.n_outputs if more else n_outputs == self.n_outputs
         if not fits or self.n_soft not in (None, n_outputs):
             raise ValueError(
-                f"logits must have {self.n_outputs} columns or more, and as many as the soft "
+                f"logits must have {self.n_outputs} columns{more}, and as many as the soft "
                 f"targets ({self.n_soft}); got {n_outputs}"
             )
         targets = self._targets.data_ptr()
@@ -160,6 +176,9 @@ class RowGoal:
             targets if self.is_classification else None,
             None if self.is_classification else targets,
             *map(_address, (self._weights, self._soft, self._labelled)),
+            self._value_loss,
+            LARGEST_LOG,
+            self._levels.data_ptr(),
         )
 
 
