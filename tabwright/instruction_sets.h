@@ -10,8 +10,13 @@
 #define JOIN(name, set) JOIN_NAMES(name, set)
 #define IN_SET(name) JOIN(name, SET)
 
-/* Floats of a vector that can be multiplied and added in one instruction; 0: none. */
+/* Floats of a vector that can be multiplied and added in one instruction; 0: none. Every AArch64
+   processor has NEON. */
+#if defined(__GNUC__) && defined(__aarch64__)
+#define SET_LANES 4
+#else
 #define SET_LANES 0
+#endif
 #define SET baseline
 #include KERNELS
 #undef SET
