@@ -574,7 +574,7 @@ def test_every_instruction_set_computes_the_same(
 
 @pytest.mark.usefixtures("_fresh_kernels")
 def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"instruction_set must be one of baseline.*; got 'sse9'"):
+    with pytest.raises(ValueError, match=r"instruction_set must be one of \w+.*; got 'sse9'"):
         compiled_kernels("sse9")
     monkeypatch.setattr(kernels_module, "_instruction_sets", dict)
     compiled_kernels.cache_clear()
