@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tabwright.training.engine.compiled_steps import RowGoal
+from tabwright.training.engine.row_goal import RowGoal
 from tabwright.training.regression_losses import RegressionLoss
 from tabwright.training.running_loss import RunningLoss
 

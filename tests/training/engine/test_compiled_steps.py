@@ -27,7 +27,8 @@ from tabwright.training.engine.compiled_kernels import (
     has_compiled_kernels,
     may_be_shared,
 )
-from tabwright.training.engine.compiled_steps import RowGoal, teams_of
+from tabwright.training.engine.compiled_steps import teams_of
+from tabwright.training.engine.row_goal import RowGoal
 from tabwright.training.engine.row_table import RowTable
 from tabwright.training.engine.stacked_members import StackedMembers
 from tabwright.training.objectives import Objective
