@@ -2,7 +2,7 @@
    pass, AdamW. The matrix products are a BLAS's.
 
    _steps.c includes this file once for every instruction set, with `SET` as its name: every
-   function is one of that set. compiled_steps.py has the same structs.
+   function is one of that set. compiled_steps.py and row_goal.py have the same structs.
 
    Several threads may share a member. Each has units of its own in every hidden layer and rows of
    its own in the logits, and sums those whole, row after row: no sum depends on how many threads
