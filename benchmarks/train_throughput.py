@@ -160,7 +160,6 @@ def stacked(
         return step
     table = RowTable.dense(data.x)
     sums, goal = RunningLoss().begin(n_members, data.device), objective.goal
-    assert goal is not None
 
     def run() -> None:
         nonlocal number

@@ -36,6 +36,7 @@ from tabwright.encoding.layout import CycleBlock, Layout
 from tabwright.inference.compiled import functions
 from tabwright.inference.numpy_network import FoldedNetwork
 from tabwright.inference.tree_ensemble import ObliviousTrees, TreeEnsemble, Trees
+from tabwright.regression import OBJECTIVES
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("tabwright.training.engine._steps", "tabwright.inference.compiled._prediction")
@@ -127,6 +128,7 @@ def train_one(draw: random.Random) -> str:
     from tabwright.training.engine.row_table import RowTable
     from tabwright.training.engine.stacked_members import StackedMembers
     from tabwright.training.objectives import Objective
+    from tabwright.training.regression_losses import RegressionLoss
     from tabwright.training.running_loss import RunningLoss
 
     mode: Any = draw.choice(MODES)
@@ -146,13 +148,18 @@ def train_one(draw: random.Random) -> str:
     )
     weights = torch.rand(n_rows) + 0.5 if draw.random() < 0.5 else None
     targets = torch.randint(n_outputs, (n_rows,)) if n_outputs > 1 else torch.randn(n_rows, 1)
-    soft, temperature = None, draw.choice((1.0, 2.0))
-    if draw.random() < 0.5:
+    soft, temperature, regression = None, draw.choice((1.0, 2.0)), None
+    if draw.random() < 0.4:
         soft = torch.randn(n_rows, n_outputs)
         soft = torch.softmax(soft, dim=1) if n_outputs > 1 else soft
-    objective = Objective(targets, weights, soft, 0.5, temperature)
+    elif draw.random() < 0.5:
+        targets = torch.rand(n_rows, 1) + 0.1
+        names = [name for name in OBJECTIVES if n_outputs == 1 or name == "quantile"]
+        levels = tuple(np.linspace(0.1, 0.9, n_outputs))
+        regression = RegressionLoss(draw.choice(names), levels)
+        said += f", {regression.objective}"
+    objective = Objective(targets, weights, soft, 0.5, temperature, regression=regression)
     goal, running = objective.goal, RunningLoss()
-    assert goal is not None
     for n_batches in (2, 1):
         members.train_run(
             table,

@@ -10,9 +10,17 @@
 #define JOIN(name, set) JOIN_NAMES(name, set)
 #define IN_SET(name) JOIN(name, SET)
 
-/* Floats of a vector that can be multiplied and added in one instruction; 0: none. */
+/* Floats of a vector that can be multiplied and added in one instruction; 0: none. Every AArch64
+   processor has NEON. */
+#if defined(__GNUC__) && defined(__aarch64__)
+#define SET_LANES 4
+#define SET neon
+#define NARROWEST "neon", functions_neon
+#else
 #define SET_LANES 0
 #define SET baseline
+#define NARROWEST "baseline", functions_baseline
+#endif
 #include KERNELS
 #undef SET
 #undef SET_LANES
@@ -72,7 +80,7 @@ static PyObject *instruction_sets(PyObject *self, PyObject *unused)
 {
     (void)self, (void)unused;
     PyObject *sets = PyDict_New();
-    int failed = !sets || add_set(sets, "baseline", functions_baseline);
+    int failed = !sets || add_set(sets, NARROWEST);
 #ifdef HAS_WIDER_SETS
     __builtin_cpu_init();
     const int has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

@@ -42,6 +42,8 @@ _REFUSED: Final = (
     "PERMISSION_DENIED",
     "UNAUTHENTICATED",
 )
+# Google's library asks for a token first, from whatever account it finds.
+_NO_TOKEN: Final = "OAuth2 access token"
 _OUT_OF_REACH: Final = ("NETWORK_CONNECTION", "curl", "REQUEST_TIMEOUT", "UNAVAILABLE", "Timeout")
 
 
@@ -203,7 +205,7 @@ def _file_system(uri: str) -> Any:
         )
     scheme, _, key = uri.partition("://")
     if scheme == "gs":
-        return _google()
+        return _google(os.environ.get("STORAGE_EMULATOR_HOST"))
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     # Two processes of credentials have two file systems; the secret itself is no key of the cache.
@@ -233,11 +235,21 @@ def _amazon(
     )
 
 
-@functools.cache
-def _google() -> Any:
+@functools.lru_cache(maxsize=16)
+def _google(endpoint: str | None) -> Any:
     from pyarrow import fs
 
-    return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=_ATTEMPTS * _CONNECT_SECONDS))
+    options: dict[str, Any] = {}
+    if endpoint is not None:
+        # As Google's own libraries have it: an address with or without its scheme, and no account.
+        scheme, _, address = endpoint.rstrip("/").rpartition("://")
+        options = {"scheme": scheme or "http", "endpoint_override": address, "anonymous": True}
+    return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=_CONNECT_SECONDS), **options)
+
+
+def _endpoint_variable(source: str) -> str:
+    """The variable of the environment that says where a store is."""
+    return "STORAGE_EMULATOR_HOST" if source.startswith("gs://") else "AWS_ENDPOINT_URL"
 
 
 @contextmanager
@@ -254,6 +266,15 @@ def _naming_source(source: str) -> Iterator[None]:
             raise TableNotFoundError(
                 f"there is no bucket {bucket!r}, which {source} lies in"
             ) from error
+        # What follows repeats the message for programs.
+        reason = reason.partition(" error_info={")[0]
+        if _NO_TOKEN in reason:
+            cause = reason.rpartition("error message was: ")[2]
+            raise TableError(
+                f"{source}: an account of Google must be found and let in; none was ({cause}); set "
+                "GOOGLE_APPLICATION_CREDENTIALS to its file, or run `gcloud auth "
+                "application-default login`, and check the network"
+            ) from error
         if any(mark in reason for mark in _REFUSED):
             raise TableError(
                 f"{source}: the store must let these credentials in; it refused them ({reason}); "
@@ -262,6 +283,6 @@ def _naming_source(source: str) -> Iterator[None]:
         if any(mark in reason for mark in _OUT_OF_REACH):
             raise TableError(
                 f"{source}: the store must answer; it did not ({reason}); check the network, the "
-                "region and the endpoint (AWS_ENDPOINT_URL)"
+                f"region and the endpoint ({_endpoint_variable(source)})"
             ) from error
         raise TableError(f"{source} cannot be used ({reason}); try it again") from error

@@ -25,13 +25,20 @@ settings.load_profile("tabwright")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Build the extension anew where its C source changed: nobody tests what is not there."""
-    folder = ROOT / "tabwright" / "training" / "engine"
-    built = max((path.stat().st_mtime for path in folder.glob("_steps.*.so")), default=0.0)
-    is_worker = hasattr(config, "workerinput")
-    if not is_worker and built < max(path.stat().st_mtime for path in folder.glob("*.c")):
-        command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    """Build the extensions anew where their C sources changed: nobody tests what is not there."""
+    if hasattr(config, "workerinput"):
+        return
+    package = ROOT / "tabwright"
+    for source in package.rglob("_*.c"):
+        built = max(
+            (path.stat().st_mtime for path in source.parent.glob(f"{source.stem}.*.so")),
+            default=0.0,
+        )
+        parts = [*source.parent.glob("*.c"), *package.glob("*.h")]
+        if built < max(path.stat().st_mtime for path in parts):
+            command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+            subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+            return
 
 
 def _data_dir() -> Path:

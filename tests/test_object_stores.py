@@ -5,6 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -240,20 +244,92 @@ def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         read_table("s3://tables/t.csv")
 
 
-def test_google_s_store_is_asked_for_gs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datetime import timedelta
+@pytest.fixture
+def _google(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Google's store on this machine, with an empty bucket `tables`."""
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is absent")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"127.0.0.1:{port}")
+    # In a process of its own: who reads holds the interpreter's lock.
+    run = f"""from gcp_storage_emulator.server import create_server
+server = create_server("127.0.0.1", {port}, in_memory=True, default_bucket="tables")
+server.start()
+print("started", flush=True)"""
+    with subprocess.Popen(
+        [sys.executable, "-c", run], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"started\n"
+        yield
+        server.terminate()
 
-    from pyarrow.fs import GcsFileSystem
 
-    silent = GcsFileSystem(
-        anonymous=True,
-        endpoint_override="127.0.0.1:9",
-        scheme="http",
-        retry_time_limit=timedelta(seconds=1),
-    )
-    monkeypatch.setattr(object_stores, "_google", lambda: silent)
-    with pytest.raises(TableError, match=r"gs://tables/t.csv: the store must answer"):
+@pytest.mark.usefixtures("_google")
+def test_google_s_store_holds_tables_too(tmp_path: Path) -> None:
+    frame = _frame(50)
+    for part, name in ((frame[:20], "a"), (frame[20:], "b")):
+        buffer = io.BytesIO()
+        part.write_parquet(buffer)
+        put_object(f"gs://tables/rows/{name}.parquet", buffer.getvalue())
+    put_object("gs://tables/rows.csv", frame.write_csv().encode())
+    for source in ("gs://tables/rows", "gs://tables/rows/*.parquet", "gs://tables/rows.csv"):
+        assert_frame_equal(read_table(source), frame)
+    assert sum(len(part) for part in iter_tables("gs://tables/rows")) == len(frame)
+    words = ["train", "gs://tables/rows", "--target", "label", "--drop", "id", "--epochs", "1"]
+    words += ["--quality", "fast", "--members", "1", "-o", str(tmp_path / "model.safetensors")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    object_stores.remove_object("gs://tables/rows/b.parquet")
+    assert_frame_equal(read_table("gs://tables/rows"), frame[:20])
+
+
+@pytest.mark.usefixtures("_google")
+def test_what_google_s_store_does_not_have() -> None:
+    put_object("gs://tables/rows.csv", b"a\n1\n")
+    for source, rule in (
+        ("gs://tables/row.csv", r"no object and no folder gs://tables/row.csv; .*'rows.csv'"),
+        ("gs://tables/*.parquet", r"no object matches the pattern gs://tables/\*.parquet"),
+        ("gs://other/rows.csv", "there is no bucket 'other', which gs://other/rows.csv lies in"),
+        ("gs://other", "there is no bucket 'other', which gs://other lies in"),
+        ("gs://other/*.csv", "there is no bucket 'other'|no object matches the pattern"),
+    ):
+        with pytest.raises(TableNotFoundError, match=rule):
+            read_table(source)
+    with pytest.raises(TableError, match=r"gs://other/t\.csv|no bucket 'other'"):
+        put_object("gs://other/t.csv", b"a\n1\n")
+
+
+def test_google_s_store_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    monkeypatch.setattr(object_stores, "_CONNECT_SECONDS", 1.0)
+    rule = r"gs://tables/t.csv: the store must answer; .*\(STORAGE_EMULATOR_HOST\)"
+    with pytest.raises(TableError, match=rule) as caught:
         read_table("gs://tables/t.csv")
+    assert "error_info" not in str(caught.value)
+
+
+def test_no_account_of_google_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    cause = "PerformWork() - CURL error [6]=Could not resolve hostname"
+    said = (
+        "google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of Could "
+        "not create a OAuth2 access token to authenticate the request. The underlying error "
+        f"message was: {cause} error_info={{reason=, domain=, metadata={{a={cause}}}}})"
+    )
+
+    class Store:
+        def get_file_info(self, key: str) -> None:
+            raise OSError(said)
+
+    monkeypatch.setattr(object_stores, "_google", lambda _: Store())
+    with pytest.raises(TableError) as caught:
+        read_table("gs://tables/t.csv")
+    assert str(caught.value) == (
+        f"gs://tables/t.csv: an account of Google must be found and let in; none was ({cause}); "
+        "set GOOGLE_APPLICATION_CREDENTIALS to its file, or run `gcloud auth application-default "
+        "login`, and check the network"
+    )
 
 
 def test_without_pyarrow_the_install_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,12 @@ _PHRASES: tuple[tuple[str, str], ...] = (
 # Copies of what comes through pipes (`tables/paths.py`), which the user never named.
 _OF_PIPES = re.compile(r"\S*[/\\]tabwright-pipe-\w+[/\\](?:(stdin)|pipe-(\S+?))\.[a-z]+\b")
 
+# Advice that only Python can follow.
+_OF_PYTHON = re.compile(
+    r", or (?:name the columns they share with columns=\[\.\.\.\]"
+    r"|(?:read the column as another type with|give) dtypes=\{.*?: \.\.\.\})"
+)
+
 # A decision that an option can turn over, and that option.
 _OVERRIDDEN = re.compile(r"^task: \w+, since .+", re.DOTALL)
 _OVERRIDES = " (--task overrides)"
@@ -106,6 +112,7 @@ def in_options(message: str, *, arguments: bool = False) -> str:
     """
     for phrase, option in _PHRASES:
         message = message.replace(phrase, option)
+    message = _OF_PYTHON.sub("", message)
     message = _OF_PIPES.sub(
         lambda found: "the standard input" if found[1] else f"the pipe {found[2]}", message
     )

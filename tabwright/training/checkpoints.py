@@ -27,6 +27,8 @@ from tabwright.artifact.schema import Reader, TensorBag, prefixed
 from tabwright.errors import ArtifactError
 
 _KIND = "training checkpoint"
+# Parts of a run's identity that are no digests.
+_READABLE = ("engine", "torch", "tabwright")
 
 
 @dataclass(frozen=True)
@@ -195,11 +197,17 @@ class Checkpointer:
         theirs = {name: identity.text(name) for name in known}
         names = sorted(theirs.keys() | self._identity.keys())
         other = [name for name in names if theirs.get(name) != self._identity.get(name)]
+
+        def described(name: str) -> str:
+            """A part of the identity, and its values where a person can read them."""
+            now = self._identity.get(name)
+            return f"{name} ({theirs.get(name)} then, {now} now)" if name in _READABLE else name
+
         if other:
             raise ValueError(
                 f"the checkpoint {self._path} must come from the same data and settings; "
-                f"different: {', '.join(other)}; give the former ones again, or delete the file "
-                "to start anew"
+                f"different: {', '.join(map(described, other))}; give the former ones again, or "
+                "delete the file to start anew"
             )
 
     @contextlib.contextmanager

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tabwright.training.engine.compiled_steps import RowGoal
+from tabwright.training.engine.row_goal import RowGoal
 from tabwright.training.regression_losses import RegressionLoss
 from tabwright.training.running_loss import RunningLoss
 
@@ -117,10 +117,9 @@ class Objective:
         return not self.targets.is_floating_point()
 
     @cached_property
-    def goal(self) -> RowGoal | None:
-        """The same for compiled steps; None where those have no such loss."""
-        if self.regression is not None:
-            return None
+    def goal(self) -> RowGoal:
+        """The same for compiled steps."""
+        regression = self.regression
         return RowGoal(
             self.targets,
             self.weights,
@@ -128,6 +127,8 @@ class Objective:
             self.labelled,
             self._shares.tolist(),
             self._temperatures.tolist(),
+            "squared_error" if regression is None else regression.objective,
+            () if regression is None else regression.levels,
         )
 
     def _share_of(self, rows: Tensor, logits: Tensor) -> Tensor:

@@ -82,15 +82,14 @@ class Steps:
         if members is None or block[0].part is not None:
             return False
         table = inputs.dense_table if members.needs_dense_rows else inputs.table
-        goal = objective.goal
-        if table is None or goal is None:
+        if table is None:
             return False
         hide_keys = None
         if table.hides:
             hide_keys = torch.tensor([hide_key(b.hide_seed) for b in block], dtype=torch.int32)
         members.train_run(
             table,
-            goal,
+            objective.goal,
             torch.stack([batch.rows for batch in block]),
             step=step,
             hide_keys=hide_keys,

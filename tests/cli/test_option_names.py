@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from tabwright.cli.app import app
 from tabwright.cli.option_names import in_options
+from tabwright.errors import TableError
 from tabwright.tables import read_table
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import TableRequest, read_training_table
@@ -189,3 +190,23 @@ def test_a_command_by_another_name_is_answered_with_ours(word: str, meant: str) 
     done = runner.invoke(app, [word, "t.csv"])
     assert done.exit_code == 2
     assert f"No such command '{word}'; give `{meant}`." in done.output
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "advice"),
+    [
+        (pl.lit(1).alias("more"), "has the column 'more' too", "read them apart"),
+        (pl.lit("tall").alias("size"), "column 'size' of", "convert one of them"),
+    ],
+)
+def test_files_that_differ_get_no_advice_for_python(
+    tmp_path: Path, change: pl.Expr, said: str, advice: str
+) -> None:
+    frame = pl.DataFrame({"size": [1.5, 2.5], "label": ["a", "b"]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    frame.with_columns(change).write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(TableError, match=rf"{advice}, or (name|give) .*=[\[{{]"):
+        read_table(tmp_path)
+    printed = " ".join(runner.invoke(app, ["train", str(tmp_path), "-t", "label"]).output.split())
+    assert said in printed
+    assert printed.endswith(advice)

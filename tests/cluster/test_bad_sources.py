@@ -21,6 +21,7 @@ from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
 from tabwright.cli.app import app
+from tabwright.cli.option_names import in_options
 from tabwright.cluster import ray_job, ray_predict
 from tabwright.cluster.prediction_parts import OutputFolder, parts_of, write_part
 from tabwright.cluster.ray_job import train_on_ray
@@ -189,7 +190,7 @@ def test_a_source_that_cannot_be_read(
     assert expected.search(by_function)
     assert expected.search(by_training)
     # The command breaks lines, within long names too.
-    assert re.sub(r"\s", "", by_function)[-20:] in re.sub(r"\s", "", by_command)
+    assert re.sub(r"\s", "", in_options(by_function))[-20:] in re.sub(r"\s", "", by_command)
 
 
 def test_a_store_that_refuses(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

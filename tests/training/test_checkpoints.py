@@ -20,6 +20,7 @@ import torch
 from campaigns.kill_training import difference, rows
 from tabwright.artifact.container import read_artifact
 from tabwright.errors import ArtifactError
+from tabwright.fitting import networks
 from tabwright.fitting.arguments import Aims
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
@@ -28,6 +29,7 @@ from tabwright.tables.labelled import LabelledRows
 from tabwright.training import steps
 from tabwright.training.batches import Batch
 from tabwright.training.checkpoints import Checkpoint
+from tabwright.training.engine.compiled_kernels import engine_name
 from tabwright.training.engine.stacked_members import StackedMembers
 from tabwright.training.steps import Steps
 
@@ -186,6 +188,18 @@ def test_other_data_or_settings_are_refused(
     _fit(checkpoint)
     with pytest.raises(ValueError, match=f"same data and settings; different: .*{what}"):
         _fit(checkpoint, settings, table())
+
+
+@pytest.mark.parametrize("other", ["torch", "compiled, sse9"])
+def test_another_engine_or_instruction_set_is_refused(
+    other: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", 0.0)
+    _fit(checkpoint)
+    rule = rf"different: engine \({engine_name()} then, {other} now\); give the former ones"
+    monkeypatch.setattr(networks, "engine_name", lambda: other)
+    with pytest.raises(ValueError, match=rule):
+        _fit(checkpoint)
 
 
 @pytest.mark.parametrize("class_weight", ["balanced", {"yes": 5.0}])

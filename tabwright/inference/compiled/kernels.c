@@ -20,6 +20,8 @@
 
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #include <immintrin.h>
+#elif defined(__GNUC__) && defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 /* Rows that go through all trees together: what is kept of them stays in the first-level cache. */
@@ -325,7 +327,7 @@ DEFINE_SUM_MASKED(sum_masked_64, add_masked_64)
 #define LARGER _mm512_max_ps
 #define MULTIPLY_ADD _mm512_fmadd_ps
 #define GROUP 8
-#else
+#elif SET_LANES == 8
 #define VECTOR __m256
 #define LOAD _mm256_load_ps
 #define STORE _mm256_store_ps
@@ -334,6 +336,36 @@ DEFINE_SUM_MASKED(sum_masked_64, add_masked_64)
 #define LARGER _mm256_max_ps
 #define MULTIPLY_ADD _mm256_fmadd_ps
 #define GROUP 4
+#else
+#define VECTOR float32x4_t
+#define LOAD vld1q_f32
+#define STORE vst1q_f32
+#define ALL vdupq_n_f32
+#define ADD vaddq_f32
+#define LARGER(a, b) vbslq_f32(vcgtq_f32(a, b), a, b)
+#define MULTIPLY_ADD(a, b, c) vfmaq_f32(c, a, b)
+#define GROUP 8
+#endif
+
+/* What one row is multiplied by: units of a panel, anywhere in memory. */
+#if SET_LANES >= 8
+#define ROW_LANES 8
+#define ROW_VECTOR __m256
+#define ROW_LOAD _mm256_loadu_ps
+#define ROW_STORE _mm256_storeu_ps
+#define ROW_ALL _mm256_set1_ps
+#define ROW_ADD _mm256_add_ps
+#define ROW_LARGER _mm256_max_ps
+#define ROW_MULTIPLY_ADD _mm256_fmadd_ps
+#else
+#define ROW_LANES SET_LANES
+#define ROW_VECTOR VECTOR
+#define ROW_LOAD LOAD
+#define ROW_STORE STORE
+#define ROW_ALL ALL
+#define ROW_ADD ADD
+#define ROW_LARGER LARGER
+#define ROW_MULTIPLY_ADD MULTIPLY_ADD
 #endif
 
 /* A row's output of a unit is one sum, input after input, each product fused into it; then the
@@ -372,33 +404,35 @@ static void strip_layer(const float *weights, int64_t n_inputs, int64_t n_units,
 static void row_layer(const float *weights, int64_t n_inputs, int64_t n_units, const float *x,
                       const float *beside, int rectified, float *out)
 {
-    enum { AT_ONCE = 8 };
+    enum { AT_ONCE = 8, PIECES = PANEL / ROW_LANES };
     const int64_t n_panels = (n_units + PANEL - 1) / PANEL, size = n_inputs * PANEL;
     const float *bias = weights + n_panels * size;
     for (int64_t first = 0; first < n_panels; first += AT_ONCE) {
         const int64_t n = n_panels - first < AT_ONCE ? n_panels - first : AT_ONCE;
         const float *w = weights + first * size;
-        __m256 sums[AT_ONCE];
-        for (int p = 0; p < AT_ONCE; p++) sums[p] = _mm256_setzero_ps();
+        ROW_VECTOR sums[AT_ONCE * PIECES];
+        for (int i = 0; i < AT_ONCE * PIECES; i++) sums[i] = ROW_ALL(0.0f);
         if (n == AT_ONCE)
             for (int64_t k = 0; k < n_inputs; k++) {
-                const __m256 input = _mm256_set1_ps(x[k]);
-#pragma GCC unroll 8
-                for (int p = 0; p < AT_ONCE; p++)
-                    sums[p] = _mm256_fmadd_ps(_mm256_loadu_ps(w + p * size + k * PANEL), input,
-                                              sums[p]);
+                const ROW_VECTOR input = ROW_ALL(x[k]);
+#pragma GCC unroll 16
+                for (int i = 0; i < AT_ONCE * PIECES; i++) {
+                    const float *own = w + i / PIECES * size + i % PIECES * ROW_LANES;
+                    sums[i] = ROW_MULTIPLY_ADD(ROW_LOAD(own + k * PANEL), input, sums[i]);
+                }
             }
         else
-            for (int64_t p = 0; p < n; p++)
+            for (int64_t i = 0; i < n * PIECES; i++) {
+                const float *own = w + i / PIECES * size + i % PIECES * ROW_LANES;
                 for (int64_t k = 0; k < n_inputs; k++)
-                    sums[p] = _mm256_fmadd_ps(_mm256_loadu_ps(w + p * size + k * PANEL),
-                                              _mm256_set1_ps(x[k]), sums[p]);
-        for (int64_t p = 0; p < n; p++) {
-            const int64_t place = (first + p) * PANEL;
-            __m256 sum = _mm256_add_ps(sums[p], _mm256_loadu_ps(bias + place));
-            if (beside) sum = _mm256_add_ps(sum, _mm256_loadu_ps(beside + place));
-            if (rectified) sum = _mm256_max_ps(_mm256_setzero_ps(), sum);
-            _mm256_storeu_ps(out + place, sum);
+                    sums[i] = ROW_MULTIPLY_ADD(ROW_LOAD(own + k * PANEL), ROW_ALL(x[k]), sums[i]);
+            }
+        for (int64_t i = 0; i < n * PIECES; i++) {
+            const int64_t place = first * PANEL + i * ROW_LANES;
+            ROW_VECTOR sum = ROW_ADD(sums[i], ROW_LOAD(bias + place));
+            if (beside) sum = ROW_ADD(sum, ROW_LOAD(beside + place));
+            if (rectified) sum = ROW_LARGER(ROW_ALL(0.0f), sum);
+            ROW_STORE(out + place, sum);
         }
     }
 }
@@ -521,6 +555,14 @@ static void network_scores(const network *n, int64_t n_rows, const float *numeri
 #undef LARGER
 #undef MULTIPLY_ADD
 #undef GROUP
+#undef ROW_LANES
+#undef ROW_VECTOR
+#undef ROW_LOAD
+#undef ROW_STORE
+#undef ROW_ALL
+#undef ROW_ADD
+#undef ROW_LARGER
+#undef ROW_MULTIPLY_ADD
 #endif
 
 static const entry functions[] = {

@@ -48,7 +48,8 @@ def engine_name() -> str:
 def compiled_kernels(instruction_set: str | None = None) -> SimpleNamespace:
     """The functions of `kernels.c`, callable by their names there.
 
-    `instruction_set`: "baseline", "avx2" or "avx512"; None: the widest that this processor has.
+    `instruction_set`: "baseline", "avx2" or "avx512", on AArch64 "neon"; None: the widest that
+        this processor has.
     Raises `ValueError` if the extension is not built, or the processor lacks the instruction set.
     """
     sets = _instruction_sets()

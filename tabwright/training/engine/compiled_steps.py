@@ -23,6 +23,7 @@ from tabwright.training.engine.compiled_kernels import (
     may_be_shared,
 )
 from tabwright.training.engine.dropout import drop_below, element_hashes
+from tabwright.training.engine.row_goal import RowGoal, address
 from tabwright.training.engine.row_table import RowTable
 from tabwright.training.engine.tensor_layout import (
     BATCH_NORM_EPS,
@@ -37,7 +38,6 @@ _VECTOR = 16
 # thread has members of its own, and of one batch where threads wait for each other in every layer.
 _WORTH_A_THREAD = 2**16
 _WORTH_SHARING = 2**13
-_CPU = torch.device("cpu")
 
 
 class _Layer(ctypes.Structure):
@@ -70,12 +70,6 @@ class _Member(ctypes.Structure):
     )
 
 
-class _Goal(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_void_p) for name in ("codes", "values", "weights", "soft", "labelled")
-    )
-
-
 class _Run(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("n_rows", "n_batches", "n_members")),
@@ -102,79 +96,9 @@ class AdamWSettings(NamedTuple):
     weight_decay: float
 
 
-class RowGoal:
-    """What rows of a table are trained on: the data of an `objectives.Objective`.
-
-    `targets`: (n_rows,), int64, or (n_rows, 1), float32; class codes or values.
-    `weights`: (n_rows,), float32.
-    `soft`: (n_rows, n_outputs), float32; a teacher's probabilities or values.
-    `labelled`: (n_rows,), bool.
-    `teacher_weights`, `temperatures`: one for all members, or one each.
-    Raises `ValueError` if the tensors do not belong to the same rows, or a class code is negative.
-    """
-
-    def __init__(
-        self,
-        targets: Tensor,
-        weights: Tensor | None,
-        soft: Tensor | None,
-        labelled: Tensor | None,
-        teacher_weights: Sequence[float],
-        temperatures: Sequence[float],
-    ) -> None:
-        self.n_rows, self.is_classification = len(targets), not targets.is_floating_point()
-        if self.is_classification and (targets.ndim != 1 or targets.dtype == torch.bool):
-            raise ValueError(
-                f"targets must be class codes of shape (n_rows,); got {targets.dtype} of shape "
-                f"{tuple(targets.shape)}"
-            )
-        # Copies: nobody can change what was checked.
-        dtype = torch.int64 if self.is_classification else torch.float32
-        self._targets = targets.to(_CPU, dtype, copy=True).contiguous()
-        self.n_outputs = 1
-        if self.is_classification and self.n_rows:
-            least, most = (int(value) for value in self._targets.aminmax())
-            if least < 0:
-                raise ValueError(f"class codes must be 0 or more; got {least}")
-            self.n_outputs = most + 1
-        for name, value in (("weights", weights), ("labelled", labelled)):
-            if value is not None and value.shape != (self.n_rows,):
-                raise ValueError(
-                    f"{name} must be one per row ({self.n_rows}); got shape {tuple(value.shape)}"
-                )
-        self._weights = _own(weights, torch.float32)
-        self._soft = _own(soft, torch.float32)
-        self._labelled = _own(labelled, torch.uint8)
-        self.n_soft = None if self._soft is None else self._soft.shape[1]
-        self.teacher_weights, self.temperatures = list(teacher_weights), list(temperatures)
-
-    def struct(self, n_outputs: int) -> _Goal:
-        """For logits of so many columns."""
-        fits = n_outputs >= self.n_outputs if self.is_classification else n_outputs == 1
-        if not fits or self.n_soft not in (None, n_outputs):
-            raise ValueError(
-                f"logits must have {self.n_outputs} columns or more, and as many as the soft "
-                f"targets ({self.n_soft}); got {n_outputs}"
-            )
-        targets = self._targets.data_ptr()
-        return _Goal(
-            targets if self.is_classification else None,
-            None if self.is_classification else targets,
-            *map(_address, (self._weights, self._soft, self._labelled)),
-        )
-
-
-def _own(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if tensor is None else tensor.to(_CPU, dtype, copy=True).contiguous()
-
-
 def _float32(*shape: int) -> Tensor:
     """Unset memory, whatever the default dtype."""
     return torch.empty(*shape, dtype=torch.float32)
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 class _Team(NamedTuple):
@@ -272,8 +196,8 @@ class CompiledSteps:
             n_batches=n_batches,
             n_members=n_members,
             rows=rows.data_ptr(),
-            keys=_address(keys),
-            hide_keys=_address(hide_keys),
+            keys=address(keys),
+            hide_keys=address(hide_keys),
             learning_rates=rates.data_ptr(),
             weight_decay=adamw.weight_decay,
             beta1=adamw.betas[0],
@@ -444,7 +368,7 @@ class CompiledSteps:
         for i, layer in enumerate(layout.hidden):
             elements = None
             if layer.rate > 0:
-                elements = element_hashes(batch, layout.hidden_dim, _CPU)
+                elements = element_hashes(batch, layout.hidden_dim, torch.device("cpu"))
                 alive.append(elements)
             layers.append(
                 _Layer(
@@ -454,7 +378,7 @@ class CompiledSteps:
                     of_variance + i * layout.hidden_dim,
                     layer.opens_block,
                     layer.closes_block,
-                    _address(elements),
+                    address(elements),
                     drop_below(max(layer.rate, 0.0)),
                     1.0 - max(layer.rate, 0.0),
                 )

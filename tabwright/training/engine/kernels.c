@@ -2,7 +2,7 @@
    pass, AdamW. The matrix products are a BLAS's.
 
    _steps.c includes this file once for every instruction set, with `SET` as its name: every
-   function is one of that set. compiled_steps.py has the same structs.
+   function is one of that set. compiled_steps.py and row_goal.py have the same structs.
 
    Several threads may share a member. Each has units of its own in every hidden layer and rows of
    its own in the logits, and sums those whole, row after row: no sum depends on how many threads
@@ -97,12 +97,18 @@ typedef struct {
     int64_t hide_below;
 } table;
 
+/* Losses of values, numbered as the objectives of regression.py are. */
+enum { SQUARED_ERROR, ABSOLUTE_ERROR, PINBALL, POISSON_DEVIANCE, GAMMA_DEVIANCE };
+
 /* What rows are trained on. */
 typedef struct {
     const int64_t *codes;               /* classes; NULL: `values` */
     const float *values, *weights;      /* weights NULL: all 1 */
     const float *soft;                  /* a teacher's, rows x outputs; NULL: no teacher */
     const uint8_t *labelled;            /* rows with a target of their own; NULL: all */
+    int64_t value_loss;                 /* of `values` */
+    double largest_log;                 /* of a mean, up and down */
+    const double *levels;               /* of quantiles, one for each output */
 } goal;
 
 /* A run of batches of one size. */
@@ -143,6 +149,7 @@ typedef struct {
     void *address;
 } entry;
 
+#define absolute_error IN_SET(absolute_error)
 #define adamw IN_SET(adamw)
 #define backward IN_SET(backward)
 #define bins_forward IN_SET(bins_forward)
@@ -156,6 +163,7 @@ typedef struct {
 #define first_forward IN_SET(first_forward)
 #define forward IN_SET(forward)
 #define functions IN_SET(functions)
+#define gamma_deviance IN_SET(gamma_deviance)
 #define gather IN_SET(gather)
 #define head_backward IN_SET(head_backward)
 #define hidden_backward IN_SET(hidden_backward)
@@ -167,13 +175,17 @@ typedef struct {
 #define network_backward IN_SET(network_backward)
 #define network_forward IN_SET(network_forward)
 #define network_steps IN_SET(network_steps)
+#define log_mean IN_SET(log_mean)
 #define part_of IN_SET(part_of)
+#define pinball IN_SET(pinball)
+#define poisson_deviance IN_SET(poisson_deviance)
 #define product_alone IN_SET(product_alone)
 #define soft_cross_entropy IN_SET(soft_cross_entropy)
 #define softmax_of IN_SET(softmax_of)
 #define squared_error IN_SET(squared_error)
 #define together IN_SET(together)
 #define update IN_SET(update)
+#define value_error IN_SET(value_error)
 
 #endif
 
@@ -873,6 +885,68 @@ static double squared_error(float z, int64_t row, const goal *o, float of_teache
     return (double)error * error;
 }
 
+static double absolute_error(float z, float wanted, float *g)
+{
+    const float error = z - wanted;
+    *g = (float)((error > 0.0f) - (error < 0.0f));
+    return fabsf(error);
+}
+
+/* The mean loss over levels, of which output 0 is the lowest quantile, and every other, through
+   softplus, the gap above the one before it. */
+static double pinball(int64_t n_levels, const float *z, float wanted, const double *levels, float *g)
+{
+    double quantile = z[0], loss = 0.0, above = 0.0;
+    for (int64_t k = 0; k < n_levels; k++) {
+        if (k) quantile += (z[k] > 0.0f ? z[k] : 0.0f) + log1p(exp(-fabs((double)z[k])));
+        const double error = wanted - quantile, slope = levels[k] - (error < 0.0);
+        loss += slope * error;
+        g[k] = (float)(-slope / (double)n_levels);
+    }
+    /* A gap moves its own quantile and all above it. */
+    for (int64_t k = n_levels - 1; k >= 0; k--) {
+        above += g[k];
+        g[k] = (float)(k ? above / (1.0 + exp(-(double)z[k])) : above);
+    }
+    return loss / (double)n_levels;
+}
+
+/* The output of a network whose mean is its exponential. */
+static inline double log_mean(float z, double largest)
+{
+    return z > largest ? largest : z < -largest ? -largest : z;
+}
+
+/* Unit deviances: P. McCullagh and J. Nelder, "Generalized Linear Models", 1989, section 2.3. */
+static double poisson_deviance(float z, float wanted, double largest, float *g)
+{
+    const double logarithm = log_mean(z, largest), mean = exp(logarithm);
+    *g = (float)(2.0 * (mean - wanted));
+    const double alone = wanted > 0.0f ? wanted * log((double)wanted) : 0.0;
+    return 2.0 * (alone - wanted * logarithm - wanted + mean);
+}
+
+static double gamma_deviance(float z, float wanted, double largest, float *g)
+{
+    const double logarithm = log_mean(z, largest), ratio = wanted * exp(-logarithm);
+    *g = (float)(2.0 * (1.0 - ratio));
+    return 2.0 * (ratio - 1.0 - log((double)wanted) + logarithm);
+}
+
+/* A row's loss in a regression, and its gradient in the outputs. */
+static double value_error(int64_t n, const float *z, int64_t row, const goal *o, float of_teacher,
+                          float *g)
+{
+    const float wanted = o->values[row];
+    switch (o->value_loss) {
+    case ABSOLUTE_ERROR: return absolute_error(*z, wanted, g);
+    case PINBALL: return pinball(n, z, wanted, o->levels, g);
+    case POISSON_DEVIANCE: return poisson_deviance(*z, wanted, o->largest_log, g);
+    case GAMMA_DEVIANCE: return gamma_deviance(*z, wanted, o->largest_log, g);
+    default: return squared_error(*z, row, o, of_teacher, g);
+    }
+}
+
 /* The gradient of the batch's mean loss in the thread's rows of the logits; losses by block. */
 static void loss_gradient(const part *p, const int64_t *rows, const goal *o)
 {
@@ -897,7 +971,7 @@ static void loss_gradient(const part *p, const int64_t *rows, const goal *o)
             *loss += weight * (o->codes ? soft_cross_entropy(n, z, row, o, of_teacher,
                                                              (float)p->m->temperature,
                                                              p->w->spare + 2 * n * p->thread, g)
-                                        : squared_error(*z, row, o, of_teacher, g));
+                                        : value_error(n, z, row, o, of_teacher, g));
             for (int64_t c = 0; c < n; c++) g[c] *= weight * share;
         }
     }

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from tabwright.settings import Precision
 from tabwright.training.engine.autograd_members import ADAMW_BETAS, AutogradSteps
 from tabwright.training.engine.compiled_kernels import has_compiled_kernels
-from tabwright.training.engine.compiled_steps import AdamWSettings, CompiledSteps, RowGoal
+from tabwright.training.engine.compiled_steps import AdamWSettings, CompiledSteps
 from tabwright.training.engine.dropout import Part, dropout_keys, seeds_on
+from tabwright.training.engine.row_goal import RowGoal
 from tabwright.training.engine.row_table import RowTable
 from tabwright.training.engine.tensor_layout import (
     BATCH_NORM_EPS,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ai.ml.frameworks.pytorch.models import TrainingMode, build_model
 from tabwright import TabularClassifier
+from tabwright.regression import RegressionObjective
 from tabwright.training import loop
 from tabwright.training.engine import compiled_kernels as kernels_module
 from tabwright.training.engine import compiled_steps
@@ -26,10 +27,12 @@ from tabwright.training.engine.compiled_kernels import (
     has_compiled_kernels,
     may_be_shared,
 )
-from tabwright.training.engine.compiled_steps import RowGoal, teams_of
+from tabwright.training.engine.compiled_steps import teams_of
+from tabwright.training.engine.row_goal import RowGoal
 from tabwright.training.engine.row_table import RowTable
 from tabwright.training.engine.stacked_members import StackedMembers
 from tabwright.training.objectives import Objective
+from tabwright.training.regression_losses import RegressionLoss
 from tabwright.training.running_loss import RunningLoss
 
 pytestmark = pytest.mark.skipif(
@@ -39,6 +42,7 @@ pytestmark = pytest.mark.skipif(
 CPU = torch.device("cpu")
 N_ROWS = 150
 ARCHITECTURES: tuple[TrainingMode, ...] = ("mlp_dense", "tabresnet", "linear_glm_baseline")
+REGRESSIONS: tuple[RegressionObjective, ...] = ("absolute_error", "quantile", "poisson", "gamma")
 KINDS = ("classes", "weighted classes", "teacher", "cooled", "some unlabelled", "values", "mixed")
 
 
@@ -79,6 +83,11 @@ def _objective(kind: str, n_outputs: int, n_members: int, dtype: torch.dtype) ->
     shares = torch.linspace(0, 1, n_members).to(dtype)
     temperatures = torch.linspace(1, 3, n_members)
     labelled = torch.arange(N_ROWS) < 90
+    for name in REGRESSIONS:
+        if kind == name:
+            levels = tuple(np.linspace(0.1, 0.9, n_outputs)) if kind == "quantile" else ()
+            amounts = (3 * values.abs() + 0.1) if kind == "gamma" else (3 * values.abs()).floor()
+            return Objective(amounts, weights, regression=RegressionLoss(name, levels))
     kinds: dict[str, Callable[[], Objective]] = {
         "classes": lambda: Objective(codes),
         "weighted classes": lambda: Objective(codes, weights),
@@ -89,6 +98,12 @@ def _objective(kind: str, n_outputs: int, n_members: int, dtype: torch.dtype) ->
         "mixed": lambda: Objective(values, None, -values, shares, labelled=labelled),
     }
     return kinds[kind]()
+
+
+def _n_outputs(kind: str, n_classes: int) -> int:
+    """Of networks that are trained on such an objective."""
+    one = ("values", "mixed", "absolute_error", "poisson", "gamma")
+    return 1 if kind in one else n_classes
 
 
 def _batches(n_batches: int, batch: int) -> Tensor:
@@ -112,7 +127,6 @@ def _run(
     running: RunningLoss | None = None,
 ) -> None:
     running = running or RunningLoss()
-    assert objective.goal is not None
     members.train_run(
         RowTable.dense(x),
         objective.goal,
@@ -158,7 +172,7 @@ def test_gradients_losses_and_statistics_are_those_of_autograd(
     batch: int,
     kind: str,
 ) -> None:
-    n_members, outputs = 3, 1 if kind in ("values", "mixed") else n_outputs
+    n_members, outputs = 3, _n_outputs(kind, n_outputs)
     sizes = {"n_inputs": n_inputs, "n_outputs": outputs, "width": width, "depth": depth}
     modules = _modules(n_members, mode, rate=rate, **sizes)
     x, rows = _x(n_inputs), _batches(1, batch)
@@ -179,6 +193,30 @@ def test_gradients_losses_and_statistics_are_those_of_autograd(
             if "running" in name:
                 _assert_near(value, state[name], 1e-5)
     torch.testing.assert_close(running.take(), exact_running.take(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", REGRESSIONS)
+@pytest.mark.parametrize("mode", ARCHITECTURES)
+def test_losses_of_regressions_are_those_of_autograd(mode: TrainingMode, kind: str) -> None:
+    test_gradients_losses_and_statistics_are_those_of_autograd(mode, 0.3, 9, 3, 37, 2, 65, kind)
+
+
+@pytest.mark.parametrize("kind", ["poisson", "gamma"])
+def test_means_end_where_those_of_predictions_do(kind: str) -> None:
+    """Of outputs past the largest logarithm, up and down, beside usual ones."""
+    (module,) = _modules(1, "linear_glm_baseline", n_inputs=1, n_outputs=1)
+    x = torch.linspace(-40, 40, N_ROWS)[:, None]
+    with torch.no_grad():
+        for parameter, value in zip(module.parameters(), (1.0, 0.0), strict=True):
+            parameter.fill_(value)
+    rows, running, exact = torch.arange(N_ROWS)[None], RunningLoss(), RunningLoss()
+    members = StackedMembers([module], seeds=[0], engine="compiled")
+    objective = _objective(kind, 1, 1, torch.float32)
+    _run(members, objective, x, rows, [0.0], running=running)
+    gradient = objective.gradient(x[None].clone(), rows[0], exact)
+    torch.testing.assert_close(running.take(), exact.take(), rtol=1e-5, atol=0)
+    (wanted,) = gradient[0].T @ x
+    torch.testing.assert_close(next(iter(members.gradients(0).values()))[0], wanted)
 
 
 @pytest.mark.parametrize("mode", ARCHITECTURES)
@@ -256,13 +294,13 @@ def test_what_is_not_a_number_shows_in_the_loss(mode: TrainingMode, bad: float) 
 
 
 @pytest.mark.usefixtures("_threads_are_worth_it")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "quantile", "poisson"])
 @pytest.mark.parametrize(("width", "batch"), [(7, 13), (64, 64), (100, 65)])
 @pytest.mark.parametrize("mode", ARCHITECTURES)
 def test_neither_threads_nor_neighbours_nor_the_length_of_a_run_change_a_bit(
     mode: TrainingMode, width: int, batch: int, kind: str
 ) -> None:
-    n_members, n_outputs = 3, 1 if kind in ("values", "mixed") else 3
+    n_members, n_outputs = 3, _n_outputs(kind, 3)
     modules = _modules(n_members, mode, width=width, n_outputs=n_outputs)
     x, rows, seeds = _x(), _batches(6, batch), [4, 5, 6]
     rates = [0.01 / (i + 1) for i in range(6)]
@@ -413,6 +451,10 @@ def test_what_would_leave_the_memory_is_refused() -> None:
         given[bad] = torch.tensor([True]) if bad == "targets" else torch.ones(2)
         with pytest.raises(ValueError, match=bad):
             RowGoal(**given, teacher_weights=[0.0], temperatures=[1.0])
+    with pytest.raises(ValueError, match="logits must have 2 columns, and as many"):
+        _run(members, _objective("quantile", 2, 2, torch.float32), x, rows, [0.1] * 2)
+    with pytest.raises(ValueError, match="squared error and for classes; got objective 'gamma'"):
+        RowGoal(torch.ones(3, 1), None, torch.ones(3, 1), None, [0.0], [1.0], "gamma")
     with pytest.raises(ValueError, match="class codes must be 0 or more; got -1"):
         _ = Objective(torch.tensor([0, -1])).goal
 
@@ -443,7 +485,7 @@ def test_targets_are_those_that_were_given() -> None:
     for is_changed in (False, True):
         members = StackedMembers(_modules(1, "mlp_dense"), seeds=[0], engine="compiled")
         objective = _objective("classes", 3, 1, torch.float32)
-        assert objective.goal is not None
+        _ = objective.goal
         if is_changed:
             objective.targets.fill_(5_000)
         _run(members, objective, _x(), _batches(2, 16), [0.1] * 2)
@@ -533,7 +575,7 @@ def test_every_instruction_set_computes_the_same(
 
 @pytest.mark.usefixtures("_fresh_kernels")
 def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"instruction_set must be one of baseline.*; got 'sse9'"):
+    with pytest.raises(ValueError, match=r"instruction_set must be one of \w+.*; got 'sse9'"):
         compiled_kernels("sse9")
     monkeypatch.setattr(kernels_module, "_instruction_sets", dict)
     compiled_kernels.cache_clear()
