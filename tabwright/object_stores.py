@@ -237,6 +237,7 @@ def _amazon(
 
 @functools.lru_cache(maxsize=16)
 def _google(endpoint: str | None) -> Any:
+    """The file system of Google Cloud Storage, or of an emulator at an address."""
     from pyarrow import fs
 
     options: dict[str, Any] = {}

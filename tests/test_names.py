@@ -26,12 +26,6 @@ UNCLEAR = {
 }
 # So is this one as a whole name: `n_own` counts what a worker or a column has itself.
 UNCLEAR_ALONE = {"own": "what it is: column, record, entry"}
-# Where it is still in use; a line goes when its last one does.
-OWN_YET = (
-    "distillation.interaction_search",
-    "distillation.trees.oblivious",
-    "fitting.combination",
-)
 # Private functions and classes of more lines than these have a summary.
 LONG = 8
 # Names of other libraries: files have a place, optuna's studies take a result.
@@ -51,8 +45,6 @@ def test_names_say_what_they_hold(path: Path) -> None:
     package = path.relative_to(FOLDER).parts[0]
     found = unclear_names(path.read_text(encoding="utf-8"))
     found = {name for name in found if (package, name) not in FOREIGN}
-    if module_name(path).removeprefix("tabwright.").startswith(OWN_YET):
-        found -= UNCLEAR_ALONE.keys()
     assert {name: (UNCLEAR | UNCLEAR_ALONE)[name] for name in found} == {}
 
 

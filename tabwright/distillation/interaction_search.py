@@ -82,7 +82,7 @@ def find_interactions(
     seconds = time.monotonic() - begun
     if seconds_left is not None and 3 * seconds > _SHARE_OF_TIME * seconds_left:
         return ()
-    columns = sorted(sorted(able, key=lambda own: -gains[own])[:_MOST_COLUMNS])
+    columns = sorted(sorted(able, key=lambda column: -gains[column])[:_MOST_COLUMNS])
     candidates = _candidates(plan, columns)
     judged, gains = trial.judge(candidates, plan)
     if not judged.mean() < losses.mean():
@@ -115,7 +115,7 @@ def with_interactions(
 def _able_columns(plan: EncodingPlan, values: FloatArray) -> list[int]:
     """Numeric columns that may be combined."""
     places = np.flatnonzero(may_interact(plan.numbers)).tolist()
-    return [own for own in places if _n_values(values[:, own]) >= _FEWEST_VALUES]
+    return [place for place in places if _n_values(values[:, place]) >= _FEWEST_VALUES]
 
 
 def _n_values(values: FloatArray) -> int:
@@ -125,13 +125,15 @@ def _n_values(values: FloatArray) -> int:
 def _candidates(plan: EncodingPlan, columns: Sequence[int]) -> list[Interaction]:
     """The interactions of these columns; dates and shifted numbers have differences only."""
     n_plain = len(plan.origins)
-    is_date = [own >= n_plain for own in columns]
+    is_date = [column >= n_plain for column in columns]
     found = []
     for kind, (one, two) in product(INTERACTION_KINDS, combinations(range(len(columns)), 2)):
         first, second = columns[one], columns[two]
         if is_date[one] != is_date[two]:
             continue
-        shifted = is_date[one] or any(plan.origins[own] is not None for own in (first, second))
+        shifted = is_date[one] or any(
+            plan.origins[number] is not None for number in (first, second)
+        )
         if kind == "difference" or not shifted:
             found.append(Interaction(kind, first, second))
     return found
@@ -149,9 +151,9 @@ class _Trial:
         """A trial on some of the rows; None where there are too few of them, or of a class."""
         draw = np.random.default_rng((problem.random_state, _MOST_ROWS))
         rows = np.sort(draw.permutation(len(problem.target))[:_MOST_ROWS])
-        own = problem.take(rows)
-        codes = own.target if own.n_classes else None
-        if len(rows) < _FEWEST_ROWS or own.n_classes > _MOST_CLASSES:
+        searched = problem.take(rows)
+        codes = searched.target if searched.n_classes else None
+        if len(rows) < _FEWEST_ROWS or searched.n_classes > _MOST_CLASSES:
             return None
         if groups is not None:
             groups = groups[rows]
@@ -160,9 +162,9 @@ class _Trial:
         fold = fold_rows(len(rows), _FOLDS, codes, groups, random_state=problem.random_state)
         if codes is not None:
             for k in range(_FOLDS):
-                if len(np.unique(codes[fold != k])) < own.n_classes:
+                if len(np.unique(codes[fold != k])) < searched.n_classes:
                     return None
-        return cls(own, fold)
+        return cls(searched, fold)
 
     def judge(
         self, interactions: Sequence[Interaction] = (), plan: EncodingPlan | None = None

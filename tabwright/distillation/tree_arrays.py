@@ -223,7 +223,7 @@ def _catboost(model: Any, n_features: int, n_rounds: int) -> ObliviousTrees:
     scale, bias = document["scale_and_bias"]
     # A tree that found nothing to split has null there.
     asked = [tree["splits"] or () for tree in trees]
-    splits = (split for own in asked for split in own)
+    splits = (split for tree in asked for split in tree)
     _refuse(any(split["split_type"] != "FloatFeature" for split in splits))
     floats = document["features_info"]["float_features"]
     column = {known["feature_index"]: known["flat_feature_index"] for known in floats}

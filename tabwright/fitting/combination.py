@@ -94,8 +94,8 @@ def combination_weights(
 
 def _mean(predictions: Sequence[FloatArray], weights: FloatArray) -> FloatArray:
     total = np.zeros_like(predictions[0])
-    for own, weight in zip(predictions, weights, strict=True):
-        total += weight * own
+    for predicted, weight in zip(predictions, weights, strict=True):
+        total += weight * predicted
     return total
 
 
@@ -115,7 +115,7 @@ def greedy_weights(
     total = np.zeros_like(predictions[0])
     best, kept = np.inf, counts
     for step in range(1, _STEPS + 1):
-        losses = [_loss((total + own) / step, target, weight) for own in predictions]
+        losses = [_loss((total + predicted) / step, target, weight) for predicted in predictions]
         chosen = int(np.argmin(losses))
         total = total + predictions[chosen]
         counts = counts + (np.arange(len(predictions)) == chosen)
@@ -160,11 +160,13 @@ class HeldOutTrees:
         weight = None if self.weight is None else self.weight[rows]
         target = self.target[rows]
         best = [
-            int(np.argmin([_loss(stage[rows], target, weight) for stage in own.stages]))
-            for own in self.candidates
+            int(np.argmin([_loss(stage[rows], target, weight) for stage in candidate.stages]))
+            for candidate in self.candidates
         ]
         predictions = [networks[rows]]
-        predictions += [own.stages[k][rows] for own, k in zip(self.candidates, best, strict=True)]
+        predictions += [
+            candidate.stages[k][rows] for candidate, k in zip(self.candidates, best, strict=True)
+        ]
         return combination_weights(predictions, target, weight), best
 
     def combined(self, networks: FloatArray) -> FloatArray:
@@ -173,15 +175,15 @@ class HeldOutTrees:
 
     def mixed(self, networks: FloatArray, weights: FloatArray, best: list[int]) -> FloatArray:
         """The weighted mean of the networks' predictions and those of the trees."""
-        trees = [own.stages[k] for own, k in zip(self.candidates, best, strict=True)]
+        trees = [candidate.stages[k] for candidate, k in zip(self.candidates, best, strict=True)]
         return _mean([networks, *trees], weights)
 
     def cross_predictions(self, networks: FloatArray, folds: NDArray[np.int64]) -> FloatArray:
         """Combined values of each fold's rows, with what the other folds' rows choose."""
         values = np.empty_like(networks)
         for fold in np.unique(folds):
-            own = folds == fold
-            values[own] = self.mixed(networks, *self.choose(networks, ~own))[own]
+            held = folds == fold
+            values[held] = self.mixed(networks, *self.choose(networks, ~held))[held]
         return values
 
 
@@ -225,7 +227,7 @@ def with_trees(
     interactions = find_interactions(everything, plan, whole[1].groups, seconds_left)
     if interactions:
         everything = with_interactions(everything, interactions, plan)
-        problems = [with_interactions(own, interactions, plan) for own in problems]
+        problems = [with_interactions(problem, interactions, plan) for problem in problems]
     features = [
         tree_features(model.encoder, held, interactions).astype(np.float64)
         for _, (held, _) in parts
@@ -260,17 +262,21 @@ def with_trees(
     if late:
         notes["not_in_time"] = late
     if interactions:
-        notes["interactions"] = [plan.interaction_name(own) for own in interactions]
+        notes["interactions"] = [plan.interaction_name(interaction) for interaction in interactions]
     model = _with_notes(model, notes, on_message)
     n_features = everything.values.shape[1]
     ensembles = []
-    for own, k, weight in zip(candidates, best, weights[1:], strict=True):
+    for candidate, k, weight in zip(candidates, best, weights[1:], strict=True):
         if weight:
-            n_rounds = own.rounds[k]
-            kept = own.learner.fit(everything, n_rounds)
+            n_rounds = candidate.rounds[k]
+            kept = candidate.learner.fit(everything, n_rounds)
             ensembles.append(
                 ensemble_of(
-                    own.kind, kept, n_features=n_features, n_classes=n_classes, n_rounds=n_rounds
+                    candidate.kind,
+                    kept,
+                    n_features=n_features,
+                    n_classes=n_classes,
+                    n_rounds=n_rounds,
                 )
             )
     if ensembles:
@@ -313,15 +319,15 @@ def _reason_for_none(problems: Sequence[Problem], judged: Sequence[LabelledRows]
     n_classes = problems[0].n_classes
     if not any(len(rows) for rows in judged):
         return "no rows are held out to choose weights on"
-    if n_classes and any(len(np.unique(own.target)) < n_classes for own in problems):
+    if n_classes and any(len(np.unique(problem.target)) < n_classes for problem in problems):
         return "a class has no training row"
-    if any(2 * n_classes > len(own.target) for own in problems):
+    if any(2 * n_classes > len(problem.target) for problem in problems):
         return "there are fewer than two training rows a class"
-    if not n_classes and any((own.target == own.target[0]).all() for own in problems):
+    if not n_classes and any((problem.target == problem.target[0]).all() for problem in problems):
         return "the target does not vary"
-    for own in problems:
-        first = own.values[:1]
-        if ((own.values == first) | (np.isnan(own.values) & np.isnan(first))).all():
+    for problem in problems:
+        first = problem.values[:1]
+        if ((problem.values == first) | (np.isnan(problem.values) & np.isnan(first))).all():
             return "no column varies"
     return None
 
@@ -335,9 +341,9 @@ def _description(
         return _loss(values, trees.target, trees.weight)
 
     parts = [{"name": "networks", "weight": float(weights[0]), "loss": loss(networks)}]
-    for own, k, weight in zip(trees.candidates, best, weights[1:], strict=True):
-        part = {"name": own.kind, "weight": float(weight), "loss": loss(own.stages[k])}
-        parts.append({**part, "n_rounds": own.rounds[k], **own.learner.versions()})
+    for candidate, k, weight in zip(trees.candidates, best, weights[1:], strict=True):
+        part = {"name": candidate.kind, "weight": float(weight), "loss": loss(candidate.stages[k])}
+        parts.append({**part, "n_rounds": candidate.rounds[k], **candidate.learner.versions()})
     return {
         "n_rows": len(trees.target),
         "measure": "log_loss" if networks.ndim == 2 else "squared error of the standardised target",

@@ -101,13 +101,13 @@ class _Boosting:
         n, self._n_features = values.shape
         thresholds = [_thresholds(column) for column in values.T]
         # Columns that can be split.
-        self._columns = [j for j, own in enumerate(thresholds) if len(own)]
+        self._columns = [j for j, found in enumerate(thresholds) if len(found)]
         self._thresholds = [thresholds[j] for j in self._columns]
-        self._n_bins = np.array([len(own) + 1 for own in self._thresholds], dtype=np.int64)
+        self._n_bins = np.array([len(found) + 1 for found in self._thresholds], dtype=np.int64)
         self._bins = np.zeros((len(self._columns), n), dtype=np.uint8)
-        for bins, j, own in zip(self._bins, self._columns, self._thresholds, strict=True):
+        for bins, j, found in zip(self._bins, self._columns, self._thresholds, strict=True):
             present = ~np.isnan(values[:, j])
-            bins[present] = np.searchsorted(own, values[present, j], side="left")
+            bins[present] = np.searchsorted(found, values[present, j], side="left")
         self._target = problem.target.astype(np.float64)
         self._weight = np.ones(n) if problem.weight is None else problem.weight
         share = np.clip(np.average(self._target, weights=self._weight), 1e-9, 1.0 - 1e-9)
@@ -123,7 +123,7 @@ class _Boosting:
 
     def fitted(self) -> FittedObliviousTrees:
         """The trees so far."""
-        feature, threshold, value = (np.stack(own) for own in zip(*self._trees, strict=True))
+        feature, threshold, value = (np.stack(arrays) for arrays in zip(*self._trees, strict=True))
         return FittedObliviousTrees(
             ObliviousTrees(
                 kind="oblivious_boosting",
@@ -150,7 +150,7 @@ class _Boosting:
         for step in range(_STEPS):
             if step:
                 gradient, curvature = self._slopes(self._log_odds + value[leaf])
-            sums = [np.bincount(leaf, own, len(value)) for own in (gradient, curvature)]
+            sums = [np.bincount(leaf, slopes, len(value)) for slopes in (gradient, curvature)]
             value += np.clip(sums[0] / (sums[1] + _PENALTY), -_LONGEST_STEP, _LONGEST_STEP)
         value *= _RATE
         self._log_odds += value[leaf]
@@ -199,8 +199,8 @@ def split_gains(
     """
     gains = np.zeros((len(bins), n_bins.max()))
     if not instruction_sets():
-        for own, column, width in zip(gains, bins, n_bins, strict=True):
-            own[:width] = _gains_in_numpy(column, int(width), leaf, rows, n_leaves)
+        for gain, column, width in zip(gains, bins, n_bins, strict=True):
+            gain[:width] = _gains_in_numpy(column, int(width), leaf, rows, n_leaves)
         return gains
     bins, rows = np.ascontiguousarray(bins), np.ascontiguousarray(rows)
     cells = np.empty((n_leaves, gains.shape[1], 2))
@@ -219,8 +219,8 @@ def _gains_in_numpy(
     """`split_gains` of one column: (n_bins,)."""
     cell = leaf.astype(np.int64) * n_bins + bins
     gradient, weight = (
-        np.bincount(cell, own, n_leaves * n_bins).reshape(n_leaves, n_bins).cumsum(axis=1)
-        for own in rows.T
+        np.bincount(cell, column, n_leaves * n_bins).reshape(n_leaves, n_bins).cumsum(axis=1)
+        for column in rows.T
     )
     below, above = gradient, gradient[:, -1:] - gradient
     gains = below * below / (weight + _PENALTY)

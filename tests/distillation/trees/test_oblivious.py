@@ -75,12 +75,13 @@ def _sides(bins: NDArray[np.uint8], place: int) -> tuple[NDArray[np.bool_], NDAr
 def test_compiled_gains_have_the_bits_of_numpy(
     name: str, n: int, n_leaves: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    columns = random_rows(np.random.default_rng(2), n, n_leaves, width)
+    rng = np.random.default_rng(2)
+    bins, n_bins, leaf, rows = random_rows(rng, n, n_leaves, width)
     own = {name: functions.instruction_sets()[name]}
     monkeypatch.setattr(functions, "instruction_sets", lambda: own)
-    compiled = split_gains(*columns, n_leaves)
+    compiled = split_gains(bins, n_bins, leaf, rows, n_leaves)
     monkeypatch.setattr(oblivious, "instruction_sets", dict)
-    np.testing.assert_array_equal(compiled, split_gains(*columns, n_leaves))
+    np.testing.assert_array_equal(compiled, split_gains(bins, n_bins, leaf, rows, n_leaves))
 
 
 def test_trees_are_the_same_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
