@@ -175,10 +175,12 @@ class _Boosting:
         fitted = np.exp(-_RATE * len(self._trees)) * len(leaf)
         noise = np.sqrt(np.mean(gradient**2)) * fitted / (1.0 + fitted)
         scores = np.sqrt(gains) + noise * self._rng.standard_normal(gains.shape)
+        ends = np.cumsum(n_bins)
         # Behind its last bin nothing is left of a column to part.
-        scores[np.arange(gains.shape[1]) >= n_bins[:, None] - 1] = -np.inf
-        column, place = divmod(int(np.argmax(scores)), gains.shape[1])
-        return int(tried[column]), place
+        scores[ends - 1] = -np.inf
+        best = int(np.argmax(scores))
+        column = int(np.searchsorted(ends, best, side="right"))
+        return int(tried[column]), best - int(ends[column] - n_bins[column])
 
 
 def split_gains(
@@ -194,18 +196,20 @@ def split_gains(
     `n_bins`: (n_columns,).
     `leaf`: (n,), below `n_leaves`.
     `rows`: (n, 2), float64; gradients and weights.
-    Returns: (n_columns, n_bins.max()), float64, 0 where a column has no bin; the same bits with
-        the extension module and without.
+    Returns: (n_bins.sum(),), float64, column after column; the same bits with the extension module
+        and without.
     """
-    gains = np.zeros((len(bins), n_bins.max()))
     if not instruction_sets():
-        for gain, column, width in zip(gains, bins, n_bins, strict=True):
-            gain[:width] = _gains_in_numpy(column, int(width), leaf, rows, n_leaves)
-        return gains
+        return np.concatenate(
+            [
+                _gains_in_numpy(column, int(width), leaf, rows, n_leaves)
+                for column, width in zip(bins, n_bins, strict=True)
+            ]
+        )
     bins, rows = np.ascontiguousarray(bins), np.ascontiguousarray(rows)
-    cells = np.empty((n_leaves, gains.shape[1], 2))
+    cells, gains = np.empty((n_leaves, n_bins.max(), 2)), np.zeros(n_bins.sum())
     compiled_function("split_gains")(
-        *(len(leaf), n_leaves, *gains.shape),
+        *(len(leaf), n_leaves, len(bins)),
         *(address(bins), address(n_bins), address(leaf), address(rows)),
         _PENALTY,
         *(address(cells), address(gains)),

@@ -215,19 +215,17 @@ static void sum_oblivious(const oblivious_trees *t, int64_t n_rows, const float 
 /* How well every split of every column parts the rows in all leaves of a level: of both sides of
    each leaf, the squared sum of gradients by weight and penalty. `bins`: columns x rows; `n_bins`:
    of each column; `leaf`: of each row; `rows`: a gradient and a weight each; `cells`: room for a
-   column, leaves x bins x 2; `gains`: columns x `most_bins`, 0, of parting behind each bin.
+   column, leaves x bins x 2; `gains`: of parting behind each bin, column after column, 0 at first.
    Additions are in the order of NumPy's. */
-static void split_gains(int64_t n_rows, int64_t n_leaves, int64_t n_columns, int64_t most_bins,
-                        const uint8_t *bins, const int64_t *n_bins, const uint8_t *leaf,
-                        const double *rows, double penalty, double *cells, double *gains)
+static void split_gains(int64_t n_rows, int64_t n_leaves, int64_t n_columns, const uint8_t *bins,
+                        const int64_t *n_bins, const uint8_t *leaf, const double *rows,
+                        double penalty, double *cells, double *gains)
 {
-    for (int64_t column = 0; column < n_columns; column++) {
-        const uint8_t *bin = bins + column * n_rows;
+    for (int64_t column = 0; column < n_columns; column++, bins += n_rows) {
         const int64_t width = n_bins[column];
-        double *sums = gains + column * most_bins;
         memset(cells, 0, (size_t)(n_leaves * width * 2) * sizeof *cells);
         for (int64_t r = 0; r < n_rows; r++) {
-            double *cell = cells + 2 * (leaf[r] * width + bin[r]);
+            double *cell = cells + 2 * (leaf[r] * width + bins[r]);
             cell[0] += rows[2 * r];
             cell[1] += rows[2 * r + 1];
         }
@@ -247,9 +245,10 @@ static void split_gains(int64_t n_rows, int64_t n_leaves, int64_t n_columns, int
                     gain = below * below / (weight_below + penalty) +
                            above * above / (weight - weight_below + penalty);
                 }
-                sums[b] += gain;
+                gains[b] += gain;
             }
         }
+        gains += width;
     }
 }
 
