@@ -37,6 +37,9 @@ _KINDS: Final[dict[Quality, tuple[TreeKind, ...]]] = {
     "balanced": ("hist_gradient_boosting",),
     "best": ("hist_gradient_boosting", "catboost"),
 }
+# Two classes in more rows than these have no oblivious trees: their time grows with the rows, and
+# what they gain was measured on at most 10,500.
+_MOST_OBLIVIOUS_ROWS: Final = 20_000
 # Members of the bag that greedy selection fills.
 _STEPS = 20
 # Of the time that is left, what trees may take.
@@ -52,17 +55,20 @@ FloatArray = NDArray[np.float64]
 EncodedRows = tuple[Compact, LabelledRows]
 
 
-def tree_kinds(settings: FitSettings, n_classes: int) -> tuple[TreeKind, ...]:
+def tree_kinds(settings: FitSettings, n_classes: int = 0, n_rows: int = 0) -> tuple[TreeKind, ...]:
     """The kinds of trees that a fit combines with its networks.
 
     None without rows that choose, nor for objectives that are not the trees'.
 
     `n_classes`: 0 in regression.
+    `n_rows`: that trees are fitted on.
     """
     if settings.networks_alone or settings.refit or settings.objective != "squared_error":
         return ()
     kinds = _KINDS[settings.quality]
-    return (*kinds, "oblivious_boosting") if kinds and n_classes == 2 else kinds
+    if kinds and n_classes == 2 and n_rows <= _MOST_OBLIVIOUS_ROWS:
+        return (*kinds, "oblivious_boosting")
+    return kinds
 
 
 def combination_weights(

@@ -260,6 +260,14 @@ def test_trees_grow_while_held_out_rows_gain(monkeypatch: pytest.MonkeyPatch, n_
     assert min(max(own) for own in grown.values()) > 80
 
 
+def test_two_classes_in_few_rows_have_oblivious_trees() -> None:
+    settings = FitSettings(task="classification")
+    assert "oblivious_boosting" in combination.tree_kinds(settings, 2, 20_000)
+    fast = replace(settings, quality="fast")
+    for other in ((settings, 2, 20_001), (settings, 3, 100), (fast, 2, 100)):
+        assert "oblivious_boosting" not in combination.tree_kinds(*other)
+
+
 @pytest.mark.parametrize("are_given", [False, True])
 def test_trees_are_kept_of_all_rows_but_given_ones(
     monkeypatch: pytest.MonkeyPatch, are_given: bool
