@@ -141,12 +141,15 @@ class BriefCommand(typer.core.TyperCommand):
             rule = _RULE.match(error.message)
             if rule is None or error.param is None or error.param.param_type_name != "option":
                 raise
-            given = self.make_parser(ctx).parse_args(args=words)[0][str(error.param.name)]
             must = rule[1]
             for theirs, ours in _RULES_IN_WORDS.items():
                 must = must.replace(theirs, ours)
-            option = max(error.param.opts, key=len)
-            raise UsageError(f"{option} must be {must}; got {given!r}", ctx) from error
+            name, option = str(error.param.name), max(error.param.opts, key=len)
+            given = self.make_parser(ctx).parse_args(args=words)[0]
+            if name not in given:
+                option = f"{option.lstrip('-')!r} in the file of --config"
+                given = ctx.default_map or {}
+            raise UsageError(f"{option} must be {must}; got {given.get(name)!r}", ctx) from error
 
     def _of_today(self, word: str) -> str:
         name, equals, value = word.partition("=")

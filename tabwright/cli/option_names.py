@@ -14,6 +14,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("encoding='", "--encoding '"),
     ("decimal=','", "--decimal ','"),
     ("quotes=False", "--no-quotes"),
+    ("of at least 1, or None for no early stopping", "of at least 1, or 0 for no early stopping"),
     ("use TabularRegressor for quantities", "give --task regression for a quantity"),
     ("roles must name columns", "--role must name columns"),
     (

@@ -19,6 +19,7 @@ from tabwright.errors import no_such_file
 
 # Where a run writes or what it prints is no part of what is to be repeated.
 _NOT_KEPT = frozenset({"config", "save_config", "as_json", "quiet", "help_all", "overwrite"})
+_GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
 
 
 def _names(context: typer.Context) -> dict[str, Any]:
@@ -54,6 +55,10 @@ def apply_settings(context: typer.Context, path: Path | None) -> Path | None:
         if isinstance(value, dict) or isinstance(value, list) != bool(param.multiple):
             wanted = "a list" if param.multiple else "one value"
             raise UsageError(f"{name!r} in {path} must be {wanted}; got {value!r}")
+        is_flag = param.param_type_name == "option" and param.is_flag
+        if isinstance(value, bool) != is_flag:
+            wanted = "true or false" if is_flag else "a value, neither true nor false"
+            raise UsageError(f"{name!r} in {path} must be {wanted}; got {value!r}")
         defaults[str(param.name)] = value
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
@@ -65,10 +70,7 @@ def _given(context: typer.Context) -> dict[str, tuple[Any, Any]]:
     for name, param in _names(context).items():
         source = context.get_parameter_source(str(param.name))
         value = context.params.get(str(param.name))
-        if source in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP) and value not in (
-            None,
-            False,
-        ):
+        if source in _GIVEN and value is not None:
             if name == "drop":
                 # One text may name several columns; a name with a comma stands in quotes.
                 value = [_quoted(column) for column in value]
@@ -100,13 +102,13 @@ def options_for(command: str, context: typer.Context, *, but: Collection[str]) -
     assert context.parent is not None
     other = context.parent.command.get_command(context.parent, command)  # type: ignore[attr-defined]
     theirs = {option for param in other.params for option in param.opts}
-    words = []
+    words: list[str] = []
     for name, (param, value) in _given(context).items():
         option = max(param.opts, key=len)
         if name in but or param.param_type_name != "option" or option not in theirs:
             continue
         if isinstance(value, bool):
-            words.append(option)
+            words += [option] if value else param.secondary_opts
             continue
         for cell in value if isinstance(value, list | tuple) else [value]:
             words += [option, str(cell)]

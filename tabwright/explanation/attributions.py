@@ -147,6 +147,9 @@ class Explanation:
 def _cell_text(column: pl.Series, row: int) -> str | None:
     """A cell as text; whole numbers have no point, also where others of the column have."""
     cell = column[row]
+    if isinstance(cell, str) and not cell.strip():
+        # How a CSV file is read has an empty cell as text.
+        return None
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
         return f"{cell:.0f}"
     text: str | None = column.slice(row, 1).cast(pl.String)[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.tree_mix import combination_notes, combination_table
+from tabwright.number_text import number_text
 from tabwright.regression import RegressionObjective
 from tabwright.report.column_treatment import ColumnTreatment, column_treatments
 from tabwright.report.markup import Node, element, number, percent, short, table
@@ -298,11 +299,17 @@ def _card(card: Mapping[str, Any]) -> list[tuple[str, Node]]:
         if key in ("columns", "combination", "row_sketch"):
             continue
         name = str(key).removeprefix("n_").replace("_", " ").capitalize()
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{k} {v}" for k, v in value.items())
-        elif isinstance(value, list | tuple):
-            value = ", ".join(map(str, value))
-        elif str(key).startswith("n_"):
+        if str(key).startswith("n_"):
             value = _rows(value) or value
-        pairs.append((name[:60], short(value, 300)))
+        pairs.append((name[:60], short(_card_text(value), 300)))
     return pairs[:_CARD_SHOWN]
+
+
+def _card_text(value: object) -> object:
+    """A value of the card without the braces of Python, numbers as short as elsewhere."""
+    if isinstance(value, Mapping):
+        entries = ((str(k).replace("_", " "), v) for k, v in value.items() if v is not None)
+        return ", ".join(f"{k} {_card_text(v)}" for k, v in entries)
+    if isinstance(value, list | tuple):
+        return ", ".join(str(_card_text(entry)) for entry in value)
+    return number_text(value) if isinstance(value, float) else value

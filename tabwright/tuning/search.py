@@ -160,6 +160,12 @@ class _Search:
         self.space = with_default(self.space, self.default)
         self.growth = len(self.table) / float(np.mean([len(train) for train, _ in self.folds]))
         self.judge = eval_metric_of(self.options.eval_metric, self.table.task)
+        if self.judge is not None:
+            classes = self.table.classes
+            for _, index in self.folds:
+                test = self.table.rows.take(index)
+                labels = test.target if classes is None else classes[test.target]
+                self.judge.check(labels, test.weight, classes)
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -289,8 +295,9 @@ class _Search:
         # Its rows are those of the first fit of this fold, which found the pairwise features.
         key = (fold, settings.numeric_encoding)
         model = self._fit(train, settings, inner, watcher, encoder=self.encoders.get(key))
-        if settings.asked_folds == 1:
-            # With folds the encoding of a row knows which rows are in its own.
+        if settings.asked_folds == 1 and not model.encoder.plan_.statistic_names:
+            # With folds, and with statistics of the target, the encoding of a row that trains
+            # leaves rows out, which a finished encoder does not.
             self.encoders.setdefault(key, model.encoder)
         if model.stopped == "interrupted":
             raise _Interrupted

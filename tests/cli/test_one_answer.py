@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +244,39 @@ def test_a_run_is_repeated_from_its_settings_file(tmp_path: Path) -> None:
     Path(config).write_text("drop = ")
     refusal = _flat(_run("train", table, "--config", config, code=2))
     assert "--config must be a TOML file" in refusal
+
+
+def test_zeros_and_noes_are_repeated_too(tmp_path: Path) -> None:
+    table, config = tmp_path / "t.csv", tmp_path / "c.toml"
+    table.write_text("1,2\n2,3\n3,5\n" * 30)
+    options = ("--no-header", "--no-quotes", "--dropout", "0", "--test-fraction", "0")
+    words = ("-t", "column_1", "--task", "regression", *FAST, *options, "--patience", "0")
+    one, two = str(tmp_path / "1.safetensors"), str(tmp_path / "2.safetensors")
+    _run("train", str(table), *words, "-o", one, "--save-config", str(config))
+    settings = tomllib.loads(config.read_text())
+    assert settings["header"] is settings["quotes"] is False
+    assert settings["dropout"] == settings["test-fraction"] == settings["patience"] == 0
+    _run("train", "--config", str(config), "-o", two)
+    documents = [json.loads(_run("inspect", model, "--json")) for model in (one, two)]
+    assert documents[0]["settings"] == documents[1]["settings"]
+    assert documents[0]["metrics"] == documents[1]["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("line", "refusal"),
+    [
+        ('epochs = "many"', "'epochs' in the file of --config must be an integer; got 'many'"),
+        ("epochs = 2.5", "'epochs' in the file of --config must be an integer; got 2.5"),
+        ('dropout = "x"', "'dropout' in the file of --config must be a number; got 'x'"),
+        ("epochs = true", "must be a value, neither true nor false; got True"),
+        ('refit = "yes"', "must be true or false; got 'yes'"),
+    ],
+)
+def test_values_of_a_settings_file_are_checked(line: str, refusal: str, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(line)
+    table = str(_labelled(tmp_path / "t.csv"))
+    words = ("train", table, "-t", "label", "--config", str(tmp_path / "c.toml"))
+    assert refusal in _flat(_run(*words, code=2))
 
 
 def test_predict_gives_what_is_asked_for_and_says_what_is_strange(tmp_path: Path) -> None:

@@ -227,11 +227,11 @@ def test_effect_curves_of_text_that_is_numbers_or_times_are_lines() -> None:
     assert (paid.points[0], paid.points[-1]) == (price.min(), price.max())
 
 
-def test_whole_numbers_of_a_row_have_no_point() -> None:
-    cells = pl.DataFrame({"a": [10_000.0, 0.25], "b": [None, 1e20], "c": ["x", "y"]})
+def test_whole_numbers_of_a_row_have_no_point_and_empty_cells_are_missing() -> None:
+    cells = pl.DataFrame({"a": [10_000.0, 0.25], "b": [None, 1e20], "c": ["x", " "]})
     found = Explanation(
         *(("a", "b", "c"), ("value",), np.ones((2, 3, 1)), np.zeros(1), np.zeros((2, 1))),
         *("probability", cells, cells, True),
     )
     assert found.row(0)["cell"].to_list() == ["10000", None, "x"]
-    assert found.row(1)["cell"].to_list() == ["0.25", "1e+20", "y"]
+    assert found.row(1)["cell"].to_list() == ["0.25", "1e+20", None]

@@ -130,6 +130,39 @@ def test_every_trial_has_the_folds_of_the_default(
     assert len({len(model.encoder.plan_.names) for model in models}) == 1
 
 
+def test_statistics_of_the_target_leave_a_training_row_out_in_every_trial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(2)
+    who = rng.integers(0, 60, 400)
+    X = pl.DataFrame({"who": [f"u{k}" for k in who], "size": rng.random(400)})
+    y = np.where(rng.normal(size=60)[who] + 0.3 * rng.normal(size=400) > 0, "no", "yes")
+    fits = []
+
+    def fit(*args: Any, **kwargs: Any) -> Any:
+        fits.append((fit_table(*args, **kwargs), kwargs.get("encoder")))
+        return fits[-1][0]
+
+    monkeypatch.setattr(search, "fit_table", fit)
+    tune(X, y, **(OPTIONS | {"validation": KFold(3), "n_trials": 3}))
+    assert len(fits) > 6
+    assert all(model.encoder.plan_.statistic_names for model, _ in fits)
+    # One that is finished would show a training row the statistics that its own target is part of.
+    assert {encoder for _, encoder in fits} == {None}
+
+
+def test_a_metric_that_cannot_score_a_fold_is_refused_at_once(
+    rows: tuple[pl.DataFrame, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = rows
+    same = np.flatnonzero(y == y[0])[:20]
+    rest = np.setdiff1d(np.arange(len(y)), same)
+    monkeypatch.setattr(search, "fit_table", None)
+    folds = [(rest, same), (np.arange(40, len(y)), np.arange(40))]
+    with pytest.raises(ValueError, match="eval_metric 'roc_auc' must score the 20 validation rows"):
+        tune(X, y, eval_metric="roc_auc", **(OPTIONS | {"validation": folds}))
+
+
 def test_every_trial_sees_the_same_folds(
     rows: tuple[pl.DataFrame, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
