@@ -134,9 +134,9 @@ def test_statistics_of_the_target_leave_a_training_row_out_in_every_trial(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = np.random.default_rng(2)
-    who = rng.integers(0, 60, 400)
-    X = pl.DataFrame({"who": [f"u{k}" for k in who], "size": rng.random(400)})
-    y = np.where(rng.normal(size=60)[who] + 0.3 * rng.normal(size=400) > 0, "no", "yes")
+    who = rng.integers(0, 400, 1_600)
+    X = pl.DataFrame({"who": [f"u{k}" for k in who], "size": rng.random(1_600)})
+    y = np.where(rng.normal(size=400)[who] + 0.3 * rng.normal(size=1_600) > 0, "no", "yes")
     fits = []
 
     def fit(*args: Any, **kwargs: Any) -> Any:
