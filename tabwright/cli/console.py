@@ -407,6 +407,9 @@ class ProgressLine:
         part = epoch.part or "training: "
         shown: dict[str, Any] = {"part": part, "what": what, "now": now, "best": best}
         self._update("epochs", columns, n_epochs, completed=epoch.epoch, **shown)
+        if epoch.epoch >= n_epochs:
+            # A full bar with no time left would stand there for as long as trees take.
+            self.doing("after the last epoch: trees, calibration, scores")
 
     def hidden_during(self, show: Callable[[Message], None]) -> Callable[[Message], None]:
         """What shows a message, made to give the line back before, and to take it again after."""

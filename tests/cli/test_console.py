@@ -54,6 +54,16 @@ def test_the_time_left_fits_beside_a_fold_in_80_columns(monkeypatch: pytest.Monk
     )
 
 
+def test_after_the_last_epoch_it_says_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=file, force_terminal=True, width=80))
+    with console.progress_line(False, "loading") as line:
+        line.epoch(_epoch(29), 30)
+        assert "after the last epoch" not in file.getvalue()
+        line.epoch(_epoch(30), 30)
+    assert "after the last epoch: trees, calibration, scores" in file.getvalue()
+
+
 def test_the_time_left_counts_all_that_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     now = 0.0
