@@ -87,13 +87,17 @@ def opened_study(
     `is_random`: whether trials are drawn uniformly, whatever was found so far.
     Raises `ValueError` if the file is no study, or one of another table.
     Raises `OSError` if it cannot be written.
+
+    A new file goes again where a search fails before any score: its study would refuse the search
+    that is put right.
     """
     check_optuna()
     import optuna
 
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = None
+    storage = study = None
+    is_new, has_failed = path is not None and not path.exists(), False
     try:
         if path is not None:
             check_writable(path)
@@ -115,11 +119,17 @@ def opened_study(
         )
         _compare(study, identity, path)
         yield study
+    except Exception:
+        has_failed = True
+        raise
     finally:
+        is_empty = study is None or not any("scores" in trial.user_attrs for trial in study.trials)
         optuna.logging.set_verbosity(before)
         if storage is not None:
             storage.remove_session()
             storage.engine.dispose()
+        if path is not None and is_new and has_failed and is_empty:
+            path.unlink(missing_ok=True)
 
 
 def _storage(path: Path) -> Any:

@@ -361,6 +361,27 @@ def test_a_study_of_another_table_is_refused(
     assert study.read_bytes() == before
 
 
+def test_a_search_that_fails_before_a_score_leaves_no_study(
+    rows: tuple[pl.DataFrame, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError("counts must be at least 0; got -1")
+
+    study = tmp_path / "study.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "fit_table", refused)
+        with pytest.raises(ValueError, match="counts must be"):
+            tune(*rows, study=study, **OPTIONS)
+    assert not study.exists()
+    # One with scores stays, whatever ends it.
+    tune(*rows, study=study, **OPTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "fit_table", refused)
+        with pytest.raises(ValueError, match="counts must be"):
+            tune(*rows, study=study, **(OPTIONS | {"n_trials": 9}))
+    assert study.exists()
+
+
 def test_a_file_that_is_no_study_is_refused(
     rows: tuple[pl.DataFrame, np.ndarray], tmp_path: Path
 ) -> None:
