@@ -97,7 +97,7 @@ def tune_table(
     name = "log_loss" if table.task == "classification" else MEASURES[settings.objective]
     if metric is not None:
         name = metric.name
-    identity = identity_of(table, folds, settings, name)
+    identity = identity_of(table, folds, settings, name, options.eval_metric)
     is_random = options.search == "random"
     with opened_study(options.study, identity, options.random_state, is_random=is_random) as study:
         search = _Search(

@@ -47,12 +47,13 @@ def check_optuna() -> None:
 
 
 def identity_of(
-    table: TrainingTable, folds: Splits, settings: FitSettings, metric: str
+    table: TrainingTable, folds: Splits, settings: FitSettings, metric: str, judge: object = None
 ) -> dict[str, str]:
     """What must be the same for a study to go on: digests by name.
 
     `settings`: those that are not searched, and the defaults of those that are.
-    `metric`: what judges.
+    `metric`: the name of what judges.
+    `judge`: what was given to judge; functions of one name may do different things.
     """
     rows = table.rows
     cells = io.BytesIO()
@@ -64,8 +65,19 @@ def identity_of(
         "weights": _digest(_array(rows.weight)),
         "splits": _digest(b"|".join(part.tobytes() for fold in folds for part in fold)),
         "settings": repr(sorted(settings.to_document().items())),
-        "metric": metric,
+        "metric": metric + _code_digest(judge),
     }
+
+
+def _code_digest(judge: object) -> str:
+    """A digest of what a function of Python does; "" for what has no code of its own."""
+    code = getattr(judge, "__code__", None)
+    if code is None:
+        return ""
+    # Functions within have an address in their text.
+    constants = [value for value in code.co_consts if not hasattr(value, "co_code")]
+    content = code.co_code + repr((constants, code.co_names, code.co_freevars)).encode()
+    return f" {_digest(content)}"
 
 
 def _array(values: np.ndarray | None) -> bytes:

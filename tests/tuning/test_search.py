@@ -361,6 +361,16 @@ def test_a_study_of_another_table_is_refused(
     assert study.read_bytes() == before
 
 
+def test_another_function_of_the_same_name_is_another_study(
+    rows: tuple[pl.DataFrame, np.ndarray], tmp_path: Path
+) -> None:
+    options = OPTIONS | {"n_trials": 1, "study": tmp_path / "study.db"}
+    tune(*rows, eval_metric=lambda y, p: float(np.mean(p[y == "yes"])), **options)
+    tune(*rows, eval_metric=lambda y, p: float(np.mean(p[y == "yes"])), **options)
+    with pytest.raises(ValueError, match="metric"):
+        tune(*rows, eval_metric=lambda y, p: -float(np.mean(p[y == "no"])), **options)
+
+
 def test_a_search_that_fails_before_a_score_leaves_no_study(
     rows: tuple[pl.DataFrame, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
