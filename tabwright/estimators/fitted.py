@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +24,7 @@ from tabwright.inference.predictor import Predictor
 from tabwright.settings import FitSettings
 
 if TYPE_CHECKING:
-    from tabwright.explanation import Explanation
+    from tabwright.explanation import EffectCurve, Explanation
     from tabwright.explanation.columns import Scale
     from tabwright.export.parity import ParityReport
 
@@ -130,6 +130,43 @@ class FittedEstimator(BaseEstimator):  # type: ignore[misc]
             n_permutations=n_permutations,
             random_state=random_state,
             on_message=on_message,
+        )
+
+    def effect_curves(
+        self,
+        X: Any,
+        columns: Sequence[str] | None = None,
+        *,
+        scale: Scale = "probability",
+        n_points: int = 20,
+        max_rows: int = 200,
+        random_state: int = 0,
+    ) -> tuple[EffectCurve, ...]:
+        """Say how the output moves with single columns.
+
+        Parameters
+        ----------
+        X : table of shape (n_rows, n_features)
+            Rows to average over.
+        columns : sequence of str, optional
+            By default all that the model uses.
+        scale, n_points, max_rows, random_state
+            As in `tabwright.explanation.effect_curves`.
+
+        Returns
+        -------
+        tuple of EffectCurve
+        """
+        from tabwright.explanation import effect_curves
+
+        return effect_curves(
+            self.model_,
+            self._checked_frame(X),
+            columns,
+            scale=scale,
+            n_points=n_points,
+            max_rows=max_rows,
+            random_state=random_state,
         )
 
     def export_onnx(

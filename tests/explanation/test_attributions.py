@@ -235,3 +235,14 @@ def test_whole_numbers_of_a_row_have_no_point_and_empty_cells_are_missing() -> N
     )
     assert found.row(0)["cell"].to_list() == ["10000", None, "x"]
     assert found.row(1)["cell"].to_list() == ["0.25", "1e+20", None]
+
+
+def test_effect_curves_of_an_estimator_take_every_kind_of_table() -> None:
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = TabularRegressor(quality="fast", max_epochs=2, random_state=0).fit(X, X[:, 0])
+    of_array = model.effect_curves(X, n_points=3)
+    assert [len(curve.points) for curve in of_array] == [3, 3]
+    frame = pl.DataFrame(X, schema=["a", "b"])
+    named = TabularRegressor(quality="fast", max_epochs=2, random_state=0).fit(frame, X[:, 0])
+    of_frame, of_pandas = (named.effect_curves(rows, ["a"]) for rows in (frame, frame.to_pandas()))
+    np.testing.assert_array_equal(of_frame[0].effect, of_pandas[0].effect)
