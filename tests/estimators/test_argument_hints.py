@@ -91,4 +91,5 @@ def test_a_notebook_shows_trees_and_folds() -> None:
     shown = model.fit(X, X[:, 0] > 0)._repr_html_()
     assert "200 in 4 folds" in shown
     assert "scores of rows out of fold" in shown
-    assert re.search(r">mlp_dense: 4 networks \d+ %, hist_gradient_boosting \d+ %<", shown)
+    parts = r"mlp_dense: 4 networks \d+ %, hist_gradient_boosting \d+ %, oblivious_boosting \d+ %"
+    assert re.search(f">{parts}<", shown)

@@ -308,7 +308,7 @@ def test_the_file_comes_back(tmp_path: Path) -> None:
     again = load_model(tmp_path / "m.safetensors")
     assert again.n_folds == 3
     np.testing.assert_array_equal(again.predict_proba(table), model.predict_proba(table))
-    assert "240 rows in 3 folds" in fit_summary(model.model_, None)
+    assert fit_summary(model.model_, None)["rows"] == "240 in 3 folds"
 
 
 def test_the_report_and_inspect_speak_of_folds(tmp_path: Path) -> None:
