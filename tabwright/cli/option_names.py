@@ -50,8 +50,7 @@ _OF_PIPES = re.compile(r"\S*[/\\]tabwright-pipe-\w+[/\\](?:(stdin)|pipe-(\S+?))\
 
 # Advice that only Python can follow.
 _OF_PYTHON = re.compile(
-    r", or (?:name the columns they share with columns=\[\.\.\.\]"
-    r"|(?:read the column as another type with|give) dtypes=\{.*?: \.\.\.\})"
+    r", or (?:read the column as another type with|give) dtypes=\{.*?: \.\.\.\}"
 )
 
 # A decision that an option can turn over, and that option.

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tabwright.settings import Task
+from tabwright.tables.labelled import LabelledRows
 
 # scikit-learn's functions that end so are to be minimised; its others are to be maximised.
 _MINIMISED = ("_error", "_loss", "_deviance")
@@ -61,13 +62,13 @@ class EvalMetric:
             raise TypeError(f"a score is one number, not an array of shape {np.shape(score)}")
         return float(score)
 
-    def check(
-        self, y: np.ndarray, sample_weight: np.ndarray | None, classes: np.ndarray | None
-    ) -> None:
+    def check(self, rows: LabelledRows, classes: np.ndarray | None) -> None:
         """Refuse a metric that cannot score these rows, by predictions near their target.
 
+        `classes`: of which the target holds codes; None in regression.
         Raises `ValueError` if it fails, or gives no finite number.
         """
+        y = rows.target if classes is None else classes[rows.target]
         if classes is None:
             prediction = 0.9 * y + 0.1 * y.mean()
         else:
@@ -76,7 +77,7 @@ class EvalMetric:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                score = self(y, prediction, sample_weight, classes=classes)
+                score = self(y, prediction, rows.weight, classes=classes)
         except Exception as error:
             # Whatever a function of the user's raises, it is raised before the long work.
             given = "values" if classes is None else "probabilities"
@@ -168,7 +169,6 @@ def _answers(prediction: np.ndarray, classes: np.ndarray | None) -> Any:
                 return True
 
             def predict(self, X: object) -> np.ndarray:
-
                 return prediction
 
         return Values()

@@ -276,8 +276,7 @@ def _check_metric(metric: EvalMetric, parts: _Parts, classes: np.ndarray | None)
         choosing = [rows.take(np.flatnonzero(folds == fold)) for fold in range(n_folds)]
     for part in choosing:
         assert part is not None
-        labels = part.target if classes is None else classes[part.target]
-        metric.check(labels, part.weight, classes)
+        metric.check(part, classes)
 
 
 def _check_enough(rows: LabelledRows, n_set_aside: int = 0) -> None:

@@ -161,11 +161,8 @@ class _Search:
         self.growth = len(self.table) / float(np.mean([len(train) for train, _ in self.folds]))
         self.judge = eval_metric_of(self.options.eval_metric, self.table.task)
         if self.judge is not None:
-            classes = self.table.classes
             for _, index in self.folds:
-                test = self.table.rows.take(index)
-                labels = test.target if classes is None else classes[test.target]
-                self.judge.check(labels, test.weight, classes)
+                self.judge.check(self.table.rows.take(index), self.table.classes)
 
     # -- time ---------------------------------------------------------------------------------
 

@@ -134,9 +134,7 @@ class StreamFit:
         if scan.classes is not None and settings.calibration is not None:
             check_calibration(settings.calibration, len(scan.classes))
         if self.metric is not None:
-            choosing = self.scanned.choosing()
-            labels = choosing.target if scan.classes is None else scan.classes[choosing.target]
-            self.metric.check(labels, choosing.weight, scan.classes)
+            self.metric.check(self.scanned.choosing(), scan.classes)
 
     def _targets(self) -> Targets:
         """What the mode makes of the target, as the first pass found it."""

@@ -214,8 +214,8 @@ static void sum_oblivious(const oblivious_trees *t, int64_t n_rows, const float 
 
 /* How well every split of every column parts the rows in all leaves of a level: of both sides of
    each leaf, the squared sum of gradients by weight and penalty. `bins`: columns x rows; `n_bins`:
-   of each column; `leaf`: of each row; `rows`: a gradient and a weight each; `cells`: room for a
-   column, leaves x bins x 2; `gains`: of parting behind each bin, column after column, 0 at first.
+   of each column; `leaf`: of each row; `rows`: a gradient and a weight each; `cells`: memory for
+   a column, leaves x bins x 2; `gains`: of parting behind each bin, column after column, 0 at first.
    Additions are in the order of NumPy's. */
 static void split_gains(int64_t n_rows, int64_t n_leaves, int64_t n_columns, const uint8_t *bins,
                         const int64_t *n_bins, const uint8_t *leaf, const double *rows,
