@@ -30,7 +30,7 @@ from tabwright.splits import fold_rows
 from tabwright.weighted_metrics import prediction_losses
 
 _MOST_ROWS: Final = 10_000
-_FEWEST_ROWS: Final = 300
+_FEWEST_ROWS: Final = 1_000
 _MOST_CLASSES: Final = 9
 _FOLDS: Final = 3
 # Of trees, which softmax boosting grows for each class: rounds are fewer where there are many.
@@ -63,7 +63,7 @@ def find_interactions(
     differences, products and ratios of each two; of moments, and of numbers that are kept as
     distances from an origin, differences alone. Trees that see all candidates must predict the
     held-out rows better, and tell the eight whose splits gain most; trees that see those eight must
-    predict better by more than two standard errors. There is no trial below 300 rows, or with ten
+    predict better by more than two standard errors. There is no trial below 1,000 rows, or with ten
     classes or more.
 
     `problem`: training rows; features as `tree_features` gives them.

@@ -68,6 +68,8 @@ def interaction_values(
     Returns: (n, n_interactions), float32; NaN where a column is missing, and for ratios to 0.
     """
     values = np.empty((len(numeric), len(interactions)), dtype=np.float32)
+    if not interactions:
+        return values
     used = sorted(
         {place for interaction in interactions for place in (interaction.first, interaction.second)}
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ _STEPS, _LONGEST_STEP = 5, 1.0
 _SHARE_OF_COLUMNS: Final = 0.5
 # Of a column: bins are bytes.
 _MOST_THRESHOLDS: Final = 254
+# Places where the noise of a column's splits may begin.
+_NOISE: Final = 2**16
 
 
 @dataclass(frozen=True)
@@ -103,17 +105,24 @@ class _Boosting:
         # Columns that can be split.
         self._columns = [j for j, found in enumerate(thresholds) if len(found)]
         self._thresholds = [thresholds[j] for j in self._columns]
-        self._n_bins = np.array([len(found) + 1 for found in self._thresholds], dtype=np.int64)
-        self._bins = np.zeros((len(self._columns), n), dtype=np.uint8)
-        for bins, j, found in zip(self._bins, self._columns, self._thresholds, strict=True):
+        bins = np.zeros((len(self._columns), n), dtype=np.uint8)
+        for column, j, found in zip(bins, self._columns, self._thresholds, strict=True):
             present = ~np.isnan(values[:, j])
-            bins[present] = np.searchsorted(found, values[present, j], side="left")
+            column[present] = np.searchsorted(found, values[present, j], side="left")
         self._target = problem.target.astype(np.float64)
         self._weight = np.ones(n) if problem.weight is None else problem.weight
+        self._rows = BinnedRows(
+            bins=bins,
+            order=np.argsort(bins, axis=1, kind="stable").astype(np.int32),
+            n_bins=np.array([len(found) + 1 for found in self._thresholds], dtype=np.int64),
+            weight=self._weight,
+        )
         share = np.clip(np.average(self._target, weights=self._weight), 1e-9, 1.0 - 1e-9)
         self._baseline = np.array([np.log(share / (1.0 - share))])
         self._log_odds = np.full(n, self._baseline[0])
         self._rng = np.random.default_rng(problem.random_state)
+        # Drawn once: deviates for the splits of each column begin somewhere among these.
+        self._noise = self._rng.standard_normal(_NOISE + _MOST_THRESHOLDS)
         self._trees: list[tuple[NDArray[np.int32], NDArray[np.float32], FloatArray]] = []
 
     def go_on(self, n_rounds: int) -> None:
@@ -141,11 +150,11 @@ class _Boosting:
         threshold = np.full(_DEPTH, np.inf, dtype=np.float32)
         leaf = np.zeros(len(self._target), dtype=np.uint8)
         gradient, curvature = self._slopes(self._log_odds)
-        for level in range(_DEPTH if self._columns else 0):
-            column, place = self._best_split(leaf, 2**level, gradient)
-            feature[level] = self._columns[column]
-            threshold[level] = self._thresholds[column][place]
-            leaf |= (self._bins[column] > place).astype(np.uint8) << np.uint8(level)
+        if self._columns:
+            columns, places, leaf = choose_splits(self._rows, self._draw(gradient), gradient)
+            feature[:] = [self._columns[column] for column in columns]
+            splits = zip(columns, places, strict=True)
+            threshold[:] = [self._thresholds[column][place] for column, place in splits]
         value = np.zeros(2**_DEPTH)
         for step in range(_STEPS):
             if step:
@@ -161,77 +170,137 @@ class _Boosting:
         p = 1.0 / (1.0 + np.exp(-log_odds))
         return (self._target - p) * self._weight, p * (1.0 - p) * self._weight
 
-    def _best_split(
-        self, leaf: NDArray[np.uint8], n_leaves: int, gradient: FloatArray
-    ) -> tuple[int, int]:
-        """The column of the next level, and the place among its thresholds."""
+    def _draw(self, gradient: FloatArray) -> RandomDraw:
+        """The columns that the levels of a tree choose among, and noise for their splits."""
         n_columns = len(self._columns)
         n_tried = max(1, round(_SHARE_OF_COLUMNS * n_columns))
-        tried = np.sort(self._rng.choice(n_columns, n_tried, replace=False))
-        rows = np.stack([gradient, self._weight], axis=1)
-        n_bins = self._n_bins[tried]
-        gains = split_gains(self._bins[tried], n_bins, leaf, rows, n_leaves)
+        drawn = np.argsort(self._rng.random((_DEPTH, n_columns)), axis=1)[:, :n_tried]
+        tried = np.sort(drawn, axis=1)
         # As large as a gradient at first, and gone once there are trees enough to fit every row.
-        fitted = np.exp(-_RATE * len(self._trees)) * len(leaf)
-        noise = np.sqrt(np.mean(gradient**2)) * fitted / (1.0 + fitted)
-        scores = np.sqrt(gains) + noise * self._rng.standard_normal(gains.shape)
-        ends = np.cumsum(n_bins)
-        # Behind its last bin nothing is left of a column to part.
-        scores[ends - 1] = -np.inf
-        best = int(np.argmax(scores))
-        column = int(np.searchsorted(ends, best, side="right"))
-        return int(tried[column]), best - int(ends[column] - n_bins[column])
+        fitted = np.exp(-_RATE * len(self._trees)) * len(gradient)
+        scale = float(np.sqrt(np.mean(gradient**2)) * fitted / (1.0 + fitted))
+        places = self._rng.integers(0, _NOISE, tried.shape)
+        return RandomDraw(tried, self._noise, places, scale)
 
 
-def split_gains(
-    bins: NDArray[np.uint8],
-    n_bins: NDArray[np.int64],
-    leaf: NDArray[np.uint8],
-    rows: FloatArray,
-    n_leaves: int,
-) -> FloatArray:
-    """How well parting the rows of all leaves behind each bin fits their gradients.
+class BinnedRows(NamedTuple):
+    """Rows in bins of the columns that can be split.
 
     `bins`: (n_columns, n).
-    `n_bins`: (n_columns,).
-    `leaf`: (n,), below `n_leaves`.
-    `rows`: (n, 2), float64; gradients and weights.
-    Returns: (n_bins.sum(),), float64, column after column; the same bits with the extension module
+    `order`: (n_columns, n), int32; rows by their bins, those of one bin as they come.
+    `n_bins`: (n_columns,), int64.
+    `weight`: (n,), float64.
+    """
+
+    bins: NDArray[np.uint8]
+    order: NDArray[np.int32]
+    n_bins: NDArray[np.int64]
+    weight: FloatArray
+
+
+class RandomDraw(NamedTuple):
+    """What is drawn at random for a tree.
+
+    `tried`: (n_levels, n_tried), int64; columns, rising within each level.
+    `noise`: normal deviates.
+    `noise_at`: (n_levels, n_tried), int64; where the noise of a column's splits begins.
+    `scale`: of the noise.
+    """
+
+    tried: NDArray[np.int64]
+    noise: FloatArray
+    noise_at: NDArray[np.int64]
+    scale: float
+
+
+def choose_splits(
+    rows: BinnedRows, draw: RandomDraw, gradient: FloatArray
+) -> tuple[list[int], list[int], NDArray[np.uint8]]:
+    """Columns and bins behind which the levels of a tree part all of their leaves.
+
+    The best split is that of the largest score: the square root of how well it fits the gradients,
+    and noise.
+
+    `gradient`: (n,), float64.
+    Returns: columns and bins, then the leaf of each row, (n,); the same with the extension module
         and without.
     """
     if not instruction_sets():
-        return np.concatenate(
-            [
-                _gains_in_numpy(column, int(width), leaf, rows, n_leaves)
-                for column, width in zip(bins, n_bins, strict=True)
-            ]
-        )
-    bins, rows = np.ascontiguousarray(bins), np.ascontiguousarray(rows)
-    cells, gains = np.empty((n_leaves, n_bins.max(), 2)), np.zeros(n_bins.sum())
-    compiled_function("split_gains")(
-        *(len(leaf), n_leaves, len(bins)),
-        *(address(bins), address(n_bins), address(leaf), address(rows)),
+        return _splits_in_numpy(rows, draw, gradient)
+    n_levels, n_tried = draw.tried.shape
+    slopes = np.stack([gradient, rows.weight], axis=1)
+    leaf = np.zeros(len(gradient), dtype=np.uint8)
+    leaves = np.empty((2 * 2 ** (n_levels - 1), 5))
+    columns, places = np.zeros((2, n_levels), dtype=np.int64)
+    compiled_function("choose_splits")(
+        *(len(gradient), n_levels, n_tried),
+        *(address(rows.bins), address(rows.order), address(rows.n_bins)),
+        *(address(draw.tried), address(slopes)),
         _PENALTY,
-        *(address(cells), address(gains)),
+        *(address(draw.noise), address(draw.noise_at)),
+        draw.scale,
+        *(address(leaves), address(leaf), address(columns), address(places)),
     )
-    return gains
+    return columns.tolist(), places.tolist(), leaf
 
 
-def _gains_in_numpy(
-    bins: NDArray[np.uint8], n_bins: int, leaf: NDArray[np.uint8], rows: FloatArray, n_leaves: int
+def _splits_in_numpy(
+    rows: BinnedRows, draw: RandomDraw, gradient: FloatArray
+) -> tuple[list[int], list[int], NDArray[np.uint8]]:
+    """`choose_splits` without the extension module."""
+    leaf = np.zeros(len(gradient), dtype=np.uint8)
+    columns, places = [], []
+    for level, (tried, noise_at) in enumerate(zip(draw.tried, draw.noise_at, strict=True)):
+        scores, candidates = [], []
+        for column, start in zip(tried.tolist(), noise_at.tolist(), strict=True):
+            gains = split_gains(rows, column, leaf, gradient, 2**level)
+            noise = draw.noise[start : start + len(gains)]
+            scores.append(np.sqrt(np.maximum(gains, 0.0)) + draw.scale * noise)
+            candidates += [(column, place) for place in range(len(gains))]
+        column, place = candidates[int(np.argmax(np.concatenate(scores)))]
+        leaf |= (rows.bins[column] > place).astype(np.uint8) << np.uint8(level)
+        columns.append(column)
+        places.append(place)
+    return columns, places, leaf
+
+
+def split_gains(
+    rows: BinnedRows, column: int, leaf: NDArray[np.uint8], gradient: FloatArray, n_leaves: int
 ) -> FloatArray:
-    """`split_gains` of one column: (n_bins,)."""
-    cell = leaf.astype(np.int64) * n_bins + bins
-    gradient, weight = (
-        np.bincount(cell, column, n_leaves * n_bins).reshape(n_leaves, n_bins).cumsum(axis=1)
-        for column in rows.T
-    )
-    below, above = gradient, gradient[:, -1:] - gradient
-    gains = below * below / (weight + _PENALTY)
-    gains += above * above / (weight[:, -1:] - weight + _PENALTY)
-    # One leaf after the other, as the compiled function adds them.
-    total: FloatArray = np.cumsum(gains, axis=0)[-1]
-    return total
+    """How well parting the rows of all leaves behind each bin of a column fits their gradients.
+
+    `leaf`: (n,), below `n_leaves`.
+    `gradient`: (n,), float64.
+    Returns: (n_bins - 1,), float64.
+    """
+    order = rows.order[column]
+    total = np.bincount(leaf, gradient, n_leaves).astype(np.float64)
+    weight = np.bincount(leaf, rows.weight, n_leaves).astype(np.float64)
+    unparted = _leaf_gains(np.zeros(n_leaves), np.zeros(n_leaves), total, weight)
+    # What each row changes as it moves below the split.
+    changes = np.empty(len(leaf))
+    for k in range(n_leaves):
+        places = np.flatnonzero(leaf[order] == k)
+        below = np.cumsum(gradient[order[places]])
+        weight_below = np.cumsum(rows.weight[order[places]])
+        gains = _leaf_gains(below, weight_below, total[k], weight[k])
+        changes[places] = np.diff(gains, prepend=unparted[k])
+    gains = np.cumsum(np.append(np.cumsum(unparted)[-1], changes))
+    ends = np.searchsorted(rows.bins[column][order], np.arange(rows.n_bins[column] - 1), "right")
+    return np.asarray(gains[ends], dtype=np.float64)
+
+
+def _leaf_gains(
+    below: FloatArray,
+    weight_below: FloatArray,
+    gradient: FloatArray | float,
+    weight: FloatArray | float,
+) -> FloatArray:
+    """Of both sides, the squared sum of gradients by weight and penalty."""
+    above, weight_above = gradient - below, weight - weight_below + _PENALTY
+    weight_below = weight_below + _PENALTY
+    parted = below * below * weight_above + above * above * weight_below
+    return np.asarray(parted / (weight_below * weight_above), dtype=np.float64)
 
 
 def _thresholds(column: NDArray[np.float32]) -> NDArray[np.float32]:

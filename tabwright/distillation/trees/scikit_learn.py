@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Any, Final, Literal
 
@@ -108,6 +109,17 @@ class HistGradientBoosting:
         return _FittedHistGradientBoosting(model, bool(problem.n_classes), n_threads)
 
 
+@cache
+def _openmp() -> Any:
+    """The libraries whose threads can be limited; looking for them takes milliseconds.
+
+    scikit-learn and its libraries are loaded at the first call.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="openmp")
+
+
 @dataclass(frozen=True)
 class _FittedHistGradientBoosting:
     """An estimator of scikit-learn that can be fitted further."""
@@ -118,18 +130,14 @@ class _FittedHistGradientBoosting:
 
     def go_on(self, problem: Problem, n_rounds: int) -> None:
         """Fit the model until it has so many rounds."""
-        from threadpoolctl import threadpool_limits
-
         self.model.set_params(max_iter=n_rounds)
-        with threadpool_limits(limits=self.n_threads, user_api="openmp"):
+        with _openmp().limit(limits=self.n_threads):
             self.model.fit(problem.values, problem.target, sample_weight=problem.weight)
 
     def stages(self, values: FloatArray, rounds: Sequence[int]) -> Iterator[FloatArray]:
         """The predictions after each of so many rounds."""
-        from threadpoolctl import threadpool_limits
-
         if tuple(rounds) == (self.model.n_iter_,):
-            with threadpool_limits(limits=self.n_threads, user_api="openmp"):
+            with _openmp().limit(limits=self.n_threads):
                 whole = self.model.predict_proba if self.classification else self.model.predict
                 predicted = whole(values)
             yield predicted
@@ -138,7 +146,7 @@ class _FittedHistGradientBoosting:
             self.model.staged_predict_proba if self.classification else self.model.staged_predict
         )
         wanted = set(rounds)
-        with threadpool_limits(limits=self.n_threads, user_api="openmp"):
+        with _openmp().limit(limits=self.n_threads):
             for count, predicted in enumerate(islice(staged(values), max(rounds)), start=1):
                 if count in wanted:
                     yield predicted

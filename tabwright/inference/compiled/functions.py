@@ -22,7 +22,14 @@ _SIGNATURES = {
     "sum_oblivious": _SUM,
     "sum_masked_32": _SUM,
     "sum_masked_64": _SUM,
-    "split_gains": (*[_INTEGER] * 3, *[_POINTER] * 4, ctypes.c_double, *[_POINTER] * 2),
+    "choose_splits": (
+        *[_INTEGER] * 3,
+        *[_POINTER] * 5,
+        ctypes.c_double,
+        *[_POINTER] * 2,
+        ctypes.c_double,
+        *[_POINTER] * 4,
+    ),
 }
 # For processors that multiply and add in one instruction.
 _MORE = {"network_scores": (_POINTER, _INTEGER, *[_POINTER] * 4, _INTEGER)}

@@ -92,6 +92,12 @@ typedef struct {
     const int64_t *table_codes;
 } network;
 
+/* A leaf of a level whose rows are parted: of its rows the sums of gradients and of weights, of
+   those below the split the same, and what the leaf adds to the gain of the split. */
+typedef struct {
+    double gradient, weight, below, weight_below, gain;
+} parted_leaf;
+
 /* Units whose weights lie together. */
 enum { PANEL = 8 };
 
@@ -110,10 +116,11 @@ typedef struct {
 #define add_masked_32 IN_SET(add_masked_32)
 #define add_masked_64 IN_SET(add_masked_64)
 #define block_rows IN_SET(block_rows)
+#define choose_splits IN_SET(choose_splits)
 #define find_places IN_SET(find_places)
 #define functions IN_SET(functions)
+#define leaf_gain IN_SET(leaf_gain)
 #define lowest_bit IN_SET(lowest_bit)
-#define split_gains IN_SET(split_gains)
 #define sum_masked_32 IN_SET(sum_masked_32)
 #define sum_masked_64 IN_SET(sum_masked_64)
 #define sum_nodes IN_SET(sum_nodes)
@@ -212,43 +219,68 @@ static void sum_oblivious(const oblivious_trees *t, int64_t n_rows, const float 
     }
 }
 
-/* How well every split of every column parts the rows in all leaves of a level: of both sides of
-   each leaf, the squared sum of gradients by weight and penalty. `bins`: columns x rows; `n_bins`:
-   of each column; `leaf`: of each row; `rows`: a gradient and a weight each; `cells`: memory for
-   a column, leaves x bins x 2; `gains`: of parting behind each bin, column after column, 0 at first.
-   Additions are in the order of NumPy's. */
-static void split_gains(int64_t n_rows, int64_t n_leaves, int64_t n_columns, const uint8_t *bins,
-                        const int64_t *n_bins, const uint8_t *leaf, const double *rows,
-                        double penalty, double *cells, double *gains)
+/* Of both sides, the squared sum of gradients by weight and penalty: one division for two. */
+static inline double leaf_gain(const parted_leaf *leaf, double penalty)
 {
-    for (int64_t column = 0; column < n_columns; column++, bins += n_rows) {
-        const int64_t width = n_bins[column];
-        memset(cells, 0, (size_t)(n_leaves * width * 2) * sizeof *cells);
+    const double above = leaf->gradient - leaf->below;
+    const double weight_below = leaf->weight_below + penalty;
+    const double weight_above = leaf->weight - leaf->weight_below + penalty;
+    return (leaf->below * leaf->below * weight_above + above * above * weight_below) /
+           (weight_below * weight_above);
+}
+
+/* Split by split, the columns and bins behind which all leaves of a level are parted, and so the
+   leaf of each row. A column's rows move below the split one by one, in the order of their bins, and
+   each changes what its own leaf gains: the time does not depend on bins and leaves. `bins` and
+   `order`: columns x rows; `tried` and `noise_at`: levels x tried; `rows`: a gradient and a weight
+   each; `leaf`: 0 at first; `leaves`: memory for twice as many as the last level parts. Scores are
+   square roots of gains, and noise. Additions are in the order of NumPy's. */
+static void choose_splits(int64_t n_rows, int64_t n_levels, int64_t n_tried, const uint8_t *bins,
+                          const int32_t *order, const int64_t *n_bins, const int64_t *tried,
+                          const double *rows, double penalty, const double *noise,
+                          const int64_t *noise_at, double scale, void *leaves, uint8_t *leaf,
+                          int64_t *column, int64_t *place)
+{
+    for (int64_t level = 0; level < n_levels; level++) {
+        const int64_t n_leaves = (int64_t)1 << level;
+        parted_leaf *whole = leaves, *parted = whole + n_leaves;
+        memset(whole, 0, (size_t)n_leaves * sizeof *whole);
         for (int64_t r = 0; r < n_rows; r++) {
-            double *cell = cells + 2 * (leaf[r] * width + bins[r]);
-            cell[0] += rows[2 * r];
-            cell[1] += rows[2 * r + 1];
+            whole[leaf[r]].gradient += rows[2 * r];
+            whole[leaf[r]].weight += rows[2 * r + 1];
         }
+        double unparted = 0.0, best = -HUGE_VAL;
         for (int64_t l = 0; l < n_leaves; l++) {
-            const double *own = cells + 2 * l * width;
-            double gradient = 0.0, weight = 0.0, below = 0.0, weight_below = 0.0, gain = 0.0;
-            for (int64_t b = 0; b < width; b++) {
-                gradient += own[2 * b];
-                weight += own[2 * b + 1];
-            }
-            for (int64_t b = 0; b < width; b++) {
-                /* Nothing changes where a bin has no row. */
-                if (b == 0 || own[2 * b + 1] != 0.0) {
-                    below += own[2 * b];
-                    weight_below += own[2 * b + 1];
-                    const double above = gradient - below;
-                    gain = below * below / (weight_below + penalty) +
-                           above * above / (weight - weight_below + penalty);
+            whole[l].gain = leaf_gain(whole + l, penalty);
+            unparted += whole[l].gain;
+        }
+        for (int64_t k = 0; k < n_tried; k++) {
+            const int64_t own = tried[level * n_tried + k];
+            const uint8_t *bin = bins + own * n_rows;
+            const int32_t *next = order + own * n_rows;
+            const double *own_noise = noise + noise_at[level * n_tried + k];
+            double gain = unparted;
+            memcpy(parted, whole, (size_t)n_leaves * sizeof *parted);
+            for (int64_t i = 0, b = 0; b < n_bins[own] - 1; b++) {
+                for (; i < n_rows && bin[next[i]] == b; i++) {
+                    parted_leaf *l = parted + leaf[next[i]];
+                    const double before = l->gain;
+                    l->below += rows[2 * next[i]];
+                    l->weight_below += rows[2 * next[i] + 1];
+                    l->gain = leaf_gain(l, penalty);
+                    gain += l->gain - before;
                 }
-                gains[b] += gain;
+                const double score = sqrt(gain > 0.0 ? gain : 0.0) + scale * own_noise[b];
+                if (score > best) {
+                    best = score;
+                    column[level] = own;
+                    place[level] = b;
+                }
             }
         }
-        gains += width;
+        const uint8_t *bin = bins + column[level] * n_rows;
+        for (int64_t r = 0; r < n_rows; r++)
+            leaf[r] = (uint8_t)(leaf[r] | (bin[r] > place[level]) << level);
     }
 }
 
@@ -572,6 +604,6 @@ static const entry functions[] = {
     {"sum_oblivious", (void *)sum_oblivious},
     {"sum_masked_32", (void *)sum_masked_32},
     {"sum_masked_64", (void *)sum_masked_64},
-    {"split_gains", (void *)split_gains},
+    {"choose_splits", (void *)choose_splits},
     {NULL, NULL},
 };

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from tabwright.distillation.tree_arrays import ensemble_of
 from tabwright.distillation.trees import oblivious
-from tabwright.distillation.trees.oblivious import ObliviousBoosting, split_gains
+from tabwright.distillation.trees.oblivious import (
+    BinnedRows,
+    ObliviousBoosting,
+    RandomDraw,
+    choose_splits,
+    split_gains,
+)
 from tabwright.distillation.trees.problem import Problem
 from tabwright.inference.compiled import functions
 
@@ -46,43 +52,58 @@ def log_loss(predicted: NDArray[Any], target: NDArray[Any]) -> float:
     return float(-np.log(predicted[np.arange(len(target)), target]).mean())
 
 
-def random_rows(rng: np.random.Generator, n: int, n_leaves: int, width: int) -> tuple[Any, ...]:
+def random_rows(rng: np.random.Generator, n: int, width: int) -> BinnedRows:
     bins = rng.integers(0, width, (3, n)).astype(np.uint8)
-    # A column of one bin, and leaves without rows.
+    # A column of one bin, and one whose first and last bins have no row.
     bins[1] = 0
-    leaf = rng.integers(0, max(1, n_leaves - 1), n).astype(np.uint8)
-    n_bins = np.array([width, 1, width], dtype=np.int64)
-    return bins, n_bins, leaf, np.stack([rng.normal(size=n), rng.random(n)], axis=1)
+    bins[2] = np.clip(bins[2], 1, max(1, width - 2))
+    order = np.argsort(bins, axis=1, kind="stable").astype(np.int32)
+    return BinnedRows(bins, order, np.array([width, 1, width], dtype=np.int64), rng.random(n))
 
 
 def test_gains_are_those_of_every_split_by_itself() -> None:
     rng = np.random.default_rng(1)
-    bins, n_bins, leaf, rows = random_rows(rng, 70, 4, 6)
-    gains = split_gains(bins, n_bins, leaf, rows, 4)
-    assert len(gains) == n_bins.sum()
-    for column, (own, start) in enumerate(zip(bins, np.cumsum(n_bins) - n_bins, strict=True)):
-        for place in range(n_bins[column] - 1):
-            sides = [rows[(leaf == k) & side] for k in range(4) for side in _sides(own, place)]
-            expected = sum(side[:, 0].sum() ** 2 / (side[:, 1].sum() + 3.0) for side in sides)
-            assert gains[start + place] == pytest.approx(expected, rel=1e-12)
-
-
-def _sides(bins: NDArray[np.uint8], place: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    return bins <= place, bins > place
+    rows, gradient = random_rows(rng, 70, 6), rng.normal(size=70)
+    # A leaf without rows.
+    leaf = rng.integers(0, 3, 70).astype(np.uint8)
+    for column, own in enumerate(rows.bins):
+        gains = split_gains(rows, column, leaf, gradient, 4)
+        assert len(gains) == rows.n_bins[column] - 1
+        for place, gain in enumerate(gains):
+            sides = [(leaf == k) & side for k in range(4) for side in (own <= place, own > place)]
+            expected = sum(
+                gradient[side].sum() ** 2 / (rows.weight[side].sum() + 3.0) for side in sides
+            )
+            assert gain == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", list(functions.instruction_sets()))
-@pytest.mark.parametrize(("n", "n_leaves", "width"), [(50, 1, 5), (900, 32, 255), (333, 8, 40)])
-def test_compiled_gains_have_the_bits_of_numpy(
-    name: str, n: int, n_leaves: int, width: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("n", "n_levels", "width", "scale"), [(50, 1, 5, 0.0), (900, 6, 255, 0.1), (333, 4, 40, 1.0)]
+)
+def test_compiled_splits_are_those_of_numpy(
+    name: str, n: int, n_levels: int, width: int, scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(2)
-    bins, n_bins, leaf, rows = random_rows(rng, n, n_leaves, width)
+    rows, gradient = random_rows(rng, n, width), rng.normal(size=n)
+    tried = np.array([[0, 2], [1, 2], [0, 1], [0, 2], [0, 2], [1, 2]])[:n_levels]
+    draw = RandomDraw(tried, rng.normal(size=1_000), rng.integers(0, 700, tried.shape), scale)
     own = {name: functions.instruction_sets()[name]}
     monkeypatch.setattr(functions, "instruction_sets", lambda: own)
-    compiled = split_gains(bins, n_bins, leaf, rows, n_leaves)
+    compiled = choose_splits(rows, draw, gradient)
     monkeypatch.setattr(oblivious, "instruction_sets", dict)
-    np.testing.assert_array_equal(compiled, split_gains(bins, n_bins, leaf, rows, n_leaves))
+    columns, places, leaf = choose_splits(rows, draw, gradient)
+    assert compiled[:2] == (columns, places)
+    np.testing.assert_array_equal(compiled[2], leaf)
+    answers = [rows.bins[column] > place for column, place in zip(columns, places, strict=True)]
+    np.testing.assert_array_equal(leaf, sum(bit * 2**k for k, bit in enumerate(answers)))
+
+
+def test_equal_columns_are_told_apart_by_noise_alone() -> None:
+    rng = np.random.default_rng(6)
+    column, target = rng.normal(size=(200, 1)), rng.random(200) < 0.5
+    trees = ObliviousBoosting().fit(problem_of(np.tile(column, (1, 8)), target), 20).model
+    assert len(np.unique(trees.feature)) > 4
 
 
 def test_trees_are_the_same_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
