@@ -4,9 +4,9 @@ The extensions are compiled once more, with AddressSanitizer and UndefinedBehavi
 trains networks of random shapes by every instruction set of this processor: both architectures
 and no hidden layer, on dense and encoded rows, by one thread and several, with and without dropout,
 weights and a teacher. The other predicts: random trees of all forms, and random networks on inputs
-and on encoded rows, codes past their tables included; its sums of trees must be NumPy's. Any
-report of a sanitizer ends the run, and so does a value that is not finite. Before that, a child
-that oversteps by one number on purpose must be caught.
+and on encoded rows, codes past their tables included; its sums of trees, and the oblivious trees
+that it grows, must be NumPy's. Any report of a sanitizer ends the run, and so does a value that is
+not finite. Before that, a child that oversteps by one number on purpose must be caught.
 
     python -m campaigns.sanitize_kernels --seconds 600
 
@@ -27,10 +27,14 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tabwright.distillation.trees import oblivious
+from tabwright.distillation.trees.oblivious import ObliviousBoosting
+from tabwright.distillation.trees.problem import Problem
 from tabwright.encoding.encoder import Compact
 from tabwright.encoding.layout import CycleBlock, Layout
 from tabwright.inference.compiled import functions
@@ -291,6 +295,29 @@ def ask_networks(draw: np.random.Generator) -> str:
     return said
 
 
+def grow_trees(draw: np.random.Generator) -> str:
+    """Boosted oblivious trees on random rows, as NumPy grows them; what they were."""
+    n_rows, n_features = int(draw.choice([2, 3, 40, 257, 700])), int(draw.integers(1, 7))
+    target = draw.integers(0, 2, n_rows)
+    target[:2] = 0, 1
+    problem = Problem(
+        values=random_rows(draw, n_rows, n_features).astype(np.float64),
+        categorical=np.zeros(n_features, dtype=bool),
+        target=target,
+        weight=draw.random(n_rows) + 0.01 if draw.random() < 0.5 else None,
+        n_classes=2,
+        random_state=int(draw.integers(0, 1_000)),
+        n_threads=1,
+    )
+    said = f"trees of {n_rows} rows x {n_features}"
+    grown = ObliviousBoosting().fit(problem, 5).model.to_arrays()
+    with patch.object(oblivious, "instruction_sets", dict):
+        expected = ObliviousBoosting().fit(problem, 5).model.to_arrays()
+    if any(not np.array_equal(array, expected[name]) for name, array in grown.items()):
+        raise SystemExit(f"not the trees of NumPy: {said}")
+    return said
+
+
 def work(seconds: float, seed: int) -> None:
     """Networks and trees for so long, by every instruction set in turns."""
     import torch
@@ -313,6 +340,7 @@ def work(seconds: float, seed: int) -> None:
             functions.instruction_sets = lambda own=own_set: own  # type: ignore[assignment]
             for _ in range(5):
                 print(f"{name}: {ask_trees(rng)}")
+                print(f"{name}: {grow_trees(rng)}")
                 if "network_scores" in predicting[name]:
                     print(f"{name}: {ask_networks(rng)}")
             n_networks += 1
