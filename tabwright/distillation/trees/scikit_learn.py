@@ -31,6 +31,8 @@ _LARGE_RATE: Final = 0.1
 # Cells up to which a second thread saves a fifth at most, and often nothing. Where other work has
 # its core it costs several times as much: threads wait for one another at every node.
 _FEW_CELLS: Final = 500_000
+# Fitted at once: scikit-learn bins all columns anew at each call, and few fits end before.
+_FIRST_ROUNDS: Final = 35
 # Of trees that only compare features, in few rounds.
 _TRIAL_RATE: Final = 0.15
 # Those beside the networks of a default model, which are not to take longer than these.
@@ -84,9 +86,13 @@ class HistGradientBoosting:
     def fit_in_stages(
         self, problem: Problem, values: FloatArray, rounds: Sequence[int]
     ) -> Iterator[FloatArray]:
-        """Fits the rounds that follow when they are asked for; the trees are those of `fit`."""
+        """Fits further rounds when they are asked for; the trees are those of `fit`."""
         fitted = self._unfitted(problem, warm_start=True)
-        for n_rounds in rounds:
+        first = [count for count in rounds if count <= _FIRST_ROUNDS]
+        if first:
+            fitted.go_on(problem, first[-1])
+            yield from fitted.stages(values, first)
+        for n_rounds in rounds[len(first) :]:
             fitted.go_on(problem, n_rounds)
             yield next(fitted.stages(values, (n_rounds,)))
 
