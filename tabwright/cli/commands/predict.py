@@ -92,7 +92,7 @@ def predict(
             metavar="N",
             min=1,
             max=17,
-            help="Significant digits of numbers [all].",
+            help="Significant digits of numbers; 17 is all [6 or more; all in Parquet, Arrow].",
             rich_help_panel=SETTINGS,
         ),
     ] = None,
@@ -124,7 +124,12 @@ def predict(
             write_batches,
             write_csv_batches,
         )
-        from tabwright.workflows.predict import iter_predictions, with_threshold
+        from tabwright.tables.paths import table_format
+        from tabwright.workflows.predict import (
+            iter_predictions,
+            meaningful_digits,
+            with_threshold,
+        )
 
         if output == "-":
             # As without it: CSV, or JSON lines, on the standard output.
@@ -167,6 +172,10 @@ def predict(
         fitted = load_fitted(model)
         if threshold is not None:
             fitted = with_threshold(fitted, threshold)
+        if digits is None and (
+            output is None or table_format(Path(output)) not in ("parquet", "arrow")
+        ):
+            digits = meaningful_digits(fitted)
         remarks: list[str] = []
         pieces = iter_predictions(
             fitted,
