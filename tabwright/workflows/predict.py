@@ -5,14 +5,11 @@ Tables are read in batches, so that no memory is needed for the whole of one.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.inference.fitted_model import FittedModel
@@ -22,16 +19,7 @@ from tabwright.inference.training_rows import UnfamiliarCells
 from tabwright.tables import CsvFormat
 from tabwright.tables.cells import under_plain_name
 from tabwright.workflows.reading import BATCH_ROWS, Part, Reading
-
-# So many significant digits are all of a float64.
-ALL_DIGITS = 17
-_DIGITS_OF_PROBABILITIES = 6
-# About those of float32, in which networks compute.
-_DIGITS_OF_VALUES = 7
-# Of a predicted value, one part in 10**5 of the target's standard deviation is shown at least.
-_DIGITS_OF_SPREAD = 5
-# Powers of ten that float64 holds exactly.
-_EXACT_POWERS = 22
+from tabwright.workflows.rounding import Digits, rounded_predictions
 
 
 def iter_predictions(
@@ -43,7 +31,7 @@ def iter_predictions(
     batch_rows: int = BATCH_ROWS,
     csv: CsvFormat | None = None,
     labels_only: bool = False,
-    digits: int | None = None,
+    digits: Digits = None,
     on_unfamiliar: Callable[[str], None] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Predict a table of any length, in bounded memory.
@@ -57,7 +45,9 @@ def iter_predictions(
     `batch_rows`: rows of a piece.
     `csv`: how a CSV file is written, where it cannot tell by itself.
     `labels_only`: leave the probabilities out.
-    `digits`: significant digits of predicted numbers; all by default.
+    `digits`: significant digits of predicted numbers; all by default. "meaningful": as
+        `meaningful_digits` says, and of a row of probabilities the largest is what the others leave
+        of 1.
     `on_unfamiliar`: called at the end with a sentence for each column with cells unlike those of
         training.
     Yields: as `prediction_frame`, all of the same columns and types.
@@ -94,7 +84,7 @@ class TablePredictions:
     keep: tuple[str, ...]
     coverage: float | None
     labels_only: bool
-    digits: int | None
+    digits: Digits
 
     @classmethod
     def of(
@@ -106,7 +96,7 @@ class TablePredictions:
         coverage: float | None = None,
         csv: CsvFormat | None = None,
         labels_only: bool = False,
-        digits: int | None = None,
+        digits: Digits = None,
     ) -> TablePredictions:
         """Check what can be checked without rows.
 
@@ -155,68 +145,16 @@ class TablePredictions:
                     ]
                 )
                 predictions = kept.hstack(predictions.get_columns())
-            yield _shortened(predictions, len(self.keep), self.labels_only, self.digits)
+            yield self._shortened(predictions)
 
-
-def _shortened(
-    piece: pl.DataFrame, n_kept: int, labels_only: bool, digits: int | None
-) -> pl.DataFrame:
-    """Kept columns as they are, then predictions without what was not asked for."""
-    predictions = piece[:, n_kept:]
-    if labels_only:
-        predictions = predictions[:, :1]
-    if digits is not None:
-        # Labels were decided before, so that no rounding changes one.
-        predictions = pl.DataFrame(
-            [
-                pl.Series(cells.name, rounded_to(cells.to_numpy(), digits))
-                if cells.dtype.is_float()
-                else cells
-                for cells in predictions.get_columns()
-            ]
-        )
-    return piece[:, :n_kept].hstack(predictions.get_columns()) if n_kept else predictions
-
-
-def meaningful_digits(model: FittedModel) -> int:
-    """Significant digits of a model's predicted numbers that mean something.
-
-    Returns: 6 for probabilities. For values 7, and more where the target's spread is small beside
-        its size, or units would be lost: no digit of the target's integers, and nothing above a
-        hundred-thousandth of its standard deviation.
-    """
-    if model.target is None:
-        return _DIGITS_OF_PROBABILITIES
-    size = max(abs(model.target.low), abs(model.target.high))
-    if size == 0:
-        return _DIGITS_OF_VALUES
-    magnitude = math.log10(size)
-    relative = magnitude - math.log10(model.target.scale)
-    wanted = max(math.floor(magnitude) + 1, math.ceil(relative) + _DIGITS_OF_SPREAD + 1)
-    return min(max(wanted, _DIGITS_OF_VALUES), ALL_DIGITS)
-
-
-def rounded_to(values: NDArray[np.float64], digits: int) -> NDArray[np.float64]:
-    """The nearest values of so many significant digits, float64 of the same shape."""
-    if digits >= ALL_DIGITS:
-        return values
-    size = np.abs(values)
-    plain = np.isfinite(values) & (size > 0)
-    exponent = np.floor(np.log10(np.where(plain, size, 1.0))).astype(np.int64)
-    places = digits - 1 - exponent
-    # Powers beyond are not exact, and what is divided by them is not the nearest to the decimal.
-    exact = plain & (np.abs(places) <= _EXACT_POWERS)
-    power = 10.0 ** np.where(exact, np.abs(places), 0)
-    known = np.where(exact, values, 0.0)
-    rounded: NDArray[np.float64] = np.where(
-        places >= 0, np.rint(known * power) / power, np.rint(known / power) * power
-    )
-    rounded = np.where(exact, rounded, values)
-    for at in np.flatnonzero(plain & ~exact):
-        nearest = float(f"{values[at]:.{digits - 1}e}")
-        # Of the largest numbers, the nearest may be past what float64 holds.
-        rounded[at] = nearest if math.isfinite(nearest) else values[at]
-    return rounded
+    def _shortened(self, piece: pl.DataFrame) -> pl.DataFrame:
+        """Kept columns as they are, then predictions without what was not asked for."""
+        n_kept = len(self.keep)
+        predictions = piece[:, n_kept:]
+        if self.labels_only:
+            predictions = predictions[:, :1]
+        predictions = rounded_predictions(predictions, self.model, self.digits)
+        return piece[:, :n_kept].hstack(predictions.get_columns()) if n_kept else predictions
 
 
 def with_threshold(model: FittedModel, threshold: float) -> FittedModel:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
-from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from tabwright.calibration.decisions import DecisionRule
-from tabwright.cli.app import app
 from tabwright.errors import TableError
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, load_fitted
@@ -28,7 +20,7 @@ from tabwright.tables import read_table
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows, TableRequest
 from tabwright.workflows.evaluate import score_table
-from tabwright.workflows.predict import iter_predictions, meaningful_digits, rounded_to
+from tabwright.workflows.predict import iter_predictions
 from tabwright.workflows.requests.train import TrainRequest
 from tabwright.workflows.train import run_training
 
@@ -236,89 +228,3 @@ def test_names_of_the_model_are_names_however_they_look(tmp_path: Path) -> None:
     path.write_text("1.5,3.5,2.5\n1,2,3\n")
     with pytest.raises(TableError, match="looks like data"):
         list(iter_predictions(model, str(path)))
-
-
-def _with_target(low: float, high: float, scale: float) -> FittedModel:
-    table = _table()
-    settings = FitSettings(task="regression", hidden_dim=8, n_members=1, max_epochs=1)
-    features = table.drop("id", "number", "label", "price")
-    model = fit_table(LabelledRows(features, table["price"].to_numpy()), settings)
-    assert model.target is not None
-    return replace(model, target=replace(model.target, low=low, high=high, scale=scale))
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "scale", "digits"),
-    [
-        pytest.param(0.0, 1.0, 0.3, 7, id="shares"),
-        pytest.param(15_000.0, 500_001.0, 115_000.0, 7, id="prices"),
-        pytest.param(1_950.0, 2_010.0, 11.0, 9, id="years"),
-        pytest.param(0.0, 5e9, 1e9, 10, id="whole numbers of ten digits"),
-        pytest.param(-4e-9, 2e-9, 1e-9, 7, id="small values"),
-        pytest.param(0.0, 0.0, 1.0, 7, id="nothing but zeros"),
-        pytest.param(-1e300, 1e300, 1e299, 17, id="as many as there are"),
-    ],
-)
-def test_values_have_digits_by_the_spread_of_the_target(
-    low: float, high: float, scale: float, digits: int
-) -> None:
-    assert meaningful_digits(_with_target(low, high, scale)) == digits
-
-
-def test_probabilities_have_six_digits(classifier: FittedModel) -> None:
-    assert meaningful_digits(classifier) == 6
-
-
-@pytest.mark.filterwarnings("ignore:ignored")
-def test_text_has_digits_that_mean_something_and_the_same_labels(
-    classifier: FittedModel, tmp_path: Path
-) -> None:
-    table, model = tmp_path / "t.csv", tmp_path / "m.safetensors"
-    _table().write_csv(table)
-    # A threshold that is one of the probabilities, which rounding moves to its other side.
-    proba = Predictor(classifier).predict_proba(_table().drop("id", "number", "label", "price"))
-    above = next(p for p in proba[:, 1] if float(f"{p:.5e}") < p)
-    replace(classifier, decision=DecisionRule("threshold", float(above), 1)).save(model)
-    outputs = {}
-    for name, words in {
-        "p.csv": (),
-        "p.jsonl": (),
-        "p.parquet": (),
-        "all.csv": ("--digits", "17"),
-        "two.parquet": ("--digits", "2"),
-    }.items():
-        out = tmp_path / name
-        done = CliRunner().invoke(app, ["predict", str(model), str(table), "-o", str(out), *words])
-        assert done.exit_code == 0, done.output
-        outputs[name] = read_table(str(out))
-    whole = outputs["p.parquet"]
-    assert outputs["all.csv"].equals(whole)
-    for name, frame in outputs.items():
-        assert frame["prediction"].equals(whole["prediction"]), name
-    written = (tmp_path / "p.csv").read_text().splitlines()[1:]
-    for line in written:
-        for cell in line.split(",")[1:]:
-            assert len(cell.lstrip("0.").replace(".", "")) <= 6, cell
-    column = whole["probability_y"]
-    assert set(column.to_list()) != set(outputs["p.csv"]["probability_y"].to_list())
-    for name, relative in {"p.csv": 5e-6, "p.jsonl": 5e-6, "two.parquet": 5e-2}.items():
-        np.testing.assert_allclose(outputs[name]["probability_y"], column, rtol=relative)
-    at = proba[:, 1].tolist().index(above)
-    assert whole["prediction"][at] == "y"
-    assert outputs["p.csv"]["probability_y"][at] < above
-
-
-@given(value=st.floats(), digits=st.integers(1, 17))
-def test_a_rounded_number_is_the_nearest_of_so_many_digits(value: float, digits: int) -> None:
-    (rounded,) = (float(number) for number in rounded_to(np.array([value]), digits))
-    nearest = float(f"{value:.{digits - 1}e}")
-    if not math.isfinite(nearest):
-        assert repr(rounded) == repr(value)
-        return
-    # Of a tie, either neighbour is as near.
-    assert abs(Decimal(rounded) - Decimal(value)) <= abs(Decimal(nearest) - Decimal(value)) * (
-        1 + Decimal(10) ** -9
-    )
-    if digits < 16:
-        # No digits that only stand for bits, as in 0.30000000000000004.
-        assert float(f"{rounded:.{digits - 1}e}") == rounded
