@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from tabwright.inference.fitted_model import FittedModel
 
 _MOST_HASHES = 256
-# Fewer hits than this could be chance.
-_FEWEST_EXPECTED = 10.0
+# So many hits, or standard deviations of their number, above what chance gives are told of.
+_FEWEST_HITS = 3.0
+# Of fewer rows than this share nothing is said, as of those that `train` holds out.
+_LEAST_SHARE = 0.01
+# The same for models of before, which do not say what chance gives.
+_LEAST_SHARE_OF_BEFORE = 0.2
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _NAN = np.uint32(0x7FC00000)
 
@@ -50,11 +54,22 @@ def row_hashes(compact: Compact, n_own: int) -> NDArray[np.uint32]:
     return (state >> np.uint64(32)).astype(np.uint32)
 
 
-def sketch_of_rows(compact: Compact, n_own: int) -> str:
-    """The smallest hashes of rows that come once, as text for a model's card."""
+def sketch_of_rows(compact: Compact, n_own: int) -> dict[str, str | float]:
+    """The smallest hashes of rows that come once, as entries of a model's card.
+
+    Returns: `row_sketch`, their text; `row_sketch_chance`, the probability that a row which had no
+        part in training has one of them: by the rows that come twice, as a row left out would be
+        among those that come once (Good, "The Population Frequencies of Species and the Estimation
+        of Population Parameters", 1953, section 2).
+    """
     hashes, counts = np.unique(row_hashes(compact, n_own), return_counts=True)
-    smallest = hashes[counts == 1][:_MOST_HASHES]
-    return base64.b64encode(smallest.astype("<u4").tobytes()).decode("ascii")
+    once, n_twice = hashes[counts == 1], int((counts == 2).sum())
+    smallest = once[:_MOST_HASHES]
+    share = 2 * n_twice / max(len(compact.numeric), 1)
+    return {
+        "row_sketch": base64.b64encode(smallest.astype("<u4").tobytes()).decode("ascii"),
+        "row_sketch_chance": share * len(smallest) / max(len(once), 1),
+    }
 
 
 class SeenRows:
@@ -69,6 +84,7 @@ class SeenRows:
         data = base64.b64decode(text) if isinstance(text, str) else b""
         self._known = np.frombuffer(data[: len(data) // 4 * 4], dtype="<u4")
         self._n_training: Any = model.card.get("n_training_rows")
+        self._chance: Any = model.card.get("row_sketch_chance")
         self._n_rows = self._n_hits = 0
 
     def add(self, compact: Compact) -> None:
@@ -81,11 +97,15 @@ class SeenRows:
         """About how many rows were training rows; 0 where that is few, or cannot be told."""
         if not len(self._known) or not isinstance(self._n_training, int) or self._n_training < 1:
             return 0
-        density = len(self._known) / self._n_training
-        if self._n_rows * density < _FEWEST_EXPECTED:
+        by_chance, least = 0.0, _LEAST_SHARE_OF_BEFORE
+        if isinstance(self._chance, int | float):
+            by_chance, least = self._n_rows * self._chance, _LEAST_SHARE
+        excess = self._n_hits - by_chance
+        if excess < max(_FEWEST_HITS, _FEWEST_HITS * by_chance**0.5):
             return 0
-        seen = min(self._n_rows, round(self._n_hits / density))
-        return seen if seen >= 0.2 * self._n_rows else 0
+        density = len(self._known) / self._n_training
+        seen = min(self._n_rows, round(excess / density))
+        return seen if seen >= least * self._n_rows else 0
 
 
 # Unknown levels are worth a word from this share of the cells on: rare ones are everyday.

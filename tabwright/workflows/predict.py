@@ -14,7 +14,7 @@ import polars as pl
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.inference.scoring import prediction_frame, prediction_names
+from tabwright.inference.scoring import positive_class, prediction_frame, prediction_names
 from tabwright.inference.training_rows import UnfamiliarCells
 from tabwright.tables import CsvFormat
 from tabwright.tables.cells import under_plain_name
@@ -169,8 +169,7 @@ def with_threshold(model: FittedModel, threshold: float) -> FittedModel:
         raise ValueError(f"threshold is for models of two labels; this one has {n_labels}")
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1]; got {threshold}")
-    positive = 1 if model.decision is None else model.decision.positive
-    return replace(model, decision=DecisionRule("threshold", threshold, positive))
+    return replace(model, decision=DecisionRule("threshold", threshold, positive_class(model)))
 
 
 def _warn(sentence: str) -> None:

@@ -74,9 +74,11 @@ def evaluate(
             )
             return
         if scores.n_seen:
+            are = "are" if 5 * scores.n_seen >= scores.n_rows else "may be"
             show_note(
                 f"about {scores.n_seen:,} of the {scores.n_rows:,} rows are rows that the model "
-                "was trained on: the scores are too good; score rows that had no part in training"
+                f"was trained on: the scores {are} too good; score rows that had no part in "
+                "training"
             )
         left_out = f", {scores.n_without_target:,} without a target left out"
         show_scores(
