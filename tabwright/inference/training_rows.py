@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from tabwright.encoding.categorical import CategoryColumn
 from tabwright.encoding.encoder import TableEncoder
-from tabwright.encoding.values import numbers
+from tabwright.encoding.values import Origin, numbers
+from tabwright.number_text import cell_text
 from tabwright.tables.column_names import shown_name
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ class SeenRows:
 # Unknown levels are worth a word from this share of the cells on: rare ones are everyday.
 _UNKNOWN_SHARE = 0.05
 _FEWEST_CELLS = 20
+# Cells are small beside this share of the usual one, and told of from this share of them on: of
+# training rows, at most a half are so small.
+_SMALL, _SMALL_SHARE = 0.1, 0.95
 _UNKNOWN = 1
 _SHOWN_LENGTH = 40
 
@@ -120,7 +124,10 @@ class _Count:
     n_cells: int = 0
     n_strange: int = 0
     n_outside: int = 0
+    n_not_zero: int = 0
+    n_small: int = 0
     example: str = ""
+    small_example: str = ""
 
 
 @dataclass
@@ -150,10 +157,31 @@ class UnfamiliarCells:
             # The clip range is the range of training, widened by its length on both sides.
             margin = (upper - lower) / 3
             count.n_outside += int(((values < lower + margin) | (values > upper - margin)).sum())
+            usual = self._usual(place, origin)
+            if usual is not None:
+                is_small = (values != 0) & (np.abs(values) < _SMALL * abs(usual))
+                count.n_not_zero += int(((values != 0) & ~np.isnan(values)).sum())
+                count.n_small += int(is_small.sum())
+                if is_small.any():
+                    count.small_example = count.small_example or str(cells[int(is_small.argmax())])
             far = (values < lower) | (values > upper)
             if far.any():
                 count.n_strange += int(far.sum())
                 count.example = count.example or str(cells[int(far.argmax())])
+
+    def _usual(self, place: int, origin: Origin) -> float | None:
+        """The median of a numeric column, or its mean where no median is stored.
+
+        None: it says nothing of small values, being 0, or a mean of values that differ widely.
+        """
+        columns = self.encoder.plan_.numbers
+        usual = float(columns.centre[place])
+        if usual == 0 or origin not in (None, 0):
+            return None
+        # The mean may lie far above most values, unless the standard deviation is below it.
+        if columns.encoding == "standard" and abs(usual) * float(columns.scale[place]) < 1:
+            return None
+        return usual
 
     def _add_levels(self, name: str, cells: pl.Series, category: CategoryColumn) -> None:
         unknown = category.codes_of_cells(cells) == _UNKNOWN
@@ -170,7 +198,10 @@ class UnfamiliarCells:
             mine.n_cells += theirs.n_cells
             mine.n_strange += theirs.n_strange
             mine.n_outside += theirs.n_outside
+            mine.n_not_zero += theirs.n_not_zero
+            mine.n_small += theirs.n_small
             mine.example = mine.example or theirs.example
+            mine.small_example = mine.small_example or theirs.small_example
 
     def sentences(self) -> list[str]:
         """One for each column with something strange in it, in the order of the table."""
@@ -196,11 +227,24 @@ class UnfamiliarCells:
                     f"{column}: {_share(count.n_outside, count.n_cells)} outside the range of "
                     f"training{_units(count)}"
                 )
+            elif kind == "numeric" and _most_are_small(count):
+                place = plan.positions("numeric").index(plan.names.index(name))
+                usual = cell_text(float(plan.numbers.centre[place]))
+                word = "mean" if plan.numbers.encoding == "standard" else "median"
+                found.append(
+                    f"{column}: {_share(count.n_small, count.n_not_zero)} less than a tenth of the "
+                    f"{word} of training, {usual}, e.g. {_shown(count.small_example)}; are these "
+                    "the same units?"
+                )
         return found
 
 
 def _most_are_outside(count: _Count) -> bool:
     return count.n_cells >= _FEWEST_CELLS and 2 * count.n_outside >= count.n_cells
+
+
+def _most_are_small(count: _Count) -> bool:
+    return count.n_not_zero >= _FEWEST_CELLS and count.n_small >= _SMALL_SHARE * count.n_not_zero
 
 
 def _units(count: _Count) -> str:

@@ -169,9 +169,7 @@ def score_table(
                 true, output, mass, predicted=decided, on_resampled=resampled
             )
             if output.shape[1] == 2:
-                bounds |= decision_intervals(
-                    true, decided, mass, positive=positive_class(model)
-                )
+                bounds |= decision_intervals(true, decided, mass, positive=positive_class(model))
     judged = (model, true, output, mass, decided)
     return TableScores(
         n_rows=len(output),
