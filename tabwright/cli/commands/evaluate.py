@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tabwright.cli.console import print_json, progress_line, show_note, show_scores
+from tabwright.cli.console import positive_label, print_json, progress_line, show_note, show_scores
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     DisplayOptions,
@@ -85,6 +85,7 @@ def evaluate(
             {"score": scores.metrics}
             | ({"by class weights": scores.class_weighted} if scores.class_weighted else {}),
             f"{model.name} on {scores.n_rows:,} rows"
-            + (left_out if scores.n_without_target else ""),
+            + (left_out if scores.n_without_target else "")
+            + positive_label(fitted),
             scores.intervals,
         )
