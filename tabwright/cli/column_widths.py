@@ -32,7 +32,7 @@ def column_widths(
         width = min(wide, narrow + spare)
         spare -= width - narrow
         widths.append(width)
-    return widths
+    return [*widths]
 
 
 def broken_name(text: str, width: int) -> str:
