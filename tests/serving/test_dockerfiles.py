@@ -144,7 +144,7 @@ def test_the_command_of_the_recipe_serves_the_application_of_the_page(folder: Pa
         url = f"http://127.0.0.1:{port}/churn"
         answer = json.loads(_answer(url, b'{"plan": "max", "visits": 3}', process))
         model = load_fitted(folder / "churn.safetensors")
-        known = Predictor(model).predict_row({"plan": "max", "visits": 3.0})
+        known = np.asarray(Predictor(model).predict_row({"plan": "max", "visits": 3.0}))
         assert answer == pytest.approx(dict(zip(["goes", "stays"], known, strict=True)))
         process.send_signal(signal.SIGTERM)
         process.wait(30)
