@@ -75,7 +75,7 @@ addEventListener("load", () => setTimeout(() => {
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("words", [(), (DARK,)], ids=["light", "dark"])
 def test_a_page_fits_narrow_and_wide_windows_light_and_dark(
-    words: tuple[str, ...], width: int, site: Path
+    words: tuple[str, ...], width: int, site: Path, tmp_path: Path
 ) -> None:
     # The comparison has a chart, in light and dark, and wide tables.
     tell = TELL.removeprefix("<script>").removesuffix("</script>")
@@ -86,7 +86,9 @@ def test_a_page_fits_narrow_and_wide_windows_light_and_dark(
     if width < 500:
         probe = site / "frame.html"
         probe.write_text(FRAME.replace("{width}", str(width)), encoding="utf-8")
-    done = browse(probe, *words, "--virtual-time-budget=10000", "--dump-dom", width=width)
+    # A profile of its own: the site remembers the colours that a browser has shown.
+    profile = f"--user-data-dir={tmp_path}"
+    done = browse(probe, *words, profile, "--virtual-time-budget=10000", "--dump-dom", width=width)
     title = re.search(r"<title>(\{.*?\})</title>", done.stdout)
     assert title
     found = json.loads(title[1].replace("&amp;", "&"))
