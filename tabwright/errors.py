@@ -1,6 +1,7 @@
 """The errors of the library that callers may want to catch, and how to install what is missing."""
 
 import json
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,9 +28,22 @@ def no_such_file(source: str) -> str:
     """That a file is missing, with the nearest name of its folder, or where it was looked for."""
     path = Path(source)
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = get_close_matches(path.name, siblings, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"looked in {path.parent.resolve()}"
-    return f"there is no file {source}; {hint}"
+    hint = nearest_name(path.name, siblings, otherwise=f"looked in {path.parent.resolve()}")
+    return f"there is no file {source}{hint}"
+
+
+def nearest_name(name: object, known: Iterable[str], *, otherwise: str = "") -> str:
+    """How an error about an unknown name ends: with the nearest one of those that are known.
+
+    `otherwise`: what to say where none is near.
+    """
+    # Short for a long name, as in mlp for mlp_dense, is near enough if nothing else is.
+    names = list(known)
+    near = get_close_matches(str(name), names, n=1) or [
+        whole for whole in names if len(str(name)) > 2 and whole.startswith(str(name))
+    ]
+    hint = f"did you mean {near[0]!r}?" if near else otherwise
+    return f"; {hint}" if hint else ""
 
 
 def install_command(extra: str) -> str:

@@ -50,6 +50,7 @@ _RANGES = {
 _ORDER = (
     *("log_loss", "accuracy", "balanced_accuracy", "brier", "ece", "rms_calibration_error"),
     *("classwise_ece", "auc", "average_precision", "recall_at_precision"),
+    *("precision", "recall", "f1"),
     *("pinball", "poisson_deviance", "gamma_deviance", "d2", "rmse", "mae", "r2"),
 )
 

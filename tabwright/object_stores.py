@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import IO, Any, Final
 
-from tabwright.errors import TableError, TableNotFoundError, install_command
+from tabwright.errors import TableError, TableNotFoundError, install_command, nearest_name
 
 _SCHEMES: Final = ("s3", "gs")
 _MAGIC: Final = re.compile(r"[*?\[]")
@@ -169,9 +168,8 @@ def _not_found(store: Any, source: str, key: str) -> TableNotFoundError:
         return TableNotFoundError(f"there is no bucket {bucket!r}, which {source} lies in")
     folder, _, name = key.rpartition("/")
     siblings = [entry.name for entry in _listed(store, "", folder, recursive=False)]
-    near = get_close_matches(name, siblings, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"the bucket {bucket!r} is there"
-    return TableNotFoundError(f"there is no object and no folder {source}; {hint}")
+    hint = nearest_name(name, siblings, otherwise=f"the bucket {bucket!r} is there")
+    return TableNotFoundError(f"there is no object and no folder {source}{hint}")
 
 
 def put_object(uri: str, data: bytes) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from tabwright.artifact.format_versions import left_out, may_be_missing
-from tabwright.errors import ArtifactError
+from tabwright.errors import ArtifactError, nearest_name
 from tabwright.regression import DEFAULT_LEVELS, OBJECTIVES, RegressionObjective, check_levels
 
 if TYPE_CHECKING:
@@ -75,6 +74,7 @@ class _Rule(NamedTuple):
     text: str
     holds: Callable[[Any], bool]
     may_be_none: bool = False
+    names: tuple[str, ...] = ()  # those there are, where it is a name
 
 
 def _integer(low: float = -math.inf, high: float = math.inf) -> Callable[[Any], bool]:
@@ -90,17 +90,17 @@ def _number(fits: Callable[[float], bool]) -> Callable[[Any], bool]:
     )
 
 
-def _one_of(options: object) -> Callable[[Any], bool]:
-    return get_args(options).__contains__
-
-
-def _listed(options: object) -> str:
-    return f"one of {', '.join(get_args(options))}"
+def _name(names: tuple[str, ...], text: str | None = None, *, may_be_none: bool = False) -> _Rule:
+    """One of some names, which `text` lists where they are few."""
+    listed = f"one of {', '.join(names)}"
+    text = text or (f"None or {listed}" if may_be_none else listed)
+    return _Rule(text, names.__contains__, may_be_none, names)
 
 
 _COUNT = _Rule("an integer of at least 1, or None", _integer(1), True)
 _RULES = {
-    "task": _Rule("'classification' or 'regression'", _one_of(Task)),
+    "task": _name(get_args(Task), "'classification' or 'regression'"),
+    "training_mode": _name(TRAINING_MODES),
     "hidden_dim": _COUNT,
     "num_hidden_layers": _COUNT,
     "max_epochs": _COUNT,
@@ -116,29 +116,27 @@ _RULES = {
     "validation_fraction": _Rule(
         "a number above 0 and below 1, or None", _number(lambda value: 0 < value < 1), True
     ),
-    "numeric_encoding": _Rule(_listed(NumericEncoding), _one_of(NumericEncoding)),
-    "calibration": _Rule(f"None or {_listed(CalibrationName)}", _one_of(CalibrationName), True),
+    "numeric_encoding": _name(get_args(NumericEncoding)),
+    "calibration": _name(get_args(CalibrationName), may_be_none=True),
     "teacher_weight": _Rule(
         "a number in [0, 1], or None", _number(lambda value: 0 <= value <= 1), True
     ),
     "teacher_temperature": _Rule(
         "a number above 0, or None", _number(lambda value: value > 0), True
     ),
-    "augmentation": _Rule(
-        f"None or {_listed(AugmentationChoice)}", _one_of(AugmentationChoice), True
-    ),
+    "augmentation": _name(get_args(AugmentationChoice), may_be_none=True),
     "random_state": _Rule("an integer from 0 to 2**63 - 1", _integer(0, 2**63 - 1)),
     "refit": _Rule("True or False", lambda value: isinstance(value, bool)),
-    "device": _Rule("'auto', 'cpu' or 'cuda'", _one_of(Device)),
-    "precision": _Rule("'float32' or 'bfloat16'", _one_of(Precision)),
-    "quality": _Rule("'fast', 'balanced' or 'best'", _one_of(Quality)),
+    "device": _name(get_args(Device), "'auto', 'cpu' or 'cuda'"),
+    "precision": _name(get_args(Precision), "'float32' or 'bfloat16'"),
+    "quality": _name(get_args(Quality), "'fast', 'balanced' or 'best'"),
     "eval_metric": _Rule(
         "the name of a scorer, or None", lambda value: isinstance(value, str) and value != "", True
     ),
     "n_folds": _Rule("an integer from 1 to 64, or None", _integer(1, 64), True),
-    "objective": _Rule(f"one of {', '.join(OBJECTIVES)}", OBJECTIVES.__contains__),
+    "objective": _name(OBJECTIVES),
     "quantiles": _Rule("a tuple of levels", lambda value: isinstance(value, tuple)),
-    "intervals": _Rule("None, 'adaptive' or 'constant'", _one_of(IntervalWidth), True),
+    "intervals": _name(get_args(IntervalWidth), "None, 'adaptive' or 'constant'", may_be_none=True),
     "time_limit": _Rule("seconds above 0, or None", _number(lambda value: value > 0), True),
 }
 
@@ -263,13 +261,8 @@ class FitSettings:
         for name, rule in _RULES.items():
             value = getattr(self, name)
             if not (rule.holds(value) or (rule.may_be_none and value is None)):
-                raise ValueError(f"{name} must be {rule.text}; got {value!r}")
-        if self.training_mode not in TRAINING_MODES:
-            near = get_close_matches(str(self.training_mode), TRAINING_MODES, n=1, cutoff=0.3)
-            raise ValueError(
-                f"training_mode must be one of {', '.join(TRAINING_MODES)}; got "
-                f"{self.training_mode!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+                hint = nearest_name(value, rule.names)
+                raise ValueError(f"{name} must be {rule.text}; got {value!r}{hint}")
         if self.training_mode not in modes_for(self.task):
             raise ValueError(
                 f"training_mode {self.training_mode!r} does not fit a {self.task} task; "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 
+from tabwright.errors import nearest_name
 from tabwright.splits import fold_rows
 
 if TYPE_CHECKING:
@@ -235,7 +236,8 @@ def _check_goal(goal: DecisionGoal, n_classes: int, positive: int) -> None:
     """Refuse an unknown goal, and one that does not fit the number of classes."""
     if goal not in get_args(DecisionGoal):
         names = ", ".join(get_args(DecisionGoal))
-        raise ValueError(f"the decision's goal must be one of {names}; got {goal!r}")
+        hint = nearest_name(goal, get_args(DecisionGoal))
+        raise ValueError(f"the decision's goal must be one of {names}; got {goal!r}{hint}")
     if goal in ("f1", "recall", "precision") and n_classes != 2:
         raise ValueError(
             f"the goal {goal!r} is for two classes; got {n_classes}; "

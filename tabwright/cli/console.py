@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from rich.console import Console
 from rich.panel import Panel
@@ -36,6 +36,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tabwright.cli import STARTED
+from tabwright.cli.column_widths import GAP, broken_name, column_widths
 from tabwright.cli.option_names import in_options
 from tabwright.number_text import number_text
 
@@ -143,11 +144,18 @@ def show_grid(
     """A table without lines; `right` names the columns of numbers."""
     if title:
         show_line(title, style="bold")
-    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for position, heading in enumerate(headings):
-        grid.add_column(heading, justify="right" if position in right else "left", overflow="fold")
+    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, GAP, 0, 0))
+    widths = column_widths(headings, rows, right, line_width())
+    for position, (heading, width) in enumerate(zip(headings, widths, strict=True)):
+        justify: Literal["left", "right"] = "right" if position in right else "left"
+        grid.add_column(heading, justify=justify, overflow="fold", width=width)
     for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
+        grid.add_row(
+            *(
+                Text(cell if width is None else broken_name(cell, width))
+                for cell, width in zip(row, widths, strict=True)
+            )
+        )
     wide = out if out.is_terminal else _Stream(file=out.file, width=line_width(), highlight=False)
     wide.print(grid)
 
@@ -207,7 +215,8 @@ def show_model_scores(fitted: FittedModel) -> None:
     }
     if shown:
         labels = "" if fitted.decision is None else f"; labels: {describe_rule(fitted)}"
-        show_scores(shown, f"scores of {fitted.settings.training_mode}{labels}")
+        title = f"scores of {fitted.settings.training_mode}{positive_label(fitted)}{labels}"
+        show_scores(shown, title)
 
 
 def show_card(fitted: FittedModel, path: Path) -> None:
@@ -253,7 +262,7 @@ def show_card(fitted: FittedModel, path: Path) -> None:
     }
     grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
-    grid.add_column()
+    grid.add_column(overflow="fold")
     for name, value in facts.items():
         if value:
             grid.add_row(name, Text(str(value)))
@@ -328,6 +337,15 @@ def describe_rule(fitted: FittedModel) -> str:
     if rule.costs is not None:
         return "the class of lowest expected cost"
     return f"{labels[rule.positive]} where its probability is at least {rule.threshold:.4g}"
+
+
+def positive_label(fitted: FittedModel) -> str:
+    """Which label precision, recall and F1 are of, as the end of a title; empty if of none."""
+    if fitted.classes is None or len(fitted.classes) != 2:
+        return ""
+    from tabwright.inference.scoring import positive_class
+
+    return f"; positive: {fitted.classes.tolist()[positive_class(fitted)]}"
 
 
 # The class that each architecture is built of.

@@ -296,6 +296,7 @@ class RoleOptions(ReadingOptions):
 
     def roles(self) -> dict[str, Role]:
         """Roles by column."""
+        from tabwright.errors import nearest_name
         from tabwright.tables.roles import Role
 
         roles: dict[str, Role] = {}
@@ -306,7 +307,7 @@ class RoleOptions(ReadingOptions):
             if not sign or known is None:
                 raise ValueError(
                     f"--role must be COLUMN=ROLE with one of {', '.join(get_args(Role))}; "
-                    f"got {text!r}"
+                    f"got {text!r}{nearest_name(wanted, get_args(Role))}"
                 )
             roles[name] = known
         return roles

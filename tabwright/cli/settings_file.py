@@ -7,7 +7,6 @@ import io
 import json
 import tomllib
 from collections.abc import Collection
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import typer
 from typer._click.core import ParameterSource
 from typer._click.exceptions import UsageError
 
-from tabwright.errors import no_such_file
+from tabwright.errors import nearest_name, no_such_file
 
 # Where a run writes or what it prints is no part of what is to be repeated.
 _NOT_KEPT = frozenset({"config", "save_config", "as_json", "quiet", "help_all", "overwrite"})
@@ -49,9 +48,8 @@ def apply_settings(context: typer.Context, path: Path | None) -> Path | None:
     for name, value in settings.items():
         param = known.get(name)
         if param is None:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise UsageError(f"{path} must name options of this command; got {name!r}; {hint}")
+            hint = nearest_name(name, known, otherwise=f"known are {', '.join(known)}")
+            raise UsageError(f"{path} must name options of this command; got {name!r}{hint}")
         if isinstance(value, dict) or isinstance(value, list) != bool(param.multiple):
             wanted = "a list" if param.multiple else "one value"
             raise UsageError(f"{name!r} in {path} must be {wanted}; got {value!r}")

@@ -6,12 +6,13 @@ Nothing here refuses a table; what is found is said in a sentence, with the colu
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tabwright.streaming.repeated_rows import row_hashes
+from tabwright.streaming.repeated_rows import Hashes, row_hashes
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import (
     LabelledRows,
@@ -19,6 +20,9 @@ from tabwright.tables.labelled import (
     TrainingTable,
     read_training_table,
 )
+
+if TYPE_CHECKING:
+    from tabwright.splits import Splits
 
 _MOST_ROWS = 50_000
 _FEWEST_ROWS = 20
@@ -135,9 +139,30 @@ def repeated_rows(training: LabelledRows, test: LabelledRows) -> int:
     `training`, `test`: of the same columns.
     Returns: 0 in tables of few values, where most training rows repeat each other.
     """
-    known, asked = (
-        row_hashes([*rows.frame.get_columns(), pl.Series(rows.target)]) for rows in (training, test)
-    )
-    if 2 * len(np.unique(known)) < len(known):
-        return 0
-    return int(np.isin(asked, known).sum())
+    known, asked = _hashes(training), _hashes(test)
+    return 0 if _repeat_each_other(known) else int(np.isin(asked, known).sum())
+
+
+def warning_of_folds(rows: LabelledRows, folds: Splits) -> str | None:
+    """What to say of rows that are tested by a fit to rows that are equal to them.
+
+    `folds`: of these rows; a row that several of them test counts once.
+    """
+    hashes = _hashes(rows)
+    if _repeat_each_other(hashes):
+        return None
+    is_tested, is_repeated = np.zeros((2, len(rows)), dtype=bool)
+    for training, test in folds:
+        is_tested[test] = True
+        is_repeated[test] |= np.isin(hashes[test], hashes[training])
+    return warning_of_repeated(int(is_repeated.sum()), int(is_tested.sum()))
+
+
+def _hashes(rows: LabelledRows) -> Hashes:
+    """A hash of each row, features and target."""
+    return row_hashes([*rows.frame.get_columns(), pl.Series(rows.target)])
+
+
+def _repeat_each_other(hashes: Hashes) -> bool:
+    """Whether most rows come more than once, as in tables of few values."""
+    return 2 * len(np.unique(hashes)) < len(hashes)

@@ -10,11 +10,11 @@ import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
+from tabwright.errors import nearest_name
 from tabwright.settings import Task
 from tabwright.tables.labelled import LabelledRows
 
@@ -118,11 +118,10 @@ def eval_metric_of(metric: object, task: Task) -> EvalMetric | None:
     name = metric_name(metric) or ""
     if isinstance(metric, str):
         if metric not in get_scorer_names():
-            near = get_close_matches(metric, get_scorer_names(), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "or give the function itself"
+            hint = nearest_name(metric, get_scorer_names(), otherwise="or give the function itself")
             raise ValueError(
                 "eval_metric must be a scorer of scikit-learn (sklearn.metrics.get_scorer_names), "
-                f"or a function; got {metric!r}; {hint}"
+                f"or a function; got {metric!r}{hint}"
             )
         scorer = get_scorer(metric)
     elif not callable(metric) or isinstance(metric, type):

@@ -137,7 +137,7 @@ def model_card(
     n_train: int,
     n_validation: int,
     target: tuple[str | None, CellFormat],
-    row_sketch: str,
+    row_sketch: Mapping[str, str | float],
 ) -> dict[str, Any]:
     """What a model says of its fit, besides its settings.
 
@@ -155,7 +155,7 @@ def model_card(
         "n_training_rows": n_train,
         "n_validation_rows": n_validation,
         "columns": [asdict(column) for column in profile.columns],
-        "row_sketch": row_sketch,
+        **row_sketch,
         "device": training_device(settings).type,
         "threads": torch.get_num_threads(),
         "versions": {

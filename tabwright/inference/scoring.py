@@ -97,7 +97,27 @@ def score_output(
             objective=settings.objective,
             quantiles=settings.quantiles,
         )
-    return score_classification(target, output, sample_weight, predicted=predicted)
+    return _score_labels(model, target, output, sample_weight, predicted)
+
+
+def _score_labels(
+    model: FittedModel,
+    target: np.ndarray,
+    proba: np.ndarray,
+    sample_weight: np.ndarray | None,
+    predicted: np.ndarray | None,
+) -> dict[str, float]:
+    """Scores of probabilities, and for two classes precision, recall and F1 of the positive one."""
+    scores = score_classification(target, proba, sample_weight, predicted=predicted)
+    if proba.shape[1] == 2:
+        decided = proba.argmax(axis=1) if predicted is None else predicted
+        scores |= score_decisions(target, decided, sample_weight, positive=positive_class(model))
+    return scores
+
+
+def positive_class(model: FittedModel) -> int:
+    """The code of the class that is looked for, of two: that of the decision rule, or the last."""
+    return 1 if model.decision is None else model.decision.positive
 
 
 def scores_of(
@@ -161,8 +181,4 @@ def trivial_scores(
         raise ValueError("a classifier must hold its class prior; fit it with fit_table")
     proba = np.tile(model.class_prior, (len(target), 1))
     predicted = (model.decision or DecisionRule()).apply(proba)
-    scores = score_classification(target, proba, sample_weight, predicted=predicted)
-    if proba.shape[1] == 2:
-        positive = 1 if model.decision is None else model.decision.positive
-        scores |= score_decisions(target, predicted, sample_weight, positive=positive)
-    return scores
+    return _score_labels(model, target, proba, sample_weight, predicted)

@@ -193,7 +193,7 @@ def training_section(model: FittedModel) -> Section:
                 ("Epochs run", f"{len(model.history):,}"),
                 ("Epochs kept", kept),
                 ("Ended because", None if model.stopped is None else _STOPPED[model.stopped]),
-                ("Time", f"{last['seconds']:,.1f} s" if "seconds" in last else None),
+                ("Time of the epochs", f"{last['seconds']:,.1f} s" if "seconds" in last else None),
             ]
         )
     )
@@ -296,7 +296,7 @@ def _card(card: Mapping[str, Any]) -> list[tuple[str, Node]]:
     """What the card holds, but for what has a table of its own, or is for machines alone."""
     pairs: list[tuple[str, Node]] = []
     for key, value in card.items():
-        if key in ("columns", "combination", "row_sketch"):
+        if key in ("columns", "combination", "row_sketch", "row_sketch_chance"):
             continue
         name = str(key).removeprefix("n_").replace("_", " ").capitalize()
         if str(key).startswith("n_"):

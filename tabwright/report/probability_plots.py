@@ -197,6 +197,8 @@ def _mark(axes: Axes, threshold: float, recall: float, precision: float) -> None
         va="top" if precision > 0.35 else "bottom",
         color=INK,
         fontsize=SMALL,
+        # No line runs through the words.
+        bbox={"facecolor": SURFACE, "edgecolor": "none", "pad": 1.5},
     )
 
 

@@ -100,12 +100,15 @@ def scores_section(model: FittedModel, found: Assessment) -> Section:
             )
         rows.append(cells)
     weighted = "" if found.weight is None else " Sample weights count in every score."
+    positive = ""
+    if "f1" in found.scored[0].scores:
+        positive = f" Positive is “{class_name(model, found.rule.positive)[:40]}”."
     if any(name not in line.intervals for line in found.scored[:-1] for name in line.scores):
         weighted += " A score that is the same in every resample has no interval."
     body: list[Node] = [
         table(
             f"Scores on {len(found):,} rows that had no part in training, with 95\u00a0% bootstrap "
-            f"intervals from {found.n_resamples:,} resamples.{weighted}",
+            f"intervals from {found.n_resamples:,} resamples.{positive}{weighted}",
             head,
             rows,
             numeric=range(1, len(head)),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import polars as pl
 
-from tabwright.errors import TableError
+from tabwright.errors import TableError, nearest_name
 from tabwright.settings import Task
 from tabwright.splits import are_forward, split_rows, splits_of
 from tabwright.tables import (
@@ -198,6 +198,7 @@ class TableRequest:
         if self.task is not None and self.task not in get_args(Task):
             raise ValueError(
                 f"the task must be one of {', '.join(get_args(Task))}; got {self.task!r}"
+                f"{nearest_name(self.task, get_args(Task))}"
             )
 
 

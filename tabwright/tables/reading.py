@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
 from typing import Final, NamedTuple
 
 import polars as pl
 
-from tabwright.errors import TableError
+from tabwright.errors import TableError, nearest_name
 from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.csv.reader import CsvFormat
 from tabwright.tables.dtypes import Dtypes, text_column
@@ -346,9 +345,8 @@ def file_chunks(
 def _check_typed(path: TableFile, dtypes: Dtypes, names: Sequence[str]) -> None:
     for name in dtypes:
         if name not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"they are {list(names)[:10]}"
-            raise TableError(f"dtypes must name columns of {path}; got {name!r}; {hint}")
+            hint = nearest_name(name, names, otherwise=f"they are {list(names)[:10]}")
+            raise TableError(f"dtypes must name columns of {path}; got {name!r}{hint}")
 
 
 def _typed(frame: pl.DataFrame, dtypes: Dtypes, form: CellFormat, n_before: int) -> pl.DataFrame:

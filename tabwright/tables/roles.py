@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import polars as pl
 
-from tabwright.errors import TableError
+from tabwright.errors import TableError, nearest_name
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 from tabwright.tables.cells import refuse_nested, to_booleans, to_microseconds, to_numbers
 from tabwright.tables.dtypes import may_merge_levels, merges_levels, text_column
@@ -237,13 +236,12 @@ def _checked_roles(frame: pl.DataFrame, roles: Mapping[str, Role] | None) -> Map
     """The roles, whose columns must be there."""
     for name, role in (roles or {}).items():
         if name not in frame.columns:
-            near = get_close_matches(str(name), frame.columns, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"they are {frame.columns[:10]}"
-            raise TableError(f"roles must name columns of the table; got {name!r}; {hint}")
+            hint = nearest_name(name, frame.columns, otherwise=f"they are {frame.columns[:10]}")
+            raise TableError(f"roles must name columns of the table; got {name!r}{hint}")
         if role not in get_args(Role):
             raise TableError(
                 f"the role of column {name!r} must be one of {', '.join(get_args(Role))}; "
-                f"got {role!r}"
+                f"got {role!r}{nearest_name(role, get_args(Role))}"
             )
     return roles or {}
 

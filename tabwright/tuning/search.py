@@ -91,6 +91,7 @@ def tune_table(
         n_folds=options.n_folds,
         validation=options.validation,
         random_state=options.random_state,
+        on_message=emit,
     )
     settings = _with_folds(settings, table, options)
     space = space_of(settings, options.fixed)

@@ -135,7 +135,7 @@ def run_comparison(
     modes = request.modes_of(table.task)
     candidates: dict[str, _Fit] = {mode: _mode(request, mode, table.task) for mode in modes}
     references: tuple[TeacherKind, ...] = ()
-    if request.references and request.objective == "squared_error":
+    if request.has_references:
         references = _references(emit)
     elif request.references:
         emit(
@@ -144,17 +144,13 @@ def run_comparison(
         )
     for kind in references:
         candidates[kind] = _reference(kind, request)
-    if len(candidates) < 2:
-        raise ValueError(
-            f"a comparison needs at least 2 candidates; got {', '.join(candidates)}; name more "
-            "modes, or let the references in"
-        )
     table, folds = folds_of(
         table,
         n_folds=request.n_folds,
         n_repeats=request.n_repeats,
         validation=request.validation,
         random_state=request.random_state,
+        on_message=emit,
     )
     n_fits = len(folds) * len(candidates)
     emit(f"{len(folds)} folds x {len(candidates)} candidates: {n_fits} fits")

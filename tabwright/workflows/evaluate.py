@@ -15,9 +15,13 @@ from tabwright.errors import TableError
 from tabwright.explanation.importance import Importance, permutation_importance
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.inference.scoring import score_output
+from tabwright.inference.scoring import positive_class, score_output
 from tabwright.inference.training_rows import SeenRows
-from tabwright.metrics import classification_intervals, regression_intervals
+from tabwright.metrics import (
+    classification_intervals,
+    decision_intervals,
+    regression_intervals,
+)
 from tabwright.tables import CsvFormat, labels_to_codes, regression_target, sample_weights
 from tabwright.tables.cell_format import typed_cells
 from tabwright.tables.cells import is_missing
@@ -164,6 +168,8 @@ def score_table(
             bounds = classification_intervals(
                 true, output, mass, predicted=decided, on_resampled=resampled
             )
+            if output.shape[1] == 2:
+                bounds |= decision_intervals(true, decided, mass, positive=positive_class(model))
     judged = (model, true, output, mass, decided)
     return TableScores(
         n_rows=len(output),

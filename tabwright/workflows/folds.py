@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tabwright.fitting.data_checks import warning_of_folds
 from tabwright.splits import fold_rows, forward_folds
 from tabwright.tables.labelled import TrainingTable, check_classes, splits_of_rows
 
@@ -21,6 +23,7 @@ def folds_of(
     n_repeats: int = 1,
     validation: object = None,
     random_state: int = 0,
+    on_message: Callable[[str], None] = lambda message: None,
 ) -> tuple[TrainingTable, Splits]:
     """The folds of a table, and the table with what they say of the order of its rows.
 
@@ -28,6 +31,8 @@ def folds_of(
         times.
     `n_repeats`: how often rows are assigned to folds anew; not with times.
     `validation`: gives the folds, in place of all this.
+    `on_message`: called with a warning of rows that their folds cannot hold out, since equal rows
+        are trained on.
     Returns `folds`: at least 2.
     Raises `ValueError` if there are fewer than 2 folds, or the splitter's are no splits of these
         rows.
@@ -58,4 +63,7 @@ def folds_of(
                 for fold in range(n_folds)
             ]
     check_classes(folds, table.rows, table.classes)
+    warning = warning_of_folds(table.rows, folds)
+    if warning is not None:
+        on_message(warning)
     return table, folds

@@ -14,11 +14,12 @@ import polars as pl
 from tabwright.calibration.decisions import DecisionRule
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
-from tabwright.inference.scoring import prediction_frame, prediction_names
+from tabwright.inference.scoring import positive_class, prediction_frame, prediction_names
 from tabwright.inference.training_rows import UnfamiliarCells
 from tabwright.tables import CsvFormat
 from tabwright.tables.cells import under_plain_name
 from tabwright.workflows.reading import BATCH_ROWS, Part, Reading
+from tabwright.workflows.rounding import Digits, rounded_predictions
 
 
 def iter_predictions(
@@ -30,7 +31,7 @@ def iter_predictions(
     batch_rows: int = BATCH_ROWS,
     csv: CsvFormat | None = None,
     labels_only: bool = False,
-    digits: int | None = None,
+    digits: Digits = None,
     on_unfamiliar: Callable[[str], None] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Predict a table of any length, in bounded memory.
@@ -44,7 +45,9 @@ def iter_predictions(
     `batch_rows`: rows of a piece.
     `csv`: how a CSV file is written, where it cannot tell by itself.
     `labels_only`: leave the probabilities out.
-    `digits`: significant digits of predicted numbers; all by default.
+    `digits`: significant digits of predicted numbers; all by default. "meaningful": as
+        `meaningful_digits` says, and of a row of probabilities the largest is what the others leave
+        of 1.
     `on_unfamiliar`: called at the end with a sentence for each column with cells unlike those of
         training.
     Yields: as `prediction_frame`, all of the same columns and types.
@@ -81,7 +84,7 @@ class TablePredictions:
     keep: tuple[str, ...]
     coverage: float | None
     labels_only: bool
-    digits: int | None
+    digits: Digits
 
     @classmethod
     def of(
@@ -93,7 +96,7 @@ class TablePredictions:
         coverage: float | None = None,
         csv: CsvFormat | None = None,
         labels_only: bool = False,
-        digits: int | None = None,
+        digits: Digits = None,
     ) -> TablePredictions:
         """Check what can be checked without rows.
 
@@ -142,24 +145,16 @@ class TablePredictions:
                     ]
                 )
                 predictions = kept.hstack(predictions.get_columns())
-            yield _shortened(predictions, len(self.keep), self.labels_only, self.digits)
+            yield self._shortened(predictions)
 
-
-def _shortened(
-    piece: pl.DataFrame, n_kept: int, labels_only: bool, digits: int | None
-) -> pl.DataFrame:
-    """Kept columns as they are, then predictions without what was not asked for."""
-    predictions = piece[:, n_kept:]
-    if labels_only:
-        predictions = predictions[:, :1]
-    if digits is not None:
-        predictions = pl.DataFrame(
-            [
-                cells.round_sig_figs(digits) if cells.dtype.is_float() else cells
-                for cells in predictions.get_columns()
-            ]
-        )
-    return piece[:, :n_kept].hstack(predictions.get_columns()) if n_kept else predictions
+    def _shortened(self, piece: pl.DataFrame) -> pl.DataFrame:
+        """Kept columns as they are, then predictions without what was not asked for."""
+        n_kept = len(self.keep)
+        predictions = piece[:, n_kept:]
+        if self.labels_only:
+            predictions = predictions[:, :1]
+        predictions = rounded_predictions(predictions, self.model, self.digits)
+        return piece[:, :n_kept].hstack(predictions.get_columns()) if n_kept else predictions
 
 
 def with_threshold(model: FittedModel, threshold: float) -> FittedModel:
@@ -174,8 +169,7 @@ def with_threshold(model: FittedModel, threshold: float) -> FittedModel:
         raise ValueError(f"threshold is for models of two labels; this one has {n_labels}")
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1]; got {threshold}")
-    positive = 1 if model.decision is None else model.decision.positive
-    return replace(model, decision=DecisionRule("threshold", threshold, positive))
+    return replace(model, decision=DecisionRule("threshold", threshold, positive_class(model)))
 
 
 def _warn(sentence: str) -> None:

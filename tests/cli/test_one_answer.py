@@ -173,6 +173,27 @@ def test_the_graph_to_write_is_named_once(words: tuple[str, ...], got: str, tmp_
     assert f"got {got};" in refusal
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("compare", "--mode", "mlp"), "got 'mlp'; did you mean 'mlp_dense'?"),
+        (("compare", "--metric", "logloss"), "got 'logloss'; did you mean 'log_loss'?"),
+        (("compare", "--mode", "mlp_dense", "--no-references"), "at least 2 candidates"),
+        (("tune", "--mode", "mlp"), "got 'mlp'; did you mean 'mlp_dense'?"),
+        (("distill", "catbost"), "which is no file; did you mean 'catboost'?"),
+    ],
+)
+def test_a_near_name_is_told_before_the_table_is_read(
+    words: tuple[str, ...], answer: str, tmp_path: Path
+) -> None:
+    command, *rest = words
+    teacher = [rest.pop(0)] if command == "distill" else []
+    # Only names: that there are no rows would be told once it is read.
+    table = tmp_path / "t.csv"
+    table.write_text("size,label\n")
+    assert answer in _flat(_run(command, *teacher, str(table), "-t", "label", *rest, code=2))
+
+
 def test_an_option_of_one_value_is_given_once(tmp_path: Path) -> None:
     table = str(_labelled(tmp_path / "t.csv"))
     refusal = _flat(_run("train", table, "-t", "label", "--target", "price", code=2))
@@ -188,6 +209,15 @@ def test_an_option_of_one_value_is_given_once(tmp_path: Path) -> None:
         (("--num-layers", "3"), "Possible options: --depth"),
         (("--mode", "mlp"), "--mode must be one of mlp_dense, "),
         (("--mode", "mlp"), "got 'mlp'; did you mean 'mlp_dense'?"),
+        (("--task", "regresion"), "got 'regresion'; did you mean 'regression'?"),
+        (
+            ("--mode", "tree_teacher_distillation", "--teacher", "catbost"),
+            "got 'catbost'; did you mean 'catboost'?",
+        ),
+        (("--quality", "bset"), "got 'bset'; did you mean 'best'?"),
+        (("--device", "gpu"), "--device must be 'auto', 'cpu' or 'cuda'; got 'gpu'"),
+        (("--decision", "recal=0.9"), "got 'recal=0.9'; did you mean 'recall'?"),
+        (("--role", "kind=categry"), "got 'kind=categry'; did you mean 'category'?"),
         (("--epochs", "0"), "--epochs must be an integer of at least 1; got 0"),
         (("--members", "0"), "--members must be an integer from 1 to 1024; got 0"),
         (("--learning-rate", "0"), "--learning-rate must be a number above 0; got 0"),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from tabwright import TabularClassifier, TabularRegressor
-from tabwright.fitting.data_checks import repeated_rows, revealing_columns
+from tabwright.cli.app import app
+from tabwright.fitting.data_checks import repeated_rows, revealing_columns, warning_of_folds
 from tabwright.streaming.repeated_rows import merged_hashes, n_repeated
 from tabwright.tables.column_uses import ColumnUses
-from tabwright.tables.labelled import TableRequest, read_training_table
+from tabwright.tables.labelled import LabelledRows, TableRequest, read_training_table
 from tabwright.workflows.evaluate import score_table
 from tabwright.workflows.requests.train import TrainRequest
 from tabwright.workflows.train import run_training
@@ -100,8 +103,6 @@ def test_train_warns_of_revealing_columns_and_repeated_rows(
 
 
 def test_repeated_rows_are_counted_with_their_target() -> None:
-    from tabwright.tables.labelled import LabelledRows
-
     frame = pl.DataFrame({"a": [1, 2, 3, None], "b": ["x", "y", "z", None]})
     training = LabelledRows(frame, np.array([0, 0, 0, 0]))
     test = LabelledRows(frame, np.array([0, 1, 1, 0]))
@@ -147,3 +148,78 @@ def test_repeated_rows_of_a_streamed_table_are_estimated(n_rows: int) -> None:
     assert n_repeated(merged_hashes(training), merged_hashes(test[-1_000:]), n_rows, 1_000) == 0
     # Of few values each row repeats another.
     assert n_repeated(merged_hashes(training[:9]), merged_hashes(training[:9]), n_rows, 9) == 0
+
+
+@pytest.mark.parametrize("command", ["compare", "tune", "distill"])
+def test_other_commands_say_what_train_says_once_and_before_any_fit(
+    command: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.csv"
+    frame = _frame(120).drop("score", "left_on", "one_wrong", "cents", "value")
+    pl.concat([frame, frame]).write_csv(path)
+    small = ["--epochs", "1", "--seed", "0"]
+    words = {
+        "compare": ["--mode", "mlp_dense,linear_glm_baseline", "--no-references", "--folds", "2"],
+        "tune": ["--trials", "1", "--folds", "2", "-o", str(tmp_path / "m.safetensors")],
+        "distill": ["-o", str(tmp_path / "s.safetensors")],
+    }[command]
+    before = ["random_forest"] if command == "distill" else []
+    done = CliRunner().invoke(app, [command, *before, str(path), "-t", "label", *words, *small])
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert said.count("column 'alive' alone tells the target 'label'") == 1
+    assert said.count("rows held out are equal to a training row") == 1
+    fits = {"compare": "4 fits", "tune": "trial 0", "distill": "fitting the teacher"}[command]
+    assert said.index("equal to a training row") < said.index(fits)
+
+
+def test_rows_of_folds_are_counted_once() -> None:
+    frame = pl.DataFrame({"a": [1, 2, 3, 1, 4, 5]})
+    rows = LabelledRows(frame, np.array([0, 1, 0, 0, 1, 1]))
+    index = np.arange(6)
+    apart = [(index[3:], index[:3]), (index[:3], index[3:])]
+    assert "2 of the 6 rows held out" in (warning_of_folds(rows, apart) or "")
+    assert "2 of the 6 rows held out" in (warning_of_folds(rows, [*apart, *apart]) or "")
+    # Equal rows on one side of every split.
+    together = [(index[[1, 2, 4, 5]], index[[0, 3]]), (index[[0, 3]], index[[1, 2, 4, 5]])]
+    assert warning_of_folds(rows, together) is None
+    assert warning_of_folds(rows.take(np.zeros(6, dtype=np.int64)), apart) is None
+
+
+@pytest.mark.parametrize(("share", "n_codes"), [(0.05, 60_000), (0.5, 3_000)])
+def test_a_share_of_training_rows_is_told_and_what_chance_gives_is_not(
+    share: float, n_codes: int, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(3)
+
+    def drawn(n_rows: int) -> pl.DataFrame:
+        code = generator.integers(0, n_codes, n_rows)
+        label = np.where(code % 7 + generator.normal(size=n_rows) > 3, "y", "n")
+        return pl.DataFrame({"code": code / 7, "label": label})
+
+    training, other = drawn(2_000), drawn(4_000)
+    model = TabularClassifier(max_epochs=1, n_members=1, hidden_dim=8, quality="fast", n_folds=1)
+    fitted = model.fit(training.drop("label"), training["label"]).model_
+    path = tmp_path / "t.csv"
+    other.write_csv(path)
+    # By chance, some rows are equal to one of training.
+    assert np.isin(other["code"], training["code"]).mean() > 0.5 * 2_000 / n_codes
+    assert score_table(fitted, str(path), "label").n_seen == 0
+    n_known = round(share * 4_000)
+    pl.concat([other[n_known:], training[:n_known]]).write_csv(path)
+    seen = score_table(fitted, str(path), "label").n_seen
+    assert 0.4 * n_known < seen < 2.0 * n_known
+
+
+def test_a_table_of_before_is_told_of_from_a_fifth_on(tmp_path: Path) -> None:
+    frame = _frame(2_000)[["size", "kind", "label"]]
+    model = TabularClassifier(max_epochs=1, n_members=1, hidden_dim=8, quality="fast", n_folds=1)
+    fitted = model.fit(frame[:1_000].drop("label"), frame["label"][:1_000]).model_
+    card = {key: value for key, value in fitted.card.items() if key != "row_sketch_chance"}
+    old = replace(fitted, card=card)
+    path = tmp_path / "t.csv"
+    pl.concat([frame[1_000:], frame[:100]]).write_csv(path)
+    assert 40 < score_table(fitted, str(path), "label").n_seen < 250
+    assert score_table(old, str(path), "label").n_seen == 0
+    frame.write_csv(path)
+    assert 700 < score_table(old, str(path), "label").n_seen < 1_300

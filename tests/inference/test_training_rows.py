@@ -66,3 +66,60 @@ def test_other_units_are_asked_about(encoder: TableEncoder) -> None:
     assert said == (
         "count: all 50 cells are outside the range of training; are these the same units?"
     )
+
+
+@pytest.fixture(scope="module", params=["standard", "quantile_ple"])
+def amounts(request: pytest.FixtureRequest) -> tuple[TableEncoder, pl.DataFrame]:
+    """An encoder, and rows of its own distribution that it was not fitted to."""
+    generator = np.random.default_rng(1)
+    frame = pl.DataFrame(
+        {
+            "length": generator.uniform(0, 300, 1_200),
+            "income": generator.gamma(2.0, 20_000, 1_200),
+            "change": generator.normal(50, 40, 1_200),
+            "gain": np.where(generator.random(1_200) < 0.45, 0, generator.gamma(2, 500, 1_200)),
+            "rare": np.where(generator.random(1_200) < 0.95, 0, generator.gamma(2, 500, 1_200)),
+            "heavy": generator.lognormal(0, 4, 1_200),
+        }
+    )
+    model = TabularClassifier(
+        max_epochs=1,
+        n_members=1,
+        hidden_dim=8,
+        random_state=0,
+        quality="fast",
+        numeric_encoding=request.param,
+    )
+    training = frame[:800]
+    return model.fit(training, training["income"] > 30_000).model_.encoder, frame[800:]
+
+
+@pytest.mark.parametrize("factor", [100, 1_000])
+@pytest.mark.parametrize("column", ["length", "income", "change", "gain"])
+def test_units_that_make_values_small_are_asked_about(
+    amounts: tuple[TableEncoder, pl.DataFrame], column: str, factor: int
+) -> None:
+    encoder, rows = amounts
+    small = rows.with_columns(pl.col(column) / factor)
+    if encoder.plan_.numbers.encoding == "standard" and column == "gain":
+        # Its deviation is larger than its mean: by these, so small values are not unusual.
+        assert _said(encoder, small) == []
+        return
+    (said,) = _said(encoder, small[:200], small[200:])
+    assert said.startswith(f"{column}: ")
+    if np.mean(small[column].to_numpy() > rows[column].to_numpy().min()) > 0.5:
+        assert " less than a tenth of the m" in said
+    assert said.endswith("; are these the same units?")
+
+
+def test_rows_of_the_same_distribution_are_not_small(
+    amounts: tuple[TableEncoder, pl.DataFrame],
+) -> None:
+    encoder, rows = amounts
+    generator = np.random.default_rng(0)
+    for n_rows in [1, 5, 20, 30, 50, 100, 400] * 20:
+        some = rows[generator.choice(len(rows), n_rows, replace=False)]
+        said = _said(encoder, some)
+        assert not [sentence for sentence in said if "less than a tenth" in sentence], said
+    zeros = rows.with_columns(gain=0.0, rare=0.0)
+    assert _said(encoder, zeros) == []

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tabwright.cli.console import print_json, progress_line, show_note, show_scores
+from tabwright.cli.console import positive_label, print_json, progress_line, show_note, show_scores
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import (
     DisplayOptions,
@@ -74,15 +74,18 @@ def evaluate(
             )
             return
         if scores.n_seen:
+            are = "are" if 5 * scores.n_seen >= scores.n_rows else "may be"
             show_note(
                 f"about {scores.n_seen:,} of the {scores.n_rows:,} rows are rows that the model "
-                "was trained on: the scores are too good; score rows that had no part in training"
+                f"was trained on: the scores {are} too good; score rows that had no part in "
+                "training"
             )
         left_out = f", {scores.n_without_target:,} without a target left out"
         show_scores(
             {"score": scores.metrics}
             | ({"by class weights": scores.class_weighted} if scores.class_weighted else {}),
             f"{model.name} on {scores.n_rows:,} rows"
-            + (left_out if scores.n_without_target else ""),
+            + (left_out if scores.n_without_target else "")
+            + positive_label(fitted),
             scores.intervals,
         )

@@ -92,7 +92,7 @@ def predict(
             metavar="N",
             min=1,
             max=17,
-            help="Significant digits of numbers [all].",
+            help="Significant digits; 17 is all [6 or more; all in Parquet and Arrow].",
             rich_help_panel=SETTINGS,
         ),
     ] = None,
@@ -124,6 +124,7 @@ def predict(
             write_batches,
             write_csv_batches,
         )
+        from tabwright.tables.paths import table_format
         from tabwright.workflows.predict import iter_predictions, with_threshold
 
         if output == "-":
@@ -167,6 +168,7 @@ def predict(
         fitted = load_fitted(model)
         if threshold is not None:
             fitted = with_threshold(fitted, threshold)
+        in_text = output is None or table_format(Path(output)) not in ("parquet", "arrow")
         remarks: list[str] = []
         pieces = iter_predictions(
             fitted,
@@ -174,7 +176,7 @@ def predict(
             keep=keep or (),
             coverage=coverage,
             labels_only=labels_only,
-            digits=digits,
+            digits="meaningful" if digits is None and in_text else digits,
             csv=reading.csv_format(),
             on_unfamiliar=remarks.append,
         )

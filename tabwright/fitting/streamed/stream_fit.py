@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tabwright.calibration.decisions import DecisionAim
@@ -162,7 +163,7 @@ class StreamFit:
         profile: TableProfile,
         targets: Targets,
         trained: Trained,
-        sketch: str,
+        sketch: Mapping[str, str | float],
     ) -> FittedModel:
         """The model, calibrated and scored on a sample of validation rows."""
         scanned, scan = self.scanned, self.scanned.scan

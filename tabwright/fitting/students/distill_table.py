@@ -29,6 +29,7 @@ from tabwright.encoding.encoder import TableEncoder
 from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.class_weights import ClassWeight, class_weights_of
+from tabwright.fitting.data_checks import repeated_rows, warning_of_repeated
 from tabwright.fitting.fit_table import fit_table
 from tabwright.fitting.students.student_size import (
     NARROWEST,
@@ -147,6 +148,10 @@ def distill_table(
     columns, callbacks = columns or Columns(), callbacks or FitCallbacks()
     emit = callbacks.emit
     parts = _Parts.of(rows, split, settings)
+    judged = parts.validation if parts.test is None else parts.test
+    repeated = warning_of_repeated(repeated_rows(parts.training, judged), len(judged))
+    if repeated is not None:
+        emit(repeated)
     # Of all rows: in a part of them, row numbers are not consecutive any more.
     profile = columns.profile_of(rows)
     source = model_of(distillation.teacher)
@@ -184,7 +189,6 @@ def distill_table(
         )
 
     from_teacher = replace(distillation, soft_targets=soft_targets, report=False)
-    judged = parts.validation if parts.test is None else parts.test
     students = []
     widths = sorted({*options.sweep, size.hidden_dim})
     for width in widths:

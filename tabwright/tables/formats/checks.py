@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import polars as pl
 
-from tabwright.errors import TableError
+from tabwright.errors import TableError, nearest_name
 from tabwright.tables.cells import refuse_nested
 from tabwright.tables.libraries.arrow_columns import without_extensions
 from tabwright.tables.paths import FileFormat, TableFile
@@ -45,9 +44,8 @@ def selected(path: TableFile, frame: pl.DataFrame, columns: Sequence[str] | None
     if columns is not None:
         for name in columns:
             if name not in frame.columns:
-                near = get_close_matches(name, frame.columns, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {frame.columns[:10]}"
-                raise TableError(f"{path} has no column {name!r}; {hint}")
+                hint = nearest_name(name, frame.columns, otherwise=f"it has {frame.columns[:10]}")
+                raise TableError(f"{path} has no column {name!r}{hint}")
         frame = frame[list(columns)]
     frame = without_extensions(frame)
     for series in frame.get_columns():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tabwright.errors import nearest_name
 from tabwright.regression import MEASURES, RegressionObjective
 from tabwright.settings import FitSettings, Task, modes_for
 from tabwright.tables.labelled import TableRequest
@@ -77,10 +78,17 @@ class CompareRequest:
         if self.metric is not None and self.metric not in known:
             raise ValueError(
                 f"the metric must be one of {', '.join(sorted(known))}; got {self.metric!r}"
+                f"{nearest_name(self.metric, known)}"
             )
         doubled = [mode for k, mode in enumerate(self.modes) if mode in self.modes[:k]]
         if doubled:
             raise ValueError(f"a mode is compared once; got {doubled[0]!r} twice")
+        if len(self.modes) == 1 and not self.has_references:
+            more = ", or let the references in" if self.objective == "squared_error" else ""
+            raise ValueError(
+                f"a comparison needs at least 2 candidates; got {self.modes[0]}; name more modes"
+                f"{more}"
+            )
         if self.objective == "squared_error":
             for mode in self.modes or modes_for("classification"):
                 self.settings_of(mode, "classification")
@@ -92,6 +100,11 @@ class CompareRequest:
         """What regressions are fitted for."""
         objective: RegressionObjective = self.settings.get("objective", FitSettings.objective)
         return objective
+
+    @property
+    def has_references(self) -> bool:
+        """Whether tree ensembles stand beside the modes; they are fitted for squared error."""
+        return self.references and self.objective == "squared_error"
 
     def modes_of(self, task: Task) -> tuple[str, ...]:
         """The modes to compare: those asked for, or all that fit the task and the objective."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from tabwright.calibration.decisions import DecisionAim, DecisionGoal
+from tabwright.errors import nearest_name
 from tabwright.tables.column_names import listed
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class DecisionRequest:
         goal = next((known for known in get_args(DecisionGoal) if known == word), None)
         takes_value = goal in ("recall", "precision", "costs")
         if goal is None or bool(value) != takes_value or bool(equals) != takes_value:
-            raise ValueError(f"{_RULE}; got {text!r}")
+            hint = "" if goal else nearest_name(word, get_args(DecisionGoal))
+            raise ValueError(f"{_RULE}; got {text!r}{hint}")
         if goal == "costs":
             return cls(goal, costs=read_costs(value), positive=positive)
         if not takes_value:
@@ -96,7 +98,7 @@ class DecisionRequest:
             if self.positive not in labels:
                 raise ValueError(
                     f"the positive label must be one of {listed(labels, quoted=False)}; "
-                    f"got {self.positive!r}"
+                    f"got {self.positive!r}{nearest_name(self.positive, labels)}"
                 )
             positive = labels.index(self.positive)
         costs = None if self.costs is None else self.costs.matrix(labels)

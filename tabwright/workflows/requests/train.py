@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tabwright.artifact.atomic_write import check_suffix, check_writable
 from tabwright.distillation.trees.learners import tree_learner
 from tabwright.distillation.trees.problem import TEACHER_KINDS, TeacherKind
+from tabwright.errors import nearest_name
 from tabwright.settings import FitSettings, Task
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.requests.decision import DecisionRequest
@@ -145,5 +146,6 @@ def teacher_kind(name: str) -> TeacherKind:
     """The kind of tree ensemble of a name."""
     kind = next((known for known in TEACHER_KINDS if known == name), None)
     if kind is None:
-        raise ValueError(f"a teacher must be one of {', '.join(TEACHER_KINDS)}; got {name!r}")
+        hint = nearest_name(name, TEACHER_KINDS)
+        raise ValueError(f"a teacher must be one of {', '.join(TEACHER_KINDS)}; got {name!r}{hint}")
     return kind
