@@ -18,7 +18,7 @@ from tabwright.artifact.atomic_write import check_suffix, check_writable, write_
 from tabwright.inference.fitted_model import FittedModel, as_fitted
 from tabwright.inference.scoring import measure_of
 from tabwright.report.assessment import Assessment, assess
-from tabwright.report.explanations import effects_section
+from tabwright.report.effects import effects_section
 from tabwright.report.fit_sections import model_section, table_section, training_section
 from tabwright.report.markup import Node, element, number, percent
 from tabwright.report.page import Section, page, tiles
@@ -204,7 +204,7 @@ def _page(
         sections += [probability_section(model, found), decision_section(model, found)]
     sections.append(importance_section(model, found))
     if found.effects:
-        sections.append(effects_section(model, found.effects))
+        sections.append(effects_section(model, found.effects, found.usual_attributions))
     groups = subgroup_section(model, found, frame)
     if groups is not None:
         sections.append(groups)
