@@ -41,7 +41,7 @@ _FIRST = ("auc", "precision", "recall", "f1", "average_precision", "accuracy")
 _RESAMPLES = (200, 1000)
 # Rows times classes times resamples: past it there are fewer resamples.
 _RESAMPLED_CELLS = 30_000_000
-_CURVES_SHOWN = 6
+_CURVES_SHOWN = 3
 # Predictions of mixed rows for all attributions together; the rows of background that orders of
 # the columns leave room for, and the fewest.
 _MIXED_ROWS, _BACKGROUND, _FEWEST_BACKGROUND = 50_000, 25, 10
