@@ -177,8 +177,12 @@ def splits_of(
     if callable(split):
         try:
             pairs = list(split(np.zeros((n_rows, 1)) if X is None else X, y, groups))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{kind} cannot split these {n_rows:,} rows: {error}") from error
+        # A splitter is a user's code, and may fail in any way.
+        except Exception as error:
+            what = (
+                str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            )
+            raise ValueError(f"{kind} cannot split these {n_rows:,} rows: {what}") from error
     else:
         pairs = list(cast("Any", validation))
     if not pairs:

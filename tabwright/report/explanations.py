@@ -1,17 +1,21 @@
-"""Explanations as figures, and as parts of a report: waterfall and beeswarm.
+"""Explanations as figures, and as parts of a report: waterfall, beeswarm, effect curves.
 
 The numbers come from `tabwright.explanation`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tabwright.explanation.attributions import Explanation
+from tabwright.explanation.effects import EffectCurve
+from tabwright.inference.fitted_model import FittedModel
 from tabwright.report.markup import Markup, Node, element, number, short
-from tabwright.report.page import chart
+from tabwright.report.page import Section, chart
+from tabwright.report.plots import plot_effect
 from tabwright.report.svg import (
     BLUE,
     INK,
@@ -25,6 +29,7 @@ from tabwright.report.svg import (
     plain,
     styled,
 )
+from tabwright.tables.cell_format import USUAL, CellFormat
 from tabwright.tables.column_names import shown_name
 
 if TYPE_CHECKING:
@@ -37,7 +42,7 @@ if TYPE_CHECKING:
 _COLUMNS_SHOWN, _WIDTH = 12, 7.2
 # In a report: on a phone a chart of this width needs no scrolling.
 _REPORT_COLUMNS, _REPORT_WIDTH = 8, 5.0
-_ATTRIBUTIONS_SHOWN = 3
+_ATTRIBUTIONS_SHOWN, _CLASSES_SHOWN = 3, 3
 _BINS, _HALF_HEIGHT, _SHADES = 60, 0.38, 7
 
 
@@ -203,6 +208,77 @@ def _offsets(values: FloatArray, width: float) -> FloatArray:
         turn = np.arange(len(rows))
         offsets[rows] = (turn + 1) // 2 * np.where(turn % 2, 1.0, -1.0)
     return offsets * min(0.06, 2 * _HALF_HEIGHT / max(counts))
+
+
+def _format_of(model: FittedModel, column: str) -> CellFormat:
+    """How the text of a column is written."""
+    plan = model.encoder.plan_
+    return next(
+        (form for place, form in plan.formats.items() if plan.names[place] == column), USUAL
+    )
+
+
+def effects_section(
+    model: FittedModel, curves: tuple[EffectCurve, ...], rows: Explanation | None
+) -> Section:
+    """How the output moves with the most important columns.
+
+    `rows`: attributions of usual rows, for a beeswarm.
+    """
+    target = model.card.get("target")
+    name = plain(shown_name(target), 30) if isinstance(target, str) else "the target"
+    first = curves[0]
+    outputs: tuple[int, ...] = (0,)
+    y = f"Effect on {name}"
+    if model.classes is not None:
+        y = f"Effect on P({plain(first.outputs[0], 16)})"
+    if len(first.outputs) > 1:
+        # The classes that the columns move most.
+        moved = sum(np.ptp(curve.effect, axis=0) for curve in curves)
+        outputs = tuple(np.sort(np.argsort(-moved, kind="stable")[:_CLASSES_SHOWN]).tolist())
+        y = "Effect on probability"
+    columns = [plain(shown_name(curve.column)) for curve in curves]
+    charts = [
+        chart(
+            plot_effect(curve, outputs, y=y, form=_format_of(model, curve.column)),
+            key=f"effect-{place}",
+            label=f"Effect of {column} on the mean prediction, and the rows' density",
+            caption=f"{column}: {_range(curve.effect[:, outputs])}",
+        )
+        for place, (curve, column) in enumerate(zip(curves, columns, strict=True))
+    ]
+    classes = ""
+    if len(outputs) < len(first.outputs):
+        classes = (
+            f" Shown are the {len(outputs)} of {len(first.outputs):,} classes that these columns "
+            "move most."
+        )
+    return Section(
+        "effects",
+        "How the prediction moves with a column",
+        [
+            None if rows is None else beeswarm_chart(rows, "beeswarm"),
+            element(
+                "p",
+                "The mean prediction when one column is set to a value in all rows, less its mean "
+                "(partial dependence), for the most important columns; below it, where the rows "
+                f"are. Where few are, the curve says little.{classes} It shows what the model "
+                "does, not what causes what.",
+            ),
+            element("div", charts, class_="charts"),
+        ],
+    )
+
+
+def _range(effect: FloatArray) -> str:
+    """The ends of effects in words, both with the places that three digits of the larger need."""
+    low, high = float(effect.min()), float(effect.max())
+    largest = max(abs(low), abs(high))
+    if not 1e-6 < largest < 1e15:
+        return f"from {number(low, 3)} to {number(high, 3)}"
+    places = max(0, 2 - math.floor(math.log10(largest)))
+    ends = (f"{round(end, places) + 0.0:,.{places}f}".replace("-", "−") for end in (low, high))
+    return "from {} to {}".format(*ends)
 
 
 def largest_attributions(explanation: Explanation, row: int, output: int) -> Node:

@@ -18,7 +18,7 @@ from tabwright.artifact.atomic_write import check_suffix, check_writable, write_
 from tabwright.inference.fitted_model import FittedModel, as_fitted
 from tabwright.inference.scoring import measure_of
 from tabwright.report.assessment import Assessment, assess
-from tabwright.report.effects import effects_section
+from tabwright.report.explanations import effects_section
 from tabwright.report.fit_sections import model_section, table_section, training_section
 from tabwright.report.markup import Node, element, number, percent
 from tabwright.report.page import Section, page, tiles

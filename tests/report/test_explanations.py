@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from tabwright.explanation import EffectCurve, Explanation, explain
-from tabwright.report import effects
-from tabwright.report.effects import plot_effect
+from tabwright.report import explanations
 from tabwright.report.explanations import output_title, plot_beeswarm, plot_waterfall
+from tabwright.report.plots import plot_effect
 from tabwright.report.svg import BLUE, MUTED, ORANGE
 from tabwright.report.write import write_report
 from tabwright.tables.cell_format import CellFormat
@@ -244,7 +244,7 @@ def test_levels_are_whole_on_a_chart_that_grows_with_them() -> None:
     ],
 )
 def test_the_ends_of_an_effect_have_as_many_places(effect: list[float], text: str) -> None:
-    assert effects._range(np.array(effect)) == text
+    assert explanations._range(np.array(effect)) == text
 
 
 @pytest.mark.parametrize("target", ["label", "price"])
