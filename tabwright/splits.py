@@ -240,7 +240,10 @@ def _checked_split(pair: Any, number: int, n_rows: int) -> tuple[IntArray, IntAr
         if not len(part):
             raise ValueError(f"a split must leave rows to train and rows to test; {where} are none")
         if part.dtype.kind not in "iu":
-            raise ValueError(f"{where} must be row numbers (integers); got dtype {part.dtype}")
+            way_out = "; give np.flatnonzero of the mask" if part.dtype.kind == "b" else ""
+            raise ValueError(
+                f"{where} must be row numbers (integers); got dtype {part.dtype}{way_out}"
+            )
         if part.min() < 0 or part.max() >= n_rows:
             wrong = part[(part < 0) | (part >= n_rows)][0]
             raise ValueError(f"{where} must be from 0 to {n_rows - 1}; got {wrong}")

@@ -284,3 +284,10 @@ def test_a_splitter_that_fails_is_named(
     with pytest.raises(ValueError, match=f"^Own cannot split these 120 rows: {said}$") as caught:
         TabularClassifier(**SMALL, validation=Own()).fit(X, y)
     assert caught.value.__cause__ is error
+
+
+def test_a_mask_is_told_how_to_be_row_numbers(rows: tuple[pl.DataFrame, np.ndarray]) -> None:
+    X, y = rows
+    late = np.arange(120) >= 90
+    with pytest.raises(ValueError, match=r"got dtype bool; give np\.flatnonzero of the mask"):
+        TabularClassifier(**SMALL, validation=[(~late, late)]).fit(X, y)
