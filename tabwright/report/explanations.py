@@ -147,16 +147,16 @@ def plot_beeswarm(
         :, [explanation.columns.index(name) for name in order], output
     ]
     span = float(np.ptp(explanation.attributions[:, :, output])) or 1.0
-    at = np.stack([place + _offsets(own, span) for place, own in enumerate(values.T)], axis=1)
+    at = np.stack([place + _offsets(column, span) for place, column in enumerate(values.T)], axis=1)
     ranks = np.stack([_ranks(explanation.cells_as_read[name]) for name in order], axis=1)
     # One mark for all dots of a shade: a page stays small.
     shade = np.where(np.isfinite(ranks), np.round(np.nan_to_num(ranks) * (_SHADES - 1)), _SHADES)
     labels = {0: "lowest", _SHADES - 1: "highest", _SHADES: "words, missing"}
     for k, colour in enumerate((*_ramp(), MUTED)):
-        own = shade == k
+        is_shade = shade == k
         axes.plot(
-            values[own],
-            at[own],
+            values[is_shade],
+            at[is_shade],
             "o",
             color=colour,
             markersize=3.6,
