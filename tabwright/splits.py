@@ -177,8 +177,12 @@ def splits_of(
     if callable(split):
         try:
             pairs = list(split(np.zeros((n_rows, 1)) if X is None else X, y, groups))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{kind} cannot split these {n_rows:,} rows: {error}") from error
+        # A splitter is a user's code, and may fail in any way.
+        except Exception as error:
+            what = (
+                str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            )
+            raise ValueError(f"{kind} cannot split these {n_rows:,} rows: {what}") from error
     else:
         pairs = list(cast("Any", validation))
     if not pairs:
@@ -236,7 +240,10 @@ def _checked_split(pair: Any, number: int, n_rows: int) -> tuple[IntArray, IntAr
         if not len(part):
             raise ValueError(f"a split must leave rows to train and rows to test; {where} are none")
         if part.dtype.kind not in "iu":
-            raise ValueError(f"{where} must be row numbers (integers); got dtype {part.dtype}")
+            way_out = "; give np.flatnonzero of the mask" if part.dtype.kind == "b" else ""
+            raise ValueError(
+                f"{where} must be row numbers (integers); got dtype {part.dtype}{way_out}"
+            )
         if part.min() < 0 or part.max() >= n_rows:
             wrong = part[(part < 0) | (part >= n_rows)][0]
             raise ValueError(f"{where} must be from 0 to {n_rows - 1}; got {wrong}")

@@ -114,6 +114,15 @@ Depth = Annotated[
         "--depth", metavar="N", help="Hidden layers, or residual blocks.", rich_help_panel=SETTINGS
     ),
 ]
+QualityOption = Annotated[
+    str | None,
+    typer.Option(
+        "--quality",
+        metavar="NAME",
+        help="Effort: fast (one network), balanced (four and trees), best (folds, more trees).",
+        rich_help_panel=SETTINGS,
+    ),
+]
 EvalMetric = Annotated[
     str | None,
     typer.Option(

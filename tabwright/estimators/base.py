@@ -31,6 +31,7 @@ from tabwright.fitting.eval_metric import eval_metric_of, metric_name
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.settings import FitSettings, Task
+from tabwright.splits import folds_of_splits
 from tabwright.tables import CsvFormat, as_frame, read_described
 from tabwright.tables.cell_format import USUAL, CellFormat
 from tabwright.tables.column_names import FittedColumns
@@ -224,7 +225,9 @@ class TabularEstimator(FittedEstimator):
                 checkpoint=checkpoint,
             )
             if splits is not None:
-                words = splits_in_words(parameters["validation"], splits)
+                words = splits_in_words(
+                    parameters["validation"], splits, in_folds="folds" in model.card
+                )
                 model = replace(model, card={**model.card, "validation": words})
             self._remember(model)
             self.fit_seconds_ = perf_counter() - started
@@ -248,7 +251,20 @@ class TabularEstimator(FittedEstimator):
                     f"validation decides which rows validate, and so would {name}; give one of "
                     "the two" + ("; put the rows in order of time first" if name == "time" else "")
                 )
-        return splits_of_rows(parameters["validation"], rows, classes, X)
+        splits, rows = splits_of_rows(parameters["validation"], rows, classes, X)
+        n_folds = parameters["n_folds"] or 1
+        if n_folds > 1 and folds_of_splits(splits, len(rows)) is None:
+            raise ValueError(
+                f"n_folds={n_folds} needs a validation that tests a row once at most and trains on "
+                f"all rows that it does not test, such as KFold({n_folds}); got other splits, "
+                f"{len(splits):,}; leave n_folds out, and the last split validates"
+            )
+        if n_folds > 1 and n_folds != len(splits):
+            raise ValueError(
+                f"n_folds must be the number of splits of validation; got n_folds={n_folds} and "
+                f"{len(splits):,} splits; give n_folds={len(splits)}"
+            )
+        return splits, rows
 
     def fit_file(
         self,

@@ -134,7 +134,8 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         others. Predictions of rows by networks that did not train on them then choose what
         validation rows choose elsewhere. 1: none; None: 8 for "best", 4 for "balanced" in at
         most 10,000 rows and without `n_members`, `validation_fraction` and `refit`, else none.
-        With an `eval_set`, or an order in time, there are none.
+        With an `eval_set`, or an order in time, there are none. With `validation` its splits are
+        the folds, and must be as many.
     time_limit : float or None, default=None
         Seconds that `fit` may take. Epochs, folds and trees are left out that do not fit, which
         `model_.card["time_limit"]` tells; such fits do not repeat to the same bits. Refused where

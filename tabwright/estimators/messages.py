@@ -66,10 +66,12 @@ def fit_summary(model: FittedModel, seconds: float | None) -> dict[str, str]:
     return {name: value for name, value in summary.items() if value}
 
 
-def splits_in_words(validation: object, splits: Splits) -> str:
-    """What a model's card says of its splits."""
+def splits_in_words(validation: object, splits: Splits, *, in_folds: bool) -> str:
+    """What a model's card says of its splits; `in_folds`: whether each held out a fold."""
     # Arrays that a splitter holds would fill the file.
     name = repr(validation) if len(repr(validation)) < 200 else type(validation).__name__
     if not hasattr(validation, "split"):
         name = "a list of splits"
+    if in_folds:
+        return f"{name}: {len(splits)} folds"
     return name if len(splits) == 1 else f"{name}: the last of {len(splits)} splits"

@@ -25,7 +25,7 @@ from tabwright.inference.predictor import Predictor
 FloatArray = NDArray[np.float64]
 
 # So many columns have 1,024 coalitions; each further one doubles the work.
-_EXACT_COLUMNS = 10
+EXACT_COLUMNS = 10
 # Cells of the mixed rows that are put together at once.
 _CELLS_AT_ONCE = 2**22
 _N_BOOTSTRAP = 1000
@@ -56,6 +56,8 @@ class Explanation:
         The same as the model reads them: text of numbers and dates is what it means.
     exact : bool
         Whether all coalitions were summed.
+    target : str, optional
+        What is predicted, where the model knows its name.
     """
 
     columns: tuple[str, ...]
@@ -67,6 +69,7 @@ class Explanation:
     cells: pl.DataFrame
     cells_as_read: pl.DataFrame
     exact: bool
+    target: str | None = None
 
     def importance(self, output: int = 0, *, random_state: int = 0) -> pl.DataFrame:
         """Mean size of the attributions of each column, the largest first.
@@ -164,6 +167,7 @@ def explain(
     scale: Scale = "probability",
     max_background: int = 100,
     n_permutations: int = 10,
+    exact_columns: int = EXACT_COLUMNS,
     random_state: int = 0,
     on_message: Callable[[str], None] | None = None,
 ) -> Explanation:
@@ -182,7 +186,9 @@ def explain(
         Of more background rows so many are drawn. More make the attributions steadier, and take
         longer in proportion.
     n_permutations : int, default=10
-        Of tables with more than ten columns: orders of the columns, each taken in reverse too.
+        Of tables with more than `exact_columns`: orders of the columns, each taken in reverse too.
+    exact_columns : int, default=10
+        Of so many columns all coalitions are summed; each further one doubles the work.
     random_state : int, default=0
     on_message : callable, optional
         Called with a sentence on the time it will take, where that is more than seconds.
@@ -200,9 +206,18 @@ def explain(
     """
     if scale not in ("probability", "log_odds"):
         raise ValueError(f"scale must be 'probability' or 'log_odds'; got {scale!r}")
-    for name, value in (("max_background", max_background), ("n_permutations", n_permutations)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value!r}")
+    if scale == "log_odds" and model.classes is None:
+        raise ValueError(
+            "scale='log_odds' is for a classifier's probabilities; got it for a regression, which "
+            "is explained in the target's unit; leave it out"
+        )
+    for name, value, least in (
+        ("max_background", max_background, 1),
+        ("n_permutations", n_permutations, 1),
+        ("exact_columns", exact_columns, 0),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be at least {least}; got {value!r}")
     if not model.encoder.named:
         fitted = model.encoder.fitted_columns()
         frame = fitted.of(frame, named=True, argument="the table")
@@ -225,11 +240,13 @@ def explain(
     pool = pl.concat([frame[used], others[used]], how="vertical_relaxed")
     game = MixedRows(Predictor(model), pool, scale)
     n_rows, n_columns = len(frame), len(game.names)
-    exact = n_columns <= _EXACT_COLUMNS
+    exact = n_columns <= exact_columns
     # A cell is the number of the row of the pool that it comes from.
     places = np.tile(np.arange(len(pool), dtype=np.int64)[:, None], n_columns)
     if on_message is not None:
-        n_outputs = n_rows * len(others) * predictions_a_row(n_columns, n_permutations)
+        n_outputs = (
+            n_rows * len(others) * predictions_a_row(n_columns, n_permutations, exact_columns)
+        )
         _report_duration(game, places, n_outputs, n_rows, on_message)
     base, output = game(places[n_rows:]).mean(axis=0), game(places[:n_rows])
     orders = None if exact else [rng.permutation(n_columns) for _ in range(n_permutations)]
@@ -247,12 +264,15 @@ def explain(
         cells=frame[list(game.names)],
         cells_as_read=pl.DataFrame([column_as_read(model, frame, name) for name in game.names]),
         exact=exact,
+        target=target if isinstance(target := model.card.get("target"), str) else None,
     )
 
 
-def predictions_a_row(n_columns: int, n_permutations: int) -> int:
+def predictions_a_row(
+    n_columns: int, n_permutations: int, exact_columns: int = EXACT_COLUMNS
+) -> int:
     """How many mixed rows are predicted for a row, for each row of the background."""
-    if n_columns <= _EXACT_COLUMNS:
+    if n_columns <= exact_columns:
         return 1 << n_columns
     return n_permutations * 2 * (n_columns - 1)
 

@@ -41,9 +41,14 @@ _FIRST = ("auc", "precision", "recall", "f1", "average_precision", "accuracy")
 _RESAMPLES = (200, 1000)
 # Rows times classes times resamples: past it there are fewer resamples.
 _RESAMPLED_CELLS = 30_000_000
-_CURVES_SHOWN = 6
-# Predictions of mixed rows for all attributions together, and the fewest rows of background.
-_MIXED_ROWS, _FEWEST_BACKGROUND = 100_000, 10
+_CURVES_SHOWN = 3
+# Predictions of mixed rows for all attributions together; the rows of background that orders of
+# the columns leave room for, and the fewest.
+_MIXED_ROWS, _BACKGROUND, _FEWEST_BACKGROUND = 50_000, 25, 10
+# Of more columns, orders are drawn: a report has to be quick.
+_EXACT_COLUMNS = 6
+# Rows whose attributions are drawn as dots, and the fewest that make a picture.
+_ROWS_DRAWN, _FEWEST_DRAWN = 40, 15
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class Assessment:
     `effects`: of the most important columns.
     `attributions`: of the first of the hardest rows, as many as a bounded number of predictions
         allows; None where it allows none.
+    `usual_attributions`: of rows drawn at random, from the same mean on; None where the same bound
+        allows too few.
     """
 
     target: np.ndarray
@@ -105,6 +112,7 @@ class Assessment:
     hardest: IntArray
     effects: tuple[EffectCurve, ...]
     attributions: Explanation | None
+    usual_attributions: Explanation | None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -171,6 +179,7 @@ def assess(
         random_state=random_state,
     )
     usual = frame if sample_weight is None else frame.filter(sample_weight > 0)
+    of_hardest, of_usual = _attributions(model, frame[order[:n_hardest]], usual, random_state)
     return Assessment(
         target=target,
         weight=sample_weight,
@@ -186,25 +195,45 @@ def assess(
         effects=effect_curves(
             model, usual, importance.names[:_CURVES_SHOWN], random_state=random_state
         ),
-        attributions=_attributions(model, frame[order[:n_hardest]], usual, random_state),
+        attributions=of_hardest,
+        usual_attributions=of_usual,
     )
 
 
 def _attributions(
-    model: FittedModel, rows: pl.DataFrame, usual: pl.DataFrame, random_state: int
-) -> Explanation | None:
-    """Attributions of as many rows, against as many others, as the bound allows."""
-    per_row = predictions_a_row(len(model.encoder.plan_.compact_columns()), n_permutations=1)
-    n_rows = min(len(rows), _MIXED_ROWS // (per_row * _FEWEST_BACKGROUND))
-    if not n_rows or len(usual) < 2:
-        return None
-    return explain(
+    model: FittedModel, hardest: pl.DataFrame, usual: pl.DataFrame, random_state: int
+) -> tuple[Explanation | None, Explanation | None]:
+    """Attributions of the hardest rows and of drawn ones, as many as the bound allows.
+
+    Returns: none where there are no rows; of drawn rows none where they are too few for a picture.
+    """
+    if len(usual) < 2:
+        return None, None
+    n_columns = max(2, len(model.encoder.plan_.compact_columns()))
+    n_wanted = len(hardest) + min(len(usual), _ROWS_DRAWN)
+    n_permutations = int(
+        np.clip(_MIXED_ROWS // (n_wanted * _BACKGROUND * 2 * (n_columns - 1)), 1, 10)
+    )
+    per_row = predictions_a_row(n_columns, n_permutations, _EXACT_COLUMNS)
+    n_background = int(np.clip(_MIXED_ROWS // (n_wanted * per_row), _FEWEST_BACKGROUND, 100))
+    n_explained = _MIXED_ROWS // (n_background * per_row)
+    n_drawn = min(len(usual), _ROWS_DRAWN, max(0, n_explained - len(hardest)))
+    rng = np.random.default_rng(random_state)
+    drawn = usual[np.sort(rng.choice(len(usual), n_drawn, replace=False))]
+    # Both are drawn the same background, so that both have the same mean.
+    asked = partial(
+        explain,
         model,
-        rows[:n_rows],
-        usual,
-        max_background=min(100, _MIXED_ROWS // (per_row * n_rows)),
-        n_permutations=1,
+        background=usual,
+        max_background=n_background,
+        n_permutations=n_permutations,
+        exact_columns=_EXACT_COLUMNS,
         random_state=random_state,
+    )
+    n_hardest = min(len(hardest), n_explained)
+    return (
+        asked(hardest[:n_hardest]) if n_hardest else None,
+        asked(drawn) if n_drawn >= _FEWEST_DRAWN else None,
     )
 
 

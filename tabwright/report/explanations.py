@@ -6,25 +6,23 @@ The numbers come from `tabwright.explanation`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tabwright.explanation.attributions import Explanation
 from tabwright.explanation.effects import EffectCurve
 from tabwright.inference.fitted_model import FittedModel
-from tabwright.report.markup import Node, element, number, short
+from tabwright.report.markup import Markup, Node, element, number, short
 from tabwright.report.page import Section, chart
+from tabwright.report.plots import plot_effect
 from tabwright.report.svg import (
     BLUE,
-    GREEN,
-    GRID,
     INK,
     MUTED,
     ORANGE,
     SMALL,
+    SURFACE,
     add_legend,
     group_thousands,
     new_figure,
@@ -41,44 +39,45 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-_COLUMNS_SHOWN = 12
-_CLASSES_SHOWN = 3
-_ATTRIBUTIONS_SHOWN = 3
-_LEVELS_SHOWN, _LEVEL_LENGTHS, _CLASS_LENGTH = 8, (26, 30), 20
-_BINS, _HALF_HEIGHT = 60, 0.38
-
-_PointKind = Literal["number", "date", "clock", "duration"]
-
-# Seconds of a unit of durations, the largest first, and the least span that is told in it.
-_UNITS: Final = (("days", 86_400, 2), ("hours", 3600, 2), ("minutes", 60, 2), ("seconds", 1, 0))
-# Minutes between marks of an axis of times of day.
-_CLOCK_STEPS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360)
-_MOST_MARKS: Final = 5
+_COLUMNS_SHOWN, _WIDTH = 12, 7.2
+# In a report: on a phone a chart of this width needs no scrolling.
+_REPORT_COLUMNS, _REPORT_WIDTH = 8, 5.0
+_ATTRIBUTIONS_SHOWN, _CLASSES_SHOWN = 3, 3
+_BINS, _HALF_HEIGHT, _SHADES = 60, 0.38, 7
 
 
-def output_title(explanation: Explanation, output: int) -> str:
-    """What an output of an explanation is, for an axis."""
+def output_title(explanation: Explanation, output: int, length: int = 30) -> str:
+    """What an output of an explanation is, for an axis; a name is cut to so many characters."""
     name = explanation.outputs[output]
     if name == "value" and len(explanation.outputs) == 1:
-        return "Prediction"
+        known = explanation.target
+        return "Prediction" if known is None else f"Predicted {plain(shown_name(known), length)}"
     scale = "Log-odds" if explanation.scale == "log_odds" else "Probability"
-    return f"{scale} of {plain(shown_name(name), 30)}"
+    return f"{scale} of {plain(shown_name(name), length)}"
 
 
 def plot_waterfall(
-    explanation: Explanation, row: int = 0, output: int = 0, *, limit: int = _COLUMNS_SHOWN
+    explanation: Explanation,
+    row: int = 0,
+    output: int = 0,
+    *,
+    limit: int = _COLUMNS_SHOWN,
+    width: float = _WIDTH,
 ) -> Figure:
     """From the mean output to a row's own, column by column.
 
     `row`: counted from 0 among the explained rows.
     `output`: which of `outputs`.
     `limit`: of more columns the smallest attributions are one bar.
+    `width`: in inches; names and cells are cut shorter in a narrow figure.
     """
     table = explanation.row(row, output)
     n_own = len(table) if len(table) <= limit else limit - 1
     sizes = table["attribution"].to_list()
+    name_length, cell_length, title_length = (24, 18, 30) if width >= _WIDTH else (18, 11, 16)
     names = [
-        f"{plain(shown_name(name), 24)} = {'missing' if cell is None else plain(cell, 18)}"
+        f"{plain(shown_name(name), name_length)} = "
+        f"{'missing' if cell is None else plain(cell, cell_length)}"
         for name, cell, _ in table[:n_own].iter_rows()
     ]
     if n_own < len(table):
@@ -89,13 +88,17 @@ def plot_waterfall(
     base, row_output = float(explanation.base[output]), float(explanation.output[row, output])
     ends = base + np.cumsum(sizes)
     starts = np.concatenate([[base], ends[:-1]])
-    figure = new_figure(7.2, 1.3 + 0.3 * len(names))
-    axes = styled(figure.subplots(), x=output_title(explanation, output), y="", grid="x")
+    figure = new_figure(width, 1.3 + 0.3 * len(names))
+    axes = styled(
+        figure.subplots(), x=output_title(explanation, output, title_length), y="", grid="x"
+    )
     places = np.arange(len(names))
     colours = [BLUE if size >= 0 else ORANGE for size in sizes]
     bars = axes.barh(places, sizes, left=starts, color=colours, height=0.62)
     labels = ["+" * (size > 0) + number(float(size), 3) for size in sizes]
-    axes.bar_label(bars, labels, padding=3, color=INK, fontsize=SMALL)
+    # A label hides the line that it crosses.
+    paper = {"facecolor": SURFACE, "edgecolor": "none", "pad": 0.6}
+    axes.bar_label(bars, labels, padding=3, color=INK, fontsize=SMALL, bbox=paper)
     axes.vlines(ends[:-1], places[:-1] - 0.31, places[1:] + 0.31, color=MUTED, linewidth=0.8)
     for value, title in ((base, "mean"), (row_output, "this row")):
         axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
@@ -112,48 +115,70 @@ def plot_waterfall(
     axes.set_ylim(-0.6, len(names) - 0.4)
     # Space for the labels on both sides.
     low, high = min(base, ends.min()), max(base, ends.max())
-    margin = 0.2 * (high - low) or 0.5
+    margin = (0.2 if width >= _WIDTH else 0.3) * (high - low) or 0.5
     axes.set_xlim(low - margin, high + margin)
+    group_thousands(axes, "x")
     _name_rows(axes, places, names)
     return figure
 
 
 def plot_beeswarm(
-    explanation: Explanation, output: int = 0, *, limit: int = _COLUMNS_SHOWN
+    explanation: Explanation,
+    output: int = 0,
+    *,
+    limit: int = _COLUMNS_SHOWN,
+    width: float = _WIDTH,
 ) -> Figure:
     """The attributions of many rows: one dot a row and column, coloured by the cell.
 
     `output`: which of `outputs`.
     `limit`: at most so many columns, those of the largest mean attributions.
+    `width`: in inches.
     Returns: numbers and dates, as the model reads them, go from orange (low) to blue (high) by
         rank; words and missing cells are grey.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LinearSegmentedColormap
-
     order = explanation.importance(output)["column"].to_list()[:limit]
-    figure = new_figure(7.2, 1.3 + 0.4 * len(order))
-    title = f"What the cell adds to: {output_title(explanation, output)}"
+    figure = new_figure(width, 1.3 + 0.4 * len(order))
+    name_length, title_length = (28, 30) if width >= _WIDTH else (20, 16)
+    title = f"Added to the {uncapitalised(output_title(explanation, output, title_length))}"
     axes = styled(figure.subplots(), x=title, y="", grid="x")
     axes.axvline(0.0, color=MUTED, linewidth=1)
-    ramp = LinearSegmentedColormap.from_list("cells", [ORANGE, "#b9a6a6", BLUE])
-    every = explanation.attributions[:, :, output]
-    width = float(np.ptp(every)) or 1.0
-    for place, name in enumerate(order):
-        values = every[:, explanation.columns.index(name)]
-        ranks = _ranks(explanation.cells_as_read[name])
-        coloured = np.isfinite(ranks)
-        at = place + _offsets(values, width)
-        for mask, marks in ((~coloured, MUTED), (coloured, ramp(ranks[coloured]))):
-            axes.scatter(values[mask], at[mask], c=marks, s=12, linewidths=0, alpha=0.85)
-    places = np.arange(len(order))
-    _name_rows(axes, places, [plain(shown_name(name), 28) for name in order])
+    values = explanation.attributions[
+        :, [explanation.columns.index(name) for name in order], output
+    ]
+    span = float(np.ptp(explanation.attributions[:, :, output])) or 1.0
+    at = np.stack([place + _offsets(column, span) for place, column in enumerate(values.T)], axis=1)
+    ranks = np.stack([_ranks(explanation.cells_as_read[name]) for name in order], axis=1)
+    # One mark for all dots of a shade: a page stays small.
+    shade = np.where(np.isfinite(ranks), np.round(np.nan_to_num(ranks) * (_SHADES - 1)), _SHADES)
+    labels = {0: "lowest", _SHADES - 1: "highest", _SHADES: "words, missing"}
+    for k, colour in enumerate((*_ramp(), MUTED)):
+        is_shade = shade == k
+        axes.plot(
+            values[is_shade],
+            at[is_shade],
+            "o",
+            color=colour,
+            markersize=3.6,
+            markeredgewidth=0,
+            alpha=0.85,
+            label=labels.get(k),
+        )
+    add_legend(axes, columns=len(labels))
+    group_thousands(axes, "x")
+    _name_rows(
+        axes, np.arange(len(order)), [plain(shown_name(name), name_length) for name in order]
+    )
     axes.set_ylim(len(order) - 0.4, -0.6)
-    bar = figure.colorbar(ScalarMappable(cmap=ramp), ax=axes, pad=0.02, aspect=30, ticks=[0, 1])
-    bar.ax.set_yticklabels(["lowest", "highest"], color=INK, fontsize=SMALL)
-    bar.set_label("cell; words and missing cells are grey", color=INK, fontsize=SMALL)
-    bar.outline.set_visible(False)
     return figure
+
+
+def _ramp() -> list[str]:
+    """Shades from orange to blue."""
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+    ramp = LinearSegmentedColormap.from_list("cells", [ORANGE, "#b9a6a6", BLUE])
+    return [ORANGE, *(to_hex(ramp(k / (_SHADES - 1))) for k in range(1, _SHADES - 1)), BLUE]
 
 
 def _name_rows(axes: Axes, places: NDArray[np.int64], names: list[str]) -> None:
@@ -185,219 +210,6 @@ def _offsets(values: FloatArray, width: float) -> FloatArray:
     return offsets * min(0.06, 2 * _HALF_HEIGHT / max(counts))
 
 
-def plot_effect(
-    curve: EffectCurve,
-    outputs: tuple[int, ...] = (0,),
-    *,
-    y: str = "",
-    form: CellFormat = USUAL,
-) -> Figure:
-    """The mean output by the cell of one column, with the share of the rows below it.
-
-    `outputs`: which of the curve's outputs, at most three.
-    `y`: what moves, for the axis.
-    `form`: how the text of the column is written: whether its numbers are seconds, or of a unit.
-    """
-    curve = _fewer_levels(curve)
-    line = _effect_axis(curve.points, form) if curve.ordered else None
-    labels = [] if line is not None else _level_labels(curve.points)
-    # Long names are written aslant, below a chart as high as those of numbers.
-    slanted = len(labels) > 4 or sum(map(len, labels)) > 36
-    longest = max(map(len, labels), default=0) if slanted else 0
-    figure = new_figure(4.1, 3.2 + 0.045 * max(0, longest - 6))
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    styled(above, x="", y=y)
-    unit = f" ({line.unit})" if line is not None and line.unit else ""
-    styled(below, x=f"{plain(shown_name(curve.column), 30)}{unit}", y="Rows", grid="")
-    n = len(curve.points)
-    is_missing = np.array([point is None for point in curve.points])
-    x = np.arange(n, dtype=np.float64) if line is None else line.places.copy()
-    if line is not None:
-        # A missing cell stands to the right of the line.
-        gap = float(np.ptp(x[~is_missing])) if (~is_missing).any() else 0.0
-        x[is_missing] = (x[~is_missing].max() if gap else 0.0) + (0.12 * gap or 1.0)
-    above.axhline(0.0, color=MUTED, linewidth=1)
-    for k, (output, colour) in enumerate(zip(outputs, (BLUE, ORANGE, GREEN), strict=False)):
-        effect = curve.effect[:, output]
-        label = plain(curve.outputs[output], _CLASS_LENGTH)
-        marker = "osD"[k]
-        if line is not None:
-            there = ~is_missing
-            above.plot(x[there], effect[there], color=colour, linewidth=1.8, label=label)
-            above.plot(x[is_missing], effect[is_missing], marker, color=colour, markersize=5)
-        else:
-            at = x + 0.16 * (k - (len(outputs) - 1) / 2)
-            above.plot(at, effect, marker, color=colour, markersize=5, label=label)
-            above.vlines(at, 0.0, effect, color=colour, linewidth=1.4)
-    if len(outputs) > 1:
-        lengths = sorted(len(plain(curve.outputs[output], _CLASS_LENGTH)) for output in outputs)
-        # Two of the longest side by side, or below each other where they are too long.
-        of_long = 2 if sum(lengths[-2:]) < 2 * _CLASS_LENGTH else 1
-        add_legend(above, columns=len(outputs) if sum(lengths) <= 24 else of_long)
-    if line is not None:
-        _add_density(below, curve, x, is_missing)
-        line.add_ticks(below)
-    else:
-        below.bar(x, curve.density, width=0.7, color=GRID, edgecolor=MUTED, linewidth=0.6)
-        below.set_xticks(x, labels=labels, parse_math=False, rotation=45 if slanted else 0)
-        if slanted:
-            for text in below.get_xticklabels():
-                text.set(ha="right", rotation_mode="anchor", fontsize=7.5 if n > 10 else SMALL)
-    below.set_yticks([])
-    group_thousands(above, "y")
-    above.tick_params(axis="x", length=0, labelbottom=False)
-    return figure
-
-
-def _level_labels(points: tuple[Any, ...]) -> list[str]:
-    """Levels, cut where they are long, but no more than they stay apart."""
-    labels: list[str] = []
-    points = tuple(str(point).lower() if isinstance(point, bool) else point for point in points)
-    for length in _LEVEL_LENGTHS:
-        labels = ["missing" if point is None else plain(point, length) for point in points]
-        if len(set(labels)) == len(set(points)):
-            break
-    return labels
-
-
-def _fewer_levels(curve: EffectCurve) -> EffectCurve:
-    """Of many levels the most frequent, and missing cells; values on a line stay as they are."""
-    if curve.ordered:
-        return curve
-    kept = [
-        place for place, point in enumerate(curve.points) if place < _LEVELS_SHOWN or point is None
-    ]
-    return replace(
-        curve,
-        points=tuple(curve.points[place] for place in kept),
-        effect=curve.effect[kept],
-        density=curve.density[kept],
-    )
-
-
-def _add_density(
-    axes: Axes, curve: EffectCurve, x: FloatArray, is_missing: NDArray[np.bool_]
-) -> None:
-    """Shares of the rows as steps, each divided by the width that it stands for."""
-    line, share = x[~is_missing], curve.density[~is_missing]
-    if len(line) > 1:
-        middles = (line[1:] + line[:-1]) / 2
-        edges = np.concatenate([line[:1], middles, line[-1:]])
-        widths = np.diff(edges)
-        height = share / widths
-        axes.stairs(height, edges, fill=True, color=GRID)
-        axes.stairs(height, edges, color=MUTED, linewidth=0.8)
-        # One value of very many rows must not hide the others.
-        axes.set_ylim(0, 1.1 * min(float(height.max()), 4 * float(np.median(height))))
-    elif len(line):
-        axes.plot(line, [1.0], "|", color=MUTED)
-    if is_missing.any():
-        at = float(x[is_missing][0])
-        axes.text(
-            at,
-            0.04,
-            f"missing {100 * curve.density[is_missing][0]:.0f} %",
-            rotation=90,
-            ha="center",
-            va="bottom",
-            fontsize=7,
-            color=INK,
-            transform=axes.get_xaxis_transform(),
-        )
-
-
-@dataclass(frozen=True)
-class _EffectAxis:
-    """Where ordered points stand.
-
-    `kind`: what the points are.
-    `places`: (n_points,), float64; numbers as they are, days since 1970 of dates, minutes of times
-        of day, multiples of `unit` of durations; NaN for a missing cell.
-    `unit`: of the places, for people; empty where there is none.
-    """
-
-    kind: _PointKind
-    places: NDArray[np.float64]
-    unit: str
-
-    def add_ticks(self, axes: Axes) -> None:
-        """Marks that suit the points."""
-        if self.kind == "date":
-            from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-            # With a higher minimum of ticks, spans of two to four units have no step that fits.
-            locator = AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
-            axes.xaxis.set_major_locator(locator)
-            formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
-            axes.xaxis.set_major_formatter(formatter)
-        elif self.kind == "clock":
-            from matplotlib.ticker import FuncFormatter, MultipleLocator
-
-            there = self.places[np.isfinite(self.places)]
-            span = float(np.ptp(there)) if len(there) else 0.0
-            step = next(
-                (minutes for minutes in _CLOCK_STEPS if span < _MOST_MARKS * minutes),
-                _CLOCK_STEPS[-1],
-            )
-            axes.xaxis.set_major_locator(MultipleLocator(step))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value)))
-        else:
-            group_thousands(axes, "x", of_column=True)
-
-
-def _effect_axis(points: Sequence[Any], form: CellFormat = USUAL) -> _EffectAxis:
-    """Places for points on a line.
-
-    `points`: numbers, dates, times of day or durations; None is a missing cell.
-    `form`: how the text of the column is written; it tells that numbers are seconds, and of what.
-    """
-    kind: _PointKind = "number"
-    if form.spelling in ("clock", "duration"):
-        kind = "clock" if form.spelling == "clock" else "duration"
-    for point in points:
-        kind = _kind_of(point) or kind
-    values = np.array([_value(point) for point in points])
-    if kind == "clock":
-        return _EffectAxis(kind, values / 60, "time of day")
-    if kind == "duration":
-        largest = np.nanmax(np.abs(values), initial=0.0)
-        unit, seconds, _ = next(
-            known_unit for known_unit in _UNITS if largest >= known_unit[1] * known_unit[2]
-        )
-        return _EffectAxis(kind, values / seconds, unit)
-    return _EffectAxis(kind, values, (form.unit or "") if kind == "number" else "")
-
-
-def _kind_of(point: Any) -> _PointKind | None:
-    """What a point that is no number is."""
-    if hasattr(point, "year"):
-        return "date"
-    if hasattr(point, "total_seconds"):
-        return "duration"
-    return "clock" if hasattr(point, "hour") else None
-
-
-def _value(point: Any) -> float:
-    """A number as it is, days of a date, seconds of anything else."""
-    if point is None:
-        return float("nan")
-    kind = _kind_of(point)
-    if kind == "date":
-        from matplotlib.dates import date2num
-
-        plainly = point.replace(tzinfo=None) if hasattr(point, "hour") else point
-        return float(date2num(plainly))  # type: ignore[no-untyped-call]
-    if kind == "duration":
-        return float(point.total_seconds())
-    if kind == "clock":
-        return float(3600 * point.hour + 60 * point.minute + point.second)
-    return float(point)
-
-
-def _clock(minutes: float) -> str:
-    return f"{int(minutes) // 60:02d}:{int(minutes) % 60:02d}"
-
-
 def _format_of(model: FittedModel, column: str) -> CellFormat:
     """How the text of a column is written."""
     plan = model.encoder.plan_
@@ -406,8 +218,13 @@ def _format_of(model: FittedModel, column: str) -> CellFormat:
     )
 
 
-def effects_section(model: FittedModel, curves: tuple[EffectCurve, ...]) -> Section:
-    """How the output moves with the most important columns."""
+def effects_section(
+    model: FittedModel, curves: tuple[EffectCurve, ...], rows: Explanation | None
+) -> Section:
+    """How the output moves with the most important columns.
+
+    `rows`: attributions of usual rows, for a beeswarm.
+    """
     target = model.card.get("target")
     name = plain(shown_name(target), 30) if isinstance(target, str) else "the target"
     first = curves[0]
@@ -440,6 +257,7 @@ def effects_section(model: FittedModel, curves: tuple[EffectCurve, ...]) -> Sect
         "effects",
         "How the prediction moves with a column",
         [
+            None if rows is None else beeswarm_chart(rows, "beeswarm"),
             element(
                 "p",
                 "The mean prediction when one column is set to a value in all rows, less its mean "
@@ -471,7 +289,53 @@ def largest_attributions(explanation: Explanation, row: int, output: int) -> Nod
             "small",
             short(shown_name(name), 28),
             " ",
-            f"{'+' if size >= 0 else ''}{number(size, 3)}",
+            _signed(size),
         )
         for name, _, size in parts.iter_rows()
     ]
+
+
+def beeswarm_chart(explanation: Explanation, key: str) -> Markup:
+    """What the cells of many rows add to a prediction; of classes, to the one they move most."""
+    output = int(np.abs(explanation.attributions).sum(axis=(0, 1)).argmax())
+    columns = explanation.importance(output)["column"].to_list()
+    what = output_title(explanation, output)
+    most = ", ".join(plain(shown_name(name)) for name in columns[:_ATTRIBUTIONS_SHOWN])
+    shown = min(_REPORT_COLUMNS, len(columns))
+    n_rows = len(explanation.attributions)
+    return chart(
+        plot_beeswarm(explanation, output, limit=shown, width=_REPORT_WIDTH),
+        key=key,
+        label=f"Beeswarm of what cells add to the {uncapitalised(what)}; the largest: {most}",
+        caption=f"Each dot is one of {n_rows:,} held-out rows: what its cell adds to the "
+        f"{uncapitalised(what)}, from the mean on (Shapley values). Where blue lies right of "
+        "orange, more of the column means more of the prediction.",
+    )
+
+
+def waterfall_chart(explanation: Explanation, row: int, output: int, key: str, of: str) -> Markup:
+    """How the cells of one row lead from the mean to its prediction; `of`: what row it is."""
+    steps = [
+        f"{plain(shown_name(name), 30)} {_signed(size)}"
+        for name, _, size in explanation.row(row, output)[:_ATTRIBUTIONS_SHOWN].iter_rows()
+    ]
+    base, end = (
+        number(float(x)) for x in (explanation.base[output], explanation.output[row, output])
+    )
+    what = uncapitalised(output_title(explanation, output))
+    return chart(
+        plot_waterfall(explanation, row, output, limit=_REPORT_COLUMNS, width=_REPORT_WIDTH),
+        key=key,
+        label=f"Waterfall of {of}: the {what} goes from {base}, the mean, to {end}; the largest "
+        f"steps: {', '.join(steps)}",
+        caption=of[:1].upper() + of[1:],
+    )
+
+
+def uncapitalised(title: str) -> str:
+    """A title as it stands inside a sentence."""
+    return title[:1].lower() + title[1:]
+
+
+def _signed(size: float) -> str:
+    return f"{'+' if size > 0 else ''}{number(size, 3)}"

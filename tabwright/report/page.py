@@ -52,6 +52,7 @@ font-variant-numeric:tabular-nums}
 .tiles span{display:block;font-size:.86rem;color:var(--plot-muted)}
 .tiles .of{color:var(--plot-ink);font-weight:600}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(17rem,1fr));gap:0 1.2rem}
+.wide-charts{grid-template-columns:repeat(auto-fill,minmax(min(24rem,100%),1fr))}
 figure{margin:1.1rem 0 .6rem;overflow-x:auto}
 figure svg{display:block;width:100%;height:auto;font-family:"DejaVu Sans",Verdana,sans-serif}
 figcaption{color:var(--plot-muted);max-width:46rem;margin-top:.35rem;overflow-wrap:anywhere}

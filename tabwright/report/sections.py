@@ -15,7 +15,7 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.scoring import measure_of
 from tabwright.regression import has_log_link
 from tabwright.report.assessment import Assessment, constant_title
-from tabwright.report.explanations import largest_attributions
+from tabwright.report.explanations import largest_attributions, waterfall_chart
 from tabwright.report.markup import Node, element, number, short, table
 from tabwright.report.page import Section, chart, facts, more
 from tabwright.report.plots import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _CELLS_SHOWN = 5
+_WATERFALLS = 2
 
 
 # Title, what it is, and whether more is better.
@@ -254,6 +255,7 @@ def hardest_section(
     shown = [name for name in found.importance.names[:_CELLS_SHOWN] if name in frame.columns]
     reasons = found.attributions
     rows: list[list[Node]] = []
+    waterfalls: list[Node] = []
     for place, row in enumerate(found.hardest.tolist()):
         if model.classes is None:
             error = float(found.output[row] - found.target[row])
@@ -273,8 +275,14 @@ def hardest_section(
         if reasons is not None:
             of_two = model.classes is None or len(reasons.outputs) == 1
             output = 0 if of_two else int(found.predicted[row])
-            known = place < len(reasons.attributions)
-            facts_.append(largest_attributions(reasons, place, output) if known else "–")
+            if place < min(_WATERFALLS, len(reasons.attributions)):
+                of = f"row {int(row_numbers[row]):,}, {_true_and_predicted(model, found, row)}"
+                waterfalls.append(waterfall_chart(reasons, place, output, f"waterfall-{place}", of))
+                facts_.append(element("small", "in the chart above"))
+            elif place < len(reasons.attributions):
+                facts_.append(largest_attributions(reasons, place, output))
+            else:
+                facts_.append("–")
         rows.append([f"{int(row_numbers[row]):,}", *facts_, *cells])
     third = (
         "Error (predicted less true)" if model.classes is None else "Probability of the true class"
@@ -291,8 +299,8 @@ def hardest_section(
         why = ["Moved most by"]
         note = element(
             "p",
-            f"“Moved most by” is what single cells add to {what}, from the mean of these held-out "
-            "rows on: Shapley values, of which ",
+            f"The charts, and “Moved most by”, show what single cells add to {what}, from the mean "
+            "of these held-out rows on: Shapley values, of which ",
             element("code", "tabwright explain"),
             " gives all.",
         )
@@ -310,6 +318,7 @@ def hardest_section(
                 class_="note",
             ),
             note,
+            element("div", waterfalls, class_="charts wide-charts") if waterfalls else None,
             table(
                 f"The {len(rows)} rows of the highest loss, with the "
                 f"{len(shown)} most important columns; rows are counted from 1",
@@ -320,6 +329,16 @@ def hardest_section(
             ),
         ],
     )
+
+
+def _true_and_predicted(model: FittedModel, found: Assessment, row: int) -> str:
+    """What a row is, and what the model takes it for."""
+    if model.classes is None:
+        true, predicted = number(float(found.target[row])), number(float(found.output[row]))
+    else:
+        true = f"“{plain(class_name(model, int(found.target[row])), 30)}”"
+        predicted = f"“{plain(class_name(model, int(found.predicted[row])), 30)}”"
+    return f"truly {true}, predicted {predicted}"
 
 
 def _cell(value: object) -> Node:

@@ -279,6 +279,7 @@ def to_svg(figure: Figure, *, label: str, prefix: str) -> str:
     values = " ".join(value for node in root.iter() for value in node.attrib.values())
     used = set(re.findall(r"(?:url\(|(?<!\S))#([^\s)]+)", values))
     for node in root.iter():
+        _style_once(node)
         _adapt(node, used, prefix)
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -307,6 +308,9 @@ def _adapt(node: ElementTree.Element, used: set[str], prefix: str) -> None:
     href = node.attrib.pop(_HREF, None)
     if href is not None:
         node.attrib["href"] = f"#{prefix}-{href.removeprefix('#')}"
+    for name in ("x", "y"):
+        if name in node.attrib:
+            node.attrib[name] = _LONG_NUMBER.sub(_hundredths, node.attrib[name])
     for name in ("clip-path", "transform", "d", "style"):
         value = node.attrib.pop(name, None)
         if value is None or (name == "transform" and value.startswith("rotate(-0 ")):
@@ -319,6 +323,18 @@ def _adapt(node: ElementTree.Element, used: set[str], prefix: str) -> None:
         elif name == "d":
             value = _LONG_NUMBER.sub(_hundredths, " ".join(value.split()))
         node.attrib[name] = value.replace("url(#", f"url(#{prefix}-")
+
+
+def _style_once(group: ElementTree.Element) -> None:
+    """Marks of one style inherit it from their group: hundreds of dots would swell the page."""
+    styles = {mark.attrib.get("style") for mark in group}
+    if len(group) > 1 and all(mark.tag == f"{_SVG}use" for mark in group) and len(styles) == 1:
+        (style,) = styles
+        # What applies to a group as a whole is not inherited.
+        if style and "style" not in group.attrib and not re.search(r"(?:^|[; ])opacity", style):
+            group.attrib["style"] = style
+            for mark in group:
+                del mark.attrib["style"]
 
 
 def _hundredths(found: re.Match[str]) -> str:

@@ -204,7 +204,7 @@ def _page(
         sections += [probability_section(model, found), decision_section(model, found)]
     sections.append(importance_section(model, found))
     if found.effects:
-        sections.append(effects_section(model, found.effects))
+        sections.append(effects_section(model, found.effects, found.usual_attributions))
     groups = subgroup_section(model, found, frame)
     if groups is not None:
         sections.append(groups)

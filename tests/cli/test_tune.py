@@ -62,3 +62,30 @@ def test_the_defaults_are_those_of_the_search() -> None:
     words = inspect.signature(tune).parameters
     assert seconds_of(words["time_limit"].default) == TuneOptions().time_limit
     assert words["folds"].default == TuneOptions().n_folds
+
+
+def test_what_a_regression_is_fitted_for_is_held_fixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    size = generator.normal(size=120)
+    # So few distinct values would be labels, without an objective.
+    pl.DataFrame({"size": size, "y": generator.poisson(np.exp(size / 2))}).write_csv("t.csv")
+    words = ["tune", "t.csv", "-t", "y", "--trials", "1", "--folds", "2", "--epochs", "2"]
+    words += ["--objective", "quantile", "--quantiles", "0.2,0.8", "--quality", "fast"]
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["metric"] == "pinball"
+    settings = load_fitted("t-tuned.safetensors").settings
+    assert (settings.objective, settings.quantiles) == ("quantile", (0.2, 0.8))
+    assert (settings.quality, settings.n_members) == ("fast", 1)
+    for extra, said in (
+        (["--quantiles", "0.8,1.2"], "--quantiles must be one or more levels above 0 and below 1"),
+        (["--task", "classification"], "--objective"),
+    ):
+        wrong = CliRunner().invoke(
+            app, ["tune", "t.csv", "-t", "y", *extra, *words[-6:-4], *words[-2:]]
+        )
+        assert wrong.exit_code == 2, wrong.output
+        assert said in " ".join(wrong.output.split())

@@ -246,13 +246,48 @@ def test_cross_validated_fits_take_the_folds_of_a_splitter(
     weight = np.ones(120)
     weight[5] = 0
     target = y if kind is TabularClassifier else X["size"].to_numpy()
-    model = kind(**SMALL, n_folds=2, validation=KFold(3))
+    model = kind(**SMALL, n_folds=3, validation=KFold(3))
     model.fit(X, target, sample_weight=weight)
     ((numbers, folds),) = seen
     assert (folds == numbers.astype(int) // 40).all()
     assert len(numbers) == 119
     assert model.settings_.n_folds == 3
     assert len(model.members_) == 3 * SMALL["n_members"]
-    # Splits that do not train on all other rows hold out once.
-    kind(**SMALL, n_folds=2, validation=TimeSeriesSplit(3)).fit(X, target)
+    # Splits that do not train on all other rows are no folds.
+    with pytest.raises(ValueError, match="n_folds=2 needs a validation that tests a row once"):
+        kind(**SMALL, n_folds=2, validation=TimeSeriesSplit(3)).fit(X, target)
     assert len(seen) == 1
+
+
+def test_folds_are_those_of_the_splitter(rows: tuple[pl.DataFrame, np.ndarray]) -> None:
+    X, y = rows
+    small = {**SMALL, "quality": "fast"}
+    model = TabularClassifier(**small, n_folds=3, validation=KFold(3)).fit(X, y)
+    assert model.model_.card["folds"]["n_folds"] == 3
+    assert model.model_.card["validation"].endswith("): 3 folds")
+    with pytest.raises(ValueError, match="got n_folds=4 and 3 splits; give n_folds=3"):
+        TabularClassifier(**small, n_folds=4, validation=KFold(3)).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(KeyError("site"), "KeyError: 'site'"), (ValueError("no"), "no")]
+)
+def test_a_splitter_that_fails_is_named(
+    rows: tuple[pl.DataFrame, np.ndarray], error: Exception, said: str
+) -> None:
+    X, y = rows
+
+    class Own:
+        def split(self, X: Any, y: Any, groups: Any) -> Any:
+            raise error
+
+    with pytest.raises(ValueError, match=f"^Own cannot split these 120 rows: {said}$") as caught:
+        TabularClassifier(**SMALL, validation=Own()).fit(X, y)
+    assert caught.value.__cause__ is error
+
+
+def test_a_mask_is_told_how_to_be_row_numbers(rows: tuple[pl.DataFrame, np.ndarray]) -> None:
+    X, y = rows
+    late = np.arange(120) >= 90
+    with pytest.raises(ValueError, match=r"got dtype bool; give np\.flatnonzero of the mask"):
+        TabularClassifier(**SMALL, validation=[(~late, late)]).fit(X, y)

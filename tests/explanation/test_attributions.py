@@ -120,12 +120,11 @@ def test_a_column_alone_gets_all_and_many_cells_come_in_parts(
     np.testing.assert_allclose(parts.attributions, whole.attributions, atol=1e-6)
 
 
-def test_permutations_come_near_all_coalitions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_permutations_come_near_all_coalitions() -> None:
     frame = rows(150, 4)
     model = regressor(frame).model_
     exact = explain(model, frame[:3], frame[5:25])
-    monkeypatch.setattr("tabwright.explanation.attributions._EXACT_COLUMNS", 0)
-    drawn = explain(model, frame[:3], frame[5:25], n_permutations=60)
+    drawn = explain(model, frame[:3], frame[5:25], n_permutations=60, exact_columns=0)
     assert exact.exact
     assert not drawn.exact
     difference = np.abs(drawn.attributions - exact.attributions).max()
@@ -180,6 +179,10 @@ def test_what_cannot_be_explained_is_refused() -> None:
     for tables in ((frame.drop("x1"), frame), (frame, frame.drop("x1"))):
         with pytest.raises(TableError, match="'x1' is missing; add it"):
             explain(model, *tables)
+    with pytest.raises(ValueError, match="exact_columns must be at least 0; got -1"):
+        explain(model, frame, exact_columns=-1)
+    with pytest.raises(ValueError, match="is for a classifier's probabilities; got it for a reg"):
+        explain(model, frame, scale="log_odds")
     found = explain(model, frame[:3], frame[:5])
     for row in (3, -1):
         with pytest.raises(ValueError, match=f"row must be from 0 to 2; got {row}"):

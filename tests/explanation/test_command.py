@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from tabwright import TabularClassifier
+from tabwright import TabularClassifier, TabularRegressor
 from tabwright.cli.app import app
 
 
@@ -67,3 +67,16 @@ def test_pictures_are_written_or_refused_before_work(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*words, "--picture", str(tmp_path / "p.gif")])
     assert done.exit_code == 2
     assert "the picture must be .png, .svg or .pdf" in " ".join(done.output.split())
+
+
+def test_log_odds_are_refused_for_a_regression(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"size": np.arange(40.0), "price": np.arange(40.0) * 2})
+    model = TabularRegressor(quality="fast", n_members=1, max_epochs=2, random_state=0)
+    model.fit(frame.drop("price"), frame["price"]).save(tmp_path / "m.safetensors")
+    frame.write_csv(tmp_path / "t.csv")
+    words = ["explain", str(tmp_path / "m.safetensors"), str(tmp_path / "t.csv")]
+    done = CliRunner().invoke(app, [*words, "--log-odds"])
+    assert done.exit_code == 2
+    assert "--log-odds is for probabilities" in " ".join(done.output.split())
+    done = CliRunner().invoke(app, [*words, "--row", "2"])
+    assert done.stdout.startswith("row 2: the prediction is ")

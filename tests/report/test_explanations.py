@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from datetime import date, time, timedelta
 from pathlib import Path
@@ -10,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from tabwright.explanation import EffectCurve, Explanation, explain
 from tabwright.report import explanations
-from tabwright.report.explanations import plot_beeswarm, plot_effect, plot_waterfall
+from tabwright.report.explanations import output_title, plot_beeswarm, plot_waterfall
+from tabwright.report.plots import plot_effect
+from tabwright.report.svg import BLUE, MUTED, ORANGE
 from tabwright.report.write import write_report
 from tabwright.tables.cell_format import CellFormat
 from tests.report.test_write import fit, table
@@ -55,19 +59,31 @@ def test_a_waterfall_goes_from_the_mean_to_the_row(n_columns: int) -> None:
     assert max(ends) < high
 
 
+def dots(axes: Axes) -> dict[str, list[tuple[float, float, str]]]:
+    """Place, height and colour of the dots beside each name."""
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    found: dict[str, list[tuple[float, float, str]]] = {name: [] for name in names}
+    for line in axes.lines[1:]:
+        for x, y in np.asarray(line.get_xydata()):
+            found[names[round(y)]].append((x, y, str(line.get_color())))
+    return found
+
+
 def test_a_beeswarm_has_a_dot_a_row_and_column() -> None:
     found = explanation(n_columns=30)
-    figure = plot_beeswarm(found, limit=4)
-    axes = figure.axes[0]
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["x0", "x1", "x2", "x3"]
-    dots = [np.asarray(part.get_offsets()) for part in axes.collections]
-    together = np.concatenate(dots)
-    assert len(together) == 4 * 40
-    of_first = together[np.round(together[:, 1]) == 0, 0]
-    np.testing.assert_allclose(np.sort(of_first), np.sort(found.attributions[:, 0, 0]))
+    shown = dots(plot_beeswarm(found, limit=4).axes[0])
+    assert list(shown) == ["x0", "x1", "x2", "x3"]
+    assert [len(own) for own in shown.values()] == [40] * 4
+    places = np.sort([x for x, _, _ in shown["x0"]])
+    np.testing.assert_allclose(places, np.sort(found.attributions[:, 0, 0]))
     # Words have no order: all dots of x0 are grey.
-    assert len(dots[0]) == 40
-    assert len(dots[1]) == 0
+    assert {colour for _, _, colour in shown["x0"]} == {MUTED}
+    # The lowest cell of x1 is orange, the highest blue.
+    cells, sizes = found.cells["x1"].to_numpy(), found.attributions[:, 1, 0]
+    colours = {round(x, 9): colour for x, _, colour in shown["x1"]}
+    assert colours[round(sizes[cells.argmin()], 9)] == ORANGE
+    assert colours[round(sizes[cells.argmax()], 9)] == BLUE
+    assert MUTED not in colours.values()
 
 
 def test_a_beeswarm_colours_text_that_is_read_as_numbers_or_times() -> None:
@@ -86,20 +102,18 @@ def test_a_beeswarm_colours_text_that_is_read_as_numbers_or_times() -> None:
     for name, numbers in (("at", minutes), ("cost", thousands)):
         read = found.cells_as_read[name].to_physical().cast(float).to_numpy()
         assert np.corrcoef(read, numbers[:30])[0, 1] == pytest.approx(1.0)
-    axes = plot_beeswarm(found).axes[0]
-    names = [text.get_text() for text in axes.get_yticklabels()]
-    grey, coloured = axes.collections[::2], axes.collections[1::2]
-    for name, own in zip(names, grey, strict=True):
-        assert len(np.asarray(own.get_offsets())) == (30 if name == "kind" else 0)
-    assert sum(len(np.asarray(own.get_offsets())) for own in coloured) == 60
+    for name, own in dots(plot_beeswarm(found).axes[0]).items():
+        assert len(own) == 30
+        n_grey = sum(colour == MUTED for _, _, colour in own)
+        assert n_grey == (30 if name == "kind" else 0)
 
 
 def test_dots_of_one_place_do_not_cover_each_other() -> None:
     found = explanation(20, 1)
     found.attributions[:] = 0.25
-    axes = plot_beeswarm(found).axes[0]
-    heights = np.concatenate([np.asarray(part.get_offsets())[:, 1] for part in axes.collections])
-    assert len(set(heights.tolist())) == 20
+    (own,) = dots(plot_beeswarm(found).axes[0]).values()
+    heights = [y for _, y, _ in own]
+    assert len(set(heights)) == 20
     assert np.abs(heights).max() < 0.5
 
 
@@ -244,3 +258,34 @@ def test_the_report_shows_curves_and_what_moved_the_hardest_rows(
     assert "How the prediction moves with a column" in html
     assert html.count('aria-label="Effect of ') == len(model.encoder.plan_.compact_columns())
     assert "Moved most by" in html
+    # The first two of the rows are drawn, and the table says so in place of their cells.
+    assert html.count('aria-label="Waterfall of row ') == 2
+    assert html.count("in the chart above") == 2
+    assert html.count('aria-label="Beeswarm of what cells add to the ') == 1
+    what = "predicted price" if target == "price" else "probability of c001"
+    assert f"Added to the {what}" in html
+
+
+def test_a_report_on_many_classes_explains_the_predicted_one(tmp_path: Path) -> None:
+    frame = table(150, n_classes=4)
+    model = fit(frame, "label")
+    write_report(model, frame, "label", tmp_path / "r.html", n_hardest=1)
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    (label,) = re.findall(r'aria-label="Waterfall of row \d+, ([^"]*)"', html)
+    predicted = re.search(r"predicted “(\w+)”", label)
+    assert predicted is not None
+    assert f"the probability of {predicted[1]} goes from" in label
+
+
+def test_a_report_on_few_rows_draws_no_dots(tmp_path: Path) -> None:
+    frame = table(60)
+    write_report(fit(frame, "price"), frame[:12], "price", tmp_path / "r.html", n_hardest=1)
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert html.count('aria-label="Beeswarm') == 0
+    assert html.count('aria-label="Waterfall') == 1
+
+
+def test_an_axis_names_the_target_where_it_is_known() -> None:
+    found = replace(explanation(), outputs=("value",))
+    assert output_title(found, 0) == "Prediction"
+    assert output_title(replace(found, target="price"), 0) == "Predicted price"

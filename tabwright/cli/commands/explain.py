@@ -57,7 +57,7 @@ def explain(
 
         from tabwright.explanation import explain as attributions_of
         from tabwright.inference.fitted_model import load_fitted
-        from tabwright.report.explanations import output_title
+        from tabwright.report.explanations import output_title, uncapitalised
         from tabwright.tables.column_names import shown_name
         from tabwright.workflows.reading import read_features
 
@@ -66,6 +66,11 @@ def explain(
 
             check_picture(picture)
         fitted = load_fitted(model)
+        if log_odds and fitted.classes is None:
+            raise ValueError(
+                f"--log-odds is for probabilities; {model} is a regression, which is explained in "
+                "the target's unit; leave it out"
+            )
         frame = read_features(fitted, table, csv=reading.csv_format())
         if row is not None and row > len(frame):
             raise ValueError(
@@ -108,7 +113,7 @@ def explain(
             print_json({**facts, key: {name: part.to_dicts() for name, part in tables.items()}})
             return
         for k, part in enumerate(tables.values()):
-            what = _uncapitalised(output_title(found, k))
+            what = uncapitalised(output_title(found, k))
             title = (
                 f"mean size of what each column adds to the {what}, over {len(explained):,} rows, "
                 "with the ends of its 95 % interval"
@@ -127,10 +132,6 @@ def explain(
             ]
             grid = list(zip(*cells, strict=True))
             show_grid(part.columns, grid, title=title, right=range(1, len(part.columns)))
-
-
-def _uncapitalised(title: str) -> str:
-    return title[:1].lower() + title[1:]
 
 
 def _draw(found: Explanation, picture: Path, *, is_one: bool) -> None:

@@ -37,6 +37,7 @@ from tabwright.cli.options import (
     EvalMetric,
     Members,
     ObjectiveOptions,
+    QualityOption,
     RoleOptions,
     RunOptions,
     SaveConfig,
@@ -132,14 +133,7 @@ class SettingOptions:
             "--refit", help="Train again on validation rows too.", rich_help_panel=SETTINGS
         ),
     ] = False
-    quality: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Effort: fast (one network), balanced (four and trees), best (folds, more trees).",
-            rich_help_panel=SETTINGS,
-        ),
-    ] = None
+    quality: QualityOption = None
     intervals: Annotated[
         str | None,
         typer.Option(

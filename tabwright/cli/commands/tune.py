@@ -23,6 +23,8 @@ from tabwright.cli.options import (
     DisplayOptions,
     Epochs,
     Members,
+    ObjectiveOptions,
+    QualityOption,
     RoleOptions,
     RunOptions,
     TableToFit,
@@ -92,6 +94,7 @@ def tune(
     ] = None,
     members: Members = None,
     epochs: Epochs = None,
+    quality: QualityOption = None,
     numeric_encoding: Annotated[
         str | None,
         typer.Option(
@@ -101,13 +104,14 @@ def tune(
             rich_help_panel=SETTINGS,
         ),
     ] = None,
+    aim: ObjectiveOptions,
     run: RunOptions,
     display: DisplayOptions,
     reading: RoleOptions,
 ) -> None:
     """Search settings by cross-validation, and save a model with the best."""
     with readable_errors(as_json=display.as_json), progress_line(display.silent) as line:
-        labelled = columns.request(table, target, reading)
+        labelled = aim.columns(columns).request(table, target, reading)
 
         from tabwright.training.time_limit import seconds_of
         from tabwright.tuning.request import TuneOptions, TuneRequest, check_tuning
@@ -115,11 +119,13 @@ def tune(
         request = TuneRequest(
             table=labelled,
             options=TuneOptions(
-                fixed=given(
+                fixed=aim.settings()
+                | given(
                     training_mode=mode,
                     n_members=members,
                     max_epochs=epochs,
                     numeric_encoding=numeric_encoding,
+                    quality=quality,
                 ),
                 time_limit=seconds_of(time_limit),
                 n_trials=trials,
