@@ -133,7 +133,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def table_of(found: Sequence[dict[str, Any]]) -> str:
     """Losses on the test side relative to the default's, as Markdown."""
     rows = [
-        "| table | seed | search | trials (pruned) | best | the model | kept | seconds |",
+        "| table | seed | search | trials (pruned) | best | the model | significant | seconds |",
         "| --- | ---: | --- | ---: | ---: | ---: | --- | ---: |",
     ]
     ratios: dict[str, list[tuple[float, float]]] = {}

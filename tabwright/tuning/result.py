@@ -52,8 +52,7 @@ class TuningResult:
     Parameters
     ----------
     model : FittedModel
-        Fitted to all rows: with the best settings where they are better than the default by more
-        than their error, else with the default.
+        Fitted to all rows with the settings of the best mean score, which may be the default's.
     metric : str
     greater_is_better : bool
     trials : tuple of TrialRecord

@@ -65,8 +65,8 @@ def tune(
     networks and the architecture are searched by Optuna: first the default and what did best on
     other tables, then draws of a tree-structured Parzen estimator. Every trial is cross-validated
     on the same folds and pruned where others did better by the same part of their epochs. The
-    model that comes back is fitted with the best settings only where they beat the default by more
-    than the error of their paired difference.
+    model that comes back is fitted with the settings of the best mean score, the default among
+    them; the verdict says whether they beat it by more than the error of their paired difference.
 
     Parameters
     ----------

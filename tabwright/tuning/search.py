@@ -364,7 +364,7 @@ class _Search:
     def _result(
         self, ended_by: Literal["time", "trials", "interrupt"], target_name: str | None
     ) -> TuningResult:
-        """Judge the best trial against the default, and fit the better one to all rows."""
+        """Judge the best trial against the default, and fit it to all rows."""
         trials = self.records()
         greater = self.judge is not None
         best = best_of(trials, greater_is_better=greater)
@@ -380,7 +380,7 @@ class _Search:
         verdict = self._verdict(best, default, difference)
         self.emit(verdict)
         settings = self.settings
-        if is_better and best is not None:
+        if best is not None and difference is not None:
             settings = with_values(self.settings, best.values)
         splits = self.folds if self.options.validation is not None else None
         last = _LastFit(self)
@@ -437,7 +437,7 @@ class _Search:
         )
         if difference.low > 0:
             return f"{found}: more than its error; the model is fitted with it"
-        return f"{found}: not more than its error; the model is the default's"
+        return f"{found}: not more than its error, but the model is fitted with it: it leads so far"
 
     def _importance(self, trials: tuple[TrialRecord, ...]) -> dict[str, float]:
         """The share of the variance of the scores that each setting explains; empty if too few."""
