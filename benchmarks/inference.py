@@ -119,6 +119,8 @@ class Bench:
             hidden_dim=width,
             num_hidden_layers=depth,
             n_members=n_members,
+            # Networks alone, as a student of `distill` is.
+            quality="fast",
             max_epochs=3,
             device="cpu",
             random_state=0,

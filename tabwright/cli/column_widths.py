@@ -24,10 +24,10 @@ def column_widths(
         parts = [*heading.split(), *(cells if place in right else words)]
         least.append(max(map(len, parts), default=0))
         natural.append(max(map(len, [heading, *cells])))
-    room = line - GAP * (len(headings) - 1)
-    if sum(natural) <= room or sum(least) > room:
+    space = line - GAP * (len(headings) - 1)
+    if sum(natural) <= space or sum(least) > space:
         return [None] * len(headings)
-    spare, widths = room - sum(least), []
+    spare, widths = space - sum(least), []
     for narrow, wide in zip(least, natural, strict=True):
         width = min(wide, narrow + spare)
         spare -= width - narrow

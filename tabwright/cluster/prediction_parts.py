@@ -38,7 +38,7 @@ from tabwright.tables.paths import (
     TableFile,
     file_size,
     shown_paths,
-    table_format,
+    has_types,
     table_paths,
 )
 from tabwright.workflows.predict import TablePredictions
@@ -62,7 +62,7 @@ def parts_of(table: str, rows_per_part: int, csv: CsvFormat | None) -> list[Part
     paths = table_paths(table)
     parts: list[Part] = []
     for path in paths:
-        if table_format(path) in ("parquet", "arrow"):
+        if has_types(path):
             n_parts = -(-count_rows(path) // rows_per_part)
             parts += [Part(path, number, rows_per_part) for number in range(n_parts)]
         elif any(piece.height for piece in file_pieces(path, None, csv or CsvFormat())):
@@ -186,10 +186,12 @@ class OutputFolder:
 
     def _refuse_others(self, plan_name: str, names: set[str], document: dict[str, Any]) -> None:
         """Refuse what another run has written."""
-        others = sorted(name for name in names - {plan_name} if name.startswith(PLAN_PREFIX))
-        if not others:
-            return
-        path = self._path(others[0])
+        for name in sorted(names - {plan_name}):
+            if name.startswith(PLAN_PREFIX):
+                self._refuse_other(self._path(name), document)
+
+    def _refuse_other(self, path: str, document: dict[str, Any]) -> None:
+        """Refuse the plan of another run, unless that has given way."""
         try:
             if self.is_stored:
                 (stored,), _ = find_objects(path)

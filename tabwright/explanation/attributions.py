@@ -149,6 +149,8 @@ class Explanation:
 
 def _cell_text(column: pl.Series, row: int) -> str | None:
     """A cell as text; whole numbers have no point, also where others of the column have."""
+    # Methods of a series read its name as a pattern.
+    column = column.alias("")
     cell = column[row]
     if isinstance(cell, str) and not cell.strip():
         # How a CSV file is read has an empty cell as text.
@@ -262,7 +264,9 @@ def explain(
         output=output,
         scale=scale,
         cells=frame[list(game.names)],
-        cells_as_read=pl.DataFrame([column_as_read(model, frame, name) for name in game.names]),
+        cells_as_read=pl.DataFrame(
+            {name: column_as_read(model, frame, name) for name in game.names}
+        ),
         exact=exact,
         target=target if isinstance(target := model.card.get("target"), str) else None,
     )

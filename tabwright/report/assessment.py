@@ -42,8 +42,8 @@ _RESAMPLES = (200, 1000)
 # Rows times classes times resamples: past it there are fewer resamples.
 _RESAMPLED_CELLS = 30_000_000
 _CURVES_SHOWN = 3
-# Predictions of mixed rows for all attributions together; the rows of background that orders of
-# the columns leave room for, and the fewest.
+# Predictions of mixed rows for all attributions together; the most rows of background for
+# orders of the columns, and the fewest.
 _MIXED_ROWS, _BACKGROUND, _FEWEST_BACKGROUND = 50_000, 25, 10
 # Of more columns, orders are drawn: a report has to be quick.
 _EXACT_COLUMNS = 6

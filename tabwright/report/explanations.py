@@ -192,7 +192,8 @@ def _ranks(column: Any) -> FloatArray:
     """Ranks of numbers and dates between 0 and 1; NaN for words and missing cells."""
     if not (column.dtype.is_numeric() or column.dtype.is_temporal()):
         return np.full(len(column), np.nan)
-    values = column.to_physical().cast(float).fill_nan(None)
+    # Methods of a series read its name as a pattern.
+    values = column.alias("").to_physical().cast(float).fill_nan(None)
     ranks: FloatArray = values.rank("average").cast(float).to_numpy() - 1.0
     return ranks / max(float(values.count()) - 1.0, 1.0)
 

@@ -15,6 +15,7 @@ from tabwright.tables.paths import (
     TableFile,
     file_size,
     is_packed,
+    has_types,
     table_format,
     table_paths,
 )
@@ -78,7 +79,7 @@ def memory_needed(source: Source) -> int:
     Raises `TableError`: as `read_table`.
     """
     paths = table_paths(source)
-    if table_format(paths[0]) in ("parquet", "arrow"):
+    if has_types(paths[0]):
         rows, row_bytes = 0, 0.0
         for path in paths:
             _, head = next(file_chunks(path, CHUNK_ROWS, wanted=lambda n: n == 0))

@@ -296,6 +296,14 @@ def table_format(path: TableFile) -> FileFormat:
     return kind
 
 
+def has_types(path: TableFile) -> bool:
+    """Whether files of its format say the types of columns, and hold numbers to the last bit.
+
+    Raises `TableError`: as `table_format`.
+    """
+    return table_format(path) in ("parquet", "arrow")
+
+
 def file_size(path: TableFile) -> int:
     """Bytes of a file."""
     return path.size if isinstance(path, StoredObject) else path.stat().st_size

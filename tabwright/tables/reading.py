@@ -26,6 +26,7 @@ from tabwright.tables.paths import (
     Source,
     TableFile,
     shown_paths,
+    has_types,
     table_format,
     table_paths,
 )
@@ -248,9 +249,7 @@ def table_dtypes(
                 else:
                     known = found.get(series.name, series.dtype)
                     found[series.name] = _wider(path, series.name, known, series.dtype)
-            if table_format(path) in ("parquet", "arrow") or (
-                text_as_it_is and table_format(path) == "csv"
-            ):
+            if has_types(path) or (text_as_it_is and table_format(path) == "csv"):
                 break
     absent = [name for name in columns or () if name not in kinds and name not in found]
     if absent:
@@ -324,7 +323,7 @@ def file_chunks(
     Raises `TableError`: as `iter_tables`.
     """
     given = dtypes or {}
-    if table_format(path) in ("parquet", "arrow"):
+    if has_types(path):
         numbers = (n for n in itertools.count() if wanted is None or wanted(n))
         for frame in file_pieces(path, columns, CsvFormat(), chunk_rows, wanted):
             number = next(numbers)

@@ -26,6 +26,7 @@ from tabwright.errors import TableError, install_command
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.inference.fitted_model import load_fitted
 from tabwright.tables import read_table
+from tabwright.tables.paths import PLAN_PREFIX
 from tabwright.workflows.predict import TablePredictions, iter_predictions
 from tabwright.workflows.reading import Part
 from tests.conftest import S3_ACCOUNT
@@ -189,6 +190,15 @@ def test_of_two_runs_that_begin_at_once_one_is_refused(
     assert folder.begin(second) == {plan}
     with pytest.raises(ValueError, match="those of another model"):
         folder.begin(first)
+
+
+def test_behind_a_run_that_has_given_way_another_is_refused(tmp_path: Path) -> None:
+    folder = OutputFolder(str(tmp_path / "out"))
+    names = folder.begin({"model": "first"}) | folder.names()
+    gone = f"{PLAN_PREFIX}0.json"
+    assert gone < min(names)
+    with pytest.raises(ValueError, match="those of another model"):
+        folder._refuse_others("own", {gone, *names}, {"model": "second"})
 
 
 def test_never_do_two_different_runs_both_begin(tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ def test_tritonclient_predicts(name: str, binary: bool, server: Server) -> None:
 
 def test_curl_gets_intervals(server: Server) -> None:
     row = json_rows(golden("mixed-regression").frame)[0]
+    # Before curl, which may take longer than the server keeps a connection without requests.
+    wide = server.predict("mixed-regression", {"rows": [row], "coverage": 0.9}).json()
     done = subprocess.run(
         [
             *("curl", "--silent", "--show-error", "--fail-with-body"),
@@ -142,7 +144,6 @@ def test_curl_gets_intervals(server: Server) -> None:
     )
     (one,) = json.loads(done.stdout)["predictions"]
     assert one["low"] < one["value"] < one["high"]
-    wide = server.predict("mixed-regression", {"rows": [row], "coverage": 0.9}).json()
     assert wide["predictions"][0]["high"] >= one["high"]
     inputs = [
         {"name": n, "shape": [1], "datatype": t["datatype"], "data": [row[n]]}

@@ -143,7 +143,7 @@ def test_folds_by_group_and_by_time(table: str) -> None:
     said: list[str] = []
     frame = pl.read_csv(table)
     for words in ({"group": "who"}, {"time": "day"}):
-        request = _request(table, modes=("linear_glm_baseline",), **words)
+        request = _request(table, modes=("linear_glm_baseline", "mlp_dense"), **words)
         rows = read_training_table(request.table, said.append)
         _, folds = folds_of(rows, n_folds=2)
         assert len(folds) == 2

@@ -124,7 +124,7 @@ def predict(
             write_batches,
             write_csv_batches,
         )
-        from tabwright.tables.paths import table_format
+        from tabwright.tables.paths import has_types
         from tabwright.workflows.predict import iter_predictions, with_threshold
 
         if output == "-":
@@ -168,7 +168,7 @@ def predict(
         fitted = load_fitted(model)
         if threshold is not None:
             fitted = with_threshold(fitted, threshold)
-        in_text = output is None or table_format(Path(output)) not in ("parquet", "arrow")
+        in_text = output is None or not has_types(Path(output))
         remarks: list[str] = []
         pieces = iter_predictions(
             fitted,
