@@ -37,8 +37,8 @@ from tabwright.tables.paths import (
     PLAN_PREFIX,
     TableFile,
     file_size,
-    shown_paths,
     has_types,
+    shown_paths,
     table_paths,
 )
 from tabwright.workflows.predict import TablePredictions

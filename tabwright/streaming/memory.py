@@ -14,8 +14,8 @@ from tabwright.tables.paths import (
     Source,
     TableFile,
     file_size,
-    is_packed,
     has_types,
+    is_packed,
     table_format,
     table_paths,
 )

@@ -25,8 +25,8 @@ from tabwright.tables.given_types import cast_column, dtype_of_kinds, text_kinds
 from tabwright.tables.paths import (
     Source,
     TableFile,
-    shown_paths,
     has_types,
+    shown_paths,
     table_format,
     table_paths,
 )
