@@ -163,11 +163,13 @@ class UnfamiliarCells:
                 count.n_not_zero += int(((values != 0) & ~np.isnan(values)).sum())
                 count.n_small += int(is_small.sum())
                 if is_small.any():
-                    count.small_example = count.small_example or str(cells[int(is_small.argmax())])
+                    count.small_example = count.small_example or _plain(
+                        cells[int(is_small.argmax())]
+                    )
             far = (values < lower) | (values > upper)
             if far.any():
                 count.n_strange += int(far.sum())
-                count.example = count.example or str(cells[int(far.argmax())])
+                count.example = count.example or _plain(cells[int(far.argmax())])
 
     def _usual(self, place: int, origin: Origin) -> float | None:
         """The median of a numeric column, or its mean where no median is stored.
@@ -255,6 +257,11 @@ def _share(n: int, of: int) -> str:
     if n == of:
         return "the only cell is" if of == 1 else f"all {of:,} cells are"
     return f"{n:,} of {of:,} cells {'is' if n == 1 else 'are'}"
+
+
+def _plain(value: object) -> str:
+    """A number without the digits that float64 adds to what was computed."""
+    return f"{value:.9g}" if isinstance(value, float) and not value.is_integer() else str(value)
 
 
 def _shown(text: str) -> str:

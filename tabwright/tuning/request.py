@@ -126,4 +126,10 @@ def check_tuning(request: TuneRequest) -> str | None:
         check_writable(path)
     check_suffix(request.path, ".safetensors")
     check_picture(request.picture_path)
-    return check_model_output(request.path, request.table, overwrite=request.overwrite)
+    replaced = check_model_output(request.path, request.table, overwrite=request.overwrite)
+    if request.picture_path.exists() and not (replaced or request.overwrite):
+        raise ValueError(
+            "the picture must not replace a file that is not beside an earlier model of this run; "
+            f"got {request.picture_path}; give overwrite=True, or another name"
+        )
+    return replaced

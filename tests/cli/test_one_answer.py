@@ -382,3 +382,17 @@ def test_names_are_whole_in_a_pipe(tmp_path: Path) -> None:
     assert any(
         line.startswith(f"{name} ") for line in _run("importance", model, str(table)).splitlines()
     )
+
+
+def test_intervals_need_no_task_where_the_target_says_it(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(300, 2)).round(3)
+    table = pl.DataFrame({"x": values[:, 0], "y": values.sum(axis=1).round(4)})
+    table.write_csv(tmp_path / "t.csv")
+    words = ["train", str(tmp_path / "t.csv"), "-t", "y", "--epochs", "1", "--quality", "fast"]
+    words += ["-o", str(tmp_path / "m.safetensors"), "--intervals", "adaptive"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    table.with_columns(y=pl.Series(["a", "b"] * 150)).write_csv(tmp_path / "t.csv")
+    refused = CliRunner().invoke(app, [*words, "--overwrite"])
+    assert refused.exit_code == 2
+    assert "intervals are for regression" in " ".join(refused.output.split())

@@ -52,6 +52,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (["--picture", "t.csv"], "must not replace another file"),
         (["--time-limit", "soon"], "--time-limit must be a time above 0"),
         (["-o", "m.onnx"], ".safetensors"),
+        (["-o", "new.safetensors", "--picture", "t-tuned.png"], "the picture must not replace"),
     ):
         wrong = CliRunner().invoke(app, [*words, *extra])
         assert wrong.exit_code == 2, wrong.output

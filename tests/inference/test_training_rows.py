@@ -56,6 +56,12 @@ def test_a_sentence_a_column_over_all_batches(encoder: TableEncoder) -> None:
     assert _said(encoder, _rows(), _rows(n_rows=1, city="Roma")) == []
 
 
+def test_an_example_has_the_digits_of_the_cell(encoder: TableEncoder) -> None:
+    assert 66.0 * 2.2 != 145.2
+    (height,) = _said(encoder, _rows(height=66.0 * 2.2))
+    assert "e.g. 145.2;" in height
+
+
 def test_other_units_are_asked_about(encoder: TableEncoder) -> None:
     (said,) = _said(encoder, _rows(height=170.0))
     assert said == (

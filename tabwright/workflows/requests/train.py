@@ -88,6 +88,9 @@ def check_training(request: TrainRequest) -> str | None:
     """All that can be refused before the table is read; says what will be replaced."""
     check_test_fraction(request.test_fraction)
     task: Task = "regression" if request.table.task == "regression" else "classification"
+    if request.table.task is None and request.settings.get("intervals") is not None:
+        # The table may turn out to be one; else the settings are refused once it is read.
+        task = "regression"
     fit_settings(request.settings, task=task, random_state=request.random_state)
     check_threads(request.n_threads)
     mode = request.settings.get("training_mode", FitSettings.training_mode)
