@@ -174,6 +174,12 @@ def splits_of(
             f"GroupKFold(), or a list of (train, test) row numbers; got {validation!r}; for a "
             "share of the rows give validation_fraction"
         )
+    test_fold = getattr(validation, "test_fold", None)
+    if isinstance(test_fold, np.ndarray) and len(test_fold) != n_rows:
+        raise ValueError(
+            f"{kind} must have a fold for each of {n_rows:,} rows; got {len(test_fold):,}; -1 keeps "
+            "a row out of every test"
+        )
     if callable(split):
         try:
             pairs = list(split(np.zeros((n_rows, 1)) if X is None else X, y, groups))

@@ -347,6 +347,7 @@ def test_splits_are_those_of_the_splitter(splitter: Any, n_splits: int) -> None:
         (KFold, r"a splitter, not its class; got the class KFold; write KFold\(\.\.\.\)"),
         (GroupKFold(2), "'groups' parameter should not be None"),
         ([], "at least one split; got none from list"),
+        (PredefinedSplit(np.repeat([-1, 0], 5)), "a fold for each of 20 rows; got 10; -1 keeps"),
         (PredefinedSplit(np.full(20, -1)), "at least one split; got none from PredefinedSplit"),
         ([([0, 1], [])], "the test rows of split 1 of validation are none"),
         ([([0], [1]), ([], [1])], "the train rows of split 2 of validation are none"),
