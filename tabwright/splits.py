@@ -177,8 +177,8 @@ def splits_of(
     test_fold = getattr(validation, "test_fold", None)
     if isinstance(test_fold, np.ndarray) and len(test_fold) != n_rows:
         raise ValueError(
-            f"{kind} must have a fold for each of {n_rows:,} rows; got {len(test_fold):,}; -1 keeps "
-            "a row out of every test"
+            f"{kind} must have a fold for each of {n_rows:,} rows; got {len(test_fold):,}; -1 "
+            "keeps a row out of every test"
         )
     if callable(split):
         try:
