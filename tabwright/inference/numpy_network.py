@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tabwright.encoding.encoder import Compact
 from tabwright.encoding.layout import Layout
-from tabwright.inference.blas_threads import for_each_block
+from tabwright.inference.blas_threads import for_each_block, one_blas_thread
 from tabwright.inference.compiled.network import CompiledNetwork, can_run_networks
 from tabwright.inference.first_layer import BlockWorkspace, FirstLayer
 from tabwright.inference.folding import Affine, State, fold
@@ -355,7 +355,8 @@ class FoldedNetwork:
             sizes = block_sizes(len(index), self._smallest, self.block_rows)
             wide = _Workspace(self, *sizes, np.float64)
             x = source.inputs(index + rows.start).astype(np.float64)
-            with np.errstate(over="ignore", invalid="ignore"):
+            # One block alone comes here without the limit of `for_each_block`.
+            with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
                 _Inputs(layers.first, x).fill(slice(0, len(x)), wide)
                 self._forward(layers, wide)
             scores[:, :, index] = wide.by_class[:, :, : len(index)]

@@ -10,6 +10,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from tabwright.inference import blas_threads
 from tabwright.inference.blas_threads import for_each_block, one_blas_thread
+from tabwright.inference.numpy_network import _Workspace
+from tabwright.inference.row_products import DenseLayers
 from tests.inference.test_numpy_network import build, rows
 
 
@@ -83,3 +85,23 @@ def test_predictions_do_not_depend_on_the_number_of_threads(mode: str) -> None:
     for other in said[3:]:
         assert any(np.array_equal(other, first) for first in said[:3])
     assert np.isfinite(said[0]).all()
+
+
+@pytest.mark.parametrize("n_rows", [1, 3_000])
+def test_rows_that_overflow_are_computed_again_by_one_thread(
+    n_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, _ = build("mlp_dense", 2)
+    seen: set[int] = set()
+    forward = network._forward
+
+    def watched(layers: DenseLayers, work: _Workspace) -> None:
+        seen.update(blas_numbers())
+        forward(layers, work)
+
+    monkeypatch.setattr(network, "_forward", watched)
+    x = np.full((n_rows, network.input_dim), 3e38, dtype=np.float32)
+    with threadpool_limits(2, user_api="blas"):
+        assert np.isfinite(network.probabilities(x)).all()
+        assert blas_numbers() == {2}
+    assert seen == {1}
