@@ -110,14 +110,14 @@ class _Boosting:
             present = ~np.isnan(values[:, j])
             column[present] = np.searchsorted(found, values[present, j], side="left")
         self._target = problem.target.astype(np.float64)
-        self._weight = np.ones(n) if problem.weight is None else problem.weight
+        weight = np.ones(n) if problem.weight is None else problem.weight
         self._rows = BinnedRows(
             bins=bins,
             order=np.argsort(bins, axis=1, kind="stable").astype(np.int32),
             n_bins=np.array([len(found) + 1 for found in self._thresholds], dtype=np.int64),
-            weight=self._weight,
+            weight=weight,
         )
-        share = np.clip(np.average(self._target, weights=self._weight), 1e-9, 1.0 - 1e-9)
+        share = np.clip(np.average(self._target, weights=weight), 1e-9, 1.0 - 1e-9)
         self._baseline = np.array([np.log(share / (1.0 - share))])
         self._log_odds = np.full(n, self._baseline[0])
         self._rng = np.random.default_rng(problem.random_state)
@@ -168,7 +168,8 @@ class _Boosting:
     def _slopes(self, log_odds: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The first derivatives of the log-likelihood of each row, and minus the second."""
         p = 1.0 / (1.0 + np.exp(-log_odds))
-        return (self._target - p) * self._weight, p * (1.0 - p) * self._weight
+        weight = self._rows.weight
+        return (self._target - p) * weight, p * (1.0 - p) * weight
 
     def _draw(self, gradient: FloatArray) -> RandomDraw:
         """The columns that the levels of a tree choose among, and noise for their splits."""
@@ -230,7 +231,7 @@ def choose_splits(
     n_levels, n_tried = draw.tried.shape
     slopes = np.stack([gradient, rows.weight], axis=1)
     leaf = np.zeros(len(gradient), dtype=np.uint8)
-    leaves = np.empty((2 * 2 ** (n_levels - 1), 5))
+    leaves = np.empty((2**n_levels, 5))
     columns, places = np.zeros((2, n_levels), dtype=np.int64)
     compiled_function("choose_splits")(
         *(len(gradient), n_levels, n_tried),
