@@ -26,7 +26,7 @@ from benchmarks.tables import ROOT, Task
 
 PEER_WORKER = Path(__file__).with_name("peer_worker.py")
 MISSING = "(missing)"
-WITHOUT_SUMS = "tabwright_without_sums"
+WITHOUT_INTERACTIONS = "tabwright_without_interactions"
 Scalar = str | int | float | bool | None
 
 
@@ -213,7 +213,7 @@ class Tabwright:
         self.model.fit(X, y)
         plan = self.model.model_.encoder.plan_
         self.details = {
-            "sums": [plan.oblique_name(own) for own in plan.obliques],
+            "interactions": [plan.pair_name(column) for column in plan.pairs],
             "resolved": self.model.settings_.to_document(),
             "epochs": len(self.model.history_),
         }
@@ -224,13 +224,13 @@ class Tabwright:
         return fixed_columns(self.model.predict_proba(X), self.model.classes_, self.job)
 
 
-class TabwrightWithoutSums(Tabwright):
-    """The same, whose encoder looks for no sums of two columns."""
+class TabwrightWithoutInteractions(Tabwright):
+    """The same, which looks for no interactions of numeric columns."""
 
     def fit(self, X: pl.DataFrame, y: np.ndarray) -> None:
-        from tabwright.encoding.supervised import oblique_search
+        from tabwright.fitting import interactions
 
-        with mock.patch.object(oblique_search, "_MOST_SUMS", 0):
+        with mock.patch.object(interactions, "find_interactions", return_value=()):
             super().fit(X, y)
 
 
@@ -619,7 +619,7 @@ def contender_names() -> tuple[str, ...]:
     from tabwright.settings import TRAINING_MODES
 
     ours = ("tabwright", *(f"tabwright:{mode}" for mode in TRAINING_MODES))
-    return (*ours, WITHOUT_SUMS, *REFERENCES, *PEERS)
+    return (*ours, WITHOUT_INTERACTIONS, *REFERENCES, *PEERS)
 
 
 def tabwright_entry(
@@ -688,8 +688,8 @@ def find_contender(name: str, peer_python: str | None = None) -> Entry:
         return tabwright_entry(name, {})
     if name.startswith("tabwright:") and name in contender_names():
         return tabwright_entry(name, {"training_mode": name.removeprefix("tabwright:")})
-    if name == WITHOUT_SUMS:
-        return tabwright_entry(name, {}, TabwrightWithoutSums)
+    if name == WITHOUT_INTERACTIONS:
+        return tabwright_entry(name, {}, TabwrightWithoutInteractions)
     if name in REFERENCES:
         build, libraries = REFERENCES[name]
         return Entry(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from tabwright.artifact.container import pack, unpack
 from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.encoding.oblique import ObliqueColumn
 from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.errors import ArtifactError
 from tabwright.export.encoder import add_encoder, add_expanded
@@ -52,6 +54,16 @@ def fit_encoder(
         )
     )
     return encoder, compact
+
+
+def with_obliques(encoder: TableEncoder) -> TableEncoder:
+    """The encoder with a sum and a difference of its first two columns, as older files have."""
+    edges = np.linspace(-2.5, 2.5, 13, dtype=np.float32)
+    obliques = tuple(
+        ObliqueColumn(0, 1, weights, 0.1, 0.7, edges) for weights in ((1.0, 1.0), (2.0, -1.0))
+    )
+    encoder._remember(replace(encoder.plan_, obliques=obliques))
+    return encoder
 
 
 def input_names(encoder: TableEncoder) -> list[str]:

@@ -294,7 +294,8 @@ TESTED_IN = {
         "distillation.trees.scikit_learn",
     ],
     "encoding/test_encoder.py": ["encoding.layout", "encoding.plan", "encoding.plan_fit"],
-    "encoding/test_oblique.py": ["encoding.supervised.held_out_rows"],
+    "encoding/test_pair_columns.py": ["encoding.oblique"],
+    "encoding/test_value_statistics.py": ["encoding.supervised.held_out_rows"],
     "estimators/test_estimators.py": [
         "estimators.base",
         "estimators.distill",

@@ -27,6 +27,7 @@ FORMATS: dict[int, str] = {1: "0.1.0", 2: "0.2.0", 3: "0.3.0"}
 ADDED: dict[str, int] = {
     "encoder.obliques": 2,
     "encoder.formats": 3,
+    "encoder.interactions": 3,
     "intervals.scale": 3,
     "quantile_shifts": 3,
     "residual_scale": 3,

@@ -250,7 +250,7 @@ def show_card(fitted: FittedModel, path: Path) -> None:
         f"{n_parameters:,} parameters" + (" each" if len(fitted.members) > 1 else ""),
         "combined": "\n".join(combination_notes(card)).removeprefix("combined "),
         "columns": f"{len(used)}: {listed(used, quoted=False)}",
-        "sums": ", ".join(plan.oblique_name(oblique) for oblique in plan.obliques),
+        "interactions": ", ".join(map(plan.pair_name, plan.pairs)),
         "set aside": listed(aside, quoted=False) if aside else None,
         "trained on": _rows_used(card),
         "calibration": card.get("calibration"),

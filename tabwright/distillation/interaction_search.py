@@ -1,4 +1,4 @@
-"""Which sums, differences, products and ratios of numeric columns trees predict better with.
+"""Which sums, differences, products and ratios of numeric columns a table needs.
 
 Trees cut one column at a time: a rule on the product of two, such as a power from torque and
 speed, takes them many cuts. `find_interactions` lets small trees choose among those of the most

@@ -6,15 +6,15 @@ bins, missing indicators, cycles, one input per level. The compact form is what 
 expanding is cheap and happens batch by batch. What the training rows decide is found in
 `plan_fit.py` and kept as a `plan.EncodingPlan`. The parts live in `encoding/numeric.py` (numbers),
 `encoding/categorical.py` (categories), `encoding/value_statistics.py` (target statistics of
-numbers), `encoding/oblique.py` (sums of two numbers), `encoding/calendar_cycles.py` (calendars) and
-`encoding/layout.py` (widening); what a cell means is decided in `tables`.
+numbers), `encoding/interactions.py` (pairs of numbers), `encoding/calendar_cycles.py` (calendars)
+and `encoding/layout.py` (widening); what a cell means is decided in `tables`.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 
 from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.encoding.categorical import FIRST_LEVEL, UNKNOWN
+from tabwright.encoding.interactions import Interaction
 from tabwright.encoding.layout import Layout
-from tabwright.encoding.oblique import fill_obliques
+from tabwright.encoding.pair_columns import fill_pairs
 from tabwright.encoding.plan import EncodingPlan
 from tabwright.encoding.plan_fit import (
     EncoderSettings,
     RowsToFit,
     by_kind,
+    fit_interactions,
     fit_plan,
     places_in_cycle,
 )
@@ -72,8 +74,8 @@ class Compact:
     """Rows of a table, encoded and not yet widened.
 
     `numeric`: (n, n_numeric), float32. Numbers and elapsed times, centred and scaled in float64
-        before the cast; booleans as -1 and 1; target statistics; pairwise linear features. NaN is
-        missing.
+        before the cast; booleans as -1 and 1; target statistics; columns made of two others. NaN
+        is missing.
     `codes`: (n, n_codes), int32; category codes (0 missing, 1 unknown or rare, 2 and up the levels
         by frequency), then places in calendar cycles (0 missing).
     """
@@ -108,8 +110,7 @@ class TableEncoder:
         quantiles, or between the thresholds of a decision tree on the target; elapsed time keeps
         its value and gets no bins. With "tree_ple" columns whose single values tell more than bins
         can show, as rows held out prove, get target statistics too
-        (`encoding/value_statistics.py`), and sums and differences of two columns are added where
-        they predict held-out rows better than bins do (`encoding/supervised/oblique_search.py`).
+        (`encoding/value_statistics.py`).
     `n_bins`: at most so many bins per numeric column; fewer for columns with few distinct values,
         and for tables with more than a thousand numeric columns.
     `keep_value`: whether a column with bins is also an input by itself, robustly scaled. Always so
@@ -171,9 +172,7 @@ class TableEncoder:
         numeric = np.empty((len(rows.frame), self.plan_.layout.n_numeric), dtype=np.float32)
         self._fill_all(self._used_series(rows.frame), numeric, codes, categories=False)
         if statistics:
-            stop = numeric.shape[1] - len(self.plan_.obliques)
-            np.concatenate(statistics, axis=1, out=numeric[:, self.plan_.n_own : stop])
-        fill_obliques(self.plan_.obliques, numeric)
+            np.concatenate(statistics, axis=1, out=numeric[:, self.plan_.n_own :])
         return Compact(numeric, codes)
 
     def _fit(self, rows: RowsToFit) -> tuple[NDArray[np.int32], list[NDArray[np.float32]]]:
@@ -190,11 +189,24 @@ class TableEncoder:
         self._names = frozenset(plan.names)
         self._rows = None
 
-    def without_obliques(self) -> TableEncoder:
-        """The same encoder without pairwise linear features, the last compact columns."""
+    def with_interactions(
+        self, interactions: Sequence[Interaction], rows: RowsToFit, compact: Compact
+    ) -> tuple[TableEncoder, Compact]:
+        """An encoder that makes columns of interactions too, and its compact training rows.
+
+        Those of but one value are left out.
+
+        `rows`, `compact`: what it was fitted on, and what `fit_transform` gave.
+        """
+        columns = fit_interactions(
+            interactions, self.plan_, rows, compact.numeric, EncoderSettings(**self._settings())
+        )
         encoder = TableEncoder(**self._settings())
-        encoder._remember(replace(self.plan_, obliques=()))
-        return encoder
+        encoder._remember(replace(self.plan_, interactions=columns))
+        numeric = np.empty((len(compact), encoder.layout.n_numeric), dtype=np.float32)
+        numeric[:, : compact.numeric.shape[1]] = compact.numeric
+        fill_pairs(encoder.plan_.pairs, numeric)
+        return encoder, Compact(numeric, compact.codes)
 
     # ---------------------------------------------------------------- what was fitted
 
@@ -404,7 +416,7 @@ class TableEncoder:
         for leaf in plan.value_statistics:
             numeric[:, at : at + leaf.width] = leaf.encode(numeric[:, leaf.source])
             at += leaf.width
-        fill_obliques(plan.obliques, numeric)
+        fill_pairs(plan.pairs, numeric)
 
     # ---------------------------------------------------------------- state
 

@@ -26,15 +26,16 @@ from tabwright.encoding.categorical import (
     categories_from_state,
     categories_to_state,
 )
-from tabwright.encoding.interactions import Interaction
+from tabwright.encoding.interactions import (
+    Interaction,
+    InteractionColumn,
+    columns_from_state,
+    columns_to_state,
+)
 from tabwright.encoding.layout import CycleBlock, Layout
 from tabwright.encoding.numeric import NumericColumns
-from tabwright.encoding.oblique import (
-    MOST_SUMS,
-    ObliqueColumn,
-    obliques_from_state,
-    obliques_to_state,
-)
+from tabwright.encoding.oblique import ObliqueColumn, obliques_from_state, obliques_to_state
+from tabwright.encoding.pair_columns import MOST_PAIRS, PairColumn
 from tabwright.encoding.value_statistics import (
     ValueStatistics,
     value_statistics_from_state,
@@ -69,7 +70,8 @@ class EncodingPlan:
     `statistic_names`: Target statistics of a level: of the target, then its count. Numeric columns
         have those of the target.
     `value_statistics`: target statistics of numeric columns, in the order of their columns.
-    `obliques`: weighted sums of numeric columns.
+    `interactions`: sums, differences, products and ratios of numeric columns.
+    `obliques`: weighted sums of numeric columns; of files of before 0.3.
     `formats`: how the text of columns is written, by place in `names`, where not in the usual way.
     """
 
@@ -85,7 +87,8 @@ class EncodingPlan:
     categories: tuple[CategoryColumn, ...]
     statistic_names: tuple[str, ...]
     value_statistics: tuple[ValueStatistics, ...]
-    obliques: tuple[ObliqueColumn, ...]
+    interactions: tuple[InteractionColumn, ...] = ()
+    obliques: tuple[ObliqueColumn, ...] = ()
     formats: Mapping[int, CellFormat] = field(default_factory=dict)
 
     def positions(self, kind: Kind) -> list[int]:
@@ -95,8 +98,8 @@ class EncodingPlan:
     def compact_columns(self) -> dict[int, tuple[list[int], list[int]]]:
         """Where each column in use is in the compact form: numeric columns and code columns.
 
-        Keys are places in `names`. Pairwise linear features, at the end of the compact form, belong
-        to no column.
+        Keys are places in `names`. Columns made of two others, at the end of the compact form,
+        belong to no column.
         """
         dates = self.positions("datetime")
         owned: dict[int, tuple[list[int], list[int]]] = {}
@@ -154,8 +157,13 @@ class EncodingPlan:
 
     @cached_property
     def n_own(self) -> int:
-        """Compact numeric columns before the target statistics and the sums."""
+        """Compact numeric columns before the target statistics and `pairs`."""
         return len(self.had_missing)
+
+    @cached_property
+    def pairs(self) -> tuple[PairColumn, ...]:
+        """The last compact numeric columns, made of two others each."""
+        return (*self.interactions, *self.obliques)
 
     @cached_property
     def cycle_columns(self) -> tuple[tuple[Cycle, int, int], ...]:
@@ -195,12 +203,13 @@ class EncodingPlan:
         missing = np.flatnonzero(self.had_missing).astype(np.int64)
         wide = [c.statistics.shape[1] for c in self.categories if c.statistics is not None]
         wide += [leaf.width for leaf in self.value_statistics]
-        first_sum = self.n_own + sum(wide)
-        n_numeric = first_sum + len(self.obliques)
-        for place, oblique in enumerate(self.obliques, start=first_sum):
-            left_of_bins, inverse_widths = oblique.bins()
-            source = np.append(source, np.full(len(left_of_bins), place))
-            left, inverse = np.append(left, left_of_bins), np.append(inverse, inverse_widths)
+        first_pair = self.n_own + sum(wide)
+        n_numeric = first_pair + len(self.pairs)
+        for place, pair in enumerate(self.pairs, start=first_pair):
+            widths = np.diff(pair.edges.astype(np.float64))
+            source = np.append(source, np.full(len(widths), place))
+            left = np.append(left, pair.edges[:-1])
+            inverse = np.append(inverse, (1.0 / widths).astype(np.float32))
         first = 0 if self.numbers.keep_value else len(self.numbers)
         at = n_numeric - first + len(source) + len(missing) + sum(b.n_inputs for b in cycles)
         starts = np.empty(len(self.categories), dtype=np.int64)
@@ -234,7 +243,7 @@ class EncodingPlan:
     def inputs(self) -> tuple[tuple[str, int], ...]:
         """Unique name and source column of every input, in the order of the layout's blocks.
 
-        The source of a sum is its first column.
+        The source of what is made of two columns is the first.
         """
         layout, columns = self.layout, self.names
         dates, categorical = self.positions("datetime"), self.positions("category")
@@ -253,10 +262,12 @@ class EncodingPlan:
             inputs += [
                 (f"{columns[owner]}: {name} by value", owner) for name in self.leaf_statistics
             ]
-        sums = [(self.oblique_name(oblique), owners[oblique.first]) for oblique in self.obliques]
-        inputs += sums
+        pairs = [(self.pair_name(pair), owners[pair.first]) for pair in self.pairs]
+        inputs += pairs
         titles = [(title(owner), owner) for owner in owners]
-        titled = dict(enumerate(titles)) | dict(enumerate(sums, start=layout.n_numeric - len(sums)))
+        titled = dict(enumerate(titles)) | dict(
+            enumerate(pairs, start=layout.n_numeric - len(pairs))
+        )
         numbers: dict[int, int] = {}
         for source in layout.bin_source.tolist():
             numbers[source] = numbers.get(source, 0) + 1
@@ -276,11 +287,14 @@ class EncodingPlan:
         names = _unique([name for name, _ in inputs])
         return tuple(zip(names, (owner for _, owner in inputs), strict=True))
 
-    def oblique_name(self, oblique: ObliqueColumn) -> str:
-        """A sum in words: 'latitude - 2 longitude'."""
+    def pair_name(self, column: PairColumn) -> str:
+        """A column made of two others in words: 'torque × speed', 'latitude - 2 longitude'."""
+        if isinstance(column, InteractionColumn):
+            return self.interaction_name(column.interaction)
+        assert isinstance(column, ObliqueColumn)
         places = self.positions("numeric")
-        one, two = (self.names[places[place]] for place in (oblique.first, oblique.second))
-        first, second = oblique.weights
+        one, two = (self.names[places[place]] for place in (column.first, column.second))
+        first, second = column.weights
         start = one if first == 1 else f"{first:g} {one}"
         rest = two if abs(second) == 1 else f"{abs(second):g} {two}"
         return f"{start} {'-' if second < 0 else '+'} {rest}"
@@ -307,8 +321,9 @@ class EncodingPlan:
             "numbers": numbers,
             "categories": categories,
         }
-        if not left_out("encoder.obliques", len(self.obliques), 0):
-            document["obliques"] = len(self.obliques)
+        for key, pairs in (("interactions", self.interactions), ("obliques", self.obliques)):
+            if not left_out(f"encoder.{key}", len(pairs), 0):
+                document[key] = len(pairs)
         formats = [
             {"column": position, **form.to_document()}
             for position, form in sorted(self.formats.items())
@@ -330,6 +345,7 @@ class EncodingPlan:
                 "leaves.",
                 value_statistics_to_state(self.value_statistics, len(self.leaf_statistics)),
             ),
+            **prefixed("interactions.", columns_to_state(self.interactions)),
             **prefixed("obliques.", obliques_to_state(self.obliques)),
         }
         return document, arrays
@@ -350,10 +366,14 @@ class EncodingPlan:
         n_encoded = count["numeric"] + count["datetime"]
         n_own = n_encoded + count["boolean"]
         statistic_names = document.texts("statistic_names", max_length=16)
-        n_sums = 0
-        if "obliques" in document:
-            n_sums = document.integer("obliques", low=1, high=MOST_SUMS)
+        n_pairs = {
+            key: document.integer(key, low=1, high=MOST_PAIRS) if key in document else 0
+            for key in ("interactions", "obliques")
+        }
         formats = _read_formats(document, len(names)) if "formats" in document else {}
+        numbers = NumericColumns.from_state(
+            document.child("numbers"), tensors.scoped("numbers."), n_encoded
+        )
         plan = cls(
             named=document.boolean("named"),
             names=names,
@@ -367,9 +387,7 @@ class EncodingPlan:
                 "date_cycles", "uint8", (count["datetime"], len(CYCLES)), high=1
             ).astype(bool),
             had_missing=tensors.take("had_missing", "uint8", (n_own,), high=1).astype(bool),
-            numbers=NumericColumns.from_state(
-                document.child("numbers"), tensors.scoped("numbers."), n_encoded
-            ),
+            numbers=numbers,
             categories=tuple(
                 replace(category, markers=formats.get(position, USUAL).level_markers)
                 for category, position in zip(
@@ -387,7 +405,12 @@ class EncodingPlan:
             value_statistics=value_statistics_from_state(
                 tensors.scoped("leaves."), count["numeric"], len(statistic_names[:-1])
             ),
-            obliques=obliques_from_state(tensors.scoped("obliques."), n_sums, count["numeric"]),
+            interactions=columns_from_state(
+                tensors.scoped("interactions."), n_pairs["interactions"], numbers
+            ),
+            obliques=obliques_from_state(
+                tensors.scoped("obliques."), n_pairs["obliques"], count["numeric"]
+            ),
         )
         document.done()
         tensors.done()

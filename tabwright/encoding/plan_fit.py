@@ -1,14 +1,14 @@
 """Fitting the encoder: from the training rows of a table to an `EncodingPlan`.
 
 `fit_plan` goes through the columns once and asks the module of each kind of column what it makes of
-them: `encoding/numeric.py`, `encoding/value_statistics.py`, `encoding/categorical.py`,
-`encoding/supervised/oblique_search.py`, `encoding/oblique.py`. `encoding/encoder.py` applies
-a plan to rows.
+them: `encoding/numeric.py`, `encoding/value_statistics.py`, `encoding/categorical.py`.
+`fit_interactions` adds those of `encoding/interactions.py`. `encoding/encoder.py` applies a plan
+to rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
@@ -25,6 +25,7 @@ from tabwright.encoding.categorical import (
     fit_category,
     rare_below,
 )
+from tabwright.encoding.interactions import Interaction, InteractionColumn, fit_interaction
 from tabwright.encoding.numeric import (
     SAMPLE_ROWS,
     NumericColumns,
@@ -34,16 +35,13 @@ from tabwright.encoding.numeric import (
     fit_numeric,
     resolve_encoding,
 )
-from tabwright.encoding.oblique import ObliqueColumn, fit_oblique
 from tabwright.encoding.plan import EncodingPlan
 from tabwright.encoding.supervised.held_out_rows import HeldOutRows
-from tabwright.encoding.supervised.oblique_search import ObliqueSearch
 from tabwright.encoding.supervised.tree_thresholds import TreeTarget
 from tabwright.encoding.value_statistics import ValueStatisticsFit
 from tabwright.encoding.values import (
     KINDS,
     Kind,
-    Origin,
     booleans,
     elapsed,
     numbers,
@@ -132,13 +130,7 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
     origins = tuple(exact_origin(column) for column in series["numeric"])
     moments = [to_microseconds(column).alias("") for column in series["datetime"]]
     date_origins = tuple(_middle(moment) for moment in moments)
-    sample = None
-    if n_rows > SAMPLE_ROWS:
-        draw = np.random.default_rng(rows.random_state)
-        sample = np.sort(draw.choice(n_rows, SAMPLE_ROWS, replace=False)).astype(np.int64)
-    tree = None
-    if target is not None:
-        tree = TreeTarget(target, rows.task, rows.sample_weight, rows.random_state)
+    sample, tree = _sample(rows), _tree_target(rows)
     n_encoded = len(origins) + len(moments)
     encoding = resolve_encoding(settings.numeric_encoding, n_encoded, has_target=tree is not None)
     if encoding == "tree_ple" and tree is None:
@@ -154,14 +146,13 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
             return found
         return replace(found, fold=rows.folds, n_folds=int(rows.folds.max()) + 1)
 
-    leaves = search = None
+    leaves = None
     if encoding == "tree_ple" and tree is not None:
         used = [name for name, kind in zip(names, kinds, strict=True) if kind != "unused"]
         held_out = HeldOutRows(
             tree, sample, lambda index: frame[used][index].hash_rows(0).to_numpy()
         )
         leaves = ValueStatisticsFit(tree, sample, n_bins, statistics_target, held_out)
-        search = ObliqueSearch(tree, held_out, n_numeric=len(origins), n_columns=len(used))
     missing: list[bool] = []
     fits: list[NumericFit] = []
     # Bins of elapsed time let a network memorise the level of every month: later rows are
@@ -181,25 +172,16 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
         )
         if leaves is not None and not is_time:
             leaves.add(place, values, fits[-1])
-        if search is not None:
-            search.add_number(values, fits[-1])
     missing.extend(bool(np.isnan(booleans(column)).any()) for column in series["boolean"])
     date_cycles = _varying_cycles(moments)
     n_codes = len(series["category"]) + int(date_cycles.sum())
     codes = np.empty((n_rows, n_codes), dtype=np.int32)
     markers = [forms.get(column.name, USUAL).level_markers for column in series["category"]]
     categories, statistics = _fit_categories(
-        series["category"], markers, statistics_target, codes, settings, search
+        series["category"], markers, statistics_target, codes, settings
     )
     if leaves is not None:
         statistics += leaves.statistics
-    obliques: list[ObliqueColumn] = []
-    if search is not None and tree is not None:
-        for column in series["boolean"]:
-            search.add_codes(np.nan_to_num(booleans(column) + 2.0))
-        for j, k in np.argwhere(date_cycles):
-            search.add_codes(places_in_cycle(CYCLES[k], moments[j]))
-        obliques = _fit_obliques(search, series, origins, fits, sample, tree, n_bins)
     plan = EncodingPlan(
         named=rows.named,
         names=names,
@@ -213,7 +195,6 @@ def fit_plan(rows: RowsToFit, settings: EncoderSettings) -> PlanFit:
         categories=categories,
         statistic_names=(*statistics_target().names, "log count") if statistics else (),
         value_statistics=() if leaves is None else tuple(leaves.columns),
-        obliques=tuple(obliques),
         formats=formats,
     )
     return PlanFit(plan, codes, statistics)
@@ -225,7 +206,6 @@ def _fit_categories(
     statistics_target: Callable[[], StatisticsTarget],
     codes: NDArray[np.int32],
     settings: EncoderSettings,
-    search: ObliqueSearch | None,
 ) -> tuple[tuple[CategoryColumn, ...], list[NDArray[np.float32]]]:
     """Fit the category columns and write their codes."""
     max_levels = min(settings.max_levels, max(2, _LEVEL_BUDGET // max(len(series), 1)))
@@ -242,40 +222,54 @@ def _fit_categories(
         category = replace(category, markers=missing)
         categories.append(category)
         codes[:, j] = category.input_codes(full)
-        if search is not None:
-            search.add_codes(full)
         if column_statistics is not None:
             statistics.append(column_statistics)
     return tuple(categories), statistics
 
 
-def _fit_obliques(
-    search: ObliqueSearch,
-    series: Mapping[Kind, Sequence[pl.Series]],
-    origins: Sequence[Origin],
-    fits: Sequence[NumericFit],
-    sample: NDArray[np.int64] | None,
-    tree: TreeTarget,
-    n_bins: int,
-) -> list[ObliqueColumn]:
-    """The pairwise linear features that the search found, fitted."""
+def fit_interactions(
+    interactions: Sequence[Interaction],
+    plan: EncodingPlan,
+    rows: RowsToFit,
+    numeric: NDArray[np.float32],
+    settings: EncoderSettings,
+) -> tuple[InteractionColumn, ...]:
+    """Columns of interactions, with bins where those of the table look at the target.
 
-    def scaled(place: int) -> NDArray[np.float32]:
-        return fits[place].scaled(numbers(series["numeric"][place], origins[place]))
-
-    columns = []
-    for (one, two), weights in search.found():
-        column = fit_oblique(
-            (one, two),
-            weights,
-            (scaled(one), scaled(two)),
+    `plan`: what `fit_plan` made of the rows.
+    `numeric`: (n_rows, n_numeric), float32; of their compact form.
+    Returns: those of more than one value.
+    """
+    sample = _sample(rows)
+    tree = _tree_target(rows) if plan.numbers.encoding == "tree_ple" else None
+    n_bins = bins_per_column(settings.n_bins, len(plan.numbers))
+    columns = (
+        fit_interaction(
+            interaction,
+            plan.numbers,
+            (numeric[:, interaction.first], numeric[:, interaction.second]),
             sample=sample,
             tree=tree,
             n_bins=n_bins,
         )
-        if column is not None:
-            columns.append(column)
-    return columns
+        for interaction in interactions
+    )
+    return tuple(column for column in columns if column is not None)
+
+
+def _sample(rows: RowsToFit) -> NDArray[np.int64] | None:
+    """Rows that quantiles and bins are fitted on; None: all of them."""
+    if len(rows.frame) <= SAMPLE_ROWS:
+        return None
+    draw = np.random.default_rng(rows.random_state)
+    return np.sort(draw.choice(len(rows.frame), SAMPLE_ROWS, replace=False)).astype(np.int64)
+
+
+def _tree_target(rows: RowsToFit) -> TreeTarget | None:
+    """What trees that give bins look at."""
+    if rows.target is None:
+        return None
+    return TreeTarget(rows.target, rows.task, rows.sample_weight, rows.random_state)
 
 
 def _kinds(names: Sequence[str], profile: TableProfile) -> tuple[Kind, ...]:

@@ -72,9 +72,9 @@ class RowEncoder:
             part = slice(at, at + leaf.width)
             self._leaves.append((leaf.source, part, leaf.cuts.tolist(), leaf.table.tolist()))
             at += leaf.width
-        self._obliques = [
-            (place, oblique.first, oblique.second, oblique.scalar)
-            for place, oblique in enumerate(plan.obliques, start=at)
+        self._pairs = [
+            (place, pair.first, pair.second, pair.scalar)
+            for place, pair in enumerate(plan.pairs, start=at)
         ]
         steps = [
             (position, self._formatted(position, step) if position in plan.formats else step)
@@ -127,11 +127,11 @@ class RowEncoder:
         for source, part, cuts, table in self._leaves:
             value = rounded[source]
             rounded[part] = table[bisect_right(cuts, value) + 1 if value == value else 0]
-        if self._obliques:
-            for place, first, second, combined in self._obliques:
+        if self._pairs:
+            for place, first, second, combined in self._pairs:
                 numeric[place] = combined(rounded[first], rounded[second])
-            sums = slice(self._obliques[0][0], None)
-            rounded[sums] = np.array(numeric[sums], dtype=np.float32).tolist()
+            pairs = slice(self._pairs[0][0], None)
+            rounded[pairs] = np.array(numeric[pairs], dtype=np.float32).tolist()
         return rounded, codes
 
     def _formatted(self, position: int, inner_step: _Step) -> _Step:

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.encoding.encoder import Compact
-from tabwright.encoding.oblique import fill_obliques
+from tabwright.encoding.pair_columns import fill_pairs
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.tables.cell_format import USUAL, typed_cells
@@ -52,7 +52,7 @@ class MixedRows:
         self.predictor, self.scale = predictor, scale
         self.names = tuple(encoder.feature_names_in_[place] for place in owned)
         self._compact = encoder.transform(pool)
-        self._obliques = encoder.plan_.obliques
+        self._pairs = encoder.plan_.pairs
         self._parts = list(owned.values())
         classes = predictor.model.classes
         # Of two classes one says all.
@@ -82,7 +82,7 @@ class MixedRows:
             rows = places[:, column, None]
             numeric[:, numbers] = source.numeric[rows, numbers]
             codes[:, levels] = source.codes[rows, levels]
-        fill_obliques(self._obliques, numeric)
+        fill_pairs(self._pairs, numeric)
         output = self.predictor.network(Compact(numeric, codes))
         if self.predictor.model.classes is None:
             return output[:, None]

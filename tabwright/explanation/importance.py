@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tabwright.encoding.encoder import Compact
-from tabwright.encoding.oblique import fill_obliques
+from tabwright.encoding.pair_columns import fill_pairs
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.predictor import Predictor
 from tabwright.regression import row_losses
@@ -97,7 +97,7 @@ def permutation_importance(
         shuffled = rng.permutation(len(rows))
         changed = Compact(compact.numeric.copy(), compact.codes.copy())
         changed.numeric[:, numeric] = compact.numeric[shuffled][:, numeric]
-        fill_obliques(plan.obliques, changed.numeric)
+        fill_pairs(plan.pairs, changed.numeric)
         changed.codes[:, codes] = compact.codes[shuffled][:, codes]
         rises[place].append(_loss(predictor, changed, target, weight) - base)
     n_repeats = max(1, min(map(len, rises.values())))

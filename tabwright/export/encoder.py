@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 
 from tabwright.encoding.calendar_cycles import CYCLES, Cycle
 from tabwright.encoding.categorical import FIRST_LEVEL, MISSING, UNKNOWN, CategoryColumn
-from tabwright.encoding.interactions import LARGEST, Interaction, least_divisors
+from tabwright.encoding.interactions import (
+    LARGEST,
+    Interaction,
+    InteractionColumn,
+    least_divisors,
+)
 from tabwright.encoding.layout import THIRD
 from tabwright.encoding.numeric import NumericColumns
 from tabwright.encoding.oblique import ObliqueColumn
@@ -66,11 +71,15 @@ def _add_codes(graph: Graph, column: str, category: CategoryColumn) -> str:
 
 @dataclass(frozen=True)
 class CompactNodes:
-    """The compact form of the rows in a graph, by part; numbers with masks in place of NaN."""
+    """The compact form of the rows in a graph, by part; numbers with masks in place of NaN.
+
+    `interactions`: NaN where they are missing. `sums`: 0 there.
+    """
 
     numbers: list[str]
     missing: list[str]
     statistics: list[str]
+    interactions: list[str]
     sums: list[str]
     codes: list[str]
     dates: tuple[str, str] | None
@@ -82,7 +91,7 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
     for column in inputs:
         graph.input(column.name, column.dtype, column.describe())
         by_kind.setdefault(column.kind, []).append(column)
-    encoded_numbers, missing, by_value, sums = [], [], [], []
+    encoded_numbers, missing, by_value, interactions, sums = [], [], [], [], []
     values, absent = _add_values(graph, plan, by_kind)
     dates = _add_moments(graph, by_kind.get("datetime", []))
     if dates is not None:
@@ -95,6 +104,10 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
         encoded = _add_encoded(graph, plan, graph.concat(values), mask)
         by_value = [
             _add_value_statistics(graph, leaf, encoded, mask) for leaf in plan.value_statistics
+        ]
+        interactions = [
+            _add_interaction(graph, column, plan.numbers, encoded, mask)
+            for column in plan.interactions
         ]
         sums = [_add_oblique(graph, oblique, encoded, mask) for oblique in plan.obliques]
         encoded_numbers.append(encoded)
@@ -119,6 +132,7 @@ def add_encoder(graph: Graph, plan: EncodingPlan, inputs: Sequence[GraphInput]) 
         numbers=encoded_numbers,
         missing=missing,
         statistics=[*statistics, *by_value],
+        interactions=interactions,
         sums=sums,
         codes=codes,
         dates=dates,
@@ -130,8 +144,12 @@ def add_expanded(graph: Graph, plan: EncodingPlan, rows: CompactNodes) -> str:
 
     Returns: float32 of shape (rows, input_dim), finite.
     """
+    zero = graph.float32(0.0)
+    filled = [
+        graph.add("Where", graph.add("IsNaN", column), zero, column) for column in rows.interactions
+    ]
     blocks = _add_numeric_blocks(
-        graph, plan, rows.numbers, rows.missing, rows.statistics, rows.sums
+        graph, plan, rows.numbers, rows.missing, rows.statistics, [*filled, *rows.sums]
     )
     if rows.dates is not None and plan.cycle_columns:
         blocks += _add_cycles(graph, plan, *rows.dates)
@@ -154,7 +172,8 @@ def add_tree_features(
     codes = list(rows.codes)
     if rows.dates is not None and plan.cycle_columns:
         codes += [places for _, places in _cycle_codes(graph, plan, *rows.dates)]
-    blocks += [*rows.statistics, *(graph.cast(column, "float32") for column in codes)]
+    blocks += [*rows.statistics, *rows.interactions]
+    blocks += [graph.cast(column, "float32") for column in codes]
     if interactions:
         blocks.append(_add_interactions(graph, plan.numbers, rows, interactions))
     return graph.concat(blocks)
@@ -166,26 +185,53 @@ def _add_interactions(
     """`interaction_values`: float32 of shape (rows, n_interactions)."""
     values, missing = graph.concat(rows.numbers), graph.concat(rows.missing)
     blocks = []
-    for kind, group in groupby(interactions, key=lambda interaction: interaction.kind):
-        firsts, seconds = zip(*((pair.first, pair.second) for pair in group), strict=True)
-        one, two = (_add_numbers(graph, numbers, values, side) for side in (firsts, seconds))
-        unknown = graph.add("Or", graph.columns(missing, firsts), graph.columns(missing, seconds))
-        if kind == "sum":
-            result = graph.add("Add", one, two)
-        elif kind == "difference":
-            result = graph.add("Sub", one, two)
-        elif kind == "product":
-            result = graph.add("Mul", one, two)
-        else:
-            least = graph.constant(least_divisors(numbers)[list(seconds)][None])
-            is_zero = graph.add("LessOrEqual", graph.add("Abs", two), least)
-            unknown = graph.add("Or", unknown, is_zero)
-            divisor = graph.add("Where", is_zero, graph.float64(1.0), two)
-            result = graph.add("Div", one, divisor)
-        clipped = graph.add("Max", result, graph.float64(-LARGEST))
-        clipped = graph.cast(graph.add("Min", clipped, graph.float64(LARGEST)), "float32")
+    for _, group in groupby(interactions, key=lambda interaction: interaction.kind):
+        clipped, unknown = _add_clipped(graph, numbers, values, missing, tuple(group))
+        clipped = graph.cast(clipped, "float32")
         blocks.append(graph.add("Where", unknown, graph.float32(np.nan), clipped))
     return graph.concat(blocks)
+
+
+def _add_clipped(
+    graph: Graph,
+    numbers: NumericColumns,
+    values: str,
+    missing: str,
+    interactions: Sequence[Interaction],
+) -> tuple[str, str]:
+    """Interactions of one kind within float32, and where they are missing.
+
+    Returns: float64 and bool, both of shape (rows, n_interactions).
+    """
+    kind = interactions[0].kind
+    firsts, seconds = zip(*((pair.first, pair.second) for pair in interactions), strict=True)
+    one, two = (_add_numbers(graph, numbers, values, side) for side in (firsts, seconds))
+    unknown = graph.add("Or", graph.columns(missing, firsts), graph.columns(missing, seconds))
+    if kind == "sum":
+        result = graph.add("Add", one, two)
+    elif kind == "difference":
+        result = graph.add("Sub", one, two)
+    elif kind == "product":
+        result = graph.add("Mul", one, two)
+    else:
+        least = graph.constant(least_divisors(numbers)[list(seconds)][None])
+        is_zero = graph.add("LessOrEqual", graph.add("Abs", two), least)
+        unknown = graph.add("Or", unknown, is_zero)
+        divisor = graph.add("Where", is_zero, graph.float64(1.0), two)
+        result = graph.add("Div", one, divisor)
+    unknown = graph.add("Or", unknown, graph.add("IsNaN", result))
+    clipped = graph.add("Max", result, graph.float64(-LARGEST))
+    return graph.add("Min", clipped, graph.float64(LARGEST)), unknown
+
+
+def _add_interaction(
+    graph: Graph, column: InteractionColumn, numbers: NumericColumns, values: str, missing: str
+) -> str:
+    """`InteractionColumn.encode`: float32 of shape (rows, 1)."""
+    clipped, unknown = _add_clipped(graph, numbers, values, missing, (column.interaction,))
+    centred = graph.add("Sub", clipped, graph.float64(column.centre))
+    total = _add_smooth_float64(graph, graph.add("Mul", centred, graph.float64(column.scale)))
+    return graph.add("Where", unknown, graph.float32(np.nan), graph.cast(total, "float32"))
 
 
 def _add_numbers(graph: Graph, numbers: NumericColumns, values: str, places: Sequence[int]) -> str:
@@ -265,21 +311,23 @@ def _add_value_statistics(graph: Graph, leaf: ValueStatistics, encoded: str, mis
 
 def _add_oblique(graph: Graph, oblique: ObliqueColumn, encoded: str, missing: str) -> str:
     """`ObliqueColumn.encode`, 0 where a column is missing: float32 of shape (rows, 1)."""
-
-    def smooth(value: str) -> str:
-        square = graph.add("Div", graph.add("Mul", value, value), graph.float64(9.0))
-        root = graph.add("Sqrt", graph.add("Add", square, graph.float64(1.0)))
-        return graph.add("Div", value, root)
-
     places = [oblique.first, oblique.second]
     terms = []
     for place, weight in zip(places, oblique.weights, strict=True):
-        value = smooth(graph.cast(graph.columns(encoded, [place]), "float64"))
+        value = graph.cast(graph.columns(encoded, [place]), "float64")
+        value = _add_smooth_float64(graph, value)
         terms.append(graph.add("Mul", value, graph.float64(weight)))
     centred = graph.add("Sub", graph.add("Add", *terms), graph.float64(oblique.centre))
-    total = smooth(graph.add("Mul", centred, graph.float64(oblique.scale)))
+    total = _add_smooth_float64(graph, graph.add("Mul", centred, graph.float64(oblique.scale)))
     absent = graph.add("Or", *(graph.columns(missing, [place]) for place in places))
     return graph.add("Where", absent, graph.float32(0.0), graph.cast(total, "float32"))
+
+
+def _add_smooth_float64(graph: Graph, value: str) -> str:
+    """`pair_columns.smooth`."""
+    square = graph.add("Div", graph.add("Mul", value, value), graph.float64(9.0))
+    root = graph.add("Sqrt", graph.add("Add", square, graph.float64(1.0)))
+    return graph.add("Div", value, root)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -293,7 +341,7 @@ def _add_numeric_blocks(
     numbers: list[str],
     missing: list[str],
     statistics: list[str],
-    sums: list[str],
+    pairs: list[str],
 ) -> list[str]:
     """Values, bins and missing indicators, as `Layout.expand` orders them."""
     layout = plan.layout
@@ -307,14 +355,14 @@ def _add_numeric_blocks(
             blocks.append(_add_smooth(graph, encoded) if layout.smooth else encoded)
         if n_own > n_encoded:
             blocks.append(graph.columns(filled, np.arange(n_encoded, n_own)))
-    blocks += [*statistics, *sums]
+    blocks += [*statistics, *pairs]
     if len(layout.bin_source):
         source, values = layout.bin_source, filled
-        if sums:
-            # Bins are of the table's own columns, then of the sums, which stand last.
-            values = graph.concat([filled, *sums])
-            is_sum = source >= plan.n_own
-            source = np.where(is_sum, source - layout.n_numeric + len(sums) + plan.n_own, source)
+        if pairs:
+            # Bins are of the table's own columns, then of pairs of them, which stand last.
+            values = graph.concat([filled, *pairs])
+            is_pair = source >= plan.n_own
+            source = np.where(is_pair, source - layout.n_numeric + len(pairs) + plan.n_own, source)
         part = graph.columns(values, source)
         part = graph.add("Sub", part, graph.constant(layout.bin_left[None]))
         part = graph.add("Mul", part, graph.constant(layout.bin_inverse[None]))

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tabwright.distillation.interaction_search import find_interactions, with_interactions
 from tabwright.distillation.tree_arrays import ensemble_of
 from tabwright.distillation.trees.learners import TreeKind, tree_learner
 from tabwright.distillation.trees.problem import Learner, Problem
-from tabwright.encoding.encoder import Compact
+from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.tree_mix import TreeMix, combination_notes, tree_features
@@ -221,23 +220,15 @@ def with_trees(
     Returns `model`: its card says what was combined, with the losses on the choosing rows.
     Returns `trees`: None where no trees were fitted.
     """
-    problems = [_problem(model, learning, targets) for learning, _ in parts]
+    encoder, random_state = model.encoder, model.settings.random_state
+    problems = [tree_problem(encoder, learning, targets, random_state) for learning, _ in parts]
     judged = [rows for _, (_, rows) in parts]
     reason = _reason_for_none(problems, judged)
     if reason is not None:
         return _with_notes(model, {"kept": ["networks"], "reason": reason}, on_message), None
     n_classes = problems[0].n_classes
-    plan = model.encoder.plan_
-    seconds_left = None if limit is None else limit.remaining
-    everything = _problem(model, whole, targets)
-    interactions = find_interactions(everything, plan, whole[1].groups, seconds_left)
-    if interactions:
-        everything = with_interactions(everything, interactions, plan)
-        problems = [with_interactions(problem, interactions, plan) for problem in problems]
-    features = [
-        tree_features(model.encoder, held, interactions).astype(np.float64)
-        for _, (held, _) in parts
-    ]
+    everything = tree_problem(encoder, whole, targets, random_state)
+    features = [tree_features(encoder, held).astype(np.float64) for _, (held, _) in parts]
     target = np.concatenate([_target(rows, targets) for rows in judged])
     row_weight = _weight(judged, targets)
     candidates, missing, late = [], [], []
@@ -267,8 +258,6 @@ def with_trees(
         notes["not_installed"] = missing
     if late:
         notes["not_in_time"] = late
-    if interactions:
-        notes["interactions"] = [plan.interaction_name(interaction) for interaction in interactions]
     model = _with_notes(model, notes, on_message)
     n_features = everything.values.shape[1]
     ensembles = []
@@ -287,7 +276,7 @@ def with_trees(
             )
     if ensembles:
         shares = tuple(float(weight) for weight in weights[1:] if weight)
-        mix = TreeMix(float(weights[0]), shares, tuple(ensembles), interactions)
+        mix = TreeMix(float(weights[0]), shares, tuple(ensembles))
         model = replace(model, trees=mix)
     return model, trees
 
@@ -358,18 +347,20 @@ def _description(
     }
 
 
-def _problem(model: FittedModel, learning: EncodedRows, targets: Targets) -> Problem:
+def tree_problem(
+    encoder: TableEncoder, learning: EncodedRows, targets: Targets, random_state: int
+) -> Problem:
     """What trees are to learn from some rows."""
     compact, rows = learning
-    values = tree_features(model.encoder, compact)
+    values = tree_features(encoder, compact)
     return Problem(
         values=values.astype(np.float64),
         # Codes are ordinal: the same to every library, to NumPy and to an ONNX graph.
         categorical=np.zeros(values.shape[1], dtype=bool),
         target=_target(rows, targets),
         weight=_weight([rows], targets),
-        n_classes=0 if model.classes is None else len(model.classes),
-        random_state=model.settings.random_state % 2**31,
+        n_classes=0 if targets.classes is None else len(targets.classes),
+        random_state=random_state % 2**31,
         n_threads=torch.get_num_threads(),
     )
 

@@ -25,6 +25,7 @@ from tabwright.distillation.soft_targets import (
     prepare_soft_targets,
 )
 from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.encoding.interactions import Interaction
 from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.combination import EncodedRows, HeldOutTrees, tree_kinds, with_trees
@@ -41,13 +42,13 @@ from tabwright.fitting.finishing import (
     with_decision,
     with_scores,
 )
+from tabwright.fitting.interactions import with_interactions
 from tabwright.fitting.intervals import (
     ValidationRows,
     with_fold_intervals,
     with_held_out_intervals,
 )
 from tabwright.fitting.member_training import RunControl, train_members
-from tabwright.fitting.oblique_selection import select_obliques, without_obliques
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
@@ -83,11 +84,12 @@ class Recipe:
     decision: DecisionAim | None
     metric: EvalMetric | None
     limit: TimeLimit | None
-    keep_obliques: bool | None = None
+    interactions: tuple[Interaction, ...] | None = None
 
     def decided(self, model: FittedModel) -> Recipe:
         """The recipe of a fit on more rows, after `model`: networks choose nothing any more."""
-        recipe = replace(self, keep_obliques=bool(model.encoder.plan_.obliques))
+        columns = model.encoder.plan_.interactions
+        recipe = replace(self, interactions=tuple(column.interaction for column in columns))
         if self.distillation is None:
             return recipe
         # What the teacher said was for other rows.
@@ -315,25 +317,28 @@ class Recipe:
         if self.encoder is not None:
             return self.encoder, self.encoder.transform(rows.frame)
         encoder = TableEncoder(numeric_encoding=self.settings.numeric_encoding)
-        compact = encoder.fit_transform(
-            RowsToFit(
-                rows.frame,
-                self.profile,
-                target=rows.target,
-                task=self.settings.task,
-                sample_weight=rows.weight,
-                random_state=self.settings.random_state,
-                named=self.columns.named,
-                target_name=self.columns.target_name,
-                # Rows that no network holds out are a fold of their own there.
-                folds=None if folds is None else np.where(folds < 0, folds.max() + 1, folds),
-            )
+        to_fit = RowsToFit(
+            rows.frame,
+            self.profile,
+            target=rows.target,
+            task=self.settings.task,
+            sample_weight=rows.weight,
+            random_state=self.settings.random_state,
+            named=self.columns.named,
+            target_name=self.columns.target_name,
+            # Rows that no network holds out are a fold of their own there.
+            folds=None if folds is None else np.where(folds < 0, folds.max() + 1, folds),
         )
-        if self.keep_obliques is None:
-            return select_obliques(
-                encoder, compact, rows, targets, self.settings, self.callbacks.emit, self.limit
-            )
-        return (encoder, compact) if self.keep_obliques else without_obliques(encoder, compact)
+        return with_interactions(
+            encoder,
+            to_fit,
+            (encoder.fit_transform(to_fit), rows),
+            targets,
+            self.settings,
+            known=self.interactions,
+            on_message=self.callbacks.emit,
+            limit=self.limit,
+        )
 
 
 def _best_of(done: Sequence[TrainedFold]) -> dict[str, list[float]]:

@@ -1,8 +1,7 @@
 """Tree ensembles beside the networks of a model: what they see, and the weighted average.
 
 The trees see encoded rows as the encoder gives them, before the networks' expansion: numbers with
-NaN where missing, and codes of categories and calendar places; and the interactions of numeric
-columns that help them.
+NaN where missing, and codes of categories and calendar places.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ FloatArray = NDArray[np.float64]
 
 
 def _n_numeric(plan: EncodingPlan) -> int:
-    """Numbers of the compact form that trees see."""
+    """Numbers of the compact form that trees see: not the weighted sums of older files."""
     return plan.layout.n_numeric - len(plan.obliques)
 
 
@@ -49,8 +48,9 @@ def tree_features(
     """Encoded rows as trees see them.
 
     `compact`: rows that it encoded.
-    Returns: (n, n_features), float32; numbers, NaN where missing, then statistics of levels, then
-        codes, then interactions. Pairwise linear features are for the networks alone.
+    `interactions`: of models fitted before the encoder had them.
+    Returns: (n, n_features), float32; numbers, NaN where missing, then statistics of levels and
+        interactions, then codes, then `interactions`.
     """
     plan = encoder.plan_
     n_numeric, n_own = _n_numeric(plan), _n_numeric(plan) + plan.n_codes
@@ -67,7 +67,7 @@ class TreeMix:
 
     `network_weight`: of the networks' mean prediction, from 0 to 1.
     `weights`: of the ensembles; all weights sum to 1.
-    `interactions`: further features of all ensembles.
+    `interactions`: further features of all ensembles, of models fitted before the encoder had them.
     """
 
     network_weight: float
@@ -214,12 +214,6 @@ def combination_notes(card: Mapping[str, Any]) -> list[str]:
         f"combined on {counted} validation rows, which chose the weights: {shares}; "
         f"together {number_text(whole[2])} ({combination.get('measure')})"
     ]
-    interactions = combination.get("interactions")
-    if isinstance(interactions, list) and interactions:
-        notes.append(
-            "the trees also see "
-            f"{', '.join(map(str, interactions))}: with these they predict held-out rows better"
-        )
     missing = combination.get("not_installed")
     if isinstance(missing, list) and missing:
         notes.append(

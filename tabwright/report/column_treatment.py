@@ -108,12 +108,12 @@ def _texts(plan: EncodingPlan) -> dict[int, str]:
     for leaf in plan.value_statistics:
         what = " and ".join(plan.leaf_statistics)
         texts[encoded[leaf.source]] += f"; {what} in each of {len(leaf.cuts) + 1} ranges of values"
-    for oblique in plan.obliques:
-        # Both columns say so; the first is the one whose inputs count those of the sum.
-        for place in (oblique.first, oblique.second):
-            n_bins = len(oblique.edges) - 1
-            bins_of_sum = "1 bin" if n_bins == 1 else f"{n_bins} bins"
-            texts[encoded[place]] += f"; {plan.oblique_name(oblique)} in {bins_of_sum}"
+    for pair in plan.pairs:
+        # Both columns say so; the first is the one whose inputs count those of the pair.
+        for place in (pair.first, pair.second):
+            n_bins = max(len(pair.edges) - 1, 0)
+            in_bins = {0: "", 1: " in 1 bin"}.get(n_bins, f" in {n_bins} bins")
+            texts[encoded[place]] += f"; {plan.pair_name(pair)}{in_bins}"
     for date, place in enumerate(places["datetime"]):
         cycles = [cycle.name for cycle, of_date, _ in plan.cycle_columns if of_date == date]
         turns = f"; {', '.join(cycles)} as sines and cosines" if cycles else ""

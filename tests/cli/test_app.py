@@ -117,10 +117,13 @@ def test_inspect_shows_the_card(tmp_path: Path) -> None:
     assert any("knows no class" in line for line in document["limits"])
 
 
-def test_inspect_names_the_sums_of_columns() -> None:
+def test_inspect_names_columns_made_of_two() -> None:
     model = str(FOLDER / "0.2.0" / "regression-sums.safetensors")
-    assert re.search(r"sums +.*east \+ north", _run("inspect", model))
-    assert "sums" not in _run("inspect", str(FOLDER / "0.1.0" / "regression-values.safetensors"))
+    assert re.search(r"interactions +.*east \+ north", _run("inspect", model))
+    model = str(FOLDER / "0.3.0" / "regression-pairs.safetensors")
+    assert re.search(r"interactions +.*east . north", _run("inspect", model))
+    plain = str(FOLDER / "0.1.0" / "regression-values.safetensors")
+    assert "interactions" not in _run("inspect", plain)
 
 
 def test_evaluate_scores_labelled_rows(tmp_path: Path) -> None:

@@ -173,21 +173,6 @@ def test_the_file_comes_back_and_predicts_the_same(task: str, tmp_path: Path) ->
     np.testing.assert_allclose(Predictor(again).predict_row(one), whole[0], rtol=0, atol=1e-6)
 
 
-def test_the_card_and_the_file_tell_of_interactions() -> None:
-    draw = np.random.default_rng(4)
-    frame = pl.DataFrame({name: draw.uniform(1, 9, 1_500) for name in ("torque", "speed", "wear")})
-    power = frame["torque"].to_numpy() * frame["speed"].to_numpy()
-    settings = FitSettings(task="classification", **SMALL)
-    codes = (power > 25).astype(np.int64)
-    model = fit_table(LabelledRows(frame, codes), settings, classes=np.arange(2))
-    assert model.trees is not None
-    assert "torque × speed" in model.card["combination"]["interactions"]
-    assert any("torque × speed" in note for note in combination_notes(model.card))
-    document, _ = model.to_artifact()
-    kinds = [own["kind"] for own in document["trees"]["interactions"]]
-    assert kinds == [own.kind for own in model.trees.interactions]
-
-
 def test_versions_before_refuse_the_file_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     from tabwright.artifact import container
 

@@ -201,11 +201,11 @@ def _fit_by_value(**settings: Any) -> FittedModel:
     return model
 
 
-def _fit_oblique(**settings: Any) -> FittedModel:
+def _fit_pairs(n_rows: int, **settings: Any) -> FittedModel:
     # With fewer steps two classes are not learnt, with the sum and the difference or without.
-    longer = {"hidden_dim": 16, "max_epochs": 30, **settings}
-    model = _fit(coast_table, numeric_encoding="tree_ple", **longer)
-    if len(model.encoder.plan_.obliques) < 2:
+    longer = {"hidden_dim": 16, "max_epochs": 30, "quality": "fast", **settings}
+    model = _fit(lambda: coast_table(n_rows), numeric_encoding="tree_ple", **longer)
+    if len(model.encoder.plan_.interactions) < 2:
         raise AssertionError("the sum and the difference must be found")
     return model
 
@@ -321,8 +321,8 @@ def cases() -> dict[str, tuple[Callable[[], FittedModel], Callable[[], pl.DataFr
         **{name: (fit, asked_mixed) for name, fit in mixed.items()},
         "regression-values": (_fit_by_value, asked_amounts),
         "binary-values": (lambda: _fit_by_value(classes=two), asked_amounts),
-        "regression-sums": (_fit_oblique, asked_coast),
-        "binary-sums": (lambda: _fit_oblique(classes=two), asked_coast),
+        "regression-pairs": (lambda: _fit_pairs(2_500, intervals="constant"), asked_coast),
+        "binary-pairs": (lambda: _fit_pairs(5_000, classes=two), asked_coast),
         "regression-formats": (_fit_formats, lambda: written_table(40)),
         "binary-formats": (lambda: _fit_formats(classes=two), lambda: written_table(40)),
         "regression-trees": (_fit_trees, asked_mixed),

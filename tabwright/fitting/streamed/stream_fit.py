@@ -13,9 +13,9 @@ from tabwright.fitting.arguments import Aims, FitCallbacks
 from tabwright.fitting.data_checks import warning_of_repeated, warnings_of_revealing
 from tabwright.fitting.eval_metric import EvalMetric
 from tabwright.fitting.finishing import fitted_networks, model_card, with_decision, with_scores
+from tabwright.fitting.interactions import with_interactions
 from tabwright.fitting.intervals import HeldOutScale, fit_residual_scale, with_intervals
 from tabwright.fitting.networks import training_device
-from tabwright.fitting.oblique_selection import select_obliques
 from tabwright.fitting.streamed.jobs import EncodingJob, Trainer, TrainingJob
 from tabwright.fitting.streamed.scanned_table import ScannedTable
 from tabwright.fitting.targets import Targets
@@ -75,21 +75,26 @@ class StreamFit:
         if self.callbacks.on_profile is not None:
             self.callbacks.on_profile(profile)
         encoder = TableEncoder(numeric_encoding=settings.numeric_encoding)
-        compact = encoder.fit_transform(
-            RowsToFit(
-                sample.frame,
-                profile,
-                target=sample.target,
-                task=settings.task,
-                sample_weight=sample.weight,
-                random_state=settings.random_state,
-                target_name=self.scanned.columns.target,
-            )
+        to_fit = RowsToFit(
+            sample.frame,
+            profile,
+            target=sample.target,
+            task=settings.task,
+            sample_weight=sample.weight,
+            random_state=settings.random_state,
+            target_name=self.scanned.columns.target,
         )
+        compact = encoder.fit_transform(to_fit)
         sketch = sketch_of_rows(compact, len(encoder.plan_.had_missing))
         targets = self._targets()
-        encoder, compact = select_obliques(
-            encoder, compact, sample, targets, settings, on_message=emit, limit=self.limit
+        encoder, compact = with_interactions(
+            encoder,
+            to_fit,
+            (compact, sample),
+            targets,
+            settings,
+            on_message=emit,
+            limit=self.limit,
         )
         goal = Goal(
             encoder=encoder,

@@ -301,7 +301,7 @@ class _Plan:
 
 def _has_target_statistics(encoder: TableEncoder) -> bool:
     plan = encoder.plan_
-    return plan.layout.n_numeric > plan.n_own + len(plan.obliques)
+    return plan.layout.n_numeric > plan.n_own + len(plan.pairs)
 
 
 def _smallest_good(students: Sequence[FittedModel], validation: LabelledRows) -> int:

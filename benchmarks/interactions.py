@@ -1,11 +1,10 @@
-"""Made-up tables where sums of two columns help, mislead, or say nothing.
+"""Made-up tables where interactions of two columns help, mislead, or say nothing.
 
-    python -m benchmarks.sums [--seeds 0,1] [--rows 4000] [--members 2]
+    python -m benchmarks.interactions [--seeds 0,1] [--rows 4000] [--members 2]
 
-For each table and seed: the loss of the default mode on new rows (log-loss, or root mean squared
-error) without and with the search for sums, their ratio, the sums that the encoder found and
-those that the model kept. The tables are none of the suite's, and no setting was chosen on them
-but the rule that a network must be better with the sums, which the chessboards made necessary.
+For each table and seed: the loss of networks alone on new rows (log-loss, or root mean squared
+error) without and with the search for interactions, their ratio, and the interactions that the
+search kept. The tables are none of the suite's, and no setting was chosen on them.
 """
 
 from __future__ import annotations
@@ -21,12 +20,9 @@ from numpy.typing import NDArray
 from sklearn import datasets
 from threadpoolctl import threadpool_limits
 
-from benchmarks.contenders import Job, Tabwright, TabwrightWithoutSums
+from benchmarks.contenders import Job, Scalar, Tabwright, TabwrightWithoutInteractions
 from benchmarks.tables import Task
-from tabwright.encoding.encoder import TableEncoder
-from tabwright.encoding.plan_fit import RowsToFit
 from tabwright.metrics import score_classification, score_regression
-from tabwright.tables import Role, profile_table
 
 Floats = NDArray[np.float64]
 _NEW_ROWS = 4_000
@@ -143,55 +139,36 @@ def _task(target: NDArray[np.int64] | Floats) -> Task:
 def _loss(
     model: Tabwright, frame: pl.DataFrame, made: MadeUp, n_rows: int
 ) -> tuple[float, list[str]]:
-    """Loss on the rows past the first `n_rows`, and the sums of the model."""
+    """Loss on the rows past the first `n_rows`, and the interactions of the model."""
     model.fit(frame[:n_rows], made.target[:n_rows])
-    said, target = model.predict(frame[n_rows:]), made.target[n_rows:]
-    sums: list[str] = model.details["sums"]
+    predicted, target = model.predict(frame[n_rows:]), made.target[n_rows:]
+    kept: list[str] = model.details["interactions"]
     if model.job.task == "regression":
-        return score_regression(target, said)["rmse"], sums
-    return score_classification(target, said)["log_loss"], sums
-
-
-def _found(frame: pl.DataFrame, target: NDArray[np.int64] | Floats, seed: int) -> int:
-    """Sums that an encoder proposes, before networks judge them."""
-    roles: dict[str, Role] = dict.fromkeys(frame.columns, "numeric")
-    encoder = TableEncoder().fit(
-        RowsToFit(
-            frame,
-            profile_table(frame, roles=roles),
-            target=target,
-            task=_task(target),
-            random_state=seed,
-        )
-    )
-    return len(encoder.plan_.obliques)
+        return score_regression(target, predicted)["rmse"], kept
+    return score_classification(target, predicted)["log_loss"], kept
 
 
 def lines(seeds: Sequence[int], n_rows: int, members: int) -> Iterator[str]:
     """One line of a Markdown table per table and seed."""
-    yield "| table | seed | without | with | ratio | found | kept |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    yield "| table | seed | without | with | ratio | kept |"
+    yield "| --- | ---: | ---: | ---: | ---: | --- |"
     for name, make in TABLES.items():
         for seed in seeds:
             made = make(n_rows + _NEW_ROWS, seed)
             frame = pl.DataFrame({f"x{k}": own for k, own in enumerate(made.inputs.T)})
-            found = _found(frame[:n_rows], made.target[:n_rows], seed)
             job = Job(_task(made.target), int(made.target.max()) + 1, seed, threads=1)
-            settings = {"n_members": members}
-            without, _ = _loss(TabwrightWithoutSums(job, settings), frame, made, n_rows)
-            loss, kept = without, list[str]()
-            if found:
-                loss, kept = _loss(Tabwright(job, settings), frame, made, n_rows)
-            sums = ", ".join(kept)
+            settings: dict[str, Scalar] = {"quality": "fast", "n_members": members}
+            without, _ = _loss(TabwrightWithoutInteractions(job, settings), frame, made, n_rows)
+            loss, kept = _loss(Tabwright(job, settings), frame, made, n_rows)
             yield (
                 f"| {name} | {seed} | {without:.4g} | {loss:.4g} | {loss / without:.3f} "
-                f"| {found} | {sums} |"
+                f"| {', '.join(kept)} |"
             )
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sums", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.interactions", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--seeds", default="0,1", help="numbers with commas")
     parser.add_argument("--rows", type=int, default=4_000, help="training rows")
