@@ -137,7 +137,7 @@ def model_card(
     n_train: int,
     n_validation: int,
     target: tuple[str | None, CellFormat],
-    row_sketch: Mapping[str, str | float],
+    row_sketch: Mapping[str, Mapping[str, str | float]],
 ) -> dict[str, Any]:
     """What a model says of its fit, besides its settings.
 

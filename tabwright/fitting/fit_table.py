@@ -306,6 +306,9 @@ def _as_decided(whole: FittedModel, first: FittedModel, limit: TimeLimit | None)
         intervals=first.intervals and replace(first.intervals, kind="cross"),
         quantile_shifts=first.quantile_shifts,
         metrics=first.metrics,
-        card={**first.card, "n_training_rows": whole.card["n_training_rows"]},
+        card={
+            **first.card,
+            **{key: whole.card[key] for key in ("n_training_rows", "row_sketch")},
+        },
     )
     return with_time(model, limit)
