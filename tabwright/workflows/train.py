@@ -159,7 +159,9 @@ def _checkpoint(request: TrainRequest, *, shared: bool) -> Checkpoint | None:
 
 def _aims(request: TrainRequest) -> Aims:
     return Aims(
-        prior=request.prior, decision=None if request.decision is None else request.decision.aim
+        prior=request.prior,
+        decision=None if request.decision is None else request.decision.aim,
+        trees=request.trees,
     )
 
 

@@ -41,6 +41,8 @@ class TrainRequest:
         The class prior under which `imbalance_aware` answers.
     teachers : tuple of str
         Tree ensembles that teach in `tree_teacher_distillation`; empty: the default one.
+    trees : str or None
+        A tree ensemble to weigh against the networks, besides those of the quality.
     decision : DecisionRequest or None
         What the stored decision rule shall serve; None: the most probable class.
     n_threads : int or None
@@ -66,6 +68,7 @@ class TrainRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     prior: Prior = "training"
     teachers: tuple[str, ...] = ()
+    trees: TeacherKind | None = None
     decision: DecisionRequest | None = None
     n_threads: int | None = None
     random_state: int = 0
