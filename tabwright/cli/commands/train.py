@@ -320,7 +320,7 @@ def train(
             overwrite=run.overwrite,
         )
         if save_config is not None:
-            check_suffix(save_config, ".toml")
+            check_suffix(save_config, ".toml", "the file of --save-config")
             check_writable(save_config)
         # A mistake is told before PyTorch is loaded.
         check_training(request)

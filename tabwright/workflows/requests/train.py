@@ -143,7 +143,7 @@ def _check_report(request: TrainRequest) -> None:
     for name, path in others.items():
         if path.resolve() == request.report.resolve():
             raise ValueError(f"the report must not replace {name}; got {path} as both")
-    check_suffix(request.report, ".html")
+    check_suffix(request.report, ".html", "the report")
     check_writable(request.report)
     check_report_output(request.report, request.table, overwrite=request.overwrite)
 
@@ -153,5 +153,5 @@ def teacher_kind(name: str) -> TeacherKind:
     kind = next((known for known in TEACHER_KINDS if known == name), None)
     if kind is None:
         hint = nearest_name(name, TEACHER_KINDS)
-        raise ValueError(f"a teacher must be one of {', '.join(TEACHER_KINDS)}; got {name!r}{hint}")
+        raise ValueError(f"teachers must be of {', '.join(TEACHER_KINDS)}; got {name!r}{hint}")
     return kind
