@@ -141,6 +141,14 @@ SaveConfig = Annotated[
         rich_help_panel=SETTINGS,
     ),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace files of another kind, table or target too.",
+        rich_help_panel=SETTINGS,
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 QuietFlag = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors.")
@@ -194,14 +202,7 @@ class RunOptions:
             rich_help_panel=SETTINGS,
         ),
     ] = 0
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Replace files of another table or target too.",
-            rich_help_panel=SETTINGS,
-        ),
-    ] = False
+    overwrite: Overwrite = False
     config: Annotated[
         Path | None,
         typer.Option(

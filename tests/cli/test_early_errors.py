@@ -93,6 +93,12 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["export", "other.safetensors", "nowhere/x.onnx"], 4, "create it first"),
     (["predict", "other.safetensors", "row.csv"], 4, "row.csv"),
     (["predict", "other.safetensors", "rows.csv", "-o", "nowhere/o.csv"], 4, "create it first"),
+    (
+        ["predict", "other.safetensors", "rows.csv", "-o", "rows.csv"],
+        2,
+        "must not replace an input",
+    ),
+    (["export", "other.safetensors", "other.safetensors"], 2, "must be named .onnx"),
     (["evaluate", "other.safetensors", "row.csv"], 4, "row.csv"),
     (["evaluate", "other.safetensor", "rows.csv"], 4, "other.safetensor"),
     (["importance", "other.safetensors", "row.csv"], 4, "row.csv"),
