@@ -111,7 +111,7 @@ def predict(
 ) -> None:
     """Predict new rows: the label, and the probability of every class.
 
-    Labels follow the decision rule stored with the model. Tables may be larger than memory.
+    Labels follow the decision rule of the model. Tables may exceed the memory.
     """
     with (
         readable_errors(as_json=display.as_json),
