@@ -61,6 +61,23 @@ def test_columns_that_tell_the_target_are_named_and_no_others(tmp_path: Path) ->
     assert not _revealing(_frame(15), "label", path)
 
 
+def test_a_column_that_is_right_in_99_of_100_rows_is_named(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    y = draw.random(2_000) < 0.24
+    frame = pl.DataFrame(
+        {
+            "leak": np.where(draw.random(2_000) < 0.01, ~y, y),
+            "score": np.where(draw.random(2_000) < 0.005, ~y, y) + draw.random(2_000) / 2,
+            "good": np.where(draw.random(2_000) < 0.05, ~y, y),
+            "label": np.where(y, "y", "n"),
+        }
+    )
+    assert _revealing(frame, "label", tmp_path / "t.parquet") == {
+        "leak",
+        "score",
+    }
+
+
 @pytest.mark.parametrize("n_labels", [2, 5])
 def test_no_column_of_noise_tells_anything(n_labels: int, tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
