@@ -114,6 +114,12 @@ _ARGUMENTS = {
 _PATTERN = re.compile(r"(?<![\w'\"-])(?:" + "|".join(_ARGUMENTS) + r")(?![\w'\"])(?:='?(\w+)'?)?")
 
 
+def setting_of(option: str) -> str:
+    """The argument of Python that an option says, by its name without the dashes."""
+    names = (name for name, said in _ARGUMENTS.items() if said.partition(" ")[0] == f"--{option}")
+    return next(names, option.replace("-", "_")).partition(" ")[0]
+
+
 def in_options(message: str, *, arguments: bool = False) -> str:
     """A message with options of the command line in place of arguments of Python.
 

@@ -501,6 +501,22 @@ def test_a_prior_by_label(tmp_path: Path) -> None:
     assert "--prior must be training, balanced, or a share for each label" in refusal
 
 
+def test_the_json_of_train_names_the_columns_that_are_set_aside(tmp_path: Path) -> None:
+    table = _table(tmp_path / "t.csv")
+    pl.read_csv(table).with_columns(
+        empty=pl.lit(None, dtype=pl.String), row=pl.int_range(150)
+    ).write_csv(table)
+    model = str(tmp_path / "m.safetensors")
+    fast = [word for word in FAST if word != "--quiet"]
+    words = ("train", str(table), "-t", "label", "--drop", "price", *fast, "-o", model)
+    said = json.loads(_run(*words, "--json"))
+    assert said["set_aside"] == {
+        "empty": "set aside: every cell is missing",
+        "row": "set aside: consecutive integers, one per row",
+    }
+    assert "empty: set aside: every cell is missing" in _run(*words, "--overwrite")
+
+
 def test_help_fits_a_screen_and_has_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     names = [c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands]
