@@ -270,8 +270,8 @@ class UnfamiliarCells:
             few, column = _shown(count.example), shown_name(name)
             if kind == "category" and count.n_strange >= max(1, _UNKNOWN_SHARE * count.n_cells):
                 found.append(
-                    f"{column}: {_share(count.n_strange, count.n_cells)} of levels that training had "
-                    f"in few rows or not at all, e.g. {few}; they count as unknown"
+                    f"{column}: {_share(count.n_strange, count.n_cells)} of levels that training "
+                    f"had in few rows or not at all, e.g. {few}; they count as unknown"
                 )
             elif kind == "numeric" and count.n_strange:
                 found.append(
