@@ -91,7 +91,9 @@ def run_training(
     callback = _with_counter(callbacks, on_epoch)
     with reporting_failures(callback):
         with joined_workers() as workers:
-            reason = reason_to_stream(request.table.table, request.memory)
+            reason = reason_to_stream(
+                request.table.table, request.memory, request.table.columns.drop
+            )
             if replaced is not None and workers.is_first:
                 emit(replaced)
             if trainer is not None:

@@ -84,3 +84,15 @@ def test_a_graph_replaces_a_graph_and_nothing_else(folder: Path) -> None:
 def test_the_help_of_predict_names_what_shapes_its_output() -> None:
     text = _answer("predict", "--help")[1]
     assert {"--threshold", "--labels-only", "--digits"} <= set(text.split())
+
+
+def test_nested_columns_of_parquet_can_be_dropped(tmp_path: Path) -> None:
+    path, model = tmp_path / "t.parquet", tmp_path / "m.safetensors"
+    columns = {"a": range(60), "list": [[1], [2, 3]] * 30, "y": ["n", "y", "y"] * 20}
+    pl.DataFrame(columns).write_parquet(path)
+    words = ("train", path, "-t", "y", "--epochs", "1", "--quality", "fast", "-o", model)
+    code, text = _answer(*words)
+    assert code == 3
+    assert "leave it out" in text
+    assert _answer(*words, "--drop", "list")[0] == 0
+    assert _answer(*words, "--drop", "lists")[0] == 3
