@@ -1,8 +1,8 @@
 """The errors of the library that callers may want to catch, and how to install what is missing."""
 
+import inspect
 import json
 import os
-import sys
 import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -33,8 +33,8 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
     As `skip_file_prefixes` does from Python 3.12 on.
     """
     folder = os.path.dirname(__file__) + os.sep
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(folder):
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(folder):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
 

@@ -116,7 +116,7 @@ _PATTERN = re.compile(r"(?<![\w'\"-])(?:" + "|".join(_ARGUMENTS) + r")(?![\w'\"]
 
 def setting_of(option: str) -> str:
     """The argument of Python that an option says, by its name without the dashes."""
-    names = (name for name, said in _ARGUMENTS.items() if said.partition(" ")[0] == f"--{option}")
+    names = (name for name, text in _ARGUMENTS.items() if text.partition(" ")[0] == f"--{option}")
     return next(names, option.replace("-", "_")).partition(" ")[0]
 
 

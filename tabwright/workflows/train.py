@@ -235,7 +235,9 @@ def _fit_in_memory(
         test, table = table.take(leave), table.take(stay)
         time = request.table.columns.time
         latest = "" if time is None else f", the latest by {time!r}"
-        on_message(f"held out {len(test):,} rows for the scores{latest}")
+        on_message(
+            f"held out {len(test):,} row{'' if len(test) == 1 else 's'} for the scores{latest}"
+        )
         repeated = warning_of_repeated(repeated_rows(table.rows, test.rows), len(test))
         if repeated is not None:
             on_message(repeated)
