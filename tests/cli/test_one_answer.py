@@ -364,7 +364,7 @@ def test_predict_gives_what_is_asked_for_and_says_what_is_strange(tmp_path: Path
     new.write_text("size,kind\n" + "1700,mauve\n" * 30)
     result = runner.invoke(app, ["predict", model, str(new)])
     assert "note: size: all 30 cells are far past the range of training" in result.stderr
-    assert "note: kind: all 30 cells are not among the levels" in result.stderr
+    assert "note: kind: all 30 cells are of levels that training had" in result.stderr
     assert len(result.stdout.splitlines()) == 31
     out = str(tmp_path / "out.csv")
     summary = json.loads(_run("predict", model, str(new), "--json", "-o", out))
