@@ -1,6 +1,9 @@
 """The errors of the library that callers may want to catch, and how to install what is missing."""
 
+import inspect
 import json
+import os
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +25,18 @@ class TableNotFoundError(TableError, FileNotFoundError):
 
 class ParityError(RuntimeError):
     """An exported graph does not say what its model says; nothing was written."""
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line outside of the package that led here.
+
+    As `skip_file_prefixes` does from Python 3.12 on.
+    """
+    folder = os.path.dirname(__file__) + os.sep
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(folder):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def no_such_file(source: str) -> str:

@@ -86,16 +86,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     _sync_folder(os.path.dirname(target), shown)
 
 
-def check_suffix(path: str | os.PathLike[str], suffix: str) -> None:
+def check_suffix(
+    path: str | os.PathLike[str], suffix: str, what: str = "a file of this kind"
+) -> None:
     """Refuse a name that says another format than the one that would be written.
 
     `suffix`: Of the format, e.g. ".safetensors"; names without a known suffix are fine too.
+    `what`: what the file is, for the message.
     Raises `ValueError`.
     """
     found = os.path.splitext(os.fspath(path))[1].lower()
     if _FORMATS.fullmatch(found) and found != suffix:
         raise ValueError(
-            f"a file of this kind must be named {suffix}, which is what is written; got "
+            f"{what} must be named {suffix}, which is what is written; got "
             f"{os.fspath(path)}; name it {os.path.splitext(os.fspath(path))[0]}{suffix}"
         )
 

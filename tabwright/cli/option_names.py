@@ -97,11 +97,27 @@ _ARGUMENTS = {
     "a duration must": "--time-limit must",
     "a study must": "--study must",
     "the metric must": "--metric must",
+    "memory must": "--memory must",
+    "the report must be": "--report must be",
+    "encoding must": "--encoding must",
+    "delimiter must": "--delimiter must",
+    "a decision must": "--decision must",
+    "the wanted recall": "the share of --decision recall",
+    "the wanted precision": "the share of --decision precision",
+    "the positive label must": "--positive must",
+    "teachers must": "--teacher must",
+    "a teacher is": "--teacher is",
     "the task must": "--task must",
     "class_weight": "class weights",
 }
 
 _PATTERN = re.compile(r"(?<![\w'\"-])(?:" + "|".join(_ARGUMENTS) + r")(?![\w'\"])(?:='?(\w+)'?)?")
+
+
+def setting_of(option: str) -> str:
+    """The argument of Python that an option says, by its name without the dashes."""
+    names = (name for name, text in _ARGUMENTS.items() if text.partition(" ")[0] == f"--{option}")
+    return next(names, option.replace("-", "_")).partition(" ")[0]
 
 
 def in_options(message: str, *, arguments: bool = False) -> str:

@@ -141,6 +141,14 @@ SaveConfig = Annotated[
         rich_help_panel=SETTINGS,
     ),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace files of another kind, table or target too.",
+        rich_help_panel=SETTINGS,
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 QuietFlag = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors.")
@@ -194,14 +202,7 @@ class RunOptions:
             rich_help_panel=SETTINGS,
         ),
     ] = 0
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Replace files of another table or target too.",
-            rich_help_panel=SETTINGS,
-        ),
-    ] = False
+    overwrite: Overwrite = False
     config: Annotated[
         Path | None,
         typer.Option(
@@ -359,6 +360,7 @@ class ColumnOptions:
         """The table as it is to be read."""
         from tabwright.object_stores import is_object_uri
         from tabwright.tables.column_uses import ColumnUses
+        from tabwright.tables.file_readers import names_of_file
         from tabwright.tables.labelled import TableRequest
         from tabwright.tables.paths import table_format, table_paths
         from tabwright.tables.reading import table_dtypes
@@ -376,7 +378,10 @@ class ColumnOptions:
         # A misspelt name is told before PyTorch is loaded. Files of other formats have to be read
         # to their end for the names of their columns.
         if not is_object_uri(table) and table_format(table_paths(table)[0]) in _NAMES_FIRST:
-            columns.check(table_dtypes(table, csv=csv, text_as_it_is=True), table)
+            names = names_of_file(table_paths(table)[0])
+            if names is None:
+                names = list(table_dtypes(table, csv=csv, text_as_it_is=True))
+            columns.check(names, table)
         return request
 
 

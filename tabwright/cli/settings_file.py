@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import typer
 from typer._click.core import ParameterSource
 from typer._click.exceptions import UsageError
 
+from tabwright._version import __version__
+from tabwright.cli.option_names import setting_of
 from tabwright.errors import nearest_name, no_such_file
 
 # Where a run writes or what it prints is no part of what is to be repeated.
@@ -82,14 +84,30 @@ def _quoted(name: str) -> str:
     return text.getvalue()
 
 
-def settings_text(context: typer.Context) -> str:
-    """What was given to a command, on the command line or by a file, as TOML."""
-    lines = []
-    for name, (_, value) in _given(context).items():
-        plain = [str(v) for v in value] if isinstance(value, list | tuple) else value
-        plain = str(plain) if isinstance(plain, Path) else plain
-        lines.append(f"{name} = {json.dumps(plain, ensure_ascii=False)}")
+def settings_text(context: typer.Context, used: Mapping[str, Any]) -> str:
+    """What was given to a command, on the command line or by a file, as TOML.
+
+    `used`: settings of the fit by argument; those that nobody gave follow as comments, for versions
+        whose defaults are others.
+    """
+    found = _given(context)
+    lines = [_line(name, value) for name, (_, value) in found.items()]
+    lines += ["", f"# Not given; what tabwright {__version__} took:"]
+    for name, param in _names(context).items():
+        default = context.params.get(str(param.name))
+        value = used.get(setting_of(name), default)
+        if name in found or param.param_type_name != "option" or value is None:
+            continue
+        if isinstance(value, list | tuple) and not param.multiple:
+            value = ",".join(map(str, value))
+        lines.append(f"# {_line(name, value)}")
     return "\n".join(lines) + "\n"
+
+
+def _line(name: str, value: Any) -> str:
+    plain = [str(v) for v in value] if isinstance(value, list | tuple) else value
+    plain = str(plain) if isinstance(plain, Path) else plain
+    return f"{name} = {json.dumps(plain, ensure_ascii=False)}"
 
 
 def options_for(command: str, context: typer.Context, *, but: Collection[str]) -> list[str]:

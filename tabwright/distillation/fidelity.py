@@ -355,8 +355,8 @@ def _verdict(
         else f"on the {n_rows:,} validation rows, which chose the epochs and so flatter both"
     )
     form = ",.4g" if metric == "RMSE" else ".4f"
-    student, direct, teacher = (format(loss[k], form) for k in ("student", "direct", "teacher"))
-    size = f"{abs(difference):{form}} (standard error {error:{form}})"
+    student, direct, teacher = (_shown(loss[k], form) for k in ("student", "direct", "teacher"))
+    size = f"{_shown(abs(difference), form)} (standard error {_shown(error, form)})"
     numbers = (
         f"{where}, the student's {metric} is {student}, that of the same network trained "
         f"directly is {direct}"
@@ -378,7 +378,9 @@ def _verdict(
         )
     beats = loss["student"] < loss["teacher"]
     verdict += f"; the teacher's is {teacher}"
-    if closed is not None:
+    if closed is not None and closed > 1:
+        verdict += ", and more than the whole gap to it is closed"
+    elif closed is not None:
         verdict += f", and {100 * closed:.0f} % of the gap to it is closed"
     elif beats:
         verdict += ", which the student beats"
@@ -388,6 +390,12 @@ def _verdict(
             " The teacher came fitted: if these rows were among its own, its figure flatters it."
         )
     return verdict
+
+
+def _shown(value: float, form: str) -> str:
+    """A number in a form, or one digit of it where the form leaves none."""
+    text = format(value, form)
+    return text if value == 0 or float(text.replace(",", "")) else f"{value:.1g}"
 
 
 def _plain(value: Any) -> Any:

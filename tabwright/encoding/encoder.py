@@ -13,7 +13,6 @@ and `encoding/layout.py` (widening); what a cell means is decided in `tables`.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -44,7 +43,7 @@ from tabwright.encoding.values import (
     elapsed,
     numbers,
 )
-from tabwright.errors import TableError
+from tabwright.errors import TableError, warn_caller
 from tabwright.settings import NumericEncoding
 from tabwright.tables import to_microseconds
 from tabwright.tables.column_names import FittedColumns
@@ -458,12 +457,10 @@ def _warn_of_unknown(column: pl.Series, codes: NDArray[np.int32]) -> None:
     # Where most cells are rare, new ones are everyday.
     if others.len() and 2 * others.n_unique() <= others.len():
         first = str(column[int(unknown.argmax())])
-        warnings.warn(
+        warn_caller(
             f"no cell of column {column.name!r} is a level that the model knows; got "
             f"{int(unknown.sum()):,} others, the first {first!r}; they all count as unknown; "
             "check how the column is coded",
-            UserWarning,
-            stacklevel=2,
         )
 
 

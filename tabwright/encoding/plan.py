@@ -7,7 +7,6 @@ are done in `plan_fit.py` and `encoding/encoder.py`.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -42,7 +41,7 @@ from tabwright.encoding.value_statistics import (
     value_statistics_to_state,
 )
 from tabwright.encoding.values import KINDS, Kind, Origin
-from tabwright.errors import ArtifactError, TableError
+from tabwright.errors import ArtifactError, TableError, warn_caller
 from tabwright.tables.cell_format import USUAL, CellFormat, typed_cells
 from tabwright.tables.column_names import listed
 
@@ -148,11 +147,9 @@ class EncodingPlan:
             )
         extra = given.difference(self.names, (self.target_name,))
         if extra:
-            warnings.warn(
+            warn_caller(
                 f"ignored {len(extra)} {'column' if len(extra) == 1 else 'columns'} that the "
                 f"model was not trained on: {listed(sorted(map(str, extra)))}",
-                UserWarning,
-                stacklevel=3,
             )
 
     @cached_property

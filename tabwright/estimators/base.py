@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from time import perf_counter
@@ -13,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from tabwright.distillation.soft_targets import DistillationOptions
+from tabwright.errors import warn_caller
 from tabwright.estimators.argument_hints import with_hints
 from tabwright.estimators.fitted import FittedEstimator
 from tabwright.estimators.inputs import (
@@ -63,11 +63,10 @@ class TabularEstimator(FittedEstimator):
         parameters = self.get_params(deep=False)
         values = {f.name: parameters[f.name] for f in fields(FitSettings) if f.name in parameters}
         if parameters["kernels"] is not None:
-            warnings.warn(
+            warn_caller(
                 f"kernels is deprecated and has no effect; got {parameters['kernels']!r}; training "
                 "takes the fastest kernels that this installation has: leave the argument out",
                 FutureWarning,
-                stacklevel=4,
             )
         values["eval_metric"] = metric_name(parameters["eval_metric"])
         values["random_state"] = seed_of(parameters["random_state"])

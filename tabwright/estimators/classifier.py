@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 
 from ai.ml.frameworks.pytorch.models import TrainingMode
+from tabwright.errors import warn_caller
 from tabwright.estimators.argument_hints import with_hints
 from tabwright.estimators.base import TabularEstimator
 from tabwright.fitting.class_weights import ClassWeight, Prior
@@ -244,7 +244,7 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         labels = encode_labels(y)
         note = note_on_labels(labels)
         if note:
-            warnings.warn(note, UserWarning, stacklevel=5)
+            warn_caller(note)
         return labels.codes, labels
 
     def _known_target(self, y: Any, classes: np.ndarray | None) -> np.ndarray:

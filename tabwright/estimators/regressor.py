@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import polars as pl
 from sklearn.base import RegressorMixin
 
 from ai.ml.frameworks.pytorch.models import TrainingMode
+from tabwright.errors import warn_caller
 from tabwright.estimators.argument_hints import with_hints
 from tabwright.estimators.base import TabularEstimator
 from tabwright.regression import DEFAULT_LEVELS, RegressionObjective
@@ -128,7 +128,7 @@ class TabularRegressor(RegressorMixin, TabularEstimator):  # type: ignore[misc]
         target = regression_target(y, self._target_format)
         note = note_on_target(pl.Series(target))
         if note:
-            warnings.warn(f"the target: {note}", UserWarning, stacklevel=5)
+            warn_caller(f"the target: {note}")
         return target, None
 
     def _known_target(self, y: Any, classes: np.ndarray | None) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tabwright.calibration.decisions import DecisionAim
+from tabwright.distillation.trees.learners import TreeKind
 from tabwright.fitting.class_weights import ClassWeight, Prior
 from tabwright.settings import FitSettings
 from tabwright.tables import Role, TableProfile, profile_table
@@ -55,12 +56,15 @@ class Aims:
     `decision`: what the stored decision rule shall serve; it is tuned on the validation rows.
     `eval_metric`: what chooses the epoch, as in `eval_metric_of`; None: what the settings name,
         else the loss.
+    `trees`: a kind of trees to weigh against the networks besides those of `quality`; none with
+        `refit`, nor for another objective than squared error.
     """
 
     class_weight: ClassWeight = None
     prior: Prior = "training"
     decision: DecisionAim | Callable[[np.ndarray], DecisionAim] | None = None
     eval_metric: object = None
+    trees: TreeKind | None = None
 
     def check_mode(self, settings: FitSettings) -> None:
         """Refuse class weights where the mode computes its own."""

@@ -54,20 +54,27 @@ FloatArray = NDArray[np.float64]
 EncodedRows = tuple[Compact, LabelledRows]
 
 
-def tree_kinds(settings: FitSettings, n_classes: int = 0, n_rows: int = 0) -> tuple[TreeKind, ...]:
+def tree_kinds(
+    settings: FitSettings,
+    n_classes: int = 0,
+    n_rows: int = 0,
+    *,
+    asked: TreeKind | None = None,
+) -> tuple[TreeKind, ...]:
     """The kinds of trees that a fit combines with its networks.
 
     None without rows that choose, nor for objectives that are not the trees'.
 
     `n_classes`: 0 in regression.
     `n_rows`: that trees are fitted on.
+    `asked`: trees to have whatever the mode and the quality.
     """
-    if settings.networks_alone or settings.refit or settings.objective != "squared_error":
+    if settings.refit or settings.objective != "squared_error":
         return ()
-    kinds = _KINDS[settings.quality]
+    kinds = () if settings.networks_alone else _KINDS[settings.quality]
     if kinds and n_classes == 2 and n_rows <= _MOST_OBLIVIOUS_ROWS:
-        return (*kinds, "oblivious_boosting")
-    return kinds
+        kinds = (*kinds, "oblivious_boosting")
+    return kinds if asked is None or asked in kinds else (*kinds, asked)
 
 
 def combination_weights(

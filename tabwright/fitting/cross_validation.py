@@ -13,7 +13,6 @@ and targets of noise the predictions out of fold are no better than chance (a te
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from tabwright.calibration.intervals import CrossPredictions
 from tabwright.encoding.encoder import Compact, TableEncoder
+from tabwright.errors import warn_caller
 from tabwright.fitting.member_training import RunControl, train_members
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel, StopReason
@@ -148,11 +148,10 @@ def train_folds(
         except KeyboardInterrupt:
             if not done:
                 raise
-            warnings.warn(
+            warn_caller(
                 f"training was interrupted; the networks of {len(done)} of {n_folds} folds are "
                 "kept",
                 RuntimeWarning,
-                stacklevel=2,
             )
             last = replace(done[-1].trained, stopped="interrupted")
             done[-1] = replace(done[-1], trained=last)

@@ -28,7 +28,7 @@ _MOST_ROWS = 50_000
 _FEWEST_ROWS = 20
 # A column gives labels away if it alone leaves at most this share of the errors of the most
 # frequent label, and values if ranks agree to this correlation.
-_ERROR_SHARE = 0.01
+_ERROR_SHARE = 0.05
 _RANK_CORRELATION = 0.999
 # Values of fewer rows than this say little of the value, and much of the row.
 _ROWS_PER_VALUE = 10
@@ -40,10 +40,11 @@ def revealing_columns(
 ) -> tuple[str, ...]:
     """Features that tell the target all by themselves, most often since they are made from it.
 
-    In classification: columns each of whose values goes with one label, where values come in at
-    least 10 rows on average, or, in order, change the label no more often than there are labels.
-    In regression: numbers whose ranks agree with those of the target. At most 50,000 rows are
-    looked at.
+    In classification: columns each of whose values goes with one label, but for a twentieth of the
+    errors of the most frequent label (a tenth names no column more in 21 real tables), where values
+    come in at least 10 rows on average, or, in order, change the label no more often than
+    there are labels. In regression: numbers whose ranks agree with those of the target. At most
+    50,000 rows are looked at.
 
     `of_classes`: whether the targets are codes of classes.
     Returns: names of columns.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -16,6 +15,7 @@ from tabwright._version import __version__
 from tabwright.calibration.decisions import DecisionAim
 from tabwright.calibration.fit import fit_calibrator
 from tabwright.encoding.encoder import TableEncoder
+from tabwright.errors import warn_caller
 from tabwright.fitting.networks import member_arrays, training_device
 from tabwright.fitting.targets import Targets
 from tabwright.inference.fitted_model import FittedModel
@@ -100,7 +100,7 @@ def with_decision(
     seed = model.settings.random_state
     fit = aim.fit(proba, rows.target, rows.weight, random_state=seed)
     if not fit.accepted and aim.goal in ("recall", "precision"):
-        warnings.warn(f"the decision rule {fit.message}", UserWarning, stacklevel=3)
+        warn_caller(f"the decision rule {fit.message}")
     decided = fit.rule.apply(proba)
     scores = scores_of("validation", model, rows.target, proba, rows.weight, decided)
     return replace(
@@ -137,7 +137,7 @@ def model_card(
     n_train: int,
     n_validation: int,
     target: tuple[str | None, CellFormat],
-    row_sketch: Mapping[str, str | float],
+    row_sketch: Mapping[str, Mapping[str, str | float]],
 ) -> dict[str, Any]:
     """What a model says of its fit, besides its settings.
 

@@ -7,7 +7,6 @@ refused; how networks are fitted to them is `Recipe`'s.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ import polars as pl
 from tabwright.calibration.fit import check_calibration
 from tabwright.distillation.soft_targets import DistillationOptions
 from tabwright.encoding.encoder import TableEncoder
-from tabwright.errors import TableError
+from tabwright.errors import TableError, warn_caller
 from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.cross_validation import assign_folds
 from tabwright.fitting.eval_metric import EvalMetric, eval_metric_of
@@ -292,10 +291,9 @@ def _check_enough(rows: LabelledRows, n_set_aside: int = 0) -> None:
 def _as_decided(whole: FittedModel, first: FittedModel, limit: TimeLimit | None) -> FittedModel:
     """The networks fitted to all rows, with what the first ones decided on validation rows."""
     if whole.stopped in ("interrupted", "non-finite"):
-        warnings.warn(
+        warn_caller(
             "the refit on all rows came to no end; the networks of the first training are kept",
             RuntimeWarning,
-            stacklevel=3,
         )
         return replace(first, stopped=whole.stopped)
     model = replace(
@@ -306,6 +304,9 @@ def _as_decided(whole: FittedModel, first: FittedModel, limit: TimeLimit | None)
         intervals=first.intervals and replace(first.intervals, kind="cross"),
         quantile_shifts=first.quantile_shifts,
         metrics=first.metrics,
-        card={**first.card, "n_training_rows": whole.card["n_training_rows"]},
+        card={
+            **first.card,
+            **{key: whole.card[key] for key in ("n_training_rows", "row_sketch")},
+        },
     )
     return with_time(model, limit)

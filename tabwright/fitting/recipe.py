@@ -24,6 +24,7 @@ from tabwright.distillation.soft_targets import (
     candidate_groups,
     prepare_soft_targets,
 )
+from tabwright.distillation.trees.learners import TreeKind
 from tabwright.encoding.encoder import Compact, TableEncoder
 from tabwright.encoding.interactions import Interaction
 from tabwright.encoding.plan_fit import RowsToFit
@@ -138,7 +139,7 @@ class Recipe:
             return model
         # What the rows that choose get is predicted once, and again only with trees.
         networks, trees = Predictor(model).standardised(choosing[0]), None
-        if tree_kinds(self.settings):
+        if self._tree_kinds():
             whole = (compact, rows)
             if not held_out.are_given:
                 whole = (compact.with_rows(choosing[0]), rows.with_rows(choosing[1]))
@@ -183,7 +184,7 @@ class Recipe:
         model = self.model(encoder, targets, trained, (compact, rows), len(judged), self.settings)
         networks = out_of_fold(model, compact, judging)
         trees = None
-        if tree_kinds(self.settings):
+        if self._tree_kinds():
             parts = [
                 (_taken(compact, rows, folds != k), _taken(compact, rows, folds == k))
                 for k in range(len(judging))
@@ -203,13 +204,18 @@ class Recipe:
         model = replace(model, card={**model.card, "folds": summary})
         return self._with_decision(model, output, judged)
 
+    def _tree_kinds(self, n_rows: int = 0) -> tuple[TreeKind, ...]:
+        """The trees to weigh against the networks, as `tree_kinds` has them."""
+        n_classes = 0 if self.classes is None else len(self.classes)
+        return tree_kinds(self.settings, n_classes, n_rows, asked=self.aims.trees)
+
     def _n_judging(self, n_folds: int) -> int:
         """Folds whose rows weigh networks and trees, calibrate and are scored, of those trained.
 
         A tree a class and round makes trees in every fold slow.
         """
         many_classes = self.classes is not None and len(self.classes) > 2
-        if many_classes and self.settings.quality == "balanced" and tree_kinds(self.settings):
+        if many_classes and self.settings.quality == "balanced" and self._tree_kinds():
             return min(n_folds, _FOLDS_WITH_TREES)
         return n_folds
 
@@ -219,7 +225,7 @@ class Recipe:
         if self.limit is None:
             return None
         many_trees = self.settings.quality == "best" or (
-            self.settings.asked_folds > 1 and bool(tree_kinds(self.settings))
+            self.settings.asked_folds > 1 and bool(self._tree_kinds())
         )
         return self.limit.part(_SHARE_WITH_TREES if many_trees else _SHARE)
 
@@ -298,13 +304,12 @@ class Recipe:
         whole: EncodedRows,
     ) -> tuple[FittedModel, HeldOutTrees | None]:
         """`with_trees` under the terms of this recipe."""
-        n_classes = 0 if self.classes is None else len(self.classes)
         return with_trees(
             model,
             parts,
             networks,
             targets,
-            kinds=tree_kinds(self.settings, n_classes, len(whole[1])),
+            kinds=self._tree_kinds(len(whole[1])),
             whole=whole,
             on_message=self.callbacks.on_message,
             limit=self.limit,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from tabwright.calibration.calibrator import change_prior, prior_log_ratio
 from tabwright.calibration.fit import refined_log_loss
 from tabwright.calibration.intervals import CrossPredictions
+from tabwright.errors import warn_caller
 from tabwright.fitting.class_weights import ClassWeight, Prior, checked_prior, weights_of_classes
 from tabwright.fitting.eval_metric import EvalMetric
 from tabwright.inference.target_scale import TargetScale
@@ -200,11 +200,10 @@ def _member_scores(
                 found[k] = value
             elif not reasons:
                 reasons.append(reason)
-                warnings.warn(
+                warn_caller(
                     f"eval_metric {metric.name!r} gave no score after an epoch ({reason}); such "
                     "epochs are not chosen",
                     RuntimeWarning,
-                    stacklevel=2,
                 )
         return found
 

@@ -1,7 +1,7 @@
 """How rows to predict compare with those of training: rows seen before, cells never seen.
 
-A model file holds no rows. It holds up to 256 short hashes of encoded training rows, those that
-are smallest (a bottom-k sketch: Cohen and Kaplan, "Summarizing Data using Bottom-k Sketches",
+A model file holds no rows. It holds up to 256 short hashes of distinct encoded training rows, those
+that are smallest (a bottom-k sketch: Cohen and Kaplan, "Summarizing Data using Bottom-k Sketches",
 2007), so that the share of a table's rows that were training rows can be estimated. Of levels and
 numbers that training never saw, there is one sentence a column, of all batches together.
 """
@@ -9,6 +9,7 @@ numbers that training never saw, there is one sentence a column, of all batches 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
 
 _MOST_HASHES = 256
 # So many hits, or standard deviations of their number, above what chance gives are told of.
-_FEWEST_HITS = 3.0
+_FEWEST_HITS = 4.0
 # Of fewer rows than this share nothing is said, as of those that `train` holds out.
 _LEAST_SHARE = 0.01
-# The same for models of before, which do not say what chance gives.
-_LEAST_SHARE_OF_BEFORE = 0.2
+# Of the rows with a hash in the sketch, chance must leave this share.
+_LEAST_NEW = 0.2
+# Rows that come up to so often are estimated together.
+_FEW = 4
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _NAN = np.uint32(0x7FC00000)
 
@@ -55,58 +58,109 @@ def row_hashes(compact: Compact, n_own: int) -> NDArray[np.uint32]:
     return (state >> np.uint64(32)).astype(np.uint32)
 
 
-def sketch_of_rows(compact: Compact, n_own: int) -> dict[str, str | float]:
-    """The smallest hashes of rows that come once, as entries of a model's card.
+def sketch_of_rows(compact: Compact, n_own: int) -> dict[str, dict[str, str | float]]:
+    """The smallest hashes of distinct rows, as an entry of a model's card.
 
-    Returns: `row_sketch`, their text; `row_sketch_chance`, the probability that a row which had no
-        part in training has one of them: by the rows that come twice, as a row left out would be
-        among those that come once (Good, "The Population Frequencies of Species and the Estimation
-        of Population Parameters", 1953, section 2).
+    Returns: `row_sketch`: `hashes`, their text; `share`, that of the training rows which have one
+        of them; `by_chance`, the probability that a row which had no part in training has one, and
+        `deviation`, the standard deviation of that estimate; `repeated`, the probability that such
+        a row is equal to any training row. What comes k times has a rate of k + 1 times the number
+        of rows that come k + 1 times (Good, "The Population Frequencies of Species and the
+        Estimation of Population Parameters", 1953, section 2), where chance can have repeated them.
     """
     hashes, counts = np.unique(row_hashes(compact, n_own), return_counts=True)
-    once, n_twice = hashes[counts == 1], int((counts == 2).sum())
-    smallest = once[:_MOST_HASHES]
-    share = 2 * n_twice / max(len(compact.numeric), 1)
+    n_rows, of_smallest = max(len(compact.numeric), 1), counts[:_MOST_HASHES]
+    found = np.bincount(counts, minlength=2).astype(np.float64)
+    times = np.arange(len(found))
+    natural = times * found * _natural_shares(found)
+    natural[:2] = 0
+    # Of rows that come few times, the rates of all; each of the others has its own.
+    rates = np.where(times > _FEW + 1, times * _natural_shares(found), 0)
+    few = min(_FEW + 1, len(found) - 1)
+    rates[:few] = natural[1 : few + 1] / np.maximum(found[:few], 1)
+    by_chance, is_few = rates[of_smallest], of_smallest <= _FEW
+    part = len(of_smallest) / max(len(hashes), 1)
+    variance = 2 * part * by_chance[is_few].sum() + by_chance[~is_few].sum()
     return {
-        "row_sketch": base64.b64encode(smallest.astype("<u4").tobytes()).decode("ascii"),
-        "row_sketch_chance": share * len(smallest) / max(len(once), 1),
+        "row_sketch": {
+            "hashes": base64.b64encode(hashes[:_MOST_HASHES].astype("<u4").tobytes()).decode(
+                "ascii"
+            ),
+            "share": float(of_smallest.sum() / n_rows),
+            "by_chance": float(by_chance.sum() / n_rows),
+            "deviation": float(variance**0.5 / n_rows),
+            "repeated": float(natural.sum() / n_rows),
+        }
     }
+
+
+def _natural_shares(found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of the distinct rows that come k times which chance can have repeated so often.
+
+    `found`: number of distinct rows by k. Where rows of a population coincide, that number times k!
+        is log-convex in k: these are moments of the rows' rates in a Poisson mixture. Rows that a
+        table was given twice lie above what their neighbours in k allow.
+    """
+    upper = np.append(_upper(found), _upper(0.0))
+    times = np.arange(2, len(found))
+    shares = np.ones(len(found))
+    allowed = np.sqrt(upper[times - 1] * upper[times + 1] * (times + 1) / times)
+    shares[2:] = np.minimum(1.0, allowed / np.maximum(found[2:], 1.0))
+    return shares
+
+
+def _upper(count: Any) -> Any:
+    """What the expectation of a count hardly exceeds."""
+    return count + _FEWEST_HITS * np.sqrt(count) + _FEWEST_HITS
 
 
 class SeenRows:
     """Counts rows that a model was trained on, batch by batch.
 
-    `model`: of one without a sketch, such as a file of before, nothing is known.
+    `model`: of one without a sketch of distinct rows, such as a file of before, nothing is known.
     """
 
     def __init__(self, model: FittedModel) -> None:
-        text: Any = model.card.get("row_sketch")
+        sketch: Any = model.card.get("row_sketch")
+        sketch = sketch if isinstance(sketch, Mapping) else {}
         self._n_own = len(model.encoder.plan_.had_missing)
+        text = sketch.get("hashes")
         data = base64.b64decode(text) if isinstance(text, str) else b""
         self._known = np.frombuffer(data[: len(data) // 4 * 4], dtype="<u4")
-        self._n_training: Any = model.card.get("n_training_rows")
-        self._chance: Any = model.card.get("row_sketch_chance")
-        self._n_rows = self._n_hits = 0
+        estimates = [sketch.get(key) for key in ("share", "by_chance", "deviation", "repeated")]
+        estimates.append(model.card.get("n_training_rows"))
+        if not all(isinstance(number, int | float) for number in estimates):
+            self._known = self._known[:0]
+        self._estimates: list[Any] = estimates
+        self._hashes: list[NDArray[np.uint32]] = []
 
     def add(self, compact: Compact) -> None:
         """Look at the rows of a batch."""
         if len(self._known):
-            self._n_rows += len(compact.numeric)
-            self._n_hits += int(np.isin(row_hashes(compact, self._n_own), self._known).sum())
+            self._hashes.append(row_hashes(compact, self._n_own))
 
     def estimate(self) -> int:
         """About how many rows were training rows; 0 where that is few, or cannot be told."""
-        if not len(self._known) or not isinstance(self._n_training, int) or self._n_training < 1:
+        if not self._hashes:
             return 0
-        by_chance, least = 0.0, _LEAST_SHARE_OF_BEFORE
-        if isinstance(self._chance, int | float):
-            by_chance, least = self._n_rows * self._chance, _LEAST_SHARE
-        excess = self._n_hits - by_chance
-        if excess < max(_FEWEST_HITS, _FEWEST_HITS * by_chance**0.5):
+        share, by_chance, deviation, repeated, n_training = self._estimates
+        hashes, counts = np.unique(np.concatenate(self._hashes), return_counts=True)
+        n_rows = int(counts.sum())
+        n_hits = int(counts[np.isin(hashes, self._known)].sum())
+        # Of n other rows one is equal at most n / m times as often as of m, and as of more.
+        n_twins = int(counts[counts > 1].sum())
+        most = _upper(n_twins) / n_rows * max(1.0, n_training / n_rows)
+        if repeated > most:
+            by_chance, deviation = (x * most / repeated for x in (by_chance, deviation))
+        beyond = share - by_chance
+        if beyond < _LEAST_NEW * share:
             return 0
-        density = len(self._known) / self._n_training
-        seen = min(self._n_rows, round(excess / density))
-        return seen if seen >= least * self._n_rows else 0
+        excess = n_hits - n_rows * by_chance
+        spread = (n_rows * by_chance + (n_rows * deviation) ** 2) ** 0.5
+        if excess < max(_FEWEST_HITS, _FEWEST_HITS * spread):
+            return 0
+        seen = min(n_rows, round(excess / beyond))
+        return seen if seen >= _LEAST_SHARE * n_rows else 0
 
 
 # Unknown levels are worth a word from this share of the cells on: rare ones are everyday.
@@ -216,8 +270,8 @@ class UnfamiliarCells:
             few, column = _shown(count.example), shown_name(name)
             if kind == "category" and count.n_strange >= max(1, _UNKNOWN_SHARE * count.n_cells):
                 found.append(
-                    f"{column}: {_share(count.n_strange, count.n_cells)} not among the levels that "
-                    f"the model knows, e.g. {few}; they count as unknown"
+                    f"{column}: {_share(count.n_strange, count.n_cells)} of levels that training "
+                    f"had in few rows or not at all, e.g. {few}; they count as unknown"
                 )
             elif kind == "numeric" and count.n_strange:
                 found.append(

@@ -227,12 +227,12 @@ def effects_section(
     `rows`: attributions of usual rows, for a beeswarm.
     """
     target = model.card.get("target")
-    name = plain(shown_name(target), 30) if isinstance(target, str) else "the target"
+    name = plain(shown_name(target), 60) if isinstance(target, str) else "the target"
     first = curves[0]
     outputs: tuple[int, ...] = (0,)
     y = f"Effect on {name}"
     if model.classes is not None:
-        y = f"Effect on P({plain(first.outputs[0], 16)})"
+        y = f"Effect on P({plain(first.outputs[0], 40)})"
     if len(first.outputs) > 1:
         # The classes that the columns move most.
         moved = sum(np.ptp(curve.effect, axis=0) for curve in curves)

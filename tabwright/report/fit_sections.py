@@ -296,7 +296,7 @@ def _card(card: Mapping[str, Any]) -> list[tuple[str, Node]]:
     """What the card holds, but for what has a table of its own, or is for machines alone."""
     pairs: list[tuple[str, Node]] = []
     for key, value in card.items():
-        if key in ("columns", "combination", "row_sketch", "row_sketch_chance"):
+        if key in ("columns", "combination", "row_sketch"):
             continue
         name = str(key).removeprefix("n_").replace("_", " ").capitalize()
         if str(key).startswith("n_"):

@@ -134,7 +134,7 @@ def plot_predicted_true(
     weight = row_weights(sample_weight, len(true))
     used = weight > 0
     true, predicted, weight = true[used], predicted[used], weight[used]
-    title = plain(shown_name(name), 36)
+    title = plain(shown_name(name), 60)
     figure = new_figure(5.2, 8.0)
     above, below = figure.subplots(2, 1)
     low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
@@ -249,7 +249,7 @@ def plot_effect(
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     styled(above, x="", y=y)
     unit = f" ({line.unit})" if line is not None and line.unit else ""
-    styled(below, x=f"{plain(shown_name(curve.column), 30)}{unit}", y="Rows", grid="")
+    styled(below, x=f"{plain(shown_name(curve.column), 70)}{unit}", y="Rows", grid="")
     n = len(curve.points)
     is_missing = np.array([point is None for point in curve.points])
     x = np.arange(n, dtype=np.float64) if line is None else line.places.copy()

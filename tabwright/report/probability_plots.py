@@ -87,7 +87,7 @@ def plot_reliability(
     limit = 1.0 if end > 0.5 else end
     figure = new_figure(5.2, 5.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1.0])
-    styled(above, x="", y=f"Observed frequency of {plain(name, 28)}")
+    styled(above, x="", y=f"Observed frequency of {plain(name, 60)}")
     above.plot([0, limit], [0, limit], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
     above.vlines(bins.mean_probability, low, high, color=BLUE, linewidth=1.4)
     above.plot(
@@ -103,7 +103,7 @@ def plot_reliability(
     above.set_ylim(0, limit * 1.02)
     counts, edges = np.histogram(p, bins=20, range=(0.0, limit), weights=weight)
     shown = bool(np.all(weight == 1.0))
-    styled(below, x=f"Predicted probability of {plain(name, 28)}", y="Rows" if shown else "Weight")
+    styled(below, x=f"Predicted probability of {plain(name, 60)}", y="Rows" if shown else "Weight")
     add_bars(below, edges, counts, BLUE)
     below.set_ylim(0, max(float(counts.max()) * 1.1, 1e-300))
     group_thousands(below, "y")
@@ -171,7 +171,7 @@ def plot_precision_recall(
     )
     above.set_xlim(0, 1.01)
     above.set_ylim(0, 1.03)
-    styled(below, x=f"Threshold on the probability of {plain(name, 24)}", y="Score")
+    styled(below, x=f"Threshold on the probability of {plain(name, 60)}", y="Score")
     scores = {"precision": curve.precision, "recall": curve.recall, "F1": curve.f1}
     _add_scores(below, curve.thresholds, scores, order)
     if threshold is not None:

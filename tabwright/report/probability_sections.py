@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +25,8 @@ from tabwright.report.probability_plots import (
 
 _CLASSES_SHOWN = 30
 _PAIRS_SHOWN = 10
+# Before a number, and not between parts of a word or a date.
+_SIGN = re.compile(r"(?<!\w)-(?=\d)")
 
 
 def class_name(model: FittedModel, code: int) -> str:
@@ -42,7 +45,7 @@ def probability_section(model: FittedModel, found: Assessment) -> Section:
     calibration = model.card.get("calibration")
     body: list[Node] = [element("p", calibration_answer(model, found))]
     if isinstance(calibration, str) and calibration:
-        body.append(element("p", f"{calibration[0].upper()}{calibration[1:]}."))
+        body.append(element("p", f"{calibration[0].upper()}{_SIGN.sub('−', calibration[1:])}."))
     if found.output.shape[1] == 2:
         threshold, positive = implied_threshold(found.rule)
         event, p = found.target == positive, found.output[:, positive]

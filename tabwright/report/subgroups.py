@@ -33,7 +33,7 @@ def subgroup_section(model: FittedModel, found: Assessment, frame: pl.DataFrame)
     weight = np.ones(len(found)) if found.weight is None else found.weight
     whole = float(np.average(found.losses, weights=weight))
     rows: list[list[Node]] = []
-    n_marked = 0
+    n_marked, left_out = 0, []
     for name in names[:_COLUMNS_SHOWN]:
         groups = [
             (title, mask)
@@ -42,6 +42,9 @@ def subgroup_section(model: FittedModel, found: Assessment, frame: pl.DataFrame)
         ]
         if len(groups) > 1:
             rows += [_row(model, found, weight, whole, name, *group) for group in groups]
+            n_few = len(found.losses) - sum(int(np.count_nonzero(mask)) for _, mask in groups)
+            if n_few:
+                left_out.append(f"{shown_name(name)} {n_few:,}")
             n_marked += sum(_is_worse(found, weight, whole, mask) for _, mask in groups)
     if not rows:
         return None
@@ -62,7 +65,15 @@ def subgroup_section(model: FittedModel, found: Assessment, frame: pl.DataFrame)
                 numeric=(1, 2, 3),
             ),
             element("p", _of_marked(n_marked), class_="small"),
+            *([element("p", _of_small_groups(left_out), class_="small")] if left_out else []),
         ],
+    )
+
+
+def _of_small_groups(left_out: list[str]) -> str:
+    return (
+        f"Rows in groups of less than {_FEWEST_ROWS}, such as few missing cells, are left out, "
+        f"by column: {', '.join(left_out)}."
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 import threading
 import warnings
 from typing import TYPE_CHECKING
@@ -65,6 +66,8 @@ _MOST_DOTS = 600
 _DENSITY_BINS = 48
 SMALL = 8.5
 _LABEL_SIZE = 9.5
+# Inches that a letter of this size takes.
+_LABEL_LETTER = 0.068
 _TICK_SIZE = 8.5
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -107,10 +110,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def styled(axes: Axes, *, x: str, y: str, grid: str = "both") -> Axes:
-    """Label an axis and give it the common look: `grid` is "x", "y", "both" or ""."""
+    """Label an axis and give it the common look: `grid` is "x", "y", "both" or "".
+
+    Long titles take several lines, each no longer than the axis.
+    """
     axes.set_facecolor("none")
-    axes.set_xlabel(plain(x), color=INK, fontsize=_LABEL_SIZE, parse_math=False)
-    axes.set_ylabel(plain(y), color=INK, fontsize=_LABEL_SIZE, parse_math=False)
+    box, letter = axes.bbox, _LABEL_LETTER * axes.figure.dpi
+    for title, put, length in ((x, axes.set_xlabel, box.width), (y, axes.set_ylabel, box.height)):
+        lines = textwrap.wrap(plain(title, 90), max(12, int(length / letter)))
+        put("\n".join(lines), color=INK, fontsize=_LABEL_SIZE, parse_math=False)
     axes.tick_params(colors=MUTED, labelsize=_TICK_SIZE, length=3)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
 from tabwright.streaming.chunks import CHUNK_ROWS
-from tabwright.tables.file_readers import count_rows
+from tabwright.tables.file_readers import count_rows, names_of_file
 from tabwright.tables.paths import (
     Source,
     TableFile,
@@ -43,10 +44,11 @@ def bytes_of(text: str) -> int:
     return amount
 
 
-def reason_to_stream(source: Source, budget: int | None) -> str | None:
+def reason_to_stream(source: Source, budget: int | None, drop: Collection[str] = ()) -> str | None:
     """Why a table should be trained on from disk, as a sentence; None where it fits in memory.
 
     `budget`: bytes; None: half of what the machine has free.
+    `drop`: columns that are left out.
     Raises `TableError`: as `read_table`.
     """
     limit, whose = budget, "the budget"
@@ -57,7 +59,7 @@ def reason_to_stream(source: Source, budget: int | None) -> str | None:
         limit, whose = int(free * _SHARE_OF_FREE), "half of the free memory"
     if table_format(table_paths(source)[0]) == "excel":
         return None
-    needed = memory_needed(source)
+    needed = memory_needed(source, drop)
     if needed <= limit:
         return None
     return (
@@ -73,7 +75,7 @@ def _shown(n_bytes: int) -> str:
     return f"{n_bytes / 1000:,.1f} kB"
 
 
-def memory_needed(source: Source) -> int:
+def memory_needed(source: Source, drop: Collection[str] = ()) -> int:
     """About how many bytes it takes to train on a table in memory, by its size and first rows.
 
     Raises `TableError`: as `read_table`.
@@ -82,7 +84,10 @@ def memory_needed(source: Source) -> int:
     if has_types(paths[0]):
         rows, row_bytes = 0, 0.0
         for path in paths:
-            _, head = next(file_chunks(path, CHUNK_ROWS, wanted=lambda n: n == 0))
+            names = names_of_file(path) if drop else None
+            if names is not None:
+                names = [name for name in names if name not in drop]
+            _, head = next(file_chunks(path, CHUNK_ROWS, names, wanted=lambda n: n == 0))
             row_bytes = max(row_bytes, head.estimated_size() / max(head.height, 1))
             rows += _n_rows(path, head)
         return int(rows * row_bytes * _COPIES)

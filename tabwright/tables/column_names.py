@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
-from tabwright.errors import TableError
+from tabwright.errors import TableError, warn_caller
 
 _MOST_LISTED: Final = 12
 # Names that say the place of a column, from 0 or from 1, and nothing else.
@@ -124,7 +123,7 @@ class FittedColumns:
 
     @staticmethod
     def _warn(message: str) -> None:
-        warnings.warn(message, UserWarning, stacklevel=4)
+        warn_caller(message)
 
 
 def _places_of(names: Sequence[str]) -> Iterator[list[str]]:

@@ -115,6 +115,22 @@ def _scan_arrow(path: Path) -> pl.LazyFrame:
     return pl.scan_ipc(path) if _is_arrow_file(path) else pl.read_ipc_stream(path).lazy()
 
 
+def names_of_file(path: TableFile) -> list[str] | None:
+    """The columns of a Parquet or Arrow file, whatever they hold; None: of another format or store.
+
+    Raises `TableError` if the file is damaged.
+    """
+    kind = table_format(path)
+    if isinstance(path, StoredObject) or kind not in ("parquet", "arrow"):
+        return None
+    try:
+        lazy = pl.scan_parquet(path, glob=False) if kind == "parquet" else _scan_arrow(path)
+        labels = _row_labels(path, kind)
+        return [name for name in lazy.collect_schema() if name not in labels]
+    except _UNREADABLE as error:
+        raise damaged(path, kind, error) from error
+
+
 def file_pieces(
     path: TableFile,
     columns: Sequence[str] | None,

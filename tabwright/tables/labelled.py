@@ -27,7 +27,8 @@ from tabwright.tables.cell_format import CellFormat
 from tabwright.tables.cells import is_missing, to_microseconds, under_plain_name
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.csv.reader import CsvFormat
-from tabwright.tables.paths import table_stem
+from tabwright.tables.file_readers import names_of_file
+from tabwright.tables.paths import table_paths, table_stem
 from tabwright.tables.roles import Role, roles_as_text
 from tabwright.tables.spellings.moments import note_on_target
 from tabwright.tables.targets import learned_target
@@ -242,12 +243,18 @@ def read_training_table(request: TableRequest, on_message: Callable[[str], None]
     `on_message`: called with each decision, a sentence.
     Raises `TableError` if the table or a column is not what it should be.
     """
-    frame, notes, formats = read_described(
-        request.table, csv=request.csv, as_text=roles_as_text(request.roles)
-    )
     uses = request.columns
+    # What is left out may hold what a table cannot, such as lists.
+    names = names_of_file(table_paths(request.table)[0]) if uses.drop else None
+    if names is not None:
+        uses.check(names, request.table)
+        names = [name for name in names if name not in uses.drop]
+    frame, notes, formats = read_described(
+        request.table, columns=names, csv=request.csv, as_text=roles_as_text(request.roles)
+    )
     on_message(f"read {len(frame):,} rows x {frame.width} columns from {request.table}")
-    uses.check(frame.columns, request.table)
+    if names is None:
+        uses.check(frame.columns, request.table)
     weight = None if uses.weight is None else sample_weights(frame[uses.weight])
     # Before rows are left out or parted: row numbers are known by being consecutive.
     profile = profile_table(

@@ -13,7 +13,6 @@ import functools
 import math
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from tabwright.errors import warn_caller
 from tabwright.inference.blas_threads import one_blas_thread
 from tabwright.inference.fitted_model import StopReason
 from tabwright.settings import FitSettings, Precision
@@ -145,11 +145,10 @@ def members_of(
 
 @functools.cache
 def _warn_without_compiled_kernels() -> None:
-    warnings.warn(
+    warn_caller(
         "this installation has no compiled kernels, so training takes longer; install a C "
         "compiler and the package again to have them",
         RuntimeWarning,
-        stacklevel=3,
     )
 
 
@@ -273,17 +272,15 @@ def _finished(members: Members, keeper: _BestEpochs, stopped: StopReason) -> Tra
     if stopped == "non-finite" and not run.history:
         raise FloatingPointError(f"the training loss is not finite in the first epoch; {advice}")
     if stopped == "non-finite":
-        warnings.warn(
+        warn_caller(
             f"the loss became non-finite in epoch {run.epoch}; the best epoch before it is "
             f"kept; {advice}",
             RuntimeWarning,
-            stacklevel=3,
         )
     if stopped == "interrupted":
-        warnings.warn(
+        warn_caller(
             f"training was interrupted in epoch {run.epoch}; the best epoch so far is kept",
             RuntimeWarning,
-            stacklevel=3,
         )
     members.restore()
     history = tuple(_epoch(numbers) for numbers in run.history)

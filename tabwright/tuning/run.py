@@ -163,18 +163,20 @@ def _now() -> float:
 def run_tuning(
     request: TuneRequest,
     *,
+    started: float | None = None,
     on_message: Callable[[str], None] | None = None,
     on_progress: Callable[[str, float, float | None], None] | None = None,
 ) -> TuningResult:
     """Read, search, fit, save the model and the picture.
 
+    `started`: when the time began, by `time.perf_counter`; None: now.
     `on_message`: called with each decision, and with a sentence on each trial.
     `on_progress`: as in `tune_table`.
     Raises `TableError` if the table or a column is not what it should be.
     Raises `ValueError` if the request contradicts itself or the table.
     Raises `OSError` if a result cannot be written; checked before anything is read.
     """
-    started = _now()
+    started = _now() if started is None else started
     emit = on_message or (lambda message: None)
     options, asked = request.options, request.table
     replaced = check_tuning(request)

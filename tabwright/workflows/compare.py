@@ -63,7 +63,9 @@ class Comparison:
         a reference comes before it, better than that reference.
     `advice`: which to use and how sure that is, in sentences.
     `messages`: what was decided on the way.
-    `saved`: where the mode to use was saved, fitted on all rows.
+    `saved`: where the mode to use was saved, fitted on all rows; where a reference came first, with
+        its trees beside the networks.
+    `saved_trees`: the kinds of trees that have weight in what was saved.
     """
 
     task: Task
@@ -78,6 +80,7 @@ class Comparison:
     messages: tuple[str, ...]
     seconds: float
     saved: Path | None = None
+    saved_trees: tuple[str, ...] = ()
 
 
 class _Fitted(Protocol):
@@ -182,9 +185,14 @@ def run_comparison(
     )
     ranked = ranking.ranked(scored)
     use, probability, advice = ranking.advice(ranked)
+    kinds: tuple[str, ...] = ()
     if request.save is not None:
-        progress(0, f"{use} on all rows")
-        run_training(request.training_of(use))
+        first = next((kind for kind in references if kind == ranked[0].name), None)
+        beside = "" if first is None else f" with {first} beside it"
+        progress(0, f"{use}{beside} on all rows")
+        done = run_training(request.training_of(use, first))
+        if done is not None and done.model.trees is not None:
+            kinds = tuple(trees.kind for trees in done.model.trees.ensembles)
         progress(1)
     return Comparison(
         task=table.task,
@@ -199,6 +207,7 @@ def run_comparison(
         messages=tuple(messages),
         seconds=time.perf_counter() - started,
         saved=request.save,
+        saved_trees=kinds,
     )
 
 

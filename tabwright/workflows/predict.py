@@ -5,13 +5,13 @@ Tables are read in batches, so that no memory is needed for the whole of one.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
 
 from tabwright.calibration.decisions import DecisionRule
+from tabwright.errors import warn_caller
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import positive_class, prediction_frame, prediction_names
@@ -173,7 +173,7 @@ def with_threshold(model: FittedModel, threshold: float) -> FittedModel:
 
 
 def _warn(sentence: str) -> None:
-    warnings.warn(sentence, UserWarning, stacklevel=2)
+    warn_caller(sentence)
 
 
 @under_plain_name

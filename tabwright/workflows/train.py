@@ -91,7 +91,9 @@ def run_training(
     callback = _with_counter(callbacks, on_epoch)
     with reporting_failures(callback):
         with joined_workers() as workers:
-            reason = reason_to_stream(request.table.table, request.memory)
+            reason = reason_to_stream(
+                request.table.table, request.memory, request.table.columns.drop
+            )
             if replaced is not None and workers.is_first:
                 emit(replaced)
             if trainer is not None:
@@ -159,7 +161,9 @@ def _checkpoint(request: TrainRequest, *, shared: bool) -> Checkpoint | None:
 
 def _aims(request: TrainRequest) -> Aims:
     return Aims(
-        prior=request.prior, decision=None if request.decision is None else request.decision.aim
+        prior=request.prior,
+        decision=None if request.decision is None else request.decision.aim,
+        trees=request.trees,
     )
 
 
@@ -231,7 +235,9 @@ def _fit_in_memory(
         test, table = table.take(leave), table.take(stay)
         time = request.table.columns.time
         latest = "" if time is None else f", the latest by {time!r}"
-        on_message(f"held out {len(test):,} rows for the scores{latest}")
+        on_message(
+            f"held out {len(test):,} row{'' if len(test) == 1 else 's'} for the scores{latest}"
+        )
         repeated = warning_of_repeated(repeated_rows(table.rows, test.rows), len(test))
         if repeated is not None:
             on_message(repeated)

@@ -164,11 +164,15 @@ def test_modes_lists_the_six() -> None:
                 *("train", "{table}", "-t", "label", "-m", "tree_teacher_distillation"),
                 *("--teacher", "oak"),
             ),
-            "a teacher must be one of hist_gradient_boosting, ",
+            "--teacher must be of hist_gradient_boosting, ",
             2,
         ),
-        (("train", "{table}", "-t", "label", "--decision", "recal=1"), "a decision must be f1", 2),
-        (("train", "{table}", "-t", "label", "--decision", "recall=2"), "in (0, 1]; got 2", 2),
+        (("train", "{table}", "-t", "label", "--decision", "recal=1"), "--decision must be f1", 2),
+        (
+            ("train", "{table}", "-t", "label", "--decision", "recall=2"),
+            "--decision recall must be in (0, 1]; got 2",
+            2,
+        ),
         (("train", "{table}", "-t", "price", "--decision", "f1"), "for classification", 2),
         (("train", "{table}", "-t", "label", "-o", "/no/such/folder/m"), "create it first", 4),
         (("train", "{table}", "-t", "label", "-o", "{table}"), "must not replace the table", 2),
@@ -498,6 +502,22 @@ def test_a_prior_by_label(tmp_path: Path) -> None:
     assert "got {'no': 0.1}; the labels are no, yes" in refusal
     refusal = " ".join(_run(*words, "no=half,yes=0.5", code=2).split())
     assert "--prior must be training, balanced, or a share for each label" in refusal
+
+
+def test_the_json_of_train_names_the_columns_that_are_set_aside(tmp_path: Path) -> None:
+    table = _table(tmp_path / "t.csv")
+    pl.read_csv(table).with_columns(
+        empty=pl.lit(None, dtype=pl.String), row=pl.int_range(150)
+    ).write_csv(table)
+    model = str(tmp_path / "m.safetensors")
+    fast = [word for word in FAST if word != "--quiet"]
+    words = ("train", str(table), "-t", "label", "--drop", "price", *fast, "-o", model)
+    said = json.loads(_run(*words, "--json"))
+    assert said["set_aside"] == {
+        "empty": "set aside: every cell is missing",
+        "row": "set aside: consecutive integers, one per row",
+    }
+    assert "empty: set aside: every cell is missing" in _run(*words, "--overwrite")
 
 
 def test_help_fits_a_screen_and_has_an_example(monkeypatch: pytest.MonkeyPatch) -> None:

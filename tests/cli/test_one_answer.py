@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -255,11 +256,31 @@ def test_a_run_is_repeated_from_its_settings_file(tmp_path: Path) -> None:
     assert 'target = "label"' in text
     assert "dropout = 0.25" in text
     assert 'drop = ["price", "kind"]' in text
-    assert "seed" not in text
+    assert tomllib.loads(text).keys() == {
+        "table",
+        "target",
+        "drop",
+        "epochs",
+        "members",
+        "width",
+    } | {
+        "dropout",
+        "output",
+    }
     _run("train", "--config", config, "-o", two)
     documents = [json.loads(_run("inspect", model, "--json")) for model in (one, two)]
     assert documents[0]["settings"] == documents[1]["settings"]
     assert documents[0]["metrics"] == documents[1]["metrics"]
+    # Where defaults changed, the comments have those of the run.
+    assert "# seed = 0\n" in text
+    assert "# learning-rate = 0.002\n" in text
+    Path(config).write_text(re.sub("^# (?=[a-z-]+ = )", "", text, flags=re.MULTILINE))
+    assert {"seed", "quality", "batch-size"} <= tomllib.loads(Path(config).read_text()).keys()
+    _run("train", "--config", config, "-o", two)
+    document = json.loads(_run("inspect", two, "--json"))
+    assert document["settings"] == documents[0]["settings"]
+    assert document["metrics"] == documents[0]["metrics"]
+    Path(config).write_text(text)
     # What is said on the command line comes first.
     _run("train", "--config", config, "-o", two, "--dropout", "0.5")
     assert json.loads(_run("inspect", two, "--json"))["settings"]["dropout"] == 0.5
@@ -274,6 +295,23 @@ def test_a_run_is_repeated_from_its_settings_file(tmp_path: Path) -> None:
     Path(config).write_text("drop = ")
     refusal = _flat(_run("train", table, "--config", config, code=2))
     assert "--config must be a TOML file" in refusal
+
+
+@pytest.mark.parametrize("options", [(), ("--objective", "quantile"), ("--quality", "best")])
+def test_a_regression_is_repeated_with_what_it_took_besides(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("a,b\n" + "".join(f"{k % 13}.5,{k % 7}\n" for k in range(90)))
+    config, one, two = (str(tmp_path / name) for name in ("c.toml", "1.safetensors", "2"))
+    words = ("train", str(table), "-t", "a", "--task", "regression", *FAST, *options)
+    _run(*words, "-o", one, "--save-config", config)
+    text = re.sub("^# (?=[a-z-]+ = )", "", Path(config).read_text(), flags=re.MULTILINE)
+    Path(config).write_text(text)
+    _run("train", "--config", config, "-o", two)
+    documents = [json.loads(_run("inspect", model, "--json")) for model in (one, two)]
+    assert documents[0]["settings"] == documents[1]["settings"]
+    assert documents[0]["metrics"] == documents[1]["metrics"]
 
 
 def test_zeros_and_noes_are_repeated_too(tmp_path: Path) -> None:
@@ -326,7 +364,7 @@ def test_predict_gives_what_is_asked_for_and_says_what_is_strange(tmp_path: Path
     new.write_text("size,kind\n" + "1700,mauve\n" * 30)
     result = runner.invoke(app, ["predict", model, str(new)])
     assert "note: size: all 30 cells are far past the range of training" in result.stderr
-    assert "note: kind: all 30 cells are not among the levels" in result.stderr
+    assert "note: kind: all 30 cells are of levels that training had" in result.stderr
     assert len(result.stdout.splitlines()) == 31
     out = str(tmp_path / "out.csv")
     summary = json.loads(_run("predict", model, str(new), "--json", "-o", out))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from tabwright import load_fitted
 from tabwright.cli.app import app
 from tabwright.cli.commands.tune import tune
 from tabwright.training.time_limit import seconds_of
-from tabwright.tuning.request import TuneOptions
+from tabwright.tuning import request, run
+from tabwright.tuning.request import TuneOptions, TuneRequest
 
 pytest.importorskip("optuna", reason="optuna is not installed")
 
@@ -57,6 +59,27 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         wrong = CliRunner().invoke(app, [*words, *extra])
         assert wrong.exit_code == 2, wrong.output
         assert said in " ".join(wrong.output.split())
+
+
+def test_the_time_counts_from_the_begin_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def slow_check(asked: TuneRequest) -> None:
+        time.sleep(0.2)
+
+    def search(*_: object, started: float, **__: object) -> None:
+        begun.append(started)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(request, "check_tuning", slow_check)
+    monkeypatch.setattr(run, "tune_table", search)
+    (tmp_path / "t.csv").write_text("a,y\n" + "1.5,no\n2.5,yes\n" * 20)
+    words = ["tune", str(tmp_path / "t.csv"), "-t", "y", "-o", str(tmp_path / "m.safetensors")]
+    before = time.perf_counter()
+    assert "seen" in CliRunner().invoke(app, words).output
+    assert before <= begun[0] < before + 0.2
 
 
 def test_the_defaults_are_those_of_the_search() -> None:

@@ -61,6 +61,23 @@ def test_columns_that_tell_the_target_are_named_and_no_others(tmp_path: Path) ->
     assert not _revealing(_frame(15), "label", path)
 
 
+def test_a_column_that_is_right_in_99_of_100_rows_is_named(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    y = draw.random(2_000) < 0.24
+    frame = pl.DataFrame(
+        {
+            "leak": np.where(draw.random(2_000) < 0.01, ~y, y),
+            "score": np.where(draw.random(2_000) < 0.005, ~y, y) + draw.random(2_000) / 2,
+            "good": np.where(draw.random(2_000) < 0.05, ~y, y),
+            "label": np.where(y, "y", "n"),
+        }
+    )
+    assert _revealing(frame, "label", tmp_path / "t.parquet") == {
+        "leak",
+        "score",
+    }
+
+
 @pytest.mark.parametrize("n_labels", [2, 5])
 def test_no_column_of_noise_tells_anything(n_labels: int, tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
@@ -211,15 +228,70 @@ def test_a_share_of_training_rows_is_told_and_what_chance_gives_is_not(
     assert 0.4 * n_known < seen < 2.0 * n_known
 
 
-def test_a_table_of_before_is_told_of_from_a_fifth_on(tmp_path: Path) -> None:
-    frame = _frame(2_000)[["size", "kind", "label"]]
+def _fit_and_count(training: pl.DataFrame, *scored: pl.DataFrame, path: Path) -> list[int]:
     model = TabularClassifier(max_epochs=1, n_members=1, hidden_dim=8, quality="fast", n_folds=1)
-    fitted = model.fit(frame[:1_000].drop("label"), frame["label"][:1_000]).model_
-    card = {key: value for key, value in fitted.card.items() if key != "row_sketch_chance"}
-    old = replace(fitted, card=card)
-    path = tmp_path / "t.csv"
-    pl.concat([frame[1_000:], frame[:100]]).write_csv(path)
-    assert 40 < score_table(fitted, str(path), "label").n_seen < 250
-    assert score_table(old, str(path), "label").n_seen == 0
-    frame.write_csv(path)
-    assert 700 < score_table(old, str(path), "label").n_seen < 1_300
+    fitted = model.fit(training.drop("label"), training["label"]).model_
+    counts = []
+    for frame in scored:
+        frame.write_csv(path)
+        counts.append(score_table(fitted, str(path), "label").n_seen)
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("repeated", "at_least"),
+    [("each twice", 0.95), ("each ten times", 0.95), ("30 % twice", 0.85), ("30 % drawn", 0.85)],
+)
+def test_training_rows_that_repeat_are_counted(
+    repeated: str, at_least: float, tmp_path: Path
+) -> None:
+    frame = _frame(2_400)[["size", "kind", "label"]]
+    known, other = frame[:1_600], frame[1_600:]
+    drawn = np.random.default_rng(0).integers(0, len(known), 480)
+    table = {
+        "each twice": pl.concat([known, known]),
+        "each ten times": pl.concat([known[:200]] * 10),
+        "30 % twice": pl.concat([known, known[:480]]),
+        "30 % drawn": pl.concat([known, known[drawn]]),
+    }[repeated]
+    half = pl.concat([known[: 100 if "ten" in repeated else 400], other[:400]])
+    training, of_half, of_none = _fit_and_count(table, table, half, other, path=tmp_path / "t.csv")
+    # A tenth of the rows chose the epoch.
+    assert at_least * len(table) < training <= len(table)
+    assert 0.5 * (half.height - 400) < of_half < 1.4 * (half.height - 400)
+    assert of_none == 0
+
+
+@pytest.mark.parametrize("n_columns", [2, 4, 6, 8, 10])
+def test_rows_of_few_levels_coincide_by_chance(n_columns: int, tmp_path: Path) -> None:
+    draw = np.random.default_rng(n_columns)
+    codes = draw.choice(4, (8_000, n_columns), p=[0.5, 0.3, 0.15, 0.05])
+    frame = pl.DataFrame({f"c{at}": [f"k{k}" for k in codes[:, at]] for at in range(n_columns)})
+    label = np.where(codes[:, 0] + draw.normal(size=8_000) > 1, "y", "n")
+    frame = frame.with_columns(label=pl.Series(label))
+    training, *tests = frame[:2_000], frame[2_000:2_300], frame[2_300:4_300], frame[2_000:]
+    counts = _fit_and_count(training, *tests, training, path=tmp_path / "t.csv")
+    assert counts[:3] == [0, 0, 0]
+    # Rows of ten columns hardly coincide, so that those of training are known.
+    assert n_columns < 10 or 1_500 < counts[3] <= 2_000
+
+
+def test_rows_of_a_refit_are_those_of_the_whole_table(tmp_path: Path) -> None:
+    frame = _frame(400)[["size", "kind", "label"]]
+    model = TabularClassifier(
+        max_epochs=1, n_members=1, hidden_dim=8, quality="fast", n_folds=1, refit=True
+    )
+    fitted = model.fit(frame.drop("label"), frame["label"]).model_
+    frame.write_csv(tmp_path / "t.csv")
+    assert score_table(fitted, str(tmp_path / "t.csv"), "label").n_seen == 400
+
+
+def test_a_sketch_of_another_form_says_nothing(tmp_path: Path) -> None:
+    frame = _frame(200)[["size", "kind", "label"]]
+    model = TabularClassifier(max_epochs=1, n_members=1, hidden_dim=8, quality="fast", n_folds=1)
+    fitted = model.fit(frame.drop("label"), frame["label"]).model_
+    frame.write_csv(tmp_path / "t.csv")
+    sketch = fitted.card["row_sketch"]
+    for other in (sketch["hashes"], {}, {**sketch, "share": "all"}, None):
+        old = replace(fitted, card={**fitted.card, "row_sketch": other})
+        assert score_table(old, str(tmp_path / "t.csv"), "label").n_seen == 0

@@ -340,6 +340,46 @@ def test_verdict_says_what_the_numbers_say(
         assert f"{100 * report.gap_closed:.0f} % of the gap" in report.verdict
 
 
+def test_a_student_beyond_its_teacher_closes_more_than_the_whole_gap(
+    teacher: TabularClassifier,
+) -> None:
+    own = replace(
+        teacher.model_, trees=None, settings=replace(teacher.model_.settings, teacher_weight=0.5)
+    )
+    report = fidelity_report(
+        Oracle(np.array([[0.6, 0.2, 0.2]])),
+        biased(own, 0),
+        biased(own, 1),
+        mixed_table(40),
+        np.zeros(40, dtype=np.int64),
+        rows="held-out",
+        teacher_came_fitted=False,
+    )
+    assert report.gap_closed is not None
+    assert report.gap_closed > 1
+    assert "and more than the whole gap to it is closed." in report.verdict
+
+
+def test_small_differences_keep_a_digit(teacher: TabularClassifier) -> None:
+    own = replace(
+        teacher.model_, trees=None, settings=replace(teacher.model_.settings, teacher_weight=0.5)
+    )
+    other = replace(own, members=tuple(dict(member) for member in own.members))
+    for member in other.members:
+        member["net.head.bias"] = member["net.head.bias"] + np.array([1e-5, 0, 0], np.float32)
+    report = fidelity_report(
+        Oracle(np.array([[0.6, 0.2, 0.2]])),
+        other,
+        own,
+        mixed_table(40),
+        np.zeros(40, dtype=np.int64),
+        rows="held-out",
+        teacher_came_fitted=False,
+    )
+    assert 0 < abs(report.gain) < 5e-5
+    assert "0.0000" not in report.verdict
+
+
 def test_difference_within_its_error_is_none(teacher: TabularClassifier) -> None:
     own = replace(
         teacher.model_, trees=None, settings=replace(teacher.model_.settings, teacher_weight=0.5)

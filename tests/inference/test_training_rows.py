@@ -46,12 +46,12 @@ def test_usual_rows_need_no_word(encoder: TableEncoder) -> None:
 def test_a_sentence_a_column_over_all_batches(encoder: TableEncoder) -> None:
     unknown = _rows(city="Roma")
     assert _said(encoder, unknown, unknown) == [
-        "city: all 100 cells are not among the levels that the model knows, e.g. 'Roma'; they "
-        "count as unknown"
+        "city: all 100 cells are of levels that training had in few rows or not at all, e.g. "
+        "'Roma'; they count as unknown"
     ]
     (height, city) = _said(encoder, unknown, _rows(n_rows=1, height=17.0))
     assert height == "height: 1 of 51 cells is far past the range of training, e.g. 17.0"
-    assert city.startswith("city: 50 of 51 cells are not among")
+    assert city.startswith("city: 50 of 51 cells are of levels")
     # A few unknown levels are everyday.
     assert _said(encoder, _rows(), _rows(n_rows=1, city="Roma")) == []
 

@@ -293,3 +293,16 @@ def test_lines_differ_for_the_colour_blind(kind: str, theme: int) -> None:
         for j in range(i):
             # About 2.3 is a just noticeable difference.
             assert float(np.linalg.norm(seen[i] - seen[j])) > 15
+
+
+@pytest.mark.parametrize("size", [(4.1, 3.2), (7.0, 5.0)])
+def test_a_long_title_of_an_axis_takes_lines_and_is_not_cut(size: tuple[float, float]) -> None:
+    title = "Monthly charges including all taxes and fees of the whole year"
+    figure = new_figure(*size)
+    axes = styled(figure.subplots(), x=title, y=f"Effect on {title}")
+    figure.draw_without_rendering()
+    for label, said in ((axes.xaxis.label, title), (axes.yaxis.label, f"Effect on {title}")):
+        assert " ".join(label.get_text().split()) == said
+        shown, whole = label.get_window_extent(), figure.bbox
+        assert whole.x0 <= shown.x0 <= shown.x1 <= whole.x1
+        assert whole.y0 <= shown.y0 <= shown.y1 <= whole.y1

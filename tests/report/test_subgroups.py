@@ -55,6 +55,18 @@ def test_the_group_whose_labels_are_noise_is_marked(tmp_path: Path) -> None:
     assert not any("." in cell for span in wide for cell in span)
 
 
+def test_rows_of_small_groups_are_counted(tmp_path: Path) -> None:
+    held_out = table(400, seed=1).with_columns(pl.col("size").fill_null(0.0))
+    few = pl.int_range(400) < 3
+    frame = held_out.with_columns(size=pl.when(few).then(None).otherwise(pl.col("size")))
+    html = report(fit(table(400), "price"), frame.drop("label"), "price", tmp_path)
+    part = html.split('id="subgroups"')[1].split("</section>")[0]
+    said = "Rows in groups of less than 10, such as few missing cells, are left out, by column: "
+    assert f"{said}size 3." in part
+    whole = report(fit(table(400), "price"), held_out.drop("label"), "price", tmp_path)
+    assert said not in whole
+
+
 def test_titles_are_in_the_order_and_the_words_of_the_column() -> None:
     def titles(values: list[float] | list[int]) -> list[str]:
         return [title for title, _ in subgroups(pl.Series("x", values))]

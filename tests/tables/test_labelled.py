@@ -1,9 +1,13 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
-from tabwright.tables.labelled import LabelledRows
+from tabwright.errors import TableError
+from tabwright.tables.column_uses import ColumnUses
+from tabwright.tables.labelled import LabelledRows, TableRequest, read_training_table
 
 N = 40
 
@@ -23,6 +27,19 @@ def test_what_belongs_to_rows_goes_with_them() -> None:
     assert taken.groups.tolist() == [1, 0]
     assert taken.time is not None
     assert taken.time.tolist() == [70, 30]
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_nested_columns_can_be_left_out(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    frame = pl.DataFrame({"a": range(N), "list": [[1, 2]] * N, "y": ["n", "y"] * (N // 2)})
+    frame.write_parquet(path) if name == "t.parquet" else frame.write_ipc(path)
+    with pytest.raises(TableError, match="column 'list' must hold single values"):
+        read_training_table(TableRequest(str(path), ColumnUses("y")), lambda _: None)
+    table = read_training_table(TableRequest(str(path), ColumnUses("y", ("list",))), lambda _: None)
+    assert table.rows.frame.columns == ["a"]
+    with pytest.raises(TableError, match="no column 'lists'; did you mean 'list'"):
+        read_training_table(TableRequest(str(path), ColumnUses("y", ("lists",))), lambda _: None)
 
 
 def test_rows_of_weight_zero_leave_with_their_group() -> None:

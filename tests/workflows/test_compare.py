@@ -313,6 +313,33 @@ def test_the_mode_to_use_is_saved_fitted_on_all_rows(table: str, tmp_path: Path)
     assert model.card["n_training_rows"] + model.card["n_validation_rows"] == 200
 
 
+@pytest.mark.parametrize("target", ["label", "price"])
+def test_the_trees_that_won_are_saved_beside_the_mode_to_use(
+    target: str, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lightgbm")
+    monkeypatch.setattr(compare, "REFERENCES", ("lightgbm",))
+    save = tmp_path / "best.safetensors"
+    settings = {**TINY, "max_epochs": 1, "quality": "fast"}
+    words = {"references": True, "modes": ("linear_glm_baseline",), "settings": settings}
+    result = run_comparison(_request(table, target, save=save, **words))
+    assert result.candidates[0].name == "lightgbm"
+    model = load_fitted(save)
+    assert result.saved_trees == ("lightgbm",)
+    assert model.trees is not None
+    assert [trees.kind for trees in model.trees.ensembles] == ["lightgbm"]
+    # The trees know more than a network of one epoch.
+    assert model.trees.weights[0] > 0.5
+    # Asked for networks on all rows, the fit has no rows that could weigh trees.
+    settings = {**settings, "refit": True}
+    again = run_comparison(
+        _request(table, target, save=save, overwrite=True, **{**words, "settings": settings})
+    )
+    assert again.candidates[0].name == "lightgbm"
+    assert again.saved_trees == ()
+    assert load_fitted(save).trees is None
+
+
 def test_what_cannot_be_saved_is_refused_before_any_fit(
     table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,7 +365,12 @@ def test_the_command_to_train_has_the_options_of_the_comparison(
     same = "--target label --drop who --drop day --drop price --epochs 2"
     # Two epochs do not reach the trees: they won, and there is a way to what they know.
     assert f"\n  tabwright distill hist_gradient_boosting {table} {same}\n" in done.output
-    assert "saved linear_glm_baseline, fitted on all 200 rows, as best.safetensors" in done.output
+    kept = (
+        "saved linear_glm_baseline with hist_gradient_boosting's trees beside its networks, fitted "
+        "on all 200 rows, as best.safetensors"
+    )
+    assert kept in " ".join(done.output.split())
+    assert load_fitted(tmp_path / "best.safetensors").trees is not None
     again = runner.invoke(app, ["compare", table, *words, "--no-references", "-m", "mlp_dense"])
     lines = again.output.splitlines()
     line = next(line for line in lines if line.startswith(f"  tabwright train {table}"))

@@ -182,7 +182,7 @@ _ROWS = st.fixed_dictionaries({name: st.sampled_from(own) for name, own in SPELL
 
 
 # Cells unlike those of the training rows are told of; that is not what is tested.
-@pytest.mark.filterwarnings("ignore:.*(not among the levels|far past the range):UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(of levels that training had|far past the range):UserWarning")
 @given(row=_ROWS, neighbours=st.lists(_ROWS, max_size=4))
 def test_a_row_is_the_same_beside_any_neighbours(
     model: FittedModel,
@@ -205,7 +205,7 @@ def test_a_row_is_the_same_beside_any_neighbours(
     np.testing.assert_allclose(pieces[-1][proba].to_numpy()[0], wanted, atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:.*not among the levels:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*of levels that training had:UserWarning")
 def test_words_above_numbers_are_no_line_of_units_for_a_model(
     in_memory: FittedModel, tmp_path: Path
 ) -> None:

@@ -209,7 +209,7 @@ def test_a_model_of_rows_from_disk_tells_of_cells_unlike_those_of_training(tmp_p
     # One sentence a column, of all pieces together.
     assert [text.partition(":")[0] for text in said] == ["size", "kind"]
     assert "are these the same units?" in said[0]
-    assert "all 90 cells are not among the levels" in said[1]
+    assert "all 90 cells are of levels that training had" in said[1]
 
 
 def test_names_of_the_model_are_names_however_they_look(tmp_path: Path) -> None:

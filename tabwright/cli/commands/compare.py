@@ -89,7 +89,10 @@ def compare(
     ] = 1,
     save: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Fit the mode to use on all rows, save it."),
+        typer.Option(
+            metavar="FILE",
+            help="Fit the mode to use on all rows, with the trees that won, and save it.",
+        ),
     ] = None,
     columns: ColumnOptions,
     aim: ObjectiveOptions,
@@ -154,18 +157,30 @@ def compare(
         best = comparison.candidates[0]
         if best.is_reference:
             show_line(
-                f"{best.name} is not saved by tabwright; a small network can learn what it knows:"
+                f"{best.name} alone is not saved by tabwright; a small network can learn what it "
+                "knows:"
             )
             show_command(["tabwright", "distill", best.name, table, *same("distill")])
         if comparison.saved is None:
-            show_line(f"to train {comparison.use}, or compare again with --save FILE:")
+            beside = f", with {best.name}'s trees beside it," if best.is_reference else ""
+            show_line(f"to train {comparison.use}, or compare again with --save FILE{beside}:")
             show_command(["tabwright", "train", table, *same("train"), "--mode", comparison.use])
         else:
             show_line(
-                f"saved {comparison.use}, fitted on all {comparison.n_rows:,} rows, as "
-                f"{comparison.saved}; use it with"
+                f"saved {comparison.use}{_trees_beside(comparison)}, fitted on all "
+                f"{comparison.n_rows:,} rows, as {comparison.saved}; use it with"
             )
             show_command(["tabwright", "predict", str(comparison.saved), "NEW_TABLE"])
+
+
+def _trees_beside(comparison: Comparison) -> str:
+    """What became of the trees of a reference that came first, in the model that was saved."""
+    best = comparison.candidates[0]
+    if not best.is_reference:
+        return ""
+    if best.name in comparison.saved_trees:
+        return f" with {best.name}'s trees beside its networks"
+    return f" without {best.name}'s trees, which were not fitted or got no weight"
 
 
 def _show(comparison: Comparison) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from tabwright.cli.console import print_json, progress_line, show_line
 from tabwright.cli.errors import readable_errors
-from tabwright.cli.options import JsonFlag, ModelFile, QuietFlag
+from tabwright.cli.options import JsonFlag, ModelFile, Overwrite, QuietFlag
 
 if TYPE_CHECKING:
     from tabwright.export.inputs import GraphInput
@@ -30,6 +30,7 @@ def export(
         int,
         typer.Option(min=1, metavar="ROWS", help="Least rows on which graph and model must agree."),
     ] = 100_000,
+    overwrite: Overwrite = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -43,12 +44,17 @@ def export(
     ):
         path = _path(model, onnx, output)
 
-        from tabwright.artifact.atomic_write import check_writable
+        from tabwright.artifact.atomic_write import check_suffix, check_writable
         from tabwright.export.inputs import graph_inputs
         from tabwright.export.onnx import export_onnx
         from tabwright.inference.fitted_model import load_fitted
+        from tabwright.workflows.requests.outputs import check_graph_output
 
+        check_suffix(path, ".onnx", "a graph")
         check_writable(path)
+        if path.exists() and path.samefile(model):
+            raise ValueError(f"the graph must not replace the model; got {path} as both")
+        check_graph_output(path, overwrite=overwrite)
         fitted = load_fitted(model)
         line.doing(f"comparing model and graph on {check_rows:,} rows or more")
         report = export_onnx(fitted, path, check_rows=check_rows)

@@ -20,7 +20,13 @@ from tabwright.cli.console import (
     write_out,
 )
 from tabwright.cli.errors import readable_errors
-from tabwright.cli.options import DisplayOptions, ModelFile, ReadingOptions, takes_groups
+from tabwright.cli.options import (
+    DisplayOptions,
+    ModelFile,
+    Overwrite,
+    ReadingOptions,
+    takes_groups,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,9 +39,7 @@ def predict(
     model: ModelFile,
     table: Annotated[
         str,
-        typer.Argument(
-            metavar="TABLE", help="New rows: file, folder, pattern; - is the standard input."
-        ),
+        typer.Argument(metavar="TABLE", help="New rows: file, folder, pattern; -: a pipe."),
     ],
     output: Annotated[
         str | None,
@@ -43,7 +47,7 @@ def predict(
             "--output",
             "-o",
             metavar="FILE",
-            help="CSV, TSV, JSON lines, Parquet or Arrow; -, or none: CSV on the screen.",
+            help="CSV, TSV, JSONL, Parquet or Arrow [CSV on the screen].",
         ),
     ] = None,
     ray: Annotated[
@@ -77,14 +81,11 @@ def predict(
         typer.Option(
             metavar="X",
             help="The positive label from this probability on.",
-            rich_help_panel=SETTINGS,
         ),
     ] = None,
     labels_only: Annotated[
         bool,
-        typer.Option(
-            "--labels-only", help="Leave out the probabilities.", rich_help_panel=SETTINGS
-        ),
+        typer.Option("--labels-only", help="Leave out the probabilities."),
     ] = False,
     digits: Annotated[
         int | None,
@@ -92,8 +93,7 @@ def predict(
             metavar="N",
             min=1,
             max=17,
-            help="Significant digits; 17 is all [6 or more; all in Parquet and Arrow].",
-            rich_help_panel=SETTINGS,
+            help="Significant digits; 17: all [in text: 6 or more].",
         ),
     ] = None,
     escape_formulas: Annotated[
@@ -104,14 +104,14 @@ def predict(
             rich_help_panel=SETTINGS,
         ),
     ] = False,
+    overwrite: Overwrite = False,
     *,
     display: DisplayOptions,
     reading: ReadingOptions,
 ) -> None:
     """Predict new rows: the label, and the probability of every class.
 
-    Tables may be larger than memory. Labels follow the decision rule stored with the model
-    (`tabwright inspect` shows it). --json prints JSON lines, or a summary where there is --output.
+    Labels follow the decision rule of the model. Tables may exceed the memory.
     """
     with (
         readable_errors(as_json=display.as_json),
@@ -126,6 +126,7 @@ def predict(
         )
         from tabwright.tables.paths import has_types
         from tabwright.workflows.predict import iter_predictions, with_threshold
+        from tabwright.workflows.requests.outputs import check_predictions_output
 
         if output == "-":
             # As without it: CSV, or JSON lines, on the standard output.
@@ -165,6 +166,7 @@ def predict(
                     f"--escape-formulas is for CSV and TSV; got {output}; leave the option out"
                 )
             _check_output(Path(output), model, table)
+            check_predictions_output(Path(output), overwrite=overwrite)
         fitted = load_fitted(model)
         if threshold is not None:
             fitted = with_threshold(fitted, threshold)

@@ -51,6 +51,7 @@ from tabwright.cli.settings_file import settings_text
 
 if TYPE_CHECKING:
     from tabwright.fitting.class_weights import Prior
+    from tabwright.settings import FitSettings
     from tabwright.training.callbacks import Callback
 
 
@@ -320,7 +321,7 @@ def train(
             overwrite=run.overwrite,
         )
         if save_config is not None:
-            check_suffix(save_config, ".toml")
+            check_suffix(save_config, ".toml", "the file of --save-config")
             check_writable(save_config)
         # A mistake is told before PyTorch is loaded.
         check_training(request)
@@ -342,7 +343,7 @@ def train(
             return
         model = result.model
         if save_config is not None:
-            write_atomically(save_config, settings_text(context).encode())
+            write_atomically(save_config, settings_text(context, _used(model.settings)).encode())
         if display.as_json:
             print_json(
                 {
@@ -352,6 +353,11 @@ def train(
                     "task": model.settings.task,
                     "decision": describe_rule(model),
                     "metrics": {rows: dict(scores) for rows, scores in model.metrics.items()},
+                    "set_aside": {
+                        column["name"]: column["note"]
+                        for column in model.card["columns"]
+                        if not column["used"]
+                    },
                     "messages": [in_options(message) for message in result.messages],
                     "seconds": seconds_taken(),
                 }
@@ -362,6 +368,16 @@ def train(
                 return
             show_line(f"saved {result.path} after {seconds_taken():.1f} s; use it with")
             show_command(["tabwright", "predict", str(result.path), "NEW_TABLE"])
+
+
+def _used(settings: FitSettings) -> dict[str, Any]:
+    """The settings of a fit, but for those of another task or objective."""
+    used = asdict(settings)
+    if settings.task == "classification":
+        del used["objective"], used["intervals"]
+    if settings.objective != "quantile":
+        del used["quantiles"]
+    return used
 
 
 def _prior_of(text: str) -> Prior:

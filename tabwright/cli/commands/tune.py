@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,6 +111,8 @@ def tune(
     reading: RoleOptions,
 ) -> None:
     """Search settings by cross-validation, and save a model with the best."""
+    # To load PyTorch is part of the time that the user gives.
+    began = time.perf_counter()
     with readable_errors(as_json=display.as_json), progress_line(display.silent) as line:
         labelled = aim.columns(columns).request(table, target, reading)
 
@@ -148,6 +151,7 @@ def tune(
         line.doing("searching")
         result = run_tuning(
             request,
+            started=began,
             on_message=message_shower(line, quiet=display.quiet, as_json=display.as_json),
             on_progress=line.counted,
         )

@@ -168,7 +168,7 @@ class StreamFit:
         profile: TableProfile,
         targets: Targets,
         trained: Trained,
-        sketch: Mapping[str, str | float],
+        sketch: Mapping[str, Mapping[str, str | float]],
     ) -> FittedModel:
         """The model, calibrated and scored on a sample of validation rows."""
         scanned, scan = self.scanned, self.scanned.scan

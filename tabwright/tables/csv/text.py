@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import warnings
 from collections.abc import Iterator
 from typing import Final
 
-from tabwright.errors import TableError
+from tabwright.errors import TableError, warn_caller
 from tabwright.tables.paths import DAMAGED, TableFile, opened
 
 # Least share of UTF-16's upper bytes that are NUL: of a table's letters, digits and delimiters.
@@ -80,12 +79,10 @@ def _decoded(path: TableFile, encoding: str | None, chunk_bytes: int) -> Iterato
                 certain = True
                 if _is_cp1252(block, final=not following):
                     decoder, utf8 = codecs.getincrementaldecoder("cp1252")(), False
-                    warnings.warn(
+                    warn_caller(
                         f"{path} is not UTF-8, and is read as cp1252 (Western European); if its "
                         "letters come out wrong, name the encoding it was written in, e.g. "
                         "encoding='cp1250'",
-                        UserWarning,
-                        stacklevel=2,
                     )
             if not utf8:
                 block = decoder.decode(block, final=not following).encode()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tabwright.distillation.trees.problem import TeacherKind
 from tabwright.errors import nearest_name
 from tabwright.regression import MEASURES, RegressionObjective
 from tabwright.settings import FitSettings, Task, modes_for
@@ -118,13 +119,14 @@ class CompareRequest:
             return _METRICS[task]
         return tuple(dict.fromkeys((MEASURES[self.objective], "d2", *_METRICS[task])))
 
-    def training_of(self, mode: str) -> TrainRequest:
-        """What fits a mode on all rows, and saves it."""
+    def training_of(self, mode: str, trees: TeacherKind | None = None) -> TrainRequest:
+        """What fits a mode on all rows, with trees beside it, and saves it."""
         return TrainRequest(
             table=self.table,
             output=self.save,
             test_fraction=0.0,
             settings={**self.settings, "training_mode": mode},
+            trees=trees,
             n_threads=self.n_threads,
             random_state=self.random_state,
             overwrite=self.overwrite,

@@ -1,4 +1,4 @@
-"""Where results go: no model or report of something else is replaced unless that is asked for."""
+"""Where results go: nothing of another kind, table or target is replaced unless asked for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tabwright.artifact.container import read_document
-from tabwright.errors import ArtifactError
+from tabwright.errors import ArtifactError, TableError
 from tabwright.inference.fitted_model import FittedModel
+from tabwright.tables import table_dtypes
 from tabwright.tables.labelled import TableRequest
 
 _WAY_OUT = "give overwrite=True, or another name"
@@ -64,4 +65,38 @@ def check_report_output(path: Path, request: TableRequest, *, overwrite: bool) -
         raise ValueError(
             f"the report must not replace a file that is no report on {target!r} of {table}; got "
             f"{path}; {_WAY_OUT}"
+        )
+
+
+def check_predictions_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse to replace a file that is no table with a column of predictions.
+
+    Raises `ValueError` if it is something else, and `overwrite` is False.
+    """
+    if overwrite or not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        names = list(table_dtypes(str(path), text_as_it_is=True))
+    except TableError:
+        names = []
+    if "prediction" not in names:
+        raise ValueError(
+            f"predictions must not replace a file without a column 'prediction'; got {path}; "
+            f"{_WAY_OUT}"
+        )
+
+
+def check_graph_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse to replace a file that is no ONNX graph of Tabwright.
+
+    Raises `ValueError` if it is something else, and `overwrite` is False.
+    """
+    if overwrite or not path.is_file() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        # The producer is the second field of a graph.
+        begin = file.read(64)
+    if b"tabwright" not in begin:
+        raise ValueError(
+            f"a graph must not replace a file that is no graph of Tabwright; got {path}; {_WAY_OUT}"
         )

@@ -41,6 +41,8 @@ class TrainRequest:
         The class prior under which `imbalance_aware` answers.
     teachers : tuple of str
         Tree ensembles that teach in `tree_teacher_distillation`; empty: the default one.
+    trees : str or None
+        A tree ensemble to weigh against the networks, besides those of the quality.
     decision : DecisionRequest or None
         What the stored decision rule shall serve; None: the most probable class.
     n_threads : int or None
@@ -66,6 +68,7 @@ class TrainRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     prior: Prior = "training"
     teachers: tuple[str, ...] = ()
+    trees: TeacherKind | None = None
     decision: DecisionRequest | None = None
     n_threads: int | None = None
     random_state: int = 0
@@ -140,7 +143,7 @@ def _check_report(request: TrainRequest) -> None:
     for name, path in others.items():
         if path.resolve() == request.report.resolve():
             raise ValueError(f"the report must not replace {name}; got {path} as both")
-    check_suffix(request.report, ".html")
+    check_suffix(request.report, ".html", "the report")
     check_writable(request.report)
     check_report_output(request.report, request.table, overwrite=request.overwrite)
 
@@ -150,5 +153,5 @@ def teacher_kind(name: str) -> TeacherKind:
     kind = next((known for known in TEACHER_KINDS if known == name), None)
     if kind is None:
         hint = nearest_name(name, TEACHER_KINDS)
-        raise ValueError(f"a teacher must be one of {', '.join(TEACHER_KINDS)}; got {name!r}{hint}")
+        raise ValueError(f"teachers must be of {', '.join(TEACHER_KINDS)}; got {name!r}{hint}")
     return kind
