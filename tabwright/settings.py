@@ -56,6 +56,9 @@ _BEST_FOLDS, _MOST_MEMBERS = 8, 1024
 _MOST_ROWS_IN_FOLDS, _FEW_ROWS_FOLDS = 10_000, 4
 # Rows that choose the epoch and calibrate: fewer than these are worth more there than in training.
 _HELD_OUT_ROWS, _MOST_HELD_OUT = 100, 0.2
+# Epochs that classifiers wait for a gain of any network: a share of all, and no fewer than were
+# studied (docs/performance.md, "When classifiers end").
+_SHARE_WAITED, _LEAST_WAITED = 0.4, 8
 # A baseline that trees would no longer be one of, and a student that is meant to be small.
 _NETWORKS_ALONE = frozenset({"linear_glm_baseline", "tree_teacher_distillation"})
 _CLASSIFICATION_ONLY = frozenset({"imbalance_aware", "calibrated_classifier"})
@@ -105,7 +108,7 @@ _RULES = {
     "num_hidden_layers": _COUNT,
     "max_epochs": _COUNT,
     "batch_size": _COUNT,
-    "patience": _Rule("an integer of at least 1, or None for no early stopping", _integer(1), True),
+    "patience": _COUNT,
     "n_members": _Rule(
         f"an integer from 1 to {_MOST_MEMBERS}, or None", _integer(1, _MOST_MEMBERS), True
     ),
@@ -166,7 +169,8 @@ class FitSettings:
     max_epochs : int or None
         Passes over the training rows at most; also the length of the schedule.
     patience : int or None
-        Epochs without a better validation loss before a member stops; None: no early stopping.
+        Epochs without a better validation loss before a member stops; None: no member stops
+        before the others, see `common_patience`.
     batch_size : int or None
         Rows per step.
     learning_rate : float
@@ -382,6 +386,24 @@ class FitSettings:
                 "quality='best' combines networks and trees by squared error; got "
                 f"objective={self.objective!r}; use quality='balanced'"
             )
+
+    @property
+    def common_patience(self) -> int | None:
+        """Epochs without gain of any member after which all stop; None: no such end.
+
+        Validation log-loss rises for good once networks are too sure of the training rows, and a
+        lower learning rate does not bring it back; the losses of regression fall as the rate does.
+        A metric may stand still for long. Linear models and students are short.
+        """
+        if (
+            self.task == "regression"
+            or self.networks_alone
+            or self.patience is not None
+            or self.eval_metric is not None
+            or self.max_epochs is None
+        ):
+            return None
+        return max(_LEAST_WAITED, math.ceil(self.max_epochs * _SHARE_WAITED))
 
     @property
     def has_adaptive_intervals(self) -> bool:

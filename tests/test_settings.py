@@ -15,6 +15,7 @@ from tabwright.settings import (
     MODE_SUMMARIES,
     TRAINING_MODES,
     FitSettings,
+    Task,
     modes_for,
 )
 
@@ -65,6 +66,18 @@ def test_a_value_that_cannot_be_is_refused_by_name(field: str, value: object, ru
     values: dict[str, Any] = {"task": "classification", field: value}
     with pytest.raises(ValueError, match=rule):
         FitSettings(**values)
+
+
+def test_the_networks_of_classifiers_alone_end_together() -> None:
+    def waited(task: Task, n_rows: int = 2_000, **values: Any) -> int | None:
+        return FitSettings(task=task, **values).resolved(n_rows=n_rows).common_patience
+
+    assert waited("classification") == 8
+    assert waited("classification", 20_000) == 16
+    assert waited("regression") is None
+    assert waited("classification", patience=40) is None
+    assert waited("classification", eval_metric="accuracy") is None
+    assert waited("classification", training_mode="linear_glm_baseline") is None
 
 
 def test_the_document_gives_the_same_settings_back() -> None:

@@ -54,8 +54,10 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         that fewer are no early stop but a shorter schedule; raise it where the best epoch is the
         last one.
     patience : int or None, default=None
-        Epochs without improvement before a member stops; None: all epochs are
-        trained. The best one is kept either way; give 5 or so to save time on large tables.
+        Epochs without improvement before a member stops. None: in classification all stop once
+        none has improved for two fifths of `max_epochs` and at least eight epochs, elsewhere and
+        with `eval_metric` all epochs are trained, as with `max_epochs` here. The best one is kept
+        either way; give 5 or so to save time on large tables.
     batch_size : int or None, default=None
         Rows per step. None: 64 below 1,500 training rows, 128 below 5,000, else 256. Larger steps
         use the machine better and are fewer: raise `learning_rate` or `max_epochs` with them.

@@ -208,7 +208,8 @@ def train(
         if held_out is not None:
             owners["held_out"] = held_out
         run = checkpointer.read(owners) or run
-    keeper = _BestEpochs(members, settings.patience, stop_at, run)
+    common = None if held_out is None else settings.common_patience
+    keeper = _BestEpochs(members, settings.patience, common, stop_at, run)
     started = time.perf_counter() - run.seconds
 
     steps = Steps(members, settings.weight_decay)
@@ -299,10 +300,12 @@ class _BestEpochs:
         self,
         members: Members,
         patience: int | None,
+        common_patience: int | None,
         stop_at: Sequence[int] | None,
         run: RunState,
     ) -> None:
-        self._members, self._patience, self._stop_at = members, patience, stop_at
+        self._members, self._stop_at = members, stop_at
+        self._patience, self._common_patience = patience, common_patience
         self.run = run
         if not run.best:
             run.best = [math.inf] * members.n_members
@@ -358,6 +361,9 @@ class _BestEpochs:
 
     @property
     def all_done(self) -> bool:
+        waited = self.run.epoch - 1 - max(self.run.best_epochs)
+        if self._common_patience is not None and waited >= self._common_patience:
+            return True
         return all(self._is_done(k) for k in range(self._members.n_members))
 
 

@@ -141,6 +141,22 @@ def test_the_model_has_the_networks_of_all_folds_and_says_so() -> None:
     assert (model.card["n_training_rows"], model.card["n_validation_rows"]) == (240, 240)
 
 
+def test_each_fold_ends_when_its_networks_gain_no_more() -> None:
+    rng = np.random.default_rng(1)
+    rows = LabelledRows(frame(240), rng.integers(0, 2, 240))
+    settings = FitSettings(task="classification", n_folds=3, **(SMALL | {"max_epochs": 20}))
+    ended: dict[int, int] = {}
+
+    def on_epoch(epoch: Epoch) -> None:
+        ended[epoch.fold] = epoch.epoch
+
+    model = fit_table(
+        rows, settings, classes=np.arange(2), callbacks=FitCallbacks(on_epoch=on_epoch)
+    )
+    assert [ended[fold] for fold in (1, 2, 3)] == [min(20, best + 8) for best in model.best_epochs]
+    assert min(ended.values()) < max(ended.values()) == len(model.history)
+
+
 def test_networks_do_not_see_the_targets_that_they_hold_out() -> None:
     table = frame(200).drop("many")
     values = table["a"].to_numpy() + np.random.default_rng(0).normal(size=200)

@@ -108,6 +108,19 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_bits(
         assert difference(whole, _fit(checkpoint, settings)) is None
 
 
+def test_a_run_that_its_networks_end_together_ends_there_after_a_stop(tmp_path: Path) -> None:
+    noise = replace(rows(), target=np.random.default_rng(0).permutation(rows().target))
+    settings = replace(SETTINGS, patience=None, max_epochs=30)
+    whole = _fit(settings=settings, table=noise)
+    assert whole.stopped == "patience"
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        _stop_after(patch, N_STEPS // 6 * len(whole.history) - 2, _raise)
+        with pytest.raises(StopError):
+            _fit(checkpoint, settings, noise)
+    assert difference(whole, _fit(checkpoint, settings, noise)) is None
+
+
 def test_what_intervals_remember_goes_on_too(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     frame = pl.DataFrame({"a": draw.normal(size=200), "b": draw.normal(size=200)})

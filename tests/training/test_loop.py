@@ -216,6 +216,46 @@ def test_patience_stops_a_member_and_then_the_run() -> None:
     assert len(trained.history) == 5
 
 
+class _BestAt:
+    """Validation losses whose lowest are those of given epochs, one per member."""
+
+    def __init__(self, *best: int) -> None:
+        self._best, self._epoch = best, 0
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        self._epoch += 1
+        return torch.tensor([abs(self._epoch - best) for best in self._best], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("values", "n_epochs"),
+    [
+        ({}, 18),  # two fifths of 30 epochs after epoch 6
+        ({"patience": 30}, 30),
+        ({"eval_metric": "accuracy"}, 30),
+        ({"training_mode": "linear_glm_baseline"}, 30),
+        ({"max_epochs": 12}, 12),
+        ({"max_epochs": 16}, 14),  # no fewer than eight
+    ],
+)
+def test_classifiers_end_once_no_member_gains(values: dict[str, Any], n_epochs: int) -> None:
+    settings = _settings(**{"max_epochs": 30, **values})
+    trained = _train(settings, _BestAt(3, 6))
+    assert trained.best_epochs == (3, 6)
+    assert len(trained.history) == n_epochs
+    assert trained.stopped == ("schedule" if n_epochs == settings.max_epochs else "patience")
+
+
+def test_a_run_that_ends_early_is_the_first_part_of_one_that_does_not() -> None:
+    short = _train(_settings(max_epochs=30), _BestAt(3, 6))
+    whole = _train(_settings(max_epochs=30, patience=30), _BestAt(3, 6))
+    for one, other in zip(short.history, whole.history[:18], strict=True):
+        assert (one.train_loss, one.learning_rate) == (other.train_loss, other.learning_rate)
+    for a, b in zip(short.modules, whole.modules, strict=True):
+        for name, value in a.state_dict().items():
+            assert torch.equal(value, b.state_dict()[name])
+
+
 def test_the_same_call_gives_the_same_bits_and_leaves_the_world_as_it_was() -> None:
     generator_state = torch.get_rng_state()
     threads = torch.get_num_threads()

@@ -65,7 +65,7 @@ class SettingOptions:
         int | None,
         typer.Option(
             metavar="N",
-            help="Stop after so many epochs without gain; 0: never.",
+            help="Stop after so many epochs without gain; 0: as by default.",
             rich_help_panel=SETTINGS,
         ),
     ] = None
