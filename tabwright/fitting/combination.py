@@ -257,6 +257,8 @@ def with_trees(
         candidates.append(TreeCandidate(learner, kind, rounds[: len(stages)], stages))
     if not candidates:
         reason = "trees do not fit into the time limit"
+        if not late:
+            reason = f"{', '.join(missing)} is not installed"
         return _with_notes(model, {"kept": ["networks"], "reason": reason}, on_message), None
     trees = HeldOutTrees(tuple(candidates), target, row_weight)
     weights, best = trees.choose(networks)

@@ -42,7 +42,7 @@ def with_interactions(
             tree_problem(encoder, training, targets, settings.random_state),
             encoder.plan_,
             rows.groups,
-            None if limit is None else limit.remaining,
+            None if limit is None else limit.asked,
         )
     if not known:
         return encoder, compact

@@ -125,11 +125,15 @@ class SeenRows:
         sketch = sketch if isinstance(sketch, Mapping) else {}
         self._n_own = len(model.encoder.plan_.had_missing)
         text = sketch.get("hashes")
-        data = base64.b64decode(text) if isinstance(text, str) else b""
+        try:
+            data = base64.b64decode(text) if isinstance(text, str) else b""
+        except ValueError:
+            # The card is for people: what is no text of hashes tells nothing.
+            data = b""
         self._known = np.frombuffer(data[: len(data) // 4 * 4], dtype="<u4")
         estimates = [sketch.get(key) for key in ("share", "by_chance", "deviation", "repeated")]
         estimates.append(model.card.get("n_training_rows"))
-        if not all(isinstance(number, int | float) for number in estimates):
+        if not all(isinstance(x, int | float) and 0 <= x < np.inf for x in estimates):
             self._known = self._known[:0]
         self._estimates: list[Any] = estimates
         self._hashes: list[NDArray[np.uint32]] = []

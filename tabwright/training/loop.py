@@ -246,8 +246,10 @@ def train(
                 if not keeper.record(losses, validation, rate):
                     return _finished(members, keeper, "non-finite")
                 if limit is not None:
-                    # Anew after each epoch: others may use the machine too.
                     n_timed += rows.n_batches - skipped
+                # A run may have been resumed behind the last batch of an epoch.
+                if limit is not None and n_timed:
+                    # Anew after each epoch: others may use the machine too.
                     per_batch = (time.perf_counter() - resumed) / n_timed
                     left = limit.n_epochs(per_batch * rows.n_batches)
                     n_epochs = min(settings.max_epochs, run.epoch - 1 + left)

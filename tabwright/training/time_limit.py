@@ -43,11 +43,11 @@ class TimeLimitError(ValueError):
 class TimeLimit:
     """Seconds of wall-clock time from now on.
 
-    `asked`: what the user gave, for messages, where this is a part of it.
+    `asked`: what the user gave, where this is a part of it.
     """
 
     def __init__(self, seconds: float, asked: float | None = None) -> None:
-        self._asked = seconds if asked is None else asked
+        self.asked = seconds if asked is None else asked
         self._end = time.monotonic() + seconds
 
     @property
@@ -62,7 +62,7 @@ class TimeLimit:
 
     def part(self, share: float) -> TimeLimit:
         """The share of what is left, from now on."""
-        return TimeLimit(max(self.remaining, 0.0) * share, self._asked)
+        return TimeLimit(max(self.remaining, 0.0) * share, self.asked)
 
     def check_first_epoch(self, seconds: float, done: int, n_batches: int) -> None:
         """Refuse a first epoch that will not end in time, as soon as its batches tell.
@@ -72,7 +72,7 @@ class TimeLimit:
         """
         if self.is_over:
             raise self._too_short()
-        is_known = done >= _TIMED_BATCHES or seconds > _SHARE_TIMED * self._asked
+        is_known = done >= _TIMED_BATCHES or seconds > _SHARE_TIMED * self.asked
         if is_known and seconds / done * (n_batches - done) > self.remaining:
             raise self._too_short(seconds / done * n_batches)
 
@@ -83,7 +83,7 @@ class TimeLimit:
     def _too_short(self, epoch: float | None = None) -> TimeLimitError:
         takes = "" if epoch is None else f", and an epoch takes about {epoch:.2g} s"
         return TimeLimitError(
-            f"time_limit must be long enough for one epoch of a network; got {self._asked:g} s, "
+            f"time_limit must be long enough for one epoch of a network; got {self.asked:g} s, "
             f"of which {max(self.remaining, 0.0):.2g} s were left for training{takes}; raise it, "
             "or train on fewer rows"
         )

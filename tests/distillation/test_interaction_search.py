@@ -80,7 +80,7 @@ def test_moments_give_differences_alone() -> None:
         (200, 2, {}),
         (N, 12, {}),
         (N, 2, {"groups": np.zeros(N, dtype=np.int64)}),
-        (N, 2, {"seconds_left": 3.0}),
+        (N, 2, {"seconds": 2.0}),
     ],
     ids=["few rows", "many classes", "one group", "short of time"],
 )

@@ -204,6 +204,17 @@ def test_without_a_library_the_model_says_so(monkeypatch: pytest.MonkeyPatch) ->
     assert "pip install" in said[-1]
 
 
+def test_trees_that_are_not_installed_are_the_reason_for_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(combination, "tree_learner", _without_catboost)
+    frame = table(300)
+    settings = FitSettings(task="regression", quality="fast", **SMALL)
+    model = fit_table(LabelledRows(frame, score(frame)), settings, aims=Aims(trees="catboost"))
+    assert model.trees is None
+    assert model.card["combination"]["reason"] == "catboost is not installed"
+
+
 class WatchedLearner:
     """A learner of which single methods are replaced."""
 

@@ -292,6 +292,14 @@ def test_a_sketch_of_another_form_says_nothing(tmp_path: Path) -> None:
     fitted = model.fit(frame.drop("label"), frame["label"]).model_
     frame.write_csv(tmp_path / "t.csv")
     sketch = fitted.card["row_sketch"]
-    for other in (sketch["hashes"], {}, {**sketch, "share": "all"}, None):
+    changes: list[dict[str, object]] = [
+        {"share": "all"},
+        {"hashes": "abc"},
+        {"hashes": "é"},
+        {"by_chance": float("nan")},
+        {"by_chance": -1.0},
+    ]
+    damaged = [{**sketch, **change} for change in changes]
+    for other in (sketch["hashes"], {}, None, *damaged):
         old = replace(fitted, card={**fitted.card, "row_sketch": other})
         assert score_table(old, str(tmp_path / "t.csv"), "label").n_seen == 0

@@ -197,3 +197,18 @@ def test_columns_that_say_nothing_have_none(
     rows = LabelledRows(table(), target(np.random.default_rng(1)))
     settings = FitSettings(task="regression", quality="fast", n_members=1, max_epochs=1)
     assert names_of(fit_table(rows, settings)) == []
+
+
+def test_columns_that_are_hardly_ever_known_are_no_fault() -> None:
+    """One is known in three rows; two are never known together, so that none of their pairs is."""
+    frame = table()
+    even = pl.int_range(N_ROWS, eager=True) % 2 == 0
+    frame = frame.with_columns(
+        rare=pl.when(pl.int_range(N_ROWS) < 3).then(pl.col("wear")),
+        euro=pl.when(even).then(pl.col("torque")),
+        dollar=pl.when(~even).then(pl.col("speed")),
+    )
+    target = (frame["euro"].fill_null(0) + frame["dollar"].fill_null(0)).to_numpy()
+    settings = FitSettings(task="regression", quality="fast", n_members=1, max_epochs=1)
+    model = fit_table(LabelledRows(frame, target), settings)
+    assert np.isfinite(Predictor(model).predict_values(frame)).all()

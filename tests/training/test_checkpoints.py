@@ -121,6 +121,17 @@ def test_a_run_that_its_networks_end_together_ends_there_after_a_stop(tmp_path: 
     assert difference(whole, _fit(checkpoint, settings, noise)) is None
 
 
+def test_a_limited_run_goes_on_behind_the_last_batch_of_an_epoch(tmp_path: Path) -> None:
+    """Its checkpoint has no batch left to time."""
+    settings = replace(SETTINGS, batch_size=4_096, patience=None, time_limit=600.0)
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        _stop_after(patch, 3, _raise)
+        with pytest.raises(StopError):
+            _fit(checkpoint, settings)
+    assert len(_fit(checkpoint, settings).history) == settings.max_epochs
+
+
 def test_what_intervals_remember_goes_on_too(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     frame = pl.DataFrame({"a": draw.normal(size=200), "b": draw.normal(size=200)})

@@ -42,6 +42,10 @@ _TRIAL_RATE: Final = 0.15
 _MOST_KEPT_TREES: Final = 1_500
 # Values of a column that scikit-learn makes a bin each of.
 _MOST_BINS: Final = 255
+# Of more rows it looks for bins on so many, drawn at random, which must hold a known cell.
+_BINNED_ROWS: Final = 200_000
+_FEWEST_KNOWN: Final = 25
+_LARGEST: Final = float(np.finfo(np.float64).max) / 4
 _FOREST_TREES: Final = 300
 
 
@@ -155,6 +159,7 @@ class _Bins:
             values = problem.values[weight > 0, column]
             values = values[~np.isnan(values)]
             if len(np.unique(values)) > _MOST_BINS:
+                values = np.clip(values, -_LARGEST, _LARGEST)
                 found = np.percentile(values, shares, method="averaged_inverted_cdf")
                 thresholds[column] = np.unique(found)
         return cls(thresholds, np.argsort(~problem.categorical, kind="stable"))
@@ -193,6 +198,7 @@ class _FittedHistGradientBoosting:
         """Fit the model until it has so many rounds."""
         done = getattr(self.model, "n_iter_", 0)
         values = problem.values if self.bins is None else self.bins.codes(problem.values)
+        values = _with_known_cells(values, problem)
         self.model.set_params(max_iter=n_rounds)
         with _openmp().limit(limits=self.n_threads):
             self.model.fit(values, problem.target, sample_weight=problem.weight)
@@ -217,6 +223,19 @@ class _FittedHistGradientBoosting:
             for count, predicted in enumerate(islice(staged(values), max(rounds)), start=1):
                 if count in wanted:
                     yield predicted
+
+
+def _with_known_cells(values: FloatArray, problem: Problem) -> FloatArray:
+    """Values where columns without a known cell, which scikit-learn cannot bin, are 0 throughout.
+
+    A column of one value has no splits, so that predictions do not depend on what it holds.
+    """
+    weight = problem.weight
+    counted = values if weight is None else values[weight > 0]
+    n_known = (~np.isnan(counted)).sum(axis=0)
+    fewest = 1 if len(values) <= _BINNED_ROWS else _FEWEST_KNOWN * len(values) / _BINNED_ROWS
+    unknown = (n_known < fewest) & ~problem.categorical
+    return np.where(unknown, 0.0, values) if unknown.any() else values
 
 
 @dataclass(frozen=True)

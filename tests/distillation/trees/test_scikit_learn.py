@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -112,3 +114,39 @@ def test_codes_are_few_and_in_order() -> None:
         assert 200 < len(np.unique(coded[known, column])) <= 255
         order = np.argsort(problem.values[known, column])
         assert (np.diff(coded[known, column][order]) >= 0).all()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n_classes", [0, 2])
+def test_columns_without_known_cells_have_no_splits(*, weighted: bool, n_classes: int) -> None:
+    """One is missing in all rows, one in all rows that have weight."""
+    problem = posed(n_classes=n_classes, weighted=weighted)
+    values = problem.values.copy()
+    values[:, 1] = np.nan
+    if problem.weight is not None:
+        values[problem.weight > 0, 2] = np.nan
+    fitted = HistGradientBoosting().fit(replace(problem, values=values), 10)
+    (found,) = fitted.stages(values, (10,))
+    assert np.isfinite(found).all()
+    other = values.copy()
+    other[:, 1] = 5.0
+    (again,) = fitted.stages(other, (10,))
+    np.testing.assert_array_equal(again, found)
+
+
+def test_a_cell_or_two_in_many_rows_are_no_fault() -> None:
+    n = 200_001
+    draw = np.random.default_rng(0)
+    values = np.stack([draw.normal(size=n), np.full(n, np.nan)], axis=1)
+    values[7, 1] = 1.0
+    problem = Problem(values, np.zeros(2, dtype=bool), values[:, 0], None, 0, 0, 1)
+    (found,) = HistGradientBoosting().fit(problem, 1).stages(values[:5], (1,))
+    assert np.isfinite(found).all()
+
+
+def test_infinities_have_bins() -> None:
+    problem = posed()
+    values = problem.values.copy()
+    values[:30, 0], values[30:60, 1] = np.inf, -np.inf
+    (found,) = HistGradientBoosting().fit(replace(problem, values=values), 5).stages(values, (5,))
+    assert np.isfinite(found).all()
