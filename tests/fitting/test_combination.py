@@ -22,7 +22,7 @@ from tabwright.distillation.trees.problem import FittedTrees, Learner, Problem, 
 from tabwright.encoding.interactions import INTERACTION_KINDS, Interaction
 from tabwright.errors import ArtifactError
 from tabwright.fitting import combination
-from tabwright.fitting.arguments import Columns, FitCallbacks
+from tabwright.fitting.arguments import Aims, Columns, FitCallbacks
 from tabwright.fitting.combination import combination_weights, greedy_weights
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
