@@ -25,6 +25,7 @@ from tabwright.report.svg import (
     SURFACE,
     add_legend,
     group_thousands,
+    name_rows,
     new_figure,
     plain,
     styled,
@@ -33,13 +34,14 @@ from tabwright.tables.cell_format import USUAL, CellFormat
 from tabwright.tables.column_names import shown_name
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float64]
 
 _COLUMNS_SHOWN, _WIDTH = 12, 7.2
+# Letters of a name in a title, which may take several lines.
+_TITLE_LENGTH = 60
 # In a report: on a phone a chart of this width needs no scrolling.
 _REPORT_COLUMNS, _REPORT_WIDTH = 8, 5.0
 _ATTRIBUTIONS_SHOWN, _CLASSES_SHOWN = 3, 3
@@ -74,7 +76,7 @@ def plot_waterfall(
     table = explanation.row(row, output)
     n_own = len(table) if len(table) <= limit else limit - 1
     sizes = table["attribution"].to_list()
-    name_length, cell_length, title_length = (24, 18, 30) if width >= _WIDTH else (18, 11, 16)
+    name_length, cell_length = (24, 18) if width >= _WIDTH else (18, 11)
     names = [
         f"{plain(shown_name(name), name_length)} = "
         f"{'missing' if cell is None else plain(cell, cell_length)}"
@@ -90,7 +92,7 @@ def plot_waterfall(
     starts = np.concatenate([[base], ends[:-1]])
     figure = new_figure(width, 1.3 + 0.3 * len(names))
     axes = styled(
-        figure.subplots(), x=output_title(explanation, output, title_length), y="", grid="x"
+        figure.subplots(), x=output_title(explanation, output, _TITLE_LENGTH), y="", grid="x"
     )
     places = np.arange(len(names))
     colours = [BLUE if size >= 0 else ORANGE for size in sizes]
@@ -118,7 +120,7 @@ def plot_waterfall(
     margin = (0.2 if width >= _WIDTH else 0.3) * (high - low) or 0.5
     axes.set_xlim(low - margin, high + margin)
     group_thousands(axes, "x")
-    _name_rows(axes, places, names)
+    name_rows(axes, places, names)
     return figure
 
 
@@ -139,8 +141,8 @@ def plot_beeswarm(
     """
     order = explanation.importance(output)["column"].to_list()[:limit]
     figure = new_figure(width, 1.3 + 0.4 * len(order))
-    name_length, title_length = (28, 30) if width >= _WIDTH else (20, 16)
-    title = f"Added to the {uncapitalised(output_title(explanation, output, title_length))}"
+    name_length = 28 if width >= _WIDTH else 20
+    title = f"Added to the {uncapitalised(output_title(explanation, output, _TITLE_LENGTH))}"
     axes = styled(figure.subplots(), x=title, y="", grid="x")
     axes.axvline(0.0, color=MUTED, linewidth=1)
     values = explanation.attributions[
@@ -166,9 +168,7 @@ def plot_beeswarm(
         )
     add_legend(axes, columns=len(labels))
     group_thousands(axes, "x")
-    _name_rows(
-        axes, np.arange(len(order)), [plain(shown_name(name), name_length) for name in order]
-    )
+    name_rows(axes, np.arange(len(order)), [plain(shown_name(name), name_length) for name in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     return figure
 
@@ -179,13 +179,6 @@ def _ramp() -> list[str]:
 
     ramp = LinearSegmentedColormap.from_list("cells", [ORANGE, "#b9a6a6", BLUE])
     return [ORANGE, *(to_hex(ramp(k / (_SHADES - 1))) for k in range(1, _SHADES - 1)), BLUE]
-
-
-def _name_rows(axes: Axes, places: NDArray[np.int64], names: list[str]) -> None:
-    """Names at the left of the rows, without ticks or a line."""
-    axes.set_yticks(places, labels=names, parse_math=False)
-    axes.tick_params(axis="y", colors=INK, length=0)
-    axes.spines["left"].set_visible(False)
 
 
 def _ranks(column: Any) -> FloatArray:

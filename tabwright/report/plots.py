@@ -29,6 +29,7 @@ from tabwright.report.svg import (
     add_cloud,
     add_legend,
     group_thousands,
+    name_rows,
     new_figure,
     plain,
     row_weights,
@@ -193,11 +194,7 @@ def plot_importance(
         spread = np.asarray(deviation, dtype=np.float64)[order]
         axes.hlines(places, values[order] - spread, values[order] + spread, color=INK, linewidth=1)
     axes.axvline(0.0, color=MUTED, linewidth=1)
-    axes.set_yticks(
-        places, labels=[plain(shown_name(names[i]), 24) for i in order], parse_math=False
-    )
-    axes.tick_params(axis="y", colors=INK, length=0)
-    axes.spines["left"].set_visible(False)
+    name_rows(axes, places, [plain(shown_name(names[i]), 24) for i in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     group_thousands(axes, "x")
     return figure

@@ -16,7 +16,8 @@ import re
 import textwrap
 import threading
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -69,6 +70,7 @@ _LABEL_SIZE = 9.5
 # Inches that a letter of this size takes.
 _LABEL_LETTER = 0.068
 _TICK_SIZE = 8.5
+_TICK_LETTER = 0.062
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _VARIABLES = {light: f"var(--plot-{name}, {light})" for name, (light, _) in PALETTE.items()}
@@ -115,10 +117,9 @@ def styled(axes: Axes, *, x: str, y: str, grid: str = "both") -> Axes:
     Long titles take several lines, each no longer than the axis.
     """
     axes.set_facecolor("none")
-    box, letter = axes.bbox, _LABEL_LETTER * axes.figure.dpi
+    box, dpi = axes.bbox, axes.figure.dpi
     for title, put, length in ((x, axes.set_xlabel, box.width), (y, axes.set_ylabel, box.height)):
-        lines = textwrap.wrap(plain(title, 90), max(12, int(length / letter)))
-        put("\n".join(lines), color=INK, fontsize=_LABEL_SIZE, parse_math=False)
+        put(_in_lines(title, length / dpi), color=INK, fontsize=_LABEL_SIZE, parse_math=False)
     axes.tick_params(colors=MUTED, labelsize=_TICK_SIZE, length=3)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -127,6 +128,21 @@ def styled(axes: Axes, *, x: str, y: str, grid: str = "both") -> Axes:
         axes.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
     return axes
+
+
+def _in_lines(title: str, length: float) -> str:
+    """A title of an axis of so many inches."""
+    return "\n".join(textwrap.wrap(plain(title, 90), max(12, int(length / _LABEL_LETTER))))
+
+
+def name_rows(axes: Axes, places: NDArray[Any], names: Sequence[str]) -> None:
+    """Names at the left of the rows, without ticks or a line; they narrow axis and title."""
+    axes.set_yticks(places, labels=names, parse_math=False)
+    axes.tick_params(axis="y", colors=INK, length=0)
+    axes.spines["left"].set_visible(False)
+    width = axes.bbox.width / axes.figure.dpi
+    left = width - _TICK_LETTER * max(map(len, names), default=0)
+    axes.set_xlabel(_in_lines(axes.get_xlabel(), left))
 
 
 def plain(text: object, limit: int = 60) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tabwright.report.svg import BLUE, INK, MUTED, ORANGE, add_legend, new_figure, styled
+from tabwright.report.svg import BLUE, INK, MUTED, ORANGE, add_legend, name_rows, new_figure, styled
 from tabwright.tuning.result import TuningResult
 
 if TYPE_CHECKING:
@@ -102,5 +102,5 @@ def _importance(axes: Axes, result: TuningResult) -> None:
     names = [name for name, _ in shares]
     bars = axes.barh(range(len(names)), [share for _, share in shares], color=BLUE, height=0.6)
     axes.bar_label(bars, fmt="{:.0%}", padding=3, color=INK, fontsize=8)
-    axes.set_yticks(range(len(names)), names)
+    name_rows(axes, np.arange(len(names)), names)
     axes.set_xlim(0, 1.15 * max(result.importance.values()))

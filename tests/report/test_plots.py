@@ -306,3 +306,15 @@ def test_a_long_title_of_an_axis_takes_lines_and_is_not_cut(size: tuple[float, f
         shown, whole = label.get_window_extent(), figure.bbox
         assert whole.x0 <= shown.x0 <= shown.x1 <= whole.x1
         assert whole.y0 <= shown.y0 <= shown.y1 <= whole.y1
+
+
+def test_a_title_below_long_names_is_not_cut() -> None:
+    names = [f"a_rather_long_column_name_{k}" for k in range(4)]
+    figure = plots.plot_importance(names, [4.0, 3.0, 2.0, 1.0], unit="RMSE in the target's units")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    label = axes.xaxis.label
+    expected = "Rise of the loss when shuffled (RMSE in the target's units)"
+    assert " ".join(label.get_text().split()) == expected
+    shown, whole = label.get_window_extent(), figure.bbox
+    assert whole.x0 <= shown.x0 <= shown.x1 <= whole.x1
