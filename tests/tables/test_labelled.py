@@ -43,7 +43,11 @@ def test_nested_columns_can_be_left_out(name: str, tmp_path: Path) -> None:
         read_training_table(TableRequest(str(path), ColumnUses("y")), lambda _: None)
     table = read_training_table(TableRequest(str(path), ColumnUses("y", ("list",))), lambda _: None)
     assert table.rows.frame.columns == ["a"]
-    wrong = "'list' must hold" if name == "t.jsonl" else "no column 'lists'; did you mean 'list'"
+    wrong = (
+        "'list' must hold"
+        if name == "t.jsonl"
+        else "no column 'lists', given as drop; did you mean 'list'"
+    )
     with pytest.raises(TableError, match=wrong):
         read_training_table(TableRequest(str(path), ColumnUses("y", ("lists",))), lambda _: None)
 
