@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,17 @@ def test_a_file_that_is_no_table_is_not_replaced(folder: Path) -> None:
     assert (folder / "out.parquet").read_bytes() == b"a letter"
 
 
+def test_predictions_say_what_they_replace(folder: Path) -> None:
+    out = folder / "told.csv"
+    words = ("predict", folder / "m.safetensors", folder / "rows.csv", "-o", out)
+    assert "replacing" not in _answer(*words)[1]
+    said = f"replacing {out}, a table of predictions"
+    assert f"note: {said}" in _answer(*words)[1]
+    assert f"note: replacing {out}, as asked" in _answer(*words, "--overwrite")[1]
+    assert json.loads(_answer(*words, "--json")[1])["messages"] == [said]
+    assert "replacing" not in _answer(*words, "--quiet")[1]
+
+
 def test_a_graph_replaces_a_graph_and_nothing_else(folder: Path) -> None:
     pytest.importorskip("onnxruntime")
     model, out = folder / "m.safetensors", folder / "m.onnx"
@@ -75,8 +87,18 @@ def test_a_graph_replaces_a_graph_and_nothing_else(folder: Path) -> None:
     code, text = _answer(*words)
     assert code == 2
     assert "a graph must not replace a file that is no graph of Tabwright" in text
-    assert _answer(*words, "--overwrite")[0] == 0
-    assert _answer(*words)[0] == 0
+    code, text = _answer(*words, "--overwrite")
+    assert code == 0
+    assert f"note: replacing {out}, as asked" in text
+    code, text = _answer(*words)
+    assert code == 0
+    assert f"note: replacing {out}, a graph of Tabwright" in text
+    assert json.loads(_answer(*words, "--json")[1])["messages"] == [
+        f"replacing {out}, a graph of Tabwright"
+    ]
+    assert "replacing" not in _answer(*words, "--quiet")[1]
+    out.unlink()
+    assert "replacing" not in _answer(*words)[1]
     shutil.copy(model, folder / "model")
     assert "must not replace the model" in _answer("export", folder / "model", folder / "model")[1]
 
