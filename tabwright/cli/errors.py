@@ -104,7 +104,12 @@ def _words(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"the memory of this machine does not suffice ({error}); give fewer rows or columns"
-    return in_options(str(error), arguments=type(error) is ValueError)
+    # Not at the top: see `_code_of`.
+    from tabwright.errors import ArtifactError, TableError
+
+    # What these name are columns and fields of files.
+    of_a_file = isinstance(error, TableError | ArtifactError)
+    return in_options(str(error), arguments=isinstance(error, ValueError) and not of_a_file)
 
 
 def _leave(code: ExitCode, title: str, message: str, *, as_json: bool) -> None:

@@ -14,7 +14,6 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("encoding='", "--encoding '"),
     ("decimal=','", "--decimal ','"),
     ("quotes=False", "--no-quotes"),
-    ("of at least 1, or None for no early stopping", "of at least 1, or 0 for no early stopping"),
     ("use TabularRegressor for quantities", "give --task regression for a quantity"),
     ("roles must name columns", "--role must name columns"),
     (
@@ -36,10 +35,17 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ("leave out report", "leave out --report"),
     ("raise memory,", "raise --memory,"),
     ("use TabularClassifier if", "give --task classification if"),
+    ("or no refit", "or no --refit"),
+    ("refit trains once more", "--refit trains once more"),
+    ("refit is for tables", "--refit is for tables"),
+    ("scale='log_odds' is", "--log-odds is"),
+    ("raise the memory budget", "raise --memory"),
+    ("or let the references in", "or leave out --no-references"),
     (
-        "got refit=True; use intervals='constant', or no refit",
-        "got --refit; give --intervals constant, or no --refit",
+        "a scorer of scikit-learn (sklearn.metrics.get_scorer_names), or a function",
+        "the name of a scorer of scikit-learn, e.g. roc_auc, neg_log_loss or r2",
     ),
+    ("or give the function itself", "its pages list them under `scoring`"),
     ("another host or port", "another --host or --port"),
     ("If in doubt, leave it out", "If in doubt, leave it out with --drop"),
     ("belong together on one side", "belong together on one side with --group"),
@@ -51,6 +57,14 @@ _OF_PIPES = re.compile(r"\S*[/\\]tabwright-pipe-\w+[/\\](?:(stdin)|pipe-(\S+?))\
 # Advice that only Python can follow.
 _OF_PYTHON = re.compile(
     r", or (?:read the column as another type with|give) dtypes=\{.*?: \.\.\.\}"
+)
+
+# A column that an option named.
+_NAMED_COLUMN = re.compile(r"(has no column '.*?'), given as (drop|time|group|weight);")
+
+# Settings with their values, of which some are called as their options are.
+_SETTINGS = re.compile(
+    r"(?<![\w'\"-])(device|encoder|intervals|quality|refit|task|time)=(?:True|'?(.*?)'?(?=[\s;,.]|$))"
 )
 
 # A decision that an option can turn over, and that option.
@@ -129,6 +143,7 @@ def in_options(message: str, *, arguments: bool = False) -> str:
     for phrase, option in _PHRASES:
         message = message.replace(phrase, option)
     message = _OF_PYTHON.sub("", message)
+    message = _NAMED_COLUMN.sub(r"\1, given as --\2;", message)
     message = _OF_PIPES.sub(
         lambda found: "the standard input" if found[1] else f"the pipe {found[2]}", message
     )
@@ -138,7 +153,11 @@ def in_options(message: str, *, arguments: bool = False) -> str:
         return message
     message = message.replace("must be None or one of", "must be none or one of")
     message = message.replace("must be None, ", "must be ")
-    message = re.sub(r", or None(?: for no early stopping)?(?=[;.,]|$)", "", message)
+    message = re.sub(r"\bn_samples=(\d+)", r"\1 rows", message)
+    message = _SETTINGS.sub(
+        lambda found: f"--{found[1]}" + ("" if found[2] is None else f" {found[2]}"), message
+    )
+    message = re.sub(r", or None(?=[;.,]|$)", "", message)
     return _PATTERN.sub(
         lambda found: _ARGUMENTS[found[0].partition("=")[0]] + (f" {found[1]}" if found[1] else ""),
         message,

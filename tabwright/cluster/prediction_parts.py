@@ -65,11 +65,17 @@ def parts_of(table: str, rows_per_part: int, csv: CsvFormat | None) -> list[Part
         if has_types(path):
             n_parts = -(-count_rows(path) // rows_per_part)
             parts += [Part(path, number, rows_per_part) for number in range(n_parts)]
-        elif any(piece.height for piece in file_pieces(path, None, csv or CsvFormat())):
+        elif _has_rows(path, csv or CsvFormat()):
             parts.append(Part(path))
     if not parts:
         raise TableError(f"{shown_paths(paths)} has no rows; a table needs at least one")
     return parts
+
+
+def _has_rows(path: TableFile, csv: CsvFormat) -> bool:
+    """Whether a file of text has a row, whatever it holds."""
+    pieces = file_pieces(path, None, csv, is_ignored=lambda _: True)
+    return any(piece.height for piece in pieces)
 
 
 def plan_document(

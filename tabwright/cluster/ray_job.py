@@ -79,7 +79,12 @@ def train_on_ray(
     # What the request and the files say of themselves is looked at before a worker starts.
     check_training(request)
     parts_of(asked.table, CHUNK_ROWS, asked.csv)
-    names = table_dtypes(asked.table, csv=asked.csv, text_as_it_is=True)
+    names = table_dtypes(
+        asked.table,
+        csv=asked.csv,
+        text_as_it_is=True,
+        is_ignored=asked.columns.drop.__contains__,
+    )
     asked.columns.check(names, asked.table)
     cluster = RayCluster(n_workers, use_gpu, max_failures, timeout, storage)
     with joined_ray(), quiet_data():

@@ -75,6 +75,14 @@ class TreeMix:
     ensembles: tuple[Trees, ...]
     interactions: tuple[Interaction, ...] = ()
 
+    @property
+    def weights_by_kind(self) -> dict[str, float]:
+        """The weights of the networks and of each kind of trees."""
+        found = {"networks": self.network_weight}
+        for weight, ensemble in zip(self.weights, self.ensembles, strict=True):
+            found[ensemble.kind] = found.get(ensemble.kind, 0.0) + weight
+        return found
+
     def features(self, encoder: TableEncoder, compact: Compact) -> NDArray[np.float32]:
         """Encoded rows as its trees see them: `tree_features`."""
         return tree_features(encoder, compact, self.interactions)

@@ -8,7 +8,7 @@ every worker agrees. How files are read lives in `tables/reading.py`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -72,11 +72,12 @@ class FilesTable:
         csv: CsvFormat | None = None,
         as_text: Sequence[str] = (),
         target: str | None = None,
+        drop: Collection[str] = (),
     ) -> FilesTable:
         """Find the files and the types; files of text are read once for that.
 
         The columns `as_text` of CSV files stay text. The format of the text of the `target` is
-        found in the first chunk.
+        found in the first chunk. Those to `drop` are never read; their cells may be nested.
 
         Raises `TableError`: as `read_table`; and for Excel files, which are read only whole.
         """
@@ -86,7 +87,8 @@ class FilesTable:
                 f"a table that is streamed must be CSV, JSON lines, Parquet or Arrow; got "
                 f"{shown_paths(paths)}; save it as one of these"
             )
-        table = cls(tuple(paths), table_dtypes(source, csv=csv, as_text=as_text), csv)
+        dtypes = table_dtypes(source, csv=csv, as_text=as_text, is_ignored=drop.__contains__)
+        table = cls(tuple(paths), dtypes, csv)
         if target in as_text or table.dtypes.get(target or "") != pl.String:
             return table
         layout = csv or CsvFormat()

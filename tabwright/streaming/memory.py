@@ -10,7 +10,8 @@ from typing import Final
 import polars as pl
 
 from tabwright.streaming.chunks import CHUNK_ROWS
-from tabwright.tables.file_readers import count_rows, names_of_file
+from tabwright.tables.csv.reader import CsvFormat
+from tabwright.tables.file_readers import count_rows, file_pieces, names_of_file
 from tabwright.tables.paths import (
     Source,
     TableFile,
@@ -20,7 +21,6 @@ from tabwright.tables.paths import (
     table_format,
     table_paths,
 )
-from tabwright.tables.reading import file_chunks
 
 # What reading, splitting and encoding a table in memory takes, in copies of the table.
 _COPIES: Final = 3.0
@@ -87,7 +87,10 @@ def memory_needed(source: Source, drop: Collection[str] = ()) -> int:
             names = names_of_file(path) if drop else None
             if names is not None:
                 names = [name for name in names if name not in drop]
-            _, head = next(file_chunks(path, CHUNK_ROWS, names, wanted=lambda n: n == 0))
+            pieces = file_pieces(
+                path, names, CsvFormat(), CHUNK_ROWS, (0).__eq__, is_ignored=drop.__contains__
+            )
+            head = next(pieces)
             row_bytes = max(row_bytes, head.estimated_size() / max(head.height, 1))
             rows += _n_rows(path, head)
         return int(rows * row_bytes * _COPIES)

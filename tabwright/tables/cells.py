@@ -423,14 +423,19 @@ def _utc(series: pl.Series) -> pl.Series:
     return series.cast(pl.Datetime("us"))
 
 
+def is_nested(dtype: pl.DataType) -> bool:
+    """Whether cells of the type are lists, structs, bytes or Python objects."""
+    # The common ones first: one row of a table has little time for its columns.
+    return type(dtype) not in _FLAT and (dtype.is_nested() or dtype in (pl.Object, pl.Binary))
+
+
 def refuse_nested(series: pl.Series) -> None:
     """Refuse a column whose cells are lists, structs, bytes or Python objects.
 
     Raises `TableError`: naming column, row (from 1) and value.
     """
     dtype = series.dtype
-    # The common ones first: one row of a table has little time for its columns.
-    if type(dtype) in _FLAT or not (dtype.is_nested() or dtype in (pl.Object, pl.Binary)):
+    if not is_nested(dtype):
         return
     row = int(series.is_not_null().arg_max() or 0)
     value = series[row] if series.len() else None

@@ -77,7 +77,14 @@ class ColumnUses:
         Raises `TableError`.
         """
         columns = list(columns)
-        for name in (self.target, *self.drop, self.time, self.group, self.weight):
+        named = [
+            (self.target, ""),
+            *((name, ", given as drop") for name in self.drop),
+            (self.time, ", given as time"),
+            (self.group, ", given as group"),
+            (self.weight, ", given as weight"),
+        ]
+        for name, use in named:
             if name is None or name in columns:
                 continue
             near = get_close_matches(name, columns, n=1)
@@ -85,7 +92,7 @@ class ColumnUses:
             if len(columns) == 1 and name in columns[0]:
                 hint = "if something else separates the columns, name it by delimiter='...'; "
             raise TableError(
-                f"{table} has no column {name!r}; {hint}its columns are "
+                f"{table} has no column {name!r}{use}; {hint}its columns are "
                 f"{listed(columns, quoted=False)}"
             )
         if not self.features(columns):

@@ -35,12 +35,14 @@ def read_file(
     sheet: str | None,
     *,
     finds_types: bool = False,
+    is_ignored: Callable[[str], bool] | None = None,
 ) -> pl.DataFrame:
     """A file as one frame; the columns of CSV files are text.
 
     `columns`: columns to read, in this order; None: all.
     `sheet`: sheet of an Excel file; None: the first.
     `finds_types`: as in `csv_frames`.
+    `is_ignored`: as in `selected`.
     Raises `TableError`: naming file and line or column, if the file is not whole or not a table;
         `ImportError`: naming the install line, if Excel files need a package that is not there.
     """
@@ -49,7 +51,7 @@ def read_file(
         frames = csv_frames(path, layout, chunk_bytes=_READ_CHUNK_BYTES, finds_types=finds_types)
         return pl.concat([selected(path, frame, columns) for frame in frames])
     if kind == "jsonl":
-        parts = list(json_frames(path, columns, layout.encoding, _READ_CHUNK_BYTES))
+        parts = list(json_frames(path, columns, layout.encoding, _READ_CHUNK_BYTES, is_ignored))
         return selected(path, pl.concat(parts, how="diagonal_relaxed"), columns)
     if kind == "excel":
         markers = (layout.missing or ()) if finds_types else None
@@ -65,7 +67,7 @@ def read_file(
         raise damaged(path, kind, error) from error
     if columns is None and labels:
         columns = [name for name in frame.columns if name not in labels]
-    return selected(path, frame, columns)
+    return selected(path, frame, columns, is_ignored)
 
 
 def _row_labels(path: TableFile, kind: FileFormat) -> set[str]:
@@ -139,6 +141,7 @@ def file_pieces(
     wanted: Callable[[int], bool] | None = None,
     *,
     finds_types: bool = False,
+    is_ignored: Callable[[str], bool] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Pieces of a file as they come; the columns of CSV files are text.
 
@@ -146,6 +149,7 @@ def file_pieces(
     number, from 0, is `wanted`.
 
     `finds_types`: as in `csv_frames`.
+    `is_ignored`: as in `selected`.
 
     Raises `TableError, ImportError`: as `read_file`.
     """
@@ -156,13 +160,13 @@ def file_pieces(
         ):
             yield selected(path, frame, columns)
     elif kind == "jsonl":
-        yield from json_frames(path, columns, layout.encoding, _TEXT_CHUNK_BYTES)
+        yield from json_frames(path, columns, layout.encoding, _TEXT_CHUNK_BYTES, is_ignored)
     elif kind == "excel":
         yield read_file(path, columns, layout, None, finds_types=finds_types)
     elif isinstance(path, StoredObject):
-        yield from _stored_batches(path, columns, kind, batch_rows, wanted)
+        yield from _stored_batches(path, columns, kind, batch_rows, wanted, is_ignored)
     else:
-        yield from _lazy_batches(path, columns, kind, batch_rows, wanted)
+        yield from _lazy_batches(path, columns, kind, batch_rows, wanted, is_ignored)
 
 
 def _lazy_batches(
@@ -171,6 +175,7 @@ def _lazy_batches(
     kind: FileFormat,
     batch_rows: int,
     wanted: Callable[[int], bool] | None,
+    is_ignored: Callable[[str], bool] | None,
 ) -> Iterator[pl.DataFrame]:
     """Batches of a Parquet or Arrow file, of which polars reads the rows asked for."""
     try:
@@ -182,13 +187,13 @@ def _lazy_batches(
         else:
             lazy = _scan_arrow(path)
         n_rows = int(lazy.select(pl.len()).collect().item())
-        selected(path, lazy.head(1).collect(), columns)
+        selected(path, lazy.head(1).collect(), columns, is_ignored)
         if columns is not None:
             lazy = lazy.select(cs.by_name(*columns))
         for number, start in enumerate(range(0, max(n_rows, 1), batch_rows)):
             if wanted is not None and not wanted(number):
                 continue
-            yield selected(path, lazy.slice(start, batch_rows).collect(), None)
+            yield selected(path, lazy.slice(start, batch_rows).collect(), None, is_ignored)
     except _UNREADABLE as error:
         raise damaged(path, kind, error) from error
 
@@ -199,10 +204,11 @@ def _stored_batches(
     kind: FileFormat,
     batch_rows: int,
     wanted: Callable[[int], bool] | None,
+    is_ignored: Callable[[str], bool] | None,
 ) -> Iterator[pl.DataFrame]:
     """As `_lazy_batches`: of Parquet, by row groups, of which those that are wanted are read."""
     if kind != "parquet":
-        whole = read_file(path, columns, CsvFormat(), None)
+        whole = read_file(path, columns, CsvFormat(), None, is_ignored=is_ignored)
         for number, start in enumerate(range(0, max(whole.height, 1), batch_rows)):
             if wanted is None or wanted(number):
                 yield whole.slice(start, batch_rows)
@@ -216,7 +222,7 @@ def _stored_batches(
             names = [name for name in file.schema_arrow.names if name not in labels]
             # What the columns are is known before the first of them is read.
             empty = file.schema_arrow.empty_table()
-            selected(path, _from_arrow(empty), columns)
+            selected(path, _from_arrow(empty), columns, is_ignored)
             names = list(columns) if columns is not None else names
             sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
             starts = list(itertools.accumulate(sizes, initial=0))
@@ -239,10 +245,11 @@ def _stored_batches(
                     for n in groups
                 }
                 if not groups:
-                    yield selected(path, _from_arrow(empty), names)
+                    yield selected(path, _from_arrow(empty), names, is_ignored)
                     continue
                 rows = pl.concat(held.values())
-                yield selected(path, rows.slice(start - starts[groups[0]], end - start), None)
+                batch = rows.slice(start - starts[groups[0]], end - start)
+                yield selected(path, batch, None, is_ignored)
     except (ArrowException, *_UNREADABLE) as error:
         raise damaged(path, kind, error) from error
 

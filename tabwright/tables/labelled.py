@@ -244,17 +244,18 @@ def read_training_table(request: TableRequest, on_message: Callable[[str], None]
     Raises `TableError` if the table or a column is not what it should be.
     """
     uses = request.columns
-    # What is left out may hold what a table cannot, such as lists.
     names = names_of_file(table_paths(request.table)[0]) if uses.drop else None
     if names is not None:
         uses.check(names, request.table)
-        names = [name for name in names if name not in uses.drop]
+    # What is left out may hold what a table cannot, such as lists.
     frame, notes, formats = read_described(
-        request.table, columns=names, csv=request.csv, as_text=roles_as_text(request.roles)
+        request.table,
+        csv=request.csv,
+        as_text=roles_as_text(request.roles),
+        is_ignored=uses.drop.__contains__,
     )
     on_message(f"read {len(frame):,} rows x {frame.width} columns from {request.table}")
-    if names is None:
-        uses.check(frame.columns, request.table)
+    uses.check(frame.columns, request.table)
     weight = None if uses.weight is None else sample_weights(frame[uses.weight])
     # Before rows are left out or parted: row numbers are known by being consecutive.
     profile = profile_table(

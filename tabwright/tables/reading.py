@@ -125,6 +125,7 @@ def read_described(
     csv: CsvFormat | None = None,
     sheet: str | None = None,
     as_text: Sequence[str] = (),
+    is_ignored: Callable[[str], bool] | None = None,
 ) -> ReadTable:
     """Read a table as `read_table` does, with what its text was found to be.
 
@@ -133,6 +134,8 @@ def read_described(
     source, columns, dtypes, csv, sheet : as in `read_table`
     as_text : sequence of str, default=()
         Columns whose text stays text, such as codes made of digits.
+    is_ignored : callable, optional
+        Told a column's name, whether nobody wants its cells; they may be nested, and are null then.
 
     Returns
     -------
@@ -149,7 +152,7 @@ def read_described(
     parts: list[pl.DataFrame] = []
     n_before = 0
     for path in paths:
-        part = read_file(path, columns, layout, sheet, finds_types=not given)
+        part = read_file(path, columns, layout, sheet, finds_types=not given, is_ignored=is_ignored)
         _check_typed(path, given, part.columns)
         parts.append(_typed(part, given, layout.cells, n_before))
         n_before += part.height
@@ -198,6 +201,7 @@ def table_dtypes(
     csv: CsvFormat | None = None,
     text_as_it_is: bool = False,
     as_text: Sequence[str] = (),
+    is_ignored: Callable[[str], bool] | None = None,
 ) -> dict[str, pl.DataType]:
     """The types that `read_table` gives the columns, in bounded memory.
 
@@ -213,6 +217,8 @@ def table_dtypes(
         Columns of CSV files stay text, of which only the first records are read then.
     as_text : sequence of str, default=()
         Columns of CSV files that stay text.
+    is_ignored : callable, optional
+        As in `read_described`.
 
     Returns
     -------
@@ -229,7 +235,9 @@ def table_dtypes(
     found: dict[str, pl.DataType] = {}
     names: dict[str, None] = {}
     for path in paths:
-        for frame in file_pieces(path, columns, layout, finds_types=not text_as_it_is):
+        for frame in file_pieces(
+            path, columns, layout, finds_types=not text_as_it_is, is_ignored=is_ignored
+        ):
             if table_format(path) != "jsonl":
                 _check_same_columns(paths[0], list(names), path, frame.columns)
             plain = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,7 +65,7 @@ class Comparison:
     `messages`: what was decided on the way.
     `saved`: where the mode to use was saved, fitted on all rows; where a reference came first, with
         its trees beside the networks.
-    `saved_trees`: the kinds of trees that have weight in what was saved.
+    `saved_weights`: of the networks and of each kind of trees, in what was saved, if it has trees.
     """
 
     task: Task
@@ -80,7 +80,7 @@ class Comparison:
     messages: tuple[str, ...]
     seconds: float
     saved: Path | None = None
-    saved_trees: tuple[str, ...] = ()
+    saved_weights: dict[str, float] = field(default_factory=dict)
 
 
 class _Fitted(Protocol):
@@ -185,14 +185,16 @@ def run_comparison(
     )
     ranked = ranking.ranked(scored)
     use, probability, advice = ranking.advice(ranked)
-    kinds: tuple[str, ...] = ()
+    weights: dict[str, float] = {}
     if request.save is not None:
         first = next((kind for kind in references if kind == ranked[0].name), None)
         beside = "" if first is None else f" with {first} beside it"
         progress(0, f"{use}{beside} on all rows")
         done = run_training(request.training_of(use, first))
         if done is not None and done.model.trees is not None:
-            kinds = tuple(trees.kind for trees in done.model.trees.ensembles)
+            weights = done.model.trees.weights_by_kind
+            if first in weights:
+                _, _, advice = ranking.advice(ranked, saves_trees=True)
         progress(1)
     return Comparison(
         task=table.task,
@@ -207,7 +209,7 @@ def run_comparison(
         messages=tuple(messages),
         seconds=time.perf_counter() - started,
         saved=request.save,
-        saved_trees=kinds,
+        saved_weights=weights,
     )
 
 

@@ -76,10 +76,13 @@ class Ranking:
         mine, theirs = np.array(one.scores[self.metric]), np.array(other.scores[self.metric])
         return paired_difference(self.sign * (mine - theirs), test_share=self.test_share)
 
-    def advice(self, ranked: Sequence[CandidateScores]) -> tuple[str, float, tuple[str, ...]]:
+    def advice(
+        self, ranked: Sequence[CandidateScores], *, saves_trees: bool = False
+    ) -> tuple[str, float, tuple[str, ...]]:
         """The mode to use, the probability that it beats its rival, and sentences on that.
 
         The rival is the next candidate, or the best reference where one comes first.
+        `saves_trees`: whether such a reference's trees are saved beside the mode to use.
         """
         ours = [candidate for candidate in ranked if not candidate.is_reference]
         chosen = ours[0]
@@ -102,8 +105,9 @@ class Ranking:
                 f"{rival.name} is {_sureness(gap.probability_above)} better in {self.metric} than "
                 f"{chosen.name}, the best mode of tabwright here, by {number_text(gap.mean, 3)} "
                 f"(probability {_percent(gap.probability_above)})",
-                f"to stay with tabwright, use {chosen.name}",
             ]
+            if not saves_trees:
+                sentences.append(f"to stay with tabwright, use {chosen.name}")
         even = [candidate for candidate in ours[1:] if not self.behind(candidate, chosen).is_clear]
         if even:
             names = ", ".join(candidate.name for candidate in even)

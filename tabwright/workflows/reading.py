@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -47,19 +47,24 @@ def read_features(model: FittedModel, table: str, *, csv: CsvFormat | None = Non
 
 
 def _layout_and_types(
-    table: str, layout: CsvFormat, plan: EncodingPlan
+    table: str, layout: CsvFormat, plan: EncodingPlan, is_ignored: Callable[[str], bool]
 ) -> tuple[CsvFormat, dict[str, pl.DataType]]:
     """How a table is written, and its columns as they stand in it.
 
     A first line with the names of the model holds names, however much it looks like data.
+    `is_ignored`: told a column's name, whether it is not read; its cells may be nested.
     """
+
+    def dtypes_in(layout: CsvFormat) -> dict[str, pl.DataType]:
+        return table_dtypes(table, csv=layout, text_as_it_is=True, is_ignored=is_ignored)
+
     try:
-        return layout, table_dtypes(table, csv=layout, text_as_it_is=True)
+        return layout, dtypes_in(layout)
     except TableError:
         if not plan.named or layout.has_header is not None:
             raise
         layout = replace(layout, has_header=True)
-        dtypes = table_dtypes(table, csv=layout, text_as_it_is=True)
+        dtypes = dtypes_in(layout)
         used = (name for name, kind in zip(plan.names, plan.kinds, strict=True) if kind != "unused")
         if not dtypes.keys() >= set(used):
             raise
@@ -99,21 +104,27 @@ class Reading:
         Raises `TableError` if there is no such column, or the model lacks one.
         """
         plan = model.encoder.plan_
+        kind_of = dict(zip(plan.names, plan.kinds, strict=True)) if plan.named else {}
+        # What training saw and did not use needs no word here.
+        known = {model.card.get("target"), *model.card.get("columns_not_used", ()), *others}
+
+        def is_ignored(name: str) -> bool:
+            if name in others:
+                return False
+            return kind_of.get(name, "unused") == "unused" if plan.named else name in known
+
         # The model decides what text means, as training read it: not the rest of this file.
-        layout, dtypes = _layout_and_types(table, csv or CsvFormat(), plan)
+        layout, dtypes = _layout_and_types(table, csv or CsvFormat(), plan, is_ignored)
         for name in others:
             if name not in dtypes:
                 raise TableError(
                     f"{table} has no column {name!r}; its columns are "
                     f"{listed(list(dtypes), quoted=False)}"
                 )
-        # What training saw and did not use needs no word here.
-        known = {model.card.get("target"), *model.card.get("columns_not_used", ()), *others}
         named = [name for name in dtypes if name not in known or name in plan.names]
         if plan.named:
             plan.check_names(named)
-            kinds = zip(plan.names, plan.kinds, strict=True)
-            features = [name for name, kind in kinds if kind != "unused"]
+            features = [name for name, kind in kind_of.items() if kind != "unused"]
         else:
             features = named
         extra = [name for name in others if name not in features]
@@ -129,13 +140,10 @@ class Reading:
                 layout = replace(layout, missing=markers)
         if plan.named:
             # Text that the user says something of is read here; the rest is the model's to read.
-            numeric = {
-                n for n, kind in zip(plan.names, plan.kinds, strict=True) if kind == "numeric"
-            }
             for name in features:
                 if types[name] != pl.String:
                     continue
-                if layout.decimal == "," and name in numeric:
+                if layout.decimal == "," and kind_of[name] == "numeric":
                     types[name] = pl.Float64()
                 elif csv is None or csv.missing is None:
                     verbatim.append(name)

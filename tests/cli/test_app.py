@@ -144,7 +144,11 @@ def test_modes_lists_the_six() -> None:
     ("words", "message", "code"),
     [
         (("train", "{table}", "-t", "labell"), "no column 'labell'; did you mean 'label'?", 3),
-        (("train", "{table}", "-t", "label", "--drop", "nothing"), "no column 'nothing'", 3),
+        (
+            ("train", "{table}", "-t", "label", "--drop", "nothing"),
+            "no column 'nothing', given as --drop;",
+            3,
+        ),
         (("train", "{table}", "-t", "label", "--drop", "label"), "leave it out of --drop", 2),
         (("train", "{table}", "-t", "label", "--mode", "magic"), "must be one of mlp_dense", 2),
         (("train", "{table}", "-t", "label", "--task", "rank"), "task must be one of", 2),

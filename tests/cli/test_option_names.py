@@ -183,6 +183,64 @@ def test_options_are_answered_in_words_of_the_command_line(
 
 
 @pytest.mark.parametrize(
+    ("words", "code", "answer"),
+    [
+        (
+            "--quality best --refit",
+            2,
+            "--quality best needs rows held out to choose weights on; got --refit",
+        ),
+        ("--refit --folds 4", 2, "got --folds 4 and --refit;"),
+        (
+            "--refit --time-limit 5s",
+            2,
+            "--refit trains once more as long; got --time-limit 5.0 and --refit",
+        ),
+        (
+            "--memory 1kB --quality best",
+            2,
+            "not for tables larger than it; raise --memory, or use --quality balanced",
+        ),
+        ("--memory 1kB --refit", 2, "--refit is for tables in memory; got --refit for one"),
+        ("--memory 1kB --time x", 2, "got --time x; raise --memory"),
+        ("--time-limit 0.01s", 2, "--time-limit must be long enough"),
+        (
+            "--eval-metric foo",
+            2,
+            "--eval-metric must be the name of a scorer of scikit-learn, e.g. roc_auc",
+        ),
+        ("--quality best --mode linear_glm_baseline", 2, "use mlp_dense, or --quality balanced"),
+        ("--drop Foo", 3, "t.csv has no column 'Foo', given as --drop; its columns"),
+        ("--group Foo", 3, "t.csv has no column 'Foo', given as --group; its columns"),
+    ],
+)
+def test_an_error_of_a_fit_names_options(
+    words: str, code: int, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame(
+        {"x": [i * 37 % 101 / 7 for i in range(120)], "y": ["a", "b", "b"] * 40}
+    ).write_csv("t.csv")
+    done = runner.invoke(app, ["train", "t.csv", "-t", "y", *words.split()])
+    printed = " ".join(done.output.split())
+    assert done.exit_code == code, printed
+    assert answer in printed
+    assert re.search(r"\w+=(True|')|give the function", printed) is None, printed
+
+
+def test_a_comparison_of_one_mode_names_the_option_of_references(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame(
+        {"x": [i * 37 % 101 / 7 for i in range(120)], "y": ["a", "b", "b"] * 40}
+    ).write_csv("t.csv")
+    words = "compare t.csv -t y --mode mlp_dense --no-references"
+    printed = " ".join(runner.invoke(app, words.split()).output.split())
+    assert "name more modes, or leave out --no-references" in printed
+
+
+@pytest.mark.parametrize(
     ("word", "meant"),
     [("report", "tabwright train --report FILE"), ("score", "tabwright evaluate")],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,17 @@ def test_a_file_that_is_no_table_is_not_replaced(folder: Path) -> None:
     assert (folder / "out.parquet").read_bytes() == b"a letter"
 
 
+def test_predictions_say_what_they_replace(folder: Path) -> None:
+    out = folder / "told.csv"
+    words = ("predict", folder / "m.safetensors", folder / "rows.csv", "-o", out)
+    assert "replacing" not in _answer(*words)[1]
+    said = f"replacing {out}, a table of predictions"
+    assert f"note: {said}" in _answer(*words)[1]
+    assert f"note: replacing {out}, as asked" in _answer(*words, "--overwrite")[1]
+    assert json.loads(_answer(*words, "--json")[1])["messages"] == [said]
+    assert "replacing" not in _answer(*words, "--quiet")[1]
+
+
 def test_a_graph_replaces_a_graph_and_nothing_else(folder: Path) -> None:
     pytest.importorskip("onnxruntime")
     model, out = folder / "m.safetensors", folder / "m.onnx"
@@ -75,8 +87,18 @@ def test_a_graph_replaces_a_graph_and_nothing_else(folder: Path) -> None:
     code, text = _answer(*words)
     assert code == 2
     assert "a graph must not replace a file that is no graph of Tabwright" in text
-    assert _answer(*words, "--overwrite")[0] == 0
-    assert _answer(*words)[0] == 0
+    code, text = _answer(*words, "--overwrite")
+    assert code == 0
+    assert f"note: replacing {out}, as asked" in text
+    code, text = _answer(*words)
+    assert code == 0
+    assert f"note: replacing {out}, a graph of Tabwright" in text
+    assert json.loads(_answer(*words, "--json")[1])["messages"] == [
+        f"replacing {out}, a graph of Tabwright"
+    ]
+    assert "replacing" not in _answer(*words, "--quiet")[1]
+    out.unlink()
+    assert "replacing" not in _answer(*words)[1]
     shutil.copy(model, folder / "model")
     assert "must not replace the model" in _answer("export", folder / "model", folder / "model")[1]
 
@@ -86,13 +108,61 @@ def test_the_help_of_predict_names_what_shapes_its_output() -> None:
     assert {"--threshold", "--labels-only", "--digits"} <= set(text.split())
 
 
-def test_nested_columns_of_parquet_can_be_dropped(tmp_path: Path) -> None:
-    path, model = tmp_path / "t.parquet", tmp_path / "m.safetensors"
-    columns = {"a": range(60), "list": [[1], [2, 3]] * 30, "y": ["n", "y", "y"] * 20}
-    pl.DataFrame(columns).write_parquet(path)
-    words = ("train", path, "-t", "y", "--epochs", "1", "--quality", "fast", "-o", model)
-    code, text = _answer(*words)
+@pytest.fixture(scope="module", params=["parquet", "jsonl"])
+def nested(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table with columns of lists and of structs."""
+    path = tmp_path_factory.mktemp("nested") / f"t.{request.param}"
+    frame = pl.DataFrame(
+        {
+            "a": range(60),
+            "list": [[1], [2, 3]] * 30,
+            "info": [{"b": 1}, None] * 30,
+            "y": ["n", "y", "y"] * 20,
+        }
+    )
+    frame.write_parquet(path) if request.param == "parquet" else frame.write_ndjson(path)
+    words = _training(path)
+    assert _answer(*words)[0] == 3
+    assert "leave it out" in _answer(*words)[1]
+    assert _answer(*words, "--drop", "list")[0] == 3
+    assert _answer(*words, "--drop", "lists,info")[0] == 3
+    code, text = _answer(*words, "--drop", "list,info")
+    assert code == 0, text
+    return path
+
+
+def _training(path: Path) -> tuple[object, ...]:
+    few = ("--epochs", "1", "--members", "1", "--quality", "fast")
+    return "train", path, "-t", "y", *few, "-o", path.with_name("m.safetensors")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict M T",
+        "evaluate M T",
+        "importance M T --repeats 1",
+        "explain M T",
+        "predict M T --keep y",
+    ],
+)
+def test_a_model_reads_a_table_whose_nested_columns_it_left_out(nested: Path, words: str) -> None:
+    places = {"M": nested.with_name("m.safetensors"), "T": nested}
+    code, text = _answer(*(places.get(word, word) for word in words.split()))
+    assert code == 0, text
+
+
+def test_nested_columns_cannot_be_kept(nested: Path) -> None:
+    code, text = _answer("predict", nested.with_name("m.safetensors"), nested, "--keep", "list")
     assert code == 3
-    assert "leave it out" in text
-    assert _answer(*words, "--drop", "list")[0] == 0
-    assert _answer(*words, "--drop", "lists")[0] == 3
+    assert "column 'list' must hold single values" in text
+
+
+def test_nested_columns_can_be_dropped_from_disk(nested: Path) -> None:
+    words = (*_training(nested), "--memory", "1kB", "--overwrite")
+    code, text = _answer(*words, "--drop", "list,info")
+    assert code == 0, text
+    assert "rows come from disk" in text
+    code, text = _answer(*words, "--drop", "list")
+    assert code == 3
+    assert "column 'info' must hold single values" in text

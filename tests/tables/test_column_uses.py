@@ -36,11 +36,14 @@ def test_contradictions_are_refused(given: dict[str, Any], message: str) -> None
         ColumnUses("label", **given)
 
 
-@pytest.mark.parametrize("use", ["target", "group", "weight", "time"])
+@pytest.mark.parametrize("use", ["target", "drop", "group", "weight", "time"])
 def test_a_name_that_the_table_lacks_is_refused_with_the_nearest(use: str) -> None:
-    named: dict[str, Any] = {"target": "label", use: "dya"}
+    named: dict[str, Any] = {"target": "label", use: ("dya",) if use == "drop" else "dya"}
+    given = "" if use == "target" else f", given as {use}"
     uses = ColumnUses(**named)
-    with pytest.raises(TableError, match=r"t.csv has no column 'dya'; did you mean 'day'\?"):
+    with pytest.raises(
+        TableError, match=rf"t.csv has no column 'dya'{given}; did you mean 'day'\?"
+    ):
         uses.check(COLUMNS, "t.csv")
 
 

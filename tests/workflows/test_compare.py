@@ -325,18 +325,23 @@ def test_the_trees_that_won_are_saved_beside_the_mode_to_use(
     result = run_comparison(_request(table, target, save=save, **words))
     assert result.candidates[0].name == "lightgbm"
     model = load_fitted(save)
-    assert result.saved_trees == ("lightgbm",)
     assert model.trees is not None
     assert [trees.kind for trees in model.trees.ensembles] == ["lightgbm"]
     # The trees know more than a network of one epoch.
     assert model.trees.weights[0] > 0.5
+    assert result.saved_weights == {
+        "networks": model.trees.network_weight,
+        "lightgbm": model.trees.weights[0],
+    }
+    assert not any("to stay with tabwright" in sentence for sentence in result.advice)
     # Asked for networks on all rows, the fit has no rows that could weigh trees.
     settings = {**settings, "refit": True}
     again = run_comparison(
         _request(table, target, save=save, overwrite=True, **{**words, "settings": settings})
     )
     assert again.candidates[0].name == "lightgbm"
-    assert again.saved_trees == ()
+    assert again.saved_weights == {}
+    assert any("to stay with tabwright" in sentence for sentence in again.advice)
     assert load_fitted(save).trees is None
 
 
@@ -365,12 +370,17 @@ def test_the_command_to_train_has_the_options_of_the_comparison(
     same = "--target label --drop who --drop day --drop price --epochs 2"
     # Two epochs do not reach the trees: they won, and there is a way to what they know.
     assert f"\n  tabwright distill hist_gradient_boosting {table} {same}\n" in done.output
+    mix = load_fitted(tmp_path / "best.safetensors").trees
+    assert mix is not None
     kept = (
-        "saved linear_glm_baseline with hist_gradient_boosting's trees beside its networks, fitted "
-        "on all 200 rows, as best.safetensors"
+        "saved linear_glm_baseline with hist_gradient_boosting's trees beside its networks "
+        f"(weights: networks {100 * mix.network_weight:.0f} %, hist_gradient_boosting "
+        f"{100 * mix.weights[0]:.0f} %), fitted on all 200 rows, as best.safetensors"
     )
-    assert kept in " ".join(done.output.split())
-    assert load_fitted(tmp_path / "best.safetensors").trees is not None
+    printed = " ".join(done.output.split())
+    assert kept in printed
+    assert "to stay with tabwright" not in printed
+    assert "alone is not saved" not in printed
     again = runner.invoke(app, ["compare", table, *words, "--no-references", "-m", "mlp_dense"])
     lines = again.output.splitlines()
     line = next(line for line in lines if line.startswith(f"  tabwright train {table}"))

@@ -156,10 +156,9 @@ def compare(
             return
         best = comparison.candidates[0]
         if best.is_reference:
-            show_line(
-                f"{best.name} alone is not saved by tabwright; a small network can learn what it "
-                "knows:"
-            )
+            saves_trees = best.name in comparison.saved_weights
+            alone = "" if saves_trees else f"{best.name} alone is not saved by tabwright; "
+            show_line(f"{alone}a small network can learn what {best.name} knows:")
             show_command(["tabwright", "distill", best.name, table, *same("distill")])
         if comparison.saved is None:
             beside = f", with {best.name}'s trees beside it," if best.is_reference else ""
@@ -178,8 +177,11 @@ def _trees_beside(comparison: Comparison) -> str:
     best = comparison.candidates[0]
     if not best.is_reference:
         return ""
-    if best.name in comparison.saved_trees:
-        return f" with {best.name}'s trees beside its networks"
+    if best.name in comparison.saved_weights:
+        shares = [
+            f"{name} {100 * weight:.0f} %" for name, weight in comparison.saved_weights.items()
+        ]
+        return f" with {best.name}'s trees beside its networks (weights: {', '.join(shares)})"
     return f" without {best.name}'s trees, which were not fitted or got no weight"
 
 

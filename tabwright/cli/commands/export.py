@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tabwright.cli.console import print_json, progress_line, show_line
+from tabwright.cli.console import print_json, progress_line, show_line, show_note
 from tabwright.cli.errors import readable_errors
 from tabwright.cli.options import JsonFlag, ModelFile, Overwrite, QuietFlag
 
@@ -54,7 +54,9 @@ def export(
         check_writable(path)
         if path.exists() and path.samefile(model):
             raise ValueError(f"the graph must not replace the model; got {path} as both")
-        check_graph_output(path, overwrite=overwrite)
+        replaced = check_graph_output(path, overwrite=overwrite)
+        if replaced is not None and not (quiet or as_json):
+            line.hidden_during(show_note)(replaced)
         fitted = load_fitted(model)
         line.doing(f"comparing model and graph on {check_rows:,} rows or more")
         report = export_onnx(fitted, path, check_rows=check_rows)
@@ -66,6 +68,7 @@ def export(
                     "onnx": str(path),
                     "inputs": [asdict(column) for column in inputs],
                     "parity": asdict(report),
+                    "messages": [] if replaced is None else [replaced],
                 }
             )
         elif not quiet:

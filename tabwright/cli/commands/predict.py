@@ -155,6 +155,7 @@ def predict(
             return
         if n_workers is not None:
             raise ValueError(f"--workers is for --ray; got {n_workers}; leave the option out")
+        replaced: str | None = None
         if output is not None:
             if is_object_uri(output):
                 raise ValueError(
@@ -166,7 +167,9 @@ def predict(
                     f"--escape-formulas is for CSV and TSV; got {output}; leave the option out"
                 )
             _check_output(Path(output), model, table)
-            check_predictions_output(Path(output), overwrite=overwrite)
+            replaced = check_predictions_output(Path(output), overwrite=overwrite)
+            if replaced is not None and not display.silent:
+                line.hidden_during(show_note)(replaced)
         fitted = load_fitted(model)
         if threshold is not None:
             fitted = with_threshold(fitted, threshold)
@@ -204,6 +207,7 @@ def predict(
                     "output": str(output),
                     "rows": n_rows,
                     "seconds": seconds,
+                    "messages": [] if replaced is None else [replaced],
                     "warnings": remarks,
                 }
             )

@@ -74,7 +74,9 @@ def fit_files(
     limit = _time_limit(given, trainer)
     share = given.held_out_share(None)
 
-    table = FilesTable.of(source, csv, roles_as_text(roles), columns.target)
+    table = FilesTable.of(
+        source, csv, roles_as_text(roles), target=columns.target, drop=columns.drop
+    )
     places = RowPlaces(table, given.random_state, share, test_fraction, columns.group)
     scan = trainer.scan(ScanJob(table, columns, places, task, given.objective))
     _report_scan(table, columns.target, scan, callbacks)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
 from tabwright.errors import TableError, nearest_name
-from tabwright.tables.cells import refuse_nested
+from tabwright.tables.cells import is_nested, refuse_nested
 from tabwright.tables.libraries.arrow_columns import without_extensions
 from tabwright.tables.paths import FileFormat, TableFile
 
@@ -40,7 +40,18 @@ def damaged(path: TableFile, kind: FileFormat, error: BaseException) -> TableErr
     )
 
 
-def selected(path: TableFile, frame: pl.DataFrame, columns: Sequence[str] | None) -> pl.DataFrame:
+def selected(
+    path: TableFile,
+    frame: pl.DataFrame,
+    columns: Sequence[str] | None,
+    is_ignored: Callable[[str], bool] | None = None,
+) -> pl.DataFrame:
+    """The columns that are asked for, of single values.
+
+    `columns`: None: all.
+    `is_ignored`: told a column's name, whether nobody wants its cells; nested ones are null then.
+    Raises `TableError`: naming a column that is absent or nested.
+    """
     if columns is not None:
         for name in columns:
             if name not in frame.columns:
@@ -48,6 +59,9 @@ def selected(path: TableFile, frame: pl.DataFrame, columns: Sequence[str] | None
                 raise TableError(f"{path} has no column {name!r}{hint}")
         frame = frame[list(columns)]
     frame = without_extensions(frame)
+    if is_ignored is not None:
+        unwanted = [n for n, dtype in frame.schema.items() if is_nested(dtype) and is_ignored(n)]
+        frame = frame.with_columns(pl.lit(None).alias(name) for name in unwanted)
     for series in frame.get_columns():
         try:
             refuse_nested(series)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -18,8 +18,13 @@ from tabwright.tables.paths import TableFile
 
 
 def json_frames(
-    path: TableFile, columns: Sequence[str] | None, encoding: str | None, chunk_bytes: int
+    path: TableFile,
+    columns: Sequence[str] | None,
+    encoding: str | None,
+    chunk_bytes: int,
+    is_ignored: Callable[[str], bool] | None = None,
 ) -> Iterator[pl.DataFrame]:
+    """Lines as frames of about `chunk_bytes` of text each; `is_ignored`: as in `selected`."""
     rest = b""
     first_line = 1
     n_frames = 0
@@ -31,14 +36,14 @@ def json_frames(
                 if not n_frames:
                     _refuse_repeated_keys(path, rest[:end], first_line)
                 n_frames += 1
-                yield _json_frame(path, rest[:end], first_line, columns)
+                yield _json_frame(path, rest[:end], first_line, columns, is_ignored)
             first_line += rest.count(b"\n", 0, end)
             rest = rest[end:]
     if rest.strip():
         if not n_frames:
             _refuse_repeated_keys(path, rest, first_line)
         n_frames += 1
-        yield _json_frame(path, rest, first_line, columns)
+        yield _json_frame(path, rest, first_line, columns, is_ignored)
     if not n_frames:
         raise TableError(f"{path} is empty; a table needs at least one row")
 
@@ -94,7 +99,11 @@ def _refuse_truth_among_numbers(
 
 
 def _json_frame(
-    path: TableFile, data: bytes, first_line: int, columns: Sequence[str] | None
+    path: TableFile,
+    data: bytes,
+    first_line: int,
+    columns: Sequence[str] | None,
+    is_ignored: Callable[[str], bool] | None,
 ) -> pl.DataFrame:
     """A frame of lines of JSON; a broken line is named."""
     try:
@@ -118,6 +127,6 @@ def _json_frame(
         _refuse_truth_among_numbers(path, rows, first_line)
         raise damaged(path, "jsonl", error) from error
     if columns is None:
-        return selected(path, frame, None)
+        return selected(path, frame, None, is_ignored)
     # A row may leave out a key; whether the file has it is known at its end.
-    return selected(path, frame, [name for name in columns if name in frame.columns])
+    return selected(path, frame, [name for name in columns if name in frame.columns], is_ignored)

@@ -68,13 +68,16 @@ def check_report_output(path: Path, request: TableRequest, *, overwrite: bool) -
         )
 
 
-def check_predictions_output(path: Path, *, overwrite: bool) -> None:
+def check_predictions_output(path: Path, *, overwrite: bool) -> str | None:
     """Refuse to replace a file that is no table with a column of predictions.
 
+    Returns: what will be replaced, in a sentence; None where there is nothing.
     Raises `ValueError` if it is something else, and `overwrite` is False.
     """
-    if overwrite or not path.is_file() or not path.stat().st_size:
-        return
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    if overwrite:
+        return f"replacing {path}, as asked"
     try:
         names = list(table_dtypes(str(path), text_as_it_is=True))
     except TableError:
@@ -84,15 +87,19 @@ def check_predictions_output(path: Path, *, overwrite: bool) -> None:
             f"predictions must not replace a file without a column 'prediction'; got {path}; "
             f"{_WAY_OUT}"
         )
+    return f"replacing {path}, a table of predictions"
 
 
-def check_graph_output(path: Path, *, overwrite: bool) -> None:
+def check_graph_output(path: Path, *, overwrite: bool) -> str | None:
     """Refuse to replace a file that is no ONNX graph of Tabwright.
 
+    Returns: what will be replaced, in a sentence; None where there is nothing.
     Raises `ValueError` if it is something else, and `overwrite` is False.
     """
-    if overwrite or not path.is_file() or not path.stat().st_size:
-        return
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    if overwrite:
+        return f"replacing {path}, as asked"
     with path.open("rb") as file:
         # The producer is the second field of a graph.
         begin = file.read(64)
@@ -100,3 +107,4 @@ def check_graph_output(path: Path, *, overwrite: bool) -> None:
         raise ValueError(
             f"a graph must not replace a file that is no graph of Tabwright; got {path}; {_WAY_OUT}"
         )
+    return f"replacing {path}, a graph of Tabwright"
