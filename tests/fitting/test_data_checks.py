@@ -13,7 +13,12 @@ from typer.testing import CliRunner
 
 from tabwright import TabularClassifier, TabularRegressor
 from tabwright.cli.app import app
-from tabwright.fitting.data_checks import repeated_rows, revealing_columns, warning_of_folds
+from tabwright.fitting.data_checks import (
+    read_checked_table,
+    repeated_rows,
+    revealing_columns,
+    warning_of_folds,
+)
 from tabwright.streaming.repeated_rows import merged_hashes, n_repeated
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows, TableRequest, read_training_table
@@ -67,7 +72,7 @@ def test_a_column_that_is_right_in_99_of_100_rows_is_named(tmp_path: Path) -> No
     frame = pl.DataFrame(
         {
             "leak": np.where(draw.random(2_000) < 0.01, ~y, y),
-            "score": np.where(draw.random(2_000) < 0.005, ~y, y) + draw.random(2_000) / 2,
+            "score": np.where(draw.random(2_000) < 0.003, ~y, y) + draw.random(2_000) / 2,
             "good": np.where(draw.random(2_000) < 0.05, ~y, y),
             "label": np.where(y, "y", "n"),
         }
@@ -76,6 +81,56 @@ def test_a_column_that_is_right_in_99_of_100_rows_is_named(tmp_path: Path) -> No
         "leak",
         "score",
     }
+
+
+def test_times_of_states_and_strong_markers_are_not_named(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    n_rows = 1_500
+    hours = pl.datetime_range(pl.datetime(2024, 1, 1), pl.datetime(2024, 7, 1), "1h", eager=True)
+    state = np.arange(n_rows) // 72 % 2
+    marker = draw.normal(size=n_rows) + 4 * state
+    frame = pl.DataFrame(
+        {
+            "time": hours[:n_rows],
+            "day": hours[:n_rows].dt.date(),
+            "hour": np.arange(n_rows) / 2,
+            # The best cut is wrong in 2 of 100 rows.
+            "marker": marker,
+            "rounded": marker.round(1),
+            "label": np.where(state == 1, "on", "off"),
+        }
+    )
+    assert not _revealing(frame, "label", tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("n_wrong", [0, 10])
+def test_a_number_with_an_interval_for_each_label_is_named(n_wrong: int, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    label = draw.integers(0, 5, 1_500)
+    grade = np.where(np.arange(1_500) < n_wrong, draw.integers(0, 5, 1_500), label)
+    frame = pl.DataFrame(
+        {
+            "score": 0.9 * draw.random(1_500) - grade,
+            # Missing where the label is one of them.
+            "paid": np.where(label == 4, np.nan, 0.9 * draw.random(1_500) + grade),
+            "label": label,
+        }
+    )
+    frame = frame.with_columns(pl.col("label").cast(pl.String))
+    assert _revealing(frame, "label", tmp_path / "t.parquet") == {"score", "paid"}
+
+
+def test_the_column_that_orders_the_rows_is_not_named(tmp_path: Path) -> None:
+    at = np.arange(400.0)
+    frame = pl.DataFrame({"at": at, "copy": -at, "label": np.where(at < 330, "old", "new")})
+    frame.write_csv(tmp_path / "t.csv")
+    for time, named in ((None, ["at", "copy"]), ("at", ["copy"])):
+        request = TableRequest(str(tmp_path / "t.csv"), ColumnUses("label", time=time))
+        said: list[str] = []
+        read_checked_table(request, said.append)
+        said = [text for text in said if text.startswith("warning: ")]
+        assert [text.split("'")[1] for text in said] == named
+        assert "If so, keep it; if not" in said[0]
 
 
 @pytest.mark.parametrize("n_labels", [2, 5])
