@@ -114,6 +114,18 @@ def _upper(count: Any) -> Any:
     return count + _FEWEST_HITS * np.sqrt(count) + _FEWEST_HITS
 
 
+def natural_part(counts: NDArray[np.int64]) -> float:
+    """The share of the rows that come more than once which chance can have repeated; 1 if none do.
+
+    `counts`: (n_distinct,); how often each distinct row comes.
+    """
+    found = np.bincount(counts, minlength=2).astype(np.float64)
+    n_rows = (np.arange(len(found)) * found)[2:]
+    return (
+        float((n_rows * _natural_shares(found)[2:]).sum() / n_rows.sum()) if n_rows.any() else 1.0
+    )
+
+
 class SeenRows:
     """Counts rows that a model was trained on, batch by batch.
 

@@ -190,6 +190,27 @@ def test_repeated_rows_are_counted_with_their_target() -> None:
     assert repeated_rows(few, training) == 0
 
 
+@pytest.mark.parametrize("n_copies", [2, 3, 10])
+def test_a_table_of_copies_is_told_and_one_of_few_values_is_not(n_copies: int) -> None:
+    draw = np.random.default_rng(n_copies)
+    size = draw.normal(size=300)
+    frame = pl.DataFrame({"size": size, "kind": draw.integers(0, 3, 300)})
+    rows = LabelledRows(pl.concat([frame] * n_copies), np.tile((size > 0) * 1, n_copies))
+    order = draw.permutation(len(rows))
+    test, training = order[: len(rows) // 5], order[len(rows) // 5 :]
+    n_equal = int(np.isin(test % 300, training % 300).sum())
+    assert n_equal > 0.7 * len(test)
+    assert repeated_rows(rows.take(training), rows.take(test)) == n_equal
+    warning = warning_of_folds(rows, [(training, test)])
+    assert warning is not None
+    assert f"{n_equal:,} of the {len(test):,} rows" in warning
+    # As many rows of few levels, of which some are rare.
+    codes = draw.choice(4, (len(rows), 2), p=[0.6, 0.3, 0.08, 0.02])
+    few = LabelledRows(pl.DataFrame(codes, schema=["a", "b"]), codes[:, 0] % 2)
+    assert repeated_rows(few.take(training), few.take(test)) == 0
+    assert warning_of_folds(few, [(training, test)]) is None
+
+
 @pytest.mark.parametrize("target", ["label", "value"])
 def test_scoring_training_rows_is_told_and_scoring_others_is_not(
     target: str, tmp_path: Path
