@@ -13,8 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tabwright.inference.training_rows import natural_part
-from tabwright.streaming.repeated_rows import Hashes, row_hashes
+from tabwright.streaming.repeated_rows import Hashes, repeat_by_chance, row_hashes
 from tabwright.tables import TableProfile
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import (
@@ -38,8 +37,6 @@ _RANK_CORRELATION = 0.999
 # Values of fewer rows than this say little of the value, and much of the row.
 _ROWS_PER_VALUE = 10
 _REPEATED_SHARE = 0.01
-# Of the repeated rows of real tables, chance explains 0.8 and more; where all were copied, 0.3.
-_NATURAL_PART = 0.5
 
 
 def revealing_columns(
@@ -194,9 +191,5 @@ def _hashes(rows: LabelledRows) -> Hashes:
 
 
 def _repeat_each_other(hashes: Hashes) -> bool:
-    """Whether most rows come more than once by chance, as in tables of few values.
-
-    Of rows that were copied, as many come equally often as no chance gives.
-    """
-    counts = np.unique(hashes, return_counts=True)[1]
-    return 2 * len(counts) < len(hashes) and natural_part(counts) >= _NATURAL_PART
+    """Whether most of these rows come more than once by chance."""
+    return repeat_by_chance(np.unique(hashes, return_counts=True)[1])

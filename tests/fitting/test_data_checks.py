@@ -19,7 +19,7 @@ from tabwright.fitting.data_checks import (
     revealing_columns,
     warning_of_folds,
 )
-from tabwright.streaming.repeated_rows import merged_hashes, n_repeated
+from tabwright.streaming.repeated_rows import CountedHashes, merged_hashes, n_repeated
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows, TableRequest, read_training_table
 from tabwright.workflows.evaluate import score_table
@@ -151,13 +151,14 @@ def test_no_column_of_noise_tells_anything(n_labels: int, tmp_path: Path) -> Non
     assert not _revealing(frame, "label", tmp_path / "t.parquet")
 
 
+@pytest.mark.parametrize("n_copies", [2, 4])
 @pytest.mark.parametrize("memory", [None, 1])
 def test_train_warns_of_revealing_columns_and_repeated_rows(
-    memory: int | None, tmp_path: Path
+    memory: int | None, n_copies: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "t.csv"
     frame = _frame().drop("score", "left_on", "one_wrong", "cents", "value")
-    pl.concat([frame, frame]).write_csv(path)
+    pl.concat([frame] * n_copies).write_csv(path)
     request = TrainRequest(
         TableRequest(str(path), ColumnUses("label")),
         output=tmp_path / "m.safetensors",
@@ -235,12 +236,19 @@ def test_repeated_rows_of_a_streamed_table_are_estimated(n_rows: int) -> None:
     rng = np.random.default_rng(0)
     training = rng.integers(0, 2**64, n_rows, dtype=np.uint64)
     test = np.concatenate([training[: n_rows // 4], rng.integers(0, 2**64, 1_000, dtype=np.uint64)])
+    once = CountedHashes.of(training).counts
     half, rest = merged_hashes(training[::2]), merged_hashes(training[1::2])
-    found = n_repeated(merged_hashes(half, rest), merged_hashes(test), n_rows, len(test))
+    found = n_repeated(merged_hashes(half, rest), merged_hashes(test), len(test), once)
     assert found == pytest.approx(n_rows // 4, rel=0.05 if n_rows > 30_000 else 1e-9)
-    assert n_repeated(merged_hashes(training), merged_hashes(test[-1_000:]), n_rows, 1_000) == 0
-    # Of few values each row repeats another.
-    assert n_repeated(merged_hashes(training[:9]), merged_hashes(training[:9]), n_rows, 9) == 0
+    assert n_repeated(merged_hashes(training), merged_hashes(test[-1_000:]), 1_000, once) == 0
+    # Of few values each row repeats another, and copies come equally often.
+    few = merged_hashes(training[:9])
+    drawn = CountedHashes.of(rng.choice(training[:9], n_rows)).counts
+    assert n_repeated(few, few, 9, drawn) == 0
+    copied = CountedHashes.of(training[:500]).merged(CountedHashes.of(np.tile(training[:500], 2)))
+    assert (copied.counts == 3).all()
+    known, asked = merged_hashes(training[:400]), merged_hashes(training[100:500])
+    assert n_repeated(known, asked, 400, copied.counts) == 300
 
 
 @pytest.mark.parametrize("command", ["compare", "tune", "distill"])
