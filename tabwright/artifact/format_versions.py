@@ -25,6 +25,7 @@ FORMATS: dict[int, str] = {1: "0.1.0", 2: "0.2.0", 3: "0.3.0"}
 # Keys of the document, and ``key=value`` of closed sets, that came after format 1: the place with
 # dots from the document on ("settings.learning_rate"), to the format that brought it.
 ADDED: dict[str, int] = {
+    "decision.positive_class": 3,
     "encoder.obliques": 2,
     "encoder.formats": 3,
     "encoder.interactions": 3,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 
+from tabwright.artifact.format_versions import left_out
 from tabwright.errors import nearest_name
 from tabwright.splits import fold_rows
 
@@ -38,7 +39,7 @@ class DecisionRule:
     `kind`: the most probable class; class `positive` of two where its probability is at least
         `threshold`; or the class of lowest expected cost.
     `threshold`: for "threshold".
-    `positive`: for "threshold": 0 or 1.
+    `positive`: 0 or 1: of two classes the one that is looked for, by any rule.
     `costs`: (C, C), float64; for "costs": `costs[true, predicted]`.
     """
 
@@ -61,6 +62,8 @@ class DecisionRule:
         document: dict[str, Any] = {"kind": self.kind}
         if self.kind == "threshold":
             document |= {"threshold": self.threshold, "positive": self.positive}
+        elif not left_out("decision.positive_class", self.positive, 1):
+            document["positive_class"] = self.positive
         return document, {} if self.costs is None else {"costs": self.costs}
 
     @classmethod
@@ -71,7 +74,10 @@ class DecisionRule:
             another shape.
         """
         kind = document.choice("kind", get_args(DecisionKind))
-        rule = cls(kind)
+        looked_for = 1
+        if kind != "threshold" and n_classes == 2 and "positive_class" in document:
+            looked_for = document.integer("positive_class", 0, 1)
+        rule = cls(kind, positive=looked_for)
         if kind == "threshold":
             if n_classes != 2:
                 raise document.fail("kind", f"one that fits {n_classes} classes")
@@ -79,7 +85,8 @@ class DecisionRule:
             positive = document.integer("positive", 0, 1)
             rule = cls(kind, threshold=threshold, positive=positive)
         elif kind == "costs":
-            rule = cls(kind, costs=tensors.take("costs", "float64", (n_classes, n_classes)))
+            costs = tensors.take("costs", "float64", (n_classes, n_classes))
+            rule = cls(kind, positive=looked_for, costs=costs)
         document.done()
         tensors.done()
         return rule
@@ -213,7 +220,7 @@ def fit_decision(
     `value`: The wanted recall or precision, in (0, 1]. Among the thresholds that reach it on the
         rows, the one with the best of the other is taken.
     `costs`: (C, C); for the goal "costs": `costs[true, predicted]`.
-    `positive`: the positive class of two.
+    `positive`: the positive class of two; the rule names it, whatever it is.
     `sample_weight`: (n,); weights of the rows.
     `random_state`: seed of the folds and of the bootstrap.
     Raises `ValueError`: an unknown goal, or one that does not fit the number of classes; a value
@@ -224,7 +231,8 @@ def fit_decision(
     weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     _check_goal(goal, p.shape[1], positive)
     if goal == "costs":
-        rule = DecisionRule("costs", costs=_checked_costs(costs, p.shape[1]))
+        matrix = _checked_costs(costs, p.shape[1])
+        rule = DecisionRule("costs", positive=positive, costs=matrix)
         return DecisionFit(rule, True, "predicts the class of lowest expected cost")
     if goal in ("recall", "precision"):
         return _reach(p, y, weight, goal, value, positive)
@@ -275,7 +283,8 @@ def _reach(
     value = _check_value(goal, value)
     kept = "keeps the most probable class: "
     if not weight[codes == positive].sum() > 0.0:
-        return DecisionFit(DecisionRule(), False, f"{kept}the validation rows have no positive one")
+        why = "the validation rows have no positive one"
+        return DecisionFit(DecisionRule(positive=positive), False, f"{kept}{why}")
     curve = threshold_curve(codes == positive, proba[:, positive], weight)
     wanted, other = curve.precision, curve.recall
     if goal == "recall":
@@ -285,7 +294,7 @@ def _reach(
     if not reached.any():
         best = int(wanted.argmax())
         return DecisionFit(
-            DecisionRule(),
+            DecisionRule(positive=positive),
             False,
             f"{kept}no threshold reaches precision {value:g} on the validation rows; the best is "
             f"{wanted[best]:.3g}, with recall {other[best]:.3g}; ask for less",
@@ -318,7 +327,7 @@ def _tune(
         too_few = len(np.unique(codes)) < 2
     if too_few or len(codes) < _MIN_ROWS:
         return DecisionFit(
-            DecisionRule(),
+            DecisionRule(positive=positive),
             False,
             f"keeps the most probable class: the validation rows are too few to tune for {name}",
         )
@@ -350,7 +359,7 @@ def _tune(
             f"rows, with a standard error of {error:.2g}",
         )
     return DecisionFit(
-        DecisionRule(),
+        DecisionRule(positive=positive),
         False,
         f"keeps the most probable class: tuning changes {name} on held-out validation rows by "
         f"{gain:+.3g}, from {scores[0][0]:.3g}, with a standard error of {error:.2g}",

@@ -135,7 +135,7 @@ def predict_on_ray(
     )
     earlier = folder.begin(document)
     todo = [n for n in range(len(parts)) if folder.part_name(n) not in earlier]
-    unfamiliar = UnfamiliarCells(predictions.model.encoder)
+    unfamiliar = UnfamiliarCells(predictions.model.encoder, card=predictions.model.card)
     if todo:
         with joined_ray(), quiet_data():
             for n_rows, counted in _written(predictions, parts, folder, todo, n_workers):

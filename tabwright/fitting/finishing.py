@@ -101,11 +101,13 @@ def with_decision(
     fit = aim.fit(proba, rows.target, rows.weight, random_state=seed)
     if not fit.accepted and aim.goal in ("recall", "precision"):
         warn_caller(f"the decision rule {fit.message}")
+    # The most probable class needs no rule, unless the class that is looked for is not the last.
+    is_needed = fit.accepted or fit.rule.positive != 1
+    model = replace(model, decision=fit.rule if is_needed else None)
     decided = fit.rule.apply(proba)
     scores = scores_of("validation", model, rows.target, proba, rows.weight, decided)
     return replace(
         model,
-        decision=fit.rule if fit.accepted else None,
         metrics={**model.metrics, **scores},
         card={**model.card, "decision": fit.message},
     )

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tabwright.encoding.categorical import CategoryColumn
+from tabwright.encoding.categorical import CategoryColumn, rare_below
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.encoding.values import Origin, numbers
 from tabwright.number_text import cell_text
@@ -114,6 +114,18 @@ def _upper(count: Any) -> Any:
     return count + _FEWEST_HITS * np.sqrt(count) + _FEWEST_HITS
 
 
+def natural_part(counts: NDArray[np.int64]) -> float:
+    """The share of the rows that come more than once which chance can have repeated; 1 if none do.
+
+    `counts`: (n_distinct,); how often each distinct row comes.
+    """
+    found = np.bincount(counts, minlength=2).astype(np.float64)
+    n_rows = (np.arange(len(found)) * found)[2:]
+    return (
+        float((n_rows * _natural_shares(found)[2:]).sum() / n_rows.sum()) if n_rows.any() else 1.0
+    )
+
+
 class SeenRows:
     """Counts rows that a model was trained on, batch by batch.
 
@@ -170,6 +182,9 @@ class SeenRows:
 # Unknown levels are worth a word from this share of the cells on: rare ones are everyday.
 _UNKNOWN_SHARE = 0.05
 _FEWEST_CELLS = 20
+# New rows have up to so many times the share of rare cells that training had: beside its rare
+# levels, others that it did not meet. Where all of so many cells are unknown, that is no chance.
+_RARE_FACTOR, _MANY_CELLS = 3.0, 50
 # Cells are small beside this share of the usual one, and told of from this share of them on: of
 # training rows, at most a half are so small.
 _SMALL, _SMALL_SHARE = 0.1, 0.95
@@ -190,10 +205,15 @@ class _Count:
 
 @dataclass
 class UnfamiliarCells:
-    """Counts cells unlike those of training, batch by batch."""
+    """Counts cells unlike those of training, batch by batch.
+
+    `card`: the model's: what it says of a column's levels in training tells how many unknown ones
+        new rows usually have; without it, none.
+    """
 
     encoder: TableEncoder
     counts: dict[str, _Count] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
 
     def add(self, frame: pl.DataFrame) -> None:
         """Look at the rows of a batch; cells that do not fit their columns must not be there."""
@@ -243,6 +263,15 @@ class UnfamiliarCells:
             return None
         return usual
 
+    def _are_many(self, name: str, count: _Count) -> bool:
+        """Whether a column has more unknown levels than rows like those of training have."""
+        if count.n_strange == count.n_cells >= _MANY_CELLS:
+            return True
+        plan = self.encoder.plan_
+        place = plan.positions("category").index(plan.names.index(name))
+        usual = _RARE_FACTOR * _most_rare(plan.categories[place], self.card, name)
+        return count.n_strange >= max(1, max(_UNKNOWN_SHARE, usual) * count.n_cells) and usual < 1
+
     def _add_levels(self, name: str, cells: pl.Series, category: CategoryColumn) -> None:
         unknown = category.codes_of_cells(cells) == _UNKNOWN
         count = self.counts.setdefault(name, _Count())
@@ -272,7 +301,7 @@ class UnfamiliarCells:
             if count is None or not count.n_cells:
                 continue
             few, column = _shown(count.example), shown_name(name)
-            if kind == "category" and count.n_strange >= max(1, _UNKNOWN_SHARE * count.n_cells):
+            if kind == "category" and self._are_many(name, count):
                 found.append(
                     f"{column}: {_share(count.n_strange, count.n_cells)} of levels that training "
                     f"had in few rows or not at all, e.g. {few}; they count as unknown"
@@ -297,6 +326,26 @@ class UnfamiliarCells:
                     "the same units?"
                 )
         return found
+
+
+def _most_rare(category: CategoryColumn, card: Mapping[str, Any], name: str) -> float:
+    """At most this share of a column's training cells was of levels too rare to be known.
+
+    0 where the card does not say.
+    """
+    columns, n_rows = card.get("columns"), card.get("n_training_rows")
+    known = [
+        column
+        for column in (columns if isinstance(columns, list) else [])
+        if isinstance(column, Mapping) and column.get("name") == name
+    ]
+    if not known or not isinstance(n_rows, int):
+        return 0.0
+    n_unique, n_missing = known[0].get("n_unique"), known[0].get("n_missing")
+    if not (isinstance(n_unique, int) and isinstance(n_missing, int)):
+        return 0.0
+    fewer_than = 2 if category.statistics is not None else rare_below(n_rows)
+    return (n_unique - len(category.levels)) * (fewer_than - 1) / max(n_rows - n_missing, 1)
 
 
 def _most_are_outside(count: _Count) -> bool:

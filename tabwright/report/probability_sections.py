@@ -131,14 +131,16 @@ def implied_threshold(rule: DecisionRule) -> tuple[float | None, int]:
 
     None for costs under which one class always wins.
     """
+    positive, other = rule.positive, 1 - rule.positive
     if rule.kind == "threshold":
-        return rule.threshold, rule.positive
+        return rule.threshold, positive
     if rule.costs is None:
-        return 0.5, 1
-    alarm, miss = rule.costs[0, 1] - rule.costs[0, 0], rule.costs[1, 0] - rule.costs[1, 1]
+        return 0.5, positive
+    alarm = rule.costs[other, positive] - rule.costs[other, other]
+    miss = rule.costs[positive, other] - rule.costs[positive, positive]
     if not (alarm > 0 and miss > 0):
-        return None, 1
-    return float(alarm / (alarm + miss)), 1
+        return None, positive
+    return float(alarm / (alarm + miss)), positive
 
 
 def _mass(mask: np.ndarray, found: Assessment) -> float:

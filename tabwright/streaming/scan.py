@@ -303,8 +303,8 @@ class ScanJob:
             n_repeated=n_repeated(
                 tally.hashes["train"],
                 tally.hashes["test"],
-                tally.n_rows["train"],
                 tally.n_rows["test"],
+                tally.counted.counts,
             ),
         )
         if task == "regression":

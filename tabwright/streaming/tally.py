@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tabwright.settings import Task
 from tabwright.streaming.chunks import Chunk, Place
-from tabwright.streaming.repeated_rows import Hashes, merged_hashes, row_hashes
+from tabwright.streaming.repeated_rows import CountedHashes, Hashes, merged_hashes, row_hashes
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.targets import regression_target
 
@@ -45,6 +45,11 @@ class Tally:
     # The smallest hashes of the rows that train and of those that test.
     hashes: dict[str, Hashes] = field(
         default_factory=lambda: {part: np.zeros(0, np.uint64) for part in ("train", "test")}
+    )
+
+    # Those of both, with how often they come.
+    counted: CountedHashes = field(
+        default_factory=lambda: CountedHashes(np.zeros(0, np.uint64), np.zeros(0, np.int64))
     )
 
     @classmethod
@@ -80,6 +85,7 @@ class Tally:
             features = columns.features(chunk.frame.columns)
             rows = row_hashes([*chunk.frame[features], target])
             tally.hashes = {place: merged_hashes(rows[masks[place]]) for place in ("train", "test")}
+            tally.counted = CountedHashes.of(rows[masks["train"] | masks["test"]])
         if task != "regression":
             _count_labels(tally, target, masks, weights, keep)
         if task != "classification" and target.dtype.is_numeric():
@@ -109,6 +115,7 @@ class Tally:
             self.ranges[name] = [min(low, mine_low), max(high, mine_high), count + mine_count]
         for part, hashes in other.hashes.items():
             self.hashes[part] = merged_hashes(self.hashes[part], hashes)
+        self.counted = self.counted.merged(other.counted)
 
     def _add_moments(self, other: list[float]) -> None:
         """Merge the weight, mean and sum of squares of other rows."""

@@ -66,7 +66,8 @@ def iter_predictions(
 def _with_unfamiliar_reported(
     predictions: TablePredictions, batch_rows: int, on_unfamiliar: Callable[[str], None]
 ) -> Iterator[pl.DataFrame]:
-    unfamiliar = UnfamiliarCells(predictions.model.encoder)
+    model = predictions.model
+    unfamiliar = UnfamiliarCells(model.encoder, card=model.card)
     yield from predictions.pieces(batch_rows, unfamiliar)
     for sentence in unfamiliar.sentences():
         on_unfamiliar(sentence)

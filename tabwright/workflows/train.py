@@ -261,7 +261,7 @@ def _fit_in_memory(
         return _Fit(model, table)
     on_stage("scoring the held-out rows")
     model = replace(model, metrics={**model.metrics, **_scores(model, test.rows)})
-    if model.decision is not None:
+    if model.decision is not None and model.decision.kind != "argmax":
         on_message(f"decision on the test rows: {_decision_scores(model, test)}")
     return _Fit(model, table, test)
 

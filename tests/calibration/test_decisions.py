@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from tabwright.artifact.format_versions import format_of
 from tabwright.artifact.schema import Reader, TensorBag
 from tabwright.calibration.decisions import (
     DecisionAim,
+    DecisionGoal,
     DecisionRule,
     fit_decision,
     threshold_curve,
@@ -149,6 +151,8 @@ def test_costs_by_hand() -> None:
         DecisionRule(),
         DecisionRule("threshold", 1 / 3, 0),
         DecisionRule("costs", costs=np.array([[0.0, 1.0], [3.0, 0.0]])),
+        DecisionRule(positive=0),
+        DecisionRule("costs", positive=0, costs=np.array([[0.0, 1.0], [3.0, 0.0]])),
     ],
 )
 def test_state_round_trip(rule: DecisionRule) -> None:
@@ -156,7 +160,35 @@ def test_state_round_trip(rule: DecisionRule) -> None:
     document, arrays = rule.to_state()
     back = DecisionRule.from_state(Reader(document), TensorBag(arrays), n_classes=2)
     assert np.array_equal(back.apply(p), rule.apply(p))
+    assert back.positive == rule.positive
     assert back.to_state()[0] == document
+
+
+@pytest.mark.parametrize(
+    ("goal", "value"),
+    [("f1", None), ("balanced_accuracy", None), ("precision", 1.0), ("recall", 0.5)],
+)
+@pytest.mark.parametrize("positive", [0, 1])
+def test_a_rule_that_keeps_the_most_probable_class_keeps_the_positive_one(
+    goal: DecisionGoal, value: float | None, positive: int
+) -> None:
+    # Labels that are right already, or a goal that is out of reach.
+    y = np.arange(40) % 2
+    p = np.full((40, 2), 0.5) if value else 0.1 + 0.8 * np.eye(2)[y]
+    if goal == "recall":
+        y = np.full(40, 1 - positive)
+    fit = fit_decision(p, y, goal=goal, value=value, positive=positive)
+    assert not fit.accepted
+    assert (fit.rule.kind, fit.rule.positive) == ("argmax", positive)
+    few = fit_decision(p[:4], y[:4], goal=goal, value=value, positive=positive)
+    assert (few.rule.kind, few.rule.positive) == ("argmax", positive)
+
+
+def test_only_the_first_class_of_an_untuned_rule_is_new_in_the_file() -> None:
+    costs = np.array([[0.0, 1.0], [3.0, 0.0]])
+    for rule in (DecisionRule(), DecisionRule("costs", costs=costs), DecisionRule("threshold")):
+        assert format_of({"decision": rule.to_state()[0]}) == 1
+    assert format_of({"decision": DecisionRule(positive=0).to_state()[0]}) == 3
 
 
 def test_changed_files_are_refused() -> None:
@@ -167,6 +199,9 @@ def test_changed_files_are_refused() -> None:
         ({"kind": "argmax", "threshold": 0.5}, 2, "threshold"),
         ({"kind": "costs"}, 2, "costs"),
         ({"kind": "vote"}, 2, "kind must be one of"),
+        ({"kind": "argmax", "positive_class": 2}, 2, "positive_class must be an integer"),
+        ({"kind": "argmax", "positive_class": 0}, 3, "positive_class"),
+        (threshold | {"positive_class": 0}, 2, "positive_class"),
     ):
         with pytest.raises(ArtifactError, match=message):
             DecisionRule.from_state(Reader(document), TensorBag({}), n_classes=n_classes)

@@ -319,6 +319,24 @@ def test_a_precision_out_of_reach_is_said_and_the_model_saved(tmp_path: Path) ->
     assert model.exists()
 
 
+def test_scores_are_of_the_label_asked_for_whatever_the_rule_is(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    table, model = tmp_path / "t.csv", tmp_path / "m.safetensors"
+    x = generator.integers(0, 3, 300)
+    y = np.where(generator.random(300) < 0.4 + 0.1 * x, 1, 0)
+    pl.DataFrame({"x": x, "y": y}).write_csv(table)
+    words = ("train", str(table), "-t", "y", "-o", str(model), "--positive", "0")
+    # No threshold has this precision, so that the most probable class is kept.
+    said = " ".join(_run(*words, "--decision", "precision=1", *FAST[:6]).split())
+    assert "keeps the most probable class" in said
+    assert "positive: 0; labels: the most probable class" in said
+    predicted = pl.read_csv(io.StringIO(_run("predict", str(model), str(table))))["prediction"]
+    scores = json.loads(_run("evaluate", str(model), str(table), "--json"))["metrics"]
+    hit = ((predicted.to_numpy() == 0) & (y == 0)).sum()
+    assert scores["recall"] == pytest.approx(hit / (y == 0).sum())
+    assert scores["recall"] != pytest.approx(((predicted.to_numpy() == 1) & (y == 1)).mean())
+
+
 def test_kept_columns_stay_as_written_and_formulas_are_escaped(tmp_path: Path) -> None:
     table, model = _imbalanced(tmp_path / "t.csv"), tmp_path / "m.safetensors"
     _run("train", str(table), "-t", "label", "-o", str(model), "--drop", "id", *FAST)

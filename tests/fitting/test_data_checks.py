@@ -13,8 +13,13 @@ from typer.testing import CliRunner
 
 from tabwright import TabularClassifier, TabularRegressor
 from tabwright.cli.app import app
-from tabwright.fitting.data_checks import repeated_rows, revealing_columns, warning_of_folds
-from tabwright.streaming.repeated_rows import merged_hashes, n_repeated
+from tabwright.fitting.data_checks import (
+    read_checked_table,
+    repeated_rows,
+    revealing_columns,
+    warning_of_folds,
+)
+from tabwright.streaming.repeated_rows import CountedHashes, merged_hashes, n_repeated
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows, TableRequest, read_training_table
 from tabwright.workflows.evaluate import score_table
@@ -67,7 +72,7 @@ def test_a_column_that_is_right_in_99_of_100_rows_is_named(tmp_path: Path) -> No
     frame = pl.DataFrame(
         {
             "leak": np.where(draw.random(2_000) < 0.01, ~y, y),
-            "score": np.where(draw.random(2_000) < 0.005, ~y, y) + draw.random(2_000) / 2,
+            "score": np.where(draw.random(2_000) < 0.003, ~y, y) + draw.random(2_000) / 2,
             "good": np.where(draw.random(2_000) < 0.05, ~y, y),
             "label": np.where(y, "y", "n"),
         }
@@ -76,6 +81,56 @@ def test_a_column_that_is_right_in_99_of_100_rows_is_named(tmp_path: Path) -> No
         "leak",
         "score",
     }
+
+
+def test_times_of_states_and_strong_markers_are_not_named(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    n_rows = 1_500
+    hours = pl.datetime_range(pl.datetime(2024, 1, 1), pl.datetime(2024, 7, 1), "1h", eager=True)
+    state = np.arange(n_rows) // 72 % 2
+    marker = draw.normal(size=n_rows) + 4 * state
+    frame = pl.DataFrame(
+        {
+            "time": hours[:n_rows],
+            "day": hours[:n_rows].dt.date(),
+            "hour": np.arange(n_rows) / 2,
+            # The best cut is wrong in 2 of 100 rows.
+            "marker": marker,
+            "rounded": marker.round(1),
+            "label": np.where(state == 1, "on", "off"),
+        }
+    )
+    assert not _revealing(frame, "label", tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("n_wrong", [0, 10])
+def test_a_number_with_an_interval_for_each_label_is_named(n_wrong: int, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    label = draw.integers(0, 5, 1_500)
+    grade = np.where(np.arange(1_500) < n_wrong, draw.integers(0, 5, 1_500), label)
+    frame = pl.DataFrame(
+        {
+            "score": 0.9 * draw.random(1_500) - grade,
+            # Missing where the label is one of them.
+            "paid": np.where(label == 4, np.nan, 0.9 * draw.random(1_500) + grade),
+            "label": label,
+        }
+    )
+    frame = frame.with_columns(pl.col("label").cast(pl.String))
+    assert _revealing(frame, "label", tmp_path / "t.parquet") == {"score", "paid"}
+
+
+def test_the_column_that_orders_the_rows_is_not_named(tmp_path: Path) -> None:
+    at = np.arange(400.0)
+    frame = pl.DataFrame({"at": at, "copy": -at, "label": np.where(at < 330, "old", "new")})
+    frame.write_csv(tmp_path / "t.csv")
+    for time, named in ((None, ["at", "copy"]), ("at", ["copy"])):
+        request = TableRequest(str(tmp_path / "t.csv"), ColumnUses("label", time=time))
+        said: list[str] = []
+        read_checked_table(request, said.append)
+        said = [text for text in said if text.startswith("warning: ")]
+        assert [text.split("'")[1] for text in said] == named
+        assert "If so, keep it; if not" in said[0]
 
 
 @pytest.mark.parametrize("n_labels", [2, 5])
@@ -96,13 +151,14 @@ def test_no_column_of_noise_tells_anything(n_labels: int, tmp_path: Path) -> Non
     assert not _revealing(frame, "label", tmp_path / "t.parquet")
 
 
+@pytest.mark.parametrize("n_copies", [2, 4])
 @pytest.mark.parametrize("memory", [None, 1])
 def test_train_warns_of_revealing_columns_and_repeated_rows(
-    memory: int | None, tmp_path: Path
+    memory: int | None, n_copies: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "t.csv"
     frame = _frame().drop("score", "left_on", "one_wrong", "cents", "value")
-    pl.concat([frame, frame]).write_csv(path)
+    pl.concat([frame] * n_copies).write_csv(path)
     request = TrainRequest(
         TableRequest(str(path), ColumnUses("label")),
         output=tmp_path / "m.safetensors",
@@ -135,6 +191,27 @@ def test_repeated_rows_are_counted_with_their_target() -> None:
     assert repeated_rows(few, training) == 0
 
 
+@pytest.mark.parametrize("n_copies", [2, 3, 10])
+def test_a_table_of_copies_is_told_and_one_of_few_values_is_not(n_copies: int) -> None:
+    draw = np.random.default_rng(n_copies)
+    size = draw.normal(size=300)
+    frame = pl.DataFrame({"size": size, "kind": draw.integers(0, 3, 300)})
+    rows = LabelledRows(pl.concat([frame] * n_copies), np.tile((size > 0) * 1, n_copies))
+    order = draw.permutation(len(rows))
+    test, training = order[: len(rows) // 5], order[len(rows) // 5 :]
+    n_equal = int(np.isin(test % 300, training % 300).sum())
+    assert n_equal > 0.7 * len(test)
+    assert repeated_rows(rows.take(training), rows.take(test)) == n_equal
+    warning = warning_of_folds(rows, [(training, test)])
+    assert warning is not None
+    assert f"{n_equal:,} of the {len(test):,} rows" in warning
+    # As many rows of few levels, of which some are rare.
+    codes = draw.choice(4, (len(rows), 2), p=[0.6, 0.3, 0.08, 0.02])
+    few = LabelledRows(pl.DataFrame(codes, schema=["a", "b"]), codes[:, 0] % 2)
+    assert repeated_rows(few.take(training), few.take(test)) == 0
+    assert warning_of_folds(few, [(training, test)]) is None
+
+
 @pytest.mark.parametrize("target", ["label", "value"])
 def test_scoring_training_rows_is_told_and_scoring_others_is_not(
     target: str, tmp_path: Path
@@ -159,12 +236,19 @@ def test_repeated_rows_of_a_streamed_table_are_estimated(n_rows: int) -> None:
     rng = np.random.default_rng(0)
     training = rng.integers(0, 2**64, n_rows, dtype=np.uint64)
     test = np.concatenate([training[: n_rows // 4], rng.integers(0, 2**64, 1_000, dtype=np.uint64)])
+    once = CountedHashes.of(training).counts
     half, rest = merged_hashes(training[::2]), merged_hashes(training[1::2])
-    found = n_repeated(merged_hashes(half, rest), merged_hashes(test), n_rows, len(test))
+    found = n_repeated(merged_hashes(half, rest), merged_hashes(test), len(test), once)
     assert found == pytest.approx(n_rows // 4, rel=0.05 if n_rows > 30_000 else 1e-9)
-    assert n_repeated(merged_hashes(training), merged_hashes(test[-1_000:]), n_rows, 1_000) == 0
-    # Of few values each row repeats another.
-    assert n_repeated(merged_hashes(training[:9]), merged_hashes(training[:9]), n_rows, 9) == 0
+    assert n_repeated(merged_hashes(training), merged_hashes(test[-1_000:]), 1_000, once) == 0
+    # Of few values each row repeats another, and copies come equally often.
+    few = merged_hashes(training[:9])
+    drawn = CountedHashes.of(rng.choice(training[:9], n_rows)).counts
+    assert n_repeated(few, few, 9, drawn) == 0
+    copied = CountedHashes.of(training[:500]).merged(CountedHashes.of(np.tile(training[:500], 2)))
+    assert (copied.counts == 3).all()
+    known, asked = merged_hashes(training[:400]), merged_hashes(training[100:500])
+    assert n_repeated(known, asked, 400, copied.counts) == 300
 
 
 @pytest.mark.parametrize("command", ["compare", "tune", "distill"])

@@ -9,6 +9,7 @@ import pytest
 from tabwright import TabularClassifier
 from tabwright.encoding.encoder import TableEncoder
 from tabwright.inference.training_rows import UnfamiliarCells
+from tabwright.settings import Quality
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,40 @@ def test_a_sentence_a_column_over_all_batches(encoder: TableEncoder) -> None:
     assert city.startswith("city: 50 of 51 cells are of levels")
     # A few unknown levels are everyday.
     assert _said(encoder, _rows(), _rows(n_rows=1, city="Roma")) == []
+
+
+@pytest.mark.parametrize("quality", ["fast", "balanced"])
+def test_columns_of_rare_levels_bring_new_ones_and_need_no_word(quality: Quality) -> None:
+    generator = np.random.default_rng(2)
+    ticket = [f"t{k}" for k in generator.zipf(1.3, 900) % 10_000]
+    frame = pl.DataFrame(
+        {
+            "ticket": ticket,
+            "city": generator.choice(["Rome", "Oslo", "Bern"], 900),
+            "x": generator.normal(size=900),
+        }
+    )
+    training, other = frame[:600], frame[600:]
+    fit = TabularClassifier(max_epochs=1, n_members=1, hidden_dim=8, quality=quality, n_folds=1)
+    model = fit.fit(training, training["x"] > 0).model_
+
+    def said(rows: pl.DataFrame) -> list[str]:
+        cells = UnfamiliarCells(model.encoder, card=model.card)
+        cells.add(rows)
+        return [sentence.split(":")[0] for sentence in cells.sentences()]
+
+    # Without the card, the encoder alone cannot tell.
+    assert [text.split(":")[0] for text in _said(model.encoder, other)] == ["ticket"]
+    assert said(other) == []
+    assert said(other[:1]) == []
+    assert said(other.with_columns(city=pl.lit("Roma"))) == ["city"]
+    assert said(other.with_columns(ticket="new" + pl.col("ticket"))) == ["ticket"]
+    # Of a column of common levels, one cell is enough.
+    assert said(other[:1].with_columns(city=pl.lit("Roma"))) == ["city"]
+    for odd in ({"columns": 3}, {"columns": [{"name": "ticket"}], "n_training_rows": 9}):
+        cells = UnfamiliarCells(model.encoder, card=odd)
+        cells.add(other)
+        assert len(cells.sentences()) == 1
 
 
 def test_an_example_has_the_digits_of_the_cell(encoder: TableEncoder) -> None:

@@ -322,6 +322,10 @@ def test_costs_imply_a_threshold() -> None:
     assert list(DecisionRule("costs", costs=costs).apply(np.array([below, above]))) == [0, 1]
     assert implied_threshold(DecisionRule("costs", costs=-costs)) == (None, 1)
     assert implied_threshold(DecisionRule()) == (0.5, 1)
+    threshold, positive = implied_threshold(DecisionRule("costs", positive=0, costs=costs))
+    assert threshold == pytest.approx(0.9)
+    assert positive == 0
+    assert implied_threshold(DecisionRule(positive=0)) == (0.5, 0)
 
 
 def test_nothing_of_a_table_becomes_markup(tmp_path: Path) -> None:

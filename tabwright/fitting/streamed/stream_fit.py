@@ -64,9 +64,9 @@ class StreamFit:
             formats=sample.formats,
             typed=True,
         )
-        target = self.scanned.columns.target
+        uses = self.scanned.columns
         for warning in warnings_of_revealing(
-            sample, profile, target, of_classes=scan.classes is not None
+            sample, profile, uses, of_classes=scan.classes is not None
         ):
             emit(warning)
         repeated = warning_of_repeated(scan.n_repeated, scan.n_rows["test"], approximate=True)
