@@ -27,6 +27,8 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 _SECONDS = 60.0
+# Less than a server keeps a connection without requests.
+_IDLE_SECONDS = 2.0
 
 
 class Reply(NamedTuple):
@@ -51,6 +53,7 @@ class Server:
         self.endpoint = (str(parts.hostname), parts.port)
         self._log = log
         self._connection = HTTPConnection(self.host, timeout=_SECONDS)
+        self._answered = time.monotonic()
 
     def log(self) -> str:
         return self._log.read_text(encoding="utf-8")
@@ -65,6 +68,9 @@ class Server:
         """One request, over a connection that is kept."""
         given = {"Content-Type": "application/json"} if headers is None else dict(headers)
         verb = method or ("GET" if body is None else "POST")
+        # The server ends a connection that is idle for some seconds, as another test may take.
+        if time.monotonic() - self._answered > _IDLE_SECONDS:
+            self._connection.close()
         try:
             self._connection.request(verb, path, body, given)
             response = self._connection.getresponse()
@@ -72,6 +78,7 @@ class Server:
         except BaseException:
             self._connection.close()
             raise
+        self._answered = time.monotonic()
         if found.headers.get("connection") == "close":
             self._connection.close()
         return found
