@@ -1,8 +1,8 @@
 """Rows, folds and errors of a test on held-out rows of whether a column helps to predict.
 
-`encoding/value_statistics.py` and `encoding/supervised/oblique_search.py` compare ways to predict
-the target, fitted on four fifths of some training rows, on the other fifth. Here live the choice of
-the rows, the fifths, the target that is predicted, and the difference in standard errors.
+`encoding/value_statistics.py` compares ways to predict the target, fitted on four fifths of some
+training rows, on the other fifth. Here live the choice of the rows, the fifths, the target that is
+predicted, and the difference in standard errors.
 """
 
 from __future__ import annotations
