@@ -19,7 +19,7 @@ FOLDS = 5
 # Rows of the mean target that the mean of a range or level begins with.
 _PRIOR_ROWS = 5.0
 # Distinct rows below which those that are equal are no copies.
-FEWEST_DISTINCT = 1_500
+_FEWEST_DISTINCT = 1_500
 _MOST_ROWS = 20_000
 
 Values = NDArray[np.float64]
@@ -36,7 +36,6 @@ class HeldOutRows:
     `keys`: maps places of rows to numbers, equal for equal rows.
     `index`: (n,), int64; their places in the table.
     `fold`: (n,), int64; the fifth of each, from 0 to 4.
-    `n_distinct`: distinct rows.
     """
 
     def __init__(
@@ -51,8 +50,8 @@ class HeldOutRows:
         draw = np.random.default_rng((tree.random_state, _MOST_ROWS))
         self.index: NDArray[np.int64] = draw.permutation(rows)[:_MOST_ROWS]
         found, number = np.unique(keys(self.index), return_inverse=True)
-        self.n_distinct = len(found)
-        if self.n_distinct < FEWEST_DISTINCT:
+        n_distinct = len(found)
+        if n_distinct < _FEWEST_DISTINCT:
             number = np.arange(len(self.index))
         self.fold: NDArray[np.int64] = draw.permutation(number.max(initial=-1) + 1)[number] % FOLDS
         self._tree = tree
@@ -69,26 +68,17 @@ class HeldOutRows:
         )
 
 
-def sums(
-    codes: NDArray[np.intp], width: int, values: Values, weight: Values
-) -> tuple[Values, Values]:
-    """Weighted sums per code, and the mass behind each, with that of the prior.
+def means(codes: NDArray[np.intp], width: int, values: Values, weight: Values) -> Values:
+    """Weighted means per code, drawn towards 0.
 
     `codes`: (n,); from 0 to `width - 1`.
     `values`: (n, n_values), float64.
     `weight`: (n,), float64.
-    Returns sums: (n_values, width), float64.
-    Returns mass: (width,), float64.
+    Returns: (width, n_values), float64.
     """
-    mass = np.bincount(codes, weights=weight, minlength=width).astype(np.float64)
+    mass = np.bincount(codes, weights=weight, minlength=width).astype(np.float64) + _PRIOR_ROWS
     total = [np.bincount(codes, weights=weight * column, minlength=width) for column in values.T]
-    return np.stack(total), mass + _PRIOR_ROWS
-
-
-def means(codes: NDArray[np.intp], width: int, values: Values, weight: Values) -> Values:
-    """Weighted means per code, drawn towards 0: of shape (width, n_values). See `sums`."""
-    total, mass = sums(codes, width, values, weight)
-    return np.ascontiguousarray((total / mass).T)
+    return np.ascontiguousarray((np.stack(total) / mass).T)
 
 
 def in_standard_errors(gain: Values, weight: Values) -> Values:
