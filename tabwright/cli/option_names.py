@@ -47,7 +47,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     ),
     ("or give the function itself", "its pages list them under `scoring`"),
     ("another host or port", "another --host or --port"),
-    ("If in doubt, leave it out", "If in doubt, leave it out with --drop"),
+    ("from the target, leave it out", "from the target, leave it out with --drop"),
     ("belong together on one side", "belong together on one side with --group"),
 )
 

@@ -107,7 +107,7 @@ def test_the_task_is_told_to_both_in_their_words(table: Path) -> None:
     printed = " ".join(runner.invoke(app, words).output.split())
     assert f"{message} (--task overrides)" in printed
     assert "warning: column 'copy' alone tells the target 'word'" in printed
-    assert "If in doubt, leave it out with --drop" in printed
+    assert "from the target, leave it out with --drop" in printed
     document = json.loads(runner.invoke(app, [*words, "--json"]).stdout)
     assert f"{message} (--task overrides)" in document["messages"]
 
