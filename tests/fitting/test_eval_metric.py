@@ -382,5 +382,5 @@ def test_the_command_line(rows: tuple[np.ndarray, np.ndarray], tmp_path: Path) -
     assert load_model(tmp_path / "m.safetensors").settings_.eval_metric == "roc_auc"
     wrong = CliRunner().invoke(app, [*words, "--eval-metric", "roc_acu"])
     assert wrong.exit_code == 2
-    assert "--eval-metric must be a scorer" in wrong.output
+    assert "--eval-metric must be the name of a scorer" in wrong.output
     assert "read" not in wrong.output
