@@ -161,7 +161,7 @@ def compare(
             show_line(f"{alone}a small network can learn what {best.name} knows:")
             show_command(["tabwright", "distill", best.name, table, *same("distill")])
         if comparison.saved is None:
-            beside = f", with {best.name}'s trees beside it," if best.is_reference else ""
+            beside = f", with {best.name}'s trees beside it" if best.is_reference else ""
             show_line(f"to train {comparison.use}, or compare again with --save FILE{beside}:")
             show_command(["tabwright", "train", table, *same("train"), "--mode", comparison.use])
         else:
