@@ -92,7 +92,7 @@ def find_interactions(
     return ()
 
 
-def with_interactions(
+def _with_interactions(
     problem: Problem, interactions: Sequence[Interaction], plan: EncodingPlan
 ) -> Problem:
     """The problem with interactions as its last features, numbers as `tree_features` has them.
@@ -175,7 +175,7 @@ class _Trial:
         """Losses of rows that trees did not see, (n,), and what splits of each feature gained."""
         problem = self.problem
         if plan is not None:
-            problem = with_interactions(problem, interactions, plan)
+            problem = _with_interactions(problem, interactions, plan)
         n_rounds = min(_MOST_ROUNDS, _MOST_TREES // max(problem.n_classes, 1))
         losses = np.empty(len(problem.target))
         gains = np.zeros(problem.values.shape[1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ INTERACTION_KINDS: tuple[InteractionKind, ...] = get_args(InteractionKind)
 # Of the distance between 0 and the centre: eight times what float32 loses.
 _ROUNDING: Final = 2.0**-21
 LARGEST: Final = float(np.finfo(np.float32).max)
+_Number = TypeVar("_Number", Values, float)
 
 
 class Interaction(NamedTuple):
@@ -53,24 +54,24 @@ class Interaction(NamedTuple):
 
     def of(self, one: Values, two: Values, least: float) -> Values:
         """Values of rows; a ratio to what is at most `least` from 0 is missing."""
-        if self.kind == "sum":
-            return one + two
-        if self.kind == "difference":
-            return one - two
-        if self.kind == "product":
-            return one * two
+        if self.kind != "ratio":
+            return self._of_either(one, two)
         is_zero = np.abs(two) <= least
         return np.where(is_zero, np.nan, one / np.where(is_zero, 1.0, two))
 
     def of_one(self, one: float, two: float, least: float) -> float:
         """`of` one row: the same float64 operations in plain Python."""
+        if self.kind != "ratio":
+            return self._of_either(one, two)
+        return math.nan if abs(two) <= least else one / two
+
+    def _of_either(self, one: _Number, two: _Number) -> _Number:
+        """What needs no care for zeros, of rows or of one."""
         if self.kind == "sum":
             return one + two
         if self.kind == "difference":
             return one - two
-        if self.kind == "product":
-            return one * two
-        return math.nan if abs(two) <= least else one / two
+        return one * two
 
 
 @dataclass(frozen=True)
@@ -201,26 +202,9 @@ def interaction_values(
     Returns: (n, n_interactions), float32; NaN where a column is missing, and for ratios to 0.
     """
     values = np.empty((len(numeric), len(interactions)), dtype=np.float32)
-    if not interactions:
-        return values
-    used = sorted(
-        {place for interaction in interactions for place in (interaction.first, interaction.second)}
-    )
-    least = least_divisors(numbers)
-    # Very large numbers and their products may be infinite before they are clipped.
-    with np.errstate(over="ignore", invalid="ignore"):
-        columns = {
-            place: numeric[:, place].astype(np.float64) / numbers.scale[place]
-            + numbers.centre[place]
-            for place in used
-        }
-        for k, interaction in enumerate(interactions):
-            result = interaction.of(
-                columns[interaction.first],
-                columns[interaction.second],
-                float(least[interaction.second]),
-            )
-            values[:, k] = np.clip(result, -LARGEST, LARGEST)
+    for k, interaction in enumerate(interactions):
+        column = InteractionColumn.of(interaction, numbers)
+        values[:, k] = column.values(numeric[:, column.first], numeric[:, column.second])
     return values
 
 

@@ -103,13 +103,13 @@ class FittedColumns:
                 "features as input"
             )
         if named and places is None:
-            self._warn(
+            warn_caller(
                 f"{argument} should have no feature names, since {self.owner} was fitted without; "
                 f"got {listed(frame.columns)}, which are taken in this order; fit to a frame to "
                 "have columns matched by name, or give an array"
             )
         elif not named and self.named and list(self.names) not in _places_of(self.names):
-            self._warn(
+            warn_caller(
                 f"{argument} should have the feature names that {self.owner} was fitted with; got "
                 "a table without names, whose columns are taken in the order of the fit: "
                 f"{listed(self.names)}; give a frame with these names"
@@ -120,10 +120,6 @@ class FittedColumns:
     @staticmethod
     def _is_numbered(names: Sequence[str]) -> bool:
         return any(name.lstrip("-").isdecimal() for name in names)
-
-    @staticmethod
-    def _warn(message: str) -> None:
-        warn_caller(message)
 
 
 def _places_of(names: Sequence[str]) -> Iterator[list[str]]:

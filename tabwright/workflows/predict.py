@@ -60,7 +60,7 @@ def iter_predictions(
     predictions = TablePredictions.of(
         model, table, keep=keep, coverage=coverage, csv=csv, labels_only=labels_only, digits=digits
     )
-    return _with_unfamiliar_reported(predictions, batch_rows, on_unfamiliar or _warn)
+    return _with_unfamiliar_reported(predictions, batch_rows, on_unfamiliar or warn_caller)
 
 
 def _with_unfamiliar_reported(
@@ -171,10 +171,6 @@ def with_threshold(model: FittedModel, threshold: float) -> FittedModel:
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1]; got {threshold}")
     return replace(model, decision=DecisionRule("threshold", threshold, positive_class(model)))
-
-
-def _warn(sentence: str) -> None:
-    warn_caller(sentence)
 
 
 @under_plain_name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from typing import Any, Final, Literal
@@ -88,27 +88,27 @@ class HistGradientBoosting:
         return self.kept and n_classes > _FEW_CLASSES
 
     def fit(self, problem: Problem, n_rounds: int) -> FittedTrees:
-        fitted = self._unfitted(problem)
-        fitted.go_on(problem, n_rounds)
+        fitted, training = self._unfitted(problem)
+        fitted.go_on(training, n_rounds)
         return fitted
 
     def fit_in_stages(
         self, problem: Problem, values: FloatArray, rounds: Sequence[int]
     ) -> Iterator[FloatArray]:
         """Fits further rounds when they are asked for; the trees are those of `fit`."""
-        fitted = self._unfitted(problem, warm_start=True)
+        fitted, training = self._unfitted(problem, warm_start=True)
         first = [count for count in rounds if count <= _FIRST_ROUNDS]
         if first:
-            fitted.go_on(problem, first[-1])
+            fitted.go_on(training, first[-1])
             yield from fitted.stages(values, first)
         for n_rounds in rounds[len(first) :]:
-            fitted.go_on(problem, n_rounds)
+            fitted.go_on(training, n_rounds)
             yield next(fitted.stages(values, (n_rounds,)))
 
     def _unfitted(
         self, problem: Problem, *, warm_start: bool = False
-    ) -> _FittedHistGradientBoosting:
-        """The estimator with its settings, and its number of threads."""
+    ) -> tuple[_FittedHistGradientBoosting, Problem]:
+        """The estimator with its settings and number of threads, and the problem as it takes it."""
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
         maker = (
@@ -122,7 +122,11 @@ class HistGradientBoosting:
         )
         n_threads = problem.n_threads if problem.values.size > _FEW_CELLS else 1
         bins = None if problem.weight is None else _Bins.of(problem, problem.weight)
-        return _FittedHistGradientBoosting(model, bool(problem.n_classes), n_threads, bins)
+        values = problem.values if bins is None else bins.codes(problem.values)
+        training = replace(problem, values=_with_known_cells(values, problem))
+        return _FittedHistGradientBoosting(
+            model, bool(problem.n_classes), n_threads, bins
+        ), training
 
 
 @cache
@@ -195,13 +199,14 @@ class _FittedHistGradientBoosting:
     bins: _Bins | None = None
 
     def go_on(self, problem: Problem, n_rounds: int) -> None:
-        """Fit the model until it has so many rounds."""
+        """Fit the model until it has so many rounds.
+
+        `problem`: with the numbers of `bins` in place of values.
+        """
         done = getattr(self.model, "n_iter_", 0)
-        values = problem.values if self.bins is None else self.bins.codes(problem.values)
-        values = _with_known_cells(values, problem)
         self.model.set_params(max_iter=n_rounds)
         with _openmp().limit(limits=self.n_threads):
-            self.model.fit(values, problem.target, sample_weight=problem.weight)
+            self.model.fit(problem.values, problem.target, sample_weight=problem.weight)
         if self.bins is not None:
             for iteration in self.model._predictors[done:]:
                 for tree in iteration:

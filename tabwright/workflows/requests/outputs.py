@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,37 +75,40 @@ def check_predictions_output(path: Path, *, overwrite: bool) -> str | None:
     Returns: what will be replaced, in a sentence; None where there is nothing.
     Raises `ValueError` if it is something else, and `overwrite` is False.
     """
-    if not path.is_file() or not path.stat().st_size:
-        return None
-    if overwrite:
-        return f"replacing {path}, as asked"
-    try:
-        names = list(table_dtypes(str(path), text_as_it_is=True))
-    except TableError:
-        names = []
-    if "prediction" not in names:
-        raise ValueError(
-            f"predictions must not replace a file without a column 'prediction'; got {path}; "
-            f"{_WAY_OUT}"
-        )
-    return f"replacing {path}, a table of predictions"
+    rule = "predictions must not replace a file without a column 'prediction'"
+    return _check_kind(path, "a table of predictions", _has_predictions, rule, overwrite=overwrite)
 
 
 def check_graph_output(path: Path, *, overwrite: bool) -> str | None:
     """Refuse to replace a file that is no ONNX graph of Tabwright.
 
-    Returns: what will be replaced, in a sentence; None where there is nothing.
-    Raises `ValueError` if it is something else, and `overwrite` is False.
+    Returns, raises: as `check_predictions_output`.
     """
+    rule = "a graph must not replace a file that is no graph of Tabwright"
+    return _check_kind(path, "a graph of Tabwright", _is_graph, rule, overwrite=overwrite)
+
+
+def _check_kind(
+    path: Path, kind: str, is_of_kind: Callable[[Path], bool], rule: str, *, overwrite: bool
+) -> str | None:
+    """Refuse to replace what is not of a kind; an empty file is nothing."""
     if not path.is_file() or not path.stat().st_size:
         return None
     if overwrite:
         return f"replacing {path}, as asked"
+    if not is_of_kind(path):
+        raise ValueError(f"{rule}; got {path}; {_WAY_OUT}")
+    return f"replacing {path}, {kind}"
+
+
+def _has_predictions(path: Path) -> bool:
+    try:
+        return "prediction" in table_dtypes(str(path), text_as_it_is=True)
+    except TableError:
+        return False
+
+
+def _is_graph(path: Path) -> bool:
     with path.open("rb") as file:
         # The producer is the second field of a graph.
-        begin = file.read(64)
-    if b"tabwright" not in begin:
-        raise ValueError(
-            f"a graph must not replace a file that is no graph of Tabwright; got {path}; {_WAY_OUT}"
-        )
-    return f"replacing {path}, a graph of Tabwright"
+        return b"tabwright" in file.read(64)
