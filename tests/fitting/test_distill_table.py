@@ -16,7 +16,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tabwright import distill, load_model
-from tabwright.distillation.fidelity import fidelity_report, n_parameters
+from tabwright.distillation.fidelity import FidelityReport, fidelity_report, n_parameters
 from tabwright.estimators.classifier import TabularClassifier
 from tabwright.estimators.regressor import TabularRegressor
 from tabwright.fitting.students import distill_table as compression
@@ -297,6 +297,26 @@ class Oracle:
         return np.resize(self.proba, (len(frame), self.proba.shape[1]))
 
 
+def as_student(model: FittedModel) -> FittedModel:
+    """Its networks alone, as if half of their loss had been a teacher's."""
+    return replace(model, trees=None, settings=replace(model.settings, teacher_weight=0.5))
+
+
+def judged(
+    proba: list[float], student: FittedModel, direct: FittedModel, target: np.ndarray
+) -> FidelityReport:
+    """The report on 40 held-out rows of which the teacher says the same."""
+    return fidelity_report(
+        Oracle(np.array([proba])),
+        student,
+        direct,
+        mixed_table(40),
+        target,
+        rows="held-out",
+        teacher_came_fitted=False,
+    )
+
+
 def biased(model: FittedModel, towards: int) -> FittedModel:
     """The same network, surer of one class."""
     members = []
@@ -318,19 +338,13 @@ def biased(model: FittedModel, towards: int) -> FittedModel:
 def test_verdict_says_what_the_numbers_say(
     teacher: TabularClassifier, student_right: bool, direct_right: bool, said: str
 ) -> None:
-    frame = mixed_table(40)
     target = np.zeros(40, dtype=np.int64)
-    own = replace(
-        teacher.model_, trees=None, settings=replace(teacher.model_.settings, teacher_weight=0.5)
-    )
-    report = fidelity_report(
-        Oracle(np.array([[0.98, 0.01, 0.01]])),
+    own = as_student(teacher.model_)
+    report = judged(
+        [0.98, 0.01, 0.01],
         biased(own, 0 if student_right else 1),
         biased(own, 0 if direct_right else 1),
-        frame,
         target,
-        rows="held-out",
-        teacher_came_fitted=False,
     )
     assert said in report.verdict
     assert (report.gain > 0) == (student_right and not direct_right)
@@ -343,56 +357,26 @@ def test_verdict_says_what_the_numbers_say(
 def test_a_student_beyond_its_teacher_closes_more_than_the_whole_gap(
     teacher: TabularClassifier,
 ) -> None:
-    own = replace(
-        teacher.model_, trees=None, settings=replace(teacher.model_.settings, teacher_weight=0.5)
-    )
-    report = fidelity_report(
-        Oracle(np.array([[0.6, 0.2, 0.2]])),
-        biased(own, 0),
-        biased(own, 1),
-        mixed_table(40),
-        np.zeros(40, dtype=np.int64),
-        rows="held-out",
-        teacher_came_fitted=False,
-    )
+    own = as_student(teacher.model_)
+    report = judged([0.6, 0.2, 0.2], biased(own, 0), biased(own, 1), np.zeros(40, dtype=np.int64))
     assert report.gap_closed is not None
     assert report.gap_closed > 1
     assert "and more than the whole gap to it is closed." in report.verdict
 
 
 def test_small_differences_keep_a_digit(teacher: TabularClassifier) -> None:
-    own = replace(
-        teacher.model_, trees=None, settings=replace(teacher.model_.settings, teacher_weight=0.5)
-    )
+    own = as_student(teacher.model_)
     other = replace(own, members=tuple(dict(member) for member in own.members))
     for member in other.members:
         member["net.head.bias"] = member["net.head.bias"] + np.array([1e-5, 0, 0], np.float32)
-    report = fidelity_report(
-        Oracle(np.array([[0.6, 0.2, 0.2]])),
-        other,
-        own,
-        mixed_table(40),
-        np.zeros(40, dtype=np.int64),
-        rows="held-out",
-        teacher_came_fitted=False,
-    )
+    report = judged([0.6, 0.2, 0.2], other, own, np.zeros(40, dtype=np.int64))
     assert 0 < abs(report.gain) < 5e-5
     assert "0.0000" not in report.verdict
 
 
 def test_difference_within_its_error_is_none(teacher: TabularClassifier) -> None:
-    own = replace(
-        teacher.model_, trees=None, settings=replace(teacher.model_.settings, teacher_weight=0.5)
-    )
-    report = fidelity_report(
-        Oracle(np.array([[0.4, 0.3, 0.3]])),
-        biased(own, 0),
-        biased(own, 1),
-        mixed_table(40),
-        np.arange(40) % 2,
-        rows="held-out",
-        teacher_came_fitted=False,
-    )
+    own = as_student(teacher.model_)
+    report = judged([0.4, 0.3, 0.3], biased(own, 0), biased(own, 1), np.arange(40) % 2)
     assert 0 < abs(report.gain) < report.gain_error
     assert "made no difference that these rows can show" in report.verdict
 
@@ -417,9 +401,7 @@ def test_weights_count_rows_in_the_report(teacher: TabularClassifier) -> None:
     twice = np.concatenate([np.arange(12), [3]])
     weight = np.ones(12)
     weight[3] = 2.0
-    own = replace(
-        teacher.model_, trees=None, settings=replace(teacher.model_.settings, teacher_weight=0.5)
-    )
+    own = as_student(teacher.model_)
     model_of_ours = Predictor(own)
 
     class Self:
