@@ -72,10 +72,11 @@ def sketch_of_rows(compact: Compact, n_own: int) -> dict[str, dict[str, str | fl
     n_rows, of_smallest = max(len(compact.numeric), 1), counts[:_MOST_HASHES]
     found = np.bincount(counts, minlength=2).astype(np.float64)
     times = np.arange(len(found))
-    natural = times * found * _natural_shares(found)
+    shares = _natural_shares(found)
+    natural = times * found * shares
     natural[:2] = 0
     # Of rows that come few times, the rates of all; each of the others has its own.
-    rates = np.where(times > _FEW + 1, times * _natural_shares(found), 0)
+    rates = np.where(times > _FEW + 1, times * shares, 0)
     few = min(_FEW + 1, len(found) - 1)
     rates[:few] = natural[1 : few + 1] / np.maximum(found[:few], 1)
     by_chance, is_few = rates[of_smallest], of_smallest <= _FEW
@@ -121,9 +122,9 @@ def natural_part(counts: NDArray[np.int64]) -> float:
     """
     found = np.bincount(counts, minlength=2).astype(np.float64)
     n_rows = (np.arange(len(found)) * found)[2:]
-    return (
-        float((n_rows * _natural_shares(found)[2:]).sum() / n_rows.sum()) if n_rows.any() else 1.0
-    )
+    if not n_rows.any():
+        return 1.0
+    return float((n_rows * _natural_shares(found)[2:]).sum() / n_rows.sum())
 
 
 class SeenRows:

@@ -123,10 +123,8 @@ class HistGradientBoosting:
         n_threads = problem.n_threads if problem.values.size > _FEW_CELLS else 1
         bins = None if problem.weight is None else _Bins.of(problem, problem.weight)
         values = problem.values if bins is None else bins.codes(problem.values)
-        training = replace(problem, values=_with_known_cells(values, problem))
-        return _FittedHistGradientBoosting(
-            model, bool(problem.n_classes), n_threads, bins
-        ), training
+        fitted = _FittedHistGradientBoosting(model, bool(problem.n_classes), n_threads, bins)
+        return fitted, replace(problem, values=_with_known_cells(values, problem))
 
 
 @cache
