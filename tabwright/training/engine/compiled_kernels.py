@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 _INTEGER, _POINTER, _DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
 _SIGNATURES = {
     "adamw": (*[_INTEGER] * 3, *[_POINTER] * 4, *[_DOUBLE] * 6),
-    "product_alone": (_POINTER, *[_INTEGER] * 4, *[_POINTER] * 3),
+    "product_alone": (_POINTER, *[_INTEGER] * 6, *[_POINTER] * 3),
     "network_forward": (*[_POINTER] * 4, _INTEGER, _POINTER, _INTEGER, _POINTER),
     "network_backward": (*[_POINTER] * 4, _INTEGER, _POINTER),
     "network_steps": (*[_POINTER] * 2, _INTEGER, *[_POINTER] * 4, *[_INTEGER] * 2),
@@ -110,32 +110,60 @@ def blas_sgemm() -> int:
     address = int(pointer_of(capsule, name_of(capsule)))
     # Small whole numbers: their sums are exact in any order.
     x, weight = torch.arange(15.0).view(5, 3) - 6, torch.arange(12.0).view(3, 4) % 5
-    if not torch.equal(_product(address, x, weight, 1), x @ weight):
+    if not torch.equal(_product(address, x, weight), x @ weight):
         raise RuntimeError("scipy.linalg.cython_blas.sgemm must multiply matrices; it does not")
     return address
 
 
 @functools.lru_cache(maxsize=64)
-def may_be_shared(n_rows: int, input_dim: int, hidden_dim: int, n_parts: int) -> bool:
+def may_be_shared(
+    n_rows: int, input_dim: int, hidden_dim: int, output_dim: int, n_parts: int
+) -> bool:
     """Whether products of these sizes have the same bits when several threads share the units.
 
     A BLAS may add up the last columns of a matrix in another order than the others; that depends
-    on the processor, and is tried.
+    on the processor, and is tried for all products of a step.
     """
-    generator = torch.Generator().manual_seed(0)
-    for n_inputs in (input_dim, hidden_dim):
-        x = torch.randn(n_rows, n_inputs, generator=generator)
-        weight = torch.randn(n_inputs, hidden_dim, generator=generator)
-        whole, shared = (_product(blas_sgemm(), x, weight, n) for n in (1, n_parts))
-        if not torch.equal(whole, shared):
-            return False
-    return True
-
-
-def _product(address: int, x: Tensor, weight: Tensor, n_parts: int) -> Tensor:
-    """`x @ weight`, by a BLAS, the columns in some parts."""
-    z = torch.full((len(x), weight.shape[1]), float("nan"))
-    compiled_kernels().product_alone(
-        address, *x.shape, z.shape[1], n_parts, x.data_ptr(), weight.data_ptr(), z.data_ptr()
+    return all(
+        torch.equal(
+            _product(blas_sgemm(), *factors, transposed=transposed),
+            _product(blas_sgemm(), *factors, transposed=transposed, n_parts=n_parts),
+        )
+        for factors, transposed in _products_of(n_rows, input_dim, hidden_dim, output_dim)
     )
+
+
+def _products_of(
+    n_rows: int, input_dim: int, hidden_dim: int, output_dim: int
+) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[bool, bool]]]:
+    """Two factors for each product of a step whose units threads share, and which are transposed."""
+    generator = torch.Generator().manual_seed(0)
+
+    def values(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    for width in (input_dim, hidden_dim):
+        x, gradient = values(n_rows, width), values(n_rows, hidden_dim)
+        yield (x, values(width, hidden_dim)), (False, False)
+        yield (x, gradient), (True, False)
+    yield (gradient, values(hidden_dim, hidden_dim)), (False, True)
+    logits = values(n_rows, output_dim)
+    yield (logits, gradient), (True, False)
+    yield (logits, values(output_dim, hidden_dim)), (False, False)
+
+
+def _product(
+    address: int,
+    x: Tensor,
+    weight: Tensor,
+    *,
+    transposed: tuple[bool, bool] = (False, False),
+    n_parts: int = 1,
+) -> Tensor:
+    """`x @ weight` of contiguous float32 by a BLAS, one or both transposed, the columns in parts."""
+    rows, width = x.shape[::-1] if transposed[0] else x.shape
+    units = weight.shape[0] if transposed[1] else weight.shape[1]
+    z = torch.full((rows, units), float("nan"))
+    sizes = (*transposed, rows, width, units, n_parts)
+    compiled_kernels().product_alone(address, *sizes, x.data_ptr(), weight.data_ptr(), z.data_ptr())
     return z

@@ -191,6 +191,7 @@ class CompiledSteps:
                 f"rows must be from 0 to {table.n_rows - 1}; got {least if least < 0 else most}"
             )
         rates = torch.tensor(learning_rates, dtype=torch.float64)
+        teams = self._teams(active, batch, n_batches)
         run = _Run(
             n_rows=batch,
             n_batches=n_batches,
@@ -206,7 +207,6 @@ class CompiledSteps:
         )
         table_struct, goal_struct = table.struct(batch), goal.struct(layout.output_dim)
         network = self._network(batch)
-        teams = self._teams(active, batch, n_batches)
         calls, alive = [], []
         for team in teams:
             structs = (network, self._members(team.members, loss_sums, goal))
@@ -250,7 +250,8 @@ class CompiledSteps:
         )
         teams = teams_of(active, n_threads, can_share=can_share)
         most = max((len(team.threads) for team in teams), default=1)
-        if most > 1 and not may_be_shared(batch, layout.input_dim, layout.hidden_dim, most):
+        sizes = (layout.input_dim, layout.hidden_dim, layout.output_dim)
+        if most > 1 and not may_be_shared(batch, *sizes, most):
             teams = teams_of(active, n_threads, can_share=False)
         return teams
 

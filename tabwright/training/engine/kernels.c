@@ -161,6 +161,7 @@ typedef struct {
 #define few_weight_gradient IN_SET(few_weight_gradient)
 #define first_backward IN_SET(first_backward)
 #define first_forward IN_SET(first_forward)
+#define first_of IN_SET(first_of)
 #define forward IN_SET(forward)
 #define functions IN_SET(functions)
 #define gamma_deviance IN_SET(gamma_deviance)
@@ -644,16 +645,21 @@ static void head_backward(const part *p, const float *values, int64_t width, int
    Passes
    --------------------------------------------------------------------------------------------- */
 
+/* Where a thread's share of `n` begins, which is whole pieces of `grain`. */
+static inline int64_t first_of(int64_t n, int64_t grain, int64_t thread, int64_t n_threads)
+{
+    return least_of((n + grain - 1) / grain * thread / n_threads * grain, n);
+}
+
 /* A thread's share of units and rows, both in pieces that do not depend on the number of threads. */
 static part part_of(const network *n, const member *m, workspace *w, const table *t, int64_t n_rows,
                     int64_t thread, int64_t n_threads)
 {
-    const int64_t vectors = (n->hidden_dim + SIMD_WIDTH - 1) / SIMD_WIDTH, blocks = (n_rows + BLOCK - 1) / BLOCK;
     part p = {n, m, w, t, n_rows, 0, 0, 0, 0, thread, n_threads};
-    p.first_unit = vectors * thread / n_threads * SIMD_WIDTH;
-    p.last_unit = least_of(vectors * (thread + 1) / n_threads * SIMD_WIDTH, n->hidden_dim);
-    p.first_row = blocks * thread / n_threads * BLOCK;
-    p.last_row = least_of(blocks * (thread + 1) / n_threads * BLOCK, n_rows);
+    p.first_unit = first_of(n->hidden_dim, SIMD_WIDTH, thread, n_threads);
+    p.last_unit = first_of(n->hidden_dim, SIMD_WIDTH, thread + 1, n_threads);
+    p.first_row = first_of(n_rows, BLOCK, thread, n_threads);
+    p.last_row = first_of(n_rows, BLOCK, thread + 1, n_threads);
     return p;
 }
 
@@ -761,9 +767,8 @@ static void adamw(int64_t from, int64_t to, int64_t n_decayed, float *restrict v
 static void update(const part *p, const run *r, double learning_rate)
 {
     const member *m = p->m;
-    const int64_t lines = (p->n->n_parameters + SIMD_WIDTH - 1) / SIMD_WIDTH;
-    const int64_t from = lines * p->thread / p->n_threads * SIMD_WIDTH;
-    const int64_t to = least_of(lines * (p->thread + 1) / p->n_threads * SIMD_WIDTH, p->n->n_parameters);
+    const int64_t from = first_of(p->n->n_parameters, SIMD_WIDTH, p->thread, p->n_threads);
+    const int64_t to = first_of(p->n->n_parameters, SIMD_WIDTH, p->thread + 1, p->n_threads);
     adamw(from, to, p->n->n_decayed, m->parameters, m->gradients, m->first_moments,
           m->second_moments, *m->steps + 1.0, learning_rate, r->weight_decay, r->beta1, r->beta2,
           r->least);
@@ -981,17 +986,19 @@ static void loss_gradient(const part *p, const int64_t *rows, const goal *o)
    What Python calls
    --------------------------------------------------------------------------------------------- */
 
-/* The product that forward passes make, alone: whether `f` is what we take it for. Units of `z`,
-   rows x units, in `n_parts` pieces. */
-static void product_alone(sgemm *f, int64_t rows, int64_t width, int64_t units, int64_t n_parts,
-                          const float *x, const float *weight, float *z)
+/* `z`, rows x units, as a product of a step, alone: whether `f` is what we take it for. `x` is
+   rows x width, or transposed; `weight` is width x units, or transposed. Threads would have these units. */
+static void product_alone(sgemm *f, int64_t is_x_transposed, int64_t is_weight_transposed, int64_t rows, int64_t width,
+                          int64_t units, int64_t n_parts, const float *x,
+                          const float *weight, float *z)
 {
     const float one = 1.0f, zero = 0.0f;
-    const int64_t vectors = (units + SIMD_WIDTH - 1) / SIMD_WIDTH;
+    const int64_t *weight_line = is_weight_transposed ? &width : &units, *line = is_x_transposed ? &rows : &width;
     for (int64_t i = 0; i < n_parts; i++) {
-        const int64_t first = vectors * i / n_parts * SIMD_WIDTH;
-        const int64_t n_own = least_of(vectors * (i + 1) / n_parts * SIMD_WIDTH, units) - first;
-        f("N", "N", &n_own, &rows, &width, &one, weight + first, &units, x, &width, &zero, z + first,
+        const int64_t first = first_of(units, SIMD_WIDTH, i, n_parts);
+        const int64_t n_own = first_of(units, SIMD_WIDTH, i + 1, n_parts) - first;
+        f(is_weight_transposed ? "T" : "N", is_x_transposed ? "T" : "N", &n_own, &rows, &width, &one,
+          weight + (is_weight_transposed ? first * width : first), weight_line, x, line, &zero, z + first,
           &units);
     }
 }

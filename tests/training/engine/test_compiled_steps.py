@@ -368,20 +368,42 @@ def test_members_are_not_shared_where_a_blas_would_change_bits(
 ) -> None:
     members = StackedMembers(_modules(1, "mlp_dense", width=64), seeds=[0], n_threads=2)
     assert members._compiled is not None
-    assert len(members._compiled._teams([0], 64, 4)[0].threads) == 2
-    monkeypatch.setattr(compiled_steps, "may_be_shared", lambda *_: False)
-    assert len(members._compiled._teams([0], 64, 4)[0].threads) == 1
+    for may_share, n_threads in ((True, 2), (False, 1)):
+        monkeypatch.setattr(compiled_steps, "may_be_shared", lambda *_, may=may_share: may)
+        assert len(members._compiled._teams([0], 64, 4)[0].threads) == n_threads
 
 
-def test_a_blas_that_adds_up_parts_otherwise_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    product = kernels_module._product
-    assert may_be_shared(64, 20, 64, 2)
-    monkeypatch.setattr(kernels_module, "_product", lambda a, x, w, n: product(a, x, w, n) + n)
+@pytest.mark.parametrize("changed", [None, (False, False), (True, False), (False, True)])
+def test_a_blas_that_adds_up_parts_otherwise_is_seen(
+    changed: tuple[bool, bool] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def product(
+        _: int, x: Tensor, weight: Tensor, *, transposed: tuple[bool, bool], n_parts: int = 1
+    ) -> Tensor:
+        x, weight = (
+            a.t() if transposes else a
+            for a, transposes in zip((x, weight), transposed, strict=True)
+        )
+        return x @ weight + (n_parts > 1 and transposed == changed)
+
+    monkeypatch.setattr(kernels_module, "_product", product)
     may_be_shared.cache_clear()
     try:
-        assert not may_be_shared(64, 20, 64, 2)
+        assert may_be_shared(64, 20, 64, 3, 2) == (changed is None)
     finally:
         may_be_shared.cache_clear()
+
+
+@pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("n_parts", [1, 2, 3])
+def test_products_in_parts_are_products(transposed: tuple[bool, bool], n_parts: int) -> None:
+    x, weight = torch.arange(35.0).view(7, 5) % 9 - 4, torch.arange(350.0).view(5, 70) % 7 - 3
+    given = [
+        a.t().contiguous() if transposes else a
+        for a, transposes in zip((x, weight), transposed, strict=True)
+    ]
+    found = kernels_module._product(blas_sgemm(), *given, transposed=transposed, n_parts=n_parts)
+    assert torch.equal(found, x @ weight)
 
 
 @pytest.mark.usefixtures("_threads_are_worth_it")
