@@ -280,9 +280,10 @@ class StackedMembers:
         with torch.inference_mode():
             # One member after the other on a CPU: the bits are those that it has alone.
             n_together = 1 if x.device.type == "cpu" else self.n_members
+            every = self._folded()
             for first in range(0, self.n_members, n_together):
                 members = slice(first, first + n_together)
-                layers = self._folded(members)
+                layers = [(weight[members], shift[members]) for weight, shift in every]
                 for start in range(0, len(x), rows):
                     block = slice(start, start + rows)
                     self._evaluate(layers, x[block], out[members, block])
@@ -397,9 +398,9 @@ class StackedMembers:
             self._keys = (start, dropout_keys(self._seeds, n_layers, steps))
         return self._keys[1][step - start]
 
-    def _folded(self, members: slice) -> list[tuple[Tensor, Tensor]]:
-        """Transposed weights and biases of the hidden layers, batch norm folded in."""
-        arch = self._architecture
+    def _folded(self) -> list[tuple[Tensor, Tensor]]:
+        """Transposed weights and biases of the members' layers, batch norm folded in."""
+        arch, members = self._architecture, slice(None)
         means, variances = (
             self._buffers.statistics.view(piece, members) for piece in arch.statistics()
         )
