@@ -136,7 +136,7 @@ def may_be_shared(
 def _products_of(
     n_rows: int, input_dim: int, hidden_dim: int, output_dim: int
 ) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[bool, bool]]]:
-    """Two factors for each product of a step whose units threads share, and which are transposed."""
+    """Factors of each product of a step whose units threads share, and which are transposed."""
     generator = torch.Generator().manual_seed(0)
 
     def values(*shape: int) -> Tensor:
@@ -160,7 +160,7 @@ def _product(
     transposed: tuple[bool, bool] = (False, False),
     n_parts: int = 1,
 ) -> Tensor:
-    """`x @ weight` of contiguous float32 by a BLAS, one or both transposed, the columns in parts."""
+    """`x @ weight` by a BLAS, of memory where one may lie transposed, the columns in parts."""
     rows, width = x.shape[::-1] if transposed[0] else x.shape
     units = weight.shape[0] if transposed[1] else weight.shape[1]
     z = torch.full((rows, units), float("nan"))

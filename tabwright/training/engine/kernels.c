@@ -986,14 +986,16 @@ static void loss_gradient(const part *p, const int64_t *rows, const goal *o)
    What Python calls
    --------------------------------------------------------------------------------------------- */
 
-/* `z`, rows x units, as a product of a step, alone: whether `f` is what we take it for. `x` is
-   rows x width, or transposed; `weight` is width x units, or transposed. Threads would have these units. */
-static void product_alone(sgemm *f, int64_t is_x_transposed, int64_t is_weight_transposed, int64_t rows, int64_t width,
-                          int64_t units, int64_t n_parts, const float *x,
-                          const float *weight, float *z)
+/* A product of a step, alone: whether `f` is what we take it for. `z` is rows x units, in as many
+   pieces as threads would share it in; `x` is rows x width and `weight` width x units, or they lie
+   transposed. */
+static void product_alone(sgemm *f, int64_t is_x_transposed, int64_t is_weight_transposed,
+                          int64_t rows, int64_t width, int64_t units, int64_t n_parts,
+                          const float *x, const float *weight, float *z)
 {
     const float one = 1.0f, zero = 0.0f;
-    const int64_t *weight_line = is_weight_transposed ? &width : &units, *line = is_x_transposed ? &rows : &width;
+    const int64_t *line = is_x_transposed ? &rows : &width;
+    const int64_t *weight_line = is_weight_transposed ? &width : &units;
     for (int64_t i = 0; i < n_parts; i++) {
         const int64_t first = first_of(units, SIMD_WIDTH, i, n_parts);
         const int64_t n_own = first_of(units, SIMD_WIDTH, i + 1, n_parts) - first;
