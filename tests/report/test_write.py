@@ -32,7 +32,7 @@ ATTACK = "\"><script>alert('x')</script><img src=http://evil.example/x onerror=a
 class Page(HTMLParser):
     """What a test asks of a page."""
 
-    VOID = frozenset({"meta", "br", "hr", "col"})
+    VOID = frozenset({"meta", "br", "hr", "col", "wbr"})
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -59,7 +59,7 @@ def check_report_output(path: Path, request: TableRequest, *, overwrite: bool) -
     """
     if overwrite or not path.is_file():
         return
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace").replace("<wbr>", "")
     table, target = request.table, request.columns.target
     parts = ("tabwright", html.escape(f"Predicting {target}"), html.escape(Path(table).name))
     if not all(part in text for part in parts):
