@@ -13,7 +13,7 @@ from typing import Any, Final
 from tabwright.distillation.trees.problem import TeacherKind
 from tabwright.errors import nearest_name
 from tabwright.regression import MEASURES, RegressionObjective
-from tabwright.settings import FitSettings, Task, modes_for
+from tabwright.settings import FitSettings, Task, modes_for, shared_settings
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.requests.settings import check_n_folds, check_threads, fit_settings
 from tabwright.workflows.requests.train import TrainRequest, check_model
@@ -125,7 +125,7 @@ class CompareRequest:
             table=self.table,
             output=self.save,
             test_fraction=0.0,
-            settings={**self.settings, "training_mode": mode},
+            settings=shared_settings(self.settings, mode),
             trees=trees,
             n_threads=self.n_threads,
             random_state=self.random_state,
@@ -134,7 +134,7 @@ class CompareRequest:
 
     def settings_of(self, mode: str, task: Task) -> FitSettings:
         """`FitSettings` of a mode."""
-        values = {**self.settings, "training_mode": mode}
+        values = shared_settings(self.settings, mode)
         return fit_settings(values, task=task, random_state=self.random_state)
 
 

@@ -23,6 +23,7 @@ def fit_settings(settings: Mapping[str, Any], *, task: Task, random_state: int) 
     if unknown:
         raise ValueError(f"a setting must be one of {', '.join(sorted(known))}; got {unknown[0]!r}")
     found = FitSettings(task=task, random_state=random_state, **settings)
+    found.check_layers()
     eval_metric_of(found.eval_metric, task)
     return found
 
