@@ -189,7 +189,10 @@ def _fit_from_disk(
         )
 
     def settings(task: Task) -> FitSettings:
-        return fit_settings(request.settings, task=task, random_state=request.random_state)
+        # Asked before the scan too, when the task is a guess.
+        return fit_settings(
+            request.settings, task=task, random_state=request.random_state, task_is_known=False
+        )
 
     known: FitSettings | None = None
     if asked.task is not None:

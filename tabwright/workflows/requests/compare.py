@@ -92,7 +92,7 @@ class CompareRequest:
             )
         if self.objective == "squared_error":
             for mode in self.modes or modes_for("classification"):
-                self.settings_of(mode, "classification")
+                self.settings_of(mode, None)
         for mode in self.modes if self.objective != "squared_error" else ():
             self.settings_of(mode, "regression")
 
@@ -132,10 +132,14 @@ class CompareRequest:
             overwrite=self.overwrite,
         )
 
-    def settings_of(self, mode: str, task: Task) -> FitSettings:
-        """`FitSettings` of a mode."""
-        values = shared_settings(self.settings, mode)
-        return fit_settings(values, task=task, random_state=self.random_state)
+    def settings_of(self, mode: str, task: Task | None) -> FitSettings:
+        """`FitSettings` of a mode; None: the task is not known yet."""
+        return fit_settings(
+            shared_settings(self.settings, mode),
+            task=task or "classification",
+            random_state=self.random_state,
+            task_is_known=task is not None,
+        )
 
 
 def check_comparison(request: CompareRequest) -> str | None:
