@@ -307,11 +307,16 @@ class FitSettings:
                 "refit=True; use one of the two"
             )
 
-    def check_layers(self) -> None:
-        """Refuse settings of hidden layers where the mode has none.
+    def check_used(self) -> None:
+        """Refuse settings that the task or the mode has no use for.
 
-        Not a rule of the constructor: older files of linear models hold them.
+        Not a rule of the constructor: older files of linear models hold sizes of layers.
         """
+        if self.task == "regression" and self.calibration not in ("auto", None):
+            raise ValueError(
+                "calibration must be left out in a regression task, which has no probabilities; "
+                f"got {self.calibration!r}"
+            )
         given = [name for name in _OF_HIDDEN_LAYERS if getattr(self, name) is not None]
         if given and not self.has_hidden_layers:
             got = ", ".join(f"{name}={getattr(self, name)}" for name in given)

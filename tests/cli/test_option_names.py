@@ -215,6 +215,12 @@ def test_options_are_answered_in_words_of_the_command_line(
             2,
             "has no hidden layers; got --width 64, --depth 2, --dropout 0.5; leave them out, or",
         ),
+        (
+            "--task regression --calibration isotonic",
+            2,
+            "--calibration must be left out in a regression task, which has no probabilities; "
+            "got 'isotonic'",
+        ),
         ("--drop Foo", 3, "t.csv has no column 'Foo', given as --drop; its columns"),
         ("--group Foo", 3, "t.csv has no column 'Foo', given as --group; its columns"),
     ],

@@ -373,8 +373,13 @@ def train(
 def _used(settings: FitSettings) -> dict[str, Any]:
     """The settings of a fit, but for those of another task or objective."""
     used = asdict(settings)
+    # As the options say what is None here.
+    used["patience"] = settings.patience or 0
+    used["eval_metric"] = settings.eval_metric or "loss"
     if settings.task == "classification":
         del used["objective"], used["intervals"]
+    else:
+        del used["calibration"]
     if settings.objective != "quantile":
         del used["quantiles"]
     return used

@@ -26,7 +26,7 @@ def fit_settings(
     if unknown:
         raise ValueError(f"a setting must be one of {', '.join(sorted(known))}; got {unknown[0]!r}")
     found = FitSettings(task=task, random_state=random_state, **settings)
-    found.check_layers()
+    found.check_used()
     if task_is_known:
         eval_metric_of(found.eval_metric, task)
     elif found.eval_metric is not None:
