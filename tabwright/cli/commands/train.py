@@ -300,6 +300,7 @@ def train(
         from tabwright.artifact.atomic_write import check_suffix, check_writable, write_atomically
         from tabwright.streaming.memory import bytes_of
         from tabwright.workflows.requests.decision import DecisionRequest
+        from tabwright.workflows.requests.outputs import check_settings_output
         from tabwright.workflows.requests.train import TrainRequest, check_training
 
         if positive is not None and decision is None:
@@ -323,6 +324,7 @@ def train(
         if save_config is not None:
             check_suffix(save_config, ".toml", "the file of --save-config")
             check_writable(save_config)
+            check_settings_output(save_config, labelled, overwrite=run.overwrite)
         # A mistake is told before PyTorch is loaded.
         check_training(request)
         line.doing("loading PyTorch")
