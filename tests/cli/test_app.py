@@ -596,6 +596,14 @@ def test_a_reader_that_leaves_early_is_no_fault(tmp_path: Path) -> None:
     assert done.stdout == "prediction,probability_no,probability_yes\n"
 
 
+def test_the_help_of_commands_names_no_types_of_python() -> None:
+    for command in ("train", "predict", "explain", "distill", "serve", "tune", "export", "inspect"):
+        text = _run(command, "--help")
+        assert not re.search(r"<(str|path|int|list)|\{[A-Z]", text), text
+    assert " predict [OPTIONS] MODEL TABLE\n" in _run("predict", "--help")
+    assert " serve [OPTIONS] MODEL...\n" in _run("serve", "--help")
+
+
 def test_a_model_is_saved_though_the_reader_of_the_messages_leaves(tmp_path: Path) -> None:
     table, model = _table(tmp_path / "t.csv"), tmp_path / "m.safetensors"
     words = f"train {table} -t label --mode linear_glm_baseline --epochs 1 -o {model}"
