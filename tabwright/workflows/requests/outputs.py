@@ -56,11 +56,11 @@ def _check_same(
 ) -> None:
     """Refuse to replace a file of another target or table; what is not known is not compared."""
     for what in ("target", "table"):
-        their, own = theirs.get(what), mine.get(what)
-        if None not in (their, own) and their != own:
+        before, now = theirs.get(what), mine.get(what)
+        if None not in (before, now) and before != now:
             raise ValueError(
                 f"the {kind} must not replace one of another {what}; {path} is of the {what} "
-                f"{their!r}, this one of {own!r}; {_WAY_OUT}"
+                f"{before!r}, this one of {now!r}; {_WAY_OUT}"
             )
 
 
