@@ -89,6 +89,9 @@ _ELSEWHERE = {
 }
 
 
+_TYPED_ARGUMENT = re.compile(r"^([A-Z][A-Z.]*) <.*>$")
+_BRACED = re.compile(r"^\{([A-Z]+)(?:\.\.\.)?\}")
+
 # Commands that there are not, and what does the same.
 _COMMANDS_ELSEWHERE = {
     "report": "train --report FILE",
@@ -180,15 +183,26 @@ class BriefCommand(typer.core.TyperCommand):
             if once and param.param_type_name == "option" and param in given[:position]:
                 raise UsageError(f"{param.opts[0]} can be given once; it came twice", ctx)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The words of the line of usage: TABLE, not {TABLE}."""
+        pieces = super().collect_usage_pieces(ctx)
+        return [_BRACED.sub(r"\1", piece) for piece in pieces]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options, all of them where `--help-all` asked."""
         brief = [] if ctx.meta.get(_ALL) else self.params
         settings = [p for p in brief if getattr(p, "rich_help_panel", None) == SETTINGS]
         for option in settings:
             option.hidden = True  # type: ignore[attr-defined]
+        write = formatter.write_dl
+        # Types of Python, such as <str>, say nothing of what to give.
+        formatter.write_dl = lambda rows, *sizes, **more: write(
+            [(_TYPED_ARGUMENT.sub(r"\1", name), text) for name, text in rows], *sizes, **more
+        )
         try:
             super().format_options(ctx, formatter)
         finally:
+            formatter.write_dl = write
             for option in settings:
                 option.hidden = False  # type: ignore[attr-defined]
 

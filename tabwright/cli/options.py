@@ -128,7 +128,8 @@ EvalMetric = Annotated[
     typer.Option(
         "--eval-metric",
         metavar="NAME",
-        help="Scorer of scikit-learn that chooses the epoch, as roc_auc [the loss].",
+        callback=lambda name: None if name == "loss" else name,
+        help="Scorer of scikit-learn that chooses the epoch, as roc_auc [loss].",
         rich_help_panel=SETTINGS,
     ),
 ]

@@ -230,6 +230,8 @@ def build_onnx(model: FittedModel) -> bytes:
         "objective": settings.objective if model.classes is None else None,
         "quantiles": list(settings.quantiles) if settings.objective == "quantile" else None,
         "interval_half_widths": _half_widths(model),
+        "table": model.card.get("table"),
+        "target": model.card.get("target"),
         "decision": None if model.decision is None else model.decision.to_state()[0],
     }
     return graph.to_bytes(

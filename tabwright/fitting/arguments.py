@@ -67,7 +67,8 @@ class Aims:
     trees: TreeKind | None = None
 
     def check_mode(self, settings: FitSettings) -> None:
-        """Refuse class weights where the mode computes its own."""
+        """Refuse what the mode has no use for: class weights, or layers, of one's own."""
+        settings.check_used()
         if settings.training_mode == "imbalance_aware" and self.class_weight is not None:
             raise ValueError(
                 "imbalance_aware computes its own class weights and takes no class_weight; got "

@@ -100,6 +100,37 @@ def metric_name(metric: object) -> str | None:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
+def check_metric_name(name: str) -> None:
+    """Refuse a name that no scorer of scikit-learn has."""
+    from sklearn.metrics import get_scorer_names
+
+    if name not in get_scorer_names():
+        hint = nearest_name(name, get_scorer_names(), otherwise="or give the function itself")
+        raise ValueError(
+            "eval_metric must be a scorer of scikit-learn (sklearn.metrics.get_scorer_names), "
+            f"or a function; got {name!r}{hint}"
+        )
+
+
+def metrics_of(task: Task) -> list[str]:
+    """The names of scikit-learn's scorers that judge predictions of a task."""
+    from sklearn.metrics import get_scorer_names
+
+    # Of several labels a row.
+    names = (name for name in get_scorer_names() if not name.endswith("_samples"))
+    return [name for name in names if _task_of(name) == task]
+
+
+def _task_of(name: str) -> Task | None:
+    """What a scorer of scikit-learn judges; None: clusters."""
+    from sklearn.metrics import get_scorer
+
+    home = get_scorer(name)._score_func.__module__
+    if ".cluster." in home:
+        return None
+    return "regression" if home.endswith("_regression") else "classification"
+
+
 def eval_metric_of(metric: object, task: Task) -> EvalMetric | None:
     """Read what chooses the epoch.
 
@@ -109,20 +140,17 @@ def eval_metric_of(metric: object, task: Task) -> EvalMetric | None:
         second label of two, or the probabilities of shape (n_rows, n_classes). As in scikit-learn,
         a function whose name ends with `_error`, `_loss` or `_deviance` is minimised, any other
         maximised.
-    Raises `ValueError` if it is none of these, or no scorer has the name.
+    Raises `ValueError` if it is none of these, no scorer has the name, or that scorer is of the
+        other task.
     """
     if metric is None:
         return None
-    from sklearn.metrics import get_scorer, get_scorer_names, make_scorer
+    from sklearn.metrics import get_scorer, make_scorer
 
     name = metric_name(metric) or ""
     if isinstance(metric, str):
-        if metric not in get_scorer_names():
-            hint = nearest_name(metric, get_scorer_names(), otherwise="or give the function itself")
-            raise ValueError(
-                "eval_metric must be a scorer of scikit-learn (sklearn.metrics.get_scorer_names), "
-                f"or a function; got {metric!r}{hint}"
-            )
+        check_metric_name(metric)
+        _check_task(metric, task)
         scorer = get_scorer(metric)
     elif not callable(metric) or isinstance(metric, type):
         raise ValueError(
@@ -147,6 +175,20 @@ def eval_metric_of(metric: object, task: Task) -> EvalMetric | None:
     home = getattr(metric, "__module__", "") if hasattr(metric, "__name__") else ""
     by_code = isinstance(metric, str) or str(home).startswith("sklearn.")
     return EvalMetric(name, scorer, takes_weight, by_code)
+
+
+def _check_task(name: str, task: Task) -> None:
+    """Refuse the name of a scorer that judges predictions of the other task."""
+    other = _task_of(name)
+    if other in (None, task):
+        return
+    way_out = "use TabularRegressor for quantities"
+    if task == "regression":
+        way_out = "use TabularClassifier if these are labels"
+    raise ValueError(
+        f"eval_metric must be a metric of {task}; got {name!r}, which is of {other}; those of "
+        f"{task} are {', '.join(metrics_of(task))}; or {way_out}"
+    )
 
 
 def _parameters(function: Any) -> dict[str, inspect.Parameter]:

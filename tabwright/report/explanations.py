@@ -91,9 +91,8 @@ def plot_waterfall(
     ends = base + np.cumsum(sizes)
     starts = np.concatenate([[base], ends[:-1]])
     figure = new_figure(width, 1.3 + 0.3 * len(names))
-    axes = styled(
-        figure.subplots(), x=output_title(explanation, output, _TITLE_LENGTH), y="", grid="x"
-    )
+    of_axis = output_title(explanation, output, _TITLE_LENGTH)
+    axes = styled(figure.subplots(), x=of_axis, y="", grid="x")
     places = np.arange(len(names))
     colours = [BLUE if size >= 0 else ORANGE for size in sizes]
     bars = axes.barh(places, sizes, left=starts, color=colours, height=0.62)
@@ -120,7 +119,7 @@ def plot_waterfall(
     margin = (0.2 if width >= _WIDTH else 0.3) * (high - low) or 0.5
     axes.set_xlim(low - margin, high + margin)
     group_thousands(axes, "x")
-    name_rows(axes, places, names)
+    name_rows(axes, places, names, x=of_axis)
     return figure
 
 
@@ -168,7 +167,8 @@ def plot_beeswarm(
         )
     add_legend(axes, columns=len(labels))
     group_thousands(axes, "x")
-    name_rows(axes, np.arange(len(order)), [plain(shown_name(name), name_length) for name in order])
+    names = [plain(shown_name(name), name_length) for name in order]
+    name_rows(axes, np.arange(len(order)), names, x=title)
     axes.set_ylim(len(order) - 0.4, -0.6)
     return figure
 

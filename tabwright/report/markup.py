@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from tabwright.number_text import number_text
 
 _VOID = frozenset({"meta", "br", "hr", "col"})
+# Elements that hold text alone: a tag in them would be shown.
+_TEXT_ALONE = frozenset({"title"})
+# Between the words of a name: behind underscores, hyphens, points and strokes, and where a capital
+# begins a word. Never within a number.
+_BETWEEN_WORDS = re.compile(
+    r"(?<=\w_)(?=[^\W_])"
+    r"|(?<=[^\W\d_]{2}-)(?=\w)"
+    r"|(?<=\w\w\.)(?=\w)(?!(?<=\d\.)\d)"
+    r"|(?<=[^\W\d]{2}/)(?=[^\W\d]{2})"
+    r"|(?<=[a-z]{2})(?=[A-Z][a-z])"
+    r"|(?<=[A-Z]{2})(?=[A-Z][a-z])"
+)
 
 
 class Markup(str):
@@ -43,7 +55,8 @@ def element(tag: str, *children: Node, **attributes: object) -> Markup:
     """One HTML element.
 
     `tag`: its name; never from a table.
-    `*children`: text is escaped, `Markup` is taken as it is, None is left out.
+    `*children`: text is escaped, and may be broken between the words of names; `Markup` is taken
+        as it is, None is left out.
     `**attributes`: Names with `_` for `-`, and one at the end for Python's keywords (`class_`).
         Values are escaped; None and False leave the attribute out, True gives it no value.
     """
@@ -56,17 +69,21 @@ def element(tag: str, *children: Node, **attributes: object) -> Markup:
     start = f"<{' '.join(opened)}>"
     if tag in _VOID:
         return Markup(start)
-    return Markup(f"{start}{_content(children)}</{tag}>")
+    as_html = escape if tag in _TEXT_ALONE else breakable
+    return Markup(f"{start}{_content(children, as_html)}</{tag}>")
 
 
-def _content(node: Node) -> str:
+def _content(node: Node, as_html: Callable[[str], str]) -> str:
+    """A node as HTML; `as_html` is for its texts."""
     if node is None:
         return ""
     if isinstance(node, Markup):
         return node
-    if isinstance(node, str | int | float):
+    if isinstance(node, str):
+        return as_html(node)
+    if isinstance(node, int | float):
         return escape(node)
-    return "".join(map(_content, node))
+    return "".join(_content(child, as_html) for child in node)
 
 
 def table(
@@ -83,9 +100,9 @@ def table(
     """
     right = set(numeric)
     style = ["num" if i in right else None for i in range(len(head))]
-    labels = [_with_breaks(text, "\u200b") or None for text in head]
+    labels = ["\u200b".join(name_pieces(text)) or None for text in head]
     heading = [
-        element("th", breakable(text), scope="col", class_=style[i]) if text else element("td")
+        element("th", text, scope="col", class_=style[i]) if text else element("td")
         for i, text in enumerate(head)
     ]
     body = [
@@ -113,19 +130,19 @@ def table(
 
 def breakable(text: str) -> Markup:
     """Text that may be broken between the words of a name: leaf.size, leaf_size, LeafSize."""
-    return Markup(_with_breaks(escape(text), "<wbr>"))
+    return Markup("<wbr>".join(map(escape, name_pieces(text))))
 
 
-def _with_breaks(text: str, sign: str) -> str:
-    """The text with a sign between the words of a name."""
-    return re.sub(r"(?<=\w[._])(?=\w)|(?<=[a-z]{2})(?=[A-Z][a-z])", sign, text)
+def name_pieces(text: str) -> list[str]:
+    """The parts of a text that no line break may divide, apart from breaks at its spaces."""
+    return _BETWEEN_WORDS.split(text)
 
 
 def short(text: object, limit: int = 48) -> Markup:
     """Text, cut in the middle where it is long, with up to 400 characters on hover."""
     whole = str(text)
     if len(whole) <= limit:
-        return escape(whole)
+        return breakable(whole)
     tail = (limit - 1) // 3
     shown = f"{whole[: limit - 1 - tail]}…{whole[len(whole) - tail :]}"
     return element("span", shown, title=whole if len(whole) <= 400 else f"{whole[:399]}…")

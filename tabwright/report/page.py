@@ -24,7 +24,7 @@ _DARK = "--page:#0d1217;--line:#3a4653;--link:#7cc2fb;--good:#3fcf9e;--bad:#ff9d
 _STYLE = """
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
-body{margin:0;background:var(--page);color:var(--plot-ink);
+body{margin:0;background:var(--page);color:var(--plot-ink);overflow-wrap:break-word;
 font:16px/1.55 system-ui,"Segoe UI",Roboto,"Noto Sans",Helvetica,Arial,sans-serif}
 .wrap{max-width:66rem;margin:0 auto;padding:0 1.25rem}
 header{padding:2.25rem 0 .5rem}
@@ -63,15 +63,16 @@ th,td{text-align:left;vertical-align:top;padding:.36rem .7rem .36rem 0;
 border-bottom:1px solid var(--plot-grid);unicode-bidi:isolate}
 thead th{border-bottom:1px solid var(--line);font-weight:600;vertical-align:bottom;
 color:var(--plot-muted)}
-tbody th{font-weight:550;overflow-wrap:break-word;min-width:6.5rem;max-width:18rem}
+tbody th{font-weight:550;min-width:6.5rem;max-width:18rem}
 .num{text-align:right;font-variant-numeric:tabular-nums}
 tbody .num,tbody .num small{white-space:nowrap}
 td small,th small{display:block;color:var(--plot-muted);font-size:.85em;font-weight:400}
 tbody .num{min-width:0}
-.cells td{max-width:14rem;overflow-wrap:break-word}
+.cells td{max-width:14rem}
 .cells tbody th{min-width:0;white-space:nowrap}
 .cells th,.cells td{padding-right:.9rem}
 .whole{white-space:nowrap}
+.long{display:inline-block;min-width:9rem}
 td[data-label="Moved most by"]{min-width:11.5rem}
 .good{color:var(--good);font-weight:600}
 .bad{color:var(--bad);font-weight:600}
@@ -94,7 +95,7 @@ tbody td{display:grid;grid-template-columns:minmax(6rem,40%) minmax(0,1fr);gap:0
 tbody td:empty{display:none}
 tbody td:before{content:attr(data-label);color:var(--plot-muted);grid-row:1/span 2;text-align:left}
 .wide figcaption:before{content:"Wider than this screen: scroll the chart sideways. "}
-.tiles{grid-template-columns:1fr 1fr;gap:.5rem}.tiles b{font-size:1.4rem}
+.long{min-width:0}.tiles{grid-template-columns:1fr 1fr;gap:.5rem}.tiles b{font-size:1.4rem}
 tbody td small,tbody td .more{grid-column:2}}
 @media print{@page{size:A4;margin:14mm 13mm}
 body{background:#fff;font-size:10pt}.wrap{max-width:none;padding:0}header{padding-top:0}

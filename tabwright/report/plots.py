@@ -187,14 +187,15 @@ def plot_importance(
     values = np.asarray(mean, dtype=np.float64)
     order = np.argsort(-values, kind="stable")[:limit]
     figure = new_figure(5.2, 0.9 + 0.27 * max(len(order), 2))
-    axes = styled(figure.subplots(), x=f"Rise of the loss when shuffled ({unit})", y="", grid="x")
+    title = f"Rise of the loss when shuffled ({unit})"
+    axes = styled(figure.subplots(), x=title, y="", grid="x")
     places = np.arange(len(order), dtype=np.float64)
     axes.barh(places, values[order], height=0.68, color=BLUE)
     if deviation is not None:
         spread = np.asarray(deviation, dtype=np.float64)[order]
         axes.hlines(places, values[order] - spread, values[order] + spread, color=INK, linewidth=1)
     axes.axvline(0.0, color=MUTED, linewidth=1)
-    name_rows(axes, places, [plain(shown_name(names[i]), 24) for i in order])
+    name_rows(axes, places, [plain(shown_name(names[i]), 24) for i in order], x=title)
     axes.set_ylim(len(order) - 0.4, -0.6)
     group_thousands(axes, "x")
     return figure

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _CELLS_SHOWN = 5
+_LONG_CELL = 16
 _WATERFALLS = 2
 
 
@@ -354,7 +355,9 @@ def _cell(value: object) -> Node:
         # A day, or a time of day, is not broken at its signs.
         parts = [element("span", part, class_="whole") for part in str(value).split(" ")]
         return [node for part in parts for node in (part, " ")]
-    return short(value, 40)
+    shown = short(value, 40)
+    # Not as narrow as the longest word of a long text.
+    return element("span", shown, class_="long") if len(str(value)) > _LONG_CELL else shown
 
 
 def _probability(value: float) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 
 from tabwright.artifact.atomic_write import check_writable, write_atomically
 from tabwright.number_text import may_be_years
+from tabwright.report.markup import name_pieces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,7 +119,9 @@ def styled(axes: Axes, *, x: str, y: str, grid: str = "both") -> Axes:
     """
     axes.set_facecolor("none")
     box, dpi = axes.bbox, axes.figure.dpi
-    for title, put, length in ((x, axes.set_xlabel, box.width), (y, axes.set_ylabel, box.height)):
+    # What stands at the left narrows the axis later.
+    lengths = ((x, axes.set_xlabel, 0.9 * box.width), (y, axes.set_ylabel, box.height))
+    for title, put, length in lengths:
         put(_in_lines(title, length / dpi), color=INK, fontsize=_LABEL_SIZE, parse_math=False)
     axes.tick_params(colors=MUTED, labelsize=_TICK_SIZE, length=3)
     for side, spine in axes.spines.items():
@@ -131,18 +134,30 @@ def styled(axes: Axes, *, x: str, y: str, grid: str = "both") -> Axes:
 
 
 def _in_lines(title: str, length: float) -> str:
-    """A title of an axis of so many inches."""
-    return "\n".join(textwrap.wrap(plain(title, 90), max(12, int(length / _LABEL_LETTER))))
+    """A title of an axis of so many inches; a word longer than a line is divided as names are."""
+    width = max(12, int(length / _LABEL_LETTER))
+    lines = [""]
+    for word in plain(title, 90).split(" "):
+        pieces = [word]
+        if len(word) > width:
+            pieces = [part for piece in name_pieces(word) for part in textwrap.wrap(piece, width)]
+        for place, piece in enumerate(pieces):
+            gap = " " if lines[-1] and place == 0 else ""
+            if lines[-1] and len(lines[-1] + gap + piece) > width:
+                lines.append(piece)
+            else:
+                lines[-1] += gap + piece
+    return "\n".join(lines)
 
 
-def name_rows(axes: Axes, places: NDArray[Any], names: Sequence[str]) -> None:
-    """Names at the left of the rows, without ticks or a line; they narrow axis and title."""
+def name_rows(axes: Axes, places: NDArray[Any], names: Sequence[str], *, x: str) -> None:
+    """Names at the left of the rows, without ticks or a line; they narrow axis and title `x`."""
     axes.set_yticks(places, labels=names, parse_math=False)
     axes.tick_params(axis="y", colors=INK, length=0)
     axes.spines["left"].set_visible(False)
     width = axes.bbox.width / axes.figure.dpi
     left = width - _TICK_LETTER * max(map(len, names), default=0)
-    axes.set_xlabel(_in_lines(axes.get_xlabel(), left))
+    axes.set_xlabel(_in_lines(x, left))
 
 
 def plain(text: object, limit: int = 60) -> str:

@@ -97,10 +97,11 @@ def _importance(axes: Axes, result: TuningResult) -> None:
             color=INK,
         )
         return
-    styled(axes, x="Share of the variance between trials", y="", grid="x")
+    title = "Share of the variance between trials"
+    styled(axes, x=title, y="", grid="x")
     shares = sorted(result.importance.items(), key=lambda pair: pair[1])
     names = [name for name, _ in shares]
     bars = axes.barh(range(len(names)), [share for _, share in shares], color=BLUE, height=0.6)
     axes.bar_label(bars, fmt="{:.0%}", padding=3, color=INK, fontsize=8)
-    name_rows(axes, np.arange(len(names)), names)
+    name_rows(axes, np.arange(len(names)), names, x=title)
     axes.set_xlim(0, 1.15 * max(result.importance.values()))

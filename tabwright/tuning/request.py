@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tabwright.artifact.atomic_write import check_suffix, check_writable
-from tabwright.fitting.eval_metric import eval_metric_of
+from tabwright.fitting.eval_metric import check_metric_name, eval_metric_of
 from tabwright.report.svg import check_picture
 from tabwright.settings import Task
 from tabwright.tables.labelled import TableRequest
@@ -108,7 +108,11 @@ def check_tuning(request: TuneRequest) -> str | None:
     settings = fit_settings(
         request.options.fixed, task=task, random_state=request.options.random_state
     )
-    eval_metric_of(request.options.eval_metric, task)
+    metric = request.options.eval_metric
+    if request.table.task is not None:
+        eval_metric_of(metric, task)
+    elif isinstance(metric, str):
+        check_metric_name(metric)
     space_of(settings, request.options.fixed)
     source = Path(request.table.table)
     others = {

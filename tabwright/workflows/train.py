@@ -26,7 +26,7 @@ from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows, trivial_scores
 from tabwright.number_text import number_text
 from tabwright.report.write import write_report
-from tabwright.settings import FitSettings, Task
+from tabwright.settings import FitSettings, Task, shared_settings
 from tabwright.streaming.memory import reason_to_stream
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import LabelledRows, TrainingTable
@@ -189,7 +189,10 @@ def _fit_from_disk(
         )
 
     def settings(task: Task) -> FitSettings:
-        return fit_settings(request.settings, task=task, random_state=request.random_state)
+        # Asked before the scan too, when the task is a guess.
+        return fit_settings(
+            request.settings, task=task, random_state=request.random_state, task_is_known=False
+        )
 
     known: FitSettings | None = None
     if asked.task is not None:
@@ -290,7 +293,7 @@ def _write_report(
     linear = None
     if model.settings.training_mode != "linear_glm_baseline":
         settings = fit_settings(
-            {**request.settings, "training_mode": "linear_glm_baseline"},
+            shared_settings(request.settings, "linear_glm_baseline"),
             task=table.task,
             random_state=request.random_state,
         )

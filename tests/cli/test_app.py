@@ -63,7 +63,9 @@ def test_every_mode_goes_from_a_table_to_predictions(mode: str, tmp_path: Path) 
             refusal = _run(*words, "--task", task, *FAST, code=2)
             assert "does not fit" in " ".join(refusal.split())
             continue
-        _run(*words, *FAST)
+        if mode == "linear_glm_baseline":
+            assert "no hidden layers; got --width 8; leave it out" in _run(*words, *FAST, code=2)
+        _run(*words, *(FAST[:4] if mode == "linear_glm_baseline" else FAST))
         new = tmp_path / "new.csv"
         # Reordered columns, an unseen category, a missing value, a column nobody asked for.
         new.write_text("kind,extra,size\nmauve,1,0.5\nred,2,\n,3,-1e300\n")
@@ -592,6 +594,14 @@ def test_a_reader_that_leaves_early_is_no_fault(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     assert done.stdout == "prediction,probability_no,probability_yes\n"
+
+
+def test_the_help_of_commands_names_no_types_of_python() -> None:
+    for command in ("train", "predict", "explain", "distill", "serve", "tune", "export", "inspect"):
+        text = _run(command, "--help")
+        assert not re.search(r"<(str|path|int|list)|\{[A-Z]", text), text
+    assert " predict [OPTIONS] MODEL TABLE\n" in _run("predict", "--help")
+    assert " serve [OPTIONS] MODEL...\n" in _run("serve", "--help")
 
 
 def test_a_model_is_saved_though_the_reader_of_the_messages_leaves(tmp_path: Path) -> None:

@@ -274,8 +274,10 @@ def test_a_run_is_repeated_from_its_settings_file(tmp_path: Path) -> None:
     # Where defaults changed, the comments have those of the run.
     assert "# seed = 0\n" in text
     assert "# learning-rate = 0.002\n" in text
+    assert "# patience = 0\n" in text
+    assert '# eval-metric = "loss"\n' in text
     Path(config).write_text(re.sub("^# (?=[a-z-]+ = )", "", text, flags=re.MULTILINE))
-    assert {"seed", "quality", "batch-size"} <= tomllib.loads(Path(config).read_text()).keys()
+    assert {"seed", "patience", "eval-metric"} <= tomllib.loads(Path(config).read_text()).keys()
     _run("train", "--config", config, "-o", two)
     document = json.loads(_run("inspect", two, "--json"))
     assert document["settings"] == documents[0]["settings"]

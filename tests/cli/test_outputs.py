@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tabwright.cli.app import app
+from tabwright.inference.fitted_model import load_fitted
 from tests.golden.rows import FOLDER
 
 runner = CliRunner()
@@ -24,8 +26,6 @@ def _answer(*words: object) -> tuple[int, str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     shutil.copy(FOLDER / "0.2.0" / "regression-sums.safetensors", tmp_path / "m.safetensors")
-    from tabwright.inference.fitted_model import load_fitted
-
     names = load_fitted(tmp_path / "m.safetensors").encoder.plan_.names
     pl.DataFrame({name: [0.5, 1.5] for name in names}).write_csv(tmp_path / "rows.csv")
     return tmp_path
@@ -101,6 +101,63 @@ def test_a_graph_replaces_a_graph_and_nothing_else(folder: Path) -> None:
     assert "replacing" not in _answer(*words)[1]
     shutil.copy(model, folder / "model")
     assert "must not replace the model" in _answer("export", folder / "model", folder / "model")[1]
+
+
+def test_a_graph_of_another_target_or_table_is_not_replaced(folder: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    model, out = folder / "m.safetensors", folder / "whose.onnx"
+    fitted = load_fitted(model)
+    fitted = replace(fitted, card={**fitted.card, "target": "price", "table": "flats"})
+    fitted.save(model)
+    small = ("--check-rows", "10")
+    for what in ("target", "table"):
+        other = folder / f"{what}.safetensors"
+        replace(fitted, card={**fitted.card, what: "another"}).save(other)
+        out.unlink(missing_ok=True)
+        assert _answer("export", other, out, *small)[0] == 0
+        before = out.read_bytes()
+        code, text = _answer("export", model, out, *small)
+        assert code == 2
+        assert f"the graph must not replace one of another {what}; {out} is of the {what}" in text
+        assert f"'another', this one of {fitted.card[what]!r}; give --overwrite" in text
+        assert out.read_bytes() == before
+        assert _answer("export", model, out, *small, "--overwrite")[0] == 0
+        assert _answer("export", model, out, *small)[0] == 0
+    # Of a graph of an older version nobody knows; a part of one is no graph of another target.
+    graph = onnx.load(out)
+    del graph.metadata_props[:]
+    for data in (graph.SerializeToString(), before[:5_000]):
+        out.write_bytes(data)
+        assert _answer("export", model, out, *small)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("[project]\nname = 'x'\n", "settings must not replace a file that holds none of a run"),
+        ("no TOML", "settings must not replace a file that holds none of a run"),
+        ("table = 'rows.csv'\ntarget = 'kind'\n", "must not replace one of another target"),
+        ("table = 'other.csv'\ntarget = '{target}'\n", "must not replace one of another table"),
+        ("table = 'x/rows.csv'\ntarget = '{target}'\n", ""),
+        ("", ""),
+    ],
+)
+def test_settings_replace_those_of_the_same_run_alone(
+    text: str, refusal: str, folder: Path, tmp_path: Path
+) -> None:
+    target, config = "price", tmp_path / "run.toml"
+    config.write_text(text.format(target=target))
+    rows = {"x": [k % 7 for k in range(60)], target: [k % 7 + 0.5 * (k % 3) for k in range(60)]}
+    pl.DataFrame(rows).write_csv(folder / "rows.csv")
+    words = ["train", folder / "rows.csv", "-t", target, "--epochs", "1", "--quality", "fast"]
+    words += ["-o", tmp_path / "n.safetensors", "--save-config", config]
+    code, said = _answer(*words)
+    assert code == (2 if refusal else 0), said
+    assert refusal in said
+    assert (tmp_path / "n.safetensors").exists() == (not refusal)
+    assert _answer(*words, "--overwrite")[0] == 0
+    assert f'target = "{target}"' in config.read_text()
 
 
 def test_the_help_of_predict_names_what_shapes_its_output() -> None:

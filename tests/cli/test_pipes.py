@@ -91,7 +91,7 @@ def test_no_message_names_the_copy_of_a_pipe(bad: bool) -> None:
     said = " ".join(done.output.split())
     assert done.exit_code == (3 if bad else 0), said
     assert "the standard input" in said
-    page = "" if bad else Path("r.html").read_text(encoding="utf-8")
+    page = "" if bad else Path("r.html").read_text(encoding="utf-8").replace("<wbr>", "")
     for shown in (said, page):
         assert "tabwright-pipe-" not in shown
         assert "stdin.csv" not in shown

@@ -24,6 +24,7 @@ from tabwright.regression import (
     inverse_softplus,
     weighted_quantiles,
 )
+from tabwright.settings import shared_settings
 
 SMALL: dict[str, Any] = {
     "hidden_dim": 16,
@@ -47,7 +48,8 @@ def _rows(n_rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def _model(objective: RegressionObjective, **values: Any) -> TabularRegressor:
     levels = {"quantiles": LEVELS} if objective == "quantile" else {}
-    return TabularRegressor(**{**SMALL, **levels, **values}, objective=objective)
+    asked = {"training_mode": "mlp_dense", **SMALL, **levels, **values}
+    return TabularRegressor(**shared_settings(asked, asked["training_mode"]), objective=objective)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

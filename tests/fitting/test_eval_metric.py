@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
     f1_score,
+    get_scorer_names,
     make_scorer,
     mean_absolute_error,
     roc_auc_score,
@@ -24,7 +26,7 @@ from typer.testing import CliRunner
 
 from tabwright import TabularClassifier, TabularRegressor, load_model
 from tabwright.cli.app import app
-from tabwright.fitting.eval_metric import EvalMetric, eval_metric_of, metric_name
+from tabwright.fitting.eval_metric import EvalMetric, eval_metric_of, metric_name, metrics_of
 from tabwright.inference.predictor import Predictor
 from tabwright.settings import Task
 
@@ -164,8 +166,8 @@ def test_a_metric_that_cannot_score_is_refused_before_the_first_epoch(
 
 def test_probabilities_of_a_regression_are_refused(rows: tuple[np.ndarray, np.ndarray]) -> None:
     X, _ = rows
-    with pytest.raises(ValueError, match="'roc_auc' must score the 60 validation rows"):
-        TabularRegressor(**SMALL, eval_metric="roc_auc").fit(X, X[:, 0])
+    with pytest.raises(ValueError, match="'roc_auc_score' must score the 60 validation rows"):
+        TabularRegressor(**SMALL, eval_metric=roc_auc_score).fit(X, X[:, 0])
 
 
 def test_validation_rows_of_one_class_have_no_roc_auc(rows: tuple[np.ndarray, np.ndarray]) -> None:
@@ -173,6 +175,67 @@ def test_validation_rows_of_one_class_have_no_roc_auc(rows: tuple[np.ndarray, np
     only = np.flatnonzero(y == "no")[:20]
     with pytest.raises(ValueError, match="do they hold one class"):
         TabularClassifier(**SMALL, eval_metric="roc_auc").fit(X, y, eval_set=(X[only], y[only]))
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "listed", "way_out"),
+    [
+        ("r2", "classification", "accuracy, average_precision, ", "use TabularRegressor for"),
+        ("neg_log_loss", "regression", "d2_absolute_error_score, ", "use TabularClassifier if"),
+    ],
+)
+def test_a_metric_of_the_other_task_is_refused_with_those_there_are(
+    name: str, task: Task, listed: str, way_out: str
+) -> None:
+    other: Task = "regression" if task == "classification" else "classification"
+    with pytest.raises(ValueError, match=f"must be a metric of {task}; got '{name}', which is of "):
+        eval_metric_of(name, task)
+    with pytest.raises(ValueError, match=f"those of {task} are {listed}.*; or {way_out}"):
+        eval_metric_of(name, task)
+    assert _metric(name, other).name == name
+    # A function may judge probabilities as values.
+    assert _metric(mean_absolute_error, task).name == "mean_absolute_error"
+
+
+def test_every_scorer_is_of_one_task_but_those_of_clusters_and_of_several_labels() -> None:
+    of_classes, of_values = metrics_of("classification"), metrics_of("regression")
+    assert {"roc_auc", "f1", "neg_brier_score", "positive_likelihood_ratio"} <= set(of_classes)
+    assert {"r2", "neg_mean_absolute_error", "d2_absolute_error_score"} <= set(of_values)
+    assert not set(of_classes) & set(of_values)
+    rest = set(get_scorer_names()) - set(of_classes) - set(of_values)
+    assert all(re.search(r"_samples$|rand|mutual|complete|homogen|v_meas|fowl", n) for n in rest)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("train t.csv -t y --eval-metric r2", 2),
+        ("train t.csv -t y --eval-metric r2 --task classification", 2),
+        ("train t.csv -t y --eval-metric r2 --memory 20kB", 2),
+        ("train t.csv -t x --eval-metric f1", 2),
+        ("tune t.csv -t x --eval-metric f1 --trials 1", 2),
+        ("compare t.csv -t y --eval-metric r2 --no-references", 2),
+        ("train t.csv -t x --eval-metric r2 --epochs 1 --quality fast", 0),
+    ],
+)
+def test_commands_refuse_a_metric_of_the_other_task_before_any_fit(
+    words: str,
+    code: int,
+    rows: tuple[np.ndarray, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if words.startswith("tune"):
+        pytest.importorskip("optuna", reason="optuna is not installed")
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame({"x": rows[0][:, 0], "z": rows[0][:, 1], "y": rows[1]}).write_csv("t.csv")
+    if code:
+        # Any fit would end with another error.
+        monkeypatch.setattr("tabwright.fitting.networks.build_model", None)
+    done = CliRunner().invoke(app, words.split())
+    assert done.exit_code == code, done.output
+    refused = "--eval-metric must be a metric of" in " ".join(done.output.split())
+    assert refused == (code == 2)
 
 
 @pytest.mark.parametrize("metric", ["roc_auc", average_precision_score])

@@ -46,6 +46,7 @@ def test_a_waterfall_goes_from_the_mean_to_the_row(n_columns: int) -> None:
     assert bars[0].get_x() == pytest.approx(0.5)
     last = bars[-1].get_x() + bars[-1].get_width()
     assert last == pytest.approx(found.output[1, 0])
+    assert axes.get_xlabel() == output_title(found, 0)
     # The largest stands on top; the small ones are one bar at the bottom.
     labels = [text.get_text() for text in axes.get_yticklabels()]
     if n_columns == 30:

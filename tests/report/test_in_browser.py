@@ -32,6 +32,22 @@ const box = (e) => {
   const r = e.getBoundingClientRect();
   return [r.left, r.top, r.width, r.height];
 };
+// Texts that a line break divides where neither a space nor a tag, such as <wbr>, stands.
+const brokenWords = () => {
+  document.querySelectorAll("details").forEach((e) => { e.open = true; });
+  const found = [], range = document.createRange();
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const node = texts.currentNode;
+    if (node.parentElement.closest("svg, script")) continue;
+    for (const word of node.data.matchAll(/[^\\s…-]+/g)) {
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map((r) => r.top)).size > 1) found.push(word[0]);
+    }
+  }
+  return found;
+};
 const of = (s) => [...document.querySelectorAll(s)].map(box);
 document.title = JSON.stringify({
   window: document.documentElement.clientWidth, page: document.documentElement.scrollWidth,
@@ -47,6 +63,7 @@ document.title = JSON.stringify({
         r.bottom > own.bottom + 2;
     }).map((t) => t.textContent);
   }),
+  broken: brokenWords(),
 });
 </script>"""
 
@@ -178,6 +195,30 @@ def test_everything_has_its_place(kind: str, width: int, pages: Callable[[str], 
     outliers = [(w, h) for _, _, w, h in charts if not (270 < w < 1_000 and 80 < h < 1_200)]
     assert outliers == []
     assert found["outside"] == [], "text must stay inside its chart"
+
+
+LONG_NAMES = {
+    "size": "process_temperature_in_kelvin_at_sensor_number_two",
+    "kind": "AverageMonthlyRevenuePerCustomerAccount",
+    "constant": "total-amount-of-recurring-charges-per-2-years",
+}
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_names_break_between_their_words_alone(width: int, tmp_path: Path) -> None:
+    frame = table(200).rename(LONG_NAMES).with_columns("probability_of_" + pl.col("label"))
+    path = tmp_path / "report.html"
+    note = f"{LONG_NAMES['size']!r} is given in degrees"
+    model = fit(frame, "label")
+    write_report(model, frame.drop("price"), "label", path, table_name="a_b.csv", notes=[note])
+    assert measured(path, width=width)["broken"] == []
+
+
+def test_a_word_longer_than_its_line_is_found_broken(tmp_path: Path) -> None:
+    frame = table(200).rename({"size": "s" * 48})
+    path = tmp_path / "report.html"
+    write_report(fit(frame, "label"), frame.drop("price"), "label", path)
+    assert "s" * 48 in str(measured(path, width=400)["broken"])
 
 
 @pytest.mark.parametrize("width", [1280, 400])

@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from tabwright.report import plots
 from tabwright.report import probability_plots as probability
-from tabwright.report.svg import PALETTE, new_figure, plain, styled, to_svg
+from tabwright.report.svg import PALETTE, name_rows, new_figure, plain, styled, to_svg
 from tabwright.tables.column_names import shown_name
 from tests.packages import PACKAGE, ROOT
 
@@ -318,3 +318,23 @@ def test_a_title_below_long_names_is_not_cut() -> None:
     assert " ".join(label.get_text().split()) == expected
     shown, whole = label.get_window_extent(), figure.bbox
     assert whole.x0 <= shown.x0 <= shown.x1 <= whole.x1
+
+
+@pytest.mark.parametrize(
+    ("title", "lines"),
+    [
+        ("Predicted temperature_of_the_air", ["Predicted", "temperature_of_the_air"]),
+        (
+            "True process_temperature_in_kelvin_at_sensor",
+            ["True process_temperature_", "in_kelvin_at_sensor"],
+        ),
+        ("AverageMonthlyRevenuePerAccount", ["AverageMonthlyRevenuePer", "Account"]),
+        (f"of {'s' * 30}", ["of", "s" * 26, "ssss"]),
+    ],
+)
+def test_names_in_titles_of_axes_break_between_their_words(title: str, lines: list[str]) -> None:
+    axes = new_figure(2.6, 2.6).subplots()
+    styled(axes, x=title, y="")
+    assert axes.get_xlabel().split("\n") == lines
+    name_rows(axes, np.arange(1), [""], x=title)
+    assert "".join(axes.get_xlabel().split()) == title.replace(" ", "")

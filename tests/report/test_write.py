@@ -22,7 +22,7 @@ from tabwright.inference.predictor import Predictor
 from tabwright.report.column_treatment import column_treatments
 from tabwright.report.probability_sections import implied_threshold
 from tabwright.report.write import write_report
-from tabwright.settings import TRAINING_MODES, FitSettings, modes_for
+from tabwright.settings import TRAINING_MODES, FitSettings, modes_for, shared_settings
 from tabwright.tables.labelled import LabelledRows
 
 N_ROWS = 160
@@ -32,7 +32,7 @@ ATTACK = "\"><script>alert('x')</script><img src=http://evil.example/x onerror=a
 class Page(HTMLParser):
     """What a test asks of a page."""
 
-    VOID = frozenset({"meta", "br", "hr", "col"})
+    VOID = frozenset({"meta", "br", "hr", "col", "wbr"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -86,9 +86,7 @@ def fit(
 ) -> FittedModel:
     settings = FitSettings(
         task="regression" if target == "price" else "classification",
-        training_mode=mode,  # type: ignore[arg-type]
-        hidden_dim=8,
-        num_hidden_layers=1,
+        **shared_settings({"hidden_dim": 8, "num_hidden_layers": 1}, mode),
         n_members=1,
         max_epochs=3,
         numeric_encoding=numeric_encoding,  # type: ignore[arg-type]

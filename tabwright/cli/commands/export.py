@@ -54,10 +54,10 @@ def export(
         check_writable(path)
         if path.exists() and path.samefile(model):
             raise ValueError(f"the graph must not replace the model; got {path} as both")
-        replaced = check_graph_output(path, overwrite=overwrite)
+        fitted = load_fitted(model)
+        replaced = check_graph_output(path, fitted.card, overwrite=overwrite)
         if replaced is not None and not (quiet or as_json):
             line.hidden_during(show_note)(replaced)
-        fitted = load_fitted(model)
         line.doing(f"comparing model and graph on {check_rows:,} rows or more")
         report = export_onnx(fitted, path, check_rows=check_rows)
         line.hide()

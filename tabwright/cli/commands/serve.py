@@ -21,7 +21,9 @@ def serve(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="0.0.0.0 to be seen from other machines.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, metavar="PORT", help="0: any that is free.")
+    ] = 8000,
     max_rows: Annotated[
         int, typer.Option(min=1, metavar="ROWS", help="Rows that one request may have.")
     ] = 10_000,

@@ -300,6 +300,7 @@ def train(
         from tabwright.artifact.atomic_write import check_suffix, check_writable, write_atomically
         from tabwright.streaming.memory import bytes_of
         from tabwright.workflows.requests.decision import DecisionRequest
+        from tabwright.workflows.requests.outputs import check_settings_output
         from tabwright.workflows.requests.train import TrainRequest, check_training
 
         if positive is not None and decision is None:
@@ -323,6 +324,7 @@ def train(
         if save_config is not None:
             check_suffix(save_config, ".toml", "the file of --save-config")
             check_writable(save_config)
+            check_settings_output(save_config, labelled, overwrite=run.overwrite)
         # A mistake is told before PyTorch is loaded.
         check_training(request)
         line.doing("loading PyTorch")
@@ -373,8 +375,13 @@ def train(
 def _used(settings: FitSettings) -> dict[str, Any]:
     """The settings of a fit, but for those of another task or objective."""
     used = asdict(settings)
+    # As the options say what is None here.
+    used["patience"] = settings.patience or 0
+    used["eval_metric"] = settings.eval_metric or "loss"
     if settings.task == "classification":
         del used["objective"], used["intervals"]
+    else:
+        del used["calibration"]
     if settings.objective != "quantile":
         del used["quantiles"]
     return used

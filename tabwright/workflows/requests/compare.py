@@ -13,7 +13,7 @@ from typing import Any, Final
 from tabwright.distillation.trees.problem import TeacherKind
 from tabwright.errors import nearest_name
 from tabwright.regression import MEASURES, RegressionObjective
-from tabwright.settings import FitSettings, Task, modes_for
+from tabwright.settings import FitSettings, Task, modes_for, shared_settings
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.requests.settings import check_n_folds, check_threads, fit_settings
 from tabwright.workflows.requests.train import TrainRequest, check_model
@@ -92,7 +92,7 @@ class CompareRequest:
             )
         if self.objective == "squared_error":
             for mode in self.modes or modes_for("classification"):
-                self.settings_of(mode, "classification")
+                self.settings_of(mode, None)
         for mode in self.modes if self.objective != "squared_error" else ():
             self.settings_of(mode, "regression")
 
@@ -125,17 +125,21 @@ class CompareRequest:
             table=self.table,
             output=self.save,
             test_fraction=0.0,
-            settings={**self.settings, "training_mode": mode},
+            settings=shared_settings(self.settings, mode),
             trees=trees,
             n_threads=self.n_threads,
             random_state=self.random_state,
             overwrite=self.overwrite,
         )
 
-    def settings_of(self, mode: str, task: Task) -> FitSettings:
-        """`FitSettings` of a mode."""
-        values = {**self.settings, "training_mode": mode}
-        return fit_settings(values, task=task, random_state=self.random_state)
+    def settings_of(self, mode: str, task: Task | None) -> FitSettings:
+        """`FitSettings` of a mode; None: the task is not known yet."""
+        return fit_settings(
+            shared_settings(self.settings, mode),
+            task=task or "classification",
+            random_state=self.random_state,
+            task_is_known=task is not None,
+        )
 
 
 def check_comparison(request: CompareRequest) -> str | None:

@@ -52,10 +52,15 @@ class DistillRequest:
             return self.output
         return Path(f"{self.table.stem}-student.safetensors")
 
-    def settings_of(self, task: Task) -> FitSettings:
-        """`FitSettings` of the student."""
+    def settings_of(self, task: Task | None) -> FitSettings:
+        """`FitSettings` of the student; None: the task is not known yet."""
         values = {**self.settings, "training_mode": "tree_teacher_distillation"}
-        return fit_settings(values, task=task, random_state=self.random_state)
+        return fit_settings(
+            values,
+            task=task or "classification",
+            random_state=self.random_state,
+            task_is_known=task is not None,
+        )
 
 
 def check_distillation(request: DistillRequest) -> str | None:
@@ -77,7 +82,8 @@ def check_distillation(request: DistillRequest) -> str | None:
                 f"the teacher is a model for {teacher.settings.task}; got the task {task!r}"
             )
         task = teacher.settings.task
-    request.settings_of("regression" if task == "regression" else "classification")
+    known: Task = "regression" if task == "regression" else "classification"
+    request.settings_of(None if task is None else known)
     replaced = check_model_output(request.path, request.table, overwrite=request.overwrite)
     if not isinstance(teacher, FittedModel):
         # The last, since it loads the package of the trees.

@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from tabwright.fitting.eval_metric import eval_metric_of
+from tabwright.fitting.eval_metric import check_metric_name, eval_metric_of
 from tabwright.settings import FitSettings, Task
 
 # Given beside the settings, not among them.
 _GIVEN_APART = frozenset({"task", "random_state"})
 
 
-def fit_settings(settings: Mapping[str, Any], *, task: Task, random_state: int) -> FitSettings:
+def fit_settings(
+    settings: Mapping[str, Any], *, task: Task, random_state: int, task_is_known: bool = True
+) -> FitSettings:
     """`FitSettings` of what the command line was given.
 
+    `task_is_known`: False before the table is read, where nobody named the task.
     Raises `ValueError` if a name is no setting, or a value is out of range.
     """
     known = {field.name for field in fields(FitSettings)} - _GIVEN_APART
@@ -23,7 +26,11 @@ def fit_settings(settings: Mapping[str, Any], *, task: Task, random_state: int) 
     if unknown:
         raise ValueError(f"a setting must be one of {', '.join(sorted(known))}; got {unknown[0]!r}")
     found = FitSettings(task=task, random_state=random_state, **settings)
-    eval_metric_of(found.eval_metric, task)
+    found.check_used()
+    if task_is_known:
+        eval_metric_of(found.eval_metric, task)
+    elif found.eval_metric is not None:
+        check_metric_name(found.eval_metric)
     return found
 
 

@@ -94,7 +94,12 @@ def check_training(request: TrainRequest) -> str | None:
     if request.table.task is None and request.settings.get("intervals") is not None:
         # The table may turn out to be one; else the settings are refused once it is read.
         task = "regression"
-    fit_settings(request.settings, task=task, random_state=request.random_state)
+    fit_settings(
+        request.settings,
+        task=task,
+        random_state=request.random_state,
+        task_is_known=request.table.task is not None,
+    )
     check_threads(request.n_threads)
     mode = request.settings.get("training_mode", FitSettings.training_mode)
     is_of_training = isinstance(request.prior, str) and request.prior == "training"
