@@ -7,7 +7,7 @@ which training mode fits which task. What the settings do is in the packages tha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -61,8 +61,6 @@ _HELD_OUT_ROWS, _MOST_HELD_OUT = 100, 0.2
 _SHARE_WAITED, _LEAST_WAITED = 0.4, 8
 # A baseline that trees would no longer be one of, and a student that is meant to be small.
 _NETWORKS_ALONE = frozenset({"linear_glm_baseline", "tree_teacher_distillation"})
-_WITHOUT_LAYERS = "linear_glm_baseline"
-_OF_HIDDEN_LAYERS = ("hidden_dim", "num_hidden_layers", "dropout")
 _CLASSIFICATION_ONLY = frozenset({"imbalance_aware", "calibrated_classifier"})
 
 
@@ -71,13 +69,6 @@ def modes_for(task: Task) -> tuple[TrainingMode, ...]:
     if task == "classification":
         return TRAINING_MODES
     return tuple(mode for mode in TRAINING_MODES if mode not in _CLASSIFICATION_ONLY)
-
-
-def shared_settings(settings: Mapping[str, Any], mode: str) -> dict[str, Any]:
-    """Settings that several modes share, as one takes them: without layers where it has none."""
-    left_out = () if mode != _WITHOUT_LAYERS else _OF_HIDDEN_LAYERS
-    kept = {name: value for name, value in settings.items() if name not in left_out}
-    return {**kept, "training_mode": mode}
 
 
 class _Rule(NamedTuple):
@@ -168,7 +159,7 @@ class FitSettings:
     training_mode : TrainingMode
         One of the contract's six modes.
     hidden_dim : int or None
-        Width of the hidden layers; None where the mode has none, as for the next two.
+        Width of the hidden layers.
     num_hidden_layers : int or None
         Number of hidden layers (`MLP`) or residual blocks (`TabResNet`), at least 1.
     dropout : float or None
@@ -308,22 +299,11 @@ class FitSettings:
             )
 
     def check_used(self) -> None:
-        """Refuse settings that the task or the mode has no use for.
-
-        Not a rule of the constructor: older files of linear models hold sizes of layers.
-        """
+        """Refuse a calibration in a regression; not a rule of the constructor, for older files."""
         if self.task == "regression" and self.calibration not in ("auto", None):
             raise ValueError(
                 "calibration must be left out in a regression task, which has no probabilities; "
                 f"got {self.calibration!r}"
-            )
-        given = [name for name in _OF_HIDDEN_LAYERS if getattr(self, name) is not None]
-        if given and not self.has_hidden_layers:
-            got = ", ".join(f"{name}={getattr(self, name)}" for name in given)
-            them = "it" if len(given) == 1 else "them"
-            raise ValueError(
-                f"{self.training_mode} has no hidden layers; got {got}; leave {them} out, or use "
-                "mlp_dense"
             )
 
     def _check_folds(self, n_folds: int) -> None:
@@ -350,9 +330,16 @@ class FitSettings:
             )
 
     @property
-    def has_hidden_layers(self) -> bool:
-        """Whether networks of the training mode have hidden layers."""
-        return self.training_mode != _WITHOUT_LAYERS
+    def unused_layers(self) -> list[str]:
+        """What was asked of hidden layers, in words, in a mode whose networks have none."""
+        if self.training_mode != "linear_glm_baseline":
+            return []
+        asked = {
+            "the width": self.hidden_dim,
+            "the depth": self.num_hidden_layers,
+            "dropout": self.dropout,
+        }
+        return [f"{name} {value}" for name, value in asked.items() if value is not None]
 
     @property
     def networks_alone(self) -> bool:
@@ -471,9 +458,8 @@ class FitSettings:
         Returns
         -------
         FitSettings
-            The same settings with `n_members`, `max_epochs` and `batch_size` set, and, where the
-            mode has hidden layers, `hidden_dim`, `num_hidden_layers` and `dropout`.
-            `docs/performance.md` has the study behind each rule.
+            The same settings with `hidden_dim`, `num_hidden_layers`, `dropout`, `n_members`,
+            `max_epochs` and `batch_size` set. `docs/performance.md` has the study behind each rule.
         """
         tiny, small = n_rows < 1_500, n_rows < 5_000
         classifies = self.task == "classification"
@@ -494,16 +480,13 @@ class FitSettings:
             dropout, epochs = 0.3, 20 if is_short else 40
         else:
             dropout, epochs = 0.2, 40 if tiny else 30
-        layers: dict[str, Any] = {}
-        if self.has_hidden_layers:
-            layers = {
-                "hidden_dim": self.hidden_dim or (128 if compact else 256),
-                "num_hidden_layers": self.num_hidden_layers or (2 if compact else 3),
-                "dropout": dropout if self.dropout is None else self.dropout,
-            }
         return replace(
             self,
-            **layers,
+            hidden_dim=self.hidden_dim or (128 if compact else 256),
+            num_hidden_layers=(2 if compact else 3)
+            if self.num_hidden_layers is None
+            else self.num_hidden_layers,
+            dropout=dropout if self.dropout is None else self.dropout,
             n_members=self.n_members or members,
             n_folds=folds if folds > 1 else self.n_folds,
             max_epochs=self.max_epochs or epochs,

@@ -64,7 +64,7 @@ _NAMED_COLUMN = re.compile(r"(has no column '.*?'), given as (drop|time|group|we
 
 # Settings with their values, of which some are called as their options are.
 _SETTINGS = re.compile(
-    r"(?<![\w'\"-])(device|dropout|encoder|intervals|quality|refit|task|time)=(?:True|'?(.*?)'?(?=[\s;,.]|$))"
+    r"(?<![\w'\"-])(device|encoder|intervals|quality|refit|task|time)=(?:True|'?(.*?)'?(?=[\s;,.]|$))"
 )
 
 # A decision that an option can turn over, and that option.

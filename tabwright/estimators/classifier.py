@@ -41,10 +41,10 @@ class TabularClassifier(ClassifierMixin, TabularEstimator):  # type: ignore[misc
         Width and number of hidden layers, or of residual blocks. None: 128 and 2 below 1,500
         training rows and for students, else 256 and 3. More of either learns finer structure,
         fits slower and overfits sooner; make them smaller for a smaller and faster model.
-        `linear_glm_baseline` has no hidden layers, and refuses these two and `dropout`.
+        `linear_glm_baseline` has no hidden layers: these two and `dropout` change nothing there.
     dropout : float or None, default=None
         Share of activations dropped while training, in [0, 1). None: 0.3 in classification, 0.2
-        in regression, 0.1 for students. Raise it where the validation loss
+        in regression, 0.1 for linear models and students. Raise it where the validation loss
         rises again long before the last epoch (`history_`), lower it where it still falls there.
     n_members : int or None, default=None
         Networks trained together and averaged. None: four, or one with `quality="fast"`, folds or

@@ -21,7 +21,7 @@ from tabwright.estimators.messages import fit_summary
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.pandas_row import row_cells
 from tabwright.inference.predictor import Predictor
-from tabwright.settings import FitSettings, shared_settings
+from tabwright.settings import FitSettings
 
 if TYPE_CHECKING:
     from tabwright.explanation import EffectCurve, Explanation
@@ -45,7 +45,7 @@ class FittedEstimator(BaseEstimator):  # type: ignore[misc]
         """A fitted estimator around a model of its task."""
         # A document also names settings of before, which are no parameters to set any more.
         known = cls().get_params(deep=False).keys() & {field.name for field in fields(FitSettings)}
-        values = shared_settings(model.settings.to_document(), model.settings.training_mode)
+        values = model.settings.to_document()
         estimator = cls(**{name: value for name, value in values.items() if name in known})
         if "prior" in estimator.get_params(deep=False) and model.prior is not None:
             estimator.set_params(prior=model.prior)

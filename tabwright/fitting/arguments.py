@@ -67,7 +67,7 @@ class Aims:
     trees: TreeKind | None = None
 
     def check_mode(self, settings: FitSettings) -> None:
-        """Refuse what the mode has no use for: class weights, or layers, of one's own."""
+        """Refuse what task or mode has no use for: a calibration, or class weights of one's own."""
         settings.check_used()
         if settings.training_mode == "imbalance_aware" and self.class_weight is not None:
             raise ValueError(

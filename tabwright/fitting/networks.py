@@ -31,9 +31,6 @@ def new_network(
     torch's own generator is left as it was.
     """
     width, depth, dropout = settings.hidden_dim, settings.num_hidden_layers, settings.dropout
-    if not settings.has_hidden_layers:
-        # No part of such a network depends on them.
-        width, depth, dropout = 1, 1, 0.0
     if width is None or depth is None or dropout is None:
         raise ValueError("settings must be resolved before training; call settings.resolved(...)")
     # Fits may run in several threads, and modules draw from the one generator of the process.

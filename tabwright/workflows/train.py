@@ -26,7 +26,7 @@ from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import score_rows, trivial_scores
 from tabwright.number_text import number_text
 from tabwright.report.write import write_report
-from tabwright.settings import FitSettings, Task, shared_settings
+from tabwright.settings import FitSettings, Task
 from tabwright.streaming.memory import reason_to_stream
 from tabwright.tables import TableProfile
 from tabwright.tables.labelled import LabelledRows, TrainingTable
@@ -293,7 +293,7 @@ def _write_report(
     linear = None
     if model.settings.training_mode != "linear_glm_baseline":
         settings = fit_settings(
-            shared_settings(request.settings, "linear_glm_baseline"),
+            {**request.settings, "training_mode": "linear_glm_baseline"},
             task=table.task,
             random_state=request.random_state,
         )

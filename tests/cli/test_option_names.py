@@ -211,11 +211,6 @@ def test_options_are_answered_in_words_of_the_command_line(
         ),
         ("--quality best --mode linear_glm_baseline", 2, "use mlp_dense, or --quality balanced"),
         (
-            "--mode linear_glm_baseline --width 64 --depth 2 --dropout 0.5",
-            2,
-            "has no hidden layers; got --width 64, --depth 2, --dropout 0.5; leave them out, or",
-        ),
-        (
             "--task regression --calibration isotonic",
             2,
             "--calibration must be left out in a regression task, which has no probabilities; "

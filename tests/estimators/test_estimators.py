@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 
 from tabwright import Checkpoint, TabularClassifier, TabularRegressor, load_model
-from tabwright.settings import modes_for, shared_settings
+from tabwright.settings import modes_for
 from tabwright.tables import CsvFormat
 
 SMALL: dict[str, Any] = {
@@ -164,8 +163,7 @@ def test_zero_weight_equals_no_row_exactly(kind: Any, mode: Any) -> None:
     if kind is TabularRegressor:
         y = np.arange(len(y)) / 7.0
     odd = np.where(keep, y, "absent" if kind is TabularClassifier else 1e6)
-    short = {"max_epochs": 3} if mode.startswith("tree") else {}
-    model = kind(**shared_settings(SMALL | short, mode))
+    model = kind(mode, **SMALL | ({"max_epochs": 3} if mode.startswith("tree") else {}))
     weighted = clone(model).fit(frame, odd, sample_weight=keep.astype(float))
     absent = clone(model).fit(frame.filter(keep), y[keep])
     np.testing.assert_array_equal(weighted.predict(frame), absent.predict(frame))
@@ -560,7 +558,7 @@ def test_a_validation_weight_of_two_is_the_row_twice(mode: Any) -> None:
     # The training rows are the same, so that the networks are, and what remains is exact. Weights
     # of trees follow the number of rows.
     settings = {**SMALL, "max_epochs": 30, "quality": "fast"}
-    model = TabularClassifier(class_weight="balanced", **shared_settings(settings, mode))
+    model = TabularClassifier(mode, class_weight="balanced", **settings)
     weighted = clone(model).fit(*seen, eval_set=(*held_out, weight.astype(float)))
     repeated = clone(model).fit(*seen, eval_set=(held_out[0][copies], held_out[1][copies]))
     assert weighted.model_.calibrator.kind == repeated.model_.calibrator.kind
@@ -597,8 +595,8 @@ def test_another_default_dtype_changes_nothing_and_is_left() -> None:
     torch.set_default_dtype(torch.float64)
     try:
         for mode in modes_for("classification"):
-            settings = shared_settings(SMALL | {"max_epochs": 2}, mode)
-            model = TabularClassifier(**settings).fit(X, (X[:, 0] > 0).astype(int))
+            settings = SMALL | {"max_epochs": 2}
+            model = TabularClassifier(mode, **settings).fit(X, (X[:, 0] > 0).astype(int))
             assert not any(value.dtype == np.float64 for value in model.model_.members[0].values())
             assert torch.get_default_dtype() == torch.float64
     finally:
@@ -638,34 +636,3 @@ def test_how_text_is_written_is_checked_before_a_fit() -> None:
         model.fit(X, [1.0, 2.0], decimal=";")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="missing must be a sequence of texts; got '-'; write"):
         model.fit(X, [1.0, 2.0], missing="-")
-
-
-@pytest.mark.parametrize("kind", [TabularClassifier, TabularRegressor])
-@pytest.mark.parametrize(
-    ("given", "got"),
-    [
-        ({"hidden_dim": 64}, "hidden_dim=64; leave it out, or use mlp_dense"),
-        ({"dropout": 0.0, "num_hidden_layers": 2}, "num_hidden_layers=2, dropout=0.0; leave them"),
-    ],
-)
-def test_a_mode_without_hidden_layers_takes_no_settings_of_them(
-    kind: Any, given: dict[str, Any], got: str
-) -> None:
-    X, y = _numbers()
-    model = kind("linear_glm_baseline", quality="fast", max_epochs=2, random_state=0)
-    with pytest.raises(ValueError, match=f"^linear_glm_baseline has no hidden layers; got {got}"):
-        clone(model).set_params(**given).fit(X, y)
-    model.fit(X, y)
-    assert (model.settings_.hidden_dim, model.settings_.dropout) == (None, None)
-
-
-def test_a_linear_model_of_an_older_file_can_be_fitted_again(tmp_path: Path) -> None:
-    X, y = _numbers()
-    model = TabularClassifier("linear_glm_baseline", quality="fast", max_epochs=2, random_state=0)
-    fitted = model.fit(X, y).model_
-    # Older versions wrote the defaults of other modes.
-    older = replace(fitted, settings=replace(fitted.settings, hidden_dim=256, dropout=0.1))
-    older.save(tmp_path / "m.safetensors")
-    again = load_model(tmp_path / "m.safetensors")
-    assert again.settings_.hidden_dim == 256
-    np.testing.assert_array_equal(clone(again).fit(X, y).predict(X), model.predict(X))

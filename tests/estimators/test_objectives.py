@@ -24,7 +24,6 @@ from tabwright.regression import (
     inverse_softplus,
     weighted_quantiles,
 )
-from tabwright.settings import shared_settings
 
 SMALL: dict[str, Any] = {
     "hidden_dim": 16,
@@ -48,8 +47,7 @@ def _rows(n_rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def _model(objective: RegressionObjective, **values: Any) -> TabularRegressor:
     levels = {"quantiles": LEVELS} if objective == "quantile" else {}
-    asked = {"training_mode": "mlp_dense", **SMALL, **levels, **values}
-    return TabularRegressor(**shared_settings(asked, asked["training_mode"]), objective=objective)
+    return TabularRegressor(**{**SMALL, **levels, **values}, objective=objective)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

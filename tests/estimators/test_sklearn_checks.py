@@ -18,7 +18,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tabwright import TabularClassifier, TabularRegressor
-from tabwright.settings import TRAINING_MODES, modes_for, shared_settings
+from tabwright.settings import TRAINING_MODES, modes_for
 from tests.packages import ROOT
 
 pytestmark = pytest.mark.slow
@@ -101,7 +101,7 @@ def test_other_modes_pass_the_checks_whose_path_differs(
     kind: type[Any], mode: str, name: str
 ) -> None:
     check = getattr(estimator_checks, name)
-    check(kind.__name__, kind(**shared_settings(SMALL, mode)))
+    check(kind.__name__, kind(mode, **SMALL))
 
 
 def test_every_mode_but_one_is_checked_so() -> None:

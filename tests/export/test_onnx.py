@@ -34,7 +34,7 @@ from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.target_scale import TargetScale
-from tabwright.settings import FitSettings, NumericEncoding, Task, modes_for, shared_settings
+from tabwright.settings import FitSettings, NumericEncoding, Task, modes_for
 from tabwright.tables.labelled import LabelledRows
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -89,8 +89,10 @@ def model(
     frame = table()
     settings = FitSettings(
         task=task,
-        **shared_settings({"hidden_dim": 16, "num_hidden_layers": 2}, mode),
+        training_mode=mode,  # type: ignore[arg-type]
         numeric_encoding=encoding,
+        hidden_dim=16,
+        num_hidden_layers=2,
         n_members=n_members,
         max_epochs=3,
         random_state=0,

@@ -24,7 +24,7 @@ from tabwright.fitting.cross_validation import assign_folds
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.report.fit_sections import table_section
-from tabwright.settings import FitSettings, shared_settings
+from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
 from tabwright.training.checkpoints import Checkpoint
 from tabwright.training.loop import Epoch
@@ -426,7 +426,7 @@ def test_an_interrupt_keeps_the_folds_that_are_done() -> None:
 )
 def test_modes_in_folds(mode: TrainingMode) -> None:
     table = frame(200)
-    model = TabularClassifier(n_folds=3, random_state=0, **shared_settings(SMALL, mode))
+    model = TabularClassifier(mode, n_folds=3, random_state=0, **SMALL)
     weight = np.random.default_rng(0).integers(0, 3, 200).astype(np.float64)
     model.fit(table, codes_of(table), sample_weight=weight)
     assert len(model.members_) == 3

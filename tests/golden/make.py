@@ -27,7 +27,7 @@ from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.tree_ensemble import ObliviousTrees
 from tabwright.inference.tree_mix import TreeMix, tree_features
-from tabwright.settings import FitSettings, shared_settings
+from tabwright.settings import FitSettings
 from tabwright.tables.labelled import LabelledRows
 from tests.golden.rows import FOLDER, write_golden
 
@@ -174,11 +174,9 @@ def _fit(
     score = _score(frame)
     sizes = {"hidden_dim": 8, "num_hidden_layers": 2, "n_members": 1, "max_epochs": 6}
     task = "regression" if classes is None else "classification"
-    fixed = {"numeric_encoding": "standard", "device": "cpu", "random_state": 7}
-    mode = settings.get("training_mode", "mlp_dense")
     chosen = FitSettings(
         task=task,  # type: ignore[arg-type]
-        **shared_settings({**fixed, **sizes, **settings}, mode),
+        **{"numeric_encoding": "standard", "device": "cpu", "random_state": 7, **sizes, **settings},
     )
     if classes is None:
         return fit_table(

@@ -19,7 +19,7 @@ from tabwright.inference.network_spec import NetworkSpec
 from tabwright.inference.predictor import Predictor
 from tabwright.inference.scoring import prediction_frame, score_rows
 from tabwright.inference.target_scale import TargetScale
-from tabwright.settings import TRAINING_MODES, FitSettings, Task, modes_for, shared_settings
+from tabwright.settings import TRAINING_MODES, FitSettings, Task, modes_for
 from tabwright.tables.labelled import LabelledRows
 
 N_ROWS = 120
@@ -72,8 +72,14 @@ def _frame() -> pl.DataFrame:
 def _fit(mode: str, task: Task) -> FittedModel:
     frame = _frame()
     codes = (frame["open"].to_numpy() ^ (np.arange(N_ROWS) % 3 == 0)).astype(np.int64)
-    layers = shared_settings({"hidden_dim": 8, "num_hidden_layers": 2}, mode)
-    settings = FitSettings(task=task, n_members=2, max_epochs=3, **layers)
+    settings = FitSettings(
+        task=task,
+        training_mode=mode,  # type: ignore[arg-type]
+        hidden_dim=8,
+        num_hidden_layers=2,
+        n_members=2,
+        max_epochs=3,
+    )
     if task == "regression":
         return fit_table(LabelledRows(frame, codes * 2.5 + 1.0), settings)
     return fit_table(LabelledRows(frame, codes), settings, classes=np.array(["no", "yes"]))

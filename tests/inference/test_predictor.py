@@ -19,7 +19,7 @@ from tabwright.calibration.calibrator import Calibrator
 from tabwright.fitting.fit_table import fit_table
 from tabwright.inference.fitted_model import FittedModel, member_modules
 from tabwright.inference.predictor import Predictor
-from tabwright.settings import FitSettings, Task, modes_for, shared_settings
+from tabwright.settings import FitSettings, Task, modes_for
 from tabwright.tables.labelled import LabelledRows
 from tests.new_process import run_python
 
@@ -59,7 +59,9 @@ def model(mode: str, task: Task) -> FittedModel:
     frame = table(260)
     settings = FitSettings(
         task=task,
-        **shared_settings({"hidden_dim": 16, "num_hidden_layers": 2}, mode),
+        training_mode=mode,  # type: ignore[arg-type]
+        hidden_dim=16,
+        num_hidden_layers=2,
         n_members=3,
         max_epochs=4,
         random_state=0,

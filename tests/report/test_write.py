@@ -22,7 +22,7 @@ from tabwright.inference.predictor import Predictor
 from tabwright.report.column_treatment import column_treatments
 from tabwright.report.probability_sections import implied_threshold
 from tabwright.report.write import write_report
-from tabwright.settings import TRAINING_MODES, FitSettings, modes_for, shared_settings
+from tabwright.settings import TRAINING_MODES, FitSettings, modes_for
 from tabwright.tables.labelled import LabelledRows
 
 N_ROWS = 160
@@ -86,7 +86,9 @@ def fit(
 ) -> FittedModel:
     settings = FitSettings(
         task="regression" if target == "price" else "classification",
-        **shared_settings({"hidden_dim": 8, "num_hidden_layers": 1}, mode),
+        training_mode=mode,  # type: ignore[arg-type]
+        hidden_dim=8,
+        num_hidden_layers=1,
         n_members=1,
         max_epochs=3,
         numeric_encoding=numeric_encoding,  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from typing import Any, Final
 from tabwright.distillation.trees.problem import TeacherKind
 from tabwright.errors import nearest_name
 from tabwright.regression import MEASURES, RegressionObjective
-from tabwright.settings import FitSettings, Task, modes_for, shared_settings
+from tabwright.settings import FitSettings, Task, modes_for
 from tabwright.tables.labelled import TableRequest
 from tabwright.workflows.requests.settings import check_n_folds, check_threads, fit_settings
 from tabwright.workflows.requests.train import TrainRequest, check_model
@@ -125,7 +125,7 @@ class CompareRequest:
             table=self.table,
             output=self.save,
             test_fraction=0.0,
-            settings=shared_settings(self.settings, mode),
+            settings={**self.settings, "training_mode": mode},
             trees=trees,
             n_threads=self.n_threads,
             random_state=self.random_state,
@@ -135,7 +135,7 @@ class CompareRequest:
     def settings_of(self, mode: str, task: Task | None) -> FitSettings:
         """`FitSettings` of a mode; None: the task is not known yet."""
         return fit_settings(
-            shared_settings(self.settings, mode),
+            {**self.settings, "training_mode": mode},
             task=task or "classification",
             random_state=self.random_state,
             task_is_known=task is not None,
