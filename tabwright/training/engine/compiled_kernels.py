@@ -122,7 +122,7 @@ def may_be_shared(
     """Whether products of these sizes have the same bits when several threads share the units.
 
     A BLAS may add up the last columns of a matrix in another order than the others; that depends
-    on the processor, and is tried for all products of a step.
+    on the processor, and is tried for all products of a step whose units threads share.
     """
     return all(
         torch.equal(
@@ -142,12 +142,12 @@ def _products_of(
     def values(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
+    gradient, logits = values(n_rows, hidden_dim), values(n_rows, output_dim)
     for width in (input_dim, hidden_dim):
-        x, gradient = values(n_rows, width), values(n_rows, hidden_dim)
+        x = values(n_rows, width)
         yield (x, values(width, hidden_dim)), (False, False)
         yield (x, gradient), (True, False)
     yield (gradient, values(hidden_dim, hidden_dim)), (False, True)
-    logits = values(n_rows, output_dim)
     yield (logits, gradient), (True, False)
     yield (logits, values(output_dim, hidden_dim)), (False, False)
 
@@ -160,7 +160,7 @@ def _product(
     transposed: tuple[bool, bool] = (False, False),
     n_parts: int = 1,
 ) -> Tensor:
-    """`x @ weight` by a BLAS, of memory where one may lie transposed, the columns in parts."""
+    """`x @ weight` by a BLAS, its columns in parts; each factor is given transposed or not."""
     rows, width = x.shape[::-1] if transposed[0] else x.shape
     units = weight.shape[0] if transposed[1] else weight.shape[1]
     z = torch.full((rows, units), float("nan"))

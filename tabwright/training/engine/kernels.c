@@ -5,7 +5,7 @@
    function is one of that set. compiled_steps.py and row_goal.py have the same structs.
 
    Several threads may share a member. Each has units of its own in every hidden layer and rows of
-   its own in the logits, and sums those whole, row after row: no sum depends on how many threads
+   its own in the loss, and sums those whole, row after row: no sum depends on how many threads
    there are, on how wide the processor's vectors are, or on other members. */
 
 #ifndef TABWRIGHT_KERNELS
@@ -685,17 +685,21 @@ static void forward(const part *p, const float *x, const int32_t *keys, int64_t 
         width = h;
         together(p);
     }
-    const int64_t n_own = p->last_row - p->first_row, height = n->output_dim;
+    /* A BLAS adds up the last rows of a matrix in another order than the others: they stay whole. */
+    const int64_t height = n->output_dim, is_few = height <= FEW_OUTPUTS;
+    const int64_t first = is_few ? p->first_row : 0;
+    const int64_t n_own = is_few ? p->last_row - first : p->thread == 0 ? rows : 0;
     const float *head = parameters + n->head, *bias = parameters + n->head_bias;
-    float *logits = p->w->logits + p->first_row * height;
-    values += p->first_row * width;
-    if (height <= FEW_OUTPUTS)
+    float *logits = p->w->logits + first * height;
+    values += first * width;
+    if (is_few)
         few_forward(n_own, width, height, values, head, logits);
     else if (n_own)
         n->product("T", "N", &height, &n_own, &width, &one, head, &width, values, &width, &zero,
                    logits, &height);
     for (int64_t row = 0; row < n_own; row++)
         for (int64_t c = 0; c < height; c++) logits[row * height + c] += bias[c];
+    if (!is_few) together(p);
 }
 
 /* All gradients from that in the logits, after `forward` on the same `x`. */

@@ -400,22 +400,22 @@ class StackedMembers:
 
     def _folded(self) -> list[tuple[Tensor, Tensor]]:
         """Transposed weights and biases of the members' layers, batch norm folded in."""
-        arch, members = self._architecture, slice(None)
+        arch, everyone = self._architecture, slice(None)
         means, variances = (
-            self._buffers.statistics.view(piece, members) for piece in arch.statistics()
+            self._buffers.statistics.view(piece, everyone) for piece in arch.statistics()
         )
         layers = []
         for i, (linear, norm) in enumerate(
             zip(arch.decayed()[:-1], arch.plain()[:-1], strict=True)
         ):
-            shift, scale = self._buffers.parameters.view(norm, members).unsqueeze(2).unbind(1)
+            shift, scale = self._buffers.parameters.view(norm, everyone).unsqueeze(2).unbind(1)
             scale = scale * (variances[:, i : i + 1] + BATCH_NORM_EPS).rsqrt()
-            weight = self._buffers.parameters.view(linear, members)[:, 0]
+            weight = self._buffers.parameters.view(linear, everyone)[:, 0]
             layers.append((weight * scale, shift - means[:, i : i + 1] * scale))
-        weight = self._buffers.parameters.view(arch.decayed()[-1], members)[:, 0]
+        weight = self._buffers.parameters.view(arch.decayed()[-1], everyone)[:, 0]
         return [
             *layers,
-            (weight.transpose(1, 2), self._buffers.parameters.view(arch.plain()[-1], members)),
+            (weight.transpose(1, 2), self._buffers.parameters.view(arch.plain()[-1], everyone)),
         ]
 
     def _evaluate(self, layers: list[tuple[Tensor, Tensor]], x: Tensor, out: Tensor) -> None:

@@ -34,6 +34,7 @@ from tabwright.training.engine.stacked_members import StackedMembers
 from tabwright.training.objectives import Objective
 from tabwright.training.regression_losses import RegressionLoss
 from tabwright.training.running_loss import RunningLoss
+from tests.new_process import run_python
 
 pytestmark = pytest.mark.skipif(
     not has_compiled_kernels(), reason="installed without the compiled kernels"
@@ -324,6 +325,34 @@ def test_neither_threads_nor_neighbours_nor_the_length_of_a_run_change_a_bit(
             assert torch.equal(running.take(), losses[k : k + 1])
             for name, value in alone.modules()[0].state_dict().items():
                 assert torch.equal(value, whole.modules()[k].state_dict()[name]), name
+
+
+_ALL_KERNELS = """
+import numpy as np
+import torch
+
+from tabwright import TabularClassifier
+
+X = np.random.default_rng(0).normal(size=(1_200, 6))
+order = np.argsort(np.argsort(X[:, 0] + X[:, 1]))
+for n_classes, batch in ((3, 256), (5, 256), (10, 128), (26, 64)):
+    found = []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        model = TabularClassifier(
+            quality="fast", max_epochs=1, hidden_dim=256, batch_size=batch, random_state=0
+        )
+        found.append(model.fit(X, order * n_classes // len(X)).predict_proba(X))
+    assert np.array_equal(*found), n_classes
+"""
+
+
+@pytest.mark.parametrize("kernels", ["", "SkylakeX", "Haswell"])
+def test_threads_change_no_bit_by_any_kernels_of_the_blas(kernels: str) -> None:
+    """OpenBLAS takes those of this processor unless it is told which, when it is loaded."""
+    if kernels == "SkylakeX" and torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("this processor has no AVX-512")
+    run_python(_ALL_KERNELS, environment={"OPENBLAS_CORETYPE": kernels})
 
 
 @pytest.mark.parametrize("mode", ARCHITECTURES)
