@@ -330,16 +330,17 @@ class FitSettings:
             )
 
     @property
-    def unused_layers(self) -> list[str]:
-        """What was asked of hidden layers, in words, in a mode whose networks have none."""
-        if self.training_mode != "linear_glm_baseline":
-            return []
+    def unused_layers(self) -> str:
+        """A sentence on what was asked of hidden layers where networks have none; or empty."""
         asked = {
             "the width": self.hidden_dim,
             "the depth": self.num_hidden_layers,
             "dropout": self.dropout,
         }
-        return [f"{name} {value}" for name, value in asked.items() if value is not None]
+        given = [name for name, value in asked.items() if value is not None]
+        if self.training_mode != "linear_glm_baseline" or not given:
+            return ""
+        return f"{self.training_mode} has no hidden layers: it leaves aside {' and '.join(given)}"
 
     @property
     def networks_alone(self) -> bool:

@@ -81,9 +81,14 @@ class EvalMetric:
         except Exception as error:
             # Whatever a function of the user's raises, it is raised before the long work.
             given = "values" if classes is None else "probabilities"
+            way_out = f"a function is given {given}: wrap one of labels in "
+            way_out += "sklearn.metrics.make_scorer, or give another metric"
+            if self.by_code:
+                way_out = "give another metric"
+                if classes is not None and len(classes) > 2:
+                    way_out += "; some are for two labels, and have forms for more, as f1_macro"
             raise ValueError(
-                f"{rule}; got {type(error).__name__}: {error}; a function is given {given}: wrap "
-                "one of labels in sklearn.metrics.make_scorer, or give another metric"
+                f"{rule}; got {type(error).__name__}: {str(error).rstrip('.')}; {way_out}"
             ) from error
         if not np.isfinite(score):
             raise ValueError(

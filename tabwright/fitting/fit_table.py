@@ -67,10 +67,7 @@ def fit_table(
     columns, aims, callbacks = columns or Columns(), aims or Aims(), callbacks or FitCallbacks()
     aims.check_mode(settings)
     if settings.unused_layers:
-        callbacks.emit(
-            f"{settings.training_mode} has no hidden layers: {', '.join(settings.unused_layers)} "
-            "changes nothing"
-        )
+        callbacks.emit(settings.unused_layers)
     distils = settings.training_mode == "tree_teacher_distillation"
     if distillation is not None and not distils:
         raise ValueError(

@@ -145,6 +145,9 @@ class Recipe:
                 whole = (compact.with_rows(choosing[0]), rows.with_rows(choosing[1]))
             parts = [((compact, rows), choosing)]
             model, trees = self._with_trees(model, parts, networks, targets, whole)
+            if model.trees is not None:
+                # They are fitted on the rows that chose them too.
+                model = replace(model, card={**model.card, **_sketch(encoder, whole[0])})
         outputs = networks if trees is None else trees.combined(networks)
         if model.target is not None:
             outputs = model.target.restore(outputs)
@@ -246,7 +249,7 @@ class Recipe:
             len(rows),
             n_validation,
             (self.columns.target_name, self.columns.format_of_target(rows)),
-            sketch_of_rows(compact, len(encoder.plan_.had_missing)),
+            _sketch(encoder, compact),
         )
         return fitted_networks(settings, encoder, targets, trained, classes=self.classes, card=card)
 
@@ -446,6 +449,11 @@ class _Run:
         return self.recipe.model(
             self.encoder, self.targets, chosen, self.training, n_validation, settings
         )
+
+
+def _sketch(encoder: TableEncoder, compact: Compact) -> dict[str, dict[str, str | float]]:
+    """The entry of the card by which training rows are known again."""
+    return sketch_of_rows(compact, len(encoder.plan_.had_missing))
 
 
 def _taken(compact: Compact, rows: LabelledRows, chosen: np.ndarray) -> EncodedRows:

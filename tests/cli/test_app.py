@@ -598,10 +598,11 @@ def test_layers_asked_of_a_mode_without_are_named(tmp_path: Path) -> None:
     table, model = _table(tmp_path / "t.csv"), tmp_path / "m.safetensors"
     words = ("train", str(table), "-t", "label", "--epochs", "2", "-o", str(model), "--overwrite")
     asked = ("--members", "1", "--width", "8", "--dropout", "0.5")
-    nothing = "linear_glm_baseline has no hidden layers: the width 8, dropout 0.5 changes nothing"
+    aside = "linear_glm_baseline has no hidden layers: it leaves aside the width and dropout"
     for mode in ("linear_glm_baseline", "mlp_dense"):
-        printed = " ".join(_run(*words, *asked, "--mode", mode).split())
-        assert (nothing in printed) == (mode == "linear_glm_baseline")
+        for rows in ((), ("--memory", "100MB")):
+            printed = " ".join(_run(*words, *asked, "--mode", mode, *rows).split())
+            assert (aside in printed) == (mode == "linear_glm_baseline")
 
 
 def test_the_help_of_commands_names_no_types_of_python() -> None:

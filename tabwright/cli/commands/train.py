@@ -24,6 +24,7 @@ from tabwright.cli.console import (
     seconds_taken,
     show_command,
     show_line,
+    show_message,
     show_model_scores,
     show_profile,
 )
@@ -324,7 +325,9 @@ def train(
         if save_config is not None:
             check_suffix(save_config, ".toml", "the file of --save-config")
             check_writable(save_config)
-            check_settings_output(save_config, labelled, overwrite=run.overwrite)
+            replaced = check_settings_output(save_config, labelled, overwrite=run.overwrite)
+            if replaced is not None and not display.quiet and not display.as_json:
+                show_message(replaced)
         # A mistake is told before PyTorch is loaded.
         check_training(request)
         line.doing("loading PyTorch")
@@ -373,9 +376,9 @@ def train(
 
 
 def _used(settings: FitSettings) -> dict[str, Any]:
-    """The settings of a fit, but for those of another task or objective."""
+    """The settings of a fit, but for those of another task, objective or mode."""
     used = asdict(settings)
-    # As the options say what is None here.
+    # The options have words for what is None here.
     used["patience"] = settings.patience or 0
     used["eval_metric"] = settings.eval_metric or "loss"
     if settings.task == "classification":
@@ -384,6 +387,11 @@ def _used(settings: FitSettings) -> dict[str, Any]:
         del used["calibration"]
     if settings.objective != "quantile":
         del used["quantiles"]
+    if settings.training_mode == "linear_glm_baseline":
+        del used["hidden_dim"], used["num_hidden_layers"], used["dropout"]
+    if settings.asked_folds > 1:
+        # To ask for a number of networks is to ask for one set of validation rows.
+        del used["n_members"]
     return used
 
 

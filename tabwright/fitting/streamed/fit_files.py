@@ -71,6 +71,8 @@ def fit_files(
     given = settings if isinstance(settings, FitSettings) else settings("classification")
     _check_mode(given)
     aims.check_mode(given)
+    if given.unused_layers:
+        callbacks.emit(given.unused_layers)
     limit = _time_limit(given, trainer)
     share = given.held_out_share(None)
 

@@ -104,13 +104,16 @@ def check_graph_output(path: Path, card: Mapping[str, object], *, overwrite: boo
     return replaced
 
 
-def check_settings_output(path: Path, request: TableRequest, *, overwrite: bool) -> None:
+def check_settings_output(path: Path, request: TableRequest, *, overwrite: bool) -> str | None:
     """Refuse to replace a file that holds no settings of a run on the same table and target.
 
+    Returns: what will be replaced, in a sentence; None where there is nothing.
     Raises `ValueError` if it is something else, and `overwrite` is False.
     """
-    if overwrite or not path.is_file() or not path.stat().st_size:
-        return
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    if overwrite:
+        return f"replacing {path}, as asked"
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -124,6 +127,7 @@ def check_settings_output(path: Path, request: TableRequest, *, overwrite: bool)
     _check_same(
         "file of settings", path, theirs, {"target": request.columns.target, "table": request.stem}
     )
+    return f"replacing {path}, settings of a run on the same table and target"
 
 
 def _check_kind(
@@ -148,15 +152,14 @@ def _has_predictions(path: Path) -> bool:
 
 def _described(path: Path) -> dict[str, object]:
     """What the metadata of a graph say; nothing where it was written before they said it."""
+    onnx = require("onnx")
     try:
-        graph = require("onnx").load(path, load_external_data=False)
-    except ImportError:
-        raise
+        graph = onnx.load(path, load_external_data=False)
+        texts = [entry.value for entry in graph.metadata_props if entry.key == "tabwright"]
+        found = json.loads(texts[0]) if texts else {}
     except Exception:
-        # A part of a graph: of no target.
+        # A file that ends too early, or is none of this package, names no table and no target.
         return {}
-    texts = [entry.value for entry in graph.metadata_props if entry.key == "tabwright"]
-    found = json.loads(texts[0]) if texts else {}
     return found if isinstance(found, dict) else {}
 
 
