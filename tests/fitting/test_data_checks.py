@@ -19,6 +19,7 @@ from tabwright.fitting.data_checks import (
     revealing_columns,
     warning_of_folds,
 )
+from tabwright.settings import Quality
 from tabwright.streaming.repeated_rows import CountedHashes, merged_hashes, n_repeated
 from tabwright.tables.column_uses import ColumnUses
 from tabwright.tables.labelled import LabelledRows, TableRequest, read_training_table
@@ -368,6 +369,18 @@ def test_rows_of_a_refit_are_those_of_the_whole_table(tmp_path: Path) -> None:
     fitted = model.fit(frame.drop("label"), frame["label"]).model_
     frame.write_csv(tmp_path / "t.csv")
     assert score_table(fitted, str(tmp_path / "t.csv"), "label").n_seen == 400
+
+
+@pytest.mark.parametrize("quality", ["fast", "balanced"])
+def test_rows_that_trees_were_fitted_on_are_training_rows(quality: Quality, tmp_path: Path) -> None:
+    frame = _frame(400)[["size", "value"]]
+    model = TabularRegressor(max_epochs=1, n_members=1, hidden_dim=8, quality=quality)
+    fitted = model.fit(frame.drop("value"), frame["value"]).model_
+    assert (fitted.trees is None) == (quality == "fast")
+    assert fitted.card["n_training_rows"] < 360
+    frame.write_csv(tmp_path / "t.csv")
+    n_seen = score_table(fitted, str(tmp_path / "t.csv"), "value").n_seen
+    assert n_seen == 400 if quality == "balanced" else 250 < n_seen < 390
 
 
 def test_a_sketch_of_another_form_says_nothing(tmp_path: Path) -> None:
