@@ -319,17 +319,17 @@ def test_a_regression_is_repeated_with_what_it_took_besides(
 def test_a_settings_file_proposes_nothing_that_changes_the_run(tmp_path: Path) -> None:
     table, config = str(_labelled(tmp_path / "t.csv")), tmp_path / "c.toml"
     words = ("train", table, "-t", "label", "--epochs", "2", "-o", str(tmp_path / "m.safetensors"))
-    words = (*words, "--overwrite", "--save-config", str(config), "--drop", "price,kind")
-    printed = _flat(_run(*words, "--quality", "fast"))
+    options = ("--overwrite", "--save-config", str(config), "--drop", "price,kind")
+    printed = _flat(_run(*words, *options, "--quality", "fast"))
     assert "replacing" not in printed
     assert "# members = 1\n" in config.read_text()
     replaced = f"replacing {config}, as asked"
-    assert replaced in _flat(_run(*words, "--quality", "fast", "--folds", "2"))
+    assert replaced in _flat(_run(*words, *options, "--quality", "fast", "--folds", "2"))
     text = config.read_text()
     # A number of networks, asked for, would turn the folds off.
     assert "members" not in text
     assert "# width" in text
-    _run(*words, "--mode", "linear_glm_baseline")
+    _run(*words, *options, "--mode", "linear_glm_baseline")
     assert not any(name in config.read_text() for name in ("width", "depth", "dropout"))
 
 
