@@ -137,6 +137,8 @@ def run_here(job: str, folder: Path, rows: int, workers: int) -> Measurement:
     spilled = folder / "spilled"
     # In a folder of its own, with a short name for the sockets in it.
     own = tempfile.TemporaryDirectory(prefix="ray")
+    # Ray writes there which cluster is the newest, and takes the folder for granted.
+    Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").mkdir(parents=True, exist_ok=True)
     cluster: Any = Cluster()
     for _ in range(workers):
         cluster.add_node(

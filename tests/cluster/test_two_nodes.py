@@ -20,6 +20,8 @@ from ray.cluster_utils import Cluster
 
 # In a folder of its own: else others on this machine would join it.
 own = tempfile.TemporaryDirectory(prefix="ray")
+# Ray writes there which cluster is the newest, and takes the folder for granted.
+Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").mkdir(parents=True, exist_ok=True)
 cluster = Cluster()
 for _ in range(2):
     cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20, temp_dir=own.name)
