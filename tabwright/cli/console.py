@@ -196,6 +196,7 @@ def _places(size: float) -> int:
 
 def show_model_scores(fitted: FittedModel) -> None:
     """The scores that a model carries: of test rows if there were any, else of validation rows."""
+    from tabwright.inference.scoring import note_on_baseline
     from tabwright.metrics import in_order
 
     names = {
@@ -217,6 +218,9 @@ def show_model_scores(fitted: FittedModel) -> None:
         labels = "" if fitted.decision is None else f"; labels: {describe_rule(fitted)}"
         title = f"scores of {fitted.settings.training_mode}{positive_label(fitted)}{labels}"
         show_scores(shown, title)
+    note = note_on_baseline(fitted.metrics)
+    if note is not None:
+        show_message(note)
 
 
 def show_card(fitted: FittedModel, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 
@@ -9,10 +11,12 @@ from tabwright.calibration.decisions import DecisionRule
 from tabwright.inference.fitted_model import FittedModel
 from tabwright.inference.predictor import Predictor
 from tabwright.metrics import (
+    in_order,
     score_classification,
     score_decisions,
     score_regression,
 )
+from tabwright.number_text import number_text
 from tabwright.regression import MEASURES
 
 
@@ -160,6 +164,24 @@ def score_rows(
         return scores_of("test", model, target, values, sample_weight)
     proba = predictor.predict_proba(frame)
     return scores_of("test", model, target, proba, sample_weight, predictor.decide(proba))
+
+
+def note_on_baseline(metrics: Mapping[str, Mapping[str, float]]) -> str | None:
+    """A sentence where test rows are predicted no better than by one answer for all.
+
+    `metrics`: of a model; None without scores of test rows and of the baseline.
+    """
+    model, baseline = metrics.get("test"), metrics.get("baseline")
+    if not model or not baseline:
+        return None
+    name, loss = next(iter(in_order(model).items()))
+    if name not in baseline or loss < baseline[name]:
+        return None
+    return (
+        f"no better than the trivial baseline, which gives all rows one answer ({name} "
+        f"{number_text(loss)}, baseline {number_text(baseline[name])}): these columns may tell "
+        "nothing of the target, or the rows are too few to learn it"
+    )
 
 
 def trivial_scores(

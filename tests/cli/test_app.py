@@ -594,6 +594,21 @@ def test_a_reader_that_leaves_early_is_no_fault(tmp_path: Path) -> None:
     assert done.stdout == "prediction,probability_no,probability_yes\n"
 
 
+def test_a_model_that_learned_nothing_is_named(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    columns = {"a": draw.normal(size=150), "y": draw.choice(["no", "yes"], 150)}
+    words = ("-t", "y", "--epochs", "3", "--quality", "fast", "--learning-rate", "0.05")
+    no_better = "no better than the trivial baseline, which gives all rows one answer (log_loss"
+    for name, is_noise in (("noise", True), ("rule", False)):
+        if not is_noise:
+            columns["y"] = np.where(columns["a"] > 0, "yes", "no")
+        pl.DataFrame(columns).write_csv(tmp_path / f"{name}.csv")
+        model = tmp_path / f"{name}.safetensors"
+        printed = _run("train", str(tmp_path / f"{name}.csv"), *words, "-o", str(model))
+        for text in (printed, _run("inspect", str(model))):
+            assert (no_better in " ".join(text.split())) == is_noise
+
+
 def test_layers_asked_of_a_mode_without_are_named(tmp_path: Path) -> None:
     table, model = _table(tmp_path / "t.csv"), tmp_path / "m.safetensors"
     words = ("train", str(table), "-t", "label", "--epochs", "2", "-o", str(model), "--overwrite")
