@@ -5,8 +5,9 @@
 A default fit averages networks and trees with weights that held-out rows choose. For every table
 and split, on its test rows: the loss of each part, of the combination, and of the combination with
 those weights that greedy selection finds on the test rows themselves, which nobody has who has to
-choose before; all relative to CatBoost at its defaults (`--against` names another contender). The
-last lines have geometric means. Parts without weight are not in the model, and not in the table.
+choose before; all relative to CatBoost at its defaults (`--against` names another contender), and
+ours before calibration. The last lines have geometric means. Parts without weight are not in the
+model, and not in the table.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Floats = NDArray[np.float64]
 def predictions_of_parts(
     table: BenchmarkTable, split: Split, quality: Quality, seed: int
 ) -> tuple[dict[str, Floats], dict[str, float]]:
-    """What networks, trees and the whole say of the test rows, and the weights of the parts.
+    """What networks and each kind of trees say of the test rows, and the weights of the parts.
 
     Returns
     -------
@@ -65,14 +66,14 @@ def predictions_of_parts(
 
 def loss(table: BenchmarkTable, split: Split, predicted: Floats) -> float:
     """Log-loss, or root mean squared error."""
-    mean = float(row_losses(table, split.test, predicted.copy()).mean())
+    mean = float(row_losses(table, split.test, predicted).mean())
     return mean if table.task == "classification" else mean**0.5
 
 
 def measure(
     table: BenchmarkTable, seed: int, cap: int | None, quality: Quality, against: str
 ) -> dict[str, float]:
-    """Losses relative to the other contender's, and weights, by name."""
+    """Losses of the parts and of their mixtures, relative to the other contender's, by name."""
     split = committed_split(table, seed).capped(cap)
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")
@@ -80,18 +81,15 @@ def measure(
         other.fit(table.features[split.train], table.target[split.train])
         reference = loss(table, split, other.predict(table.features[split.test]))
         found, weights = predictions_of_parts(table, split, quality, seed)
-    parts = list(found.values())
-    best = greedy_weights(parts, table.target[split.test], None)
-    mixes = {
-        "combined": [weights[name] for name in found],
-        "best weights": best.tolist(),
+    parts = np.stack(list(found.values()))
+    mixtures = {
+        "combined": np.array([weights[name] for name in found]),
+        "best weights": greedy_weights(list(parts), table.target[split.test], None),
     }
-    losses = {name: loss(table, split, part) / reference for name, part in found.items()}
-    for name, shares in mixes.items():
-        mixed = np.zeros_like(parts[0])
-        for share, part in zip(shares, parts, strict=True):
-            mixed += share * part
-        losses[name] = loss(table, split, mixed) / reference
+    predictions = found | {
+        name: np.tensordot(shares, parts, axes=1) for name, shares in mixtures.items()
+    }
+    losses = {name: loss(table, split, value) / reference for name, value in predictions.items()}
     shown = ", ".join(
         f"{name} {value:.3f}" + (f" (weight {weights[name]:.2f})" if name in weights else "")
         for name, value in losses.items()

@@ -80,13 +80,15 @@ class EvalMetric:
                 score = self(y, prediction, rows.weight, classes=classes)
         except Exception as error:
             # Whatever a function of the user's raises, it is raised before the long work.
-            given = "values" if classes is None else "probabilities"
-            way_out = f"a function is given {given}: wrap one of labels in "
-            way_out += "sklearn.metrics.make_scorer, or give another metric"
-            if self.by_code:
-                way_out = "give another metric"
-                if classes is not None and len(classes) > 2:
-                    way_out += "; some are for two labels, and have forms for more, as f1_macro"
+            way_out = "give another metric"
+            if not self.by_code:
+                given = "values" if classes is None else "probabilities"
+                way_out = (
+                    f"a function is given {given}: wrap one of labels in "
+                    "sklearn.metrics.make_scorer, or give another metric"
+                )
+            elif classes is not None and len(classes) > 2:
+                way_out += "; some are for two labels, and have forms for more, as f1_macro"
             raise ValueError(
                 f"{rule}; got {type(error).__name__}: {str(error).rstrip('.')}; {way_out}"
             ) from error

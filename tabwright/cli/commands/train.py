@@ -327,7 +327,7 @@ def train(
             check_writable(save_config)
             replaced = check_settings_output(save_config, labelled, overwrite=run.overwrite)
             if replaced is not None and not display.quiet and not display.as_json:
-                show_message(replaced)
+                line.hidden_during(show_message)(replaced)
         # A mistake is told before PyTorch is loaded.
         check_training(request)
         line.doing("loading PyTorch")

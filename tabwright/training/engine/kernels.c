@@ -134,7 +134,7 @@ typedef struct {
     int64_t arrived, round;
 } workspace;
 
-/* One thread's part of a step: its units, and its rows of the logits. */
+/* One thread's part of a step: its units, and its rows of the loss. */
 typedef struct {
     const network *n;
     const member *m;

@@ -152,12 +152,12 @@ def _has_predictions(path: Path) -> bool:
 
 def _described(path: Path) -> dict[str, object]:
     """What the metadata of a graph say; nothing where it was written before they said it."""
-    onnx = require("onnx")
+    onnx, message = require("onnx"), require("google.protobuf.message")
     try:
         graph = onnx.load(path, load_external_data=False)
         texts = [entry.value for entry in graph.metadata_props if entry.key == "tabwright"]
         found = json.loads(texts[0]) if texts else {}
-    except Exception:
+    except (message.DecodeError, ValueError):
         # A file that ends too early, or is none of this package, names no table and no target.
         return {}
     return found if isinstance(found, dict) else {}
